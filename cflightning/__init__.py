@@ -1,0 +1,53 @@
+"""Collaborative filtering with PyTorch Lightning: from a table of ratings to recommendations in production.
+
+>>> from cflightning import RatingsDataModule, EmbeddingDotTask, Trainer  # doctest: +SKIP
+>>> data, task = RatingsDataModule("ratings.csv"), EmbeddingDotTask(dim=64)  # doctest: +SKIP
+>>> Trainer(max_epochs=10).fit(task, data)  # doctest: +SKIP
+
+Names are imported when they are used: ``import cflightning`` alone costs milliseconds, not torch.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+    from cflightning.data.datamodule import RatingsDataModule
+    from cflightning.data.vocabulary import Vocabulary
+    from cflightning.models.embedding_dot import EmbeddingDot
+    from cflightning.models.embedding_mlp import EmbeddingMLP
+    from cflightning.tasks.rating import EmbeddingDotTask, EmbeddingMLPTask, RatingTask
+
+_WHERE = {
+    "Trainer": "lightning.pytorch",
+    "RatingsDataModule": "cflightning.data.datamodule",
+    "Vocabulary": "cflightning.data.vocabulary",
+    "EmbeddingDot": "cflightning.models.embedding_dot",
+    "EmbeddingMLP": "cflightning.models.embedding_mlp",
+    "RatingTask": "cflightning.tasks.rating",
+    "EmbeddingDotTask": "cflightning.tasks.rating",
+    "EmbeddingMLPTask": "cflightning.tasks.rating",
+}
+
+__all__ = [
+    "EmbeddingDot",
+    "EmbeddingDotTask",
+    "EmbeddingMLP",
+    "EmbeddingMLPTask",
+    "RatingTask",
+    "RatingsDataModule",
+    "Trainer",
+    "Vocabulary",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use (PEP 562)."""
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_WHERE[name]), name)

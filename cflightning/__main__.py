@@ -1,0 +1,76 @@
+"""The front door: ``python -m cflightning COMMAND``.
+
+Each command's package is imported when the command is given, so that ``--help`` does not wait for torch.
+"""
+
+import sys
+import time
+
+_STARTED = time.perf_counter()
+
+HELP = """\
+usage: python -m cflightning COMMAND [options]
+
+From a table of who rated what to recommendations in production.
+
+training (LightningCLI: every option can also stand in a YAML file, --config FILE):
+  fit        train, test the best checkpoint, write RUN/metrics.json
+  validate   measure a checkpoint on the validation part
+  test       measure a checkpoint on the test part
+  predict    score every row of a table with a checkpoint
+serving:
+  export     turn a run or checkpoint into a bundle for onnxruntime
+  (then, on a machine without torch: python -m cflightning_serve --help)
+
+  --version  print the version
+  --help     this text; python -m cflightning COMMAND --help for the options of one
+
+examples:
+  python -m cflightning fit                                   MovieLens small, defaults
+  python -m cflightning fit --data.path ratings.csv           any table with user, item and rating columns
+  python -m cflightning fit --config configs/ml-100k.yaml --data.path ml-100k.zip
+  python -m cflightning export runs/version_0 bundle
+"""
+TRAINING = ("fit", "validate", "test", "predict")
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        args: Command-line arguments without the program; None for those of the process.
+
+    Returns:
+        Exit status: 0, or 2 for a mistake on the command line.
+    """
+    given, args = args, sys.argv[1:] if args is None else args
+    if args[:1] in (["--version"], ["-V"]):
+        from cflightning import __version__
+
+        print(__version__)
+        return 0
+    if not args or args[0] in ("-h", "--help"):
+        print(HELP, end="")
+        return 0 if args else 2
+    from cflightning.errors import CFLightningError
+
+    try:
+        if args[0] == "export":
+            from cflightning_export.cli import main as export
+
+            status: int = export(args[1:])
+            return status
+        if args[0] in TRAINING or args[0].startswith("-"):
+            from cflightning.cli import main as training
+
+            training(given, started=_STARTED)  # None: Lightning warns when the process has arguments too
+            return 0
+    except CFLightningError as error:
+        print(f"cflightning: {error}", file=sys.stderr)
+        return 2
+    print(f"cflightning: no command {args[0]!r}; python -m cflightning --help lists them", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The way of the data: source -> table -> split -> vocabulary -> batches."""

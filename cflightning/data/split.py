@@ -1,0 +1,139 @@
+"""Which rows train, which choose, which test.
+
+Every function is a pure function of the table and the seed, so every process cuts the same way.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from cflightning.data.table import RatingTable
+from cflightning.errors import DataError
+
+Method = Literal["random", "time", "leave_last", "per_user", "predefined", "kfold"]
+
+
+class Split(NamedTuple):
+    """Row numbers (int64, positions in the table) of the three parts; they are disjoint and may be empty."""
+
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+
+
+def split_table(
+    table: RatingTable,
+    method: Method,
+    *,
+    test_fraction: float = 0.1,
+    val_fraction: float = 0.1,
+    fold: int | str | None = None,
+    folds: int = 5,
+    leave_n: int = 1,
+    seed: int = 42,
+) -> Split:
+    """Cut a table into train, val and test.
+
+    The test part is cut first; `val_fraction` of what is left is then cut in the same manner (time, leave_last and
+    per_user) or at random (the others).
+
+    Args:
+        table: the ratings.
+        method: `random` by ratio (``default_rng(seed).permutation(n)``, its first part tests); `time`: the newest rows
+            test, one cut for all users; `leave_last`: each user's newest `leave_n` rows test, users with fewer than
+            two more stay in training; `per_user`: the ratio of each user's rows, at random; `predefined`: the
+            source's own test part; `kfold`: part `fold` of `folds` of a random permutation.
+        test_fraction: of all rows (random, time, per_user).
+        val_fraction: of the rows that do not test; 0 for no validation.
+        fold: 1 … `folds` with kfold.
+        folds: parts of kfold.
+        leave_n: rows per user with leave_last.
+        seed: of the permutations.
+
+    Raises:
+        DataError: the table lacks what the method needs, or a part would be empty.
+    """
+    for name, fraction in (("test_fraction", test_fraction), ("val_fraction", val_fraction)):
+        if not 0 <= fraction < 1:
+            raise DataError(f"--data.{name}: must be at least 0 and below 1, got {fraction:g}")
+    rows = np.arange(len(table))
+    if method == "predefined":
+        if table.test_rows is None:
+            raise DataError(
+                f"{table.name}: has no test part of its own; choose another --data.split, "
+                "or name one: --data.fold u1 (ml-100k) or --data.test_path FILE"
+            )
+        test = table.test_rows
+    elif method == "kfold":
+        if not isinstance(fold, int) or folds < 2 or not 1 <= fold <= folds:
+            raise DataError(f"--data.fold: must be 1 to {folds} (--data.folds) with --data.split kfold, got {fold!r}")
+        test = _mark(len(rows), _kfold(len(rows), fold, folds, seed))
+    else:
+        test = _cut(table, rows, method, test_fraction, leave_n, [seed])
+    rest = rows[~test]
+    if val_fraction == 0:
+        val = np.zeros(len(rest), dtype=bool)
+    else:
+        nested: Method = method if method in ("time", "leave_last", "per_user") else "random"
+        val = _cut(table, rest, nested, val_fraction, leave_n, [seed, 1])
+    split = Split(rest[~val], rest[val], rows[test])
+    if not len(split.train):
+        raise DataError(f"{table.name}: no row is left to train on ({len(table):,} rows, split {method}); test less")
+    if val_fraction and not len(split.val):
+        raise DataError(
+            f"{table.name}: the validation part is empty ({len(rest):,} rows left, split {method}); "
+            "raise --data.val_fraction, or set it to 0 to train on every row without validation"
+        )
+    return split
+
+
+def _kfold(n: int, fold: int, folds: int, seed: int) -> np.ndarray:
+    order = np.random.default_rng(seed).permutation(n)
+    return order[(fold - 1) * n // folds : fold * n // folds]
+
+
+def _cut(
+    table: RatingTable, rows: np.ndarray, method: Method, fraction: float, leave_n: int, seed: list[int]
+) -> np.ndarray:
+    """Bool [len(rows)]: which of `rows` are held out."""
+    size = int(len(rows) * fraction + 1e-9)  # the last digit of a float must not cost a row
+    if method == "random":
+        # A list of one is the same stream as the plain number, so published protocols can be met exactly.
+        rng = np.random.default_rng(seed[0] if len(seed) == 1 else seed)
+        return _mark(len(rows), rng.permutation(len(rows))[:size])
+    if method == "time":
+        time = _timestamps(table, method)[rows]
+        if size == 0:
+            return np.zeros(len(rows), dtype=bool)
+        # One instant is never on both sides, so the part can be a little smaller than asked.
+        cut: np.ndarray = time > np.partition(time, len(rows) - size - 1)[len(rows) - size - 1]
+        return cut
+    users = table.frame["user"].iloc[rows].factorize()[0]
+    counts = np.bincount(users)
+    if method == "leave_last":
+        order = np.lexsort((np.arange(len(rows)), _timestamps(table, method)[rows], users))
+        held = np.where(counts >= leave_n + 2, leave_n, 0)
+    else:
+        order = np.lexsort((np.random.default_rng(seed).random(len(rows)), users))
+        held = np.minimum((counts * fraction + 0.5).astype(np.int64), counts - 1)
+    # Position from the end within each user's run of `order`.
+    ends = np.cumsum(counts)[users[order]]
+    chosen = order[ends - np.arange(len(rows)) <= held[users[order]]]
+    return _mark(len(rows), chosen)
+
+
+def _mark(n: int, chosen: np.ndarray) -> np.ndarray:
+    mask = np.zeros(n, dtype=bool)
+    mask[chosen] = True
+    return mask
+
+
+def _timestamps(table: RatingTable, method: str) -> np.ndarray:
+    if "timestamp" not in table.frame:
+        raise DataError(
+            f"{table.name}: --data.split {method} needs timestamps, got none; name the column: --data.timestamp"
+        )
+    timestamps: np.ndarray = table.frame["timestamp"].to_numpy()
+    return timestamps

@@ -1,0 +1,1 @@
+"""Metrics: exact on any number of devices."""

@@ -1,0 +1,46 @@
+"""RMSE and MAE from summed states."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+def rating_errors(score: Tensor, rating: Tensor) -> Tensor:
+    """Sums that RMSE and MAE are made of.
+
+    Args:
+        score: float32 [n], rating units.
+        rating: float32 [n], rating units.
+
+    Returns:
+        float64 [3] (float32 where the device has no float64): sum of squared errors, sum of absolute errors, count.
+    """
+    double = torch.float32 if score.device.type == "mps" else torch.float64
+    error = score.to(double) - rating.to(double)
+    return torch.stack([error.square().sum(), error.abs().sum(), torch.tensor(len(error), dtype=double).to(error)])
+
+
+class RatingErrors(Metric):
+    """Root mean squared error and mean absolute error, rating units.
+
+    Sums are kept in double precision and added over devices, so the result is that of one pass over all rows,
+    however they were shared out. With no rows both are NaN.
+    """
+
+    full_state_update = False
+    sums: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("sums", torch.zeros(3, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, score: Tensor, rating: Tensor) -> None:
+        """Add rows: float32 [n] twice, rating units."""
+        self.sums += rating_errors(score, rating)
+
+    def compute(self) -> dict[str, Tensor]:
+        """`rmse` and `mae` of all rows so far."""
+        squared, absolute, count = self.sums
+        return {"rmse": (squared / count).sqrt(), "mae": absolute / count}

@@ -1,0 +1,1 @@
+"""Networks: plain `torch.nn.Module`s that know neither data nor training."""

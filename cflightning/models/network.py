@@ -1,0 +1,142 @@
+"""What every network is: a function of (user row, item row) in rating units."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class FoldedTables(NamedTuple):
+    """A dot-product network as plain tables: ``logit = global_bias + user_bias + item_bias + <user, item>``.
+
+    Attributes:
+        user_vectors: float32 [num_users, dim].
+        item_vectors: float32 [num_items, dim].
+        user_bias: float32 [num_users].
+        item_bias: float32 [num_items].
+        global_bias: float32 [].
+    """
+
+    user_vectors: Tensor
+    item_vectors: Tensor
+    user_bias: Tensor
+    item_bias: Tensor
+    global_bias: Tensor
+
+
+class RatingScale(nn.Module):
+    """From a logit to rating units.
+
+    With `sigmoid`, ``low + (high - low) * sigmoid(logit)`` on the range widened by `margin` on both sides (a sigmoid
+    reaches its ends only at infinity, so an unwidened one cannot predict the best and worst ratings; fastai's book
+    takes 0 to 5.5 for 1 to 5). Without, the logit itself. Outside training the result is clipped to `rating_range`
+    wherever it could leave it.
+
+    Args:
+        rating_range: Lowest and highest rating, or None for no scaling and no clipping.
+        sigmoid: Whether to squeeze.
+        margin: Widening of the sigmoid's range, as a share of it, on each side.
+    """
+
+    def __init__(self, rating_range: tuple[float, float] | None, sigmoid: bool = True, margin: float = 0.0) -> None:
+        super().__init__()
+        if rating_range is not None and not rating_range[0] < rating_range[1]:
+            raise ValueError(f"rating_range: must be low < high, got {rating_range}")
+        if margin < 0:
+            raise ValueError(f"margin: must not be negative, got {margin}")
+        self.rating_range = rating_range
+        self.sigmoid = sigmoid and rating_range is not None
+        self.margin = margin if self.sigmoid else 0.0
+        low, high = rating_range or (0.0, 1.0)
+        self.low, self.high = low - self.margin * (high - low), high + self.margin * (high - low)
+
+    def forward(self, logit: Tensor) -> Tensor:
+        """Logits, any shape, to rating units."""
+        score = self.low + (self.high - self.low) * torch.sigmoid(logit) if self.sigmoid else logit
+        if self.training or self.rating_range is None or (self.sigmoid and self.margin == 0):
+            return score
+        return score.clamp(*self.rating_range)
+
+    def inverse(self, rating: float) -> float:
+        """The logit of a rating strictly inside the range (the nearest such, for one at or outside its ends)."""
+        if not self.sigmoid:
+            return rating
+        share = (rating - self.low) / (self.high - self.low)
+        share = min(max(share, 1e-3), 1 - 1e-3)
+        return math.log(share / (1 - share))
+
+
+class RatingNetwork(nn.Module, ABC):
+    """A network that predicts ratings.
+
+    Row 0 of every table means "unknown"; it is zero and stays zero.
+
+    Args:
+        num_users: Rows of the user tables, the unknown row included.
+        num_items: Rows of the item tables, the unknown row included.
+        scale: From logits to rating units.
+    """
+
+    def __init__(self, num_users: int, num_items: int, scale: RatingScale) -> None:
+        super().__init__()
+        if num_users < 1 or num_items < 1:
+            raise ValueError(
+                f"num_users and num_items: must be at least 1 (the unknown row), got {num_users}, {num_items}"
+            )
+        self.num_users = num_users
+        self.num_items = num_items
+        self.scale = scale
+
+    @property
+    def rating_range(self) -> tuple[float, float] | None:
+        """Lowest and highest score, rating units."""
+        return self.scale.rating_range
+
+    def forward(self, user: Tensor, item: Tensor) -> Tensor:
+        """Score pairs.
+
+        Args:
+            user: int64 [batch], rows.
+            item: int64 [batch], rows.
+
+        Returns:
+            float32 [batch], rating units.
+        """
+        scores: Tensor = self.scale(self.logit(user, item))
+        return scores
+
+    @abstractmethod
+    def logit(self, user: Tensor, item: Tensor) -> Tensor:
+        """Like `forward`, before the scale: float32 [batch], logits."""
+
+    @abstractmethod
+    def catalogue(self, user: Tensor) -> Tensor:
+        """Logits of users with every item: int64 [batch] rows -> float32 [batch, num_items]."""
+
+    @abstractmethod
+    def item_vectors(self) -> Tensor:
+        """The vectors by which items are alike: float32 [num_items, dim]."""
+
+    def penalty(self, user: Tensor, item: Tensor) -> Tensor:
+        """Sum of the squared parameters that each rating looks up: float32 [batch]."""
+        raise NotImplementedError(f"{type(self).__name__} has no penalty on looked-up rows; set l2 to 0")
+
+    def fold(self) -> FoldedTables | None:
+        """The network as plain tables, or None where it is not of the dot-product family."""
+        return None
+
+
+def table(rows: int, dim: int, std: float) -> nn.Embedding:
+    """An embedding with normal entries and a zero row 0.
+
+    Drawn from torch's global generator; tasks seed it. `nn.init` on the whole table would fill row 0 too.
+    """
+    embedding = nn.Embedding(rows, dim, padding_idx=0)
+    with torch.no_grad():
+        nn.init.normal_(embedding.weight, std=std) if std else nn.init.zeros_(embedding.weight)
+        embedding.weight[0] = 0
+    return embedding

@@ -1,0 +1,1 @@
+"""LightningModules: network + objective + metrics + optimiser."""

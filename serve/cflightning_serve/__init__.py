@@ -1,0 +1,13 @@
+"""Answers from a cflightning bundle: scores, recommendations, similar items.
+
+``Scorer.load(bundle)`` is the whole interface. Nothing but numpy and onnxruntime is needed, and onnxruntime is imported
+when the first bundle is opened. The bundle's format is specified in ``serve/BUNDLE.md``.
+"""
+
+from cflightning_serve.errors import BundleError, InputError, ServeError, UnknownIdError
+from cflightning_serve.manifest import Manifest
+from cflightning_serve.scorer import Scorer, TopK
+
+__version__ = "0.1.0"
+
+__all__ = ["BundleError", "InputError", "Manifest", "Scorer", "ServeError", "TopK", "UnknownIdError", "__version__"]

@@ -1,0 +1,8 @@
+"""``python -m cflightning_serve``."""
+
+import sys
+
+from cflightning_serve.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""The command line's answers: each as text for people, as one document for JSON, and notes on what is unknown."""
+
+import csv
+import re
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+from cflightning_serve.errors import InputError
+from cflightning_serve.manifest import IdType, Manifest
+from cflightning_serve.output import number, table
+from cflightning_serve.scorer import Scorer, TopK
+
+
+class Answer(NamedTuple):
+    """What one command has to say."""
+
+    text: str
+    document: dict[str, Any]
+    """JSON values only; the keys are the same for every bundle."""
+    notes: Sequence[str] = ()
+
+
+def score(scorer: Scorer, user: str | None, items: Sequence[str] | None, pairs: str | None) -> Answer:
+    """Score the items of one user, or the pairs of a CSV file.
+
+    Args:
+        scorer: the bundle's scorer.
+        user: user id as typed, when ``pairs`` is None.
+        items: item ids as typed, when ``pairs`` is None.
+        pairs: path of a CSV file with the columns user and item; ``-`` is standard input.
+
+    Raises:
+        InputError: an id has the wrong type, or the file cannot be read or lacks a column.
+    """
+    if pairs is None:
+        asked_items = _parse(items or (), scorer.manifest.item_ids, "--item")
+        asked_users = _parse([user or ""], scorer.manifest.user_ids, "--user") * len(asked_items)
+    else:
+        asked_users, asked_items = _read_pairs(pairs, scorer.manifest)
+    answers = zip(
+        asked_users,
+        asked_items,
+        map(number, scorer.score(asked_users, asked_items)),
+        scorer.knows_user(asked_users).tolist(),
+        scorer.knows_item(asked_items).tolist(),
+        scorer.titles(asked_items),
+        strict=True,
+    )
+    keys = ("user", "item", "score", "user_known", "item_known", "title")
+    document = [dict(zip(keys, answer, strict=True)) for answer in answers]
+    text = table(
+        ("user", "item", "score", "user known", "item known", "title"), [tuple(row.values()) for row in document]
+    )
+    notes = [
+        *_unknown("user", [row["user"] for row in document if not row["user_known"]], "scored as the average user"),
+        *_unknown("item", [row["item"] for row in document if not row["item_known"]], "scored as the average item"),
+    ]
+    return Answer(text, {"pairs": document}, notes)
+
+
+def recommend(scorer: Scorer, users: Sequence[str], k: int, exclude: Sequence[str]) -> Answer:
+    """List the best items for each user.
+
+    Args:
+        scorer: the bundle's scorer.
+        users: user ids as typed.
+        k: how many items for each.
+        exclude: item ids as typed, left out for every user.
+
+    Raises:
+        InputError: an id has the wrong type, or ``k`` is below one.
+    """
+    asked = _parse(users, scorer.manifest.user_ids, "--user")
+    left_out = _parse(exclude, scorer.manifest.item_ids, "--exclude")
+    best = scorer.recommend(asked, k, exclude=[left_out] * len(asked))
+    known = scorer.knows_user(asked).tolist()
+    document = [
+        {"user": user, "known": knows, "items": _listed(scorer, top, "score")}
+        for user, knows, top in zip(asked, known, best, strict=True)
+    ]
+    text = "\n\n".join(_block(f"user {one['user']}", one["items"], "item", "score") for one in document)
+    strangers = [user for user, knows in zip(asked, known, strict=True) if not knows]
+    return Answer(text, {"users": document}, _unknown("user", strangers, "these are the items liked by most"))
+
+
+def similar(scorer: Scorer, items: Sequence[str], k: int) -> Answer:
+    """List the nearest items of each item.
+
+    Args:
+        scorer: the bundle's scorer.
+        items: item ids as typed.
+        k: how many for each.
+
+    Raises:
+        UnknownIdError: an item was not seen in training.
+        InputError: an id has the wrong type, or ``k`` is below one.
+    """
+    asked = _parse(items, scorer.manifest.item_ids, "--item")
+    nearest = scorer.similar_items(asked, k)
+    document: list[dict[str, Any]] = [
+        {"item": item, "title": title, "similar": _listed(scorer, top, "similarity")}
+        for item, title, top in zip(asked, scorer.titles(asked), nearest, strict=True)
+    ]
+    text = "\n\n".join(
+        _block(f"item {one['item']}{_in_words(one['title'])}", one["similar"], "item", "similarity") for one in document
+    )
+    return Answer(text, {"items": document})
+
+
+def info(manifest: Manifest) -> Answer:
+    """Say what a bundle holds."""
+    low_high = manifest.rating_range
+    facts: dict[str, Any] = {
+        "format_version": manifest.format_version,
+        "written_by": manifest.written_by,
+        "created": manifest.created,
+        "model": manifest.model,
+        "dim": manifest.dim,
+        "known_users": manifest.num_users - 1,
+        "known_items": manifest.num_items - 1,
+        "user_ids": manifest.user_ids,
+        "item_ids": manifest.item_ids,
+        "rating_range": None if low_high is None else list(low_high),
+        "titles": manifest.titles is not None,
+        "metrics": dict(manifest.metrics),
+        "files": {name: entry.bytes for name, entry in manifest.files.items()},
+    }
+    shown = facts | {
+        "rating_range": "none" if low_high is None else f"{low_high[0]:g} to {low_high[1]:g}",
+        "titles": "yes" if facts["titles"] else "no",
+    }
+    del shown["metrics"], shown["files"]
+    rows = [(key.replace("_", " "), str(value)) for key, value in shown.items()]
+    rows += [(name, f"{value:.6g}") for name, value in manifest.metrics.items()]
+    rows += [(name, f"{entry.bytes:,} bytes") for name, entry in manifest.files.items()]
+    return Answer(table(("bundle", str(manifest.folder)), rows), facts)
+
+
+def _parse(texts: Sequence[str], kind: IdType, where: str) -> list[Any]:
+    """Turn ids as typed into ids as the bundle has them."""
+    if kind == "string":
+        return list(texts)
+    for text in texts:
+        if not re.fullmatch(r"\s*[+-]?[0-9]{1,30}\s*", text):
+            raise InputError(f"{where}: ids are integers in this bundle, got {text!r}")
+    return [int(text) for text in texts]
+
+
+def _read_pairs(file: str, manifest: Manifest) -> tuple[list[Any], list[Any]]:
+    users: list[Any] = []
+    items: list[Any] = []
+    try:
+        with nullcontext(sys.stdin) if file == "-" else open(file, newline="", encoding="utf-8-sig") as lines:
+            reader = csv.DictReader(lines, strict=True)
+            missing = {"user", "item"}.difference(reader.fieldnames or ())
+            if missing:
+                raise InputError(
+                    f"{file}: the first line must name the columns user and item, "
+                    f"got {', '.join(reader.fieldnames or ()) or 'nothing'}"
+                )
+            for row in reader:
+                for column, kind, parsed in (("user", manifest.user_ids, users), ("item", manifest.item_ids, items)):
+                    where = f"{file}: line {reader.line_num}: column {column}"
+                    if row[column] is None:
+                        raise InputError(f"{where}: must hold an id, is missing")
+                    parsed += _parse([row[column]], kind, where)
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read: {error.strerror}") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: must be CSV in UTF-8, is not: {error}") from error
+    return users, items
+
+
+def _listed(scorer: Scorer, top: TopK, measure: str) -> list[dict[str, Any]]:
+    titles = scorer.titles(top.items)
+    return [
+        {"item": item, measure: number(value), "title": title}
+        for item, value, title in zip(top.items.tolist(), top.scores, titles, strict=True)
+    ]
+
+
+def _block(heading: str, listed: Sequence[dict[str, Any]], *keys: str) -> str:
+    if not listed:
+        return f"{heading}: nothing is left"
+    rows = [(place, *(one[key] for key in (*keys, "title"))) for place, one in enumerate(listed, 1)]
+    return f"{heading}\n{table(('#', *keys, 'title'), rows)}"
+
+
+def _in_words(title: str | None) -> str:
+    return "" if title is None else f" ({title})"
+
+
+def _unknown(what: str, ids: Sequence[Any], therefore: str) -> list[str]:
+    different = list(dict.fromkeys(ids))
+    if not different:
+        return []
+    first = ", ".join(map(str, different[:3]))
+    if len(different) == 1:
+        return [f"{what} {first} is unknown: {therefore}"]
+    more = ", ..." if len(different) > 3 else ""
+    return [f"{len(different)} {what}s are unknown ({first}{more}): {therefore}"]

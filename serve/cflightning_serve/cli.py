@@ -1,0 +1,122 @@
+"""The command line: ``python -m cflightning_serve score|recommend|similar|info BUNDLE``."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from cflightning_serve import __version__
+from cflightning_serve.answers import Answer, info, recommend, score, similar
+from cflightning_serve.errors import BundleError, InputError, ServeError
+from cflightning_serve.manifest import Manifest
+from cflightning_serve.scorer import Scorer
+
+_PROGRAM = "cflightning_serve"
+_EXAMPLES = """examples:
+  python -m cflightning_serve recommend BUNDLE --user 42 --k 10
+  python -m cflightning_serve score BUNDLE --user 42 --item 1193 661
+  python -m cflightning_serve score BUNDLE --pairs pairs.csv --json
+  python -m cflightning_serve similar BUNDLE --item 1193
+  python -m cflightning_serve info BUNDLE
+
+exit codes: 0 answered, 1 the bundle is at fault, 2 the question is
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say it in one line, as every other error."""
+        self.exit(2, f"{_PROGRAM}: {message}; see {self.prog} --help\n")
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Answer one question from the command line.
+
+    Args:
+        args: the words after the program's name; those of the process when not given.
+
+    Returns:
+        The exit code: 0 answered, 1 the bundle is at fault, 2 the question is.
+    """
+    options = _parser().parse_args(args)
+    try:
+        answer = _ask(options)
+        for note in answer.notes if not options.json else ():
+            print(f"{_PROGRAM}: {note}", file=sys.stderr)
+        if options.json:
+            print(json.dumps(answer.document, indent=2))  # ASCII: any terminal and pipe can carry it
+        else:
+            print(_for_terminal(answer.text))
+        sys.stdout.flush()
+    except ServeError as error:
+        print(f"{_PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1 if isinstance(error, BundleError) else 2
+    except BrokenPipeError:  # the reader has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _ask(options: argparse.Namespace) -> Answer:
+    if options.command == "info":
+        manifest = Manifest.read(options.bundle)
+        manifest.verify(digests=options.verify)
+        return info(manifest)
+    if options.command == "score" and not (
+        (options.user is not None) == (options.item is not None) == (options.pairs is None)
+    ):
+        raise InputError("score: needs --user with --item, or --pairs alone")
+    scorer = Scorer.load(options.bundle, verify=options.verify, threads=options.threads)
+    if options.command == "score":
+        return score(scorer, options.user, options.item, options.pairs)
+    if options.command == "recommend":
+        return recommend(scorer, options.user, options.k, options.exclude)
+    return similar(scorer, options.item, options.k)
+
+
+def _for_terminal(text: str) -> str:
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "replace").decode(encoding)
+
+
+def _parser() -> argparse.ArgumentParser:
+    shown = argparse.RawDescriptionHelpFormatter
+    parser = _Parser(
+        prog=f"python -m {_PROGRAM}",
+        description="Answers from a bundle that `python -m cflightning export` wrote.",
+        epilog=_EXAMPLES,
+        formatter_class=shown,
+    )
+    parser.add_argument("--version", action="version", version=f"{_PROGRAM} {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, summary: str, example: str, **more: Any) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            epilog=f"example:\n  python -m {_PROGRAM} {name} {example}",
+            formatter_class=shown,
+            **more,
+        )
+        sub.add_argument("bundle", metavar="BUNDLE", help="folder of the bundle")
+        sub.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+        sub.add_argument("--no-verify", dest="verify", action="store_false", help="do not compare the files' digests")
+        return sub
+
+    score_ = command("score", "predict the ratings of (user, item) pairs", "BUNDLE --user 42 --item 1193 661")
+    score_.add_argument("--user", metavar="ID", help="user of every pair")
+    score_.add_argument("--item", metavar="ID", nargs="+", help="items to score for the user")
+    score_.add_argument("--pairs", metavar="FILE", help="CSV with the columns user and item; - reads standard input")
+    recommend_ = command("recommend", "list the best items for a user", "BUNDLE --user 42 --k 10 --exclude 1193 661")
+    recommend_.add_argument("--user", metavar="ID", nargs="+", required=True, help="one or more users")
+    recommend_.add_argument("--exclude", metavar="ID", nargs="+", default=[], help="items to leave out, for every user")
+    similar_ = command("similar", "list the items most like an item", "BUNDLE --item 1193 --k 10")
+    similar_.add_argument("--item", metavar="ID", nargs="+", required=True, help="one or more items")
+    command("info", "say what a bundle holds and whether it is intact", "BUNDLE")
+    for sub in (recommend_, similar_):
+        sub.add_argument("--k", metavar="N", type=int, default=10, help="how many (default: 10)")
+    for sub in (score_, recommend_, similar_):
+        sub.add_argument("--threads", metavar="N", type=int, default=1, help="threads of onnxruntime (default: 1)")
+    return parser

@@ -1,0 +1,107 @@
+"""The graphs of a bundle as onnxruntime sessions, each opened when it is first asked."""
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+
+from cflightning_serve.errors import BundleError, InputError
+from cflightning_serve.manifest import Manifest
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+_RUNTIME_TYPES = {
+    "string": "tensor(string)",
+    "int64": "tensor(int64)",
+    "float": "tensor(float)",
+    "bool": "tensor(bool)",
+}
+
+
+class Graphs:
+    """The sessions of one bundle; safe to share between threads.
+
+    Args:
+        manifest: the bundle's manifest, its files checked.
+        threads: threads of onnxruntime inside one call.
+    """
+
+    def __init__(self, manifest: Manifest, threads: int) -> None:
+        self._manifest = manifest
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._sessions: dict[str, ort.InferenceSession] = {}
+
+    def run(self, question: str, outputs: Sequence[str], feeds: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        """Ask the graph that answers ``question`` for the named outputs.
+
+        Raises:
+            BundleError: the graph cannot be opened or fails.
+            InputError: a string id is no valid Unicode.
+        """
+        session = self._sessions.get(question) or self.open(question)
+        try:
+            answer: list[npt.NDArray[Any]] = session.run(outputs, feeds)
+        except UnicodeEncodeError as error:  # a lone surrogate, which JSON can smuggle in
+            raise InputError(f"ids: must be valid Unicode, got {error.object!r}") from error
+        except Exception as error:  # onnxruntime's own errors have no common base
+            path = self._manifest.path(question)
+            raise BundleError(f"{path}: the graph failed: {error}; export the bundle again") from error
+        return answer
+
+    def open(self, question: str) -> "ort.InferenceSession":
+        """Open a graph unless it is open.
+
+        Raises:
+            BundleError: it cannot be opened, or another bundle has taken the folder since this one was loaded.
+        """
+        with self._lock:
+            if question not in self._sessions:
+                if self._sessions and Manifest.read(self._manifest.folder).sha256 != self._manifest.sha256:
+                    raise BundleError(
+                        f"{self._manifest.folder}: now holds another bundle than was loaded; load it again"
+                    )
+                self._sessions[question] = _session(self._manifest, question, self._threads)
+            return self._sessions[question]
+
+
+def _session(manifest: Manifest, question: str, threads: int) -> "ort.InferenceSession":
+    import onnxruntime as ort  # here, since a damaged bundle can be refused without it
+
+    path = manifest.path(question)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads  # the default counts the machine's cores, not the container's
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # what matters arrives as an exception
+    # Packing would copy the item table out of the memory-mapped file, once per session; without it calls are as quick.
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    try:
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own errors have no common base
+        raise BundleError(f"{path}: onnxruntime cannot open it: {error}; export the bundle again") from error
+    has = tuple(
+        {argument.name: argument.type for argument in side} for side in (session.get_inputs(), session.get_outputs())
+    )
+    for side, must, got in zip(("inputs", "outputs"), _signature(manifest, question), has, strict=True):
+        if must != got:
+            raise BundleError(f"{path}: {side} must be {must}, are {got}; export the bundle again")
+    return session
+
+
+def _signature(manifest: Manifest, question: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Name -> onnxruntime type of the inputs and of the outputs, as the tables of ``serve/BUNDLE.md`` have them."""
+    user, item = manifest.user_ids, manifest.item_ids
+    inputs, outputs = {
+        "score": ({"user": user, "item": item}, {"score": "float", "known": "bool"}),
+        "recommend": (
+            {"user": user, "k": "int64", "exclude_user": "int64", "exclude_item": item},
+            {"item": item, "score": "float", "known": "bool"},
+        ),
+        "similar": ({"item": item, "k": "int64"}, {"similar": item, "similarity": "float", "known": "bool"}),
+    }[question]
+    return (
+        {name: _RUNTIME_TYPES[type_] for name, type_ in inputs.items()},
+        {name: _RUNTIME_TYPES[type_] for name, type_ in outputs.items()},
+    )

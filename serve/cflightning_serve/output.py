@@ -1,0 +1,41 @@
+"""Answers as text: aligned tables for people, plain values for JSON."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Lay rows out in columns: numbers to the right, text to the left, missing values blank.
+
+    A column that has no value at all, such as the titles of a bundle without titles, is left out.
+    """
+    columns = [
+        (name, values)
+        for name, values in zip(header, zip(*rows, strict=True) if rows else [()] * len(header), strict=True)
+        if not rows or any(value is not None for value in values)
+    ]
+    laid_out = []
+    for name, values in columns:
+        cells = [name, *map(_cell, values)]
+        width = max(map(len, cells))
+        right = bool(values) and all(isinstance(value, (int, float)) for value in values)
+        laid_out.append([cell.rjust(width) if right else cell.ljust(width) for cell in cells])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*laid_out, strict=True))
+
+
+def number(value: np.floating[Any]) -> float:
+    """Turn a float32 into the float with the fewest digits that still names it: 4.1 instead of 4.099999904632568."""
+    return float(str(value))
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    # Titles and ids come from data: nothing in them may steer the terminal or break the line.
+    return "".join(mark if mark.isprintable() else "?" for mark in str(value))

@@ -1,0 +1,22 @@
+"""``titles.json``: item id -> title."""
+
+from cflightning_serve.errors import BundleError
+from cflightning_serve.manifest import Manifest, read_json
+
+
+def read_titles(manifest: Manifest) -> dict[str, str]:
+    """Read the titles of a bundle; none where it has no file of them.
+
+    Returns:
+        Item id as a string -> title. Ids without a title are missing.
+
+    Raises:
+        BundleError: the file cannot be read, or holds something else.
+    """
+    if manifest.titles is None:
+        return {}
+    path = manifest.folder / manifest.titles
+    titles = read_json(path)
+    if type(titles) is not dict or not all(type(title) is str for title in titles.values()):
+        raise BundleError(f"{path}: must be one JSON object of item id -> title; export the bundle again")
+    return titles

@@ -1,0 +1,320 @@
+"""Bundles of format 1 written straight from numpy tables: what ``serve/BUNDLE.md`` says, without torch or the exporter.
+
+An independent second writer, so that the reader is tested against the specification. ``Tables`` also computes the
+answers, in numpy and with no graph.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+PAGE = 4096
+_ELEMENT = {"int64": TensorProto.INT64, "string": TensorProto.STRING}
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Factors and biases; row 0 is the unknown one and zero. Ids are those of the rows from 1."""
+
+    user_ids: np.ndarray  # [users]
+    item_ids: np.ndarray  # [items]
+    user_vectors: np.ndarray  # float32 [users + 1, dim]
+    item_vectors: np.ndarray  # float32 [items + 1, dim]
+    user_bias: np.ndarray  # float32 [users + 1]
+    item_bias: np.ndarray  # float32 [items + 1]
+    global_bias: float = 0.25
+    rating_range: tuple[float, float] = (0.5, 5.0)
+    titles: dict[str, str] | None = None
+    metrics: dict[str, float] = field(default_factory=lambda: {"test/rmse": 0.875})
+
+    def rows(self, ids, known):
+        where = {one: row for row, one in enumerate(known.tolist(), 1)}
+        return np.array([where.get(one, 0) for one in ids], dtype=np.int64)
+
+    def logits(self, users):
+        """Every item for each user, [n, items + 1], column 0 the unknown item."""
+        rows = self.rows(users, self.user_ids)
+        products = self.user_vectors[rows].astype(float) @ self.item_vectors.T.astype(float)
+        return products + self.user_bias[rows, None] + self.item_bias + self.global_bias
+
+    def score(self, users, items):
+        low, high = self.rating_range
+        logits = self.logits(users)[np.arange(len(users)), self.rows(items, self.item_ids)]
+        return low + (high - low) / (1 + np.exp(-logits))
+
+    def recommend(self, user, k, exclude=()):
+        """Item ids, best first."""
+        logits = self.logits([user])[0, 1:]
+        best = np.argsort(-logits, kind="stable")
+        return [one for one in self.item_ids[best].tolist() if one not in set(exclude)][:k]
+
+    def cosines(self, item):
+        """With every known item, [items]."""
+        vectors = self.item_vectors.astype(float)
+        vector = vectors[self.rows([item], self.item_ids)[0]]
+        return vectors[1:] @ vector / (np.linalg.norm(vectors[1:], axis=1) * np.linalg.norm(vector))
+
+
+def make_tables(users=7, items=11, dim=4, *, strings=False, titles=False, seed=0) -> Tables:
+    """Synthetic tables; integer ids have gaps and a negative one, string ids leading zeros and non-ASCII."""
+    rng = np.random.default_rng(seed)
+
+    def table(*shape, scale=1.0):
+        values = rng.normal(0, scale, shape).astype(np.float32)
+        values[0] = 0
+        return values
+
+    if strings:
+        user_ids = np.array([f"{n:03d}" for n in range(users - 1)] + ["zoë"], dtype=object)
+        item_ids = np.array([f"i{n}" for n in range(items)], dtype=object)
+    else:
+        user_ids = np.arange(1, users + 1) * 10
+        item_ids = np.arange(items) * 3 - 3
+    return Tables(
+        user_ids,
+        item_ids,
+        user_vectors=table(users + 1, dim),
+        item_vectors=table(items + 1, dim),
+        user_bias=table(users + 1, scale=0.3),
+        item_bias=table(items + 1, scale=0.3),
+        titles={str(one): f"Film {n} (19{n % 100:02d})" for n, one in enumerate(item_ids[:-1])} if titles else None,
+    )
+
+
+def write_bundle(folder: Path, tables: Tables) -> Path:
+    """Write the bundle into ``folder``, which must not be there yet."""
+    folder.mkdir(parents=True)
+    weights = _Weights(folder / "weights.bin")
+    norms = np.linalg.norm(tables.item_vectors, axis=1)
+    shared = {
+        "user_vectors": weights.add("user_vectors", tables.user_vectors),
+        "item_vectors": weights.add("item_vectors", tables.item_vectors),
+        # The global bias moves into the users', whose unknown row must carry it as well.
+        "user_bias": weights.add("user_bias", tables.user_bias[:, None] + np.float32(tables.global_bias)),
+        "item_bias": weights.add("item_bias", tables.item_bias),
+        "item_scale": weights.add("item_scale", np.divide(1, norms, where=norms > 0, out=np.zeros_like(norms))),
+    }
+    weights.close()
+    for name, graph in (("score", _score), ("recommend", _recommend), ("similar", _similar)):
+        _save(graph(tables), shared, folder / f"{name}.onnx")
+    if tables.titles is not None:
+        (folder / "titles.json").write_text(json.dumps(tables.titles, ensure_ascii=False), encoding="utf-8")
+    write_manifest(
+        folder,
+        {
+            "format": "cflightning-bundle",
+            "format_version": 1,
+            "written_by": "tests 0.1.0",
+            "created": "2025-01-01T00:00:00+00:00",
+            "model": "EmbeddingDot",
+            "dim": tables.user_vectors.shape[1],
+            "ids": {"user": _kind(tables.user_ids), "item": _kind(tables.item_ids)},
+            "num_users": len(tables.user_ids) + 1,
+            "num_items": len(tables.item_ids) + 1,
+            "rating_range": list(tables.rating_range),
+            "metrics": tables.metrics,
+            "graphs": {name: f"{name}.onnx" for name in ("score", "recommend", "similar")},
+            "titles": None if tables.titles is None else "titles.json",
+        },
+    )
+    return folder
+
+
+def write_manifest(folder: Path, manifest: dict, *, files: dict | None = None) -> None:
+    """Add digests of whatever lies in the folder, then the manifest's own, and write it."""
+    if files is None:
+        files = {
+            path.name: {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+            for path in sorted(folder.iterdir())
+            if path.name != "manifest.json"
+        }
+    seal(folder, manifest | {"files": files})
+
+
+def seal(folder: Path, manifest: dict) -> None:
+    """Write the manifest with its own digest as it now is."""
+    rest = {key: value for key, value in manifest.items() if key != "sha256"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    rest["sha256"] = hashlib.sha256(text.encode()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(rest, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+# Graphs --------------------------------------------------------------------------------
+
+
+class _Weights:
+    """Tables one after the other, each where a page begins (short ones: where 64 bytes do)."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("wb")
+        self.name = path.name
+
+    def add(self, name, table):
+        table = np.ascontiguousarray(table, dtype="<f4")
+        at = self.file.tell()
+        self.file.write(bytes(-at % (PAGE if table.nbytes >= PAGE else 64)))
+        tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=table.shape)
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", self.name), ("offset", self.file.tell()), ("length", table.nbytes)):
+            tensor.external_data.add(key=key, value=str(value))
+        self.file.write(table.tobytes())
+        return tensor
+
+    def close(self):
+        self.file.close()
+
+
+class _Graph:
+    def __init__(self, tables: Tables) -> None:
+        self.tables, self.nodes, self.constants, self.inputs, self.outputs = tables, [], [], [], []
+        self.user, self.item = _ELEMENT[_kind(tables.user_ids)], _ELEMENT[_kind(tables.item_ids)]
+
+    def input(self, name, type_, *shape):
+        self.inputs.append(helper.make_tensor_value_info(name, type_, shape))
+
+    def output(self, name, type_, *shape):
+        self.outputs.append(helper.make_tensor_value_info(name, type_, shape))
+
+    def const(self, name, value, dtype=None):
+        self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), name))
+
+    def node(self, op, inputs, outputs, **attributes):
+        self.nodes.append(helper.make_node(op, inputs.split(), outputs.split(), **attributes))
+
+    def to_rows(self, ids, rows, known):
+        self.node(
+            "LabelEncoder",
+            ids,
+            rows,
+            domain="ai.onnx.ml",
+            keys_tensor=numpy_helper.from_array(known),
+            values_tensor=numpy_helper.from_array(np.arange(1, len(known) + 1)),
+            default_tensor=numpy_helper.from_array(np.array([0])),
+        )
+
+    def scale(self, logit, score):
+        low, high = self.tables.rating_range
+        self.const("low", low, np.float32)
+        self.const("span", high - low, np.float32)
+        self.node("Sigmoid", logit, "squashed")
+        self.node("Mul", "squashed span", "stretched")
+        self.node("Add", "stretched low", score)
+
+
+def _score(tables):
+    g = _Graph(tables)
+    g.input("user", g.user, "n")
+    g.input("item", g.item, "n")
+    g.output("score", TensorProto.FLOAT, "n")
+    g.output("known", TensorProto.BOOL, "n", 2)
+    g.const("one", [1], np.int64)
+    g.const("zero", 0, np.int64)
+    g.to_rows("user", "user_row", tables.user_ids)
+    g.to_rows("item", "item_row", tables.item_ids)
+    g.node("Gather", "user_vectors user_row", "u")
+    g.node("Gather", "item_vectors item_row", "i")
+    g.node("Mul", "u i", "products")
+    g.node("ReduceSum", "products one", "dot", keepdims=0)
+    g.node("Gather", "user_bias user_row", "column")
+    g.node("Squeeze", "column one", "bu")
+    g.node("Gather", "item_bias item_row", "bi")
+    g.node("Sum", "dot bu bi", "logit")
+    g.scale("logit", "score")
+    g.node("Unsqueeze", "user_row one", "user_column")
+    g.node("Unsqueeze", "item_row one", "item_column")
+    g.node("Concat", "user_column item_column", "both", axis=1)
+    g.node("Greater", "both zero", "known")
+    return g
+
+
+def _recommend(tables):
+    g = _Graph(tables)
+    g.input("user", g.user, "n")
+    g.input("k", TensorProto.INT64, 1)
+    g.input("exclude_user", TensorProto.INT64, "m")
+    g.input("exclude_item", g.item, "m")
+    g.output("item", g.item, "n", "k'")
+    g.output("score", TensorProto.FLOAT, "n", "k'")
+    g.output("known", TensorProto.BOOL, "n")
+    g.to_rows("user", "user_row", tables.user_ids)
+    g.to_rows("exclude_item", "exclude_row", tables.item_ids)
+    g.node("Gather", "user_vectors user_row", "u")
+    g.node("Gemm", "u item_vectors item_bias", "logits", transB=1)
+    _mask(g, "logits", "exclude_user", "exclude_row", "masked")
+    _best(g, "masked", "item", "best")
+    g.node("Gather", "user_bias user_row", "bu")
+    g.node("Add", "best bu", "logit")
+    g.scale("logit", "scaled")
+    g.node("Equal", "best nothing", "filler")
+    g.node("Where", "filler nothing scaled", "score")
+    g.node("Greater", "user_row zero", "known")
+    return g
+
+
+def _similar(tables):
+    g = _Graph(tables)
+    g.input("item", g.item, "n")
+    g.input("k", TensorProto.INT64, 1)
+    g.output("similar", g.item, "n", "k'")
+    g.output("similarity", TensorProto.FLOAT, "n", "k'")
+    g.output("known", TensorProto.BOOL, "n")
+    g.to_rows("item", "row", tables.item_ids)
+    g.node("Gather", "item_vectors row", "v")
+    g.node("Gather", "item_scale row", "own_scale")
+    g.node("Unsqueeze", "own_scale one", "scale_column")
+    g.node("Mul", "v scale_column", "unit")
+    g.node("Gemm", "unit item_vectors", "products", transB=1)
+    g.node("Mul", "products item_scale", "cosines")
+    g.node("Shape", "row", "length")
+    g.node("Squeeze", "length", "count")
+    g.node("Range", "zero count step", "position")
+    _mask(g, "cosines", "position", "row", "masked")
+    _best(g, "masked", "similar", "similarity")
+    g.const("step", 1, np.int64)
+    g.node("Greater", "row zero", "known")
+    return g
+
+
+def _mask(g, scores, position, row, masked):
+    """-inf at every (position, row)."""
+    g.const("one", [1], np.int64)
+    g.const("zero", 0, np.int64)
+    g.const("nothing", -np.inf, np.float32)
+    g.node("Unsqueeze", f"{position} one", "position_column")
+    g.node("Unsqueeze", f"{row} one", "row_column")
+    g.node("Concat", "position_column row_column", "where", axis=1)
+    g.node("Shape", row, "how_many")
+    g.node("Expand", "nothing how_many", "nothings")
+    g.node("ScatterND", f"{scores} where nothings", masked)
+
+
+def _best(g, masked, item, score):
+    """The k best of the known rows, as ids."""
+    g.const("known_items", [len(g.tables.item_ids)], np.int64)
+    g.const("end", [len(g.tables.item_ids) + 1], np.int64)
+    g.const("item_ids", g.tables.item_ids)
+    g.node("Slice", f"{masked} one end one", "catalogue")
+    g.node("Min", "k known_items", "k_or_all")
+    g.node("TopK", "catalogue k_or_all", f"{score} index")
+    g.node("Gather", "item_ids index", item)
+
+
+def _save(g, shared, path):
+    used = {name for node in g.nodes for name in node.input}
+    initializers = g.constants + [tensor for name, tensor in shared.items() if name in used]
+    graph = helper.make_graph(g.nodes, path.stem, g.inputs, g.outputs, initializers)
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 4)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10, producer_name="tests")
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    onnx.checker.check_model(str(path))
+
+
+def _kind(ids):
+    return "int64" if ids.dtype == np.int64 else "string"

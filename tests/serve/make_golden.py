@@ -1,0 +1,64 @@
+"""Write the golden bundle of the newest format: ``python tests/serve/make_golden.py [FOLDER]``.
+
+Synthetic numbers only. A golden bundle is written once for each format and never again: a reader that still
+answers from it reads what older exporters wrote.
+``expected.json`` beside the bundle comes from numpy, not from the graphs.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+GOLDEN = Path(__file__).parent / "golden" / "v1"
+
+
+def make(folder: Path, bundles) -> Path:
+    """Write ``folder``/bundle and ``folder``/expected.json with the writer ``bundles``."""
+    rng = np.random.default_rng(1)
+
+    def table(*shape):
+        values = rng.integers(-16, 17, shape).astype(np.float32) / 8  # sums and products of these are exact
+        values[0] = 0
+        return values
+
+    items = np.array([1, 2, 3, 50, 661, 1193, 2858])
+    names = ["Ähren im Wind", "Blue Hour", "Cartographers", "Départ", "Eleven Doors", "Far Harbour"]
+    tables = bundles.Tables(
+        user_ids=np.array([7, 42, 1001, 2**40]),
+        item_ids=items,
+        user_vectors=table(5, 3),
+        item_vectors=table(8, 3),
+        user_bias=table(5),
+        item_bias=table(8),
+        titles={str(item): f"{name} ({1990 + n})" for n, (item, name) in enumerate(zip(items, names, strict=False))},
+        metrics={"test/rmse": 0.875, "test/mae": 0.6875},
+    )
+    bundles.write_bundle(folder / "bundle", tables)
+    users = [*tables.user_ids.tolist(), 5]  # the last one is unknown, as is item 4
+    pairs = [(user, item) for user in users for item in [*items.tolist(), 4]]
+    expected = {
+        "score": [[*pair, round(float(tables.score(*zip(pair, strict=True))[0]), 5)] for pair in pairs],
+        "recommend": [[user, tables.recommend(user, 5)] for user in users],
+        "recommend without 661 and 3": [[user, tables.recommend(user, 5, [661, 3])] for user in users],
+        "similar": [[item, similar(tables, item, 3)] for item in items.tolist()],
+        "titles": [tables.titles.get(str(item)) for item in items],
+    }
+    lines = ",\n".join(
+        f" {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in expected.items()
+    )
+    (folder / "expected.json").write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
+    return folder
+
+
+def similar(tables, item, k):
+    """Nearest items, the item itself left out, in numpy."""
+    best = np.argsort(-tables.cosines(item).round(6), kind="stable")
+    return [one for one in tables.item_ids[best].tolist() if one != item][:k]
+
+
+if __name__ == "__main__":
+    import bundles  # it lies beside this script
+
+    print(make(Path(sys.argv[1]) if len(sys.argv) > 1 else GOLDEN, bundles))

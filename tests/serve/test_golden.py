@@ -1,0 +1,45 @@
+"""A bundle written long ago still loads and answers the same."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cflightning_serve import Scorer
+from cflightning_serve.manifest import FORMAT_VERSION
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def test_there_is_one_for_each_format():
+    assert [folder.name for folder in sorted(GOLDEN.iterdir())] == [f"v{n + 1}" for n in range(FORMAT_VERSION)]
+
+
+@pytest.fixture(params=sorted(GOLDEN.iterdir()), ids=lambda folder: folder.name)
+def golden(request):
+    return Scorer.load(request.param / "bundle"), json.loads((request.param / "expected.json").read_text("utf-8"))
+
+
+def test_it_answers_as_expected(golden):
+    scorer, expected = golden
+    users, items, scores = zip(*expected["score"], strict=True)
+    np.testing.assert_allclose(scorer.score(users, items), scores, rtol=0, atol=2e-5)
+    for user, best in expected["recommend"]:
+        assert scorer.recommend(user, 5).items.tolist() == best
+    for user, best in expected["recommend without 661 and 3"]:
+        assert scorer.recommend(user, 5, exclude=[661, 3]).items.tolist() == best
+    for item, nearest in expected["similar"]:
+        assert scorer.similar_items(item, 3).items.tolist() == nearest
+    assert scorer.titles([1, 2, 3, 50, 661, 1193, 2858]) == expected["titles"]
+    assert scorer.knows_user([7, 42, 1001, 2**40, 5]).tolist() == [True] * 4 + [False]
+
+
+def test_it_is_small():
+    assert sum(path.stat().st_size for path in GOLDEN.rglob("*")) < 40_000
+
+
+def test_the_script_still_writes_it(make_golden, bundles, tmp_path):
+    made = make_golden.make(tmp_path / "again", bundles)
+    for name in ("expected.json", "bundle/weights.bin", "bundle/titles.json"):
+        assert (made / name).read_bytes() == (GOLDEN / "v1" / name).read_bytes(), name

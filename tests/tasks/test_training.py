@@ -1,0 +1,270 @@
+"""Training: it comes near the best possible, resumes as if never stopped, and rests on its checkpoint alone."""
+
+import math
+
+import pandas as pd
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from cflightning import EmbeddingDotTask, EmbeddingMLPTask, RatingsDataModule
+from cflightning.checkpoint import FORMAT, find, load_task, read
+from cflightning.errors import CheckpointError, DataError
+from cflightning.tasks.schedule import one_cycle
+from cflightning.testing import TaskContract
+
+SMALL = {"num_users": 60, "num_items": 40, "num_ratings": 1200}
+
+
+class TestEmbeddingDotTask(TaskContract):
+    def make(self):
+        return EmbeddingDotTask(dim=4, learning_rate=0.03)
+
+
+class TestEmbeddingMLPTask(TaskContract):
+    def make(self):
+        return EmbeddingMLPTask(dim=4, hidden=(8,), learning_rate=0.03, weight_decay=0.01)
+
+
+def data(**options):
+    options = {"source": "synthetic", "synthetic": SMALL, "batch_size": 100, **options}
+    return RatingsDataModule(**options)
+
+
+def trainer(epochs=2, **options):
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    return Trainer(**{"max_epochs": epochs, "enable_checkpointing": False, **quiet, **options})
+
+
+def parameters(task):
+    return torch.cat([p.detach().reshape(-1) for p in task.network.parameters()])
+
+
+def test_planted_factors_are_found_up_to_the_noise():
+    made = {"num_users": 800, "num_items": 200, "num_ratings": 50_000, "dim": 2, "noise": 0.3}
+    module = data(synthetic=made, batch_size=500)
+    task = EmbeddingDotTask(dim=4, learning_rate=0.02, margin=0.0)
+    fit = trainer(10)
+    fit.fit(task, module)
+    [metrics] = fit.test(task, module, verbose=False)
+    floor = math.sqrt(module.table.noise_floor[module.split.test].mean())
+    assert 1 <= metrics["test/rmse"] / floor < 1.15
+    ratings = module.table.frame["rating"].to_numpy()
+    assert metrics["test/rmse"] < 0.6 * ratings[module.split.test].std()
+
+
+def test_metrics_are_those_of_the_predictions():
+    module, task, fit = data(), EmbeddingDotTask(dim=4), trainer()
+    fit.fit(task, module)
+    [metrics] = fit.test(task, module, verbose=False)
+    frame = module.table.frame.iloc[module.split.test]
+    users, items = module.vocabulary.users.rows(frame["user"]), module.vocabulary.items.rows(frame["item"])
+    with torch.no_grad():
+        scores = task.eval()(torch.from_numpy(users), torch.from_numpy(items)).numpy()
+    off = scores.astype(float) - frame["rating"].to_numpy()
+    assert metrics["test/rmse"] == pytest.approx(math.sqrt((off**2).mean()), abs=1e-9)
+    assert metrics["test/mae"] == pytest.approx(abs(off).mean(), abs=1e-9)
+
+
+def test_training_loss_is_the_mean_squared_error_before_each_step():
+    # With a learning rate of zero nothing changes, so the epoch's loss is that of the untrained network.
+    module, task, fit = data(), EmbeddingDotTask(dim=4, learning_rate=0.0), trainer(1)
+    fit.fit(task, module)
+    frame = module.table.frame.iloc[module.split.train]
+    users, items = module.vocabulary.users.rows(frame["user"]), module.vocabulary.items.rows(frame["item"])
+    with torch.no_grad():
+        scores = task.train()(torch.from_numpy(users), torch.from_numpy(items)).numpy()
+    expected = ((scores.astype(float) - frame["rating"].to_numpy()) ** 2).mean()
+    assert float(fit.callback_metrics["train/loss"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_global_bias_starts_at_the_mean_rating_and_is_not_decayed():
+    module, task, fit = data(), EmbeddingDotTask(dim=4, learning_rate=0.0, weight_decay=1.0), trainer(1)
+    fit.fit(task, module)
+    start = float(task.network.scale(task.network.global_bias.detach()))
+    assert start == pytest.approx(module.mean_rating, abs=1e-4)
+    decayed = {id(p) for group in fit.optimizers[0].param_groups if group["weight_decay"] for p in group["params"]}
+    assert id(task.network.global_bias) not in decayed
+    assert id(task.network.user_factors.weight) in decayed
+
+
+def test_same_seed_same_result_and_nobody_elses_random_state():
+    state = torch.random.get_rng_state()
+    results = []
+    for seed in (1, 1, 2):
+        task = EmbeddingDotTask(dim=4, seed=seed)
+        trainer().fit(task, data())
+        results.append(parameters(task))
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # as when a user resumes
+@pytest.mark.parametrize("inside", [False, True])
+def test_resumed_run_ends_like_an_uninterrupted_one(tmp_path, inside):
+    every = {"every_n_train_steps": 13} if inside else {"every_n_epochs": 1}
+
+    def saving():
+        saver = ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1, **every)
+        return trainer(4, callbacks=[saver], enable_checkpointing=True)
+
+    whole, straight = EmbeddingDotTask(dim=4), saving()
+    straight.fit(whole, data())
+    steps = len(data().train_dataloader())
+    assert 13 % steps != 0  # so the first checkpoint does lie inside an epoch
+    stopped = tmp_path / f"step={13 if inside else 2 * steps}.ckpt"
+    expected = float(straight.callback_metrics["val/rmse"])
+    task, again = EmbeddingDotTask(dim=4), saving()
+    again.fit(task, data(), ckpt_path=stopped, weights_only=True)
+    assert again.global_step == straight.global_step == 4 * steps
+    assert torch.equal(parameters(task), parameters(whole))
+    assert float(again.callback_metrics["val/rmse"]) == expected
+
+
+def test_resuming_with_more_epochs_follows_the_longer_schedule(tmp_path):
+    first = trainer(2)
+    first.fit(EmbeddingDotTask(dim=4), data())
+    first.save_checkpoint(tmp_path / "two.ckpt")
+    second = trainer(5)
+    second.fit(EmbeddingDotTask(dim=4), data(), ckpt_path=tmp_path / "two.ckpt", weights_only=True)
+    assert second.current_epoch == 5
+
+
+def test_one_cycle_goes_up_then_down_and_stays():
+    rates = [one_cycle(step, 100) for step in range(120)]
+    assert rates[0] == pytest.approx(0.04)
+    assert max(rates) == rates[25] == pytest.approx(1)
+    assert rates[99] == pytest.approx(1e-3)
+    assert rates[119] == rates[99]
+    assert rates[:26] == sorted(rates[:26])
+    assert rates[25:] == sorted(rates[25:], reverse=True)
+    assert all(0 < one_cycle(step, total) <= 1 for total in (1, 2, 3) for step in range(5))
+
+
+def test_open_number_of_epochs_keeps_the_rate(caplog):
+    fit = trainer(-1, max_time={"seconds": 1})
+    fit.fit(EmbeddingDotTask(dim=4, learning_rate=0.01), data())
+    assert "the learning rate stays at 0.01" in caplog.text
+    assert fit.optimizers[0].param_groups[0]["lr"] == 0.01
+
+
+# The checkpoint -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A checkpoint with string ids and titles."""
+    module = data()
+    frame = module.table.frame.assign(
+        user=lambda f: "u" + f["user"].astype(str).str.zfill(3), title=lambda f: "Film " + f["item"].astype(str)
+    )
+    task, fit = EmbeddingDotTask(dim=4), trainer()
+    fit.fit(task, RatingsDataModule.from_frame(frame, title="title", batch_size=100))
+    path = tmp_path_factory.mktemp("checkpoint") / "strings.ckpt"
+    fit.save_checkpoint(path)
+    return path
+
+
+def test_checkpoint_holds_plain_types_only(checkpoint):
+    content = torch.load(checkpoint, weights_only=True)
+    packed = content["cflightning"]
+    assert packed["format"] == FORMAT
+    assert packed["users"][0] == "u001"
+    assert packed["items"].dtype == torch.int64
+    assert packed["titles"][1] == "Film 1"
+    assert packed["rating_range"][0] < packed["rating_range"][1]
+
+
+def test_load_from_checkpoint_of_lightning(checkpoint):
+    task = EmbeddingDotTask.load_from_checkpoint(checkpoint, weights_only=True)
+    assert torch.equal(parameters(task), parameters(load_task(checkpoint)))
+    assert task.vocabulary.users.values[0] == "u001"
+
+
+def test_vocabulary_comes_from_the_checkpoint_and_not_from_the_data(checkpoint, caplog):
+    # Fewer users, in another order, and one who is new: sizes and rows must be those of the checkpoint.
+    frame = pd.DataFrame({"user": ["u007", "zoe", "u003", "u003"], "item": [3, 3, 5, 7], "rating": [2.0, 3, 4, 1]})
+    module = RatingsDataModule.from_frame(frame, test_fraction=0.5, val_fraction=0, seed=1)
+    task, fit = EmbeddingDotTask(dim=4), trainer()
+    [metrics] = fit.test(task, module, ckpt_path=checkpoint, verbose=False, weights_only=True)
+    assert task.network.num_users == load_task(checkpoint).network.num_users
+    rows = frame.iloc[module.split.test]
+    reference = load_task(checkpoint)
+    users, items = reference.vocabulary.users.rows(rows["user"]), reference.vocabulary.items.rows(rows["item"])
+    with torch.no_grad():
+        scores = reference(torch.from_numpy(users), torch.from_numpy(items)).numpy()
+    assert metrics["test/mae"] == pytest.approx(abs(scores - rows["rating"].to_numpy()).mean(), abs=1e-6)
+    predicted = fit.predict(task, module)
+    assert len(torch.cat([score for _, score in predicted])) == 4
+    assert "predict: 1 of 4 rows hold an id not seen in training" in caplog.text
+
+
+def test_data_with_ids_of_another_type_is_refused(checkpoint):
+    frame = pd.DataFrame({"user": [1, 2], "item": [3, 3], "rating": [2.0, 3]})
+    module = RatingsDataModule.from_frame(frame, test_fraction=0.5, val_fraction=0)
+    with pytest.raises(DataError, match="mixed id types"):
+        trainer().test(EmbeddingDotTask(dim=4), module, ckpt_path=checkpoint, verbose=False, weights_only=True)
+
+
+def test_checkpoints_that_cannot_be_used(checkpoint, tmp_path):
+    with pytest.raises(CheckpointError, match="there is none"):
+        read(tmp_path / "none.ckpt")
+    (tmp_path / "text.ckpt").write_text("hello")
+    with pytest.raises(CheckpointError, match="cannot be read as a checkpoint"):
+        read(tmp_path / "text.ckpt")
+    torch.save({"state_dict": {}, "evil": RatingsDataModule}, tmp_path / "object.ckpt")
+    with pytest.raises(CheckpointError, match="cannot be read as a checkpoint"):
+        read(tmp_path / "object.ckpt")
+    torch.save([1], tmp_path / "list.ckpt")
+    with pytest.raises(CheckpointError, match="something else"):
+        read(tmp_path / "list.ckpt")
+    content = torch.load(checkpoint, weights_only=True)
+    for change, message in (
+        ({"format": FORMAT + 1}, "upgrade cflightning"),
+        ({"task": "os.system"}, "was written by the task os.system"),
+        ({"users": 3}, "vocabulary cannot be read"),
+    ):
+        torch.save({**content, "cflightning": {**content["cflightning"], **change}}, tmp_path / "changed.ckpt")
+        with pytest.raises(CheckpointError, match=message):
+            load_task(tmp_path / "changed.ckpt")
+    torch.save({"state_dict": {}}, tmp_path / "bare.ckpt")
+    with pytest.raises(CheckpointError, match="has no vocabulary"):
+        load_task(tmp_path / "bare.ckpt")
+
+
+def test_find(checkpoint, tmp_path):
+    assert find(checkpoint) == checkpoint
+    with pytest.raises(CheckpointError, match="does not exist"):
+        find(tmp_path / "no")
+    with pytest.raises(CheckpointError, match="train first"):
+        find(tmp_path)
+    (tmp_path / "version_0" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "version_0" / "checkpoints" / "best.ckpt").touch()
+    assert find(tmp_path / "version_0").name == "best.ckpt"
+    with pytest.raises(CheckpointError, match="name one of its runs, such as .*version_0"):
+        find(tmp_path)
+
+
+def test_a_task_without_training_says_what_it_needs():
+    message = r"fit it with a RatingsDataModule .*or load a checkpoint"
+    with pytest.raises(CheckpointError, match=message):
+        trainer().test(EmbeddingDotTask(dim=4), data())
+    with pytest.raises(CheckpointError, match=message):
+        trainer(limit_val_batches=0).fit(EmbeddingDotTask(dim=4), [1], val_dataloaders=[1])
+
+
+def test_ratings_that_are_all_the_same():
+    frame = pd.DataFrame({"user": [1, 2, 3], "item": [1, 2, 3], "rating": 4.0})
+    with pytest.raises(DataError, match="all 3 of the training part are 4; if that is meant"):
+        trainer().fit(EmbeddingDotTask(dim=4), RatingsDataModule.from_frame(frame, test_fraction=0, val_fraction=0))
+
+
+def test_penalty_shrinks_the_rows_that_are_looked_up():
+    sizes = []
+    for l2 in (0.0, 0.5):
+        task = EmbeddingDotTask(dim=4, l2=l2, weight_decay=0.0, learning_rate=0.02)
+        trainer(5).fit(task, data())
+        sizes.append(float(task.network.item_factors.weight.detach().norm()))
+    assert sizes[1] < 0.5 * sizes[0]

@@ -1,0 +1,42 @@
+"""Two processes (gloo, CPU) give what one gives, and every row is seen once."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    out = tmp_path_factory.mktemp("ddp")
+    script = Path(__file__).with_name("two_processes.py")
+    for devices in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, str(script), devices, str(out)], capture_output=True, text=True, timeout=200
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    return {path.stem: json.loads(path.read_text()) for path in out.glob("*.json")}
+
+
+def test_metrics_agree_to_six_digits(results):
+    one = results["1-0"]["metrics"]
+    assert {"val/rmse", "val/mae", "test/rmse", "test/mae", "train/loss"} <= set(one)
+    for rank in ("2-0", "2-1"):
+        for name, value in results[rank]["metrics"].items():
+            assert value == pytest.approx(one[name], abs=5e-7), name
+
+
+def test_every_training_row_once_an_epoch(results):
+    n = results["1-0"]["train"]
+    for left, right, alone in zip(*(results[key]["epochs"] for key in ("2-0", "2-1", "1-0")), strict=True):
+        assert sorted(left + right) == sorted(alone) == list(range(n))
+        assert abs(len(left) - len(right)) <= 8  # one row a batch at most
+    assert len(results["1-0"]["epochs"]) == 3
+
+
+def test_orders_differ_between_epochs_and_steps_agree(results):
+    first, second, _ = results["1-0"]["epochs"]
+    assert first != second
+    assert results["1-0"]["steps"] == results["2-0"]["steps"] == results["2-1"]["steps"]

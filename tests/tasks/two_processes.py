@@ -1,0 +1,45 @@
+"""Run by test_two_processes.py, as a user's own script would: trains on as many CPU processes as it is told to."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Callback, Trainer
+
+from cflightning import EmbeddingDotTask, RatingsDataModule
+
+
+class Rows(Callback):
+    """Notes which rows this process trains on, epoch by epoch."""
+
+    def __init__(self):
+        self.epochs = []
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        self.epochs.append([])
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.epochs[-1] += batch.position.tolist()
+
+
+def main(devices: int, out: Path) -> None:
+    torch.set_num_threads(1)
+    data = RatingsDataModule(source="synthetic", synthetic={"num_users": 60, "num_items": 40, "num_ratings": 1111},
+                             batch_size=128, eval_batch_size=50)  # fmt: skip
+    task, rows = EmbeddingDotTask(dim=4), Rows()
+    trainer = Trainer(
+        accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto", max_epochs=3, logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, callbacks=[rows],
+    )  # fmt: skip
+    trainer.fit(task, data)
+    train = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    [test] = trainer.test(task, data, verbose=False)
+    (out / f"{devices}-{trainer.global_rank}.json").write_text(
+        json.dumps({"metrics": {**train, **test}, "epochs": rows.epochs, "steps": trainer.global_step,
+                    "train": len(data.split.train)})
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]))
