@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import logging
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
+from jsonargparse import Namespace
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, LRSchedulerTypeTuple
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.trainer import Trainer
 from lightning_utilities.core.rank_zero import rank_zero_only
 
+from cflightning.checkpoint import find, read
 from cflightning.data.datamodule import RatingsDataModule
+from cflightning.errors import CheckpointError
 from cflightning.report import RunReport, write_predictions
 from cflightning.tasks.rating import RatingTask
 
@@ -23,8 +30,16 @@ class CFLightningCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Callbacks that are on by default, with their options."""
+        # Linked as descriptions: the automatic way would make them at once, before the network has parameters.
+        parser.add_optimizer_args((torch.optim.Optimizer,))
+        parser.add_lr_scheduler_args(LRSchedulerTypeTuple)
+        for key in ("optimizer", "lr_scheduler"):
+            parser.link_arguments(key, f"model.init_args.{key}", compute_fn=_plain)
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        # A second one, since save_last of the first saves only when the best improves.
+        parser.add_lightning_class_args(ModelCheckpoint, "last_checkpoint")
+        parser.link_arguments("checkpoint.dirpath", "last_checkpoint.dirpath")
         parser.set_defaults(
             {
                 "model": {"class_path": "cflightning.EmbeddingDotTask"},
@@ -33,16 +48,40 @@ class CFLightningCLI(LightningCLI):
                 "early_stopping.patience": 3,
                 "checkpoint.monitor": "val/rmse",
                 "checkpoint.filename": "best",
-                "checkpoint.save_last": True,
                 "checkpoint.enable_version_counter": False,
-                "checkpoint.auto_insert_metric_name": False,
+                "last_checkpoint.filename": "last",
+                "last_checkpoint.mode": "max",  # of nothing; it only tells the states of the two apart
+                "last_checkpoint.enable_version_counter": False,
+                "last_checkpoint.save_on_train_epoch_end": True,
             }
         )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Turn ``--ckpt_path last``, ``best`` or a run folder into a file, whose settings Lightning then takes over."""
+        super().parse_arguments(parser, args)
+        self.resumed: Path | None = None
+        if self.config.get("subcommand") is None:
+            return
+        config = self.config[self.config.subcommand]
+        if config.get("ckpt_path"):
+            if config.weights_only is None:
+                config.weights_only = True  # also for addresses, where Lightning's default would run code
+            folder = (config.get("checkpoint") or {}).get("dirpath")
+            path = _checkpoint_file(str(config.ckpt_path), Path(config.trainer.default_root_dir or "runs"), folder)
+            if path is not None:
+                config.ckpt_path = str(path)
+                self.resumed = path.parent.parent if path.parent.name == "checkpoints" else None
+            if self.config.subcommand == "fit" and Path(config.ckpt_path).is_file():
+                # Lightning takes over the model's settings, but what is linked has to come from where the link starts.
+                settings = read(Path(config.ckpt_path)).get("hyper_parameters", {})
+                missing = [k for k in ("optimizer", "lr_scheduler") if config.get(k) is None and settings.get(k)]
+                self.config = parser.parse_object({"fit": {key: settings[key] for key in missing}}, self.config)
 
     def before_instantiate_classes(self) -> None:
         """Without a validation part there is nothing to stop by: train to the end and keep the last epoch."""
         config = self.config[self.subcommand]
         if config.data.init_args.get("val_fraction") == 0 and config.get("checkpoint") is not None:
+            config.trainer.limit_val_batches = 0
             config.checkpoint.monitor = None
             config.early_stopping.monitor = "train/loss"
             config.early_stopping.check_on_train_epoch_end = True
@@ -50,17 +89,16 @@ class CFLightningCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A Trainer with the project's loggers and a calmer progress bar, unless the config names others."""
-        config = self.config_init[self.subcommand]["trainer"]
-        callbacks = list(config["callbacks"] or [])
-        if config["enable_progress_bar"] is not False and not any(hasattr(c, "refresh_rate") for c in callbacks):
-            callbacks.append(TQDMProgressBar(refresh_rate=20))  # drawing every step costs more than the step
+        trainer = self.config_init[self.subcommand]["trainer"]
         self.report = RunReport()
-        kwargs["callbacks"] = [*callbacks, self.report]
-        if self.subcommand == "fit" and config["logger"] in (None, True):
-            kwargs["logger"] = loggers(Path(config["default_root_dir"] or "runs"))
-        elif self.subcommand != "fit" and config["logger"] is None:
+        callbacks = [*(trainer["callbacks"] or []), self.report]
+        if trainer["enable_progress_bar"] is not False and not any(hasattr(c, "refresh_rate") for c in callbacks):
+            callbacks.append(TQDMProgressBar(refresh_rate=20))  # drawing every step costs more than the step
+        if self.subcommand == "fit" and trainer["logger"] in (None, True):
+            kwargs["logger"] = loggers(Path(trainer["default_root_dir"] or "runs"), self.resumed)
+        elif self.subcommand != "fit" and trainer["logger"] is None:
             kwargs["logger"] = False
-        return super().instantiate_trainer(**kwargs)
+        return super().instantiate_trainer(callbacks=callbacks, **kwargs)
 
     def after_fit(self) -> None:
         """Test the best checkpoint and write the report."""
@@ -77,9 +115,44 @@ class CFLightningCLI(LightningCLI):
         write_predictions(self.trainer, self.datamodule, Path(self.trainer.default_root_dir) / "predictions.csv")
 
 
-def loggers(root: Path) -> list[Logger]:
-    """CSV always, TensorBoard where it is installed; both in one new folder `root/version_N`."""
-    csv = CSVLogger(save_dir=str(root), name="")
+def _plain(description: Namespace | None) -> dict[str, Any] | None:
+    # Through JSON: what the run's config.yaml keeps must be what is given, and YAML has no tuples.
+    return None if description is None else json.loads(json.dumps(description.as_dict()))
+
+
+def _checkpoint_file(given: str, root: Path, folder: str | None) -> Path | None:
+    """The file that ``--ckpt_path`` means; None where Lightning has to find out.
+
+    Args:
+        given: a path, or `last` or `best`: of the newest run below `root`.
+        root: where runs lie.
+        folder: the checkpoint folder, if one was chosen.
+    """
+    if given in ("last", "best"):
+        pattern = f"checkpoints/{given}.ckpt"
+        found = [Path(folder) / f"{given}.ckpt"] if folder else [*root.glob(pattern), *root.glob(f"*/{pattern}")]
+        found = [path for path in found if path.is_file()]
+        if not found:
+            raise CheckpointError(f"--ckpt_path {given}: needs a run to go on from, but {folder or root} has none")
+        return max(found, key=lambda path: path.stat().st_mtime)
+    return find(Path(given)) if Path(given).is_dir() else None
+
+
+def loggers(root: Path, resumed: Path | None = None) -> list[Logger]:
+    """CSV always, TensorBoard where it is installed; both in one folder.
+
+    Args:
+        root: a new folder `version_N` is made in it.
+        resumed: a run's folder, to go on in it; what it has logged so far is kept as `metrics.1.csv`, ….
+    """
+    version: str | int | None = None
+    if resumed is not None:
+        root, version = resumed.parent, resumed.name
+        logged = resumed / "metrics.csv"
+        if logged.is_file():  # CSVLogger deletes what it finds
+            number = next(n for n in itertools.count(1) if not (resumed / f"metrics.{n}.csv").exists())
+            logged.rename(resumed / f"metrics.{number}.csv")
+    csv = CSVLogger(save_dir=str(root), name="", version=version)
     found: list[Logger] = [csv]
     try:
         import tensorboard  # noqa: F401
@@ -114,13 +187,29 @@ def main(args: ArgsType = None, *, started: float | None = None) -> CFLightningC
     now = time.perf_counter()
     RunReport.started = now if started is None else started
     RunReport.imported = now
-    return CFLightningCLI(
-        RatingTask,
-        RatingsDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        save_config_kwargs={"overwrite": True},
-        trainer_defaults={"max_epochs": 10, "default_root_dir": "runs"},
-        parser_kwargs={"prog": "python -m cflightning"},
-        args=args,
-    )
+    with warnings.catch_warnings():
+        _ignore_what_no_user_can_change()
+        return CFLightningCLI(
+            RatingTask,
+            RatingsDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={"max_epochs": 8, "default_root_dir": "runs", "log_every_n_steps": 1},
+            parser_kwargs={"prog": "python -m cflightning"},
+            seed_everything_default=0,  # for layers with dropout; data and start have seeds of their own
+            auto_configure_optimizers=False,
+            args=args,
+        )
+
+
+def _ignore_what_no_user_can_change() -> None:
+    """Lightning's own use of deprecated names, and its advertisement."""
+    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*", category=FutureWarning)  # with torch 2.13
+    warnings.filterwarnings("ignore", message="The dirpath has changed from")  # test and predict save no checkpoints
+    warnings.filterwarnings("ignore", message=".*exists and is not empty")  # that is what resuming means
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_tips)
+
+
+def _no_tips(record: logging.LogRecord) -> bool:
+    return "Tip: For seamless cloud logging" not in record.getMessage()

@@ -69,7 +69,7 @@ class RatingsDataModule(LightningDataModule):
         delimiter: str | None = None,
         split: Method = "random",
         test_fraction: float = 0.1,
-        val_fraction: float = 0.1,
+        val_fraction: float = 0.05,
         fold: int | str | None = None,
         folds: int = 5,
         leave_n: int = 1,
@@ -82,9 +82,6 @@ class RatingsDataModule(LightningDataModule):
         seed: int = 42,
     ) -> None:
         super().__init__()
-        for name, value in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size), ("leave_n", leave_n)):
-            if value is not None and value < 1:
-                raise DataError(f"--data.{name}: must be at least 1, got {value}")
         self.path = path
         self.source: Source = source
         self.column_names = {"user": user, "item": item, "rating": rating, "timestamp": timestamp, "title": title}
@@ -190,8 +187,8 @@ class RatingsDataModule(LightningDataModule):
         low, high = float(ratings.min()), float(ratings.max())
         if low == high:
             raise DataError(
-                f"{self.table.name}: ratings must differ to be learnt from, but all {len(ratings):,} of the training part "
-                f"are {low:g}; if that is meant, give --data.rating_range"
+                f"{self.table.name}: ratings must differ to be learnt from, but all {len(ratings):,} "
+                f"of the training part are {low:g}; if that is meant, give --data.rating_range"
             )
         return low, high
 
@@ -264,6 +261,7 @@ class RatingsDataModule(LightningDataModule):
 
     def _load(self, need_rating: bool) -> RatingTable:
         if self._table is None:
+            self._check_options()
             table = self._read(self.path, need_rating)
             if self.test_path is not None:
                 table = self._with_test_table(table, need_rating)
@@ -275,6 +273,13 @@ class RatingsDataModule(LightningDataModule):
         if need_rating and not self._table.has_ratings:
             raise DataError(f"{self._table.name}: must have a rating column; name it with --data.rating")
         return self._table
+
+    def _check_options(self) -> None:
+        # Not in __init__: what it raises reaches the user of the command line only as jsonargparse's traceback.
+        sizes = {"batch_size": self.given_batch_size, "eval_batch_size": self.eval_batch_size, "leave_n": self.leave_n}
+        for name, value in sizes.items():
+            if value is not None and value < 1:
+                raise DataError(f"--data.{name}: must be at least 1, got {value}")
 
     def _read(self, path: str | None, need_rating: bool) -> RatingTable:
         if self._frame is not None and path is None:
@@ -311,5 +316,5 @@ class RatingsDataModule(LightningDataModule):
 
 
 def default_batch_size(rows: int) -> int:
-    """A batch size by the number of training rows: about a hundred steps an epoch, within 256 and 8192."""
-    return int(2 ** np.clip(np.round(np.log2(max(rows, 1) / 100)), 8, 13))
+    """A batch size by the number of training rows: about eighty steps an epoch, within 256 and 16384."""
+    return int(2 ** np.clip(np.round(np.log2(max(rows, 1) / 80)), 8, 14))

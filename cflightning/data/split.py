@@ -28,7 +28,7 @@ def split_table(
     method: Method,
     *,
     test_fraction: float = 0.1,
-    val_fraction: float = 0.1,
+    val_fraction: float = 0.05,
     fold: int | str | None = None,
     folds: int = 5,
     leave_n: int = 1,

@@ -73,3 +73,7 @@ class EmbeddingMLP(RatingNetwork):
     def item_vectors(self) -> Tensor:
         """Item embeddings: float32 [num_items, dim]."""
         return self.item_factors.weight
+
+    def squared_norms(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings only: int64 [batch] rows twice -> float32 [batch] twice."""
+        return self.user_factors(user).square().sum(-1), self.item_factors(item).square().sum(-1)

@@ -121,9 +121,19 @@ class RatingNetwork(nn.Module, ABC):
     def item_vectors(self) -> Tensor:
         """The vectors by which items are alike: float32 [num_items, dim]."""
 
-    def penalty(self, user: Tensor, item: Tensor) -> Tensor:
-        """Sum of the squared parameters that each rating looks up: float32 [batch]."""
-        raise NotImplementedError(f"{type(self).__name__} has no penalty on looked-up rows; set l2 to 0")
+    @abstractmethod
+    def squared_norms(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
+        """Squared norms of the table rows that each rating looks up, for a penalty.
+
+        Biases count a tenth: they are few, well determined, and a rare row's bias is worth having.
+
+        Args:
+            user: int64 [batch], rows.
+            item: int64 [batch], rows.
+
+        Returns:
+            float32 [batch] of the user's rows, and of the item's.
+        """
 
     def fold(self) -> FoldedTables | None:
         """The network as plain tables, or None where it is not of the dot-product family."""

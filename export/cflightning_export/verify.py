@@ -45,6 +45,13 @@ def _session(path: Path) -> Any:
     return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
+def _ask(session: Any, case: str, inputs: dict[str, np.ndarray]) -> Any:
+    try:
+        return session.run(None, inputs)
+    except Exception as error:  # onnxruntime's errors share no public base
+        raise ExportError(f"{case}: onnxruntime cannot answer ({error}); this is a bug, please report it") from error
+
+
 def _verify_score(session: Any, network: RatingNetwork, vocabulary: Vocabulary, rng: Any, tolerance: float) -> None:
     users, items = vocabulary.users.num_rows, vocabulary.items.num_rows
     # Different rows on both sides, or a graph that reads one input twice would pass.
@@ -60,7 +67,7 @@ def _verify_score(session: Any, network: RatingNetwork, vocabulary: Vocabulary, 
         "zero": (np.array([], np.int64), np.array([], np.int64)),
     }
     for name, (user, item) in cases.items():
-        score, known = session.run(None, {"user": ids(vocabulary.users, user), "item": ids(vocabulary.items, item)})
+        score, known = _ask(session, name, {"user": ids(vocabulary.users, user), "item": ids(vocabulary.items, item)})
         expected = network(torch.from_numpy(user), torch.from_numpy(item)).numpy()
         _close("score.onnx", name, score, expected, tolerance)
         if not np.array_equal(known, np.stack([user > 0, item > 0], axis=1)):
@@ -84,8 +91,9 @@ def _verify_recommend(session: Any, network: RatingNetwork, vocabulary: Vocabula
         logits[:, 0] = -torch.inf
         best = logits.topk(min(k, items - 1), dim=-1)
         expected = network.scale(best.values).masked_fill(best.values.isneginf(), -torch.inf).numpy()
-        item, score, known = session.run(
-            None,
+        item, score, known = _ask(
+            session,
+            name,
             {
                 "user": ids(vocabulary.users, user),
                 "k": np.array([k], np.int64),
@@ -115,8 +123,8 @@ def _verify_similar(session: Any, network: RatingNetwork, vocabulary: Vocabulary
         values[torch.arange(len(item)), torch.from_numpy(item)] = -torch.inf
         values[:, 0] = -torch.inf
         expected = values.topk(min(k, items - 1), dim=-1).values.numpy()
-        similar, similarity, known = session.run(
-            None, {"item": ids(vocabulary.items, item), "k": np.array([k], np.int64)}
+        similar, similarity, known = _ask(
+            session, name, {"item": ids(vocabulary.items, item), "k": np.array([k], np.int64)}
         )
         _close("similar.onnx", name, similarity, expected, TOLERANCE)
         chosen = torch.from_numpy(vocabulary.items.rows(similar.reshape(-1)).reshape(similar.shape))

@@ -169,4 +169,4 @@ def test_table_without_ratings_cannot_train(table):
 
 def test_bad_sizes():
     with pytest.raises(DataError, match="batch_size: must be at least 1, got 0"):
-        RatingsDataModule(batch_size=0)
+        _ = RatingsDataModule(batch_size=0).table

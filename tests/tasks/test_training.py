@@ -24,7 +24,7 @@ class TestEmbeddingDotTask(TaskContract):
 
 class TestEmbeddingMLPTask(TaskContract):
     def make(self):
-        return EmbeddingMLPTask(dim=4, hidden=(8,), learning_rate=0.03, weight_decay=0.01)
+        return EmbeddingMLPTask(dim=4, hidden=(8,), learning_rate=0.03)
 
 
 def data(**options):
@@ -44,7 +44,7 @@ def parameters(task):
 def test_planted_factors_are_found_up_to_the_noise():
     made = {"num_users": 800, "num_items": 200, "num_ratings": 50_000, "dim": 2, "noise": 0.3}
     module = data(synthetic=made, batch_size=500)
-    task = EmbeddingDotTask(dim=4, learning_rate=0.02, margin=0.0)
+    task = EmbeddingDotTask(dim=4, learning_rate=0.02, l2=0.002)
     fit = trainer(10)
     fit.fit(task, module)
     [metrics] = fit.test(task, module, verbose=False)

@@ -1,0 +1,206 @@
+"""The exported bundle answers as the network does, and is complete or not there."""
+
+import json
+import shutil
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+import cflightning_export.bundle as module
+from cflightning import EmbeddingDotTask, EmbeddingMLPTask, RatingsDataModule
+from cflightning.__main__ import main as front_door
+from cflightning.checkpoint import load_task
+from cflightning.errors import CheckpointError, ExportError
+from cflightning_export import export_bundle
+from cflightning_export.verify import verify
+from cflightning_serve import Scorer
+
+
+def checkpoint(folder, task, strings=False, users=300, items=120):
+    data = RatingsDataModule(
+        source="synthetic", synthetic={"num_users": users, "num_items": items, "num_ratings": users * 20}
+    )
+    frame = data.table.frame
+    if strings:
+        frame = frame.assign(user="u" + frame["user"].astype(str), item=frame["item"].astype(str).str.zfill(4) + "é")
+    fit = Trainer(max_epochs=3, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+                  enable_model_summary=False, accelerator="cpu")  # fmt: skip
+    fit.fit(task, RatingsDataModule.from_frame(frame))
+    fit.save_checkpoint(folder / "task.ckpt")
+    return folder / "task.ckpt"
+
+
+TASKS = {
+    "dot": (lambda: EmbeddingDotTask(dim=16, std=0.3), False),
+    "dot, strings": (lambda: EmbeddingDotTask(dim=16, std=0.3), True),
+    "dot, no sigmoid": (lambda: EmbeddingDotTask(dim=16, sigmoid=False), False),
+    "mlp, strings": (lambda: EmbeddingMLPTask(dim=8, hidden=(12, 6), std=0.3), True),
+}
+
+
+@pytest.fixture(scope="module", params=list(TASKS))
+def exported(request, tmp_path_factory):
+    make, strings = TASKS[request.param]
+    folder = tmp_path_factory.mktemp("export")
+    path = checkpoint(folder, make(), strings)
+    return load_task(path), Scorer.load(export_bundle(path, folder / "bundle"))
+
+
+def test_scores_are_those_of_torch_for_every_pair(exported):
+    task, scorer = exported
+    users, items = task.vocabulary.users.values, task.vocabulary.items.values
+    row = torch.cartesian_prod(torch.arange(1, len(users) + 1), torch.arange(1, len(items) + 1))
+    with torch.no_grad():
+        expected = task(row[:, 0], row[:, 1]).numpy()
+    scores = scorer.score(np.repeat(users, len(items)), np.tile(items, len(users)))
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    low, high = task.network.rating_range
+    assert scores.min() >= low
+    assert scores.max() <= high
+
+
+def test_lists_are_those_of_sorting_all_scores(exported):
+    task, scorer = exported
+    items = task.vocabulary.items.values
+    for user in task.vocabulary.users.values[[0, 7, -1]].tolist():
+        seen = items[[3, 4, 50]].tolist()
+        scores = scorer.score(user, items)
+        scores[[3, 4, 50]] = -np.inf
+        top = scorer.recommend(user, k=10, exclude=seen)
+        np.testing.assert_allclose(top.scores, np.sort(scores)[::-1][:10], atol=1e-5)
+        assert not set(seen) & set(top.items.tolist())
+        np.testing.assert_allclose(scorer.score(user, top.items), top.scores, atol=1e-5)
+    assert len(scorer.recommend(user, k=1000).items) == len(items)
+
+
+def test_unknown_ids_go_through_the_unknown_row(exported):
+    task, scorer = exported
+    strings = task.vocabulary.users.kind == "string"
+    stranger, first = ("nobody" if strings else -5), task.vocabulary.items.values[0]
+    with torch.no_grad():
+        expected = task(torch.tensor([0]), torch.tensor([1])).item()
+    assert scorer.score(stranger, first) == pytest.approx(expected, abs=1e-5)
+    assert not scorer.knows_user(stranger)
+    assert scorer.knows_item(first)
+    assert len(scorer.recommend(stranger, k=3).items) == 3
+
+
+def test_similar_items_are_by_cosine(exported):
+    task, scorer = exported
+    vectors = task.network.item_vectors().detach().numpy()[1:]
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosine = unit @ unit[5]
+    cosine[5] = -np.inf
+    items = task.vocabulary.items.values
+    near = scorer.similar_items(items[5], k=4)
+    assert near.items.tolist() == items[np.argsort(-cosine)[:4]].tolist()
+    np.testing.assert_allclose(near.scores, np.sort(cosine)[::-1][:4], atol=1e-5)
+
+
+def test_manifest_and_shared_weights(bundle, run):
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert manifest["metrics"]["test/rmse"] == metrics["test/rmse"]
+    assert "seconds/total" not in manifest["metrics"]
+    assert manifest["num_users"] == 61
+    assert manifest["num_items"] == 41
+    # Each table lies in the file once, at a page, and every graph points at it.
+    places = {}
+    for name in ("score", "recommend", "similar"):
+        model = onnx.load(bundle / f"{name}.onnx", load_external_data=False)
+        onnx.checker.check_model(str(bundle / f"{name}.onnx"))
+        assert [o.version for o in model.opset_import] == [18, 4]
+        assert model.ir_version <= 10
+        for tensor in model.graph.initializer:
+            if tensor.external_data:
+                entry = {e.key: e.value for e in tensor.external_data}
+                assert entry["location"] == "weights.bin"
+                assert int(entry["offset"]) % 4096 == 0
+                places.setdefault(tensor.name, set()).add(entry["offset"])
+    assert {"network.user_factors.weight", "network.item_factors.weight"} <= set(places)
+    assert all(len(offsets) == 1 for offsets in places.values())
+
+
+def test_titles_travel(bundle):
+    scorer = Scorer.load(bundle)
+    assert scorer.title(2) == "Café Müller (2001)"
+
+
+def test_all_zero_bias_and_one_item(tmp_path):
+    frame = pd.DataFrame({"user": [1, 2, 3], "item": [9, 9, 9], "rating": [1.0, 2.0, 5.0]})
+    fit = Trainer(max_epochs=1, limit_val_batches=0, logger=False, enable_checkpointing=False,
+                  enable_progress_bar=False, enable_model_summary=False, accelerator="cpu")  # fmt: skip
+    fit.fit(
+        EmbeddingDotTask(dim=2, learning_rate=0.0), RatingsDataModule.from_frame(frame, test_fraction=0, val_fraction=0)
+    )
+    fit.save_checkpoint(tmp_path / "one.ckpt")
+    scorer = Scorer.load(export_bundle(tmp_path / "one.ckpt", tmp_path / "bundle"))
+    assert scorer.recommend(1, k=5).items.tolist() == [9]
+    assert scorer.recommend(1, k=5, exclude=[9]).items.tolist() == []
+    assert scorer.similar_items(9, k=5).items.tolist() == []
+
+
+# Complete or not there -------------------------------------------------------------------------------------------
+
+
+def test_a_graph_that_differs_is_found_and_leaves_nothing(run, tmp_path, monkeypatch):
+    build = module.GRAPHS["score"]
+
+    def wired_wrong(network, vocabulary):
+        model = build(network, vocabulary)
+        for node in model.graph.node:  # both gathers read the user: the exporter does that to twice the same tensor
+            if node.op_type == "Gather":
+                node.input[1] = "user_row"
+        return model
+
+    monkeypatch.setitem(module.GRAPHS, "score", wired_wrong)
+    with pytest.raises(ExportError, match="must agree with torch|onnxruntime cannot answer"):
+        export_bundle(run, tmp_path / "bundle")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("graph", ["recommend", "similar"])
+def test_other_weights_are_found(run, bundle, tmp_path, graph):
+    task = load_task(run / "checkpoints" / "best.ckpt")
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle, copy)
+    verify(copy, task.network, task.vocabulary)
+    model = onnx.load(copy / f"{graph}.onnx")
+    for tensor in model.graph.initializer:
+        if tensor.name == "network.item_factors.weight":
+            values = onnx.numpy_helper.to_array(tensor)[::-1].copy()
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+    onnx.save(model, copy / f"{graph}.onnx")
+    with pytest.raises(ExportError, match=rf"{graph}.onnx"):
+        verify(copy, task.network, task.vocabulary)
+
+
+def test_existing_folders(run, bundle, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(ExportError, match="exists and is no bundle"):
+            export_bundle(run, tmp_path / "mine", overwrite=overwrite)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+    shutil.copytree(bundle, tmp_path / "old")
+    with pytest.raises(ExportError, match="--overwrite"):
+        export_bundle(run, tmp_path / "old")
+    (tmp_path / "empty").mkdir()
+    export_bundle(run, tmp_path / "empty")
+    Scorer.load(export_bundle(run, tmp_path / "old", overwrite=True))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "mine", "old"]
+
+
+def test_sources_that_cannot_be_exported(tmp_path, capsys):
+    with pytest.raises(CheckpointError, match="does not exist"):
+        export_bundle(tmp_path / "no", tmp_path / "bundle")
+    assert front_door(["export", str(tmp_path / "no"), str(tmp_path / "bundle")]) == 2
+    assert capsys.readouterr().err.startswith("cflightning: ")
+    with pytest.raises(SystemExit) as done:
+        front_door(["export", "--help"])
+    assert done.value.code == 0
+    assert list(tmp_path.iterdir()) == []

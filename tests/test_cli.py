@@ -1,0 +1,214 @@
+"""The command line as people type it."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from cflightning.__main__ import main as front_door
+from cflightning.cli import main
+from cflightning.errors import CheckpointError
+
+QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
+
+
+def command(*args, timeout=120, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "cflightning", *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        **options,
+    )
+
+
+def test_help_is_there_without_torch():
+    code = (
+        "import sys; from cflightning.__main__ import main; status = main(['--help']);"
+        "heavy = {'torch', 'lightning', 'pandas', 'numpy'} & set(sys.modules); sys.exit(status or bool(heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done
+    for word in ("fit", "validate", "test", "predict", "export", "cflightning_serve", "examples:"):
+        assert word in done.stdout
+
+
+def test_front_door(capsys):
+    assert front_door([]) == 2
+    assert front_door(["--version"]) == 0
+    assert front_door(["train"]) == 2
+    assert "no command 'train'; python -m cflightning --help" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["fit", "test"])
+def test_help_of_a_command_documents_data_and_model(name, capsys):
+    with pytest.raises(SystemExit) as done:
+        main([name, "--help"])
+    assert done.value.code == 0
+    out = capsys.readouterr().out
+    assert "--data.path" in out or "--data.help" in out
+    assert "--trainer.devices" in out
+
+
+def test_fit_writes_a_run_folder(run):
+    names = {path.name for path in run.rglob("*")}
+    assert {"metrics.json", "metrics.csv", "config.yaml", "best.ckpt", "last.ckpt"} <= names
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert {
+        "test/rmse", "test/mae", "val/rmse", "val/mae", "train/loss", "train/ratings_per_second", "epochs",
+        "seconds/data", "seconds/train", "seconds/validate", "seconds/test", "seconds/total",
+    } <= set(metrics)  # fmt: skip
+    assert 0 < metrics["test/rmse"] < 5
+    assert metrics["seconds/train"] < metrics["seconds/total"]
+    rows = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
+    assert len([row for row in rows if row["val/rmse"]]) == 3
+    best = min(float(row["val/rmse"]) for row in rows if row["val/rmse"])
+    assert metrics["val/rmse"] == pytest.approx(best)
+
+
+def test_figures_are_those_of_the_best_epoch(run, movielens, tmp_path):
+    # What fit reports must be what `test` says of the checkpoint.
+    metrics = json.loads((run / "metrics.json").read_text())
+    cli = main(
+        ["test", "--config", str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints" / "best.ckpt"), *QUIET]
+    )
+    assert float(cli.trainer.callback_metrics["test/rmse"]) == pytest.approx(metrics["test/rmse"], abs=1e-12)
+    cli = main(
+        [
+            "validate",
+            "--config",
+            str(run / "config.yaml"),
+            "--ckpt_path",
+            str(run / "checkpoints" / "best.ckpt"),
+            *QUIET,
+        ]
+    )
+    assert float(cli.trainer.callback_metrics["val/rmse"]) == pytest.approx(metrics["val/rmse"], abs=1e-12)
+
+
+def test_what_a_newcomer_sees(movielens, tmp_path):
+    done = command("fit", "--data.path", movielens("ml-100k", 40, 30), "--trainer.max_epochs", 2, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "test RMSE 1." in done.stdout
+    assert "MAE" in done.stdout
+    assert "best checkpoint  runs/version_0/checkpoints/best.ckpt" in done.stdout
+    assert "next             python -m cflightning export runs/version_0 bundle" in done.stdout
+    assert "513 train, 27 val, 60 test (random)" in done.stderr
+    assert "Warning" not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "runs" / "version_0" / "metrics.json").is_file()
+    again = command("export", "runs/version_0", "bundle", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert "agrees with torch" in again.stdout
+    assert "Warning" not in again.stderr
+    answer = subprocess.run(
+        [sys.executable, "-m", "cflightning_serve", "recommend", "bundle", "--user", "1", "--k", "3", "--json"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert answer.returncode == 0, answer.stderr
+    assert "Film" in answer.stdout or "Toy Story" in answer.stdout or "Caf" in answer.stdout
+
+
+def test_predict_writes_scores_in_the_order_of_the_table(run, tmp_path):
+    (tmp_path / "pairs.csv").write_text("user,item\n5,3\n1,1\n999,3\n1,999\n")
+    main(["predict", "--data.path", str(tmp_path / "pairs.csv"), "--ckpt_path", str(run / "checkpoints" / "best.ckpt"),
+          "--trainer.default_root_dir", str(tmp_path), *QUIET])  # fmt: skip
+    rows = list(csv.DictReader((tmp_path / "predictions.csv").read_text().splitlines()))
+    assert [(row["user"], row["item"], row["known"]) for row in rows] == [
+        ("5", "3", "1"), ("1", "1", "1"), ("999", "3", "0"), ("1", "999", "0"),
+    ]  # fmt: skip
+    from cflightning.checkpoint import load_task
+
+    task = load_task(run / "checkpoints" / "best.ckpt")
+    with torch.no_grad():
+        expected = task(torch.tensor([5]), torch.tensor([3])).item()
+    assert float(rows[0]["score"]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_resume_from_last_is_as_if_never_stopped(movielens, tmp_path):
+    folder = str(movielens("ml-1m", 60, 40))
+
+    def fit(root, epochs, *more):
+        return main(["fit", "--data.path", folder, "--trainer.default_root_dir", str(tmp_path / root), *QUIET,
+                     "--trainer.max_epochs", str(epochs), "--early_stopping.patience", "99", *more])  # fmt: skip
+
+    # A rate so high that the best epoch is an early one: `last` must still be the last.
+    flags = ["--model.dim", "4", "--optimizer", "Adam", "--optimizer.lr", "0.2", "--lr_scheduler", "ConstantLR"]
+    whole = fit("whole", 5, *flags)
+    assert type(whole.trainer.optimizers[0]).__name__ == "Adam"
+    fit("parts", 3, *flags)
+    fit("parts", 5, "--ckpt_path", "last")  # the run's own settings hold: no flags again
+    run = tmp_path / "parts" / "version_0"
+    assert [path.name for path in run.parent.iterdir()] == ["version_0"]
+    for name in ("last", "best"):
+        old, new = (torch.load(at / "checkpoints" / f"{name}.ckpt", weights_only=True)
+                    for at in (tmp_path / "whole" / "version_0", run))  # fmt: skip
+        assert old["epoch"] == new["epoch"] == (4 if name == "last" else old["epoch"])
+        for key, value in old["state_dict"].items():
+            assert torch.equal(value, new["state_dict"][key]), (name, key)
+    old, new = (json.loads((at / "metrics.json").read_text()) for at in (tmp_path / "whole" / "version_0", run))
+    for key in ("test/rmse", "test/mae", "val/rmse", "epochs"):
+        assert old[key] == new[key], key
+    # Nothing that was logged is lost.
+    rows = [(run / name).read_text().count("\n") for name in ("metrics.1.csv", "metrics.csv")]
+    assert rows[0] > 3
+    assert rows[1] > 2
+
+
+def test_best_of_the_newest_run_and_run_folders(run, movielens, tmp_path):
+    expected = json.loads((run / "metrics.json").read_text())["test/rmse"]
+    data = ["--data.path", str(movielens("ml-latest-small", 60, 40))]
+    for given in ("best", str(run)):
+        cli = main(["test", "--ckpt_path", given, "--trainer.default_root_dir", str(run.parent), *data, *QUIET])
+        assert float(cli.trainer.callback_metrics["test/rmse"]) == pytest.approx(expected, abs=1e-12)
+    with pytest.raises(CheckpointError, match="--ckpt_path last: needs a run to go on from"):
+        main(["fit", "--ckpt_path", "last", "--trainer.default_root_dir", str(tmp_path), *data, *QUIET])
+
+
+def test_without_validation_every_row_trains_and_the_last_epoch_is_kept(movielens, tmp_path):
+    cli = main(["fit", "--data.path", str(movielens("ml-1m")), "--data.val_fraction", "0", "--trainer.max_epochs", "2",
+                "--trainer.default_root_dir", str(tmp_path), *QUIET])  # fmt: skip
+    assert len(cli.datamodule.split.train) == 135
+    metrics = json.loads(next(tmp_path.rglob("metrics.json")).read_text())
+    assert "val/rmse" not in metrics
+    assert metrics["epochs"] == 2
+    assert next(tmp_path.rglob("best.ckpt")).is_file()
+
+
+def test_fast_dev_run_and_other_network(movielens, tmp_path, capsys):
+    main(["fit", "--data.path", str(movielens("ml-1m")), "--trainer.fast_dev_run", "true",
+          "--trainer.default_root_dir", str(tmp_path), *QUIET])  # fmt: skip
+    cli = main(["fit", "--model", "EmbeddingMLPTask", "--model.hidden", "[8, 4]", "--model.dim", "4",
+                "--data.path", str(movielens("ml-1m")), "--trainer.max_epochs", "1",
+                "--trainer.default_root_dir", str(tmp_path), *QUIET])  # fmt: skip
+    assert cli.model.network.first.out_features == 8
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--data.path", "nowhere"], "nowhere does not exist"),
+        (["--data.split", "kfold"], "--data.fold: must be 1 to 5"),
+        (["--data.batch_size", "0"], "batch_size"),
+        (["--data.rating_range", "[5, 1]"], "low < high"),
+    ],
+)
+def test_mistakes_give_one_line_and_no_traceback(movielens, tmp_path, args, message):
+    path = [] if "--data.path" in args else ["--data.path", str(movielens("ml-1m"))]
+    done = command("fit", *path, *args, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_configs_parse_and_name_what_they_are_for(repository, tmp_path):
+    configs = sorted((repository / "configs").glob("*.yaml"))
+    assert {"ml-100k.yaml", "ml-1m.yaml"} <= {path.name for path in configs}
+    for path in configs:
+        assert path.read_text().startswith("#"), f"{path.name}: the first line says what it is for"
+        done = command("fit", "--config", path, "--data.path", "x", "--print_config")
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert "class_path" in done.stdout
