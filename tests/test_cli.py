@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 
@@ -41,6 +42,17 @@ def test_front_door(capsys):
     assert front_door(["--version"]) == 0
     assert front_door(["train"]) == 2
     assert "no command 'train'; python -m cflightning --help" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", [None, "ACTIVE"])
+def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(monkeypatch, given):
+    seen = []
+    monkeypatch.setattr("cflightning.cli.main", lambda *args, **kwargs: seen.append(os.environ["OMP_WAIT_POLICY"]))
+    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    assert front_door(["fit"]) == 0
+    assert seen == [given or "PASSIVE"]
 
 
 @pytest.mark.parametrize("name", ["fit", "test"])

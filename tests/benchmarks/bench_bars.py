@@ -1,0 +1,109 @@
+"""Every bar of the first release in one table: accuracy, seconds from typing to result, latency of an answer.
+
+    python tests/benchmarks/bench_bars.py [--only NAME ...]      (or: make bars)
+
+Needs the real data sets (CFLIGHTNING_DATA, default ../shared/data). Everything runs through the command line, as a user
+would type it, one after the other. Accuracy bars are means of three seeds of start, order and validation rows.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+DATA = Path(os.environ.get("CFLIGHTNING_DATA", REPOSITORY.parent / "shared" / "data"))
+
+
+def cflightning(*args: object, cwd: Path) -> float:
+    """Run the command line; return wall-clock seconds from typing to result."""
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "cflightning", *map(str, args)], cwd=cwd, capture_output=True, text=True
+    )
+    if done.returncode:
+        sys.exit(done.stderr[-3000:])
+    return time.perf_counter() - start
+
+
+def fit(scratch: Path, *args: object) -> tuple[dict[str, float], float]:
+    """Fit in a new run; return its metrics and the wall-clock seconds."""
+    with tempfile.TemporaryDirectory(dir=scratch) as root:
+        seconds = cflightning("fit", "--trainer.default_root_dir", root, *args, cwd=scratch)
+        [metrics] = Path(root).glob("version_0/metrics.json")
+        return json.loads(metrics.read_text()), seconds
+
+
+def accuracy(scratch: Path, config: str, data: str, bar: float, *args: object) -> None:
+    runs = []
+    for seed in (0, 1, 2):
+        seeds = ("--model.seed", seed, *(() if "1m" in config else ("--data.seed", seed)))
+        runs.append(
+            fit(scratch, "--config", REPOSITORY / "configs" / config, "--data.path", DATA / data, *seeds, *args)[0]
+        )
+    for key, limit in (("test/rmse", bar), ("test/mae", None)):
+        values = [run[key] for run in runs]
+        spread = f"{statistics.mean(values):.4f} (sd {statistics.stdev(values):.4f})"
+        show(f"{config} {' '.join(map(str, args))} {key}", spread, f"<= {limit}" if limit else "")
+    show(f"{config} training seconds, ratings/s", f"{statistics.median(run['seconds/train'] for run in runs):.1f} s, "
+         f"{statistics.median(run['train/ratings_per_second'] for run in runs):,.0f}/s")  # fmt: skip
+
+
+def show(what: str, measured: str, bar: str = "") -> None:
+    print(f"{what:<62} {measured:<28} {bar}", flush=True)
+
+
+def small(scratch: Path) -> None:
+    runs = [fit(scratch) for _ in range(3)]
+    show("fit on movielens-small, from typing to result", f"{statistics.median(s for _, s in runs):.1f} s", "<= 30 s")
+    show("  of which training", f"{statistics.median(m['seconds/train'] for m, _ in runs):.1f} s", "<= 15 s")
+    show("  test RMSE", f"{runs[0][0]['test/rmse']:.4f}")
+
+
+def help_(scratch: Path) -> None:
+    seconds = statistics.median(cflightning("--help", cwd=scratch) for _ in range(5))
+    show("python -m cflightning --help, median of 5", f"{seconds:.2f} s", "<= 0.7 s")
+
+
+def ml_100k(scratch: Path) -> None:
+    accuracy(scratch, "ml-100k.yaml", "ml-100k", 0.920)
+    accuracy(scratch, "ml-100k.yaml", "ml-100k", 0.920, "--data.val_fraction", 0)
+
+
+def ml_1m(scratch: Path) -> None:
+    accuracy(scratch, "ml-1m.yaml", "ml-1m", 0.855)
+
+
+def serve(scratch: Path) -> None:
+    """Latency of the ml-1m bundle; the scorer runs in an environment that has nothing but serve/."""
+    cflightning("fit", "--config", REPOSITORY / "configs" / "ml-1m.yaml", "--data.path", DATA / "ml-1m",
+                "--trainer.default_root_dir", scratch / "runs", cwd=scratch)  # fmt: skip
+    cflightning("export", scratch / "runs" / "version_0", scratch / "bundle", cwd=scratch)
+    subprocess.run([sys.executable, "-m", "venv", scratch / "venv"], check=True)
+    python = scratch / "venv" / "bin" / "python"
+    subprocess.run(
+        [python, "-m", "pip", "install", "-q", "-c", REPOSITORY / "constraints.txt", REPOSITORY / "serve"], check=True
+    )
+    absent = subprocess.run([python, "-c", "import torch"], capture_output=True).returncode != 0
+    show("production environment", "no torch importable" if absent else "TORCH IS THERE", "no torch")
+    subprocess.run([python, REPOSITORY / "tests" / "benchmarks" / "bench_serve.py", scratch / "bundle"], check=True)
+
+
+PARTS = {"help": help_, "small": small, "ml-100k": ml_100k, "ml-1m": ml_1m, "serve": serve}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    for name in parser.parse_args().only:
+        with tempfile.TemporaryDirectory() as scratch:
+            PARTS[name](Path(scratch))
+
+
+if __name__ == "__main__":
+    main()
