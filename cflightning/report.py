@@ -108,11 +108,13 @@ class RunReport(Callback):
         figures["seconds/total"] = time.perf_counter() - (self.started or self.created)
         return figures
 
-    @rank_zero_only
     def finish(self, trainer: Trainer, best: str) -> None:
-        """Write `metrics.json` and tell the user what came out and what to type next."""
-        figures = self.figures(trainer)
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        """Write `metrics.json` and tell the user what came out and what to type next; every process must call this."""
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # asks the first process
+        self._tell(self.figures(trainer), folder, best)
+
+    @rank_zero_only
+    def _tell(self, figures: dict[str, Any], folder: Path, best: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "metrics.json", json.dumps(dict(sorted(figures.items())), indent=2) + "\n")
         print()

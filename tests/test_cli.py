@@ -224,3 +224,27 @@ def test_configs_parse_and_name_what_they_are_for(repository, tmp_path):
         done = command("fit", "--config", path, "--data.path", "x", "--print_config")
         assert done.returncode == 0, done.stderr[-2000:]
         assert "class_path" in done.stdout
+
+
+@pytest.mark.parametrize("config", ["ml-100k.yaml", "ml-1m.yaml"])
+def test_two_devices_from_the_command_line(repository, movielens, tmp_path, config):
+    data = str(movielens(config.removesuffix(".yaml"), 60, 40))
+    fit = ["fit", "--config", str(repository / "configs" / config), "--data.path", data, "--trainer.max_epochs", "3"]
+    two = ["--trainer.devices", "2", "--trainer.strategy", "ddp", *QUIET]
+    main([*fit, "--trainer.default_root_dir", str(tmp_path / "one"), "--trainer.devices", "1", *QUIET])
+    done = command(*fit, "--trainer.default_root_dir", tmp_path / "two", *two)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("best checkpoint") == 1  # one process speaks
+    assert "Warning" not in done.stderr
+    reports = [next((tmp_path / name).glob("version_*/metrics.json")) for name in ("one", "two")]
+    one, two_ = (json.loads(report.read_text()) for report in reports)
+    for name in ("test/rmse", "test/mae", "val/rmse", "val/mae", "train/loss"):
+        assert one[name] == pytest.approx(two_[name], abs=5e-7), name
+    if config == "ml-1m.yaml":
+        predict = ["predict", "--ckpt_path", str(reports[0].parent), "--data.path", data]
+        main([*predict, "--trainer.default_root_dir", str(tmp_path / "one"), "--trainer.devices", "1", *QUIET])
+        done = command(*predict, "--trainer.default_root_dir", tmp_path / "two", *two)
+        assert done.returncode == 0, done.stderr[-3000:]
+        scores = [(tmp_path / name / "predictions.csv").read_text() for name in ("one", "two")]
+        assert scores[0] == scores[1]
+        assert scores[0].count("\n") == 1201

@@ -218,8 +218,9 @@ class RatingTask(LightningModule, ABC):
         return batch.position, self(batch.user, batch.item)
 
     def _log_errors(self, part: str, errors: RatingErrors) -> None:
-        # Already summed over devices, so nothing is left to synchronise.
-        self.log_dict({f"{part}/{name}": value for name, value in errors.compute().items()}, prog_bar=True)
+        # Summed over devices already: sync_dist averages equal numbers, and Lightning asks for it.
+        figures = {f"{part}/{name}": value for name, value in errors.compute().items()}
+        self.log_dict(figures, prog_bar=True, sync_dist=True)
         errors.reset()
 
     # Optimiser ---------------------------------------------------------------------------------------------------
