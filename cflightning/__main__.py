@@ -73,6 +73,11 @@ def main(args: list[str] | None = None) -> int:
     except CFLightningError as error:
         print(f"cflightning: {error}", file=sys.stderr)
         return 2
+    except Exception as error:
+        if type(error).__name__ != "MisconfigurationException":  # Lightning's; imported only where it can be raised
+            raise
+        print(f"cflightning: {error}", file=sys.stderr)
+        return 2
     print(f"cflightning: no command {args[0]!r}; python -m cflightning --help lists them", file=sys.stderr)
     return 2
 

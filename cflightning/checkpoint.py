@@ -34,7 +34,9 @@ def unpack(checkpoint: dict[str, Any], source: str = "checkpoint") -> tuple[Voca
             f"{source}: must be a checkpoint of cflightning, but has no vocabulary; "
             "train with a RatingsDataModule, which brings one"
         )
-    if packed["format"] > FORMAT:
+    if not {"rating_range", "mean_rating", "users", "items", "titles"} <= set(packed):
+        raise CheckpointError(f"{source}: lacks a part of its vocabulary or sizes; was it edited?")
+    if not 1 <= packed["format"] <= FORMAT:
         raise CheckpointError(
             f"{source}: has checkpoint format {packed['format']}, this version reads up to {FORMAT}; "
             "upgrade cflightning"
@@ -77,9 +79,15 @@ def load_task(path: Path) -> RatingTask:
     if kind is None:
         raise CheckpointError(f"{path}: was written by the task {facts.get('task')}; import its package first")
     hyper_parameters = {k: v for k, v in content.get("hyper_parameters", {}).items() if not k.startswith("_")}
-    task = kind(**hyper_parameters)
-    task.on_load_checkpoint(content)
-    task.load_state_dict(content["state_dict"])
+    try:
+        task = kind(**hyper_parameters)
+        task.on_load_checkpoint(content)
+        task.load_state_dict(content["state_dict"])
+    except CheckpointError:
+        raise
+    except Exception as error:  # settings and tables that do not fit together fail in many ways
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: does not fit {kind.__name__} ({reason[:200]}); was it edited?") from error
     return task.eval()
 
 

@@ -18,9 +18,9 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.trainer import Trainer
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-from cflightning.checkpoint import find, read
+from cflightning.checkpoint import KEY, find, read
 from cflightning.data.datamodule import RatingsDataModule
-from cflightning.errors import CheckpointError
+from cflightning.errors import CheckpointError, ConfigError
 from cflightning.report import RunReport, write_predictions
 from cflightning.tasks.rating import RatingTask
 
@@ -46,9 +46,11 @@ class CFLightningCLI(LightningCLI):
                 "data": {"class_path": "cflightning.RatingsDataModule"},
                 "early_stopping.monitor": "val/rmse",
                 "early_stopping.patience": 3,
+                "early_stopping.strict": False,  # a run can end before its first validation
                 "checkpoint.monitor": "val/rmse",
                 "checkpoint.filename": "best",
                 "checkpoint.enable_version_counter": False,
+                "checkpoint.save_on_train_epoch_end": True,  # when the epoch's training loss is known as well
                 "last_checkpoint.filename": "last",
                 "last_checkpoint.mode": "max",  # of nothing; it only tells the states of the two apart
                 "last_checkpoint.enable_version_counter": False,
@@ -71,7 +73,9 @@ class CFLightningCLI(LightningCLI):
             if path is not None:
                 config.ckpt_path = str(path)
                 self.resumed = path.parent.parent if path.parent.name == "checkpoints" else None
-            if self.config.subcommand == "fit" and Path(config.ckpt_path).is_file():
+            if "://" not in str(config.ckpt_path):
+                read(Path(config.ckpt_path))  # raises what a user can understand
+            if self.config.subcommand == "fit" and "://" not in str(config.ckpt_path):
                 # Lightning takes over the model's settings, but what is linked has to come from where the link starts.
                 settings = read(Path(config.ckpt_path)).get("hyper_parameters", {})
                 missing = [k for k in ("optimizer", "lr_scheduler") if config.get(k) is None and settings.get(k)]
@@ -80,7 +84,11 @@ class CFLightningCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Without a validation part there is nothing to stop by: train to the end and keep the last epoch."""
         config = self.config[self.subcommand]
-        if config.data.init_args.get("val_fraction") == 0 and config.get("checkpoint") is not None:
+        if config.trainer.enable_checkpointing is False:
+            raise ConfigError(
+                "--trainer.enable_checkpointing: must be true; what is tested and exported is a checkpoint"
+            )
+        if config.data.init_args.get("val_fraction") == 0 or config.trainer.limit_val_batches == 0:
             config.trainer.limit_val_batches = 0
             config.checkpoint.monitor = None
             config.early_stopping.monitor = "train/loss"
@@ -94,6 +102,8 @@ class CFLightningCLI(LightningCLI):
         callbacks = [*(trainer["callbacks"] or []), self.report]
         if trainer["enable_progress_bar"] is not False and not any(hasattr(c, "refresh_rate") for c in callbacks):
             callbacks.append(TQDMProgressBar(refresh_rate=20))  # drawing every step costs more than the step
+        if self.subcommand == "fit":
+            _ = self.datamodule.split  # reads the data now: a bad table must not leave an empty run folder behind
         if self.subcommand == "fit" and trainer["logger"] in (None, True):
             kwargs["logger"] = loggers(Path(trainer["default_root_dir"] or "runs"), self.resumed)
         elif self.subcommand != "fit" and trainer["logger"] is None:
@@ -108,7 +118,10 @@ class CFLightningCLI(LightningCLI):
         best = kept.best_model_path if isinstance(kept, ModelCheckpoint) else ""
         if len(self.datamodule.split.test):
             self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best or None, verbose=False)
-        self.report.finish(self.trainer, best)
+            kept_figures = self.model.facts.get("metrics", {})  # came with the checkpoint
+        else:
+            kept_figures = read(Path(best))[KEY]["metrics"] if best else {}
+        self.report.finish(self.trainer, best, kept_figures)
 
     def after_predict(self) -> None:
         """Write the scores beside the table's ids."""
@@ -145,21 +158,31 @@ def loggers(root: Path, resumed: Path | None = None) -> list[Logger]:
         root: a new folder `version_N` is made in it.
         resumed: a run's folder, to go on in it; what it has logged so far is kept as `metrics.1.csv`, ….
     """
-    version: str | int | None = None
-    if resumed is not None:
-        root, version = resumed.parent, resumed.name
-        logged = resumed / "metrics.csv"
+    run = resumed or root / "version_0"  # other processes write nothing, and are told the folder by the first
+    if getattr(rank_zero_only, "rank", 0) == 0:
+        run = resumed or _claim(root)
+        logged = run / "metrics.csv"
         if logged.is_file():  # CSVLogger deletes what it finds
-            number = next(n for n in itertools.count(1) if not (resumed / f"metrics.{n}.csv").exists())
-            logged.rename(resumed / f"metrics.{number}.csv")
-    csv = CSVLogger(save_dir=str(root), name="", version=version)
-    found: list[Logger] = [csv]
+            number = next(n for n in itertools.count(1) if not (run / f"metrics.{n}.csv").exists())
+            logged.rename(run / f"metrics.{number}.csv")
+    found: list[Logger] = [CSVLogger(str(run.parent), name="", version=run.name)]
     try:
         import tensorboard  # noqa: F401
         from lightning.pytorch.loggers import TensorBoardLogger
     except ImportError:
         return found
-    return [*found, TensorBoardLogger(save_dir=str(root), name="", version=csv.version)]
+    return [*found, TensorBoardLogger(str(run.parent), name="", version=run.name)]
+
+
+def _claim(root: Path) -> Path:
+    """Make the first free `root/version_N`; runs that start at once get different ones."""
+    for number in itertools.count():
+        try:
+            (root / f"version_{number}").mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return root / f"version_{number}"
+    raise AssertionError
 
 
 @rank_zero_only

@@ -17,6 +17,10 @@ class SourceError(CFLightningError, OSError):
     """A data source that cannot be reached."""
 
 
+class TrainingError(CFLightningError, ArithmeticError):
+    """Training that came to nothing."""
+
+
 class CheckpointError(CFLightningError, ValueError):
     """A checkpoint that was not written by cflightning, or by a newer one."""
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from cflightning.data.datamodule import RatingsDataModule
+from cflightning.errors import ConfigError, TrainingError
 
 
 def write_text(path: Path, text: str) -> None:
@@ -46,7 +48,6 @@ class RunReport(Callback):
         self._since: dict[str, float] = {}
         self._validated_in_epoch = 0.0
         self._rows = 0
-        self._fitted: dict[str, float] = {}
 
     def _begin(self, phase: str) -> None:
         self._since[phase] = time.perf_counter()
@@ -69,7 +70,12 @@ class RunReport(Callback):
         """Stop it; validation inside the epoch has its own."""
         self._end("train")
         self.seconds["train"] -= self._validated_in_epoch
-        self._rows += getattr(trainer.train_dataloader, "num_rows", 0)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the rows that were trained on, over all devices."""
+        self._rows += getattr(batch, "total", 0)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock of a validation."""
@@ -79,13 +85,6 @@ class RunReport(Callback):
         """Stop it."""
         self._validated_in_epoch += self._end("validate")
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the figures of training: testing clears them."""
-        self._fitted = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        kept = trainer.checkpoint_callback
-        if isinstance(kept, ModelCheckpoint) and kept.monitor and kept.best_model_score is not None:
-            self._fitted[kept.monitor] = float(kept.best_model_score)  # of the epoch that is kept, not of the last one
-
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock of the test."""
         self._begin("test")
@@ -94,9 +93,14 @@ class RunReport(Callback):
         """Stop it."""
         self._end("test")
 
-    def figures(self, trainer: Trainer) -> dict[str, Any]:
-        """Everything that goes into `metrics.json`."""
-        figures: dict[str, Any] = dict(self._fitted)
+    def figures(self, trainer: Trainer, kept: Mapping[str, float]) -> dict[str, float]:
+        """Everything that goes into `metrics.json`.
+
+        Args:
+            trainer: after testing.
+            kept: the figures of the epoch that is kept; those of the last epoch would be of another model.
+        """
+        figures = dict(kept)
         figures.update({name: float(value) for name, value in trainer.callback_metrics.items()})
         train = self.seconds.get("train", 0.0)
         if train > 0 and self._rows:
@@ -108,23 +112,38 @@ class RunReport(Callback):
         figures["seconds/total"] = time.perf_counter() - (self.started or self.created)
         return figures
 
-    def finish(self, trainer: Trainer, best: str) -> None:
-        """Write `metrics.json` and tell the user what came out and what to type next; every process must call this."""
+    def finish(self, trainer: Trainer, best: str, kept: Mapping[str, float]) -> None:
+        """Write `metrics.json` and tell the user what came out and what to type next; every process must call this.
+
+        Args:
+            trainer: after testing.
+            best: path of the checkpoint that was tested, or empty.
+            kept: the figures that it was saved with.
+
+        Raises:
+            TrainingError: a figure is not finite.
+        """
         folder = Path(trainer.log_dir or trainer.default_root_dir)  # asks the first process
-        self._tell(self.figures(trainer), folder, best)
+        figures = self.figures(trainer, kept)
+        finite = {name: value for name, value in figures.items() if math.isfinite(value)}
+        self._tell(finite, folder, best)
+        if len(finite) < len(figures):
+            raise TrainingError(
+                f"{', '.join(sorted(figures.keys() - finite.keys()))}: must be finite, but training diverged; "
+                "lower --model.learning_rate"
+            )
 
     @rank_zero_only
-    def _tell(self, figures: dict[str, Any], folder: Path, best: str) -> None:
+    def _tell(self, figures: dict[str, float], folder: Path, best: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "metrics.json", json.dumps(dict(sorted(figures.items())), indent=2) + "\n")
         print()
         if "test/rmse" in figures:
             print(f"test RMSE {figures['test/rmse']:.4f}   MAE {figures['test/mae']:.4f}")
-        spent = ", ".join(
-            f"{phase} {self.seconds[phase]:.1f} s" for phase in ("data", "train", "test") if phase in self.seconds
-        )
-        print(f"{spent}, all {figures['seconds/total']:.1f} s")
-        print(f"metrics          {folder / 'metrics.json'}")
+        phases = [phase for phase in ("data", "train", "test") if phase in self.seconds]
+        print(", ".join(f"{phase} {self.seconds[phase]:.1f} s" for phase in phases), end=", ")
+        print(f"all {figures['seconds/total']:.1f} s")
+        print(f"metrics          {_short(str(folder / 'metrics.json'))}")
         if best:
             print(f"best checkpoint  {_short(best)}")
             print(f"next             python -m cflightning export {_short(str(folder))} bundle")
@@ -152,17 +171,22 @@ def write_predictions(trainer: Trainer, data: RatingsDataModule, path: Path) -> 
         data: whose table was scored.
         path: the file.
     """
-    parts = trainer.predict_loop.predictions or []
+    parts = trainer.predict_loop.predictions
+    if parts is None:
+        raise ConfigError("--return_predictions: must be true, for the predictions are to be written")
     index = torch.cat([part[0].cpu() for part in parts]) if parts else torch.empty(0, dtype=torch.int64)
     score = torch.cat([part[1].cpu() for part in parts]) if parts else torch.empty(0)
     gathered: list[Any] = [(index, score)]
     if trainer.world_size > 1:
         gathered = [None] * trainer.world_size
         torch.distributed.all_gather_object(gathered, (index, score))
-    scores = torch.empty(sum(len(part[0]) for part in gathered))
+    frame = data.pairs.frame
+    scores = torch.full((len(frame),), torch.nan)
     for rows, values in gathered:
         scores[rows] = values.float()
-    frame = data._load(need_rating=False).frame
+    # Fewer than all where the batches were limited.
+    scored = ~scores.isnan().numpy()
+    frame, scores = frame[scored], scores[torch.from_numpy(scored)]
     users, items = data.vocabulary.users.rows(frame["user"]), data.vocabulary.items.rows(frame["item"])
     path.parent.mkdir(parents=True, exist_ok=True)
     _write_csv(

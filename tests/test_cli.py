@@ -5,13 +5,14 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from cflightning.__main__ import main as front_door
-from cflightning.cli import main
-from cflightning.errors import CheckpointError
+from cflightning.cli import loggers, main
+from cflightning.errors import CheckpointError, TrainingError
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
 
@@ -188,6 +189,89 @@ def test_without_validation_every_row_trains_and_the_last_epoch_is_kept(movielen
     assert "val/rmse" not in metrics
     assert metrics["epochs"] == 2
     assert next(tmp_path.rglob("best.ckpt")).is_file()
+
+
+def test_every_figure_is_of_the_epoch_that_is_kept(movielens, tmp_path):
+    # A rate that over-fits, so that the best epoch is not the last.
+    main(["fit", "--data.path", str(movielens("ml-1m", 60, 40)), "--trainer.default_root_dir", str(tmp_path), *QUIET,
+          "--model.learning_rate", "0.2", "--model.l2", "0", "--trainer.max_epochs", "6"])  # fmt: skip
+    metrics = json.loads((tmp_path / "version_0" / "metrics.json").read_text())
+    rows = list(csv.DictReader((tmp_path / "version_0" / "metrics.csv").read_text().splitlines()))
+    validated = [row for row in rows if row["val/rmse"]]
+    best = min(validated, key=lambda row: float(row["val/rmse"]))
+    assert best is not validated[-1]
+    assert metrics["val/mae"] == pytest.approx(float(best["val/mae"]))
+    [loss] = [float(row["train/loss"]) for row in rows if row["train/loss"] and row["epoch"] == best["epoch"]]
+    assert metrics["train/loss"] == pytest.approx(loss)
+
+
+def test_training_that_diverges_says_so_and_writes_sound_json(movielens, tmp_path):
+    with pytest.raises(TrainingError, match=r"test/rmse.* lower --model.learning_rate"):
+        main(["fit", "--data.path", str(movielens("ml-1m")), "--trainer.default_root_dir", str(tmp_path), *QUIET,
+              "--model.learning_rate", "1e30", "--model.sigmoid", "false"])  # fmt: skip
+    text = (tmp_path / "version_0" / "metrics.json").read_text()
+    assert "NaN" not in text
+    assert "test/rmse" not in json.loads(text)
+
+
+def test_runs_that_start_at_once_get_folders_of_their_own(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: loggers(tmp_path)[0].log_dir, range(8)))
+    assert len(set(found)) == 8
+
+
+@pytest.mark.filterwarnings("ignore:.ModelCheckpoint.monitor='val/rmse'.. could not find")  # that is what it is about
+@pytest.mark.parametrize("flags", [["--trainer.max_steps", "2"], ["--trainer.limit_val_batches", "0"]])
+def test_runs_that_never_validate(movielens, tmp_path, flags):
+    main(
+        [
+            "fit",
+            "--data.path",
+            str(movielens("ml-1m", 60, 40)),
+            "--trainer.default_root_dir",
+            str(tmp_path),
+            *flags,
+            *QUIET,
+        ]
+    )
+    assert json.loads((tmp_path / "version_0" / "metrics.json").read_text())["test/rmse"] > 0
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--trainer.enable_checkpointing", "false"], "enable_checkpointing: must be true"),
+        (["--model.dim", "0"], "--model.dim: must be at least 1"),
+        (["--model.margin", "-1"], "--model.margin: must not be negative"),
+        (["--ckpt_path", "nothing.ckpt"], "nothing.ckpt: must be a checkpoint file"),
+        (
+            ["--data.val_fraction", "0", "--lr_scheduler", "ReduceLROnPlateau", "--lr_scheduler.monitor", "val/rmse"],
+            "val/rmse",
+        ),
+    ],
+)
+def test_flags_that_do_not_fit_give_one_line(movielens, tmp_path, args, message, capsys):
+    data = ["--data.path", str(movielens("ml-1m")), "--trainer.default_root_dir", str(tmp_path)]
+    assert front_door(["fit", *data, *QUIET, *args]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert "cflightning: " in err
+
+
+def test_a_bad_table_leaves_no_run_folder(tmp_path):
+    (tmp_path / "bad.csv").write_text("user,item,rating\n1,2,x\n")
+    runs = tmp_path / "runs"
+    assert front_door(["fit", "--data.path", str(tmp_path / "bad.csv"), "--trainer.default_root_dir", str(runs)]) == 2
+    assert not runs.exists()
+
+
+def test_limited_predictions_are_of_the_rows_that_were_scored(run, tmp_path):
+    (tmp_path / "pairs.csv").write_text("user,item\n" + "".join(f"{i},{i}\n" for i in range(1, 10)))
+    main(["predict", "--data.path", str(tmp_path / "pairs.csv"), "--ckpt_path", str(run), *QUIET,
+          "--data.eval_batch_size", "2", "--trainer.limit_predict_batches", "2",
+          "--trainer.default_root_dir", str(tmp_path)])  # fmt: skip
+    rows = list(csv.DictReader((tmp_path / "predictions.csv").read_text().splitlines()))
+    assert [row["user"] for row in rows] == ["1", "2", "3", "4"]
 
 
 def test_fast_dev_run_and_other_network(movielens, tmp_path, capsys):

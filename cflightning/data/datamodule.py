@@ -12,11 +12,11 @@ import torch
 from lightning.pytorch import LightningDataModule
 
 from cflightning.data.batches import BatchLoader
-from cflightning.data.sources import Source, load_table
+from cflightning.data.sources import Source, load_table, locate
 from cflightning.data.sources.tables import from_pandas
 from cflightning.data.split import Method, Split, split_table
 from cflightning.data.table import Duplicates, RatingTable, check_range, merge_duplicates
-from cflightning.data.vocabulary import Vocabulary
+from cflightning.data.vocabulary import Ids, Vocabulary
 from cflightning.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,8 @@ class RatingsDataModule(LightningDataModule):
         user: Column of user ids (integers or strings) in a table; the usual names are guessed.
         item: Column of item ids in a table; the usual names are guessed.
         rating: Column of ratings in a table; the usual names are guessed.
-        timestamp: Column of times (seconds or ISO 8601) in a table; the usual names are guessed; may be missing.
+        timestamp: Column of times (seconds or ISO 8601) in a table; the usual names are guessed; may be missing; ''
+            leaves it unread.
         title: Column of item titles in a table; may be missing.
         columns: Column names of a text table that has no header line.
         delimiter: Delimiter of a text table; guessed from its first line.
@@ -103,7 +104,9 @@ class RatingsDataModule(LightningDataModule):
         self._frame: pd.DataFrame | None = None
         self._table: RatingTable | None = None
         self._split: Split | None = None
-        self._vocabulary: Vocabulary | None = None
+        self._pairs: RatingTable | None = None
+        self._learnt: Vocabulary | None = None
+        self._lent: Vocabulary | None = None
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame, **options: Any) -> RatingsDataModule:
@@ -119,7 +122,8 @@ class RatingsDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Fetch what has to be fetched; Lightning calls this on one process of a machine."""
-        self._load(need_rating=False)
+        if self.path is None and self._frame is None and self.source not in ("table", "synthetic"):
+            locate(self.source)
 
     def setup(self, stage: str) -> None:
         """Read and cut the table.
@@ -127,17 +131,30 @@ class RatingsDataModule(LightningDataModule):
         Args:
             stage: `fit`, `validate`, `test` or `predict`; only the last takes a table without ratings.
         """
-        if stage == "predict":
-            self._load(need_rating=False)
-        else:
-            _ = self.split
+        _ = self.pairs if stage == "predict" else self.split
 
     # What the data says ------------------------------------------------------------------------------------------
 
     @property
     def table(self) -> RatingTable:
         """All ratings, checked and without duplicates."""
-        return self._load(need_rating=True)
+        if self._table is None:
+            self._check_options()
+            table = self._read(self.path, need_rating=True)
+            if self.test_path is not None:
+                table = self._with_test_table(table)
+            if self.given_range is not None:
+                check_range(table, self.given_range)
+            self._table = merge_duplicates(table, self.duplicates)
+        return self._table
+
+    @property
+    def pairs(self) -> RatingTable:
+        """Every row of the table as it stands, to be scored; ratings, if there are any, are not read."""
+        if self._pairs is None:
+            self._check_options()
+            self._pairs = self._read(self.path, need_rating=False)
+        return self._pairs
 
     @property
     def split(self) -> Split:
@@ -159,14 +176,16 @@ class RatingsDataModule(LightningDataModule):
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """Ids of the training part; or of the checkpoint, once a task has brought one."""
-        if self._vocabulary is None:
-            self._vocabulary = Vocabulary.learn(self.table.frame.iloc[self.split.train], self.table.titles)
-        return self._vocabulary
+        """Ids of the training part, unless a task has lent its own (set it; None takes it back)."""
+        if self._lent is not None:
+            return self._lent
+        if self._learnt is None:
+            self._learnt = Vocabulary.learn(self.table.frame.iloc[self.split.train], self.table.titles)
+        return self._learnt
 
     @vocabulary.setter
-    def vocabulary(self, vocabulary: Vocabulary) -> None:
-        self._vocabulary = vocabulary
+    def vocabulary(self, vocabulary: Vocabulary | None) -> None:
+        self._lent = vocabulary
 
     @property
     def num_users(self) -> int:
@@ -208,11 +227,11 @@ class RatingsDataModule(LightningDataModule):
 
     def train_dataloader(self) -> BatchLoader:
         """Training rows in a fresh order every epoch."""
-        return self._loader("train", self.split.train, self.batch_size, shuffle=True)
+        return self._loader("train", self.table, self.split.train, self.batch_size, shuffle=True)
 
     def val_dataloader(self) -> BatchLoader | list[Any]:
         """Validation rows; an empty list when there is no validation part."""
-        return self._loader("val", self.split.val, self.eval_batch_size) if len(self.split.val) else []
+        return self._loader("val", self.table, self.split.val, self.eval_batch_size) if len(self.split.val) else []
 
     def test_dataloader(self) -> BatchLoader:
         """Test rows."""
@@ -220,21 +239,27 @@ class RatingsDataModule(LightningDataModule):
             raise DataError(
                 f"{self.table.name}: the test part is empty (split {self.split_method}); raise --data.test_fraction"
             )
-        return self._loader("test", self.split.test, self.eval_batch_size)
+        return self._loader("test", self.table, self.split.test, self.eval_batch_size)
 
     def predict_dataloader(self) -> BatchLoader:
         """Every row of the table, with or without ratings."""
-        table = self._load(need_rating=False)
-        return self._loader("predict", np.arange(len(table)), self.eval_batch_size)
+        return self._loader("predict", self.pairs, np.arange(len(self.pairs)), self.eval_batch_size)
 
-    def _loader(self, part: str, rows: np.ndarray, batch_size: int, shuffle: bool = False) -> BatchLoader:
-        frame = self._load(need_rating=False).frame.iloc[rows]
+    def _loader(
+        self, part: str, table: RatingTable, rows: np.ndarray, batch_size: int, shuffle: bool = False
+    ) -> BatchLoader:
+        frame = table.frame.iloc[rows]
         users = self.vocabulary.users.rows(frame["user"])
         items = self.vocabulary.items.rows(frame["item"])
         unknown = int(((users == 0) | (items == 0)).sum())
         if unknown:
-            log.info("%s: %d of %d rows hold an id not seen in training: scored through the unknown row",
-                     part, unknown, len(rows))  # fmt: skip
+            # Some are to be expected; most means that the data is not what the checkpoint was trained on.
+            level = logging.WARNING if 2 * unknown > len(rows) or part == "train" else logging.INFO
+            log.log(
+                level,
+                "%s: %d of %d rows hold an id not seen in training: scored through the unknown row%s",
+                part, unknown, len(rows), "; is it the right data?" if level == logging.WARNING else "",
+            )  # fmt: skip
         ratings = frame["rating"].to_numpy() if "rating" in frame else np.full(len(rows), np.nan)
         device = self._device(len(rows))
         return BatchLoader(
@@ -259,27 +284,14 @@ class RatingsDataModule(LightningDataModule):
 
     # Reading -----------------------------------------------------------------------------------------------------
 
-    def _load(self, need_rating: bool) -> RatingTable:
-        if self._table is None:
-            self._check_options()
-            table = self._read(self.path, need_rating)
-            if self.test_path is not None:
-                table = self._with_test_table(table, need_rating)
-            if table.has_ratings:
-                if self.given_range is not None:
-                    check_range(table, self.given_range)
-                table = merge_duplicates(table, self.duplicates)
-            self._table = table
-        if need_rating and not self._table.has_ratings:
-            raise DataError(f"{self._table.name}: must have a rating column; name it with --data.rating")
-        return self._table
-
     def _check_options(self) -> None:
         # Not in __init__: what it raises reaches the user of the command line only as jsonargparse's traceback.
         sizes = {"batch_size": self.given_batch_size, "eval_batch_size": self.eval_batch_size, "leave_n": self.leave_n}
         for name, value in sizes.items():
             if value is not None and value < 1:
                 raise DataError(f"--data.{name}: must be at least 1, got {value}")
+        if self.seed < 0:
+            raise DataError(f"--data.seed: must not be negative, got {self.seed}")
 
     def _read(self, path: str | None, need_rating: bool) -> RatingTable:
         if self._frame is not None and path is None:
@@ -300,16 +312,16 @@ class RatingsDataModule(LightningDataModule):
             return None
         return f"u{self.fold}" if isinstance(self.fold, int) or self.fold.isdigit() else self.fold
 
-    def _with_test_table(self, table: RatingTable, need_rating: bool) -> RatingTable:
+    def _with_test_table(self, table: RatingTable) -> RatingTable:
         if self.split_method != "predefined":
             raise DataError("--data.test_path: needs --data.split predefined")
-        second = self._read(self.test_path, need_rating)
+        second = self._read(self.test_path, need_rating=True)
         for side in ("user", "item"):
-            if (table.frame[side].dtype == np.int64) != (second.frame[side].dtype == np.int64):
-                raise DataError(
-                    f"{table.name} and {second.name}, column {side!r}: ids must be of one type, got mixed id types "
-                    f"{table.frame[side].dtype} and {second.frame[side].dtype}; write both the same way"
-                )
+            # Raises where the types differ and nothing is the same; else the plain integers are written as text.
+            Ids.learn(table.frame[side]).rows(second.frame[side])
+            if table.frame[side].dtype != second.frame[side].dtype:
+                for part in (table, second):
+                    part.frame[side] = part.frame[side].astype("str")
         frame = pd.concat([table.frame, second.frame], ignore_index=True, join="inner")
         test = np.repeat([False, True], [len(table), len(second)])
         return replace(table, frame=frame, test_rows=test, titles=second.titles | table.titles)

@@ -5,7 +5,7 @@ Every function is a pure function of the table and the seed, so every process cu
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -55,6 +55,10 @@ def split_table(
     Raises:
         DataError: the table lacks what the method needs, or a part would be empty.
     """
+    if method not in get_args(Method):
+        raise DataError(f"--data.split: must be one of {', '.join(get_args(Method))}, got {method!r}")
+    if fold is not None and method not in ("kfold", "predefined"):
+        raise DataError(f"--data.fold: is {fold!r}, but --data.split {method} has none; choose predefined or kfold")
     for name, fraction in (("test_fraction", test_fraction), ("val_fraction", val_fraction)):
         if not 0 <= fraction < 1:
             raise DataError(f"--data.{name}: must be at least 0 and below 1, got {fraction:g}")
@@ -67,7 +71,7 @@ def split_table(
             )
         test = table.test_rows
     elif method == "kfold":
-        if not isinstance(fold, int) or folds < 2 or not 1 <= fold <= folds:
+        if not isinstance(fold, int) or isinstance(fold, bool) or folds < 2 or not 1 <= fold <= folds:
             raise DataError(f"--data.fold: must be 1 to {folds} (--data.folds) with --data.split kfold, got {fold!r}")
         test = _mark(len(rows), _kfold(len(rows), fold, folds, seed))
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import pandas as pd
@@ -52,8 +52,8 @@ def check_range(table: RatingTable, rating_range: tuple[float, float]) -> None:
         DataError: names the count and the first offenders.
     """
     low, high = rating_range
-    if not low < high:
-        raise DataError(f"rating_range: must be low < high, got {low:g}, {high:g}")
+    if not -np.inf < low < high < np.inf:
+        raise DataError(f"--data.rating_range: must be finite and low < high, got {low:g}, {high:g}")
     ratings = table.frame["rating"].to_numpy()
     outside = np.flatnonzero((ratings < low) | (ratings > high))
     if len(outside):
@@ -69,12 +69,14 @@ def merge_duplicates(table: RatingTable, policy: Duplicates) -> RatingTable:
     Args:
         table: any table with ratings.
         policy: `error` refuses; `last` keeps the newest (by timestamp where known, else by position); `mean` averages
-            the ratings and keeps the newest timestamp. A pair that stands in both the train and the test part of a
-            predefined split counts as a duplicate too.
+            the ratings and keeps the newest timestamp. The train and the test part of a predefined split are merged
+            each for itself; a pair that stands in both is kept in the test part alone.
 
     Raises:
-        DataError: `policy` is `error` and there are duplicates.
+        DataError: `policy` is `error` and there are duplicates, or there is no such policy.
     """
+    if policy not in get_args(Duplicates):
+        raise DataError(f"--data.duplicates: must be one of {', '.join(get_args(Duplicates))}, got {policy!r}")
     frame = table.frame
     # Two integer codes packed in one are hashed ten times as fast as pairs of strings.
     users, items = pd.factorize(frame["user"])[0], pd.factorize(frame["item"])[0]
@@ -90,13 +92,17 @@ def merge_duplicates(table: RatingTable, policy: Duplicates) -> RatingTable:
             "choose --data.duplicates last (keep the newest) or mean (average them)"
         )
     log.info("%s: %d repeated (user, item) pairs merged: %s", table.name, repeated.sum(), policy)
+    test = np.zeros(len(frame), dtype=bool) if table.test_rows is None else table.test_rows
+    trained_and_tested = ~test & pair.isin(pair[test]).to_numpy()
+    place = pair * 2 + test  # merged inside each part: no test rating may reach a training row
     order = np.argsort(frame["timestamp"].to_numpy(), kind="stable") if "timestamp" in frame else np.arange(len(frame))
-    newest_last = pair.iloc[order]
-    keep = np.sort(order[~newest_last.duplicated(keep="last").to_numpy()])
+    newest = np.zeros(len(frame), dtype=bool)
+    newest[order[~place.iloc[order].duplicated(keep="last").to_numpy()]] = True
+    keep = np.flatnonzero(newest & ~trained_and_tested)
     merged = frame.iloc[keep].reset_index(drop=True)
     if policy == "mean":
-        means = frame["rating"].astype(np.float64).groupby(pair.to_numpy()).mean()
-        merged["rating"] = means.loc[pair.to_numpy()[keep]].to_numpy().astype(np.float32)
+        means = frame["rating"].astype(np.float64).groupby(place.to_numpy()).mean()
+        merged["rating"] = means.loc[place.to_numpy()[keep]].to_numpy().astype(np.float32)
     cut: dict[str, Any] = {
         name: None if (value := getattr(table, name)) is None else value[keep] for name in ("test_rows", "noise_floor")
     }

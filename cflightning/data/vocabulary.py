@@ -52,26 +52,32 @@ class Ids:
     def rows(self, column: Any) -> np.ndarray:
         """Rows of ids; 0 for those that are not known.
 
+        Integers are compared with strings by how they are written (42 is "42", not "042"): whether a text file's ids
+        are all plain integers can differ from file to file.
+
         Args:
-            column: ids [n] of the same type as the known ones.
+            column: ids [n].
 
         Returns:
             int64 [n].
 
         Raises:
-            DataError: integers where strings are known, or the other way round.
+            DataError: integers where strings are known, or the other way round, and none is the same.
         """
         series = pd.Series(column)
-        if len(series) and self.values.size:
-            integers = pd.api.types.is_integer_dtype(series.dtype)
-            if integers != (self.kind == "int64"):
-                got = "integers" if integers else "strings"
-                raise DataError(
-                    f"ids: must be of the type seen in training ({self.kind}), got {got} "
-                    f"such as {series.iloc[0]!r}: mixed id types; write both tables the same way"
-                )
-        values = series.to_numpy(dtype=np.int64 if self.kind == "int64" and len(series) else object)
-        rows: np.ndarray = self._index.get_indexer(pd.Index(values)).astype(np.int64) + 1
+        integers = pd.api.types.is_integer_dtype(series.dtype)
+        if not len(series) or not len(self) or integers == (self.kind == "int64"):
+            index = self._index
+            values = series.to_numpy(dtype=np.int64 if integers else object)
+        else:
+            index = pd.Index(self.values.astype(str), dtype=object)
+            values = series.astype(str).to_numpy(dtype=object)
+        rows: np.ndarray = index.get_indexer(pd.Index(values)).astype(np.int64) + 1
+        if index is not self._index and not rows.any():
+            raise DataError(
+                f"ids: must be of the type seen in training ({self.kind}), got {'integers' if integers else 'strings'} "
+                f"such as {series.iloc[0]!r}, none of them known: mixed id types; write both tables the same way"
+            )
         return rows
 
     def state(self) -> torch.Tensor | list[str]:
@@ -82,9 +88,13 @@ class Ids:
     def from_state(cls, state: torch.Tensor | Iterable[Id]) -> Ids:
         """Back from `state`, or from any list of ids in order."""
         if isinstance(state, torch.Tensor):
-            return cls(state.numpy().astype(np.int64))
+            if state.dtype != torch.int64:
+                raise ValueError(f"ids must be int64, got {state.dtype}")
+            return cls(state.numpy())
         values = list(state)
-        integers = all(isinstance(value, int) for value in values)
+        integers = bool(values) and all(isinstance(value, int) for value in values)
+        if not integers and not all(isinstance(value, str) for value in values):
+            raise ValueError("ids must be integers or strings")
         return cls(np.array(values, dtype=np.int64 if integers else object))
 
 
@@ -118,3 +128,8 @@ class Vocabulary:
             return cls(Ids.from_state(state["users"]), Ids.from_state(state["items"]), dict(state["titles"]))
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"checkpoint: the vocabulary cannot be read ({error!r}); was it edited?") from error
+
+    def __post_init__(self) -> None:
+        for ids in (self.users, self.items):
+            if ids.values.ndim != 1 or (ids.values[1:] <= ids.values[:-1]).any():
+                raise ValueError("ids must be distinct and in ascending order")

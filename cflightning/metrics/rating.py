@@ -7,19 +7,19 @@ from torch import Tensor
 from torchmetrics import Metric
 
 
-def rating_errors(score: Tensor, rating: Tensor) -> Tensor:
+def rating_errors(score: Tensor, rating: Tensor, double: torch.dtype = torch.float64) -> Tensor:
     """Sums that RMSE and MAE are made of.
 
     Args:
         score: float32 [n], rating units.
         rating: float32 [n], rating units.
+        double: type to sum in.
 
     Returns:
-        float64 [3] (float32 where the device has no float64): sum of squared errors, sum of absolute errors, count.
+        [3] of type `double`: sum of squared errors, sum of absolute errors, count.
     """
-    double = torch.float32 if score.device.type == "mps" else torch.float64
     error = score.to(double) - rating.to(double)
-    return torch.stack([error.square().sum(), error.abs().sum(), torch.tensor(len(error), dtype=double).to(error)])
+    return torch.stack([error.square().sum(), error.abs().sum(), error.new_tensor(len(error))])
 
 
 class RatingErrors(Metric):
@@ -34,11 +34,13 @@ class RatingErrors(Metric):
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_state("sums", torch.zeros(3, dtype=torch.float64), dist_reduce_fx="sum")
+        # Apple's GPUs have no float64, and a state follows the model to its device.
+        double = torch.float32 if torch.backends.mps.is_available() else torch.float64
+        self.add_state("sums", torch.zeros(3, dtype=double), dist_reduce_fx="sum")
 
     def update(self, score: Tensor, rating: Tensor) -> None:
         """Add rows: float32 [n] twice, rating units."""
-        self.sums += rating_errors(score, rating)
+        self.sums += rating_errors(score, rating, self.sums.dtype)
 
     def compute(self) -> dict[str, Tensor]:
         """`rmse` and `mae` of all rows so far."""

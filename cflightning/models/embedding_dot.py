@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from cflightning.errors import ConfigError
 from cflightning.models.network import FoldedTables, RatingNetwork, RatingScale, table
 
 
@@ -35,7 +36,7 @@ class EmbeddingDot(RatingNetwork):
     ) -> None:
         super().__init__(num_users, num_items, RatingScale(rating_range, sigmoid, margin))
         if dim < 1:
-            raise ValueError(f"dim: must be at least 1, got {dim}")
+            raise ConfigError(f"--model.dim: must be at least 1, got {dim}")
         self.dim = dim
         self.user_factors = table(num_users, dim, std)
         self.item_factors = table(num_items, dim, std)

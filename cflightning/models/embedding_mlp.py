@@ -8,6 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from cflightning.errors import ConfigError
 from cflightning.models.network import RatingNetwork, RatingScale, table
 
 
@@ -43,7 +44,7 @@ class EmbeddingMLP(RatingNetwork):
     ) -> None:
         super().__init__(num_users, num_items, RatingScale(rating_range, sigmoid, margin))
         if not hidden or min(hidden) < 1 or dim < 1:
-            raise ValueError(f"dim and hidden: must be positive, at least one hidden layer, got {dim}, {tuple(hidden)}")
+            raise ConfigError(f"--model.dim and --model.hidden: must be positive, got {dim}, {tuple(hidden)}")
         self.dim = dim
         self.user_factors = table(num_users, dim, std)
         self.item_factors = table(num_items, dim, std)

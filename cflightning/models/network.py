@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from cflightning.errors import ConfigError
+
 
 class FoldedTables(NamedTuple):
     """A dot-product network as plain tables: ``logit = global_bias + user_bias + item_bias + <user, item>``.
@@ -45,9 +47,9 @@ class RatingScale(nn.Module):
     def __init__(self, rating_range: tuple[float, float] | None, sigmoid: bool = True, margin: float = 0.0) -> None:
         super().__init__()
         if rating_range is not None and not rating_range[0] < rating_range[1]:
-            raise ValueError(f"rating_range: must be low < high, got {rating_range}")
+            raise ConfigError(f"--data.rating_range: must be low < high, got {rating_range}")
         if margin < 0:
-            raise ValueError(f"margin: must not be negative, got {margin}")
+            raise ConfigError(f"--model.margin: must not be negative, got {margin}")
         self.rating_range = rating_range
         self.sigmoid = sigmoid and rating_range is not None
         self.margin = margin if self.sigmoid else 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -15,10 +16,10 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from cflightning import checkpoint as checkpoints
-from cflightning.data.batches import BatchLoader, RatingBatch
+from cflightning.data.batches import RatingBatch
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.vocabulary import Vocabulary
-from cflightning.errors import CheckpointError
+from cflightning.errors import CheckpointError, ConfigError
 from cflightning.metrics.rating import RatingErrors
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.embedding_mlp import EmbeddingMLP
@@ -84,6 +85,7 @@ class RatingTask(LightningModule, ABC):
         self.facts: dict[str, Any] = {}
         self.val_errors, self.test_errors = RatingErrors(), RatingErrors()  # one each: sums must not mix
         self._loss_sum: Tensor | None = None
+        self._loss_rows = 0
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -117,7 +119,9 @@ class RatingTask(LightningModule, ABC):
             if data is not None:
                 data.vocabulary = self.vocabulary
         elif data is not None and self.trainer.state.fn == TrainerFn.FITTING:
-            facts = {"rating_range": [float(v) for v in data.rating_range], "mean_rating": data.mean_rating}
+            data.vocabulary = None  # what another task has lent does not count
+            facts = {"rating_range": [float(v) for v in data.rating_range], "mean_rating": data.mean_rating,
+                     "train_rows": len(data.split.train)}  # fmt: skip
             self._build(data.vocabulary, facts)
 
     def _build(self, vocabulary: Vocabulary, facts: Mapping[str, Any]) -> None:
@@ -129,6 +133,12 @@ class RatingTask(LightningModule, ABC):
             )
         self.vocabulary = vocabulary
         self.facts = dict(facts)
+
+    def _compare(self, facts: Mapping[str, Any]) -> None:
+        data, before = self._data(), facts.get("train_rows")
+        if data is not None and before is not None and before != len(data.split.train):
+            log.warning("the checkpoint was trained on %d rows, now there are %d: is it the right data?",
+                        before, len(data.split.train))  # fmt: skip
 
     def _require_network(self) -> None:
         if self.vocabulary is None:
@@ -158,6 +168,8 @@ class RatingTask(LightningModule, ABC):
             for name, value in checkpoint.get("hyper_parameters", {}).items():
                 if name in self.hparams:
                     setattr(self, name, value)
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self._compare(facts)
         self._build(vocabulary, facts)
         if (data := self._data()) is not None:
             data.vocabulary = vocabulary
@@ -168,7 +180,10 @@ class RatingTask(LightningModule, ABC):
         """Count the ratings of each row, for the penalty."""
         # Not saved: the counts belong to the training part at hand, and only training needs them.
         data = self._data()
-        assert data is not None  # there would be no network without
+        if data is None:
+            raise CheckpointError(
+                f"{type(self).__name__}: must be trained with a RatingsDataModule; give it to Trainer.fit"
+            )
         frame = data.table.frame.iloc[data.split.train]
         for side, ids in (("user", data.vocabulary.users), ("item", data.vocabulary.items)):
             counts = torch.from_numpy(np.bincount(ids.rows(frame[side]), minlength=ids.num_rows))
@@ -181,21 +196,21 @@ class RatingTask(LightningModule, ABC):
         # Summed without leaving the device; what is logged is the squared error in rating units, without the penalty.
         seen = loss.detach()
         self._loss_sum = seen if self._loss_sum is None else self._loss_sum + seen
+        self._loss_rows += batch.total
         low, high = self.facts["rating_range"]
         loss = loss / (high - low) ** 2  # so that l2 and learning rate mean the same on every scale
         if self.l2:
             users, items = self.network.squared_norms(batch.user, batch.item)
-            weighted = self.user_weights[batch.user] @ users + self.item_weights[batch.item] @ items
-            loss = loss + self.l2 * weighted
+            weights = self.user_weights[batch.user].to(users), self.item_weights[batch.item].to(items)
+            loss = loss + self.l2 * (weights[0] @ users + weights[1] @ items)
         # DDP averages gradients over devices; shares of a batch may differ in size, so divide by the whole batch.
         return loss * (self.trainer.world_size / batch.total)
 
     def on_train_epoch_end(self) -> None:
         """Log the mean squared error that the epoch saw while it learnt."""
-        loader = self.trainer.train_dataloader
-        if self._loss_sum is not None and isinstance(loader, BatchLoader):
-            self.log("train/loss", self._loss_sum / loader.num_rows, sync_dist=True, reduce_fx="sum", prog_bar=True)
-        self._loss_sum = None
+        if self._loss_sum is not None:
+            self.log("train/loss", self._loss_sum / self._loss_rows, sync_dist=True, reduce_fx="sum", prog_bar=True)
+        self._loss_sum, self._loss_rows = None, 0
 
     def validation_step(self, batch: RatingBatch, batch_idx: int) -> None:
         """Add a batch to the validation errors."""
@@ -229,17 +244,19 @@ class RatingTask(LightningModule, ABC):
         """Fused AdamW with one cycle over the whole training, unless others were asked for."""
         self._require_network()
         # Made from descriptions, and only now: before the network there are no parameters to give to an optimiser.
-        from lightning.pytorch.cli import instantiate_class
-
         from cflightning.tasks.schedule import one_cycle_schedule
 
-        optimizer = (
-            instantiate_class(self.network.parameters(), self.optimizer) if self.optimizer else self._fused_adamw()
-        )
+        optimizer = self._fused_adamw()
+        if self.optimizer:
+            optimizer = _make(self.optimizer, "optimizer", torch.optim.Optimizer, self.network.parameters())
         if self.lr_scheduler:
-            scheduler = instantiate_class(optimizer, self.lr_scheduler)
+            kinds = torch.optim.lr_scheduler.LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau
+            scheduler = _make(self.lr_scheduler, "lr_scheduler", kinds, optimizer)
             monitor = getattr(scheduler, "monitor", "val/rmse")  # used by ReduceLROnPlateau alone
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": monitor}}
+            # Schedules that count steps (OneCycleLR) are stepped by them, others by epochs, as Lightning does.
+            interval = "step" if hasattr(scheduler, "total_steps") else "epoch"
+            described = {"scheduler": scheduler, "monitor": monitor, "interval": interval}
+            return {"optimizer": optimizer, "lr_scheduler": described}  # type: ignore[typeddict-item]
         if self.optimizer:
             return {"optimizer": optimizer}  # type: ignore[typeddict-item]
         if self.trainer.max_epochs == -1 and self.trainer.max_steps == -1:
@@ -258,6 +275,17 @@ class RatingTask(LightningModule, ABC):
             betas=(0.9, 0.95),  # with 0.999 the second moment of sparse gradients lags: .003 to .009 RMSE worse
             fused=self.device.type in {"cpu", "cuda"},
         )
+
+
+def _make(description: Mapping[str, Any], name: str, kinds: Any, first: Any) -> Any:
+    """The object that a description names; of imported classes of the right kind, for a checkpoint may describe it."""
+    module, _, kind = str(description.get("class_path", "")).rpartition(".")
+    found = getattr(sys.modules.get(module), kind, None)
+    if not (isinstance(found, type) and issubclass(found, kinds)):
+        raise ConfigError(
+            f"--{name}: {description.get('class_path')!r} is no imported {name}; import its package first"
+        )
+    return found(first, **description.get("init_args", {}))
 
 
 class EmbeddingDotTask(RatingTask):

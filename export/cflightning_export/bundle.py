@@ -43,7 +43,7 @@ def export_bundle(source: Path | str, target: Path | str, *, overwrite: bool = F
         CheckpointError: the source cannot be used.
         ExportError: the target exists, or the graphs differ from the network; then nothing is left behind.
     """
-    path, target = checkpoints.find(Path(source)), Path(target)
+    path, target = checkpoints.find(Path(source)), Path(target).absolute()
     _check_target(target, overwrite)
     task = checkpoints.load_task(path)
     vocabulary = task.vocabulary
@@ -57,18 +57,29 @@ def export_bundle(source: Path | str, target: Path | str, *, overwrite: bool = F
         _write(scratch, task.network, vocabulary, _metrics(path, task.facts))
         log.info("checking the graphs against torch")
         verify(scratch, task.network, vocabulary)
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(scratch, target)
+        _move(scratch, target)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
     return target
 
 
+def _move(scratch: Path, target: Path) -> None:
+    """Put the new bundle in place; an old one goes only when the new one is there."""
+    old = scratch.with_name(f"{scratch.name}.old")
+    if target.exists():
+        os.replace(target, old)
+    os.replace(scratch, target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def _check_target(target: Path, overwrite: bool) -> None:
+    if target.is_symlink():
+        raise ExportError(f"{target}: is a link; name the folder itself")
     if not target.exists():
         return
+    if target == Path.cwd():
+        raise ExportError(f"{target}: is the current folder; name one to be made in it")
     if target.is_dir() and not any(target.iterdir()):
         target.rmdir()
         return

@@ -43,7 +43,7 @@ def test_named_column_that_is_not_there(table):
     )
 
 
-@pytest.mark.parametrize("bad", ["good", "nan", "NaN", "inf", "1_0", "3,5", "0x1"])
+@pytest.mark.parametrize("bad", ["good", "1e39", "nan", "NaN", "inf", "1_0", "3,5", "0x1"])
 def test_rating_that_is_no_number(table, bad):
     cell = f'"{bad}"'
     path = table(f"user,item,rating\n{ROWS}\n91,1,{cell}\n92,1,2\n93,1,{cell}\n")
@@ -170,3 +170,62 @@ def test_table_without_ratings_cannot_train(table):
 def test_bad_sizes():
     with pytest.raises(DataError, match="batch_size: must be at least 1, got 0"):
         _ = RatingsDataModule(batch_size=0).table
+
+
+@pytest.mark.parametrize("policy", ["last", "mean"])
+def test_no_test_rating_reaches_a_training_row(table, policy):
+    train = table("user,item,rating,timestamp\n1,1,1,10\n1,2,2,20\n2,1,3,30\n2,2,4,40\n2,2,2,41\n", "train.csv")
+    test = table("user,item,rating,timestamp\n1,1,5,5\n2,2,5,70\n2,2,1,71\n", "test.csv")
+    data = RatingsDataModule(str(train), split="predefined", test_path=str(test), duplicates=policy, val_fraction=0)
+    frame = data.table.frame[["user", "item", "rating"]]
+    assert frame.iloc[data.split.train].values.tolist() == [[1, 2, 2], [2, 1, 3]]
+    assert frame.iloc[data.split.test].values.tolist() == [[1, 1, 5], [2, 2, 1 if policy == "last" else 3]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"duplicates": "first"}, "--data.duplicates: must be one of"),
+        ({"split": "bogus"}, "--data.split: must be one of"),
+        ({"fold": 3}, "--data.fold: is 3, but --data.split random has none"),
+        ({"rating_range": (0, float("inf"))}, "must be finite"),
+        ({"seed": -1}, "--data.seed: must not be negative"),
+        ({"delimiter": "é"}, "must be one"),
+    ],
+)
+def test_options_that_cannot_be(table, options, message):
+    assert message in error(table(f"user,item,rating\n{ROWS}"), **options)
+
+
+def test_synthetic_options():
+    with pytest.raises(DataError, match=r"--data.synthetic: .*bogus"):
+        _ = RatingsDataModule(source="synthetic", synthetic={"bogus": 3}).table
+    with pytest.raises(DataError, match="synthetic reads nothing"):
+        _ = RatingsDataModule("x.csv", source="synthetic").table
+
+
+def test_headers_and_encodings_that_cannot_be_read(table, tmp_path):
+    assert "user more than once" in error(table("user,user,item,rating\n1,2,3,4\n"))
+    (tmp_path / "b.csv").write_text("user,item,rating\n1,2,3\n", encoding="utf-16")
+    assert "got UTF-16" in error(tmp_path / "b.csv")
+    frame = pd.DataFrame([[1, 2, 3, 4]], columns=["user", "user", "item", "rating"])
+    with pytest.raises(DataError, match="different names"):
+        _ = RatingsDataModule.from_frame(frame).table
+
+
+def test_line_numbers_behind_line_breaks_in_quotes(table):
+    path = table('user,item,rating,text\n1,2,3,"a\nb ""c""\n"\n1,3,x,d\n')
+    assert error(path).startswith(f"{path}: line 5, column 'rating'")
+
+
+@pytest.mark.parametrize("time", ["nan", "inf", "1e30"])
+def test_times_that_are_none(table, time):
+    assert "must be seconds since 1970" in error(table(f"user,item,rating,timestamp\n1,2,3,4.5\n1,3,2,{time}\n"))
+
+
+def test_encrypted_zip(movielens, tmp_path):
+    whole = bytearray(movielens("ml-1m", zipped=True).read_bytes())
+    for at in (i for i in range(len(whole) - 4) if whole[i : i + 4] in (b"PK\x03\x04", b"PK\x01\x02")):
+        whole[at + (6 if whole[at + 2] == 3 else 8)] |= 1  # the flag that says so
+    (tmp_path / "secret.zip").write_bytes(whole)
+    assert "cannot be unpacked" in error(tmp_path / "secret.zip")

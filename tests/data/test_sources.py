@@ -1,5 +1,7 @@
 """Every source delivers the same kind of table."""
 
+import gzip
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -108,6 +110,57 @@ def test_latin1_table_with_line_breaks_inside_quotes(tmp_path):
 def test_ids_that_are_not_all_canonical_integers_stay_strings(tmp_path, ids):
     (tmp_path / "a.csv").write_text("user,item,rating\n" + "".join(f"{i},1,1\n" for i in ids))
     assert load(tmp_path / "a.csv").frame["user"].tolist() == ids
+
+
+@pytest.mark.parametrize("top", ["\n\n", "\r\n", ""])
+@pytest.mark.parametrize("header", ["user,item,rating", " user , item,rating", '"user",item,"rating"'])
+def test_leading_zeros_survive_any_header(tmp_path, top, header):
+    rows = "".join(f"00{i},7,3\n" for i in range(9))
+    (tmp_path / "a.csv").write_text(f"{top}{header}\n{rows}", newline="")
+    frame = load(tmp_path / "a.csv").frame
+    assert frame["user"].tolist() == [f"00{i}" for i in range(9)]
+    assert frame["item"].dtype == np.int64
+
+
+def test_latin1_header(tmp_path):
+    (tmp_path / "a.csv").write_bytes("usér,item,rating\n001,1,2\n".encode("latin-1"))
+    assert load(tmp_path / "a.csv", columns={"user": "usér"}).frame["user"].tolist() == ["001"]
+
+
+def test_gzip(tmp_path):
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"user,item,rating\n001,1,2\n"))
+    assert load(tmp_path / "a.csv.gz").frame["user"].tolist() == ["001"]
+
+
+@pytest.mark.parametrize(
+    "text", ["item_id;rating;timestamp;user_id\n7;2.5;99;001\n", "user_id,item_id,timestamp,rating\n001,7,99,2.5\n"]
+)
+def test_a_folder_with_another_ratings_csv_goes_by_its_header(tmp_path, text):
+    (tmp_path / "ratings.csv").write_text(text)
+    for path in (tmp_path, tmp_path / "ratings.csv"):
+        assert load(path).frame.iloc[0].tolist() == ["001", 7, 2.5, 99]
+    (tmp_path / "movies.csv").write_text("movieId,title\n7,Seven\n")
+    assert load(tmp_path / "ratings.csv").titles == {7: "Seven"}
+    with pytest.raises(DataError, match="--data.user must name a column, got 'who'"):
+        load(tmp_path, columns={"user": "who"})
+
+
+def test_column_flags_do_not_fit_files_without_a_header(movielens):
+    with pytest.raises(DataError, match="has no header and the fixed columns"):
+        load(movielens("ml-1m"), columns={"user": "who"})
+
+
+def test_timestamps_can_be_left_out(tmp_path):
+    (tmp_path / "a.csv").write_text("user,item,rating,date\n1,2,3,yesterday\n")
+    assert "timestamp" not in load(tmp_path / "a.csv", columns={"timestamp": ""}).frame
+
+
+def test_pairs_to_be_scored_are_all_there_and_need_no_ratings(tmp_path):
+    (tmp_path / "a.csv").write_text("user,item,rating\n1,2,\n1,2,\n3,2,x\n")
+    data = RatingsDataModule(str(tmp_path / "a.csv"))
+    assert data.pairs.frame.values.tolist() == [[1, 2], [1, 2], [3, 2]]
+    with pytest.raises(DataError, match="must be a number"):
+        _ = data.table
 
 
 def test_parquet(tmp_path):

@@ -28,9 +28,21 @@ def test_string_ids_keep_their_zeros():
 
 def test_types_do_not_mix():
     with pytest.raises(DataError, match="mixed id types"):
-        Ids.learn([1, 2]).rows(["1"])
+        Ids.learn([1, 2]).rows(["x", "01"])
     with pytest.raises(DataError, match="mixed id types"):
         Ids.learn(["a"]).rows([1])
+
+
+def test_a_file_of_plain_integers_beside_one_of_strings():
+    # The same ids; only in one of the files all of them happen to look like integers.
+    assert Ids.learn(["007", "12", "x"]).rows([12, 7]).tolist() == [2, 0]
+    assert Ids.learn([7, 12]).rows(["12", "007"]).tolist() == [2, 0]
+
+
+@pytest.mark.parametrize("state", [torch.zeros(2), torch.zeros(2, 2, dtype=torch.int64), torch.tensor([2, 1]), [1.5]])
+def test_states_that_are_no_ids(state):
+    with pytest.raises(CheckpointError, match="vocabulary cannot be read"):
+        Vocabulary.from_state({"users": state, "items": ["a"], "titles": {}})
 
 
 @pytest.mark.parametrize("users", [[5, 1, 2**62], ["x", "ä", "01"]])

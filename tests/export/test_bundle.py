@@ -204,3 +204,14 @@ def test_sources_that_cannot_be_exported(tmp_path, capsys):
         front_door(["export", "--help"])
     assert done.value.code == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_links_and_the_current_folder(run, bundle, tmp_path, monkeypatch):
+    shutil.copytree(bundle, tmp_path / "real")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with pytest.raises(ExportError, match="is a link"):
+        export_bundle(run, tmp_path / "link", overwrite=True)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ExportError, match="is the current folder"):
+        export_bundle(run, ".")

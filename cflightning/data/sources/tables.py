@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def read_any(
         columns: role -> column name, or None to go by the usual names.
         names: column names of a file without a header line.
         delimiter: None to go by the header line.
-        need_rating: whether a rating column must be there.
+        need_rating: whether a rating column must be there; if not, it is not read either.
 
     Raises:
         DataError: with file, line, column, value and count of what is wrong.
@@ -43,11 +44,25 @@ def read_any(
     if path.suffix.lower() in {".parquet", ".pq"}:
         try:
             table = pyarrow.parquet.read_table(path)
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error})") from error
         except pa.ArrowInvalid as error:
             raise DataError(f"{path}: must be a Parquet file, {error}; write or download it again") from error
         return from_arrow(table, str(path), columns, need_rating=need_rating)
-    file = single_file(path)
-    return _with_titles(file, read_text(file, delimiter, names), columns, str(path), need_rating, header=names is None)
+    return from_text(single_file(path), columns, names=names, delimiter=delimiter, need_rating=need_rating)
+
+
+def from_text(
+    file: TextFile,
+    columns: dict[str, str | None],
+    *,
+    names: Sequence[str] | None = None,
+    delimiter: str | None = None,
+    need_rating: bool = True,
+) -> RatingTable:
+    """Read a text table from a folder or zip; arguments as for `read_any`."""
+    table = read_text(file, delimiter, names)
+    return _with_titles(file, table, columns, str(file), need_rating, header=names is None)
 
 
 def from_arrow(table: Any, source: str, columns: dict[str, str | None], *, need_rating: bool = True) -> RatingTable:
@@ -61,7 +76,10 @@ def from_pandas(frame: pd.DataFrame, columns: dict[str, str | None], *, need_rat
     Raises:
         DataError: among others, a column that mixes integers and strings.
     """
-    chosen = choose_columns([str(c) for c in frame.columns], columns, "the frame", _optional(need_rating))
+    frame = frame.rename(columns=str)
+    if frame.columns.has_duplicates:
+        raise DataError(f"the frame: must have columns of different names, got {', '.join(frame.columns)}")
+    chosen = choose_columns(list(frame.columns), columns, "the frame", _optional(need_rating))
     converted = {}
     for role, name in chosen.items():
         try:
@@ -92,12 +110,25 @@ def read_text(
     raw = file.read()
     if not raw.strip():
         raise DataError(f"{file}: must be a table, got an empty file; is it the right one?")
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise DataError(f"{file}: must be UTF-8 or latin-1, got UTF-16; save it as UTF-8")
     if delimiter is None:
         delimiter = _guess_delimiter(raw)
     if delimiter == "::":
         raw, delimiter = raw.replace(b"::", b"\t"), "\t"
-    if len(delimiter) != 1:
-        raise DataError(f"--data.delimiter: must be one character or '::', got {delimiter!r}")
+    if len(delimiter) != 1 or not delimiter.isascii():
+        raise DataError(f"--data.delimiter: must be one character of ASCII or '::', got {delimiter!r}")
+    encoding = "utf-8"
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        encoding = "latin-1"
+    header, skip = _header(raw, encoding, delimiter, quoting)
+    if names is not None:
+        header, skip = list(names), 0
+    if len(set(header)) < len(header):
+        twice = sorted({name for name in header if header.count(name) > 1})
+        raise DataError(f"{file}: must have columns of different names, got {', '.join(twice)} more than once; rename")
     bad: list[Any] = []
 
     def note(row: Any) -> str:
@@ -108,7 +139,9 @@ def read_text(
         bad.clear()
         return pyarrow.csv.read_csv(
             pa.BufferReader(raw),
-            read_options=pyarrow.csv.ReadOptions(column_names=names, encoding=encoding, use_threads=threads),
+            read_options=pyarrow.csv.ReadOptions(
+                column_names=header, skip_rows=skip, encoding=encoding, use_threads=threads
+            ),
             parse_options=pyarrow.csv.ParseOptions(
                 delimiter=delimiter,
                 quote_char='"' if quoting else False,
@@ -120,13 +153,6 @@ def read_text(
             ),
         )
 
-    first_line = raw.split(b"\n", 1)[0].decode("utf-8-sig", errors="replace").strip()
-    header = list(names) if names else [name.strip().strip('"') for name in first_line.split(delimiter)]
-    encoding = "utf-8"
-    try:
-        raw.decode("utf-8")
-    except UnicodeDecodeError:
-        encoding = "latin-1"
     try:
         table = parse(encoding, threads=True)
         if bad:
@@ -145,7 +171,7 @@ def read_text(
         )
     if names is None and all(_is_number(name) for name in table.column_names):
         raise DataError(
-            f"{file}: must have a header line, but the first line holds only numbers ({first_line[:60]!r}); "
+            f"{file}: must have a header line, but the first line holds only numbers ({', '.join(header)[:60]!r}); "
             "add one, or name the columns: --data.columns '[user, item, rating]'"
         )
     return table
@@ -157,8 +183,9 @@ def _with_titles(
     def where(row: int) -> str:
         return f"{file}: line {file.line(row, header=header)}" if file else f"{source}: row {row + 1}"
 
-    chosen = choose_columns(table.column_names, columns, source, _optional(need_rating))
-    frame = to_frame({role: table[name] for role, name in chosen.items() if role != "title"}, where, source)
+    chosen = choose_columns(table.column_names, dict.fromkeys(ROLES) | columns, source, _optional(need_rating))
+    read = {role: table[name] for role, name in chosen.items() if role != "title" and (need_rating or role != "rating")}
+    frame = to_frame(read, where, source)
     titles: dict[Id, str] = {}
     if "title" in chosen:
         pairs = pd.DataFrame({"item": frame["item"], "title": table[chosen["title"]].to_pandas()})
@@ -171,12 +198,27 @@ def _optional(need_rating: bool) -> set[str]:
     return {"timestamp", "title"} if need_rating else {"timestamp", "title", "rating"}
 
 
+def _first_line(raw: bytes) -> tuple[bytes, int]:
+    """The first line that is not empty, and how many lines it ends."""
+    lines = raw[:1_000_000].splitlines()
+    number = next(n for n, line in enumerate(lines) if line.strip())
+    return lines[number], number + 1
+
+
 def _guess_delimiter(raw: bytes) -> str:
     """The delimiter of the first line: ``::``, or the candidate that stands there most often."""
-    line = raw[:65536].split(b"\n", 1)[0].decode("latin-1")
+    line = _first_line(raw)[0].decode("latin-1")
     if line.count("::") >= 2:
         return "::"
     return max(reversed(_DELIMITERS), key=line.count)
+
+
+def _header(raw: bytes, encoding: str, delimiter: str, quoting: bool) -> tuple[list[str], int]:
+    """Column names of the first line, and the lines to skip to get behind it."""
+    line, skip = _first_line(raw)
+    text = line.decode(encoding).removeprefix("\ufeff")
+    names = next(csv.reader([text], delimiter=delimiter)) if quoting else text.split(delimiter)
+    return [name.strip() for name in names], skip
 
 
 def _is_number(text: str) -> bool:
