@@ -3,9 +3,9 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: fit test check lint bars clean help
+.PHONY: fit test check lint bars bench-kernel clean help
 help:
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*##/ -/'
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/ -/'
 
 # Made again when what it is made from changes.
 .venv/installed: pyproject.toml serve/pyproject.toml constraints.txt
@@ -33,6 +33,9 @@ check: lint ## all that CI runs: lint, and the tests with coverage
 
 bars: .venv/installed ## measure accuracy, speed and latency against their bars (needs the data sets: CFLIGHTNING_DATA)
 	$(BIN)/python tests/benchmarks/bench_bars.py $(ARGS)
+
+bench-kernel: .venv/installed ## the fused step's ratings a second for 1 and 2 threads and dims 16 to 256
+	$(BIN)/python tests/benchmarks/bench_kernel.py $(ARGS)
 
 clean: ## remove the environment and caches
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .coverage*

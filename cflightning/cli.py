@@ -230,6 +230,7 @@ def _ignore_what_no_user_can_change() -> None:
     """Lightning's own use of deprecated names, and its advertisement."""
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*", category=FutureWarning)  # with torch 2.13
     warnings.filterwarnings("ignore", message="The dirpath has changed from")  # test and predict save no checkpoints
+    warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")  # of the fused engine
     warnings.filterwarnings("ignore", message=".*exists and is not empty")  # that is what resuming means
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_tips)
 

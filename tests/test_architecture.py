@@ -12,7 +12,8 @@ LAYERS = {  # folder or file -> what of cflightning it may import, directly
     "models": {"models", "errors"},
     "objectives": {"objectives", "models", "errors"},
     "metrics": {"metrics", "errors"},
-    "tasks": {"tasks", "data", "models", "objectives", "metrics", "errors", "checkpoint"},
+    "kernels": {"kernels", "errors"},
+    "tasks": {"tasks", "data", "models", "objectives", "metrics", "kernels", "errors", "checkpoint"},
 }
 TORCH_ONLY = {"models", "objectives"}  # of third parties
 

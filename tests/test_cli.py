@@ -48,12 +48,15 @@ def test_front_door(capsys):
 @pytest.mark.parametrize("given", [None, "ACTIVE"])
 def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(monkeypatch, given):
     seen = []
-    monkeypatch.setattr("cflightning.cli.main", lambda *args, **kwargs: seen.append(os.environ["OMP_WAIT_POLICY"]))
+    names = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"
+    monkeypatch.setattr("cflightning.cli.main", lambda *args, **kwargs: seen.append([os.environ.get(n) for n in names]))
+    monkeypatch.setenv("GOMP_SPINCOUNT", "")
+    monkeypatch.delenv("GOMP_SPINCOUNT")
     monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
     if given is None:
         monkeypatch.delenv("OMP_WAIT_POLICY")
     assert front_door(["fit"]) == 0
-    assert seen == [given or "PASSIVE"]
+    assert seen == [["PASSIVE", "2000"] if given is None else [given, None]]
 
 
 @pytest.mark.parametrize("name", ["fit", "test"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -101,6 +102,7 @@ class RatingsDataModule(LightningDataModule):
         self.eval_batch_size = eval_batch_size
         self.synthetic = synthetic
         self.seed = seed
+        self.train_loader: Callable[..., Any] = BatchLoader  # a task may ask for batches of its own kind
         self._frame: pd.DataFrame | None = None
         self._table: RatingTable | None = None
         self._split: Split | None = None
@@ -225,15 +227,15 @@ class RatingsDataModule(LightningDataModule):
 
     # Batches -----------------------------------------------------------------------------------------------------
 
-    def train_dataloader(self) -> BatchLoader:
+    def train_dataloader(self) -> Any:
         """Training rows in a fresh order every epoch."""
         return self._loader("train", self.table, self.split.train, self.batch_size, shuffle=True)
 
-    def val_dataloader(self) -> BatchLoader | list[Any]:
+    def val_dataloader(self) -> Any:
         """Validation rows; an empty list when there is no validation part."""
         return self._loader("val", self.table, self.split.val, self.eval_batch_size) if len(self.split.val) else []
 
-    def test_dataloader(self) -> BatchLoader:
+    def test_dataloader(self) -> Any:
         """Test rows."""
         if not len(self.split.test):
             raise DataError(
@@ -241,13 +243,11 @@ class RatingsDataModule(LightningDataModule):
             )
         return self._loader("test", self.table, self.split.test, self.eval_batch_size)
 
-    def predict_dataloader(self) -> BatchLoader:
+    def predict_dataloader(self) -> Any:
         """Every row of the table, with or without ratings."""
         return self._loader("predict", self.pairs, np.arange(len(self.pairs)), self.eval_batch_size)
 
-    def _loader(
-        self, part: str, table: RatingTable, rows: np.ndarray, batch_size: int, shuffle: bool = False
-    ) -> BatchLoader:
+    def _loader(self, part: str, table: RatingTable, rows: np.ndarray, batch_size: int, shuffle: bool = False) -> Any:
         frame = table.frame.iloc[rows]
         users = self.vocabulary.users.rows(frame["user"])
         items = self.vocabulary.items.rows(frame["item"])
@@ -262,7 +262,7 @@ class RatingsDataModule(LightningDataModule):
             )  # fmt: skip
         ratings = frame["rating"].to_numpy() if "rating" in frame else np.full(len(rows), np.nan)
         device = self._device(len(rows))
-        return BatchLoader(
+        return (self.train_loader if shuffle else BatchLoader)(
             torch.from_numpy(users).to(device),
             torch.from_numpy(items).to(device),
             torch.from_numpy(ratings.astype(np.float32)).to(device),  # astype copies: pandas columns are read-only

@@ -1,0 +1,176 @@
+"""How ratings are laid out for the fused step: cells that threads can take without meeting.
+
+Users and items are dealt into `grid` groups each, ratings into ``grid x grid`` cells (Gemulla et al. 2011; Chin et al.
+2015, LIBMF). A *stage* is `grid` cells that share no user and no item, so threads take cells without locks and without
+races: the result does not depend on the number of threads, bit for bit. A cell's rows fit the cache. An epoch is `grid`
+stages in a fresh order; within a cell, blocks of `BLOCK` ratings come in a fresh order. The order inside a block is
+random but fixed, so an epoch copies nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+
+BLOCK = 64
+"""Ratings that keep their order; 256 bytes of each column. (Numba's cache does not notice when this changes.)"""
+
+
+class Layout(NamedTuple):
+    """Ratings sorted into cells, random inside.
+
+    Attributes:
+        user: int32 [n], rows.
+        item: int32 [n], rows.
+        target: float32 [n], ratings in units of the widened range.
+        starts: int64 [grid * grid + 1]; cell (a, b) is ``starts[a * grid + b] : starts[a * grid + b + 1]``.
+        grid: Groups of users, and of items.
+    """
+
+    user: I32
+    item: I32
+    target: F32
+    starts: I64
+    grid: int
+
+
+@njit(cache=True)
+def _sort_cells(user: Any, item: Any, target: Any, user_group: Any, item_group: Any, grid: int) -> Any:
+    """Sort the three columns by cell, in place: int32 [n] twice, float32 [n], int32 [rows] twice -> int64 [cells + 1].
+
+    American flag sort (McIlroy, Bostic & McIlroy 1993): every swap puts one rating into its cell; no copy of anything.
+    """
+    starts = np.zeros(grid * grid + 1, np.int64)
+    for n in range(user.size):
+        starts[user_group[user[n]] * grid + item_group[item[n]] + 1] += 1
+    for cell in range(grid * grid):
+        starts[cell + 1] += starts[cell]
+    fill = starts[:-1].copy()
+    for cell in range(grid * grid):
+        while fill[cell] < starts[cell + 1]:
+            n = fill[cell]
+            u, i, t = user[n], item[n], target[n]
+            to = user_group[u] * grid + item_group[i]
+            while to != cell:  # carry the rating to its cell and take the one that lay there
+                m = fill[to]
+                fill[to] = m + 1
+                user[m], u = u, user[m]
+                item[m], i = i, item[m]
+                target[m], t = t, target[m]
+                to = user_group[u] * grid + item_group[i]
+            user[n], item[n], target[n] = u, i, t
+            fill[cell] = n + 1
+    return starts
+
+
+@njit(cache=True, inline="always")
+def _mix(seed: Any) -> Any:
+    """A state of the generator from a small seed: uint64 -> uint64, not 0."""
+    return (seed * np.uint64(0x9E3779B97F4A7C15)) | np.uint64(1)
+
+
+@njit(cache=True, inline="always")
+def _xorshift(state: Any) -> Any:
+    """The next state (Marsaglia 2003; Vigna 2016, xorshift64*): uint64 -> uint64."""
+    state ^= state << np.uint64(13)
+    state ^= state >> np.uint64(7)
+    state ^= state << np.uint64(17)
+    return state
+
+
+@njit(cache=True, inline="always")
+def _below(state: Any, n: Any) -> Any:
+    """A number in [0, n) from a state, without division (Lemire 2019): uint64, int64 -> int64."""
+    high = (state * np.uint64(0x2545F4914F6CDD1D)) >> np.uint64(32)
+    return np.int64((high * np.uint64(n)) >> np.uint64(32))
+
+
+@njit(cache=True, nogil=True)
+def _shuffle_cells(user: Any, item: Any, target: Any, starts: Any, seed: Any) -> None:
+    """Fisher-Yates in every cell, in place; a generator a cell, so cells may be shuffled in any order."""
+    for cell in range(starts.size - 1):
+        low = starts[cell]
+        state = _mix(seed + np.uint64(cell) + np.uint64(1))
+        for n in range(starts[cell + 1] - 1, low, -1):
+            state = _xorshift(state)
+            m = low + _below(state, n - low + 1)
+            user[n], user[m] = user[m], user[n]
+            item[n], item[m] = item[m], item[n]
+            target[n], target[m] = target[m], target[n]
+
+
+def _groups(counts: I64, grid: int, rng: np.random.Generator) -> I32:
+    """Deal rows into groups of about equal ratings: int64 [rows] -> int32 [rows] in [0, grid).
+
+    Sixteen neighbouring rows stay together: 16 float32 rows of any width end at a cache line, so that threads on
+    different groups never write to one line (false sharing halves the rate of two threads).
+    """
+    together = 16
+    chunks = -(-counts.size // together)
+    weight = np.pad(counts, (0, chunks * together - counts.size)).reshape(chunks, together).sum(1)
+    shuffled = rng.permutation(chunks)
+    by_weight = shuffled[np.argsort(-weight[shuffled], kind="stable")]
+    snake = np.arange(chunks) % (2 * grid)
+    group = np.empty(chunks, np.int32)
+    group[by_weight] = np.where(snake < grid, snake, 2 * grid - 1 - snake)
+    return np.repeat(group, together)[: counts.size]
+
+
+def make_layout(
+    user: I32, item: I32, target: F32, num_users: int, num_items: int, grid: int, seed: int, copy: bool = True
+) -> Layout:
+    """Sort ratings into cells, in random order inside.
+
+    Args:
+        user: int32 [n], rows.
+        item: int32 [n], rows.
+        target: float32 [n].
+        num_users: rows of a user table.
+        num_items: rows of an item table.
+        grid: groups of users, and of items.
+        seed: of the groups and of the order inside cells.
+        copy: whether to leave the given columns as they are; without, nothing of the size of the ratings is allocated.
+    """
+    rng = np.random.default_rng(seed)
+    user_group = _groups(np.bincount(user, minlength=num_users), grid, rng)
+    item_group = _groups(np.bincount(item, minlength=num_items), grid, rng)
+    if copy:
+        user, item, target = user.copy(), item.copy(), target.copy()
+    starts = _sort_cells(user, item, target, user_group, item_group, grid)
+    _shuffle_cells(user, item, target, starts, np.uint64(rng.integers(1 << 62)))
+    return Layout(user, item, target, starts, grid)
+
+
+def block_starts(starts: I64) -> I64:
+    """First block of every cell: int64 [cells + 1] -> int64 [cells + 1]."""
+    return np.concatenate([[0], np.cumsum(-(-np.diff(starts) // BLOCK))])
+
+
+@njit(cache=True)
+def fresh_order(blocks: I64, seed: np.uint64) -> I32:
+    """Blocks of every cell in a new order.
+
+    Args:
+        blocks: int64 [cells + 1], first block of every cell.
+        seed: uint64; another one gives another order.
+
+    Returns:
+        int32 [blocks], counted from the cell's first.
+    """
+    order = np.empty(blocks[-1], np.int32)
+    state = _mix(seed + np.uint64(1))
+    for cell in range(blocks.size - 1):
+        low = blocks[cell]
+        for n in range(low, blocks[cell + 1]):  # Fisher-Yates, inside out
+            state = _xorshift(state)
+            m = low + _below(state, n - low + 1)
+            order[n] = order[m]
+            order[m] = n - low
+    return order

@@ -1,0 +1,52 @@
+"""The fused step in plain torch, same order and same arithmetic: slow, and what tests hold the compiled one to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from cflightning.kernels.fused_dot import BIAS, GROUP, L2, STEP, V_BIAS, V_FACTORS
+from cflightning.kernels.layout import BLOCK
+
+
+def cell_twin(
+    user: Any, item: Any, target: Any, low: int, high: int, order: Any, users: Any, items: Any, user_side: Any,
+    item_side: Any, bias: Any, c: Any, lr: Any, lrb: Any, lrg: Any, share: Any, eps: Any,
+) -> tuple[np.float32, float]:  # fmt: skip
+    """One cell; arguments and result as those of `fused_dot.kernel`, arrays updated in place."""
+    rows = torch.from_numpy(user).long(), torch.from_numpy(item).long()
+    tables = torch.from_numpy(users), torch.from_numpy(items)
+    sides = torch.from_numpy(user_side), torch.from_numpy(item_side)
+    targets, loss = torch.from_numpy(target), 0.0
+    bias, c, lr, lrb, lrg, share, eps = (
+        torch.tensor(value, dtype=torch.float32) for value in (bias, c, lr, lrb, lrg, share, eps)
+    )
+    for block in order:
+        begin = low + int(block) * BLOCK
+        total = squares = torch.zeros(())
+        for first in range(begin, min(begin + BLOCK, high), GROUP):
+            part = slice(first, min(first + GROUP, begin + BLOCK, high))
+            at = [column[part] for column in rows]
+            p, q = (table[row] for table, row in zip(tables, at, strict=True))  # copies [group, dim]
+            side = [table[row] for table, row in zip(sides, at, strict=True)]
+            s = torch.sigmoid(bias + side[0][:, BIAS] + side[1][:, BIAS] + (p * q).sum(1))
+            error = s - targets[part]
+            g = c * error * s * (1 - s)
+            squares, total = squares + error.square().sum(), total + g.sum()
+            rates = []
+            for row, table, before, other in zip(at, sides, side, (q, p), strict=True):
+                seen = g.square() * other.square().sum(1) / p.shape[1]
+                rates.append(lr * before[:, STEP] / ((before[:, V_FACTORS] + seen).sqrt() + eps))
+                rate = lrb * before[:, STEP] / ((before[:, V_BIAS] + g.square()).sqrt() + eps)
+                table[:, BIAS].index_add_(0, row, -rate * (g + share * before[:, L2] * before[:, BIAS]))
+                table[:, V_FACTORS].index_add_(0, row, seen)
+                table[:, V_BIAS].index_add_(0, row, g.square())
+            for j in range(len(g)):  # one rating after the other: a row that comes twice gets both changes
+                a, b = (int(row[j]) for row in at)
+                x, y = tables[0][a].clone(), tables[1][b].clone()
+                tables[0][a] -= rates[0][j] * (g[j] * y + side[0][j, L2] * x)
+                tables[1][b] -= rates[1][j] * (g[j] * x + side[1][j, L2] * y)
+        bias, loss = bias - lrg * total, loss + float(squares)
+    return np.float32(bias), loss

@@ -1,0 +1,228 @@
+"""The fused CPU step under Lightning's Trainer: its batches, its optimiser state, and when it can be used."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cflightning.models.embedding_dot import EmbeddingDot
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+    from cflightning.models.network import RatingNetwork
+
+GRID = 8
+"""Stages of an epoch, and cells of a stage."""
+
+
+class Stage(NamedTuple):
+    """A batch of the fused step: `GRID` cells that share no user and no item.
+
+    Attributes:
+        cells: int64 [grid], numbers of the cells.
+        orders: int32 [blocks of the cell] for each cell.
+        total: ratings in it.
+    """
+
+    cells: np.ndarray
+    orders: list[np.ndarray]
+    total: int
+
+
+class StageLoader:
+    """Ratings in the fused step's layout; iterates over the stages of an epoch. Lightning takes it as a dataloader.
+
+    Args:
+        user: int64 [n], rows.
+        item: int64 [n], rows.
+        rating: float32 [n], rating units.
+        network: whose scale turns ratings into targets.
+        seed: of the layout and, with the epoch's number, of the orders.
+    """
+
+    batch_sampler = None  # Lightning looks for one beside `sampler`
+
+    def __init__(
+        self, user: Tensor, item: Tensor, rating: Tensor, *, network: RatingNetwork, seed: int = 0, **_: Any
+    ) -> None:
+        from cflightning.kernels.layout import block_starts, make_layout
+
+        scale = network.scale
+        target = ((rating - scale.low) / (scale.high - scale.low)).numpy()
+        columns = user.to(torch.int32).numpy(), item.to(torch.int32).numpy(), target
+        self.layout = make_layout(*columns, network.num_users, network.num_items, GRID, seed, copy=False)
+        self.counts = (
+            np.bincount(user.numpy(), minlength=network.num_users),
+            np.bincount(item.numpy(), minlength=network.num_items),
+        )
+        self.blocks = block_starts(self.layout.starts)
+        self.seed = seed
+        self._epoch = self._start = self._served = 0
+
+    @property
+    def num_rows(self) -> int:
+        """Ratings of an epoch."""
+        return len(self.layout.user)
+
+    def __len__(self) -> int:
+        return GRID
+
+    @property
+    def sampler(self) -> StageLoader:
+        """Itself: Lightning calls `set_epoch` on a dataloader's sampler when an epoch begins."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order: number `epoch` of this seed."""
+        self._epoch = epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Stages already served of the current epoch, for a checkpoint inside it."""
+        return {"served": self._served % GRID}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Let the next pass begin where the checkpoint stopped."""
+        self._start = int(state["served"])
+
+    def __iter__(self) -> Iterator[Stage]:
+        from cflightning.kernels.layout import fresh_order
+
+        rng = np.random.default_rng([self.seed, self._epoch])
+        order = fresh_order(self.blocks, np.uint64(rng.integers(1 << 62)))
+        shifts = rng.permutation(GRID)
+        start, self._start = self._start, 0
+        for number in range(start, GRID):
+            cells = np.arange(GRID) * GRID + (np.arange(GRID) + shifts[number]) % GRID
+            orders = [order[self.blocks[cell] : self.blocks[cell + 1]] for cell in cells]
+            total = int((self.layout.starts[cells + 1] - self.layout.starts[cells]).sum())
+            self._served = number + 1
+            yield Stage(cells, orders, total)
+
+
+class RowAdagrad(torch.optim.Optimizer):
+    """The fused step's memory, where Lightning saves and restores it: one sum of squares a row of every table.
+
+    `step` runs the closure, which does the update.
+
+    Args:
+        network: whose tables are trained.
+        lr: peak learning rate.
+    """
+
+    def __init__(self, network: EmbeddingDot, lr: float) -> None:
+        tables = [network.user_factors.weight, network.item_factors.weight, network.user_bias.weight]
+        tables += [network.item_bias.weight, network.global_bias]
+        super().__init__(tables, {"lr": lr})
+        for table in tables[:4]:
+            self.state[table]["sum"] = torch.zeros(len(table))
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Run the closure without gradients."""
+        with torch.no_grad():
+            return closure() if closure is not None else None
+
+
+class FusedEngine:
+    """Runs stages on a network's own tables.
+
+    Args:
+        network: trained in place; its tables lie on the CPU.
+        loader: the ratings.
+        optimizer: holds the accumulators.
+        l2: see `RatingTask`.
+        l2_exponent: see `RatingTask`.
+        threads: any number gives the same result, bit for bit.
+        cell: another implementation of the step, for tests.
+    """
+
+    def __init__(
+        self,
+        network: EmbeddingDot,
+        loader: StageLoader,
+        optimizer: RowAdagrad,
+        l2: float,
+        l2_exponent: float,
+        threads: int,
+        cell: Callable[..., Any] | None = None,
+    ) -> None:
+        from cflightning.kernels import fused_dot
+
+        self.network, self.optimizer, self.layout = network, optimizer, loader.layout
+        self.rule = fused_dot.Rule(l2=l2, l2_exponent=l2_exponent)
+        self.cell = cell or fused_dot.kernel(network.dim)
+        self.pool = ThreadPoolExecutor(min(threads, GRID)) if threads > 1 else None
+        tables = network.user_factors, network.item_factors, network.user_bias, network.item_bias
+        users, items, user_bias, item_bias = (table.weight.detach() for table in tables)
+        self.biases = user_bias, item_bias
+        self.sides = []
+        for counts, bias, *sums in zip(loader.counts, self.biases, tables[:2], tables[2:], strict=True):
+            side = fused_dot.side_table(counts, bias.squeeze(-1).numpy(), self.rule)
+            for column, table in zip((fused_dot.V_FACTORS, fused_dot.V_BIAS), sums, strict=True):
+                side[:, column] = optimizer.state[table.weight]["sum"].numpy()
+                optimizer.state[table.weight]["sum"] = torch.from_numpy(side[:, column])  # one memory from here on
+            self.sides.append(side)
+        self.tables = users.numpy(), items.numpy(), *self.sides
+        self.bias = network.global_bias.detach().numpy().reshape(1)
+        widening = 1 + 2 * network.scale.margin
+        self.gradient = np.float32(2 * widening**2)
+        self.squared_unit = (network.scale.high - network.scale.low) ** 2
+
+    def run(self, stage: Stage, learning_rate: float) -> float:
+        """Train on a stage; return its sum of squared errors, squared rating units."""
+        from cflightning.kernels.fused_dot import BIAS
+
+        rule, layout = self.rule, self.layout
+        rates = (
+            learning_rate,
+            learning_rate * rule.bias_rate,
+            learning_rate * rule.global_rate,
+            rule.bias_share,
+            rule.eps,
+        )
+        constants = (*self.tables, np.float32(self.bias[0]), self.gradient, *map(np.float32, rates))
+        jobs: list[tuple[Any, ...]] = [
+            (layout.user, layout.item, layout.target, layout.starts[cell], layout.starts[cell + 1], order, *constants)
+            for cell, order in zip(stage.cells, stage.orders, strict=True)
+        ]
+        # Plain threads, not numba's parallel=True: the kernel lets go of Python's lock, there is no second OpenMP
+        # beside torch's, and a thread that is held up takes fewer cells.
+        run = self.pool.map if self.pool is not None else map
+        results = list(run(lambda job: self.cell(*job), jobs))
+        self.bias[0] = np.mean([bias for bias, _ in results])  # each cell saw its part of the stage
+        for bias, side in zip(self.biases, self.sides, strict=True):
+            bias.squeeze(-1).numpy()[:] = side[:, BIAS]  # so that whoever looks in between sees what is trained
+        return float(sum(squares for _, squares in results)) * self.squared_unit
+
+    def close(self) -> None:
+        """End the threads."""
+        if self.pool is not None:
+            self.pool.shutdown()
+
+
+def why_not(trainer: Trainer, network: RatingNetwork, task: Any) -> str | None:
+    """Why the fused step cannot be used, or None."""
+    reasons = {
+        "it needs numba (pip install 'cflightning[fast]')": find_spec("numba") is None,
+        f"it knows EmbeddingDot, not {type(network).__name__}": not isinstance(network, EmbeddingDot),
+        "it runs on the CPU": trainer.strategy.root_device.type != "cpu",
+        "it runs in one process": trainer.world_size > 1,
+        "it computes in 32-bit": trainer.precision != "32-true",
+        "it has its own optimiser and schedule": bool(task.optimizer or task.lr_scheduler or task.weight_decay),
+        "it squeezes by a sigmoid": not network.scale.sigmoid,
+        "it knows no gradients to accumulate or clip": trainer.accumulate_grad_batches != 1
+        or trainer.gradient_clip_val is not None,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def default_rate(epochs: int | None) -> float:
+    """Peak learning rate of the fused step: with more epochs lower, as chosen on validation at 8 and 10 epochs."""
+    return 0.075 * math.sqrt(10 / epochs) if epochs and epochs > 0 else 0.075

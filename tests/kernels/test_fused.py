@@ -1,0 +1,228 @@
+"""The fused engine: held to its plain-torch twin, to any number of threads, and to Lightning's ways."""
+
+import logging
+import math
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("numba", reason="the fused engine needs the extra `fast`")
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from cflightning import EmbeddingDotTask, EmbeddingMLPTask, RatingsDataModule
+from cflightning.checkpoint import load_task
+from cflightning.kernels.layout import BLOCK, block_starts, fresh_order, make_layout
+from cflightning.kernels.twin import cell_twin
+from cflightning.models.embedding_dot import EmbeddingDot
+from cflightning.tasks.fused import GRID, FusedEngine, RowAdagrad, StageLoader
+
+SMALL = {"num_users": 300, "num_items": 200, "num_ratings": 6000}
+
+
+def columns(n=3000, users=60, items=90, seed=0):
+    rng = np.random.default_rng(seed)
+    return (torch.from_numpy(rng.integers(1, users, n)), torch.from_numpy(rng.integers(1, items, n)),
+            torch.from_numpy(rng.integers(1, 6, n).astype(np.float32)))  # fmt: skip
+
+
+def train(dim=8, threads=1, cell=None, epochs=3, **options):
+    torch.manual_seed(0)
+    network = EmbeddingDot(60, 90, dim, (1.0, 5.0), 3.2, margin=0.125, **{"std": 0.1, **options})
+    loader = StageLoader(*columns(), network=network, seed=1)
+    optimizer = RowAdagrad(network, 0.1)
+    engine = FusedEngine(network, loader, optimizer, 0.008, 0.5, threads, cell)
+    losses = []
+    for epoch in range(epochs):
+        loader.set_epoch(epoch)
+        losses.append(sum(engine.run(stage, 0.1) for stage in loader))
+    engine.close()
+    return network, optimizer, losses
+
+
+def parameters(network):
+    return torch.cat([p.detach().reshape(-1) for p in network.parameters()])
+
+
+@pytest.mark.parametrize("dim", [1, 3, 16, 64])
+def test_compiled_step_is_its_twin(dim):
+    fast, fast_memory, fast_losses = train(dim)
+    slow, slow_memory, slow_losses = train(dim, cell=cell_twin)
+    torch.testing.assert_close(parameters(fast), parameters(slow), atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(fast_losses, slow_losses, rtol=1e-5)
+    for a, b in zip(fast.parameters(), slow.parameters(), strict=True):
+        if "sum" in fast_memory.state[a]:
+            torch.testing.assert_close(fast_memory.state[a]["sum"], slow_memory.state[b]["sum"], atol=1e-5, rtol=1e-4)
+    assert fast_losses[-1] < fast_losses[0]
+
+
+def test_any_number_of_threads_gives_the_same_bits():
+    one, two, five = (parameters(train(threads=threads)[0]) for threads in (1, 2, 5))
+    assert torch.equal(one, two)
+    assert torch.equal(one, five)
+
+
+def test_a_first_small_step_goes_down_the_gradient_that_autograd_sees():
+    # Row-wise Adagrad rescales rows but turns none: each factor row must move against its own gradient.
+    torch.manual_seed(0)
+    network = EmbeddingDot(60, 90, 8, (1.0, 5.0), 3.2, margin=0.125, std=0.3)
+    user, item, rating = columns(n=40)  # few, so that hardly a row comes twice
+    before = network.user_factors.weight.detach().clone()
+    loss = ((network.train()(user, item) - rating).square() / 16).sum()
+    weights = [(torch.bincount(rows, minlength=n).clamp(min=1) / 50) ** -0.5 for rows, n in ((user, 60), (item, 90))]
+    users, items = network.squared_norms(user, item)
+    (loss + 0.008 * (weights[0].float()[user] @ users + weights[1].float()[item] @ items)).backward()
+    gradient = network.user_factors.weight.grad.clone()
+    optimizer = RowAdagrad(network, 1e-4)
+    engine = FusedEngine(network, loader := StageLoader(user, item, rating, network=network), optimizer, 0.008, 0.5, 1)
+    for stage in loader:
+        engine.run(stage, 1e-4)
+    step = network.user_factors.weight.detach() - before
+    single = torch.bincount(user, minlength=60) == 1
+    cosine = torch.nn.functional.cosine_similarity(step[single], gradient[single])
+    assert len(cosine) > 10
+    assert cosine.max() < -0.999
+
+
+def test_unknown_rows_stay_zero():
+    network, _, _ = train()
+    for table in (network.user_factors, network.item_factors, network.user_bias, network.item_bias):
+        assert torch.count_nonzero(table.weight[0]) == 0
+
+
+def test_layout_keeps_every_rating_and_cells_of_a_stage_share_nothing():
+    user, item, rating = (column.numpy() for column in columns(5000))
+    layout = make_layout(user.astype(np.int32), item.astype(np.int32), rating, 60, 90, GRID, 3)
+    packed = sorted(zip(user.tolist(), item.tolist(), rating.tolist(), strict=True))
+    assert sorted(zip(layout.user.tolist(), layout.item.tolist(), layout.target.tolist(), strict=True)) == packed
+    users, items = {}, {}
+    for cell in range(GRID * GRID):
+        part = slice(layout.starts[cell], layout.starts[cell + 1])
+        users.setdefault(cell // GRID, set()).update(layout.user[part].tolist())
+        items.setdefault(cell % GRID, set()).update(layout.item[part].tolist())
+    for groups in (users, items):
+        assert sum(map(len, groups.values())) == len(set.union(*groups.values()))
+
+
+def test_an_epoch_has_every_block_of_every_cell_once():
+    network = EmbeddingDot(60, 90, 4, (1.0, 5.0), 3.2)
+    loader = StageLoader(*columns(5000), network=network)
+    blocks = block_starts(loader.layout.starts)
+    seen = {}
+    for stage in loader:
+        assert len({cell // GRID for cell in stage.cells}) == len({cell % GRID for cell in stage.cells}) == GRID
+        seen |= {int(cell): sorted(order.tolist()) for cell, order in zip(stage.cells, stage.orders, strict=True)}
+    assert {cell: list(range(blocks[cell + 1] - blocks[cell])) for cell in range(GRID * GRID)} == seen
+    assert sum(stage.total for stage in loader) == loader.num_rows == 5000
+    first, second = (fresh_order(blocks, np.uint64(seed)) for seed in (0, 1))
+    assert len(first) >= 5000 // BLOCK
+    assert not np.array_equal(first, second)
+
+
+# Under Lightning -------------------------------------------------------------------------------------------------
+
+
+def data(**options):
+    return RatingsDataModule(**{"source": "synthetic", "synthetic": SMALL, "batch_size": 256, **options})
+
+
+def trainer(epochs=3, **options):
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    return Trainer(**{"max_epochs": epochs, "enable_checkpointing": False, **quiet, **options})
+
+
+def test_learns_as_well_as_autograd():
+    made = {"num_users": 800, "num_items": 200, "num_ratings": 50_000, "dim": 2, "noise": 0.3}
+    results = {}
+    for engine in ("autograd", "fused"):
+        module, task, fit = (
+            data(synthetic=made, batch_size=512),
+            EmbeddingDotTask(dim=8, engine=engine, l2=0.004),
+            trainer(10),
+        )
+        fit.fit(task, module)
+        assert task.automatic_optimization is (engine == "autograd")
+        results[engine] = fit.test(task, module, verbose=False)[0]["test/rmse"]
+    floor = math.sqrt(module.table.noise_floor[module.split.test].mean())
+    assert results["fused"] / floor < 1.2
+    assert results["fused"] < results["autograd"] + 0.003
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # as when a user resumes
+@pytest.mark.filterwarnings(
+    "ignore:Using ModelCheckpoint with manual optimization"
+)  # the state after the step is meant
+@pytest.mark.parametrize("inside", [False, True])
+def test_resumed_run_ends_like_an_uninterrupted_one(tmp_path, inside):
+    every = {"every_n_train_steps": GRID + 3} if inside else {"every_n_epochs": 1}
+
+    def saving():
+        saver = ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1, **every)
+        return trainer(4, callbacks=[saver], enable_checkpointing=True)
+
+    whole, straight = EmbeddingDotTask(dim=4, engine="fused"), saving()
+    straight.fit(whole, data())
+    assert straight.global_step == 4 * GRID
+    expected = float(straight.callback_metrics["val/rmse"])
+    stopped = tmp_path / f"step={GRID + 3 if inside else 2 * GRID}.ckpt"
+    task, again = EmbeddingDotTask(dim=4, engine="fused"), saving()
+    again.fit(task, data(), ckpt_path=stopped, weights_only=True)
+    assert torch.equal(parameters(task.network), parameters(whole.network))
+    assert float(again.callback_metrics["val/rmse"]) == expected
+
+
+def test_checkpoints_of_both_engines_are_of_the_same_network(tmp_path):
+    module, task, fit = data(), EmbeddingDotTask(dim=4, engine="fused"), trainer()
+    fit.fit(task, module)
+    fit.save_checkpoint(tmp_path / "fused.ckpt")
+    loaded = load_task(tmp_path / "fused.ckpt")
+    assert torch.equal(parameters(loaded.network), parameters(task.network))
+    loaded.engine = "autograd"
+    trainer(1).fit(loaded.train(), data())  # goes on by autograd
+    assert not torch.equal(parameters(loaded.network), parameters(task.network))
+
+
+def test_training_loss_is_in_rating_units():
+    module, fit = data(), trainer(1)
+    fit.fit(EmbeddingDotTask(dim=4, engine="fused", learning_rate=1e-9), module)
+    ratings = module.table.frame["rating"].to_numpy()[module.split.train]
+    assert float(fit.callback_metrics["train/loss"]) == pytest.approx(ratings.var(), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "reason"),
+    [
+        (lambda: EmbeddingMLPTask(dim=4, hidden=(4,), engine="fused"), {}, "it knows EmbeddingDot, not EmbeddingMLP"),
+        (lambda: EmbeddingDotTask(dim=4, engine="fused", sigmoid=False), {}, "it squeezes by a sigmoid"),
+        (lambda: EmbeddingDotTask(dim=4, engine="fused", weight_decay=0.1), {}, "own optimiser"),
+        (lambda: EmbeddingDotTask(dim=4, engine="fused"), {"precision": "64-true"}, "it computes in 32-bit"),
+        (lambda: EmbeddingDotTask(dim=4, engine="fused"), {"gradient_clip_val": 1.0}, "accumulate or clip"),
+    ],
+)
+def test_falls_back_with_one_line(make, options, reason, caplog):
+    task = make()
+    trainer(1, **options).fit(task, data())
+    assert task.automatic_optimization
+    lines = [r.message for r in caplog.records if "the fused engine cannot be used" in r.message]
+    assert len(lines) == 1
+    assert reason in lines[0]
+
+
+def test_without_numba(monkeypatch, caplog):
+    monkeypatch.setattr("cflightning.tasks.fused.find_spec", lambda name: None)
+    for engine, levels in (("fused", [logging.WARNING]), ("auto", [])):
+        caplog.clear()
+        task = EmbeddingDotTask(dim=4, engine=engine)
+        trainer(1).fit(task, data())
+        assert task.automatic_optimization
+        assert [r.levelno for r in caplog.records if "it needs numba" in r.message] == levels
+
+
+def test_auto_takes_it_where_it_can_and_an_open_end_keeps_the_rate(caplog):
+    task, fit = EmbeddingDotTask(dim=4, engine="auto"), trainer(-1, max_time={"seconds": 1})
+    fit.fit(task, data())
+    assert not task.automatic_optimization
+    assert fit.global_step > GRID
+    assert "the learning rate stays at 0.075" in caplog.text
