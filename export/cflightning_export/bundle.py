@@ -102,7 +102,7 @@ def _metrics(path: Path, facts: dict[str, Any]) -> dict[str, float]:
             figures = json.loads(report.read_text(encoding="utf-8"))
         except ValueError as error:
             log.warning("%s: is not JSON (%s); its figures are left out", report, error)
-    kept = {name: float(value) for name, value in figures.items() if name.split("/")[0] in {"train", "val", "test"}}
+    kept = {name: float(value) for name, value in figures.items() if name.split("/")[0] in {"val", "test"}}
     return {name: value for name, value in kept.items() if math.isfinite(value)}  # JSON has no NaN
 
 

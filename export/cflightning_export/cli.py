@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,17 +28,20 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
     options = parser.parse_args(args)
 
+    from cflightning.checkpoint import find, read, unpack
     from cflightning_export.bundle import export_bundle  # torch and onnx only now: --help is quick
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("cflightning_export").setLevel(logging.INFO)
-    folder = export_bundle(options.source, options.target, overwrite=options.overwrite)
+    source = find(options.source)
+    folder = export_bundle(source, options.target, overwrite=options.overwrite)
+    user = unpack(read(source))[0].users.values[0]
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     size = sum(file["bytes"] for file in manifest["files"].values())
     print(
-        f"{folder}: {manifest['model']}, {manifest['num_users'] - 1:,} users x {manifest['num_items'] - 1:,} items, "
+        f"{options.target}: {manifest['model']}, {manifest['num_users'] - 1:,} users x {manifest['num_items'] - 1:,} items, "
         f"dim {manifest['dim']}, {size / 1e6:.1f} MB, agrees with torch"
     )
-    print(f"next  python -m cflightning_serve info {folder}")
-    print(f"      python -m cflightning_serve recommend {folder} --user ID --k 10")
+    print(f"next  python -m cflightning_serve info {options.target}")
+    print(f"      python -m cflightning_serve recommend {options.target} --user {shlex.quote(str(user))} --k 10")
     return 0
