@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from cflightning.data.vocabulary import Vocabulary
     from cflightning.models.embedding_dot import EmbeddingDot
     from cflightning.models.embedding_mlp import EmbeddingMLP
-    from cflightning.tasks.rating import EmbeddingDotTask, EmbeddingMLPTask, RatingTask
+    from cflightning.tasks.embedding import EmbeddingDotTask, EmbeddingMLPTask
+    from cflightning.tasks.rating import RatingTask
 
 _WHERE = {
     "Trainer": "lightning.pytorch",
@@ -27,8 +28,8 @@ _WHERE = {
     "EmbeddingDot": "cflightning.models.embedding_dot",
     "EmbeddingMLP": "cflightning.models.embedding_mlp",
     "RatingTask": "cflightning.tasks.rating",
-    "EmbeddingDotTask": "cflightning.tasks.rating",
-    "EmbeddingMLPTask": "cflightning.tasks.rating",
+    "EmbeddingDotTask": "cflightning.tasks.embedding",
+    "EmbeddingMLPTask": "cflightning.tasks.embedding",
 }
 
 __all__ = [

@@ -71,6 +71,7 @@ def load_task(path: Path) -> RatingTask:
     Raises:
         CheckpointError: see `read` and `unpack`, or an unknown task class.
     """
+    import cflightning.tasks.embedding  # noqa: F401  (its tasks make themselves known)
     from cflightning.tasks.rating import RatingTask
 
     content = read(path)

@@ -22,6 +22,7 @@ from cflightning.checkpoint import KEY, find, read
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.errors import CheckpointError, ConfigError
 from cflightning.report import RunReport, write_predictions
+from cflightning.tasks import embedding  # noqa: F401  (its tasks are then known by their names)
 from cflightning.tasks.rating import RatingTask
 
 

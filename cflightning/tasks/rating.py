@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import partial
@@ -20,13 +19,13 @@ from cflightning import checkpoint as checkpoints
 from cflightning.data.batches import BatchLoader, RatingBatch
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.vocabulary import Vocabulary
-from cflightning.errors import CheckpointError, ConfigError
+from cflightning.errors import CheckpointError
 from cflightning.metrics.rating import RatingErrors
 from cflightning.models.embedding_dot import EmbeddingDot
-from cflightning.models.embedding_mlp import EmbeddingMLP
 from cflightning.models.network import RatingNetwork
 from cflightning.objectives.penalty import count_weights
 from cflightning.objectives.squared_error import squared_error
+from cflightning.tasks.described import make_described
 from cflightning.tasks.fused import FusedEngine, RowAdagrad, Stage, StageLoader, default_rate, why_not
 
 log = logging.getLogger(__name__)
@@ -295,10 +294,10 @@ class RatingTask(LightningModule, ABC):
             assert isinstance(self.network, EmbeddingDot)
             optimizer = RowAdagrad(self.network, rate)
         if self.optimizer:
-            optimizer = _make(self.optimizer, "optimizer", torch.optim.Optimizer, self.network.parameters())
+            optimizer = make_described(self.optimizer, "optimizer", torch.optim.Optimizer, self.network.parameters())
         if self.lr_scheduler:
             kinds = torch.optim.lr_scheduler.LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau
-            scheduler = _make(self.lr_scheduler, "lr_scheduler", kinds, optimizer)
+            scheduler = make_described(self.lr_scheduler, "lr_scheduler", kinds, optimizer)
             monitor = getattr(scheduler, "monitor", "val/rmse")  # used by ReduceLROnPlateau alone
             # Schedules that count steps (OneCycleLR) are stepped by them, others by epochs, as Lightning does.
             interval = "step" if hasattr(scheduler, "total_steps") else "epoch"
@@ -321,73 +320,4 @@ class RatingTask(LightningModule, ABC):
             lr=0.01 if self.learning_rate is None else self.learning_rate,
             betas=(0.9, 0.95),  # with 0.999 the second moment of sparse gradients lags: .003 to .009 RMSE worse
             fused=self.device.type in {"cpu", "cuda"},
-        )
-
-
-def _make(description: Mapping[str, Any], name: str, kinds: Any, first: Any) -> Any:
-    """The object that a description names; of imported classes of the right kind, for a checkpoint may describe it."""
-    module, _, kind = str(description.get("class_path", "")).rpartition(".")
-    found = getattr(sys.modules.get(module), kind, None)
-    if not (isinstance(found, type) and issubclass(found, kinds)):
-        raise ConfigError(
-            f"--{name}: {description.get('class_path')!r} is no imported {name}; import its package first"
-        )
-    return found(first, **description.get("init_args", {}))
-
-
-class EmbeddingDotTask(RatingTask):
-    """Dot product of user and item factors plus biases, squeezed into the rating range.
-
-    Args:
-        dim: Latent factors.
-        std: Standard deviation of the initial factors.
-        kwargs: As for `RatingTask`.
-    """
-
-    def __init__(self, dim: int = 64, std: float = 0.01, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.dim = dim
-        self.std = std
-        self.save_hyperparameters()
-
-    def build_network(
-        self, num_users: int, num_items: int, rating_range: tuple[float, float], mean_rating: float
-    ) -> EmbeddingDot:
-        """An `EmbeddingDot`."""
-        return EmbeddingDot(
-            num_users, num_items, self.dim, rating_range, mean_rating, self.sigmoid, self.margin, std=self.std
-        )
-
-
-class EmbeddingMLPTask(RatingTask):
-    """Concatenated user and item embeddings through a small multi-layer perceptron (fastai's `EmbeddingNN`).
-
-    Args:
-        dim: Width of each embedding.
-        hidden: Widths of the hidden layers.
-        std: Standard deviation of the initial embeddings.
-        kwargs: As for `RatingTask`.
-    """
-
-    def __init__(self, dim: int = 64, hidden: tuple[int, ...] = (100, 50), std: float = 0.01, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.dim = dim
-        self.hidden = hidden
-        self.std = std
-        self.save_hyperparameters()
-
-    def build_network(
-        self, num_users: int, num_items: int, rating_range: tuple[float, float], mean_rating: float
-    ) -> EmbeddingMLP:
-        """An `EmbeddingMLP`."""
-        return EmbeddingMLP(
-            num_users,
-            num_items,
-            self.dim,
-            self.hidden,
-            rating_range,
-            mean_rating,
-            self.sigmoid,
-            self.margin,
-            std=self.std,
         )

@@ -39,7 +39,8 @@ def main(args: Sequence[str] | None = None) -> int:
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     size = sum(file["bytes"] for file in manifest["files"].values())
     print(
-        f"{options.target}: {manifest['model']}, {manifest['num_users'] - 1:,} users x {manifest['num_items'] - 1:,} items, "
+        f"{options.target}: {manifest['model']}, "
+        f"{manifest['num_users'] - 1:,} users x {manifest['num_items'] - 1:,} items, "
         f"dim {manifest['dim']}, {size / 1e6:.1f} MB, agrees with torch"
     )
     print(f"next  python -m cflightning_serve info {options.target}")
