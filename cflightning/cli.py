@@ -74,11 +74,11 @@ class CFLightningCLI(LightningCLI):
             if path is not None:
                 config.ckpt_path = str(path)
                 self.resumed = path.parent.parent if path.parent.name == "checkpoints" else None
-            if "://" not in str(config.ckpt_path):
-                read(Path(config.ckpt_path))  # raises what a user can understand
-            if self.config.subcommand == "fit" and "://" not in str(config.ckpt_path):
+            if "://" in str(config.ckpt_path):
+                return
+            settings = read(Path(config.ckpt_path)).get("hyper_parameters", {})  # raises what a user can understand
+            if self.config.subcommand == "fit":
                 # Lightning takes over the model's settings, but what is linked has to come from where the link starts.
-                settings = read(Path(config.ckpt_path)).get("hyper_parameters", {})
                 missing = [k for k in ("optimizer", "lr_scheduler") if config.get(k) is None and settings.get(k)]
                 self.config = parser.parse_object({"fit": {key: settings[key] for key in missing}}, self.config)
 

@@ -150,9 +150,9 @@ class RatingTask(LightningModule, ABC):
         self.vocabulary = vocabulary
         self.facts = dict(facts)
 
-    def _compare(self, facts: Mapping[str, Any]) -> None:
-        data, before = self._data(), facts.get("train_rows")
-        if data is not None and before is not None and before != len(data.split.train):
+    def _compare(self, facts: Mapping[str, Any], data: RatingsDataModule) -> None:
+        before = facts.get("train_rows")
+        if before is not None and before != len(data.split.train):
             log.warning("the checkpoint was trained on %d rows, now there are %d: is it the right data?",
                         before, len(data.split.train))  # fmt: skip
 
@@ -184,34 +184,39 @@ class RatingTask(LightningModule, ABC):
             for name, value in checkpoint.get("hyper_parameters", {}).items():
                 if name in self.hparams:
                     setattr(self, name, value)
-        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
-            self._compare(facts)
         self._build(vocabulary, facts)
         if (data := self._data()) is not None:
             data.vocabulary = vocabulary
+            if self.trainer.state.fn == TrainerFn.FITTING:
+                self._compare(facts, data)
+                self._choose_engine(data)  # again: what was chosen before is laid out for the network of the data
 
     # Steps -------------------------------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
-        """Count the ratings of each row, for the penalty."""
+        """Start the fused engine, or count the ratings of each row for the penalty."""
         # Not saved: the counts belong to the training part at hand, and only training needs them.
         data = self._data()
         if data is None:
             raise CheckpointError(
                 f"{type(self).__name__}: must be trained with a RatingsDataModule; give it to Trainer.fit"
             )
+        if not self.automatic_optimization:
+            self._start_engine()
+            return
         frame = data.table.frame.iloc[data.split.train]
         for side, ids in (("user", data.vocabulary.users), ("item", data.vocabulary.items)):
             counts = torch.from_numpy(np.bincount(ids.rows(frame[side]), minlength=ids.num_rows))
             weights = count_weights(counts, self.l2_exponent).to(self.device)
             self.register_buffer(f"{side}_weights", weights, persistent=False)
-        if not self.automatic_optimization:
-            optimizer, loader = self.optimizers(use_pl_optimizer=False), self.trainer.train_dataloader
-            assert isinstance(optimizer, RowAdagrad)
-            assert isinstance(loader, StageLoader)
-            assert isinstance(self.network, EmbeddingDot)
-            threads = torch.get_num_threads()
-            self._fused = FusedEngine(self.network, loader, optimizer, self.l2, self.l2_exponent, threads)
+
+    def _start_engine(self) -> None:
+        optimizer, loader = self.optimizers(use_pl_optimizer=False), self.trainer.train_dataloader
+        assert isinstance(optimizer, RowAdagrad)
+        assert isinstance(loader, StageLoader)
+        assert isinstance(self.network, EmbeddingDot)
+        threads = torch.get_num_threads()
+        self._fused = FusedEngine(self.network, loader, optimizer, self.l2, self.l2_exponent, threads)
 
     def on_train_end(self) -> None:
         """Let the engine's threads go."""

@@ -184,6 +184,21 @@ def test_checkpoints_of_both_engines_are_of_the_same_network(tmp_path):
     assert not torch.equal(parameters(loaded.network), parameters(task.network))
 
 
+def test_resuming_on_other_data_is_laid_out_for_the_checkpoints_network(tmp_path):
+    fit, task = trainer(1), EmbeddingDotTask(dim=4, engine="fused")
+    fit.fit(task, data())
+    fit.save_checkpoint(tmp_path / "large.ckpt")
+    frame = data().table.frame
+    part = frame[(frame["user"] > 200) & frame["rating"].between(2.5, 3.5)]  # fewer ids, and a narrower range
+    again, resumed = trainer(2), EmbeddingDotTask(dim=4, engine="fused")
+    again.fit(resumed, RatingsDataModule.from_frame(part), ckpt_path=tmp_path / "large.ckpt", weights_only=True)
+    loader, scale = again.train_dataloader, resumed.network.scale
+    assert [len(counts) for counts in loader.counts] == [resumed.network.num_users, resumed.network.num_items]
+    ratings = loader.layout.target * (scale.high - scale.low) + scale.low
+    assert ratings.min() == pytest.approx(2.5, abs=0.05)
+    assert ratings.max() == pytest.approx(3.5, abs=0.05)
+
+
 def test_training_loss_is_in_rating_units():
     module, fit = data(), trainer(1)
     fit.fit(EmbeddingDotTask(dim=4, engine="fused", learning_rate=1e-9), module)
