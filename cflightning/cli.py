@@ -219,7 +219,7 @@ def main(args: ArgsType = None, *, started: float | None = None) -> CFLightningC
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_kwargs={"overwrite": True},
-            trainer_defaults={"max_epochs": 8, "default_root_dir": "runs", "log_every_n_steps": 1},
+            trainer_defaults={"max_epochs": 10, "default_root_dir": "runs", "log_every_n_steps": 1},
             parser_kwargs={"prog": "python -m cflightning"},
             seed_everything_default=0,  # for layers with dropout; data and start have seeds of their own
             auto_configure_optimizers=False,

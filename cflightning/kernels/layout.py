@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
+U8 = NDArray[np.uint8]
 
 BLOCK = 64
 """Ratings that keep their order; 256 bytes of each column. (Numba's cache does not notice when this changes.)"""
@@ -31,25 +32,27 @@ class Layout(NamedTuple):
         item: int32 [n], rows.
         target: float32 [n], ratings in units of the widened range.
         starts: int64 [grid * grid + 1]; cell (a, b) is ``starts[a * grid + b] : starts[a * grid + b + 1]``.
-        grid: Groups of users, and of items.
+        user_group: uint8 [num_users], group of every user row.
+        item_group: uint8 [num_items], group of every item row.
     """
 
     user: I32
     item: I32
     target: F32
     starts: I64
-    grid: int
+    user_group: U8
+    item_group: U8
 
 
 @njit(cache=True)
 def _sort_cells(user: Any, item: Any, target: Any, user_group: Any, item_group: Any, grid: int) -> Any:
-    """Sort the three columns by cell, in place: int32 [n] twice, float32 [n], int32 [rows] twice -> int64 [cells + 1].
+    """Sort the three columns by cell, in place: int32 [n] twice, float32 [n], uint8 [rows] twice -> int64 [cells + 1].
 
     American flag sort (McIlroy, Bostic & McIlroy 1993): every swap puts one rating into its cell; no copy of anything.
     """
     starts = np.zeros(grid * grid + 1, np.int64)
     for n in range(user.size):
-        starts[user_group[user[n]] * grid + item_group[item[n]] + 1] += 1
+        starts[np.int64(user_group[user[n]]) * grid + item_group[item[n]] + 1] += 1
     for cell in range(grid * grid):
         starts[cell + 1] += starts[cell]
     fill = starts[:-1].copy()
@@ -57,14 +60,14 @@ def _sort_cells(user: Any, item: Any, target: Any, user_group: Any, item_group: 
         while fill[cell] < starts[cell + 1]:
             n = fill[cell]
             u, i, t = user[n], item[n], target[n]
-            to = user_group[u] * grid + item_group[i]
+            to = np.int64(user_group[u]) * grid + item_group[i]
             while to != cell:  # carry the rating to its cell and take the one that lay there
                 m = fill[to]
                 fill[to] = m + 1
                 user[m], u = u, user[m]
                 item[m], i = i, item[m]
                 target[m], t = t, target[m]
-                to = user_group[u] * grid + item_group[i]
+                to = np.int64(user_group[u]) * grid + item_group[i]
             user[n], item[n], target[n] = u, i, t
             fill[cell] = n + 1
     return starts
@@ -106,8 +109,8 @@ def _shuffle_cells(user: Any, item: Any, target: Any, starts: Any, seed: Any) ->
             target[n], target[m] = target[m], target[n]
 
 
-def _groups(counts: I64, grid: int, rng: np.random.Generator) -> I32:
-    """Deal rows into groups of about equal ratings: int64 [rows] -> int32 [rows] in [0, grid).
+def _groups(counts: I64, grid: int, rng: np.random.Generator) -> U8:
+    """Deal rows into groups of about equal ratings: int64 [rows] -> uint8 [rows] in [0, grid).
 
     Sixteen neighbouring rows stay together: 16 float32 rows of any width end at a cache line, so that threads on
     different groups never write to one line (false sharing halves the rate of two threads).
@@ -118,7 +121,7 @@ def _groups(counts: I64, grid: int, rng: np.random.Generator) -> I32:
     shuffled = rng.permutation(chunks)
     by_weight = shuffled[np.argsort(-weight[shuffled], kind="stable")]
     snake = np.arange(chunks) % (2 * grid)
-    group = np.empty(chunks, np.int32)
+    group = np.empty(chunks, np.uint8)
     group[by_weight] = np.where(snake < grid, snake, 2 * grid - 1 - snake)
     return np.repeat(group, together)[: counts.size]
 
@@ -134,7 +137,7 @@ def make_layout(
         target: float32 [n].
         num_users: rows of a user table.
         num_items: rows of an item table.
-        grid: groups of users, and of items.
+        grid: groups of users, and of items; at most 256.
         seed: of the groups and of the order inside cells.
         copy: whether to leave the given columns as they are; without, nothing of the size of the ratings is allocated.
     """
@@ -145,7 +148,7 @@ def make_layout(
         user, item, target = user.copy(), item.copy(), target.copy()
     starts = _sort_cells(user, item, target, user_group, item_group, grid)
     _shuffle_cells(user, item, target, starts, np.uint64(rng.integers(1 << 62)))
-    return Layout(user, item, target, starts, grid)
+    return Layout(user, item, target, starts, user_group, item_group)
 
 
 def block_starts(starts: I64) -> I64:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
 from cflightning.models.embedding_dot import EmbeddingDot
@@ -24,12 +25,12 @@ GRID = 8
 
 
 class Stage(NamedTuple):
-    """A batch of the fused step: `GRID` cells that share no user and no item.
+    """A batch of the fused step: this process's share of `GRID` cells that share no user and no item.
 
     Attributes:
-        cells: int64 [grid], numbers of the cells.
+        cells: int64 [share of grid], numbers of the cells.
         orders: int32 [blocks of the cell] for each cell.
-        total: ratings in it.
+        total: ratings in it over all processes.
     """
 
     cells: np.ndarray
@@ -40,18 +41,32 @@ class Stage(NamedTuple):
 class StageLoader:
     """Ratings in the fused step's layout; iterates over the stages of an epoch. Lightning takes it as a dataloader.
 
+    With several processes each takes the cells of its own groups of users, always the same, and those of the items in
+    turn: stratified SGD (Gemulla et al. 2011).
+
     Args:
         user: int64 [n], rows.
         item: int64 [n], rows.
         rating: float32 [n], rating units.
         network: whose scale turns ratings into targets.
         seed: of the layout and, with the epoch's number, of the orders.
+        rank: this process's number.
+        world_size: number of processes; from the ninth on they only watch.
     """
 
     batch_sampler = None  # Lightning looks for one beside `sampler`
 
     def __init__(
-        self, user: Tensor, item: Tensor, rating: Tensor, *, network: RatingNetwork, seed: int = 0, **_: Any
+        self,
+        user: Tensor,
+        item: Tensor,
+        rating: Tensor,
+        *,
+        network: RatingNetwork,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        **_: Any,
     ) -> None:
         from cflightning.kernels.layout import block_starts, make_layout
 
@@ -65,6 +80,8 @@ class StageLoader:
         )
         self.blocks = block_starts(self.layout.starts)
         self.seed = seed
+        self.world_size = world_size
+        self.own_groups = np.arange(rank, GRID, world_size)
         self._epoch = self._start = self._served = 0
 
     @property
@@ -101,10 +118,10 @@ class StageLoader:
         start, self._start = self._start, 0
         for number in range(start, GRID):
             cells = np.arange(GRID) * GRID + (np.arange(GRID) + shifts[number]) % GRID
-            orders = [order[self.blocks[cell] : self.blocks[cell + 1]] for cell in cells]
             total = int((self.layout.starts[cells + 1] - self.layout.starts[cells]).sum())
+            own = cells[self.own_groups]
             self._served = number + 1
-            yield Stage(cells, orders, total)
+            yield Stage(own, [order[self.blocks[cell] : self.blocks[cell + 1]] for cell in own], total)
 
 
 class RowAdagrad(torch.optim.Optimizer):
@@ -156,6 +173,8 @@ class FusedEngine:
         from cflightning.kernels import fused_dot
 
         self.network, self.optimizer, self.layout = network, optimizer, loader.layout
+        self.alone = loader.world_size == 1
+        self.own_users = np.isin(self.layout.user_group, loader.own_groups)
         self.rule = fused_dot.Rule(l2=l2, l2_exponent=l2_exponent)
         self.cell = cell or fused_dot.kernel(network.dim)
         self.pool = ThreadPoolExecutor(min(threads, GRID)) if threads > 1 else None
@@ -176,7 +195,7 @@ class FusedEngine:
         self.squared_unit = (network.scale.high - network.scale.low) ** 2
 
     def run(self, stage: Stage, learning_rate: float) -> float:
-        """Train on a stage; return its sum of squared errors, squared rating units."""
+        """Train on this process's share of a stage; return its sum of squared errors, squared rating units."""
         from cflightning.kernels.fused_dot import BIAS
 
         rule, layout = self.rule, self.layout
@@ -196,10 +215,25 @@ class FusedEngine:
         # beside torch's, and a thread that is held up takes fewer cells.
         run = self.pool.map if self.pool is not None else map
         results = list(run(lambda job: self.cell(*job), jobs))
-        self.bias[0] = np.mean([bias for bias, _ in results])  # each cell saw its part of the stage
+        cell_bias = np.zeros(GRID, np.float32)
+        cell_bias[stage.cells // GRID] = [bias for bias, _ in results]
+        if not self.alone:
+            self._exchange(np.isin(self.layout.item_group, stage.cells % GRID), cell_bias)
+        self.bias[0] = cell_bias.mean()  # each cell saw its part of the stage
         for bias, side in zip(self.biases, self.sides, strict=True):
             bias.squeeze(-1).numpy()[:] = side[:, BIAS]  # so that whoever looks in between sees what is trained
         return float(sum(squares for _, squares in results)) * self.squared_unit
+
+    def _exchange(self, own_items: np.ndarray, cell_bias: np.ndarray) -> None:
+        """Give every process what the others have updated; any number of processes gives the same result.
+
+        Every row and every cell has one owner, so sums in which the others give zeros are exact.
+        """
+        for own, factors, side in zip((self.own_users, own_items), self.tables[:2], self.sides, strict=True):
+            for table in (factors, side):
+                table[~own] = 0
+                torch.distributed.all_reduce(torch.from_numpy(table))
+        torch.distributed.all_reduce(torch.from_numpy(cell_bias))
 
     def close(self) -> None:
         """End the threads."""
@@ -207,18 +241,29 @@ class FusedEngine:
             self.pool.shutdown()
 
 
-def why_not(trainer: Trainer, network: RatingNetwork, task: Any) -> str | None:
-    """Why the fused step cannot be used, or None."""
+def why_not(trainer: Trainer, network: RatingNetwork, task: Any, batch_size: int | None = None) -> str | None:
+    """Why the fused step cannot be used, or None.
+
+    Args:
+        trainer: that is to fit.
+        network: that is to be trained.
+        task: that asks; with engine `auto`, settings that count batches are reasons, too.
+        batch_size: as given by the user.
+    """
+    counted = batch_size or trainer.max_steps != -1 or trainer.limit_train_batches != 1.0
+    trial: Any = trainer.fast_dev_run  # type: ignore[attr-defined]
     reasons = {
         "it needs numba (pip install 'cflightning[fast]')": find_spec("numba") is None,
         f"it knows EmbeddingDot, not {type(network).__name__}": not isinstance(network, EmbeddingDot),
         "it runs on the CPU": trainer.strategy.root_device.type != "cpu",
-        "it runs in one process": trainer.world_size > 1,
+        f"it does not know {type(trainer.strategy).__name__}": type(trainer.strategy)
+        not in (SingleDeviceStrategy, DDPStrategy),
         "it computes in 32-bit": trainer.precision != "32-true",
         "it has its own optimiser and schedule": bool(task.optimizer or task.lr_scheduler or task.weight_decay),
         "it squeezes by a sigmoid": not network.scale.sigmoid,
         "it knows no gradients to accumulate or clip": trainer.accumulate_grad_batches != 1
         or trainer.gradient_clip_val is not None,
+        "its batches are eighths of an epoch": task.engine == "auto" and counted and not trial,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
 

@@ -52,8 +52,10 @@ class RatingTask(LightningModule, ABC):
         optimizer: Another optimiser, as `{"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}`; the command
             line's --optimizer. It keeps its own rate unless there is an lr_scheduler.
         lr_scheduler: Another learning-rate schedule, likewise; the command line's --lr_scheduler.
-        engine: autograd (any device, any network); fused, a compiled step for EmbeddingDot on one CPU process, many
-            times as fast (falls back to autograd, saying why, where it cannot be used); auto, fused where it can.
+        engine: autograd (any device, any network, batches of any size); fused, a compiled step for EmbeddingDot on
+            CPUs, as accurate and many times as fast (falls back to autograd, saying why, where it cannot be used);
+            auto, fused where it can and nothing was asked that counts batches (--data.batch_size,
+            --trainer.max_steps, --trainer.limit_train_batches). Each is the same on any number of processes.
     """
 
     known: ClassVar[dict[str, type[RatingTask]]] = {}
@@ -74,7 +76,7 @@ class RatingTask(LightningModule, ABC):
         seed: int = 0,
         optimizer: dict[str, Any] | None = None,
         lr_scheduler: dict[str, Any] | None = None,
-        engine: Literal["auto", "autograd", "fused"] = "autograd",
+        engine: Literal["auto", "autograd", "fused"] = "auto",
     ) -> None:
         super().__init__()
         self.learning_rate = learning_rate
@@ -134,9 +136,12 @@ class RatingTask(LightningModule, ABC):
             self._choose_engine(data)
 
     def _choose_engine(self, data: RatingsDataModule) -> None:
-        obstacle = why_not(self.trainer, self.network, self) if self.engine != "autograd" else "it was not asked for"
-        if obstacle and self.engine == "fused":
-            log.warning("the fused engine cannot be used, %s: training by autograd", obstacle)
+        obstacle: str | None = "it was not asked for"
+        if self.engine != "autograd":
+            obstacle = why_not(self.trainer, self.network, self, data.given_batch_size)
+            if obstacle:
+                level = logging.WARNING if self.engine == "fused" else logging.INFO
+                log.log(level, "the fused engine cannot be used, %s: training by autograd", obstacle)
         self.automatic_optimization = obstacle is not None
         data.train_loader = BatchLoader if obstacle else partial(StageLoader, network=self.network)
 

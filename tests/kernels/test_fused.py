@@ -125,7 +125,7 @@ def test_an_epoch_has_every_block_of_every_cell_once():
 
 
 def data(**options):
-    return RatingsDataModule(**{"source": "synthetic", "synthetic": SMALL, "batch_size": 256, **options})
+    return RatingsDataModule(**{"source": "synthetic", "synthetic": SMALL, **options})
 
 
 def trainer(epochs=3, **options):
@@ -225,9 +225,20 @@ def test_falls_back_with_one_line(make, options, reason, caplog):
     assert reason in lines[0]
 
 
+@pytest.mark.parametrize(
+    ("options", "given"), [({"max_steps": 20}, None), ({"limit_train_batches": 3}, None), ({}, 256)]
+)
+def test_auto_counts_batches_as_autograd_does(options, given, caplog):
+    for engine, fused in (("auto", False), ("fused", True)):
+        task, fit = EmbeddingDotTask(dim=4, engine=engine), trainer(1, **options)
+        fit.fit(task, data(batch_size=given))
+        assert task.automatic_optimization is not fused
+    assert "its batches are eighths of an epoch" in caplog.text
+
+
 def test_without_numba(monkeypatch, caplog):
     monkeypatch.setattr("cflightning.tasks.fused.find_spec", lambda name: None)
-    for engine, levels in (("fused", [logging.WARNING]), ("auto", [])):
+    for engine, levels in (("fused", [logging.WARNING]), ("auto", [logging.INFO])):
         caplog.clear()
         task = EmbeddingDotTask(dim=4, engine=engine)
         trainer(1).fit(task, data())

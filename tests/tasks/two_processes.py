@@ -20,14 +20,18 @@ class Rows(Callback):
         self.epochs.append([])
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        self.epochs[-1] += batch.position.tolist()
+        if pl_module.automatic_optimization:
+            self.epochs[-1] += batch.position.tolist()
+        else:  # the fused engine's batches are cells of its layout
+            starts = trainer.train_dataloader.layout.starts
+            self.epochs[-1] += [row for cell in batch.cells for row in range(starts[cell], starts[cell + 1])]
 
 
-def main(devices: int, out: Path) -> None:
+def main(engine: str, devices: int, out: Path) -> None:
     torch.set_num_threads(1)
     data = RatingsDataModule(source="synthetic", synthetic={"num_users": 60, "num_items": 40, "num_ratings": 1111},
                              batch_size=128, eval_batch_size=50)  # fmt: skip
-    task, rows = EmbeddingDotTask(dim=4), Rows()
+    task, rows = EmbeddingDotTask(dim=4, engine=engine), Rows()
     trainer = Trainer(
         accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto", max_epochs=3, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, callbacks=[rows],
@@ -35,11 +39,12 @@ def main(devices: int, out: Path) -> None:
     trainer.fit(task, data)
     train = {name: float(value) for name, value in trainer.callback_metrics.items()}
     [test] = trainer.test(task, data, verbose=False)
+    tables = torch.cat([table.detach().reshape(-1) for table in task.network.parameters()])
     (out / f"{devices}-{trainer.global_rank}.json").write_text(
         json.dumps({"metrics": {**train, **test}, "epochs": rows.epochs, "steps": trainer.global_step,
-                    "train": len(data.split.train)})
+                    "train": len(data.split.train), "tables": tables.tolist()})
     )  # fmt: skip
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
