@@ -20,6 +20,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from cflightning.checkpoint import KEY, find, read
 from cflightning.data.datamodule import RatingsDataModule
+from cflightning.data.split import TEST
 from cflightning.errors import CheckpointError, ConfigError
 from cflightning.report import RunReport, write_predictions
 from cflightning.tasks import embedding  # noqa: F401  (its tasks are then known by their names)
@@ -117,7 +118,7 @@ class CFLightningCLI(LightningCLI):
             return
         kept = self.trainer.checkpoint_callback
         best = kept.best_model_path if isinstance(kept, ModelCheckpoint) else ""
-        if len(self.datamodule.split.test):
+        if self.datamodule.split.sizes[TEST]:
             self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best or None, verbose=False)
             kept_figures = self.model.facts.get("metrics", {})  # came with the checkpoint
         else:

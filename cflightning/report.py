@@ -180,26 +180,26 @@ def write_predictions(trainer: Trainer, data: RatingsDataModule, path: Path) -> 
     if trainer.world_size > 1:
         gathered = [None] * trainer.world_size
         torch.distributed.all_gather_object(gathered, (index, score))
-    frame = data.pairs.frame
-    scores = torch.full((len(frame),), torch.nan)
+    table = data.pairs
+    scores = torch.full((len(table),), torch.nan)
     for rows, values in gathered:
         scores[rows] = values.float()
     # Fewer than all where the batches were limited.
     scored = ~scores.isnan().numpy()
-    frame, scores = frame[scored], scores[torch.from_numpy(scored)]
-    users, items = data.vocabulary.users.rows(frame["user"]), data.vocabulary.items.rows(frame["item"])
+    table, scores = table.take(scored), scores[torch.from_numpy(scored)]
+    users, items = data.vocabulary.users.rows_of(table.user), data.vocabulary.items.rows_of(table.item)
     path.parent.mkdir(parents=True, exist_ok=True)
     _write_csv(
         path,
         {
-            "user": frame["user"],
-            "item": frame["item"],
+            "user": table.user.values.tolist(),
+            "item": table.item.values.tolist(),
             "score": [f"{value:.6g}" for value in scores.tolist()],
             "known": ((users > 0) & (items > 0)).astype(int),
         },
     )
     if trainer.is_global_zero:
-        print(f"scores of {len(frame):,} rows: {path}")
+        print(f"scores of {len(table):,} rows: {path}")
 
 
 def _short(path: str) -> str:

@@ -135,7 +135,7 @@ class TaskContract(ABC):
         )  # fmt: skip
         trainer.fit(task, data)
         [metrics] = trainer.test(task, data, verbose=False)
-        ratings = data.table.frame["rating"].to_numpy()
+        ratings = data.table.ratings
         constant = float(((ratings[data.split.test] - data.mean_rating) ** 2).mean() ** 0.5)
         assert metrics["test/rmse"] < constant
         trainer.save_checkpoint(tmp_path / "task.ckpt")

@@ -2,16 +2,18 @@
 
 import logging
 import os
+import tempfile
 import zipfile
 from pathlib import Path
 
-# Tiny tensors: a second thread only waits, and on a busy machine it waits long.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Nothing may be looked for in, or written to, the user's own cache.
-os.environ["CFLIGHTNING_CACHE"] = "/nonexistent/cflightning-cache"
-
 import numpy as np
 import pytest
+
+# Tiny tensors: a second thread only waits, and on a busy machine it waits long. (Read when torch is imported.)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Nothing may be looked for in, or written to, the user's own cache.
+_cache = tempfile.TemporaryDirectory(prefix="cflightning-cache-")
+os.environ["CFLIGHTNING_CACHE"] = _cache.name
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -38,8 +38,8 @@ class BatchLoader:
     as much.
 
     Args:
-        user: int64 [n], rows.
-        item: int64 [n], rows.
+        user: int32 or int64 [n], rows.
+        item: int32 or int64 [n], rows.
         rating: float32 [n], rating units.
         batch_size: rows over all devices.
         shuffle: a fresh order every epoch, from `seed` and the epoch's number.
@@ -62,7 +62,7 @@ class BatchLoader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.columns = (user, item, rating)
+        self.columns = (user.long(), item.long(), rating)
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from lightning.pytorch import LightningDataModule
 
 from cflightning.data.batches import BatchLoader
 from cflightning.data.sources import Source, load_table, locate
 from cflightning.data.sources.tables import from_pandas
-from cflightning.data.split import Method, Split, split_table
+from cflightning.data.split import TEST, TRAIN, VAL, Method, Split, split_table
 from cflightning.data.table import Duplicates, RatingTable, check_range, merge_duplicates
-from cflightning.data.vocabulary import Ids, Vocabulary
+from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,8 @@ class RatingsDataModule(LightningDataModule):
         batch_size: Rows of a training step over all devices; None takes a size by the number of training rows.
         eval_batch_size: Rows of an evaluation step over all devices.
         synthetic: Arguments of the synthetic source, such as `{num_users: 1000, noise: 0.5}`.
+        cache: Whether to keep the columns of files of a megabyte or more in the cache folder (CFLIGHTNING_CACHE, else
+            ~/.cache/cflightning), so that the next run need not read them.
         seed: Of the split and of the order of training rows.
 
     Raises:
@@ -81,6 +84,7 @@ class RatingsDataModule(LightningDataModule):
         batch_size: int | None = None,
         eval_batch_size: int = 65536,
         synthetic: dict[str, Any] | None = None,
+        cache: bool = True,
         seed: int = 42,
     ) -> None:
         super().__init__()
@@ -101,6 +105,7 @@ class RatingsDataModule(LightningDataModule):
         self.given_batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.synthetic = synthetic
+        self.cache = cache
         self.seed = seed
         self.train_loader: Callable[..., Any] = BatchLoader  # a task may ask for batches of its own kind
         self._frame: pd.DataFrame | None = None
@@ -172,8 +177,7 @@ class RatingsDataModule(LightningDataModule):
                 leave_n=self.leave_n,
                 seed=self.seed,
             )
-            train, val, test = map(len, self._split)
-            log.info("%s: %d train, %d val, %d test (%s)", self.table.name, train, val, test, self.split_method)
+            log.info("%s: %d train, %d val, %d test (%s)", self.table.name, *self._split.sizes, self.split_method)
         return self._split
 
     @property
@@ -182,7 +186,7 @@ class RatingsDataModule(LightningDataModule):
         if self._lent is not None:
             return self._lent
         if self._learnt is None:
-            self._learnt = Vocabulary.learn(self.table.frame.iloc[self.split.train], self.table.titles)
+            self._learnt = Vocabulary.learn(self.table, self.split.parts == TRAIN)
         return self._learnt
 
     @vocabulary.setter
@@ -204,7 +208,7 @@ class RatingsDataModule(LightningDataModule):
         """Lowest and highest rating: as given, else as observed in the training part."""
         if self.given_range is not None:
             return self.given_range
-        ratings = self.table.frame["rating"].to_numpy()[self.split.train]
+        ratings = self.table.ratings[self.split.parts == TRAIN]
         low, high = float(ratings.min()), float(ratings.max())
         if low == high:
             raise DataError(
@@ -216,58 +220,83 @@ class RatingsDataModule(LightningDataModule):
     @property
     def mean_rating(self) -> float:
         """Mean rating of the training part."""
-        return float(self.table.frame["rating"].to_numpy()[self.split.train].mean(dtype=np.float64))
+        return float(self.table.ratings.mean(dtype=np.float64, where=self.split.parts == TRAIN))
 
     @property
     def batch_size(self) -> int:
         """Rows of a training step over all devices."""
         if self.given_batch_size is not None:
             return self.given_batch_size
-        return default_batch_size(len(self.split.train))
+        return default_batch_size(self.split.sizes[TRAIN])
 
     # Batches -----------------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> Any:
         """Training rows in a fresh order every epoch."""
-        return self._loader("train", self.table, self.split.train, self.batch_size, shuffle=True)
+        return self._loader("train", self.table, self.split, TRAIN, self.batch_size)
 
     def val_dataloader(self) -> Any:
         """Validation rows; an empty list when there is no validation part."""
-        return self._loader("val", self.table, self.split.val, self.eval_batch_size) if len(self.split.val) else []
+        return self._loader("val", self.table, self.split, VAL, self.eval_batch_size) if self.split.sizes[VAL] else []
 
     def test_dataloader(self) -> Any:
         """Test rows."""
-        if not len(self.split.test):
+        if not self.split.sizes[TEST]:
             raise DataError(
                 f"{self.table.name}: the test part is empty (split {self.split_method}); raise --data.test_fraction"
             )
-        return self._loader("test", self.table, self.split.test, self.eval_batch_size)
+        return self._loader("test", self.table, self.split, TEST, self.eval_batch_size)
 
     def predict_dataloader(self) -> Any:
         """Every row of the table, with or without ratings."""
-        return self._loader("predict", self.pairs, np.arange(len(self.pairs)), self.eval_batch_size)
+        everything = Split(np.zeros(len(self.pairs), dtype=np.uint8))
+        return self._loader("predict", self.pairs, everything, TRAIN, self.eval_batch_size)
 
-    def _loader(self, part: str, table: RatingTable, rows: np.ndarray, batch_size: int, shuffle: bool = False) -> Any:
-        frame = table.frame.iloc[rows]
-        users = self.vocabulary.users.rows(frame["user"])
-        items = self.vocabulary.items.rows(frame["item"])
-        unknown = int(((users == 0) | (items == 0)).sum())
+    def counts(self) -> tuple[np.ndarray, np.ndarray]:
+        """Training rows of every user row and every item row: int64 [num_users], int64 [num_items]."""
+        user, item, _ = self._columns(self.table, self.split, TRAIN)
+        return np.bincount(user, minlength=self.num_users), np.bincount(item, minlength=self.num_items)
+
+    def _columns(self, table: RatingTable, split: Split, part: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Rows and ratings of a part: int32 [n] twice, float32 [n]; NaN where there are no ratings.
+
+        Filled chunk by chunk, so that a huge table needs no memory but theirs.
+        """
+        n = split.sizes[part]
+        user, item, rating = np.empty(n, np.int32), np.empty(n, np.int32), np.full(n, np.nan, np.float32)
+        sides = [
+            (out, ids.rows(column.ids.values).astype(np.int32), column.codes)
+            for out, ids, column in (
+                (user, self.vocabulary.users, table.user),
+                (item, self.vocabulary.items, table.item),
+            )
+        ]
+        begin = 0
+        for rows in split.chunks(part):
+            end = begin + len(rows)
+            for out, row_of_code, codes in sides:
+                out[begin:end] = row_of_code[codes[rows]]
+            if table.rating is not None:
+                rating[begin:end] = table.rating[rows]
+            begin = end
+        return user, item, rating
+
+    def _loader(self, name: str, table: RatingTable, split: Split, part: int, batch_size: int) -> Any:
+        user, item, rating = self._columns(table, split, part)
+        n, unknown = len(user), int(np.count_nonzero((user == 0) | (item == 0)))
         if unknown:
             # Some are to be expected; most means that the data is not what the checkpoint was trained on.
-            level = logging.WARNING if 2 * unknown > len(rows) or part == "train" else logging.INFO
+            level = logging.WARNING if 2 * unknown > n or name == "train" else logging.INFO
             log.log(
                 level,
                 "%s: %d of %d rows hold an id not seen in training: scored through the unknown row%s",
-                part, unknown, len(rows), "; is it the right data?" if level == logging.WARNING else "",
+                name, unknown, n, "; is it the right data?" if level == logging.WARNING else "",
             )  # fmt: skip
-        ratings = frame["rating"].to_numpy() if "rating" in frame else np.full(len(rows), np.nan)
-        device = self._device(len(rows))
-        return (self.train_loader if shuffle else BatchLoader)(
-            torch.from_numpy(users).to(device),
-            torch.from_numpy(items).to(device),
-            torch.from_numpy(ratings.astype(np.float32)).to(device),  # astype copies: pandas columns are read-only
+        device = self._device(n)
+        return (self.train_loader if name == "train" else BatchLoader)(
+            *(torch.from_numpy(column).to(device) for column in (user, item, rating)),
             batch_size=batch_size,
-            shuffle=shuffle,
+            shuffle=name == "train",
             seed=self.seed,
             rank=self.trainer.global_rank if self.trainer else 0,
             world_size=self.trainer.world_size if self.trainer else 1,
@@ -305,6 +334,7 @@ class RatingsDataModule(LightningDataModule):
             predefined=self._predefined(),
             need_rating=need_rating,
             synthetic=self.synthetic,
+            keep=self.cache,
         )
 
     def _predefined(self) -> str | None:
@@ -316,15 +346,7 @@ class RatingsDataModule(LightningDataModule):
         if self.split_method != "predefined":
             raise DataError("--data.test_path: needs --data.split predefined")
         second = self._read(self.test_path, need_rating=True)
-        for side in ("user", "item"):
-            # Raises where the types differ and nothing is the same; else the plain integers are written as text.
-            Ids.learn(table.frame[side]).rows(second.frame[side])
-            if table.frame[side].dtype != second.frame[side].dtype:
-                for part in (table, second):
-                    part.frame[side] = part.frame[side].astype("str")
-        frame = pd.concat([table.frame, second.frame], ignore_index=True, join="inner")
-        test = np.repeat([False, True], [len(table), len(second)])
-        return replace(table, frame=frame, test_rows=test, titles=second.titles | table.titles)
+        return table.append(second, table.name)
 
 
 def default_batch_size(rows: int) -> int:

@@ -5,7 +5,10 @@ Every function is a pure function of the table and the seed, so every process cu
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -15,12 +18,45 @@ from cflightning.errors import DataError
 Method = Literal["random", "time", "leave_last", "per_user", "predefined", "kfold"]
 
 
-class Split(NamedTuple):
-    """Row numbers (int64, positions in the table) of the three parts; they are disjoint and may be empty."""
+TRAIN, VAL, TEST = range(3)
+CHUNK = 1 << 20
 
-    train: np.ndarray
-    val: np.ndarray
-    test: np.ndarray
+
+@dataclass(frozen=True)
+class Split:
+    """The part of every row of a table, which takes a byte a row; lists of row numbers are made when asked for.
+
+    Attributes:
+        parts: uint8 [rows]: TRAIN, VAL or TEST.
+    """
+
+    parts: np.ndarray
+
+    @cached_property
+    def sizes(self) -> tuple[int, int, int]:
+        """Rows of the three parts."""
+        train, val, test = (int(np.count_nonzero(self.parts == part)) for part in (TRAIN, VAL, TEST))
+        return train, val, test
+
+    @property
+    def train(self) -> np.ndarray:
+        """Rows that train: int64, ascending."""
+        return np.flatnonzero(self.parts == TRAIN)
+
+    @property
+    def val(self) -> np.ndarray:
+        """Rows that choose the best epoch: int64, ascending; may be empty."""
+        return np.flatnonzero(self.parts == VAL)
+
+    @property
+    def test(self) -> np.ndarray:
+        """Rows that test: int64, ascending; may be empty."""
+        return np.flatnonzero(self.parts == TEST)
+
+    def chunks(self, part: int) -> Iterator[np.ndarray]:
+        """The rows of a part, ascending, a chunk of the table at a time: a huge list of numbers never exists."""
+        for start in range(0, len(self.parts), CHUNK):
+            yield np.flatnonzero(self.parts[start : start + CHUNK] == part) + start
 
 
 def split_table(
@@ -82,10 +118,13 @@ def split_table(
     else:
         nested: Method = method if method in ("time", "leave_last", "per_user") else "random"
         val = _cut(table, rest, nested, val_fraction, leave_n, [seed, 1])
-    split = Split(rest[~val], rest[val], rows[test])
-    if not len(split.train):
+    parts = np.full(len(table), TRAIN, dtype=np.uint8)
+    parts[test] = TEST
+    parts[rest[val]] = VAL
+    split = Split(parts)
+    if not split.sizes[TRAIN]:
         raise DataError(f"{table.name}: no row is left to train on ({len(table):,} rows, split {method}); test less")
-    if val_fraction and not len(split.val):
+    if val_fraction and not split.sizes[VAL]:
         raise DataError(
             f"{table.name}: the validation part is empty ({len(rest):,} rows left, split {method}); "
             "raise --data.val_fraction, or set it to 0 to train on every row without validation"
@@ -94,7 +133,7 @@ def split_table(
 
 
 def _kfold(n: int, fold: int, folds: int, seed: int) -> np.ndarray:
-    order = np.random.default_rng(seed).permutation(n)
+    order = permutation(np.random.default_rng(seed), n)
     return order[(fold - 1) * n // folds : fold * n // folds]
 
 
@@ -106,7 +145,7 @@ def _cut(
     if method == "random":
         # A list of one is the same stream as the plain number, so published protocols can be met exactly.
         rng = np.random.default_rng(seed[0] if len(seed) == 1 else seed)
-        return _mark(len(rows), rng.permutation(len(rows))[:size])
+        return _mark(len(rows), permutation(rng, len(rows))[:size])
     if method == "time":
         time = _timestamps(table, method)[rows]
         if size == 0:
@@ -114,7 +153,7 @@ def _cut(
         # One instant is never on both sides, so the part can be a little smaller than asked.
         cut: np.ndarray = time > np.partition(time, len(rows) - size - 1)[len(rows) - size - 1]
         return cut
-    users = table.frame["user"].iloc[rows].factorize()[0]
+    users = table.user.codes[rows]
     counts = np.bincount(users)
     if method == "leave_last":
         order = np.lexsort((np.arange(len(rows)), _timestamps(table, method)[rows], users))
@@ -128,6 +167,11 @@ def _cut(
     return _mark(len(rows), chosen)
 
 
+def permutation(rng: np.random.Generator, n: int) -> np.ndarray:
+    """The numbers of ``rng.permutation(n)``, in half the memory where they fit."""
+    return rng.permutation(np.arange(n, dtype=np.int32 if n < 2**31 else np.int64))
+
+
 def _mark(n: int, chosen: np.ndarray) -> np.ndarray:
     mask = np.zeros(n, dtype=bool)
     mask[chosen] = True
@@ -135,9 +179,8 @@ def _mark(n: int, chosen: np.ndarray) -> np.ndarray:
 
 
 def _timestamps(table: RatingTable, method: str) -> np.ndarray:
-    if "timestamp" not in table.frame:
+    if table.timestamp is None:
         raise DataError(
             f"{table.name}: --data.split {method} needs timestamps, got none; name the column: --data.timestamp"
         )
-    timestamps: np.ndarray = table.frame["timestamp"].to_numpy()
-    return timestamps
+    return table.timestamp

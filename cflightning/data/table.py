@@ -4,45 +4,103 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias, get_args
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import pandas as pd
 
+from cflightning.data.ids import Id, IdColumn
 from cflightning.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger(__name__)
 
-Id: TypeAlias = int | str
 Duplicates = Literal["error", "last", "mean"]
 
 
 @dataclass(frozen=True)
 class RatingTable:
-    """Who rated what, and how.
+    """Who rated what, and how; one row a rating.
 
     Attributes:
-        frame: one row a rating; columns `user` and `item` (int64 or str), `rating` (float32, rating units; absent in a
-            table that is only to be scored) and, where known, `timestamp` (int64, seconds).
+        user: who.
+        item: what.
+        rating: float32 [rows], rating units; None in a table that is only to be scored.
+        timestamp: int64 [rows], seconds; None where not known.
         name: the source, for messages.
         titles: item id -> title, where known.
         test_rows: bool [rows], the source's own test part, or None.
         noise_floor: float64 [rows], squared error of the best possible prediction (synthetic data), or None.
+        unique: whether every (user, item) pair is known to stand once.
     """
 
-    frame: pd.DataFrame
+    user: IdColumn
+    item: IdColumn
+    rating: np.ndarray | None
+    timestamp: np.ndarray | None
     name: str
     titles: dict[Id, str] = field(default_factory=dict)
     test_rows: np.ndarray | None = None
     noise_floor: np.ndarray | None = None
+    unique: bool = False
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame, name: str, **more: Any) -> RatingTable:
+        """From clean columns `user`, `item` (int64 or str) and, as far as given, `rating` and `timestamp`.
+
+        Args:
+            frame: one row a rating; nothing is checked (`sources.tables.from_pandas` does).
+            name: the source, for messages.
+            more: other attributes.
+        """
+        rating = frame["rating"].to_numpy(np.float32) if "rating" in frame else None
+        timestamp = frame["timestamp"].to_numpy(np.int64) if "timestamp" in frame else None
+        return cls(IdColumn.encode(frame["user"]), IdColumn.encode(frame["item"]), rating, timestamp, name, **more)
 
     def __len__(self) -> int:
-        return len(self.frame)
+        return len(self.user)
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The same for people: columns `user`, `item` (int64 or str) and, as far as known, `rating`, `timestamp`."""
+        import pandas as pd
+
+        columns: dict[str, Any] = {
+            side: column.values if column.ids.kind == "int64" else pd.array(column.values, dtype="str")
+            for side, column in (("user", self.user), ("item", self.item))
+        }
+        columns |= {"rating": self.rating, "timestamp": self.timestamp}
+        return pd.DataFrame({name: column for name, column in columns.items() if column is not None})
 
     @property
-    def has_ratings(self) -> bool:
-        """Whether there is a truth to train on or test against."""
-        return "rating" in self.frame
+    def ratings(self) -> np.ndarray:
+        """The ratings of a table that has them: float32 [rows]."""
+        if self.rating is None:
+            raise DataError(f"{self.name}: must have ratings to train on or test against, got none")
+        return self.rating
+
+    def take(self, rows: Any) -> RatingTable:
+        """Some of the rows: numbers, a slice or a mask."""
+        per_row: dict[str, Any] = {
+            name: None if (column := getattr(self, name)) is None else column[rows]
+            for name in ("rating", "timestamp", "test_rows", "noise_floor")
+        }
+        return replace(self, user=self.user.take(rows), item=self.item.take(rows), **per_row)
+
+    def append(self, test: RatingTable, name: str) -> RatingTable:
+        """A training and a test table as one, which marks the rows of the second; columns that both have are kept."""
+        both: dict[str, Any] = {
+            column: None if first is None or second is None else np.concatenate([first, second])
+            for column, first, second in (
+                ("rating", self.rating, test.rating),
+                ("timestamp", self.timestamp, test.timestamp),
+            )
+        }
+        test_rows = np.repeat([False, True], [len(self), len(test)])
+        users, items = self.user.append(test.user), self.item.append(test.item)
+        return RatingTable(users, items, **both, name=name, titles=test.titles | self.titles, test_rows=test_rows)
 
 
 def check_range(table: RatingTable, rating_range: tuple[float, float]) -> None:
@@ -54,13 +112,27 @@ def check_range(table: RatingTable, rating_range: tuple[float, float]) -> None:
     low, high = rating_range
     if not -np.inf < low < high < np.inf:
         raise DataError(f"--data.rating_range: must be finite and low < high, got {low:g}, {high:g}")
-    ratings = table.frame["rating"].to_numpy()
-    outside = np.flatnonzero((ratings < low) | (ratings > high))
+    outside = np.flatnonzero((table.ratings < low) | (table.ratings > high))
     if len(outside):
         raise DataError(
             f"{table.name}: column 'rating': must lie in the given range {low:g} to {high:g}, "
             f"got {len(outside):,} outside it ({_show(table, outside)}); widen --data.rating_range or correct the rows"
         )
+
+
+def pair_numbers(table: RatingTable) -> np.ndarray:
+    """A number for each (user, item) pair: int64 [rows]."""
+    pairs: np.ndarray = table.user.codes * np.int64(max(len(table.item.ids), 1)) + table.item.codes
+    return pairs
+
+
+def has_duplicates(table: RatingTable) -> bool:
+    """Whether a (user, item) pair stands twice."""
+    if table.unique:
+        return False
+    pairs = pair_numbers(table)
+    pairs.sort()  # in place: quicker than hashing, and without its memory
+    return bool((pairs[1:] == pairs[:-1]).any())
 
 
 def merge_duplicates(table: RatingTable, policy: Duplicates) -> RatingTable:
@@ -77,13 +149,12 @@ def merge_duplicates(table: RatingTable, policy: Duplicates) -> RatingTable:
     """
     if policy not in get_args(Duplicates):
         raise DataError(f"--data.duplicates: must be one of {', '.join(get_args(Duplicates))}, got {policy!r}")
-    frame = table.frame
-    # Two integer codes packed in one are hashed ten times as fast as pairs of strings.
-    users, items = pd.factorize(frame["user"])[0], pd.factorize(frame["item"])[0]
-    pair = pd.Series(users.astype(np.int64) * (int(items.max(initial=0)) + 1) + items)
+    if not has_duplicates(table):
+        return replace(table, unique=True)
+    import pandas as pd
+
+    pair = pd.Series(pair_numbers(table))
     repeated = pair.duplicated(keep="first").to_numpy()
-    if not repeated.any():
-        return table
     if policy == "error":
         rows = np.flatnonzero(repeated)
         raise DataError(
@@ -92,29 +163,25 @@ def merge_duplicates(table: RatingTable, policy: Duplicates) -> RatingTable:
             "choose --data.duplicates last (keep the newest) or mean (average them)"
         )
     log.info("%s: %d repeated (user, item) pairs merged: %s", table.name, repeated.sum(), policy)
-    test = np.zeros(len(frame), dtype=bool) if table.test_rows is None else table.test_rows
+    n = len(table)
+    test = np.zeros(n, dtype=bool) if table.test_rows is None else table.test_rows
     trained_and_tested = ~test & pair.isin(pair[test]).to_numpy()
     place = pair * 2 + test  # merged inside each part: no test rating may reach a training row
-    order = np.argsort(frame["timestamp"].to_numpy(), kind="stable") if "timestamp" in frame else np.arange(len(frame))
-    newest = np.zeros(len(frame), dtype=bool)
+    order = np.arange(n) if table.timestamp is None else np.argsort(table.timestamp, kind="stable")
+    newest = np.zeros(n, dtype=bool)
     newest[order[~place.iloc[order].duplicated(keep="last").to_numpy()]] = True
     keep = np.flatnonzero(newest & ~trained_and_tested)
-    merged = frame.iloc[keep].reset_index(drop=True)
+    merged = replace(table.take(keep), unique=True)
     if policy == "mean":
-        means = frame["rating"].astype(np.float64).groupby(place.to_numpy()).mean()
-        merged["rating"] = means.loc[place.to_numpy()[keep]].to_numpy().astype(np.float32)
-    cut: dict[str, Any] = {
-        name: None if (value := getattr(table, name)) is None else value[keep] for name in ("test_rows", "noise_floor")
-    }
-    return replace(table, frame=merged, **cut)
+        means = pd.Series(table.ratings.astype(np.float64)).groupby(place.to_numpy()).mean()
+        merged = replace(merged, rating=means.loc[place.to_numpy()[keep]].to_numpy().astype(np.float32))
+    return merged
 
 
 def _show(table: RatingTable, rows: np.ndarray, most: int = 3) -> str:
     """The first few offending rows, as people know them: user, item, rating and 1-based row number."""
     shown = [
-        f"row {row + 1:,}: user {frame_row.user!r}, item {frame_row.item!r}, rating {frame_row.rating:g}"
-        for row, frame_row in zip(
-            rows[:most].tolist(), table.frame.iloc[rows[:most]].itertuples(index=False), strict=True
-        )
+        f"row {row + 1:,}: user {found.user!r}, item {found.item!r}, rating {found.rating:g}"
+        for row, found in zip(rows[:most].tolist(), table.take(rows[:most]).frame.itertuples(index=False), strict=True)
     ]
     return "; ".join(shown) + ("; …" if len(rows) > most else "")

@@ -34,6 +34,8 @@ class Layout(NamedTuple):
         starts: int64 [grid * grid + 1]; cell (a, b) is ``starts[a * grid + b] : starts[a * grid + b + 1]``.
         user_group: uint8 [num_users], group of every user row.
         item_group: uint8 [num_items], group of every item row.
+        user_counts: int64 [num_users], ratings of every user row.
+        item_counts: int64 [num_items], ratings of every item row.
     """
 
     user: I32
@@ -42,6 +44,17 @@ class Layout(NamedTuple):
     starts: I64
     user_group: U8
     item_group: U8
+    user_counts: I64
+    item_counts: I64
+
+
+@njit(cache=True)
+def _count(rows: Any, num_rows: int) -> Any:
+    """How often each row comes: int32 [n] -> int64 [num_rows]; numpy's bincount would copy the column to int64."""
+    counts = np.zeros(num_rows, np.int64)
+    for n in range(rows.size):
+        counts[rows[n]] += 1
+    return counts
 
 
 @njit(cache=True)
@@ -142,13 +155,13 @@ def make_layout(
         copy: whether to leave the given columns as they are; without, nothing of the size of the ratings is allocated.
     """
     rng = np.random.default_rng(seed)
-    user_group = _groups(np.bincount(user, minlength=num_users), grid, rng)
-    item_group = _groups(np.bincount(item, minlength=num_items), grid, rng)
+    user_counts, item_counts = _count(user, num_users), _count(item, num_items)
+    user_group, item_group = _groups(user_counts, grid, rng), _groups(item_counts, grid, rng)
     if copy:
         user, item, target = user.copy(), item.copy(), target.copy()
     starts = _sort_cells(user, item, target, user_group, item_group, grid)
     _shuffle_cells(user, item, target, starts, np.uint64(rng.integers(1 << 62)))
-    return Layout(user, item, target, starts, user_group, item_group)
+    return Layout(user, item, target, starts, user_group, item_group, user_counts, item_counts)
 
 
 def block_starts(starts: I64) -> I64:

@@ -45,8 +45,8 @@ class StageLoader:
     turn: stratified SGD (Gemulla et al. 2011).
 
     Args:
-        user: int64 [n], rows.
-        item: int64 [n], rows.
+        user: int32 [n], rows; the columns are taken over and sorted in place.
+        item: int32 [n], rows.
         rating: float32 [n], rating units.
         network: whose scale turns ratings into targets.
         seed: of the layout and, with the epoch's number, of the orders.
@@ -71,13 +71,9 @@ class StageLoader:
         from cflightning.kernels.layout import block_starts, make_layout
 
         scale = network.scale
-        target = ((rating - scale.low) / (scale.high - scale.low)).numpy()
-        columns = user.to(torch.int32).numpy(), item.to(torch.int32).numpy(), target
+        target = rating.sub_(scale.low).div_(scale.high - scale.low).numpy()  # in place: nothing else of their size
+        columns = user.int().numpy(), item.int().numpy(), target
         self.layout = make_layout(*columns, network.num_users, network.num_items, GRID, seed, copy=False)
-        self.counts = (
-            np.bincount(user.numpy(), minlength=network.num_users),
-            np.bincount(item.numpy(), minlength=network.num_items),
-        )
         self.blocks = block_starts(self.layout.starts)
         self.seed = seed
         self.world_size = world_size
@@ -182,7 +178,9 @@ class FusedEngine:
         users, items, user_bias, item_bias = (table.weight.detach() for table in tables)
         self.biases = user_bias, item_bias
         self.sides = []
-        for counts, bias, *sums in zip(loader.counts, self.biases, tables[:2], tables[2:], strict=True):
+        layout = self.layout
+        counted = layout.user_counts, layout.item_counts
+        for counts, bias, *sums in zip(counted, self.biases, tables[:2], tables[2:], strict=True):
             side = fused_dot.side_table(counts, bias.squeeze(-1).numpy(), self.rule)
             for column, table in zip((fused_dot.V_FACTORS, fused_dot.V_BIAS), sums, strict=True):
                 side[:, column] = optimizer.state[table.weight]["sum"].numpy()

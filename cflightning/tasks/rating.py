@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
@@ -130,7 +129,7 @@ class RatingTask(LightningModule, ABC):
         elif data is not None and self.trainer.state.fn == TrainerFn.FITTING:
             data.vocabulary = None  # what another task has lent does not count
             facts = {"rating_range": [float(v) for v in data.rating_range], "mean_rating": data.mean_rating,
-                     "train_rows": len(data.split.train)}  # fmt: skip
+                     "train_rows": data.split.sizes[0]}  # fmt: skip
             self._build(data.vocabulary, facts)
         if data is not None and self.trainer.state.fn == TrainerFn.FITTING:
             self._choose_engine(data)
@@ -157,9 +156,9 @@ class RatingTask(LightningModule, ABC):
 
     def _compare(self, facts: Mapping[str, Any], data: RatingsDataModule) -> None:
         before = facts.get("train_rows")
-        if before is not None and before != len(data.split.train):
-            log.warning("the checkpoint was trained on %d rows, now there are %d: is it the right data?",
-                        before, len(data.split.train))  # fmt: skip
+        now = data.split.sizes[0]
+        if before is not None and before != now:
+            log.warning("the checkpoint was trained on %d rows, now there are %d: is it the right data?", before, now)
 
     def _require_network(self) -> None:
         if self.vocabulary is None:
@@ -209,10 +208,8 @@ class RatingTask(LightningModule, ABC):
         if not self.automatic_optimization:
             self._start_engine()
             return
-        frame = data.table.frame.iloc[data.split.train]
-        for side, ids in (("user", data.vocabulary.users), ("item", data.vocabulary.items)):
-            counts = torch.from_numpy(np.bincount(ids.rows(frame[side]), minlength=ids.num_rows))
-            weights = count_weights(counts, self.l2_exponent).to(self.device)
+        for side, counts in zip(("user", "item"), data.counts(), strict=True):
+            weights = count_weights(torch.from_numpy(counts), self.l2_exponent).to(self.device)
             self.register_buffer(f"{side}_weights", weights, persistent=False)
 
     def _start_engine(self) -> None:

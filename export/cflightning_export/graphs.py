@@ -18,7 +18,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from cflightning.data.vocabulary import Ids, Vocabulary
+from cflightning.data.ids import Ids
+from cflightning.data.vocabulary import Vocabulary
 from cflightning.models.network import RatingNetwork, RatingScale
 
 if TYPE_CHECKING:

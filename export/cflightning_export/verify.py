@@ -9,7 +9,8 @@ import numpy as np
 import onnxruntime as ort
 import torch
 
-from cflightning.data.vocabulary import Ids, Vocabulary
+from cflightning.data.ids import Ids
+from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import ExportError
 from cflightning.models.network import RatingNetwork
 from cflightning_export.graphs import Cosines

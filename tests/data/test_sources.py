@@ -229,7 +229,7 @@ def test_real_files_have_the_published_counts(real_data):
 @pytest.mark.data
 def test_real_u1_has_32_rows_of_unseen_items(real_data):
     data = RatingsDataModule(str(real_data / "ml-100k"), split="predefined", fold="u1", val_fraction=0)
-    assert [len(part) for part in data.split] == [80_000, 0, 20_000]
+    assert data.split.sizes == (80_000, 0, 20_000)
     assert (data.num_users, data.num_items) == (944, 1651)
     rows = data.vocabulary.items.rows(data.table.frame["item"].iloc[data.split.test])
     assert (rows == 0).sum() == 32

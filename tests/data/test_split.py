@@ -13,7 +13,7 @@ def make(n=1000, users=30, seed=0, **kwargs):
     rng = np.random.default_rng(seed)
     frame = pd.DataFrame({"user": rng.integers(users, size=n), "item": np.arange(n), "rating": np.float32(1),
                           "timestamp": rng.integers(200, size=n)})  # fmt: skip
-    return RatingTable(frame, "made up", **kwargs)
+    return RatingTable.from_frame(frame, "made up", **kwargs)
 
 
 METHODS = [{"method": "random"}, {"method": "time"}, {"method": "leave_last"}, {"method": "per_user"},
@@ -24,10 +24,21 @@ METHODS = [{"method": "random"}, {"method": "time"}, {"method": "leave_last"}, {
 def test_parts_are_disjoint_complete_and_reproducible(options):
     table = make(test_rows=np.arange(1000) % 7 == 0)
     split = split_table(table, **options)
-    assert sorted(np.concatenate(split).tolist()) == list(range(1000))
-    assert all(len(part) for part in split)
-    for a, b in zip(split, split_table(make(test_rows=np.arange(1000) % 7 == 0), **options), strict=True):
-        np.testing.assert_array_equal(a, b)
+    parts = split.train, split.val, split.test
+    assert sorted(np.concatenate(parts).tolist()) == list(range(1000))
+    assert all(len(part) for part in parts)
+    assert split.sizes == tuple(map(len, parts))
+    again = split_table(make(test_rows=np.arange(1000) % 7 == 0), **options)
+    np.testing.assert_array_equal(split.parts, again.parts)
+
+
+def test_chunks_are_the_parts(monkeypatch):
+    monkeypatch.setattr("cflightning.data.split.CHUNK", 64)
+    split = split_table(make(), "random")
+    for number, part in enumerate((split.train, split.val, split.test)):
+        chunks = list(split.chunks(number))
+        assert len(chunks) == 16
+        np.testing.assert_array_equal(np.concatenate(chunks), part)
 
 
 @pytest.mark.parametrize("options", [o for o in METHODS if o["method"] in {"random", "per_user", "kfold"}])
@@ -59,10 +70,10 @@ def test_time_cuts_once_and_never_inside_an_instant():
 def test_leave_last_takes_the_newest_of_each_user():
     frame = pd.DataFrame({"user": [1] * 5 + [2] * 2 + [3] * 4, "item": range(11), "rating": np.float32(1),
                           "timestamp": [5, 1, 9, 9, 2, 1, 2, 4, 3, 2, 1]})  # fmt: skip
-    split = split_table(RatingTable(frame, "t"), "leave_last", val_fraction=0.1)
+    split = split_table(RatingTable.from_frame(frame, "t"), "leave_last", val_fraction=0.1)
     assert split.test.tolist() == [3, 7]  # of equal times the later row; user 2 is too short
     assert split.val.tolist() == [2, 8]
-    two = split_table(RatingTable(frame, "t"), "leave_last", leave_n=2, val_fraction=0)
+    two = split_table(RatingTable.from_frame(frame, "t"), "leave_last", leave_n=2, val_fraction=0)
     assert two.test.tolist() == [2, 3, 7, 8]
 
 
@@ -72,7 +83,7 @@ def test_per_user_takes_a_share_of_each_and_leaves_one():
     users = table.frame["user"].to_numpy()
     share = np.bincount(users[split.test]) / np.bincount(users)
     assert np.abs(share - 0.25).max() < 0.02
-    single = RatingTable(pd.DataFrame({"user": [1, 2, 3], "item": [1, 2, 3], "rating": np.float32(1)}), "t")
+    single = RatingTable.from_frame(pd.DataFrame({"user": [1, 2, 3], "item": [1, 2, 3], "rating": np.float32(1)}), "t")
     assert len(split_table(single, "per_user", test_fraction=0.9, val_fraction=0).test) == 0
 
 
@@ -102,7 +113,7 @@ def test_options_that_cannot_be(options, message):
 
 def test_time_needs_timestamps():
     table = make()
-    bare = RatingTable(table.frame.drop(columns="timestamp"), "bare")
+    bare = RatingTable.from_frame(table.frame.drop(columns="timestamp"), "bare")
     for method in ("time", "leave_last"):
         with pytest.raises(DataError, match="needs timestamps"):
             split_table(bare, method)

@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 import torch
 
-from cflightning.data.vocabulary import Ids, Vocabulary
+from cflightning.data.ids import Ids
+from cflightning.data.table import RatingTable
+from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CheckpointError, DataError
 
 
@@ -48,7 +50,8 @@ def test_states_that_are_no_ids(state):
 @pytest.mark.parametrize("users", [[5, 1, 2**62], ["x", "ä", "01"]])
 def test_state_survives_a_safe_load(tmp_path, users):
     frame = pd.DataFrame({"user": users, "item": ["a", "b", "c"]})
-    vocabulary = Vocabulary.learn(frame, {"a": "Alpha", "z": "not in training"})
+    table = RatingTable.from_frame(frame, "made up", titles={"a": "Alpha", "z": "not in training"})
+    vocabulary = Vocabulary.learn(table, slice(None))
     torch.save(vocabulary.state(), tmp_path / "v.pt")
     back = Vocabulary.from_state(torch.load(tmp_path / "v.pt", weights_only=True))
     assert back.users.values.tolist() == sorted(users) == vocabulary.users.values.tolist()

@@ -193,7 +193,8 @@ def test_resuming_on_other_data_is_laid_out_for_the_checkpoints_network(tmp_path
     again, resumed = trainer(2), EmbeddingDotTask(dim=4, engine="fused")
     again.fit(resumed, RatingsDataModule.from_frame(part), ckpt_path=tmp_path / "large.ckpt", weights_only=True)
     loader, scale = again.train_dataloader, resumed.network.scale
-    assert [len(counts) for counts in loader.counts] == [resumed.network.num_users, resumed.network.num_items]
+    assert len(loader.layout.user_counts) == resumed.network.num_users
+    assert len(loader.layout.item_counts) == resumed.network.num_items
     ratings = loader.layout.target * (scale.high - scale.low) + scale.low
     assert ratings.min() == pytest.approx(2.5, abs=0.05)
     assert ratings.max() == pytest.approx(3.5, abs=0.05)
@@ -202,7 +203,7 @@ def test_resuming_on_other_data_is_laid_out_for_the_checkpoints_network(tmp_path
 def test_training_loss_is_in_rating_units():
     module, fit = data(), trainer(1)
     fit.fit(EmbeddingDotTask(dim=4, engine="fused", learning_rate=1e-9), module)
-    ratings = module.table.frame["rating"].to_numpy()[module.split.train]
+    ratings = module.table.ratings[module.split.train]
     assert float(fit.callback_metrics["train/loss"]) == pytest.approx(ratings.var(), rel=0.02)
 
 

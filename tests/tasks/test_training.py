@@ -50,7 +50,7 @@ def test_planted_factors_are_found_up_to_the_noise():
     [metrics] = fit.test(task, module, verbose=False)
     floor = math.sqrt(module.table.noise_floor[module.split.test].mean())
     assert 1 <= metrics["test/rmse"] / floor < 1.15
-    ratings = module.table.frame["rating"].to_numpy()
+    ratings = module.table.ratings
     assert metrics["test/rmse"] < 0.6 * ratings[module.split.test].std()
 
 

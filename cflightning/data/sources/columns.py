@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cflightning.data.ids import IdColumn
+from cflightning.data.table import RatingTable
 from cflightning.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -79,22 +80,19 @@ def choose_columns(
     return chosen
 
 
-def to_frame(columns: dict[str, Any], where: Where, source: str) -> pd.DataFrame:
+def to_table(columns: dict[str, Any], where: Where, source: str) -> RatingTable:
     """Check and convert the columns of one file.
 
     Args:
         columns: role -> pyarrow array; strings where the file is text.
         where: names a row for messages.
-        source: file name for messages.
-
-    Returns:
-        Frame with `user`, `item` (int64 or str), `rating` (float32), `timestamp` (int64 seconds) as far as given.
+        source: file name for messages, and the table's.
 
     Raises:
         DataError: with file, line, column, value and count of what is wrong.
     """
     convert = {"user": _ids, "item": _ids, "rating": _ratings, "timestamp": _timestamps}
-    data = {}
+    data: dict[str, Any] = {"rating": None, "timestamp": None}
     for role, function in convert.items():
         if role in columns:
             column = columns[role]
@@ -103,39 +101,37 @@ def to_frame(columns: dict[str, Any], where: Where, source: str) -> pd.DataFrame
             data[role] = function(column, role, where)
     if not len(data["user"]):
         raise DataError(f"{source}: must have at least one row, got none below the header; is it the right file?")
-    return pd.DataFrame(data)
+    return RatingTable(**data, name=source)
 
 
-def _ids(column: Any, role: str, where: Where) -> Any:
-    """Ids as numpy int64, or as pandas strings: integers only if every one of them is written canonically."""
+def _ids(column: Any, role: str, where: Where) -> IdColumn:
+    """Ids as integers only if every one of them is written canonically, else as strings."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     _refuse_missing(column, role, where, "an id")
-    if pa.types.is_integer(column.type):
-        try:
-            return column.cast(pa.int64()).to_numpy(zero_copy_only=False)
-        except pa.ArrowInvalid as error:
-            raise DataError(
-                f"{where(0)} ff., column {role!r}: ids must fit in 64 bits, {error}; use strings"
-            ) from error
-    if not _is_text(column.type):
+    if not pa.types.is_integer(column.type) and not _is_text(column.type):
         raise DataError(
             f"{where(0)}, column {role!r}: ids must be integers or strings, got {column.type}; "
             f"convert the column (floats usually come from missing values)"
         )
     coded = column.dictionary_encode()
-    distinct = coded.dictionary
+    distinct, codes = coded.dictionary, coded.indices.to_numpy(zero_copy_only=False)
+    if pa.types.is_integer(column.type):
+        try:
+            return IdColumn.from_codes(codes, distinct.cast(pa.int64()).to_numpy(zero_copy_only=False))
+        except pa.ArrowInvalid as error:
+            raise DataError(
+                f"{where(0)} ff., column {role!r}: ids must fit in 64 bits, {error}; use strings"
+            ) from error
     canonical = pc.match_substring_regex(distinct, _INTEGER)
     if pc.all(canonical).as_py():
         try:
-            return distinct.cast(pa.int64()).to_numpy(zero_copy_only=False)[
-                coded.indices.to_numpy(zero_copy_only=False)
-            ]
+            return IdColumn.from_codes(codes, distinct.cast(pa.int64()).to_numpy(zero_copy_only=False))
         except pa.ArrowInvalid:  # 19 digits that do not fit
             pass
     like_float = pc.match_substring_regex(distinct, r"^-?[0-9]+\.[0-9]*$")
     if pc.any(like_float).as_py():
-        rows = np.flatnonzero(pc.take(like_float, coded.indices).to_numpy(zero_copy_only=False))
+        rows = np.flatnonzero(like_float.to_numpy(zero_copy_only=False)[codes])
         mixed = "mixed id types: some" if len(rows) < len(column) else "all"
         raise _offence(column, rows, role, where, f"ids must be integers or strings, got {mixed} written as decimals",
                        "write them as 7, not 7.0 (pandas does that to integers beside missing values)")  # fmt: skip
@@ -143,7 +139,7 @@ def _ids(column: Any, role: str, where: Where) -> Any:
     if 0 < len(others) < len(distinct):
         log.info("column %r: read as strings, for %d of %d ids are no plain integers (such as %r)",
                  role, len(others), len(distinct), others[0].as_py())  # fmt: skip
-    return pd.array(column.to_pandas(), dtype="str")
+    return IdColumn.from_codes(codes, np.array(distinct.to_pylist(), dtype=object))
 
 
 def _ratings(column: Any, role: str, where: Where) -> np.ndarray:
@@ -182,6 +178,8 @@ def _timestamps(column: Any, role: str, where: Where) -> Any:
         if len(bad):
             raise _offence(column, bad, role, where, "must be seconds since 1970", _NO_TIME)
         return np.floor(seconds).astype(np.int64)
+    import pandas as pd
+
     times = pd.to_datetime(column.to_pandas(), format="ISO8601", utc=True, errors="coerce")
     bad = np.flatnonzero(times.isna().to_numpy())
     if len(bad):

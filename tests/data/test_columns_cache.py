@@ -1,0 +1,178 @@
+"""Columns kept on disk: the same table as read anew, and never a wrong one."""
+
+import os
+import shutil
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from cflightning import RatingsDataModule
+from cflightning.data.sources import columns_cache, load_table
+from cflightning.data.table import RatingTable
+
+
+@pytest.fixture(autouse=True)
+def _small_sources_too(monkeypatch):
+    monkeypatch.setattr(columns_cache, "SMALLEST", 1)
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    """Reads through a cache of its own; counts how often a source was really read."""
+    reads = []
+    original = columns_cache.save
+
+    def save(*args):
+        reads.append(args)
+        return original(*args)
+
+    monkeypatch.setattr(columns_cache, "save", save)
+
+    def load(path, columns=None, **options):
+        return load_table(path=str(path), columns=columns or {}, cache=tmp_path / "cache", **options)
+
+    load.reads, load.folder = reads, tmp_path / "cache" / "columns"
+    return load
+
+
+def same(a: RatingTable, b: RatingTable) -> None:
+    pd.testing.assert_frame_equal(a.frame, b.frame)
+    assert (a.name, a.titles, a.unique) == (b.name, b.titles, b.unique)
+    assert (a.test_rows is None) is (b.test_rows is None)
+    if a.test_rows is not None:
+        np.testing.assert_array_equal(a.test_rows, b.test_rows)
+
+
+@pytest.mark.parametrize(
+    ("edition", "options"), [("ml-100k", {"predefined": "u1"}), ("ml-100k", {}), ("ml-1m", {}), ("ml-latest-small", {})]
+)
+@pytest.mark.parametrize("zipped", [False, True])
+def test_the_second_time_it_is_the_same_table(load, movielens, edition, options, zipped):
+    path = movielens(edition, zipped=zipped)
+    first, second = load(path, **options), load(path, **options)
+    assert len(load.reads) == 1
+    same(first, second)
+    plain = load(path, keep=False, **options)
+    assert len(load.reads) == 1
+    same(second, columns_cache.replace(plain, unique=True))
+    assert second.titles[2] == "Café Müller (2001)"
+
+
+def test_strings_and_missing_columns(load, tmp_path):
+    (tmp_path / "a.csv").write_text("user,item,rating,title\nJörg,007,1,Bond\nanna,7,2,Seven\n")
+    first, second = (load(tmp_path / "a.csv", {"title": "title"}) for _ in range(2))
+    assert len(load.reads) == 1
+    same(first, second)
+    assert second.frame.to_numpy().tolist() == [["Jörg", "007", 1.0], ["anna", "7", 2.0]]
+    assert second.titles == {"007": "Bond", "7": "Seven"}
+
+
+def test_other_content_or_options_are_another_table(load, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("user,item,rating\n1,2,3\n")
+    load(path)
+    path.write_text("user,item,rating\n1,2,4\n")
+    assert load(path).rating.tolist() == [4]
+    path.write_text("1,2,5\n")
+    assert load(path, names=["user", "item", "rating"]).rating.tolist() == [5]
+    assert load(path, names=["item", "user", "rating"]).user.values.tolist() == [2]
+    assert len(load.reads) == 4
+
+
+def test_a_list_of_titles_that_changed_is_another_table(load, movielens, tmp_path):
+    shutil.copytree(movielens("ml-1m"), tmp_path / "ml-1m")
+    load(tmp_path / "ml-1m")
+    (tmp_path / "ml-1m" / "movies.dat").write_text("1::Another::Drama\n")
+    assert load(tmp_path / "ml-1m").titles == {1: "Another"}
+
+
+def test_a_folder_that_moved_is_named_by_where_it_is(load, movielens, tmp_path):
+    path = movielens("ml-100k")
+    load(path, predefined="u1")
+    shutil.copytree(path, tmp_path / "elsewhere")
+    assert load(tmp_path / "elsewhere", predefined="u1").name == f"{tmp_path / 'elsewhere'} (u1)"
+    assert len(load.reads) == 1
+
+
+def test_duplicates_are_still_refused(tmp_path, caplog):
+    (tmp_path / "a.csv").write_text("user,item,rating\n1,2,3\n1,2,4\n1,3,5\n")
+    for _ in range(2):
+        with pytest.raises(ValueError, match="1 repeated"):
+            _ = RatingsDataModule(str(tmp_path / "a.csv")).table
+    assert len(RatingsDataModule(str(tmp_path / "a.csv"), duplicates="last").table) == 2
+    assert "columns from the cache" in caplog.text
+
+
+def damaged(kept, how):
+    if how == "cut off":
+        kept.write_bytes(kept.read_bytes()[:-40])
+    elif how == "something else":
+        kept.write_bytes(b"x" * 5000)
+    elif how == "empty":
+        kept.write_bytes(b"")
+    else:
+        table = pa.ipc.open_file(kept).read_all()
+        meta = table.schema.metadata
+        if how == "code out of range":
+            bad = pa.DictionaryArray.from_arrays(pa.array([9] * len(table), pa.int32()), pa.array([1, 2]), safe=False)
+            table = table.set_column(0, "user", bad)
+        elif how == "ids out of order":
+            ids = pa.DictionaryArray.from_arrays(pa.array([0] * len(table), pa.int32()), pa.array([2, 1]))
+            table = table.set_column(0, "user", ids)
+        elif how == "another type":
+            table = table.set_column(2, "rating", table["rating"].cast(pa.float64()))
+        elif how == "no facts":
+            meta = {}
+        table = table.replace_schema_metadata(meta)
+        with pa.ipc.new_file(kept, table.schema) as writer:
+            writer.write_table(table)
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["cut off", "something else", "empty", "code out of range", "ids out of order", "another type", "no facts"],
+)
+def test_a_damaged_file_is_made_anew(load, movielens, how, caplog):
+    path = movielens("ml-1m")
+    first = load(path)
+    [kept] = load.folder.iterdir()
+    damaged(kept, how)
+    same(first, load(path))
+    assert len(load.reads) == 2
+    assert "cannot be used" in caplog.text
+    same(first, load(path))
+    assert len(load.reads) == 2
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(movielens, tmp_path, caplog):
+    (tmp_path / "cache").write_text("a file, not a folder")
+    table = load_table(path=str(movielens("ml-1m")), columns={}, cache=tmp_path / "cache")
+    assert len(table)
+    assert "cannot be kept" in caplog.text
+
+
+def test_small_sources_are_not_kept(load, movielens, monkeypatch):
+    monkeypatch.setattr(columns_cache, "SMALLEST", 1_000_000)
+    load(movielens("ml-1m"))
+    assert not load.folder.exists()
+
+
+def test_those_not_used_for_longest_make_room(load, tmp_path, monkeypatch):
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.csv").write_text(f"user,item,rating\n1,2,{ord(name)}\n")
+    load(tmp_path / "a.csv")
+    [kept] = load.folder.iterdir()
+    monkeypatch.setattr(columns_cache, "LARGEST", int(2.5 * kept.stat().st_size))
+    os.utime(kept, (1, 1))
+    load(tmp_path / "b.csv")
+    os.utime(next(path for path in load.folder.iterdir() if path != kept), (2, 2))
+    load(tmp_path / "a.csv")  # used again, so b is the oldest
+    load(tmp_path / "c.csv")
+    assert len(load.reads) == 3
+    assert len(list(load.folder.iterdir())) == 2
+    load(tmp_path / "a.csv")
+    assert len(load.reads) == 3
+    load(tmp_path / "b.csv")
+    assert len(load.reads) == 4
