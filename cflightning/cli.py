@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jsonargparse import Namespace
@@ -29,6 +30,16 @@ from cflightning.tasks.rating import RatingTask
 
 class CFLightningCLI(LightningCLI):
     """Adds early stopping, checkpoints, loggers and the report of a run; `fit` ends by testing the best checkpoint."""
+
+    only: ClassVar[str | None] = None
+    """The subcommand that is asked for, if that is known: parsers for the others need not be built."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's own, or the only one that is needed."""
+        known: dict[str, set[str]] = LightningCLI.subcommands()
+        only = CFLightningCLI.only
+        return {only: known[only]} if only in known else known
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Callbacks that are on by default, with their options."""
@@ -212,6 +223,8 @@ def main(args: ArgsType = None, *, started: float | None = None) -> CFLightningC
     now = time.perf_counter()
     RunReport.started = now if started is None else started
     RunReport.imported = now
+    given = sys.argv[1:] if args is None else args
+    CFLightningCLI.only = given[0] if isinstance(given, list) and given else None
     with warnings.catch_warnings():
         _ignore_what_no_user_can_change()
         return CFLightningCLI(

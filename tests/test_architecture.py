@@ -82,3 +82,13 @@ def test_public_names_exist():
         assert getattr(cflightning, name) is not None
     with pytest.raises(AttributeError):
         _ = cflightning.nothing
+
+
+def test_a_fit_of_a_file_imports_no_pandas(movielens, tmp_path):
+    code = (
+        "import sys; from cflightning.__main__ import main;"
+        f"main(['fit', '--data.path', {str(movielens('ml-1m'))!r}, '--trainer.enable_progress_bar', 'false',"
+        f"'--trainer.default_root_dir', {str(tmp_path)!r}, '--trainer.max_epochs', '1']);"
+        "sys.exit('pandas' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

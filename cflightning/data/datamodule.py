@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +17,6 @@ from cflightning.data.split import TEST, TRAIN, VAL, Method, Split, split_table
 from cflightning.data.table import Duplicates, RatingTable, check_range, merge_duplicates
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import DataError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +105,7 @@ class RatingsDataModule(LightningDataModule):
         self.cache = cache
         self.seed = seed
         self.train_loader: Callable[..., Any] = BatchLoader  # a task may ask for batches of its own kind
-        self._frame: pd.DataFrame | None = None
+        self._frame: Any = None  # a pandas frame; its type is not named, for jsonargparse would import pandas to look
         self._table: RatingTable | None = None
         self._split: Split | None = None
         self._pairs: RatingTable | None = None
@@ -116,11 +113,11 @@ class RatingsDataModule(LightningDataModule):
         self._lent: Vocabulary | None = None
 
     @classmethod
-    def from_frame(cls, frame: pd.DataFrame, **options: Any) -> RatingsDataModule:
+    def from_frame(cls, frame: Any, **options: Any) -> RatingsDataModule:
         """The same from a pandas frame that is already in memory.
 
         Args:
-            frame: One row a rating; the columns are chosen by `user`, `item`, … or their usual names.
+            frame: A pandas frame, one row a rating; the columns are chosen by `user`, `item`, … or their usual names.
             options: Any argument of the class but path and source.
         """
         module = cls(**options)

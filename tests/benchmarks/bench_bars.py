@@ -68,6 +68,51 @@ def help_(scratch: Path) -> None:
     show("python -m cflightning --help, median of 5", f"{seconds:.2f} s", "<= 0.7 s")
 
 
+def start(scratch: Path) -> None:
+    """From typing to result on a small table, against what importing LightningCLI costs; alternating."""
+    bare = [sys.executable, "-c", "from lightning.pytorch.cli import LightningCLI"]
+    pairs = []
+    for _ in range(8):
+        begin = time.perf_counter()
+        subprocess.run(bare, check=True, cwd=scratch)
+        imported = time.perf_counter() - begin
+        pairs.append((imported, cflightning("fit", *config("ml-100k"), cwd=scratch)))
+    bare_seconds, seconds = (statistics.median(column) for column in zip(*pairs[1:], strict=True))  # caches are warm
+    ratio = statistics.median(fitted / imported for imported, fitted in pairs[1:])
+    show("import of LightningCLI alone; fit of ml-100k", f"{bare_seconds:.1f} s; {seconds:.1f} s")
+    show("fit of ml-100k over that import, from typing to result", f"{ratio:.2f}", "<= 1.5")
+
+
+READ = """
+import sys, time
+from cflightning import RatingsDataModule
+import pyarrow.csv
+for _ in range(4):
+    data = RatingsDataModule(sys.argv[1])
+    start = time.perf_counter()
+    table = data.table
+    read = time.perf_counter()
+    _ = data.split
+    cut = time.perf_counter()
+    users, items = data.vocabulary.users.rows_of(table.user), data.vocabulary.items.rows_of(table.item)
+    print(read - start + time.perf_counter() - cut)
+"""
+
+
+def read(scratch: Path) -> None:
+    """Reading and encoding ratings.dat, without the cutting: the first time, and from the cache."""
+    first, again = [], []
+    for number in range(5):
+        environment = os.environ | {"CFLIGHTNING_CACHE": str(scratch / str(number))}
+        done = subprocess.run([sys.executable, "-c", READ, str(DATA / "ml-1m")], env=environment, check=True,
+                              capture_output=True, text=True)  # fmt: skip
+        seconds = [float(line) for line in done.stdout.split()]
+        first.append(seconds[0])
+        again += seconds[1:]
+    show("ml-1m's ratings.dat read and encoded, first time", f"{statistics.median(first):.2f} s", "< 1 s")
+    show("  from the cache", f"{statistics.median(again):.3f} s", "< 0.1 s")
+
+
 def config(name: str) -> tuple[object, ...]:
     return "--config", REPOSITORY / "configs" / f"{name}.yaml", "--data.path", DATA / name
 
@@ -107,7 +152,16 @@ def serve(scratch: Path) -> None:
     subprocess.run([python, REPOSITORY / "tests" / "benchmarks" / "bench_serve.py", scratch / "bundle"], check=True)
 
 
-PARTS = {"help": help_, "small": small, "ml-100k": ml_100k, "ml-1m": ml_1m, "engines": engines, "serve": serve}
+PARTS = {
+    "help": help_,
+    "small": small,
+    "ml-100k": ml_100k,
+    "ml-1m": ml_1m,
+    "engines": engines,
+    "start": start,
+    "read": read,
+    "serve": serve,
+}
 
 
 def main() -> None:

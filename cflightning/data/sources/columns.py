@@ -80,6 +80,16 @@ def choose_columns(
     return chosen
 
 
+def to_numpy(array: Any) -> np.ndarray:
+    """A pyarrow array of numbers or truths, none missing, as it lies in memory; its own `to_numpy` imports pandas."""
+    if pa.types.is_boolean(array.type):
+        return to_numpy(array.cast(pa.uint8())).astype(bool)
+    buffer, dtype = array.buffers()[1], np.dtype(array.type.to_pandas_dtype())
+    if buffer is None:
+        return np.empty(0, dtype)
+    return np.frombuffer(buffer, dtype)[array.offset : array.offset + len(array)]
+
+
 def to_table(columns: dict[str, Any], where: Where, source: str) -> RatingTable:
     """Check and convert the columns of one file.
 
@@ -115,10 +125,10 @@ def _ids(column: Any, role: str, where: Where) -> IdColumn:
             f"convert the column (floats usually come from missing values)"
         )
     coded = column.dictionary_encode()
-    distinct, codes = coded.dictionary, coded.indices.to_numpy(zero_copy_only=False)
+    distinct, codes = coded.dictionary, to_numpy(coded.indices)
     if pa.types.is_integer(column.type):
         try:
-            return IdColumn.from_codes(codes, distinct.cast(pa.int64()).to_numpy(zero_copy_only=False))
+            return IdColumn.from_codes(codes, to_numpy(distinct.cast(pa.int64())))
         except pa.ArrowInvalid as error:
             raise DataError(
                 f"{where(0)} ff., column {role!r}: ids must fit in 64 bits, {error}; use strings"
@@ -126,12 +136,12 @@ def _ids(column: Any, role: str, where: Where) -> IdColumn:
     canonical = pc.match_substring_regex(distinct, _INTEGER)
     if pc.all(canonical).as_py():
         try:
-            return IdColumn.from_codes(codes, distinct.cast(pa.int64()).to_numpy(zero_copy_only=False))
+            return IdColumn.from_codes(codes, to_numpy(distinct.cast(pa.int64())))
         except pa.ArrowInvalid:  # 19 digits that do not fit
             pass
     like_float = pc.match_substring_regex(distinct, r"^-?[0-9]+\.[0-9]*$")
     if pc.any(like_float).as_py():
-        rows = np.flatnonzero(like_float.to_numpy(zero_copy_only=False)[codes])
+        rows = np.flatnonzero(to_numpy(like_float)[codes])
         mixed = "mixed id types: some" if len(rows) < len(column) else "all"
         raise _offence(column, rows, role, where, f"ids must be integers or strings, got {mixed} written as decimals",
                        "write them as 7, not 7.0 (pandas does that to integers beside missing values)")  # fmt: skip
@@ -148,9 +158,9 @@ def _ratings(column: Any, role: str, where: Where) -> np.ndarray:
     if _is_text(column.type):
         coded = column.dictionary_encode()
         values = np.array([_number(text) for text in coded.dictionary.to_pylist()], dtype=np.float64)
-        ratings = values[coded.indices.to_numpy(zero_copy_only=False)]
+        ratings = values[to_numpy(coded.indices)]
     elif pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
-        ratings = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        ratings = to_numpy(column.cast(pa.float64(), safe=False))
     else:
         raise DataError(f"{where(0)}, column {role!r}: ratings must be numbers, got {column.type}; convert the column")
     bad = np.flatnonzero(~(np.abs(ratings) <= np.finfo(np.float32).max))  # also NaN
@@ -163,14 +173,14 @@ def _timestamps(column: Any, role: str, where: Where) -> Any:
     """Timestamps as int64 seconds since 1970, from seconds, dates or date-times (ISO 8601)."""
     _refuse_missing(column, role, where, "a time")
     if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
-        return column.cast(pa.timestamp("s"), safe=False).cast(pa.int64()).to_numpy(zero_copy_only=False)
+        return to_numpy(column.cast(pa.timestamp("s"), safe=False).cast(pa.int64()))
     if _is_text(column.type):
         try:
-            return column.cast(pa.int64()).to_numpy(zero_copy_only=False)
+            return to_numpy(column.cast(pa.int64()))
         except pa.ArrowInvalid:
             pass
     try:
-        seconds = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+        seconds = to_numpy(column.cast(pa.float64()))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         pass
     else:
@@ -199,9 +209,9 @@ def _number(text: str) -> float:
 
 
 def _refuse_missing(column: Any, role: str, where: Where, kind: str) -> None:
-    missing = column.is_null().to_numpy(zero_copy_only=False)
+    missing = to_numpy(column.is_null())
     if _is_text(column.type):
-        missing = missing | pc.fill_null(pc.equal(column, ""), False).to_numpy(zero_copy_only=False)
+        missing = missing | (to_numpy(pc.binary_length(column.cast(pa.large_string()))) == 0)
     rows = np.flatnonzero(missing)
     if len(rows):
         raise _offence(column, rows, role, where, f"must be {kind}", "fill in or remove these rows")

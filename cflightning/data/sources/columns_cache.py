@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from cflightning.data.ids import IdColumn, Ids
+from cflightning.data.sources.columns import to_numpy
 from cflightning.data.table import RatingTable, has_duplicates
 from cflightning.errors import CFLightningError
 
@@ -144,17 +145,17 @@ def _unpack(packed: Any, path: str) -> RatingTable:
     def plain(name: str, dtype: type) -> np.ndarray | None:
         if name not in packed.column_names:
             return None
-        values: np.ndarray = column(name).to_numpy(zero_copy_only=True)
+        values = to_numpy(column(name))
         if values.dtype != dtype:
             raise TypeError(f"column {name} is {values.dtype}")
         return values
 
     def ids(name: str) -> IdColumn:
         coded = column(name)
-        codes, values = coded.indices.to_numpy(zero_copy_only=True), coded.dictionary
+        codes, values = to_numpy(coded.indices), coded.dictionary
         if codes.dtype != np.int32:
             raise TypeError(f"column {name} is {codes.dtype}")
-        known = values.to_numpy() if values.type == pa.int64() else np.array(values.to_pylist(), dtype=object)
+        known = to_numpy(values) if values.type == pa.int64() else np.array(values.to_pylist(), dtype=object)
         return IdColumn(Ids(known), codes)
 
     test = plain("test", np.uint8)
