@@ -15,14 +15,15 @@ of the rate, which is what the engine passes.
 each other. Test RMSE with the gradients of T ratings taken before any of them updates, which is the worst case of T in
 flight (torch twin, dim 64, 10 epochs, random 90/10; the largest s is .0034 and .0075):
 
-    T                 16   1,024   4,096  16,384  32,768  65,536     compiled CPU step
-    MovieLens 1M            .8386   .8386   .8385   .8384   .8384     .8389
+    T                 16   1,024   4,096  16,384  32,768  65,536
+    MovieLens 1M            .8386   .8386   .8385   .8384   .8384
     MovieLens 100K .8866    .8868   .8876   .8897
 
-One seed each, the compiled step's is a mean of three. So 1 / `SHARE` of an epoch's ratings in flight are free, and
-hundreds of changes under way to one row did no harm by themselves; sT is bounded by `CONCURRENT` all the same, for
-tables with a row that dominates. (Returning atomics that let each change see all earlier squares gave .8386 throughout:
-not worth their round trip.)
+One seed each; the engine on its own layout, with about as much in flight as `programs` allows (8,448 and 1,088), ends
+at .8387 and .8860, the CPU's compiled step on the same splits at .8387 and .8867, means of three seeds. So 1 / `SHARE`
+of an epoch's ratings in flight are free, and hundreds of changes under way to one row did no harm by themselves; sT is
+bounded by `CONCURRENT` all the same, for tables with a row that dominates. (Returning atomics that let each change see
+all earlier squares gave .8386 throughout: not worth their round trip.)
 
 **Programs in flight** are limited accordingly: the grid is no larger than that, each program walks through its units
 with a stride and asks for the columns of the next before it works on this one. On a MovieLens 25M at dim 64 that
@@ -112,7 +113,8 @@ def _add_to_side_row(side, row, live, bias, v_factors, v_bias, R: tl.constexpr):
     )
 
 
-@triton.jit(do_not_specialize=["n", "units"])  # stages differ by a block: one compilation for all
+# Stages differ by a block: not compiled again for that (twice in all: the order of a stage may start off 16 bytes).
+@triton.jit(do_not_specialize=["n", "units"])
 def _stage(
     user, item, target, order, users, items, user_side, item_side, bias, partials, n, units,
     c, lr, lrb, lrg, share, eps, inv_dim, DIM: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, R: tl.constexpr,
