@@ -26,7 +26,10 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from cflightning.kernels.layout import BLOCK, F32, I64
+from cflightning.kernels.layout import BLOCK, F32
+from cflightning.kernels.rule import BIAS, L2, SIDE_WIDTH, STEP, V_BIAS, V_FACTORS, Rule, side_table
+
+__all__ = ["BIAS", "GROUP", "L2", "SIDE_WIDTH", "STEP", "V_BIAS", "V_FACTORS", "Rule", "Tables", "kernel", "side_table"]
 
 GROUP = 16
 """Ratings whose gradients are taken before any of them updates: one vector of lanes for the scalar arithmetic."""
@@ -34,32 +37,6 @@ GROUP = 16
 # Sums may be reordered and contracted; NaN and infinity are not looked for.
 _FAST = {"reassoc", "contract", "nsz", "arcp", "nnan", "ninf"}
 _ONE, _HALF = np.float32(1), np.float32(0.5)
-
-BIAS, V_FACTORS, V_BIAS, STEP, L2 = range(5)
-"""Columns of a side table: bias, both accumulators, h, weight of the penalty."""
-SIDE_WIDTH = 8  # 32 bytes: never across a cache line
-
-
-class Rule(NamedTuple):
-    """Constants of the update; one set fits tables of very different size, density and scale.
-
-    Attributes:
-        bias_rate: Rate of the biases, as a multiple.
-        global_rate: Rate of the global bias, as a multiple (plain SGD).
-        l2: Penalty on looked-up rows, in units of the squared rating range.
-        l2_exponent: A row rated n times has weight (n / 50) ** -l2_exponent.
-        step_exponent: A row rated n times has its step multiplied by (n / 80) ** step_exponent.
-        eps: Added to the root of an accumulator.
-        bias_share: The biases' share of the penalty.
-    """
-
-    l2: float = 0.008
-    l2_exponent: float = 0.5
-    bias_rate: float = 2.5
-    global_rate: float = 0.01
-    step_exponent: float = 0.15
-    eps: float = 0.007
-    bias_share: float = 0.1
 
 
 class Tables(NamedTuple):
@@ -78,23 +55,6 @@ class Tables(NamedTuple):
     user_side: F32
     item_side: F32
     global_bias: F32
-
-
-def aligned(rows: int, columns: int) -> F32:
-    """Zeros that start at a cache line: float32 [rows, columns]."""
-    raw = np.zeros(rows * columns + 16, np.float32)
-    skip = (-raw.ctypes.data // 4) % 16
-    return raw[skip : skip + rows * columns].reshape(rows, columns)
-
-
-def side_table(counts: I64, bias: F32, rule: Rule) -> F32:
-    """A side table: int64 [rows], float32 [rows] -> float32 [rows, SIDE_WIDTH]."""
-    side = aligned(counts.size, SIDE_WIDTH)
-    n = np.maximum(counts, 1)
-    side[:, BIAS] = bias
-    side[:, STEP] = (n / 80) ** rule.step_exponent
-    side[:, L2] = 2 * rule.l2 * (n / 50) ** -rule.l2_exponent
-    return side
 
 
 @intrinsic

@@ -1,0 +1,309 @@
+"""The fused GPU step: its twin against the CPU's engine, its loader, Lightning's ways, its kernel where it can run."""
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from cflightning import RatingsDataModule
+from cflightning.kernels.rule import GPU_BLOCK
+from cflightning.kernels.twin_gpu import stage_twin
+from cflightning.models.embedding_dot import EmbeddingDot
+from cflightning.tasks.fused import RowAdagrad
+from cflightning.tasks.fused_gpu import STAGES, DeviceStage, DeviceStageLoader, GpuEngine, why_not_on
+from cflightning.tasks.schedule import one_cycle
+
+needs_triton = pytest.mark.skipif(
+    find_spec("triton") is None, reason="the kernel needs Triton, which torch with CUDA or the extra `gpu` brings"
+)
+
+
+def columns(n=3000, users=60, items=90, seed=0):
+    rng = np.random.default_rng(seed)
+    return (torch.from_numpy(rng.integers(1, users, n)), torch.from_numpy(rng.integers(1, items, n)),
+            torch.from_numpy(rng.integers(1, 6, n).astype(np.float32)))  # fmt: skip
+
+
+def network(dim=4, users=60, items=90):
+    torch.manual_seed(0)
+    return EmbeddingDot(users, items, dim, (1.0, 5.0), 3.2, margin=0.125, std=0.1)
+
+
+def parameters(network):
+    return torch.cat([p.detach().reshape(-1) for p in network.parameters()])
+
+
+# The rule --------------------------------------------------------------------------------------------------------
+
+
+def test_learns_as_well_as_the_cpu_engine():
+    pytest.importorskip("numba", reason="the CPU's engine needs the extra `fast`")
+    from cflightning.tasks.fused import FusedEngine, StageLoader
+
+    made = {"num_users": 800, "num_items": 200, "num_ratings": 50_000, "dim": 2, "noise": 0.3}
+    data = RatingsDataModule(source="synthetic", synthetic=made, val_fraction=0.0)
+    parts = []
+    for rows in (data.split.train, data.split.test):
+        frame = data.table.frame.iloc[rows]
+        ids = data.vocabulary.users.rows(frame["user"]), data.vocabulary.items.rows(frame["item"])
+        rating = torch.from_numpy(frame["rating"].to_numpy(np.float32, copy=True))
+        parts.append((*map(torch.from_numpy, ids), rating))
+    errors = {}
+    for name in ("cpu", "gpu"):
+        torch.manual_seed(0)
+        model = EmbeddingDot(data.num_users, data.num_items, 8, data.rating_range, data.mean_rating, margin=0.125)
+        optimizer = RowAdagrad(model, 0.075)
+        given = [column.clone() for column in parts[0]]  # the CPU's layout sorts them in place
+        if name == "cpu":
+            loader = StageLoader(*given, network=model)
+            engine = FusedEngine(model, loader, optimizer, 0.004, 0.5, 1)
+        else:  # 512 ratings in flight
+            loader = DeviceStageLoader(*given, network=model)
+            engine = GpuEngine(
+                model, loader, optimizer, 0.004, 0.5, step=lambda *a, **_: stage_twin(*a, ratings=8 * GPU_BLOCK)
+            )
+        for epoch in range(10):
+            loader.set_epoch(epoch)
+            for number, stage in enumerate(loader):
+                engine.run(stage, 0.075 * one_cycle(epoch * len(loader) + number, 10 * len(loader)))
+        engine.close()
+        user, item, rating = parts[1]
+        with torch.no_grad():
+            errors[name] = float((model.eval()(user, item) - rating).square().mean().sqrt())
+    floor = data.table.noise_floor[data.split.test].mean() ** 0.5
+    assert errors["gpu"] / floor < 1.2
+    assert errors["gpu"] == pytest.approx(errors["cpu"], abs=0.005)
+
+
+def test_twin_gives_the_same_for_one_rating_at_a_time_and_many_where_no_row_comes_twice():
+    user, item = (torch.arange(1, 51, dtype=torch.int32) for _ in range(2))
+    results = []
+    for ratings in (1, 16, 64):
+        model = network(users=60, items=60)
+        loader = DeviceStageLoader(user.long(), item.long(), torch.full((50,), 4.0), network=model)
+        engine = GpuEngine(
+            model, loader, RowAdagrad(model, 0.1), 0.008, 0.5,
+            step=lambda *a, ratings=ratings, **_: stage_twin(*a[:12], 0.0, *a[13:], ratings=ratings),  # lrg = 0
+        )  # fmt: skip
+        loss = sum(float(engine.run(stage, 0.1)) for stage in loader)
+        results.append((parameters(model), loss))
+    for values, loss in results[1:]:
+        torch.testing.assert_close(values, results[0][0])
+        assert loss == pytest.approx(results[0][1])
+
+
+def test_unknown_rows_stay_zero_and_the_optimizer_holds_the_accumulators():
+    model = network()
+    optimizer = RowAdagrad(model, 0.1)
+    loader = DeviceStageLoader(*columns(), network=model)
+    engine = GpuEngine(model, loader, optimizer, 0.008, 0.5, step=stage_twin)
+    for stage in loader:
+        loss = engine.run(stage, 0.1)
+        assert loss.dtype == torch.float64
+    for table in (model.user_factors, model.item_factors, model.user_bias, model.item_bias):
+        assert torch.count_nonzero(table.weight[0]) == 0
+        sums = optimizer.state[table.weight]["sum"]
+        assert sums[0] == 0
+        assert (sums[1:] > 0).all()
+
+
+# Its loader ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, 63, 64, 65, 511, 1000, 5000])
+def test_an_epoch_has_every_rating_once_and_stages_know_their_size(n):
+    user, item, rating = columns(n)
+    model = network()
+    loader = DeviceStageLoader(user, item, rating, network=model, seed=3)
+    scale = model.scale
+    packed = sorted(zip(user.tolist(), item.tolist(), rating.tolist(), strict=True))
+    for epoch in range(3):
+        loader.set_epoch(epoch)
+        stages = list(loader)
+        assert len(stages) == len(loader) == STAGES
+        served = []
+        for stage in stages:
+            at = (stage.order.long()[:, None] * GPU_BLOCK + torch.arange(GPU_BLOCK)).reshape(-1)
+            at = at[at < n]
+            assert len(at) == stage.total
+            back = loader.target[at] * (scale.high - scale.low) + scale.low
+            served += zip(loader.user[at].tolist(), loader.item[at].tolist(), back.round().tolist(), strict=True)
+        assert sorted(served) == packed
+    assert loader.num_rows == n
+    assert [len(counts) for counts in loader.counts] == [60, 90]
+
+
+def test_orders_are_fresh_every_epoch_and_the_same_for_the_same_seed():
+    model = network()
+
+    def order(seed, epoch):
+        loader = DeviceStageLoader(*columns(5000), network=model, seed=seed)
+        loader.set_epoch(epoch)
+        return torch.cat([stage.order for stage in loader]), loader.user
+
+    first, user = order(1, 0)
+    assert all(map(torch.equal, (first, user), order(1, 0)))
+    assert not torch.equal(first, order(1, 1)[0])
+    assert torch.equal(user, order(1, 1)[1])
+    assert not torch.equal(user, order(2, 0)[1])
+    place = [int((order(1, epoch)[0] == 5000 // GPU_BLOCK).nonzero()) for epoch in range(5)]
+    assert len(set(place)) > 1  # of the ragged block
+
+
+def test_resumed_pass_serves_the_rest():
+    model = network()
+    loader, again = (DeviceStageLoader(*columns(), network=model) for _ in range(2))
+    for part in (loader, again):
+        part.set_epoch(2)
+    whole = list(loader)
+    passing = iter(loader)
+    for _ in range(3):
+        next(passing)
+    again.load_state_dict(loader.state_dict())
+    rest = list(again)
+    assert len(rest) == STAGES - 3
+    assert all(torch.equal(a.order, b.order) for a, b in zip(whole[3:], rest, strict=True))
+    assert len(list(again)) == STAGES
+
+
+# Under Lightning -------------------------------------------------------------------------------------------------
+
+
+class Fit(LightningModule):
+    """The least that drives the engine."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+        self.network = network()
+        self.losses, self.orders = [], []
+
+    def train_dataloader(self):
+        return DeviceStageLoader(*columns(), network=self.network, seed=1)
+
+    def configure_optimizers(self):
+        return RowAdagrad(self.network, 0.1)
+
+    def on_train_start(self):
+        optimizer, loader = self.optimizers(use_pl_optimizer=False), self.trainer.train_dataloader
+        self.engine = GpuEngine(self.network, loader, optimizer, 0.008, 0.5, step=stage_twin)
+
+    def training_step(self, stage, index):
+        assert isinstance(stage, DeviceStage)
+        self.orders.append(stage.order)
+        self.losses.append(self.optimizers().step(closure=lambda: self.engine.run(stage, 0.1)))
+
+
+def fit(epochs, folder=None, **options):
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    saver = ModelCheckpoint(folder, filename="{step}", save_top_k=-1, every_n_train_steps=STAGES + 3) if folder else []
+    module, trainer = Fit(), Trainer(max_epochs=epochs, callbacks=saver, enable_checkpointing=bool(folder), **quiet)
+    trainer.fit(module, **options)
+    return module
+
+
+@pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization")
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+@pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
+def test_lightning_serves_fresh_stages_and_resumes_inside_an_epoch(tmp_path):
+    whole = fit(4, tmp_path)
+    assert len(whole.orders) == 4 * STAGES
+    epochs = [torch.cat(whole.orders[at : at + STAGES]) for at in range(0, 4 * STAGES, STAGES)]
+    assert not torch.equal(epochs[0], epochs[1])
+    assert sum(whole.losses[-STAGES:]) < sum(whole.losses[:STAGES])
+    resumed = fit(4, tmp_path, ckpt_path=tmp_path / f"step={STAGES + 3}.ckpt", weights_only=True)
+    assert len(resumed.orders) == 4 * STAGES - STAGES - 3
+    assert torch.equal(parameters(resumed.network), parameters(whole.network))
+
+
+def test_says_why_it_cannot_be_used(monkeypatch):
+    assert "CUDA" in why_not_on(torch.device("cpu"))
+    device = torch.device("cuda", 0)
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr("cflightning.tasks.fused_gpu.find_spec", lambda name: None)
+    assert "cflightning[gpu]" in why_not_on(device)
+    monkeypatch.setattr("cflightning.tasks.fused_gpu.find_spec", lambda name: object())
+    for capability, works in (((7, 5), False), ((9, 0), True)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
+        assert (why_not_on(device) is None) is works
+
+
+# Its kernel ------------------------------------------------------------------------------------------------------
+
+
+def run_tests(name, folder, **variables):
+    """In a process of its own: Triton reads its environment when it is imported, and stays as it was."""
+    kept = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", str(Path(__file__).with_name(name))],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**kept, "TRITON_CACHE_DIR": str(folder), **variables},
+    )
+    report = done.stdout[-6000:] + done.stderr[-2000:]
+    assert done.returncode == 0, report
+    if "passed" not in done.stdout:
+        pytest.skip(report)
+
+
+@needs_triton
+def test_under_tritons_interpreter(tmp_path):
+    run_tests("interpreted_fused_gpu.py", tmp_path, TRITON_INTERPRET="1")
+
+
+@needs_triton
+def test_compiled_for_hopper(tmp_path):
+    run_tests("compiled_fused_gpu.py", tmp_path)
+
+
+@needs_triton
+@pytest.mark.gpu
+@pytest.mark.parametrize(("n", "dim"), [(1000, 3), (3000, 16), (3000, 64), (1000, 50), (1000, 256), (1, 8), (0, 8)])
+def test_kernel_on_a_gpu_is_its_twin(n, dim, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    from gpu_tables import CONSTANTS, make
+
+    from cflightning.kernels import fused_dot_gpu
+
+    given, fast = make(n, dim, "cuda")
+    slow = [table.clone() for table in fast]
+    losses = []
+    for step, options in ((fused_dot_gpu.train_stage, {"warps": 4}), (stage_twin, {})):
+        tables = fast if step is fused_dot_gpu.train_stage else slow
+        # One block a launch, at once: within a launch, loads may overtake the additions of the block before.
+        parts = [[*given[:3], block] for block in given[3].split(1)] or [given]
+        options = {"programs": 1, "ratings": GPU_BLOCK, **options}
+        losses.append(sum(step(*part, *tables, *CONSTANTS, **options) for part in parts))
+    for a, b in zip(fast, slow, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(*losses, atol=1e-4, rtol=1e-4)
+
+
+@needs_triton
+@pytest.mark.gpu
+def test_engine_on_a_gpu_learns_like_the_twin():
+    results = {}
+    for name, device, step in (("kernel", "cuda", None), ("twin", "cpu", stage_twin)):
+        model = network(16, 600, 900).to(device)
+        rng = np.random.default_rng(0)
+        factors = [rng.standard_normal((rows, 2)) for rows in (600, 900)]
+        user, item = rng.integers(1, 600, 100_000), rng.integers(1, 900, 100_000)
+        rating = (3 + 0.7 * (factors[0][user] * factors[1][item]).sum(1)).clip(1, 5).astype(np.float32)
+        loader = DeviceStageLoader(*map(torch.from_numpy, (user, item, rating)), network=model)
+        engine = GpuEngine(model, loader, RowAdagrad(model, 0.1), 0.001, 0.5, step=step)
+        for epoch in range(4):
+            loader.set_epoch(epoch)
+            stages = list(loader)
+            torch.cuda.set_sync_debug_mode("error")  # nothing in a stage waits for the device
+            losses = [engine.run(stage, 0.1) for stage in stages]
+            torch.cuda.set_sync_debug_mode("default")
+        results[name] = float(sum(losses) / len(user)) ** 0.5
+    assert results["kernel"] == pytest.approx(results["twin"], rel=0.03)
