@@ -3,7 +3,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: fit test check lint bars bench-kernel clean help
+.PHONY: fit test check lint bars bench-kernel bench-gpu clean help
 help:
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/ -/'
 
@@ -13,8 +13,9 @@ help:
 	$(BIN)/python -m pip install -c constraints.txt -e ./serve -e ".[movielens,fast,test]"
 	touch $@
 
+# With triton, whose interpreter runs the GPU kernel's tests on the CPU. (Not in constraints.txt: torch for CUDA pins its own.)
 .venv/developed: .venv/installed
-	$(BIN)/python -m pip install -c constraints.txt -e ./serve -e ".[movielens,fast,dev]"
+	$(BIN)/python -m pip install -c constraints.txt -e ./serve -e ".[movielens,fast,gpu,dev]"
 	touch $@
 
 fit: .venv/installed ## train on real MovieLens ratings (ARGS="--data.path ratings.csv" for your own)
@@ -36,6 +37,9 @@ bars: .venv/installed ## measure accuracy, speed and latency against their bars 
 
 bench-kernel: .venv/installed ## the fused step's ratings a second for 1 and 2 threads and dims 16 to 256
 	$(BIN)/python tests/benchmarks/bench_kernel.py $(ARGS)
+
+bench-gpu: .venv/installed ## the fused step on a CUDA GPU, alone and through the Trainer
+	$(BIN)/python tests/benchmarks/bench_gpu.py $(ARGS)
 
 clean: ## remove the environment and caches
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .coverage*

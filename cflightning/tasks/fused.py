@@ -250,10 +250,9 @@ def why_not(trainer: Trainer, network: RatingNetwork, task: Any, batch_size: int
     """
     counted = batch_size or trainer.max_steps != -1 or trainer.limit_train_batches != 1.0
     trial: Any = trainer.fast_dev_run  # type: ignore[attr-defined]
+    device = trainer.strategy.root_device
     reasons = {
-        "it needs numba (pip install 'cflightning[fast]')": find_spec("numba") is None,
         f"it knows EmbeddingDot, not {type(network).__name__}": not isinstance(network, EmbeddingDot),
-        "it runs on the CPU": trainer.strategy.root_device.type != "cpu",
         f"it does not know {type(trainer.strategy).__name__}": type(trainer.strategy)
         not in (SingleDeviceStrategy, DDPStrategy),
         "it computes in 32-bit": trainer.precision != "32-true",
@@ -263,7 +262,26 @@ def why_not(trainer: Trainer, network: RatingNetwork, task: Any, batch_size: int
         or trainer.gradient_clip_val is not None,
         "its batches are eighths of an epoch": task.engine == "auto" and counted and not trial,
     }
-    return next((reason for reason, holds in reasons.items() if holds), None)
+    of_device = _why_not_on_cpu() if device.type == "cpu" else _why_not_on_gpu(device, trainer, task)
+    return of_device or next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def _why_not_on_cpu() -> str | None:
+    return None if find_spec("numba") is not None else "it needs numba (pip install 'cflightning[fast]')"
+
+
+def _why_not_on_gpu(device: torch.device, trainer: Trainer, task: Any) -> str | None:
+    reasons = {
+        "it runs on the CPU and on CUDA GPUs": device.type != "cuda" or torch.version.hip is not None,
+        "on a GPU it has to be asked for, --model.engine fused": task.engine == "auto",  # no GPU has run it yet
+        "on GPUs it runs in one process": trainer.world_size > 1,
+        "on a GPU the order of its sums is open": torch.are_deterministic_algorithms_enabled(),
+        "it needs triton (pip install 'cflightning[gpu]')": find_spec("triton") is None,
+    }
+    found = next((reason for reason, holds in reasons.items() if holds), None)
+    if found is None and torch.cuda.get_device_capability(device) < (8, 0):
+        return "it needs a GPU of compute capability 8.0 or later"
+    return found
 
 
 def default_rate(epochs: int | None) -> float:

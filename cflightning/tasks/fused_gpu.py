@@ -1,4 +1,4 @@
-"""The fused GPU step under Lightning's Trainer: its batches, its engine, and when it can be used.
+"""The fused GPU step under Lightning's Trainer: its batches and its engine.
 
 Under Lightning a batch is a stage, an eighth of an epoch, so a step of the Trainer costs once in millions of ratings
 what autograd pays every batch. Nothing in a stage waits for the device: a stage's order is made there, its loss stays
@@ -16,7 +16,6 @@ computed, none measured.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -52,8 +51,8 @@ class DeviceStageLoader:
     Lightning takes it as a dataloader. The columns take 12 bytes a rating.
 
     Args:
-        user: int64 [n], rows.
-        item: int64 [n], rows.
+        user: int32 [n], rows.
+        item: int32 [n], rows.
         rating: float32 [n], rating units.
         network: whose scale turns ratings into targets; on the device to train on.
         seed: of the columns' order and, with the epoch's number, of the blocks' order.
@@ -190,14 +189,3 @@ class GpuEngine:
 
     def close(self) -> None:
         """Nothing to let go of: the counterpart of `FusedEngine.close`."""
-
-
-def why_not_on(device: torch.device) -> str | None:
-    """Why the fused GPU step cannot run on a device, or None."""
-    if device.type != "cuda" or torch.version.hip is not None:
-        return "it runs on CUDA GPUs"
-    if find_spec("triton") is None:
-        return "it needs triton (pip install 'cflightning[gpu]')"
-    if torch.cuda.get_device_capability(device) < (8, 0):
-        return "it needs a GPU of compute capability 8.0 or later"
-    return None

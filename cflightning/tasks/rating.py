@@ -26,6 +26,7 @@ from cflightning.objectives.penalty import count_weights
 from cflightning.objectives.squared_error import squared_error
 from cflightning.tasks.described import make_described
 from cflightning.tasks.fused import FusedEngine, RowAdagrad, Stage, StageLoader, default_rate, why_not
+from cflightning.tasks.fused_gpu import DeviceStage, DeviceStageLoader, GpuEngine
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class RatingTask(LightningModule, ABC):
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.engine = engine
-        self._fused: FusedEngine | None = None
+        self._fused: FusedEngine | GpuEngine | None = None
         self.vocabulary: Vocabulary | None = None
         self.facts: dict[str, Any] = {}
         self.val_errors, self.test_errors = RatingErrors(), RatingErrors()  # one each: sums must not mix
@@ -142,7 +143,8 @@ class RatingTask(LightningModule, ABC):
                 level = logging.WARNING if self.engine == "fused" else logging.INFO
                 log.log(level, "the fused engine cannot be used, %s: training by autograd", obstacle)
         self.automatic_optimization = obstacle is not None
-        data.train_loader = BatchLoader if obstacle else partial(StageLoader, network=self.network)
+        stages = DeviceStageLoader if self.trainer.strategy.root_device.type == "cuda" else StageLoader
+        data.train_loader = BatchLoader if obstacle else partial(stages, network=self.network)
 
     def _build(self, vocabulary: Vocabulary, facts: Mapping[str, Any]) -> None:
         low, high = facts["rating_range"]
@@ -215,8 +217,11 @@ class RatingTask(LightningModule, ABC):
     def _start_engine(self) -> None:
         optimizer, loader = self.optimizers(use_pl_optimizer=False), self.trainer.train_dataloader
         assert isinstance(optimizer, RowAdagrad)
-        assert isinstance(loader, StageLoader)
         assert isinstance(self.network, EmbeddingDot)
+        if isinstance(loader, DeviceStageLoader):
+            self._fused = GpuEngine(self.network, loader, optimizer, self.l2, self.l2_exponent)
+            return
+        assert isinstance(loader, StageLoader)
         threads = torch.get_num_threads()
         self._fused = FusedEngine(self.network, loader, optimizer, self.l2, self.l2_exponent, threads)
 
@@ -226,9 +231,9 @@ class RatingTask(LightningModule, ABC):
             self._fused.close()
         self._fused = None
 
-    def training_step(self, batch: RatingBatch | Stage, batch_idx: int) -> Tensor | None:
+    def training_step(self, batch: RatingBatch | Stage | DeviceStage, batch_idx: int) -> Tensor | None:
         """Mean loss of the batch over all devices (float32 []); None where the fused engine has done the step."""
-        if isinstance(batch, Stage):
+        if isinstance(batch, Stage | DeviceStage):
             self._fused_step(batch)
             return None
         loss: Tensor = squared_error(self(batch.user, batch.item), batch.rating)
@@ -245,12 +250,12 @@ class RatingTask(LightningModule, ABC):
         # DDP averages gradients over devices; shares of a batch may differ in size, so divide by the whole batch.
         return loss * (self.trainer.world_size / batch.total)
 
-    def _fused_step(self, stage: Stage) -> None:
+    def _fused_step(self, stage: Any) -> None:
         engine, optimizer, schedule = self._fused, self.optimizers(), self.lr_schedulers()
         assert engine is not None
         rate = engine.optimizer.param_groups[0]["lr"]
         loss = optimizer.step(closure=lambda: engine.run(stage, rate))  # type: ignore[union-attr]
-        self._loss_sum = (0 if self._loss_sum is None else self._loss_sum) + torch.tensor(loss, dtype=torch.float64)
+        self._loss_sum = (0 if self._loss_sum is None else self._loss_sum) + torch.as_tensor(loss, dtype=torch.float64)
         self._loss_rows += stage.total
         if schedule is not None:
             schedule.step()  # type: ignore[union-attr]

@@ -5,19 +5,21 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import SingleDeviceStrategy
 
-from cflightning import RatingsDataModule
+from cflightning import EmbeddingDotTask, RatingsDataModule
 from cflightning.kernels.rule import GPU_BLOCK
 from cflightning.kernels.twin_gpu import stage_twin
 from cflightning.models.embedding_dot import EmbeddingDot
-from cflightning.tasks.fused import RowAdagrad
-from cflightning.tasks.fused_gpu import STAGES, DeviceStage, DeviceStageLoader, GpuEngine, why_not_on
+from cflightning.tasks.fused import RowAdagrad, why_not
+from cflightning.tasks.fused_gpu import STAGES, DeviceStage, DeviceStageLoader, GpuEngine
 from cflightning.tasks.schedule import one_cycle
 
 needs_triton = pytest.mark.skipif(
@@ -224,15 +226,30 @@ def test_lightning_serves_fresh_stages_and_resumes_inside_an_epoch(tmp_path):
 
 
 def test_says_why_it_cannot_be_used(monkeypatch):
-    assert "CUDA" in why_not_on(torch.device("cpu"))
-    device = torch.device("cuda", 0)
     monkeypatch.setattr(torch.version, "hip", None)
-    monkeypatch.setattr("cflightning.tasks.fused_gpu.find_spec", lambda name: None)
-    assert "cflightning[gpu]" in why_not_on(device)
-    monkeypatch.setattr("cflightning.tasks.fused_gpu.find_spec", lambda name: object())
-    for capability, works in (((7, 5), False), ((9, 0), True)):
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
-        assert (why_not_on(device) is None) is works
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr("cflightning.tasks.fused.find_spec", lambda name: object())
+
+    def why(engine="fused", device="cuda", world_size=1):
+        """A Trainer cannot be made for a device that is not there, so only what is asked of it."""
+        strategy = SingleDeviceStrategy(torch.device(device))
+        trainer = SimpleNamespace(strategy=strategy, world_size=world_size, precision="32-true", max_steps=-1,
+                                  limit_train_batches=1.0, accumulate_grad_batches=1, gradient_clip_val=None,
+                                  fast_dev_run=False)  # fmt: skip
+        return why_not(trainer, network(), EmbeddingDotTask(engine=engine))
+
+    assert why() is None
+    assert "--model.engine fused" in why("auto")
+    assert "one process" in why(world_size=2)
+    assert "CUDA" in why(device="mps")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert "compute capability 8.0" in why()
+    monkeypatch.setattr("cflightning.tasks.fused.find_spec", lambda name: None)
+    assert "cflightning[gpu]" in why()
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    assert "order of its sums" in why()
+    monkeypatch.setattr(torch.version, "hip", "6.0")
+    assert "CUDA" in why()
 
 
 # Its kernel ------------------------------------------------------------------------------------------------------
