@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CheckpointError
@@ -61,6 +64,33 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or "state_dict" not in content:
         raise CheckpointError(f"{path}: must be a Lightning checkpoint, but holds something else")
     return content
+
+
+class FileCheckpointIO(TorchCheckpointIO):
+    """Lightning's, but straight to and from the file: its own makes two copies of the tables in memory each time."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Write beside the place, then move: readers see the old file or the new one."""
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        handle, scratch = tempfile.mkstemp(dir=Path(path).parent, prefix=f".{Path(path).name}-")
+        try:
+            with os.fdopen(handle, "wb") as out:
+                torch.save(checkpoint, out)
+            os.chmod(scratch, 0o644)  # mkstemp makes it private
+            os.replace(scratch, path)
+        finally:
+            Path(scratch).unlink(missing_ok=True)
+
+    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
+        """Plain types and tensors of a local file, mapped into memory; other addresses as Lightning does."""
+        if weights_only and Path(path).is_file():
+            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            return content
+        content = super().load_checkpoint(path, weights_only=weights_only)
+        return content
 
 
 def load_task(path: Path) -> RatingTask:

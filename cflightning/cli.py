@@ -13,13 +13,14 @@ from typing import Any, ClassVar
 
 import torch
 from jsonargparse import Namespace
+from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, LRSchedulerTypeTuple
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.trainer import Trainer
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-from cflightning.checkpoint import KEY, find, read
+from cflightning.checkpoint import KEY, FileCheckpointIO, find, read
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.split import TEST
 from cflightning.errors import CheckpointError, ConfigError
@@ -121,7 +122,11 @@ class CFLightningCLI(LightningCLI):
             kwargs["logger"] = loggers(Path(trainer["default_root_dir"] or "runs"), self.resumed)
         elif self.subcommand != "fit" and trainer["logger"] is None:
             kwargs["logger"] = False
-        return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        plugins = trainer["plugins"] or []
+        plugins = [*plugins] if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(FileCheckpointIO())
+        return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
 
     def after_fit(self) -> None:
         """Test the best checkpoint and write the report."""

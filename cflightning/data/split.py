@@ -98,7 +98,7 @@ def split_table(
     for name, fraction in (("test_fraction", test_fraction), ("val_fraction", val_fraction)):
         if not 0 <= fraction < 1:
             raise DataError(f"--data.{name}: must be at least 0 and below 1, got {fraction:g}")
-    rows = np.arange(len(table))
+    n = len(table)
     if method == "predefined":
         if table.test_rows is None:
             raise DataError(
@@ -109,24 +109,19 @@ def split_table(
     elif method == "kfold":
         if not isinstance(fold, int) or isinstance(fold, bool) or folds < 2 or not 1 <= fold <= folds:
             raise DataError(f"--data.fold: must be 1 to {folds} (--data.folds) with --data.split kfold, got {fold!r}")
-        test = _mark(len(rows), _kfold(len(rows), fold, folds, seed))
+        test = _mark(n, _kfold(n, fold, folds, seed))
     else:
-        test = _cut(table, rows, method, test_fraction, leave_n, [seed])
-    rest = rows[~test]
-    if val_fraction == 0:
-        val = np.zeros(len(rest), dtype=bool)
-    else:
+        test = _cut(table, np.ones(n, dtype=bool), method, test_fraction, leave_n, [seed])
+    parts = np.where(test, TEST, TRAIN).astype(np.uint8)
+    if val_fraction:
         nested: Method = method if method in ("time", "leave_last", "per_user") else "random"
-        val = _cut(table, rest, nested, val_fraction, leave_n, [seed, 1])
-    parts = np.full(len(table), TRAIN, dtype=np.uint8)
-    parts[test] = TEST
-    parts[rest[val]] = VAL
+        parts[~test] = np.where(_cut(table, ~test, nested, val_fraction, leave_n, [seed, 1]), VAL, TRAIN)
     split = Split(parts)
     if not split.sizes[TRAIN]:
-        raise DataError(f"{table.name}: no row is left to train on ({len(table):,} rows, split {method}); test less")
+        raise DataError(f"{table.name}: no row is left to train on ({n:,} rows, split {method}); test less")
     if val_fraction and not split.sizes[VAL]:
         raise DataError(
-            f"{table.name}: the validation part is empty ({len(rest):,} rows left, split {method}); "
+            f"{table.name}: the validation part is empty ({n - split.sizes[TEST]:,} rows left, split {method}); "
             "raise --data.val_fraction, or set it to 0 to train on every row without validation"
         )
     return split
@@ -138,33 +133,34 @@ def _kfold(n: int, fold: int, folds: int, seed: int) -> np.ndarray:
 
 
 def _cut(
-    table: RatingTable, rows: np.ndarray, method: Method, fraction: float, leave_n: int, seed: list[int]
+    table: RatingTable, among: np.ndarray, method: Method, fraction: float, leave_n: int, seed: list[int]
 ) -> np.ndarray:
-    """Bool [len(rows)]: which of `rows` are held out."""
-    size = int(len(rows) * fraction + 1e-9)  # the last digit of a float must not cost a row
+    """Which of the rows `among` (bool [rows]) are held out: bool [how many these are]."""
+    n = int(np.count_nonzero(among))
+    size = int(n * fraction + 1e-9)  # the last digit of a float must not cost a row
     if method == "random":
         # A list of one is the same stream as the plain number, so published protocols can be met exactly.
         rng = np.random.default_rng(seed[0] if len(seed) == 1 else seed)
-        return _mark(len(rows), permutation(rng, len(rows))[:size])
+        return _mark(n, permutation(rng, n)[:size])
     if method == "time":
-        time = _timestamps(table, method)[rows]
+        time = _timestamps(table, method)[among]
         if size == 0:
-            return np.zeros(len(rows), dtype=bool)
+            return np.zeros(n, dtype=bool)
         # One instant is never on both sides, so the part can be a little smaller than asked.
-        cut: np.ndarray = time > np.partition(time, len(rows) - size - 1)[len(rows) - size - 1]
+        cut: np.ndarray = time > np.partition(time, n - size - 1)[n - size - 1]
         return cut
-    users = table.user.codes[rows]
+    users = table.user.codes[among]
     counts = np.bincount(users)
     if method == "leave_last":
-        order = np.lexsort((np.arange(len(rows)), _timestamps(table, method)[rows], users))
+        order = np.lexsort((np.arange(n), _timestamps(table, method)[among], users))
         held = np.where(counts >= leave_n + 2, leave_n, 0)
     else:
-        order = np.lexsort((np.random.default_rng(seed).random(len(rows)), users))
+        order = np.lexsort((np.random.default_rng(seed).random(n), users))
         held = np.minimum((counts * fraction + 0.5).astype(np.int64), counts - 1)
     # Position from the end within each user's run of `order`.
     ends = np.cumsum(counts)[users[order]]
-    chosen = order[ends - np.arange(len(rows)) <= held[users[order]]]
-    return _mark(len(rows), chosen)
+    chosen = order[ends - np.arange(n) <= held[users[order]]]
+    return _mark(n, chosen)
 
 
 def permutation(rng: np.random.Generator, n: int) -> np.ndarray:

@@ -2,9 +2,13 @@
 
 Users and items are dealt into `grid` groups each, ratings into ``grid x grid`` cells (Gemulla et al. 2011; Chin et al.
 2015, LIBMF). A *stage* is `grid` cells that share no user and no item, so threads take cells without locks and without
-races: the result does not depend on the number of threads, bit for bit. A cell's rows fit the cache. An epoch is `grid`
-stages in a fresh order; within a cell, blocks of `BLOCK` ratings come in a fresh order. The order inside a block is
-random but fixed, so an epoch copies nothing.
+races: the result does not depend on the number of threads, bit for bit. An epoch is `grid` stages in a fresh order.
+
+Inside a cell ratings are sorted by the longer table, roughly, and shuffled in windows of ``RUN * BLOCK``, so that a
+window meets few rows of that table, which stay in the nearest cache: at 1 million users and 100 million ratings 2.6
+times as fast as a cell in random order, at the size of MovieLens 1M a tenth, and the accuracy on four data sets is the
+same to .0002. Windows, and blocks of `BLOCK` ratings inside them, come in a fresh order every epoch; the order inside a
+block is random but fixed, so an epoch copies nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +25,9 @@ I64 = NDArray[np.int64]
 U8 = NDArray[np.uint8]
 
 BLOCK = 64
-"""Ratings that keep their order; 256 bytes of each column. (Numba's cache does not notice when this changes.)"""
+"""Ratings that keep their order; 256 bytes of each column. (Numba's cache does not notice when these change.)"""
+RUN = 16
+"""Blocks that stay together, in an order among themselves that is fresh, too."""
 
 
 class Layout(NamedTuple):
@@ -108,18 +114,46 @@ def _below(state: Any, n: Any) -> Any:
     return np.int64((high * np.uint64(n)) >> np.uint64(32))
 
 
-@njit(cache=True, nogil=True)
-def _shuffle_cells(user: Any, item: Any, target: Any, starts: Any, seed: Any) -> None:
-    """Fisher-Yates in every cell, in place; a generator a cell, so cells may be shuffled in any order."""
+@njit(cache=True)
+def _sort_within(user: Any, item: Any, target: Any, starts: Any, by_user: bool, shift: int, bins: int) -> None:
+    """Sort every cell by ``row >> shift`` of one side, in place; the same sort again, within each cell."""
+    rows = user if by_user else item
     for cell in range(starts.size - 1):
-        low = starts[cell]
+        ends = np.zeros(bins + 1, np.int64)
+        for n in range(starts[cell], starts[cell + 1]):
+            ends[(rows[n] >> shift) + 1] += 1
+        ends[0] = starts[cell]
+        for one in range(bins):
+            ends[one + 1] += ends[one]
+        fill = ends[:-1].copy()
+        for one in range(bins):
+            while fill[one] < ends[one + 1]:
+                n = fill[one]
+                u, i, t = user[n], item[n], target[n]
+                to = (u if by_user else i) >> shift
+                while to != one:
+                    m = fill[to]
+                    fill[to] = m + 1
+                    user[m], u = u, user[m]
+                    item[m], i = i, item[m]
+                    target[m], t = t, target[m]
+                    to = (u if by_user else i) >> shift
+                user[n], item[n], target[n] = u, i, t
+                fill[one] = n + 1
+
+
+@njit(cache=True, nogil=True)
+def _shuffle_cells(user: Any, item: Any, target: Any, starts: Any, window: int, seed: Any) -> None:
+    """Fisher-Yates in every window of every cell, in place; a generator a cell, so cells may come in any order."""
+    for cell in range(starts.size - 1):
         state = _mix(seed + np.uint64(cell) + np.uint64(1))
-        for n in range(starts[cell + 1] - 1, low, -1):
-            state = _xorshift(state)
-            m = low + _below(state, n - low + 1)
-            user[n], user[m] = user[m], user[n]
-            item[n], item[m] = item[m], item[n]
-            target[n], target[m] = target[m], target[n]
+        for low in range(starts[cell], starts[cell + 1], window):
+            for n in range(min(low + window, starts[cell + 1]) - 1, low, -1):
+                state = _xorshift(state)
+                m = low + _below(state, n - low + 1)
+                user[n], user[m] = user[m], user[n]
+                item[n], item[m] = item[m], item[n]
+                target[n], target[m] = target[m], target[n]
 
 
 def _groups(counts: I64, grid: int, rng: np.random.Generator) -> U8:
@@ -160,7 +194,11 @@ def make_layout(
     if copy:
         user, item, target = user.copy(), item.copy(), target.copy()
     starts = _sort_cells(user, item, target, user_group, item_group, grid)
-    _shuffle_cells(user, item, target, starts, np.uint64(rng.integers(1 << 62)))
+    # Bins of about half a window: one in `grid` of a bin's rows belongs to the cell, with one in `grid` of its ratings.
+    rows, window = max(num_users, num_items), BLOCK * RUN
+    shift = max(int(np.log2(max(rows * grid**2 * window / 2 / max(user.size, 1), 1))), 0)
+    _sort_within(user, item, target, starts, num_users >= num_items, shift, ((rows - 1) >> shift) + 1)
+    _shuffle_cells(user, item, target, starts, window, np.uint64(rng.integers(1 << 62)))
     return Layout(user, item, target, starts, user_group, item_group, user_counts, item_counts)
 
 
@@ -171,7 +209,7 @@ def block_starts(starts: I64) -> I64:
 
 @njit(cache=True)
 def fresh_order(blocks: I64, seed: np.uint64) -> I32:
-    """Blocks of every cell in a new order.
+    """Blocks of every cell in a new order: runs of `RUN`, and the blocks of each.
 
     Args:
         blocks: int64 [cells + 1], first block of every cell.
@@ -183,10 +221,20 @@ def fresh_order(blocks: I64, seed: np.uint64) -> I32:
     order = np.empty(blocks[-1], np.int32)
     state = _mix(seed + np.uint64(1))
     for cell in range(blocks.size - 1):
-        low = blocks[cell]
-        for n in range(low, blocks[cell + 1]):  # Fisher-Yates, inside out
+        count = blocks[cell + 1] - blocks[cell]
+        runs = np.empty((count + RUN - 1) // RUN, np.int32)
+        for n in range(runs.size):  # Fisher-Yates, inside out
             state = _xorshift(state)
-            m = low + _below(state, n - low + 1)
-            order[n] = order[m]
-            order[m] = n - low
+            m = _below(state, n + 1)
+            runs[n] = runs[m]
+            runs[m] = n
+        low = blocks[cell]
+        for first in runs:
+            size = min(RUN, count - first * RUN)
+            for n in range(size):
+                state = _xorshift(state)
+                m = _below(state, n + 1)
+                order[low + n] = order[low + m]
+                order[low + m] = first * RUN + n
+            low += size
     return order
