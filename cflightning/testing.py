@@ -96,11 +96,28 @@ class NetworkContract(ABC):
         optimizer = torch.optim.AdamW(network.parameters(), lr=0.1, weight_decay=0.5)
         for _ in range(3):
             optimizer.zero_grad()
-            (network(*self._pairs()) - 2).square().sum().backward()
+            scores, users, items = network.scores_and_norms(*self._pairs())
+            (
+                (network(*self._pairs()) - 2).square().sum() + (scores - 2).square().sum() + (users + items).sum()
+            ).backward()
             optimizer.step()
         for table in tables:
             assert torch.count_nonzero(table.weight[0]) == 0
             assert torch.count_nonzero(table.weight[1:]) > 0
+
+    def test_scores_and_norms_are_those_of_the_two_methods(self) -> None:
+        """In value and in gradient: what trains is what scores."""
+        network = self._network().train()
+        users, items = self._pairs()
+        gradients = []
+        for scores, *norms in (
+            (network(users, items), *network.squared_norms(users, items)),
+            network.scores_and_norms(users, items),
+        ):
+            network.zero_grad()
+            ((scores - 2).square().sum() + 0.3 * norms[0].sum() + 0.2 * norms[1].square().sum()).backward()
+            gradients.append([None if p.grad is None else p.grad.clone() for p in network.parameters()])
+        torch.testing.assert_close(gradients[0], gradients[1], atol=1e-4, rtol=1e-4)
 
     def test_a_start_predicts_the_mean(self) -> None:
         """With tiny factors, everything starts near the mean rating."""

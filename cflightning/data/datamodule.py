@@ -13,7 +13,7 @@ from lightning.pytorch import LightningDataModule
 from cflightning.data.batches import BatchLoader
 from cflightning.data.sources import Source, load_table, locate
 from cflightning.data.sources.tables import from_pandas
-from cflightning.data.split import TEST, TRAIN, VAL, Method, Split, split_table
+from cflightning.data.split import CHUNK, TEST, TRAIN, VAL, Method, Split, split_table
 from cflightning.data.table import Duplicates, RatingTable, check_range, merge_duplicates
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import DataError
@@ -79,7 +79,7 @@ class RatingsDataModule(LightningDataModule):
         duplicates: Duplicates = "error",
         rating_range: tuple[float, float] | None = None,
         batch_size: int | None = None,
-        eval_batch_size: int = 65536,
+        eval_batch_size: int = 16384,
         synthetic: dict[str, Any] | None = None,
         cache: bool = True,
         seed: int = 42,
@@ -280,7 +280,9 @@ class RatingsDataModule(LightningDataModule):
 
     def _loader(self, name: str, table: RatingTable, split: Split, part: int, batch_size: int) -> Any:
         user, item, rating = self._columns(table, split, part)
-        n, unknown = len(user), int(np.count_nonzero((user == 0) | (item == 0)))
+        n = len(user)
+        unknown = sum(int(np.count_nonzero((user[at : at + CHUNK] == 0) | (item[at : at + CHUNK] == 0)))
+                      for at in range(0, n, CHUNK))  # fmt: skip
         if unknown:
             # Some are to be expected; most means that the data is not what the checkpoint was trained on.
             level = logging.WARNING if 2 * unknown > n or name == "train" else logging.INFO

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from cflightning.errors import ConfigError
 from cflightning.models.network import FoldedTables, RatingNetwork, RatingScale, table
+
+BIAS_SHARE = 0.1
+"""What a bias counts in the squared norms."""
 
 
 class EmbeddingDot(RatingNetwork):
@@ -64,9 +69,14 @@ class EmbeddingDot(RatingNetwork):
 
     def squared_norms(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
         """Factors, and a tenth of the biases: int64 [batch] rows twice -> float32 [batch] twice."""
-        users = self.user_factors(user).square().sum(-1) + 0.1 * self.user_bias(user).squeeze(-1).square()
-        items = self.item_factors(item).square().sum(-1) + 0.1 * self.item_bias(item).squeeze(-1).square()
+        _, users, items = self.scores_and_norms(user, item)
         return users, items
+
+    def scores_and_norms(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores (rating units) and both squared norms: int64 [batch] rows twice -> float32 [batch] three times."""
+        tables = self.user_factors, self.item_factors, self.user_bias, self.item_bias
+        logits, users, items = _Pairs.apply(*(table.weight for table in tables), user, item)  # type: ignore[no-untyped-call]
+        return self.scale(logits + self.global_bias), users, items
 
     def fold(self) -> FoldedTables:
         """Its own tables."""
@@ -76,4 +86,41 @@ class EmbeddingDot(RatingNetwork):
             self.user_bias.weight.detach().squeeze(-1),
             self.item_bias.weight.detach().squeeze(-1),
             self.global_bias.detach(),
+        )
+
+
+class _Pairs(torch.autograd.Function):
+    """Logits without the global bias and squared norms of pairs, with their gradient written by hand.
+
+    Each row is looked up once and each table's gradient filled once. By autograd of the plain formula a training step
+    takes 1.5 times as long on a CPU; `torch.compile` of that takes as long as this, after 20 s of compiling.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, users: Tensor, items: Tensor, user_bias: Tensor, item_bias: Tensor, user: Tensor, item: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        p, q, a, b = users[user], items[item], user_bias[user, 0], item_bias[item, 0]
+        ctx.save_for_backward(p, q, a, b, user, item)
+        ctx.rows = len(users), len(items)
+        dot = torch.linalg.vecdot
+        return dot(p, q) + a + b, dot(p, p) + BIAS_SHARE * a * a, dot(q, q) + BIAS_SHARE * b * b
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        p, q, a, b, user, item = ctx.saved_tensors
+        logits, users, items = gradients
+
+        def fill(rows: int, at: Tensor, change: Tensor) -> Tensor:
+            filled = change.new_zeros(rows, change.shape[1]).index_add_(0, at, change)
+            filled[0] = 0  # the unknown row stays zero
+            return filled
+
+        return (
+            fill(ctx.rows[0], user, torch.addcmul(q * logits[:, None], p, 2 * users[:, None])),
+            fill(ctx.rows[1], item, torch.addcmul(p * logits[:, None], q, 2 * items[:, None])),
+            fill(ctx.rows[0], user, (logits + 2 * BIAS_SHARE * users * a)[:, None]),
+            fill(ctx.rows[1], item, (logits + 2 * BIAS_SHARE * items * b)[:, None]),
+            None,
+            None,
         )

@@ -137,6 +137,13 @@ class RatingNetwork(nn.Module, ABC):
             float32 [batch] of the user's rows, and of the item's.
         """
 
+    def scores_and_norms(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`forward` and `squared_norms` in one, for training; to be overridden where rows need to be looked up once.
+
+        The backward pass of every look-up fills a whole table.
+        """
+        return self(user, item), *self.squared_norms(user, item)
+
     def fold(self) -> FoldedTables | None:
         """The network as plain tables, or None where it is not of the dot-product family."""
         return None

@@ -236,7 +236,8 @@ class RatingTask(LightningModule, ABC):
         if isinstance(batch, Stage | DeviceStage):
             self._fused_step(batch)
             return None
-        loss: Tensor = squared_error(self(batch.user, batch.item), batch.rating)
+        scores, users, items = self.network.scores_and_norms(batch.user, batch.item)
+        loss: Tensor = squared_error(scores, batch.rating)
         # Summed without leaving the device; what is logged is the squared error in rating units, without the penalty.
         seen = loss.detach()
         self._loss_sum = seen if self._loss_sum is None else self._loss_sum + seen
@@ -244,7 +245,6 @@ class RatingTask(LightningModule, ABC):
         low, high = self.facts["rating_range"]
         loss = loss / (high - low) ** 2  # so that l2 and learning rate mean the same on every scale
         if self.l2:
-            users, items = self.network.squared_norms(batch.user, batch.item)
             weights = self.user_weights[batch.user].to(users), self.item_weights[batch.item].to(items)
             loss = loss + self.l2 * (weights[0] @ users + weights[1] @ items)
         # DDP averages gradients over devices; shares of a batch may differ in size, so divide by the whole batch.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cflightning.models.embedding_dot import EmbeddingDot
+from cflightning.models.embedding_dot import EmbeddingDot, _Pairs
 from cflightning.models.embedding_mlp import EmbeddingMLP
 from cflightning.models.network import RatingScale
 from cflightning.testing import NetworkContract
@@ -35,6 +35,18 @@ def test_dot_is_the_formula_of_the_book():
         actual = mode(torch.from_numpy(users), torch.from_numpy(items)).detach().numpy()
         np.testing.assert_allclose(actual, expected, rtol=1e-6)
     assert network.global_bias.item() == pytest.approx(0.0, abs=1e-6)  # 3 is the middle of 0.5 to 5.5
+
+
+def test_dots_own_gradient_is_that_of_the_formula():
+    torch.manual_seed(0)
+    tables = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in ((5, 3), (6, 3), (5, 1), (6, 1))]
+    users, items = torch.tensor([1, 4, 1, 3, 1]), torch.tensor([5, 1, 5, 2, 3])  # a pair and a row twice
+    assert torch.autograd.gradcheck(lambda *t: _Pairs.apply(*t, users, items), tables)
+    p, q, b, c = tables
+    logits, norms, others = _Pairs.apply(*tables, users, items)
+    torch.testing.assert_close(logits, (p[users] * q[items]).sum(1) + b[users, 0] + c[items, 0])
+    torch.testing.assert_close(norms, p[users].square().sum(1) + 0.1 * b[users, 0] ** 2)
+    torch.testing.assert_close(others, q[items].square().sum(1) + 0.1 * c[items, 0] ** 2)
 
 
 def test_mlp_is_a_perceptron_of_the_concatenation():
