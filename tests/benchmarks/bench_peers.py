@@ -88,7 +88,7 @@ PEERS = {
     "lenskit": Peer("LensKit", "lenskit", ("torch==2.13.0", f"torch==2.13.0 lenskit==2025.8.1 {FRAMES} {NUMPY}")),
     "implicit": Peer("implicit", "implicit", (f"implicit==0.7.3 {NUMPY}",)),
     "myfm": Peer("myFM", "myfm", (f"myfm==0.4.0 {FRAMES} {NUMPY}",)),
-    # Without its dependencies: torchvision, which has no part in this, would bring another torch, fastprogress 1.1 a web
+    # Without its dependencies: torchvision, which has no part in this, brings another torch, and fastprogress 1.1 a web
     # framework.
     "fastai": Peer(
         "fastai",
@@ -229,7 +229,7 @@ class Row:
         else:
             reached = "not reached"
         before = f"{found['memory_before']:,.0f} → " if "memory_before" in found else ""
-        rate = f"{ratings * self.recipe.epochs / found['seconds'] / 1e6:.2f} M"
+        rate = f"{ratings * self.recipe.epochs / found['seconds']:,.0f}"
         if self.recipe.warning:
             name += f" ({self.recipe.warning})"
         seconds = seconds_text(found["seconds"])
@@ -252,8 +252,8 @@ def ratios(rows: list[Row]) -> list[str]:
             for row in ours:
                 share = row.found["reached"]["seconds"] / other.found["seconds"]
                 lines.append(
-                    f"{row.title}, {row.recipe.name}: seconds to the target RMSE / seconds of {other.title}, {recipe}: "
-                    f"**{share:.2f}** (bar ≤ {BAR})"
+                    f"{row.title}, {row.recipe.name}: {row.found['reached']['seconds']:.2f} s to the target RMSE / "
+                    f"{other.found['seconds']:.2f} s of {other.title}, {recipe}: **{share:.2f}** (bar ≤ {BAR})"
                 )
     return lines
 
@@ -294,7 +294,7 @@ def render(protocol: Protocol, rows: list[Row], ratings: int, options: argparse.
     lines = [
         f"## Peers: {protocol.text}",
         "",
-        f"{time.strftime('%Y-%m-%d', time.gmtime())}, commit {commit()}, `{command}`. {machine()}.",
+        f"{time.strftime('%Y-%m-%d', time.gmtime())}, commit {commit()}, `{command}`. {machine()};",
         f"{options.threads} threads.",
         "",
         NOTES.format(short=SHORT, repeats=options.repeats, target=target),

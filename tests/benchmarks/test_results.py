@@ -73,9 +73,9 @@ def test_a_table_of_peers(benchmarks):
     ]  # fmt: skip
     options = argparse.Namespace(threads=2, repeats=3)
     text = bench.render(bench.PROTOCOLS["ml-1m"], rows, 1_000_000, options, "make bench")
-    assert "| cflightning, command line: fused | 1.00 | .8400 | 10 | 10.00 M | 0.50 (4) | 600 |" in text
-    assert f"| LIBMF: {BAR} | 2.00 | .8500 | 40 | 20.00 M | not reached | 100 → 1,234 |" in text
-    assert "| implicit: ALS (no ratings) | 12 | – | 15 | 1.22 M | – | 100 → 1,234 |" in text
+    assert "| cflightning, command line: fused | 1.00 | .8400 | 10 | 10,000,000 | 0.50 (4) | 600 |" in text
+    assert f"| LIBMF: {BAR} | 2.00 | .8500 | 40 | 20,000,000 | not reached | 100 → 1,234 |" in text
+    assert "| implicit: ALS (no ratings) | 12 | – | 15 | 1,219,512 | – | 100 → 1,234 |" in text
     assert "| other: x | could not be installed: no such thing |" in text
     assert "**0.25** (bar ≤ 0.8)" in text
     assert "cflightning 1.2." in text

@@ -6,7 +6,7 @@ from peers.common import Recipe, Split
 DISTRIBUTIONS = ("lenskit", "torch", "numpy")
 RECIPES = [
     Recipe("BiasedMF (ALS), defaults", epochs=10),
-    Recipe("BiasedMF (ALS), λ .2", {"regularization": 0.2}, 10, data=("u1",)),
+    Recipe("BiasedMF (ALS), λ .13", {"regularization": 0.13}, 10, data=("u1",)),
     Recipe("BiasedMF (ALS), λ .07", {"regularization": 0.07}, 10, data=("ml-1m",)),
 ]
 
