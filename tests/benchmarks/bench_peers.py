@@ -63,12 +63,14 @@ class Peer:
         runner: a module in peers/.
         install: arguments of pip, one call after the other.
         build: environment variables of the installation.
+        patience: seconds after which a recipe is started again, up to three times; for a peer that hangs now and then.
     """
 
     title: str
     runner: str
     install: tuple[str, ...]
     build: dict[str, str] = field(default_factory=dict)
+    patience: float | None = None
 
 
 # Versions that were seen to install and run on Python 3.11. torch comes first and pinned: nothing may bring another.
@@ -76,12 +78,14 @@ NUMPY = "numpy==2.4.6 scipy==1.17.1"
 FRAMES = "pandas==2.3.3"
 PEERS = {
     "surprise": Peer("Surprise", "surprise", (f"scikit-surprise==1.1.5 {NUMPY}",)),
-    "libmf": Peer("LIBMF as pip builds it", "libmf", ("libmf==0.9.2 numpy==2.4.6",)),
+    # Now and then, on small data, its threads wait for each other for ever.
+    "libmf": Peer("LIBMF as pip builds it", "libmf", ("libmf==0.9.2 numpy==2.4.6",), patience=300),
     "libmf-avx": Peer(
         "LIBMF built with its AVX and OpenMP switches",
         "libmf",
         ("--no-cache-dir --no-binary libmf libmf==0.9.2 numpy==2.4.6",),
         {"CFLAGS": "-O3 -march=native -fopenmp -DUSEOMP -DUSEAVX"},
+        patience=300,
     ),
     # threadpoolctl: cmfrec imports it without declaring it.
     "cmfrec": Peer("cmfrec", "cmfrec", (f"cmfrec==3.5.1.post14 {FRAMES} {NUMPY} threadpoolctl==3.8.0",)),
@@ -111,6 +115,7 @@ COMMAND_LINE = [
 def text_of(error: str) -> str:
     """The last line of an error, without anybody's folders."""
     lines = [line for line in error.strip().splitlines() if line.strip()] or ["no message"]
+    lines = [line for line in lines if line.startswith("ERROR")] or lines  # pip's, which warns afterwards
     return re.sub(r"(?:\w+://|(?<![\w.])/)\S*?([^/\s]*)(?=\s|$)", r"\1", lines[-1].strip())[:200].replace("|", "/")
 
 
@@ -140,26 +145,36 @@ def install(name: str, peer: Peer, timeout: float) -> None:
     stamp.write_text(asked)
 
 
-def measure(python: Path, runner: str, split: Path, number: int, target: float, options: argparse.Namespace) -> dict:
-    """Run a recipe in a fresh process.
+def measure(name: str, number: int, split: Path, target: float, options: argparse.Namespace) -> dict[str, Any]:
+    """Run a recipe of a peer, or of cflightning from Python, in a fresh process.
 
     Raises:
         RuntimeError: its last words.
+        subprocess.TimeoutExpired: it was too slow, or hung every time.
     """
+    python, runner, patience = Path(sys.executable), "ours", None
+    if name != OURS:
+        python, runner, patience = ENVIRONMENTS / name / "bin" / "python", PEERS[name].runner, PEERS[name].patience
     command = [python, "-m", "peers.run", runner, split, "--recipe", number, "--target", target]
     command += ["--threads", options.threads, "--repeats", options.repeats]
-    done = subprocess.run(
-        list(map(str, command)),
-        cwd=HERE,
-        env=environment(options.threads),
-        capture_output=True,
-        text=True,
-        timeout=options.timeout,
-    )
-    if done.returncode:
-        raise RuntimeError(f"did not run: {text_of(done.stderr)}")
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    for hung in range(3):
+        try:
+            done = subprocess.run(
+                list(map(str, command)),
+                cwd=HERE,
+                env=environment(options.threads),
+                capture_output=True,
+                text=True,
+                timeout=patience or options.timeout,
+            )
+        except subprocess.TimeoutExpired:
+            if patience is None or hung == 2:
+                raise
+            continue
+        if done.returncode:
+            raise RuntimeError(f"did not run: {text_of(done.stderr)}")
+        return json.loads(done.stdout.strip().splitlines()[-1]) | {"hung": hung}
+    raise AssertionError
 
 
 def fit(protocol: Protocol, epochs: int, threads: int, **options: object) -> dict[str, float]:
@@ -232,6 +247,8 @@ class Row:
         rate = f"{ratings * self.recipe.epochs / found['seconds']:,.0f}"
         if self.recipe.warning:
             name += f" ({self.recipe.warning})"
+        if found.get("hung"):
+            name += f" (hung {found['hung']} ×, started again)"
         seconds = seconds_text(found["seconds"])
         return [name, seconds, error, str(self.recipe.epochs), rate, reached, before + f"{found['memory_peak']:,.0f}"]
 
@@ -348,10 +365,7 @@ def run(protocol: Protocol, chosen: list[str], broken: dict[str, str], options: 
                     )
                 )
         for name in chosen:
-            title, runner, python = OURS, "ours", Path(sys.executable)
-            if name != OURS:
-                title, runner = PEERS[name].title, PEERS[name].runner
-                python = ENVIRONMENTS / name / "bin" / "python"
+            title, runner = (OURS, "ours") if name == OURS else (PEERS[name].title, PEERS[name].runner)
             for number, recipe in enumerate(import_module(f"peers.{runner}").RECIPES):
                 if not wanted(recipe, protocol):
                     continue
@@ -360,7 +374,7 @@ def run(protocol: Protocol, chosen: list[str], broken: dict[str, str], options: 
                 elif protocol.name in recipe.slow and not options.slow:
                     add(Row(title, recipe, problem="left out: takes minutes (--slow)"))
                 else:
-                    arguments = python, runner, split, number, protocol.target, options
+                    arguments = name, number, split, protocol.target, options
                     add(measured(title, recipe, lambda a=arguments: measure(*a)))
     return rows, ratings
 
