@@ -3,7 +3,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: fit test check lint bars bench-kernel bench-gpu clean help
+.PHONY: fit test check lint bars bench bench-kernel bench-gpu bench-scaling clean help
 help:
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/ -/'
 
@@ -35,11 +35,18 @@ check: lint ## all that CI runs: lint, and the tests with coverage
 bars: .venv/installed ## measure accuracy, speed and latency against their bars (needs the data sets: CFLIGHTNING_DATA)
 	$(BIN)/python tests/benchmarks/bench_bars.py $(ARGS)
 
+bench: .venv/installed ## measure other recommenders beside this one, each in an environment of its own
+	$(BIN)/python tests/benchmarks/bench_peers.py $(ARGS)
+
 bench-kernel: .venv/installed ## the fused step's ratings a second for 1 and 2 threads and dims 16 to 256
 	$(BIN)/python tests/benchmarks/bench_kernel.py $(ARGS)
+
+bench-scaling: .venv/installed ## what a rating costs from 1 to 100 million of them, as a table and a picture
+	$(BIN)/python -m pip install -q -c constraints.txt "matplotlib>=3.8"
+	$(BIN)/python tests/benchmarks/bench_scaling.py $(ARGS)
 
 bench-gpu: .venv/installed ## the fused step on a CUDA GPU, alone and through the Trainer
 	$(BIN)/python tests/benchmarks/bench_gpu.py $(ARGS)
 
-clean: ## remove the environment and caches
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .coverage*
+clean: ## remove the environments and caches
+	rm -rf .venv .venv-peers .mypy_cache .pytest_cache .ruff_cache .coverage*

@@ -1,0 +1,125 @@
+"""What runners share: recipes, the split on disk, and the measurement itself. Runs in the peers' environments."""
+
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+SHORT = 5.0
+"""Fits below this many seconds are repeated, and the median is reported."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way to use a peer.
+
+    Attributes:
+        name: for the table.
+        options: the peer's own, without its epochs.
+        epochs: passes over the ratings (or iterations).
+        data: protocols that it is meant for; None for all.
+        slow: protocols that it takes minutes on; these wait for `--slow`.
+        warning: said beside its figures.
+    """
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    epochs: int = 0
+    data: tuple[str, ...] | None = None
+    slow: tuple[str, ...] = ()
+    warning: str = ""
+
+
+class Part(NamedTuple):
+    """Rows of a split; users and items are numbered from 0 over both parts."""
+
+    user: np.ndarray
+    item: np.ndarray
+    rating: np.ndarray
+
+
+class Split(NamedTuple):
+    """Both parts of a protocol and its size."""
+
+    train: Part
+    test: Part
+    users: int
+    items: int
+
+
+def read_split(path: Path) -> Split:
+    """Read what `split.py` wrote."""
+    with np.load(path) as file:
+        train, test = (Part(*(file[f"{part}_{column}"] for column in Part._fields)) for part in ("train", "test"))
+        return Split(train, test, int(file["users"]), int(file["items"]))
+
+
+def rmse(predicted: np.ndarray, rating: np.ndarray) -> float:
+    """Test error with predictions held to the scale, 1 to 5, as every peer's users would."""
+    if not np.isfinite(predicted).all():
+        raise ValueError(f"{np.count_nonzero(~np.isfinite(predicted))} predictions are not finite")
+    return float(np.sqrt(np.mean((np.clip(predicted, 1, 5) - rating) ** 2)))
+
+
+def growing(limit: int) -> Iterator[int]:
+    """Numbers of epochs to try until an error is reached."""
+    steps = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100, 150, 200, 300)
+    yield from (step for step in steps if step < limit)
+    yield limit
+
+
+def memory_now() -> float:
+    """Resident MiB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def memory_peak() -> float:
+    """The most that was resident, MiB (ru_maxrss is KiB on Linux and bytes on macOS)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def measure(
+    fit: Callable[[int], Any],
+    error: Callable[[Any], float | None],
+    *,
+    epochs: int,
+    target: float | None,
+    repeats: int,
+) -> dict[str, Any]:
+    """Time `fit(epochs)` alone, then look for the shortest fit that reaches the target.
+
+    Args:
+        fit: trains anew and returns the model.
+        error: test RMSE of a model, or None where it predicts no ratings.
+        epochs: of the recipe.
+        target: RMSE to reach, or None not to look for it.
+        repeats: fits of which the median is taken, where they are short.
+    """
+
+    def timed(count: int) -> tuple[float, Any]:
+        start = time.perf_counter()
+        model = fit(count)
+        return time.perf_counter() - start, model
+
+    def median(first: float, count: int) -> float:
+        again = range(repeats - 1) if first < SHORT else ()
+        return statistics.median([first, *(timed(count)[0] for _ in again)])
+
+    found: dict[str, Any] = {"memory_before": memory_now()}
+    seconds, model = timed(epochs)
+    found |= {"memory_peak": memory_peak(), "rmse": error(model), "seconds": median(seconds, epochs)}
+    if target is not None and found["rmse"] is not None:
+        found["reached"] = None
+        for count in growing(epochs):
+            seconds, model = timed(count)
+            if error(model) <= target:
+                found["reached"] = {"epochs": count, "seconds": median(seconds, count)}
+                break
+    return found

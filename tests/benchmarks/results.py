@@ -1,0 +1,40 @@
+"""RESULTS.md: one section a benchmark, each replaced as a whole when its benchmark is run again."""
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+TITLE = "# Measured\n\nWritten by the benchmarks in this folder; every section says when, where and by which command.\n"
+
+
+def write_section(name: str, markdown: str, path: Path = RESULTS) -> None:
+    """Replace the text between `<!-- begin NAME -->` and `<!-- end NAME -->`, or append it; all or nothing is written.
+
+    Args:
+        name: of the section.
+        markdown: its text.
+        path: the file; created where it is missing.
+
+    Raises:
+        ValueError: the file has one of the two marks without the other, or a mark twice.
+    """
+    begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+    text = path.read_text(encoding="utf-8") if path.exists() else TITLE
+    section = f"{begin}\n{markdown.strip()}\n{end}"
+    counts = text.count(begin), text.count(end)
+    if counts == (0, 0):
+        text = f"{text.rstrip()}\n\n{section}\n"
+    elif counts == (1, 1) and text.index(begin) < text.index(end):
+        text = re.sub(f"{re.escape(begin)}.*{re.escape(end)}", lambda _: section, text, flags=re.DOTALL)
+    else:
+        raise ValueError(f"{path.name}: section {name!r} must begin once and then end once")
+    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as out:
+            out.write(text)
+        os.chmod(scratch, 0o644)  # mkstemp makes it private
+        os.replace(scratch, path)
+    finally:
+        Path(scratch).unlink(missing_ok=True)
