@@ -3,7 +3,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: fit test check lint bars bench bench-kernel bench-gpu bench-scaling clean help
+.PHONY: fit test check lint bars bench bench-kernel bench-gpu bench-large bench-scaling clean help
 help:
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/ -/'
 
@@ -44,6 +44,9 @@ bench-kernel: .venv/installed ## the fused step's ratings a second for 1 and 2 t
 bench-scaling: .venv/installed ## what a rating costs from 1 to 100 million of them, as a table and a picture
 	$(BIN)/python -m pip install -q -c constraints.txt "matplotlib>=3.8"
 	$(BIN)/python tests/benchmarks/bench_scaling.py $(ARGS)
+
+bench-large: .venv/installed ## an epoch of 100 million ratings, and its memory
+	$(BIN)/python tests/benchmarks/bench_large.py $(ARGS)
 
 bench-gpu: .venv/installed ## the fused step on a CUDA GPU, alone and through the Trainer
 	$(BIN)/python tests/benchmarks/bench_gpu.py $(ARGS)
