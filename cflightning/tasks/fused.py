@@ -248,7 +248,12 @@ def why_not(trainer: Trainer, network: RatingNetwork, task: Any, batch_size: int
         task: that asks; with engine `auto`, settings that count batches are reasons, too.
         batch_size: as given by the user.
     """
-    counted = batch_size or trainer.max_steps != -1 or trainer.limit_train_batches != 1.0
+    counted = (
+        batch_size
+        or "OneCycleLR" in str(task.lr_scheduler)
+        or trainer.max_steps != -1
+        or trainer.limit_train_batches != 1.0
+    )
     trial: Any = trainer.fast_dev_run  # type: ignore[attr-defined]
     device = trainer.strategy.root_device
     reasons = {
@@ -256,7 +261,7 @@ def why_not(trainer: Trainer, network: RatingNetwork, task: Any, batch_size: int
         f"it does not know {type(trainer.strategy).__name__}": type(trainer.strategy)
         not in (SingleDeviceStrategy, DDPStrategy),
         "it computes in 32-bit": trainer.precision != "32-true",
-        "it has its own optimiser and schedule": bool(task.optimizer or task.lr_scheduler or task.weight_decay),
+        "it has its own optimiser": bool(task.optimizer or task.weight_decay),
         "it squeezes by a sigmoid": not network.scale.sigmoid,
         "it knows no gradients to accumulate or clip": trainer.accumulate_grad_batches != 1
         or trainer.gradient_clip_val is not None,

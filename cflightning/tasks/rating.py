@@ -251,17 +251,29 @@ class RatingTask(LightningModule, ABC):
         return loss * (self.trainer.world_size / batch.total)
 
     def _fused_step(self, stage: Any) -> None:
-        engine, optimizer, schedule = self._fused, self.optimizers(), self.lr_schedulers()
+        engine, optimizer = self._fused, self.optimizers()
         assert engine is not None
         rate = engine.optimizer.param_groups[0]["lr"]
         loss = optimizer.step(closure=lambda: engine.run(stage, rate))  # type: ignore[union-attr]
         self._loss_sum = (0 if self._loss_sum is None else self._loss_sum) + torch.as_tensor(loss, dtype=torch.float64)
         self._loss_rows += stage.total
-        if schedule is not None:
-            schedule.step()  # type: ignore[union-attr]
+        self._step_schedules("step")
+
+    def _step_schedules(self, interval: str) -> None:
+        """What Lightning does where it has the optimisation; here the fused engine has it."""
+        for described in self.trainer.lr_scheduler_configs:
+            if described.interval != interval:
+                continue
+            schedule: Any = described.scheduler
+            if not isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+                schedule.step()
+            elif (value := self.trainer.callback_metrics.get(_monitored(schedule))) is not None:
+                schedule.step(value)
 
     def on_train_epoch_end(self) -> None:
         """Log the mean squared error that the epoch saw while it learnt."""
+        if not self.automatic_optimization:
+            self._step_schedules("epoch")
         if self._loss_sum is not None:
             self.log("train/loss", self._loss_sum / self._loss_rows, sync_dist=True, reduce_fx="sum", prog_bar=True)
         self._loss_sum, self._loss_rows = None, 0
@@ -310,10 +322,11 @@ class RatingTask(LightningModule, ABC):
         if self.lr_scheduler:
             kinds = torch.optim.lr_scheduler.LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau
             scheduler = make_described(self.lr_scheduler, "lr_scheduler", kinds, optimizer)
-            monitor = getattr(scheduler, "monitor", "val/rmse")  # used by ReduceLROnPlateau alone
             # Schedules that count steps (OneCycleLR) are stepped by them, others by epochs, as Lightning does.
             interval = "step" if hasattr(scheduler, "total_steps") else "epoch"
-            described = {"scheduler": scheduler, "monitor": monitor, "interval": interval}
+            described = {"scheduler": scheduler, "interval": interval}
+            if self.automatic_optimization:
+                described["monitor"] = _monitored(scheduler)  # used by ReduceLROnPlateau alone
             return {"optimizer": optimizer, "lr_scheduler": described}  # type: ignore[typeddict-item]
         if self.optimizer:
             return {"optimizer": optimizer}  # type: ignore[typeddict-item]
@@ -333,3 +346,8 @@ class RatingTask(LightningModule, ABC):
             betas=(0.9, 0.95),  # with 0.999 the second moment of sparse gradients lags: .003 to .009 RMSE worse
             fused=self.device.type in {"cpu", "cuda"},
         )
+
+
+def _monitored(scheduler: Any) -> str:
+    """The metric that a scheduler goes by; Lightning's ReduceLROnPlateau names one."""
+    return str(getattr(scheduler, "monitor", "val/rmse"))

@@ -200,6 +200,24 @@ def test_resuming_on_other_data_is_laid_out_for_the_checkpoints_network(tmp_path
     assert ratings.max() == pytest.approx(3.5, abs=0.05)
 
 
+NEVER = {"patience": 0, "factor": 0.1, "threshold": 9, "threshold_mode": "abs"}  # good enough
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "expected"),
+    [
+        ("torch.optim.lr_scheduler.ExponentialLR", {"gamma": 0.5}, 0.2 * 0.5**3),
+        ("torch.optim.lr_scheduler.ReduceLROnPlateau", NEVER, 0.2 * 0.1**2),
+    ],
+)
+def test_schedules_by_the_epoch(kind, options, expected):
+    described = {"class_path": kind, "init_args": options}
+    task, fit = EmbeddingDotTask(dim=4, engine="fused", learning_rate=0.2, lr_scheduler=described), trainer(3)
+    fit.fit(task, data())
+    assert not task.automatic_optimization
+    assert fit.optimizers[0].param_groups[0]["lr"] == pytest.approx(expected)
+
+
 def test_training_loss_is_in_rating_units():
     module, fit = data(), trainer(1)
     fit.fit(EmbeddingDotTask(dim=4, engine="fused", learning_rate=1e-9), module)
