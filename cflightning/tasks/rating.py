@@ -223,6 +223,7 @@ class RatingTask(LightningModule, ABC):
             return
         assert isinstance(loader, StageLoader)
         threads = torch.get_num_threads()
+        log.info("training by the fused engine on %d thread%s", threads, "s" if threads > 1 else "")
         self._fused = FusedEngine(self.network, loader, optimizer, self.l2, self.l2_exponent, threads)
 
     def on_train_end(self) -> None:

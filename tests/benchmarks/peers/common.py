@@ -67,10 +67,10 @@ def rmse(predicted: np.ndarray, rating: np.ndarray) -> float:
     return float(np.sqrt(np.mean((np.clip(predicted, 1, 5) - rating) ** 2)))
 
 
-def growing(limit: int) -> Iterator[int]:
-    """Numbers of epochs to try until an error is reached."""
+def growing(limit: int, coarse: bool = False) -> Iterator[int]:
+    """Numbers of epochs to try until an error is reached; fewer of them where a fit takes long."""
     steps = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100, 150, 200, 300)
-    yield from (step for step in steps if step < limit)
+    yield from (step for step in (steps[::4] if coarse else steps) if step < limit)
     yield limit
 
 
@@ -117,7 +117,7 @@ def measure(
     found |= {"memory_peak": memory_peak(), "rmse": error(model), "seconds": median(seconds, epochs)}
     if target is not None and found["rmse"] is not None:
         found["reached"] = None
-        for count in growing(epochs):
+        for count in growing(epochs, coarse=found["seconds"] > 4 * SHORT):
             seconds, model = timed(count)
             if error(model) <= target:
                 found["reached"] = {"epochs": count, "seconds": median(seconds, count)}
