@@ -74,6 +74,17 @@ def _prefetch(typing: Any, array: Any, offset: Any) -> Any:
     return types.void(array, offset), generate
 
 
+@intrinsic
+def _take(typing: Any, counter: Any) -> Any:
+    """The number in ``counter[0]``, which goes up by one for whoever asks next: int64 [1] -> int64."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.atomic_rmw("add", pointer, ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.int64(counter), generate
+
+
 def _row(context: Any, builder: Any, signature: Any, arguments: Any, at: int, width: int) -> Any:
     """Pointer to ``<width x float>`` at the flat offset ``arguments[at + 1]`` of the array ``arguments[at]``."""
     data = context.make_array(signature.args[at])(context, builder, arguments[at]).data
@@ -178,20 +189,21 @@ def kernel(dim: int) -> Callable[..., Any]:
     Numba's cache keys closures by what they enclose, so each dim is compiled once per machine.
 
     Returns:
-        A function of one cell: ``(user, item, target, low, high, order, users, items, user_side, item_side, bias,
-        c, lr, lrb, lrg, share, eps) -> (its global bias, its sum of squared errors)``; `order` is int32 [blocks]. It
-        lets go of Python's lock.
+        A function ``(user, item, target, starts, blocks, order, cells, taken, biases, squares, users, items, user_side,
+        item_side, bias, c, lr, lrb, lrg, share, eps)`` that takes cells until none is left; run it on as many threads
+        as you like with the same arguments. `order` is int32 [blocks] of the whole epoch, `cells` int64 [cells] the
+        numbers of those to be done, `taken` int64 [1], 0 at first; into `biases` (float32 [cells]) and `squares`
+        (float64 [cells]) go every cell's global bias and sum of squared errors. It lets go of Python's lock.
     """
     if (found := _kernels.get(dim)) is not None:
         return found
     inv_dim = np.float32(1 / dim)
 
     @njit(fastmath=_FAST, error_model="numpy", nogil=True, cache=True)
-    def cell(
-        user, item, target, low, high, order, users, items, user_side, item_side, bias, c, lr, lrb, lrg, share, eps
-    ):
-        """One cell; order: int32 [blocks]. Returns (its global bias, its sum of squared errors)."""
-        loss = np.float64(0)
+    def take_cells(
+        user, item, target, starts, blocks, order, cells, taken, biases, squares, users, items, user_side, item_side,
+        start_bias, c, lr, lrb, lrg, share, eps,
+    ):  # fmt: skip
         work = np.empty((14, GROUP), np.float32)
         z = work[0]
         pp = work[1]
@@ -207,58 +219,65 @@ def kernel(dim: int) -> Callable[..., Any]:
         wi = work[11]
         hi = work[12]
         ci = work[13]
-        for block in order:
-            end = min(low + np.int64(block) * BLOCK + BLOCK, high)
-            total, squares = np.float32(0), np.float32(0)
-            for first in range(low + np.int64(block) * BLOCK, end, GROUP):
-                size = min(end - first, GROUP)
-                # 1. Gather: independent of each other, so that loads overlap.
-                for j in range(size):
-                    a, b = np.int64(user[first + j]), np.int64(item[first + j])
-                    ahead = first + j + _PREFETCH
-                    if ahead < end:
-                        ahead_a, ahead_b = np.int64(user[ahead]), np.int64(item[ahead])
-                        for k in range(0, dim, 16):
-                            _prefetch(users, ahead_a * dim + k)
-                            _prefetch(items, ahead_b * dim + k)
-                    z[j], pp[j], qq[j] = _products(users, a * dim, items, b * dim, dim)
-                    su, si = user_side[a], item_side[b]
-                    bu[j], vu[j], wu[j], hu[j], cu[j] = su[BIAS], su[V_FACTORS], su[V_BIAS], su[STEP], su[L2]
-                    bi[j], vi[j], wi[j], hi[j], ci[j] = si[BIAS], si[V_FACTORS], si[V_BIAS], si[STEP], si[L2]
-                    y[j] = target[first + j]
-                # 2. Link, error, gradient and steps: a vector lane per rating.
-                for j in range(size):
-                    logit = bias + bu[j] + bi[j] + z[j]
-                    s = _sigmoid(logit)
-                    e = s - y[j]
-                    g = c * e * s * (_ONE - s)
-                    squares += e * e
-                    total += g
-                    g2 = g * g
-                    dvu, dvi = g2 * qq[j] * inv_dim, g2 * pp[j] * inv_dim
-                    fu = lr * hu[j] / (math.sqrt(vu[j] + dvu) + eps)
-                    fi = lr * hi[j] / (math.sqrt(vi[j] + dvi) + eps)
-                    tu = lrb * hu[j] / (math.sqrt(wu[j] + g2) + eps)
-                    ti = lrb * hi[j] / (math.sqrt(wi[j] + g2) + eps)
-                    bu[j] = tu * (g + share * cu[j] * bu[j])  # from here on: changes
-                    bi[j] = ti * (g + share * ci[j] * bi[j])
-                    vu[j], vi[j], wu[j] = dvu, dvi, g2
-                    cu[j], ci[j] = _ONE - fu * cu[j], _ONE - fi * ci[j]  # kept shares
-                    hu[j], hi[j] = fu * g, fi * g
-                # 3. Update, one rating after the other: a row that comes twice gets both changes.
-                for j in range(size):
-                    a, b = np.int64(user[first + j]), np.int64(item[first + j])
-                    _update(users, a * dim, items, b * dim, cu[j], hu[j], ci[j], hi[j], dim)
-                    su, si = user_side[a], item_side[b]
-                    su[BIAS] -= bu[j]
-                    si[BIAS] -= bi[j]
-                    su[V_FACTORS] += vu[j]
-                    si[V_FACTORS] += vi[j]
-                    su[V_BIAS] += wu[j]
-                    si[V_BIAS] += wu[j]
-            bias -= lrg * total
-            loss += squares
-        return bias, loss
+        while True:
+            number: Any = _take(taken)
+            if number >= cells.size:
+                break
+            cell = cells[number]
+            low, high = starts[cell], starts[cell + 1]
+            bias, loss = start_bias, np.float64(0)
+            for block in order[blocks[cell] : blocks[cell + 1]]:
+                end = min(low + np.int64(block) * BLOCK + BLOCK, high)
+                total, errors = np.float32(0), np.float32(0)
+                for first in range(low + np.int64(block) * BLOCK, end, GROUP):
+                    size = min(end - first, GROUP)
+                    # 1. Gather: independent of each other, so that loads overlap.
+                    for j in range(size):
+                        a, b = np.int64(user[first + j]), np.int64(item[first + j])
+                        ahead = first + j + _PREFETCH
+                        if ahead < end:
+                            ahead_a, ahead_b = np.int64(user[ahead]), np.int64(item[ahead])
+                            for k in range(0, dim, 16):
+                                _prefetch(users, ahead_a * dim + k)
+                                _prefetch(items, ahead_b * dim + k)
+                        z[j], pp[j], qq[j] = _products(users, a * dim, items, b * dim, dim)
+                        su, si = user_side[a], item_side[b]
+                        bu[j], vu[j], wu[j], hu[j], cu[j] = su[BIAS], su[V_FACTORS], su[V_BIAS], su[STEP], su[L2]
+                        bi[j], vi[j], wi[j], hi[j], ci[j] = si[BIAS], si[V_FACTORS], si[V_BIAS], si[STEP], si[L2]
+                        y[j] = target[first + j]
+                    # 2. Link, error, gradient and steps: a vector lane per rating.
+                    for j in range(size):
+                        logit = bias + bu[j] + bi[j] + z[j]
+                        s = _sigmoid(logit)
+                        e = s - y[j]
+                        g = c * e * s * (_ONE - s)
+                        errors += e * e
+                        total += g
+                        g2 = g * g
+                        dvu, dvi = g2 * qq[j] * inv_dim, g2 * pp[j] * inv_dim
+                        fu = lr * hu[j] / (math.sqrt(vu[j] + dvu) + eps)
+                        fi = lr * hi[j] / (math.sqrt(vi[j] + dvi) + eps)
+                        tu = lrb * hu[j] / (math.sqrt(wu[j] + g2) + eps)
+                        ti = lrb * hi[j] / (math.sqrt(wi[j] + g2) + eps)
+                        bu[j] = tu * (g + share * cu[j] * bu[j])  # from here on: changes
+                        bi[j] = ti * (g + share * ci[j] * bi[j])
+                        vu[j], vi[j], wu[j] = dvu, dvi, g2
+                        cu[j], ci[j] = _ONE - fu * cu[j], _ONE - fi * ci[j]  # kept shares
+                        hu[j], hi[j] = fu * g, fi * g
+                    # 3. Update, one rating after the other: a row that comes twice gets both changes.
+                    for j in range(size):
+                        a, b = np.int64(user[first + j]), np.int64(item[first + j])
+                        _update(users, a * dim, items, b * dim, cu[j], hu[j], ci[j], hi[j], dim)
+                        su, si = user_side[a], item_side[b]
+                        su[BIAS] -= bu[j]
+                        si[BIAS] -= bi[j]
+                        su[V_FACTORS] += vu[j]
+                        si[V_FACTORS] += vi[j]
+                        su[V_BIAS] += wu[j]
+                        si[V_BIAS] += wu[j]
+                bias -= lrg * total
+                loss += errors
+            biases[number], squares[number] = bias, loss
 
-    _kernels[dim] = cell
-    return cell
+    _kernels[dim] = take_cells
+    return take_cells

@@ -11,15 +11,27 @@ from cflightning.kernels.fused_dot import BIAS, GROUP, L2, STEP, V_BIAS, V_FACTO
 from cflightning.kernels.layout import BLOCK
 
 
-def cell_twin(
-    user: Any, item: Any, target: Any, low: int, high: int, order: Any, users: Any, items: Any, user_side: Any,
-    item_side: Any, bias: Any, c: Any, lr: Any, lrb: Any, lrg: Any, share: Any, eps: Any,
+def cells_twin(
+    user: Any, item: Any, target: Any, starts: Any, blocks: Any, order: Any, cells: Any, taken: Any, biases: Any,
+    squares: Any, users: Any, items: Any, user_side: Any, item_side: Any, *constants: Any,
+) -> None:  # fmt: skip
+    """All cells; arguments as those of `fused_dot.kernel`, arrays updated in place."""
+    tables = users, items, user_side, item_side
+    for number, cell in enumerate(cells):
+        low, high, own = starts[cell], starts[cell + 1], order[blocks[cell] : blocks[cell + 1]]
+        biases[number], squares[number] = _cell((user, item, target), low, high, own, tables, *constants)
+    taken[0] += len(cells)
+
+
+def _cell(
+    columns: Any, low: int, high: int, order: Any, arrays: Any, bias: Any, c: Any, lr: Any, lrb: Any, lrg: Any,
+    share: Any, eps: Any,
 ) -> tuple[np.float32, float]:  # fmt: skip
-    """One cell; arguments and result as those of `fused_dot.kernel`, arrays updated in place."""
-    rows = torch.from_numpy(user).long(), torch.from_numpy(item).long()
-    tables = torch.from_numpy(users), torch.from_numpy(items)
-    sides = torch.from_numpy(user_side), torch.from_numpy(item_side)
-    targets, loss = torch.from_numpy(target), 0.0
+    """One cell: its global bias and its sum of squared errors."""
+    user, item, targets = map(torch.from_numpy, columns)
+    rows, loss = (user.long(), item.long()), 0.0
+    users, items, user_side, item_side = map(torch.from_numpy, arrays)
+    tables, sides = (users, items), (user_side, item_side)
     bias, c, lr, lrb, lrg, share, eps = (
         torch.tensor(value, dtype=torch.float32) for value in (bias, c, lr, lrb, lrg, share, eps)
     )

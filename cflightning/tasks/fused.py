@@ -28,13 +28,13 @@ class Stage(NamedTuple):
     """A batch of the fused step: this process's share of `GRID` cells that share no user and no item.
 
     Attributes:
-        cells: int64 [share of grid], numbers of the cells.
-        orders: int32 [blocks of the cell] for each cell.
+        cells: int64 [share of grid], numbers of the cells, largest first.
+        order: int32 [blocks], of the whole epoch: the blocks of every cell in the order to come.
         total: ratings in it over all processes.
     """
 
     cells: np.ndarray
-    orders: list[np.ndarray]
+    order: np.ndarray
     total: int
 
 
@@ -116,8 +116,9 @@ class StageLoader:
             cells = np.arange(GRID) * GRID + (np.arange(GRID) + shifts[number]) % GRID
             total = int((self.layout.starts[cells + 1] - self.layout.starts[cells]).sum())
             own = cells[self.own_groups]
+            sizes = self.layout.starts[own + 1] - self.layout.starts[own]
             self._served = number + 1
-            yield Stage(own, [order[self.blocks[cell] : self.blocks[cell + 1]] for cell in own], total)
+            yield Stage(own[np.argsort(-sizes)], order, total)  # a large one last would keep a thread waiting
 
 
 class RowAdagrad(torch.optim.Optimizer):
@@ -153,7 +154,7 @@ class FusedEngine:
         l2: see `RatingTask`.
         l2_exponent: see `RatingTask`.
         threads: any number gives the same result, bit for bit.
-        cell: another implementation of the step, for tests.
+        step: another implementation of the step, for tests.
     """
 
     def __init__(
@@ -164,7 +165,7 @@ class FusedEngine:
         l2: float,
         l2_exponent: float,
         threads: int,
-        cell: Callable[..., Any] | None = None,
+        step: Callable[..., Any] | None = None,
     ) -> None:
         from cflightning.kernels import fused_dot
 
@@ -172,8 +173,10 @@ class FusedEngine:
         self.alone = loader.world_size == 1
         self.own_users = np.isin(self.layout.user_group, loader.own_groups)
         self.rule = fused_dot.Rule(l2=l2, l2_exponent=l2_exponent)
-        self.cell = cell or fused_dot.kernel(network.dim)
-        self.pool = ThreadPoolExecutor(min(threads, GRID)) if threads > 1 else None
+        self.step = step or fused_dot.kernel(network.dim)
+        self.blocks = loader.blocks
+        self.helpers = min(threads, GRID) - 1
+        self.pool = ThreadPoolExecutor(self.helpers) if self.helpers else None
         tables = network.user_factors, network.item_factors, network.user_bias, network.item_bias
         users, items, user_bias, item_bias = (table.weight.detach() for table in tables)
         self.biases = user_bias, item_bias
@@ -204,23 +207,28 @@ class FusedEngine:
             rule.bias_share,
             rule.eps,
         )
-        constants = (*self.tables, np.float32(self.bias[0]), self.gradient, *map(np.float32, rates))
-        jobs: list[tuple[Any, ...]] = [
-            (layout.user, layout.item, layout.target, layout.starts[cell], layout.starts[cell + 1], order, *constants)
-            for cell, order in zip(stage.cells, stage.orders, strict=True)
-        ]
+        taken, biases, squares = (
+            np.zeros(1, np.int64),
+            np.zeros(len(stage.cells), np.float32),
+            np.zeros(len(stage.cells)),
+        )
+        columns = layout.user, layout.item, layout.target, layout.starts, self.blocks, stage.order
+        constants = np.float32(self.bias[0]), self.gradient, *map(np.float32, rates)
+        job = *columns, stage.cells, taken, biases, squares, *self.tables, *constants
         # Plain threads, not numba's parallel=True: the kernel lets go of Python's lock, there is no second OpenMP
         # beside torch's, and a thread that is held up takes fewer cells.
-        run = self.pool.map if self.pool is not None else map
-        results = list(run(lambda job: self.cell(*job), jobs))
+        others = [self.pool.submit(self.step, *job) for _ in range(self.helpers)] if self.pool is not None else []
+        self.step(*job)
+        for other in others:
+            other.result()
         cell_bias = np.zeros(GRID, np.float32)
-        cell_bias[stage.cells // GRID] = [bias for bias, _ in results]
+        cell_bias[stage.cells // GRID] = biases
         if not self.alone:
             self._exchange(np.isin(self.layout.item_group, stage.cells % GRID), cell_bias)
         self.bias[0] = cell_bias.mean()  # each cell saw its part of the stage
         for bias, side in zip(self.biases, self.sides, strict=True):
             bias.squeeze(-1).numpy()[:] = side[:, BIAS]  # so that whoever looks in between sees what is trained
-        return float(sum(squares for _, squares in results)) * self.squared_unit
+        return float(squares[np.argsort(stage.cells)].sum()) * self.squared_unit
 
     def _exchange(self, own_items: np.ndarray, cell_bias: np.ndarray) -> None:
         """Give every process what the others have updated; any number of processes gives the same result.
