@@ -3,6 +3,7 @@
 Each command's package is imported when the command is given, so that ``--help`` does not wait for torch.
 """
 
+import atexit
 import gc
 import os
 import sys
@@ -77,6 +78,8 @@ def main(args: list[str] | None = None) -> int:
 
             gc.freeze()
             gc.enable()
+            if "triton" in sys.modules:  # its bindings take what is not collected in the end for leaks, and say so
+                atexit.register(gc.unfreeze)
             training(given, started=_STARTED)  # None: Lightning warns when the process has arguments too
             return 0
     except CFLightningError as error:

@@ -18,7 +18,7 @@ from cflightning import checkpoint as checkpoints
 from cflightning.data.batches import BatchLoader, RatingBatch
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.vocabulary import Vocabulary
-from cflightning.errors import CheckpointError
+from cflightning.errors import CheckpointError, ConfigError
 from cflightning.metrics.rating import RatingErrors
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.network import RatingNetwork
@@ -270,6 +270,9 @@ class RatingTask(LightningModule, ABC):
                 schedule.step()
             elif (value := self.trainer.callback_metrics.get(_monitored(schedule))) is not None:
                 schedule.step(value)
+            else:
+                known = ", ".join(sorted(self.trainer.callback_metrics)) or "none"
+                raise ConfigError(f"--lr_scheduler.monitor: must be measured, got {_monitored(schedule)} of {known}")
 
     def on_train_epoch_end(self) -> None:
         """Log the mean squared error that the epoch saw while it learnt."""
