@@ -119,9 +119,12 @@ def main() -> None:
         for values, label, style in ((ones, "1 thread", "o-"), (twos, "2 threads", "s-"), (floors, "floor", "k--")):
             axis.plot(x, values, style, label=label)
         axis.set(xscale="log", xlabel=TITLES[name], ylim=(0, None))
+        if name == "dim":
+            axis.set_xticks(x, labels=map(str, x))
+            axis.minorticks_off()
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("ns a rating")
-    axes[0][0].legend()
+    axes[0][0].legend(loc="center right", bbox_to_anchor=(1, 0.3))
     figure.suptitle("Fused step: what a rating costs", fontsize=11)
     figure.tight_layout()
     picture = Path(__file__).with_name("scaling.svg")
