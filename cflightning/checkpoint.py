@@ -89,7 +89,7 @@ class FileCheckpointIO(TorchCheckpointIO):
         if weights_only and Path(path).is_file():
             content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
             return content
-        content = super().load_checkpoint(path, weights_only=weights_only)
+        content = super().load_checkpoint(path, map_location, weights_only)
         return content
 
 

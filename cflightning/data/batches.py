@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -27,7 +28,38 @@ class RatingBatch(NamedTuple):
     total: int
 
 
-class BatchLoader:
+class EpochLoader(ABC):
+    """What Lightning asks of a dataloader that has a fresh order every epoch and can be resumed inside one.
+
+    Subclasses count the batches that they serve in `_served`, and begin a pass at `_start`, which they set back to 0.
+    """
+
+    batch_sampler = None  # Lightning looks for one beside `sampler`
+    _epoch = _start = _served = 0
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+
+    @property
+    def sampler(self) -> EpochLoader:
+        """Itself: Lightning calls `set_epoch` on a dataloader's sampler when an epoch begins."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order: number `epoch` of this seed."""
+        self._epoch = epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Batches already served of the current epoch, for a checkpoint inside it."""
+        return {"served": self._served % max(len(self), 1)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Let the next pass begin where the checkpoint stopped."""
+        self._start = int(state["served"])
+
+
+class BatchLoader(EpochLoader):
     """Iterates over columns in batches; Lightning takes it as a dataloader.
 
     `batch_size` counts rows over *all* devices: each device gets its share of every batch, so that training takes the
@@ -48,8 +80,6 @@ class BatchLoader:
         world_size: number of devices.
     """
 
-    batch_sampler = None  # Lightning looks for one beside `sampler`
-
     def __init__(
         self,
         user: Tensor,
@@ -68,9 +98,6 @@ class BatchLoader:
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
-        self._epoch = 0
-        self._start = 0  # batches to skip: where a checkpoint inside an epoch stopped
-        self._served = 0
 
     @property
     def num_rows(self) -> int:
@@ -79,23 +106,6 @@ class BatchLoader:
 
     def __len__(self) -> int:
         return -(-self.num_rows // self.batch_size)
-
-    @property
-    def sampler(self) -> BatchLoader:
-        """Itself: Lightning calls `set_epoch` on a dataloader's sampler when an epoch begins."""
-        return self
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order: number `epoch` of this seed."""
-        self._epoch = epoch
-
-    def state_dict(self) -> dict[str, Any]:
-        """Batches already served of the current epoch, for a checkpoint inside it."""
-        return {"served": self._served % max(len(self), 1)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Let the next pass begin where the checkpoint stopped."""
-        self._start = int(state["served"])
 
     def _order(self) -> Tensor:
         """This device's rows of the epoch, in order: int64 [share of n]."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
@@ -26,10 +26,8 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from cflightning.kernels.layout import BLOCK, F32
-from cflightning.kernels.rule import BIAS, L2, SIDE_WIDTH, STEP, V_BIAS, V_FACTORS, Rule, side_table
-
-__all__ = ["BIAS", "GROUP", "L2", "SIDE_WIDTH", "STEP", "V_BIAS", "V_FACTORS", "Rule", "Tables", "kernel", "side_table"]
+from cflightning.kernels.layout import BLOCK
+from cflightning.kernels.rule import BIAS, L2, STEP, V_BIAS, V_FACTORS
 
 GROUP = 16
 """Ratings whose gradients are taken before any of them updates: one vector of lanes for the scalar arithmetic."""
@@ -37,24 +35,6 @@ GROUP = 16
 # Sums may be reordered and contracted; NaN and infinity are not looked for.
 _FAST = {"reassoc", "contract", "nsz", "arcp", "nnan", "ninf"}
 _ONE, _HALF = np.float32(1), np.float32(0.5)
-
-
-class Tables(NamedTuple):
-    """What the step updates, in place.
-
-    Attributes:
-        users: float32 [num_users, dim], contiguous, 64-byte aligned for full speed.
-        items: float32 [num_items, dim], likewise.
-        user_side: float32 [num_users, SIDE_WIDTH].
-        item_side: float32 [num_items, SIDE_WIDTH].
-        global_bias: float32 [1].
-    """
-
-    users: F32
-    items: F32
-    user_side: F32
-    item_side: F32
-    global_bias: F32
 
 
 @intrinsic

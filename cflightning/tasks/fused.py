@@ -13,6 +13,8 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
+from cflightning.data.batches import EpochLoader
+from cflightning.kernels.rule import BIAS, V_BIAS, V_FACTORS, Rule, side_table
 from cflightning.models.embedding_dot import EmbeddingDot
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ class Stage(NamedTuple):
     total: int
 
 
-class StageLoader:
+class StageLoader(EpochLoader):
     """Ratings in the fused step's layout; iterates over the stages of an epoch. Lightning takes it as a dataloader.
 
     With several processes each takes the cells of its own groups of users, always the same, and those of the items in
@@ -53,8 +55,6 @@ class StageLoader:
         rank: this process's number.
         world_size: number of processes; from the ninth on they only watch.
     """
-
-    batch_sampler = None  # Lightning looks for one beside `sampler`
 
     def __init__(
         self,
@@ -78,7 +78,6 @@ class StageLoader:
         self.seed = seed
         self.world_size = world_size
         self.own_groups = np.arange(rank, GRID, world_size)
-        self._epoch = self._start = self._served = 0
 
     @property
     def num_rows(self) -> int:
@@ -87,23 +86,6 @@ class StageLoader:
 
     def __len__(self) -> int:
         return GRID
-
-    @property
-    def sampler(self) -> StageLoader:
-        """Itself: Lightning calls `set_epoch` on a dataloader's sampler when an epoch begins."""
-        return self
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order: number `epoch` of this seed."""
-        self._epoch = epoch
-
-    def state_dict(self) -> dict[str, Any]:
-        """Stages already served of the current epoch, for a checkpoint inside it."""
-        return {"served": self._served % GRID}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Let the next pass begin where the checkpoint stopped."""
-        self._start = int(state["served"])
 
     def __iter__(self) -> Iterator[Stage]:
         from cflightning.kernels.layout import fresh_order
@@ -172,7 +154,7 @@ class FusedEngine:
         self.network, self.optimizer, self.layout = network, optimizer, loader.layout
         self.alone = loader.world_size == 1
         self.own_users = np.isin(self.layout.user_group, loader.own_groups)
-        self.rule = fused_dot.Rule(l2=l2, l2_exponent=l2_exponent)
+        self.rule = Rule(l2=l2, l2_exponent=l2_exponent)
         self.step = step or fused_dot.kernel(network.dim)
         self.blocks = loader.blocks
         self.helpers = min(threads, GRID) - 1
@@ -184,8 +166,8 @@ class FusedEngine:
         layout = self.layout
         counted = layout.user_counts, layout.item_counts
         for counts, bias, *sums in zip(counted, self.biases, tables[:2], tables[2:], strict=True):
-            side = fused_dot.side_table(counts, bias.squeeze(-1).numpy(), self.rule)
-            for column, table in zip((fused_dot.V_FACTORS, fused_dot.V_BIAS), sums, strict=True):
+            side = side_table(counts, bias.squeeze(-1).numpy(), self.rule)
+            for column, table in zip((V_FACTORS, V_BIAS), sums, strict=True):
                 side[:, column] = optimizer.state[table.weight]["sum"].numpy()
                 optimizer.state[table.weight]["sum"] = torch.from_numpy(side[:, column])  # one memory from here on
             self.sides.append(side)
@@ -197,8 +179,6 @@ class FusedEngine:
 
     def run(self, stage: Stage, learning_rate: float) -> float:
         """Train on this process's share of a stage; return its sum of squared errors, squared rating units."""
-        from cflightning.kernels.fused_dot import BIAS
-
         rule, layout = self.rule, self.layout
         rates = (
             learning_rate,

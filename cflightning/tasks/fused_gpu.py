@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cflightning.data.batches import EpochLoader
 from cflightning.kernels.rule import BIAS, GPU_BLOCK, V_BIAS, V_FACTORS, Rule, side_table
 from cflightning.tasks.fused import GRID, RowAdagrad
 
@@ -45,7 +46,7 @@ class DeviceStage(NamedTuple):
     total: int
 
 
-class DeviceStageLoader:
+class DeviceStageLoader(EpochLoader):
     """Ratings on the network's device in a random order; iterates over the stages of an epoch.
 
     Lightning takes it as a dataloader. The columns take 12 bytes a rating.
@@ -57,8 +58,6 @@ class DeviceStageLoader:
         network: whose scale turns ratings into targets; on the device to train on.
         seed: of the columns' order and, with the epoch's number, of the blocks' order.
     """
-
-    batch_sampler = None  # Lightning looks for one beside `sampler`
 
     def __init__(
         self, user: Tensor, item: Tensor, rating: Tensor, *, network: RatingNetwork, seed: int = 0, **_: Any
@@ -75,7 +74,6 @@ class DeviceStageLoader:
             torch.bincount(rows, minlength=size).cpu().numpy()
             for rows, size in ((self.user, network.num_users), (self.item, network.num_items))
         )
-        self._epoch = self._start = self._served = 0
 
     def _generator(self, number: int) -> torch.Generator:
         return torch.Generator(self.device).manual_seed((self.seed * 1_000_003 + number) % 2**63)
@@ -87,23 +85,6 @@ class DeviceStageLoader:
 
     def __len__(self) -> int:
         return STAGES
-
-    @property
-    def sampler(self) -> DeviceStageLoader:
-        """Itself: Lightning calls `set_epoch` on a dataloader's sampler when an epoch begins."""
-        return self
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order: number `epoch` of this seed."""
-        self._epoch = epoch
-
-    def state_dict(self) -> dict[str, Any]:
-        """Stages already served of the current epoch, for a checkpoint inside it."""
-        return {"served": self._served % STAGES}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Let the next pass begin where the checkpoint stopped."""
-        self._start = int(state["served"])
 
     def __iter__(self) -> Iterator[DeviceStage]:
         full, rest = divmod(self.num_rows, GPU_BLOCK)

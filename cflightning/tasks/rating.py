@@ -17,6 +17,7 @@ from torch import Tensor
 from cflightning import checkpoint as checkpoints
 from cflightning.data.batches import BatchLoader, RatingBatch
 from cflightning.data.datamodule import RatingsDataModule
+from cflightning.data.split import TRAIN
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CheckpointError, ConfigError
 from cflightning.metrics.rating import RatingErrors
@@ -130,7 +131,7 @@ class RatingTask(LightningModule, ABC):
         elif data is not None and self.trainer.state.fn == TrainerFn.FITTING:
             data.vocabulary = None  # what another task has lent does not count
             facts = {"rating_range": [float(v) for v in data.rating_range], "mean_rating": data.mean_rating,
-                     "train_rows": data.split.sizes[0]}  # fmt: skip
+                     "train_rows": data.split.sizes[TRAIN]}  # fmt: skip
             self._build(data.vocabulary, facts)
         if data is not None and self.trainer.state.fn == TrainerFn.FITTING:
             self._choose_engine(data)
@@ -158,7 +159,7 @@ class RatingTask(LightningModule, ABC):
 
     def _compare(self, facts: Mapping[str, Any], data: RatingsDataModule) -> None:
         before = facts.get("train_rows")
-        now = data.split.sizes[0]
+        now = data.split.sizes[TRAIN]
         if before is not None and before != now:
             log.warning("the checkpoint was trained on %d rows, now there are %d: is it the right data?", before, now)
 
