@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,11 +18,14 @@ from torch import Tensor
 from cflightning.data.batches import EpochLoader
 from cflightning.kernels.rule import BIAS, V_BIAS, V_FACTORS, Rule, side_table
 from cflightning.models.embedding_dot import EmbeddingDot
+from cflightning.tasks.engine import Engine, Plan
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
     from cflightning.models.network import RatingNetwork
+
+log = logging.getLogger(__name__)
 
 GRID = 8
 """Stages of an epoch, and cells of a stage."""
@@ -126,7 +131,7 @@ class RowAdagrad(torch.optim.Optimizer):
             return closure() if closure is not None else None
 
 
-class FusedEngine:
+class FusedEngine(Engine):
     """Runs stages on a network's own tables.
 
     Args:
@@ -225,6 +230,17 @@ class FusedEngine:
         """End the threads."""
         if self.pool is not None:
             self.pool.shutdown()
+
+
+def plan(task: Any, network: EmbeddingDot) -> Plan:
+    """The fused engine for a task."""
+
+    def start(loader: StageLoader, optimizer: RowAdagrad) -> FusedEngine:
+        threads = torch.get_num_threads()
+        log.info("training by the fused engine on %d thread%s", threads, "s" if threads > 1 else "")
+        return FusedEngine(network, loader, optimizer, task.l2, task.l2_exponent, threads)
+
+    return Plan(partial(StageLoader, network=network), partial(RowAdagrad, network), default_rate, start)
 
 
 def why_not(trainer: Trainer, network: RatingNetwork, task: Any, batch_size: int | None = None) -> str | None:

@@ -16,6 +16,7 @@ computed, none measured.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,7 +25,8 @@ from torch import Tensor
 
 from cflightning.data.batches import EpochLoader
 from cflightning.kernels.rule import BIAS, GPU_BLOCK, V_BIAS, V_FACTORS, Rule, side_table
-from cflightning.tasks.fused import GRID, RowAdagrad
+from cflightning.tasks.engine import Engine, Plan
+from cflightning.tasks.fused import GRID, RowAdagrad, default_rate
 
 if TYPE_CHECKING:
     from cflightning.models.embedding_dot import EmbeddingDot
@@ -103,7 +105,7 @@ class DeviceStageLoader(EpochLoader):
             yield DeviceStage(order[low:high], (high - low) * GPU_BLOCK - missing)
 
 
-class GpuEngine:
+class GpuEngine(Engine):
     """Runs stages on a network's own tables.
 
     Args:
@@ -169,4 +171,14 @@ class GpuEngine:
         return loss * self.squared_unit
 
     def close(self) -> None:
-        """Nothing to let go of: the counterpart of `FusedEngine.close`."""
+        """Nothing to let go of."""
+
+
+def plan(task: Any, network: EmbeddingDot) -> Plan:
+    """The fused engine on a CUDA GPU for a task."""
+    return Plan(
+        partial(DeviceStageLoader, network=network),
+        partial(RowAdagrad, network),
+        default_rate,
+        lambda loader, optimizer: GpuEngine(network, loader, optimizer, task.l2, task.l2_exponent),
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -21,13 +20,12 @@ from cflightning.data.split import TRAIN
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CheckpointError, ConfigError
 from cflightning.metrics.rating import RatingErrors
-from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.network import RatingNetwork
 from cflightning.objectives.penalty import count_weights
 from cflightning.objectives.squared_error import squared_error
 from cflightning.tasks.described import make_described
-from cflightning.tasks.fused import FusedEngine, RowAdagrad, Stage, StageLoader, default_rate, why_not
-from cflightning.tasks.fused_gpu import DeviceStage, DeviceStageLoader, GpuEngine
+from cflightning.tasks.engine import Engine, Plan
+from cflightning.tasks.engines import choose_engine
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +88,8 @@ class RatingTask(LightningModule, ABC):
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.engine = engine
-        self._fused: FusedEngine | GpuEngine | None = None
+        self._plan: Plan | None = None
+        self._engine: Engine | None = None
         self.vocabulary: Vocabulary | None = None
         self.facts: dict[str, Any] = {}
         self.val_errors, self.test_errors = RatingErrors(), RatingErrors()  # one each: sums must not mix
@@ -137,15 +136,9 @@ class RatingTask(LightningModule, ABC):
             self._choose_engine(data)
 
     def _choose_engine(self, data: RatingsDataModule) -> None:
-        obstacle: str | None = "it was not asked for"
-        if self.engine != "autograd":
-            obstacle = why_not(self.trainer, self.network, self, data.given_batch_size)
-            if obstacle:
-                level = logging.WARNING if self.engine == "fused" else logging.INFO
-                log.log(level, "the fused engine cannot be used, %s: training by autograd", obstacle)
-        self.automatic_optimization = obstacle is not None
-        stages = DeviceStageLoader if self.trainer.strategy.root_device.type == "cuda" else StageLoader
-        data.train_loader = BatchLoader if obstacle else partial(stages, network=self.network)
+        self._plan = choose_engine(self, self.trainer, self.network, data.given_batch_size)
+        self.automatic_optimization = self._plan is None
+        data.train_loader = BatchLoader if self._plan is None else self._plan.loader
 
     def _build(self, vocabulary: Vocabulary, facts: Mapping[str, Any]) -> None:
         low, high = facts["rating_range"]
@@ -208,35 +201,24 @@ class RatingTask(LightningModule, ABC):
             raise CheckpointError(
                 f"{type(self).__name__}: must be trained with a RatingsDataModule; give it to Trainer.fit"
             )
-        if not self.automatic_optimization:
-            self._start_engine()
+        if self._plan is not None:
+            optimizer, loader = self.optimizers(use_pl_optimizer=False), self.trainer.train_dataloader
+            self._engine = self._plan.start(loader, optimizer)
             return
         for side, counts in zip(("user", "item"), data.counts(), strict=True):
             weights = count_weights(torch.from_numpy(counts), self.l2_exponent).to(self.device)
             self.register_buffer(f"{side}_weights", weights, persistent=False)
 
-    def _start_engine(self) -> None:
-        optimizer, loader = self.optimizers(use_pl_optimizer=False), self.trainer.train_dataloader
-        assert isinstance(optimizer, RowAdagrad)
-        assert isinstance(self.network, EmbeddingDot)
-        if isinstance(loader, DeviceStageLoader):
-            self._fused = GpuEngine(self.network, loader, optimizer, self.l2, self.l2_exponent)
-            return
-        assert isinstance(loader, StageLoader)
-        threads = torch.get_num_threads()
-        log.info("training by the fused engine on %d thread%s", threads, "s" if threads > 1 else "")
-        self._fused = FusedEngine(self.network, loader, optimizer, self.l2, self.l2_exponent, threads)
-
     def on_train_end(self) -> None:
         """Let the engine's threads go."""
-        if self._fused is not None:
-            self._fused.close()
-        self._fused = None
+        if self._engine is not None:
+            self._engine.close()
+        self._engine = None
 
-    def training_step(self, batch: RatingBatch | Stage | DeviceStage, batch_idx: int) -> Tensor | None:
-        """Mean loss of the batch over all devices (float32 []); None where the fused engine has done the step."""
-        if isinstance(batch, Stage | DeviceStage):
-            self._fused_step(batch)
+    def training_step(self, batch: RatingBatch | Any, batch_idx: int) -> Tensor | None:
+        """Mean loss of a `RatingBatch` over all devices (float32 []); None where an engine has done its step."""
+        if self._engine is not None:
+            self._engine_step(self._engine, batch)
             return None
         scores, users, items = self.network.scores_and_norms(batch.user, batch.item)
         loss: Tensor = squared_error(scores, batch.rating)
@@ -250,19 +232,18 @@ class RatingTask(LightningModule, ABC):
             weights = self.user_weights[batch.user].to(users), self.item_weights[batch.item].to(items)
             loss = loss + self.l2 * (weights[0] @ users + weights[1] @ items)
         # DDP averages gradients over devices; shares of a batch may differ in size, so divide by the whole batch.
-        return loss * (self.trainer.world_size / batch.total)
+        return loss * (self.trainer.world_size / int(batch.total))
 
-    def _fused_step(self, stage: Any) -> None:
-        engine, optimizer = self._fused, self.optimizers()
-        assert engine is not None
-        rate = engine.optimizer.param_groups[0]["lr"]
-        loss = optimizer.step(closure=lambda: engine.run(stage, rate))  # type: ignore[union-attr]
+    def _engine_step(self, engine: Engine, step: Any) -> None:
+        optimizer: Any = self.optimizers()
+        rate = optimizer.param_groups[0]["lr"]
+        loss = optimizer.step(closure=lambda: engine.run(step, rate))
         self._loss_sum = (0 if self._loss_sum is None else self._loss_sum) + torch.as_tensor(loss, dtype=torch.float64)
-        self._loss_rows += stage.total
+        self._loss_rows += step.total
         self._step_schedules("step")
 
     def _step_schedules(self, interval: str) -> None:
-        """What Lightning does where it has the optimisation; here the fused engine has it."""
+        """What Lightning does where it has the optimisation; here an engine has it."""
         for described in self.trainer.lr_scheduler_configs:
             if described.interval != interval:
                 continue
@@ -317,11 +298,12 @@ class RatingTask(LightningModule, ABC):
         # Made from descriptions, and only now: before the network there are no parameters to give to an optimiser.
         from cflightning.tasks.schedule import one_cycle_schedule
 
-        optimizer: torch.optim.Optimizer = self._fused_adamw()
-        if not self.automatic_optimization:
-            rate = default_rate(self.trainer.max_epochs) if self.learning_rate is None else self.learning_rate
-            assert isinstance(self.network, EmbeddingDot)
-            optimizer = RowAdagrad(self.network, rate)
+        optimizer: torch.optim.Optimizer
+        if self._plan is None:
+            optimizer = self._fused_adamw()
+        else:
+            rate = self._plan.rate(self.trainer.max_epochs) if self.learning_rate is None else self.learning_rate
+            optimizer = self._plan.optimizer(rate)
         if self.optimizer:
             optimizer = make_described(self.optimizer, "optimizer", torch.optim.Optimizer, self.network.parameters())
         if self.lr_scheduler:

@@ -1,0 +1,44 @@
+"""Engines: what trains a network's tables in place of autograd, under the same Trainer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from cflightning.data.batches import EpochLoader
+
+
+class Engine(ABC):
+    """Trains the tables of a network by itself, on every process of the Trainer."""
+
+    @abstractmethod
+    def run(self, step: Any, learning_rate: float) -> float | Tensor:
+        """Take a step, a batch of the plan's loader.
+
+        Returns:
+            Sum of the squared errors of this process's ratings, squared rating units (float64 []).
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of threads."""
+
+
+class Plan(NamedTuple):
+    """How an engine is set up, in the order in which the Trainer asks.
+
+    Attributes:
+        loader: makes the batches; called as `BatchLoader` is. A batch has a `total`, its ratings over all processes.
+        optimizer: makes the engine's memory, where Lightning saves and restores it, for a learning rate.
+        rate: the learning rate where none is given; by the number of epochs, which may be open (None or -1).
+        start: makes the engine from the loader and the memory.
+    """
+
+    loader: Callable[..., EpochLoader]
+    optimizer: Callable[[float], torch.optim.Optimizer]
+    rate: Callable[[int | None], float]
+    start: Callable[[Any, Any], Engine]
