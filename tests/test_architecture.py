@@ -12,7 +12,7 @@ LAYERS = {  # folder or file -> what of cflightning it may import, directly
     "models": {"models", "errors"},
     "objectives": {"objectives", "models", "errors"},
     "metrics": {"metrics", "errors"},
-    "kernels": {"kernels", "errors"},
+    "kernels": {"kernels", "objectives", "errors"},
     "tasks": {"tasks", "data", "models", "objectives", "metrics", "kernels", "errors", "checkpoint"},
 }
 TORCH_ONLY = {"models", "objectives"}  # of third parties

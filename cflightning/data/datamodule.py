@@ -254,6 +254,11 @@ class RatingsDataModule(LightningDataModule):
         user, item, _ = self._columns(self.table, self.split, TRAIN)
         return np.bincount(user, minlength=self.num_users), np.bincount(item, minlength=self.num_items)
 
+    def training_pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """User and item rows of the training part: int32 [n] twice."""
+        user, item, _ = self._columns(self.table, self.split, TRAIN)
+        return user, item
+
     def _columns(self, table: RatingTable, split: Split, part: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Rows and ratings of a part: int32 [n] twice, float32 [n]; NaN where there are no ratings.
 

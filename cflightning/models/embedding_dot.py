@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -72,10 +73,21 @@ class EmbeddingDot(RatingNetwork):
         _, users, items = self.scores_and_norms(user, item)
         return users, items
 
-    def scores_and_norms(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores (rating units) and both squared norms: int64 [batch] rows twice -> float32 [batch] three times."""
-        tables = self.user_factors, self.item_factors, self.user_bias, self.item_bias
-        logits, users, items = _Pairs.apply(*(table.weight for table in tables), user, item)  # type: ignore[no-untyped-call]
+    def scores_and_norms(
+        self, user: Tensor, item: Tensor, means: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores (rating units) and both squared norms: int64 [batch] rows twice -> float32 [batch] three times.
+
+        Args:
+            user: int64 [batch], rows.
+            item: int64 [batch], rows.
+            means: rows that norms are taken from, for tables by name (`user_factors`, …); zero for the others.
+        """
+        given = means or {}
+        tables = self.user_factors.weight, self.item_factors.weight, self.user_bias.weight, self.item_bias.weight
+        rows = [mean[at] if (mean := given.get(name)) is not None else None for name, at in (
+            ("user_factors", user), ("item_factors", item), ("user_bias", user), ("item_bias", item))]  # fmt: skip
+        logits, users, items = _Pairs.apply(*tables, user, item, *rows)  # type: ignore[no-untyped-call]
         return self.scale(logits + self.global_bias), users, items
 
     def fold(self) -> FoldedTables:
@@ -98,17 +110,24 @@ class _Pairs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, users: Tensor, items: Tensor, user_bias: Tensor, item_bias: Tensor, user: Tensor, item: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx: Any, users: Tensor, items: Tensor, user_bias: Tensor, item_bias: Tensor, user: Tensor, item: Tensor,
+        *means: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         p, q, a, b = users[user], items[item], user_bias[user, 0], item_bias[item, 0]
-        ctx.save_for_backward(p, q, a, b, user, item)
-        ctx.rows = len(users), len(items)
         dot = torch.linalg.vecdot
-        return dot(p, q) + a + b, dot(p, p) + BIAS_SHARE * a * a, dot(q, q) + BIAS_SHARE * b * b
+        logits = dot(p, q) + a + b
+        # From here on what the penalty sees: the rows' way from their prior means.
+        apart = [
+            row if mean is None else row - mean.view_as(row) for row, mean in zip((p, q, a, b), means, strict=True)
+        ]
+        ctx.save_for_backward(p, q, user, item, *apart)
+        ctx.rows = len(users), len(items)
+        s, t, c, d = apart
+        return logits, dot(s, s) + BIAS_SHARE * c * c, dot(t, t) + BIAS_SHARE * d * d
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        p, q, a, b, user, item = ctx.saved_tensors
+        p, q, user, item, s, t, c, d = ctx.saved_tensors
         logits, users, items = gradients
 
         def fill(rows: int, at: Tensor, change: Tensor) -> Tensor:
@@ -117,10 +136,9 @@ class _Pairs(torch.autograd.Function):
             return filled
 
         return (
-            fill(ctx.rows[0], user, torch.addcmul(q * logits[:, None], p, 2 * users[:, None])),
-            fill(ctx.rows[1], item, torch.addcmul(p * logits[:, None], q, 2 * items[:, None])),
-            fill(ctx.rows[0], user, (logits + 2 * BIAS_SHARE * users * a)[:, None]),
-            fill(ctx.rows[1], item, (logits + 2 * BIAS_SHARE * items * b)[:, None]),
-            None,
-            None,
+            fill(ctx.rows[0], user, torch.addcmul(q * logits[:, None], s, 2 * users[:, None])),
+            fill(ctx.rows[1], item, torch.addcmul(p * logits[:, None], t, 2 * items[:, None])),
+            fill(ctx.rows[0], user, (logits + 2 * BIAS_SHARE * users * c)[:, None]),
+            fill(ctx.rows[1], item, (logits + 2 * BIAS_SHARE * items * d)[:, None]),
+            *[None] * 6,
         )

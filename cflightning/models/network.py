@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -137,11 +138,20 @@ class RatingNetwork(nn.Module, ABC):
             float32 [batch] of the user's rows, and of the item's.
         """
 
-    def scores_and_norms(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def scores_and_norms(
+        self, user: Tensor, item: Tensor, means: Mapping[str, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """`forward` and `squared_norms` in one, for training; to be overridden where rows need to be looked up once.
 
         The backward pass of every look-up fills a whole table.
+
+        Args:
+            user: int64 [batch], rows.
+            item: int64 [batch], rows.
+            means: rows from which norms are taken, for tables by name; networks with bags know them.
         """
+        if means:
+            raise NotImplementedError(f"{type(self).__name__} knows no prior means")
         return self(user, item), *self.squared_norms(user, item)
 
     def fold(self) -> FoldedTables | None:

@@ -1,6 +1,20 @@
 """L2 on looked-up rows, weighted by how often a row is rated."""
 
+from typing import NamedTuple
+
 from torch import Tensor
+
+
+class Penalty(NamedTuple):
+    """How much looked-up rows cost.
+
+    Attributes:
+        l2: Of a squared row, in units of the squared rating range.
+        exponent: See `count_weights`.
+    """
+
+    l2: float
+    exponent: float
 
 
 def count_weights(counts: Tensor, exponent: float, reference: float = 50.0) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cflightning.data.batches import EpochLoader
+from cflightning.objectives.bags import Bag
 
 
 class Engine(ABC):
@@ -36,9 +37,11 @@ class Plan(NamedTuple):
         optimizer: makes the engine's memory, where Lightning saves and restores it, for a learning rate.
         rate: the learning rate where none is given; by the number of epochs, which may be open (None or -1).
         start: makes the engine from the loader and the memory.
+        bag: makes bags, as fast as the engine.
     """
 
     loader: Callable[..., EpochLoader]
     optimizer: Callable[[float], torch.optim.Optimizer]
     rate: Callable[[int | None], float]
     start: Callable[[Any, Any], Engine]
+    bag: Callable[[], type[Bag]] = lambda: Bag

@@ -18,6 +18,8 @@ from torch import Tensor
 from cflightning.data.batches import EpochLoader
 from cflightning.kernels.rule import BIAS, V_BIAS, V_FACTORS, Rule, side_table
 from cflightning.models.embedding_dot import EmbeddingDot
+from cflightning.objectives.bags import Bag
+from cflightning.tasks.bags import BagPrior, Pull
 from cflightning.tasks.engine import Engine, Plan
 
 if TYPE_CHECKING:
@@ -142,6 +144,7 @@ class FusedEngine(Engine):
         l2_exponent: see `RatingTask`.
         threads: any number gives the same result, bit for bit.
         step: another implementation of the step, for tests.
+        prior: bags that the penalty pulls to; without them it pulls to zero, inside the step.
     """
 
     def __init__(
@@ -153,6 +156,7 @@ class FusedEngine(Engine):
         l2_exponent: float,
         threads: int,
         step: Callable[..., Any] | None = None,
+        prior: BagPrior | None = None,
     ) -> None:
         from cflightning.kernels import fused_dot
 
@@ -176,6 +180,12 @@ class FusedEngine(Engine):
                 side[:, column] = optimizer.state[table.weight]["sum"].numpy()
                 optimizer.state[table.weight]["sum"] = torch.from_numpy(side[:, column])  # one memory from here on
             self.sides.append(side)
+        self.pull: Pull | None = None
+        if prior is not None:
+            sides, rated = map(torch.from_numpy, self.sides), map(torch.from_numpy, counted)
+            for bag in prior.bags.values():
+                bag.use(self.pool, self.helpers)
+            self.pull = Pull(network, prior, [*sides], [*rated], self.rule, GRID)
         self.tables = users.numpy(), items.numpy(), *self.sides
         self.bias = network.global_bias.detach().numpy().reshape(1)
         widening = 1 + 2 * network.scale.margin
@@ -211,6 +221,8 @@ class FusedEngine(Engine):
         if not self.alone:
             self._exchange(np.isin(self.layout.item_group, stage.cells % GRID), cell_bias)
         self.bias[0] = cell_bias.mean()  # each cell saw its part of the stage
+        if self.pull is not None:
+            self.pull.after_stage(learning_rate)
         for bias, side in zip(self.biases, self.sides, strict=True):
             bias.squeeze(-1).numpy()[:] = side[:, BIAS]  # so that whoever looks in between sees what is trained
         return float(squares[np.argsort(stage.cells)].sum()) * self.squared_unit
@@ -232,15 +244,23 @@ class FusedEngine(Engine):
             self.pool.shutdown()
 
 
+def _compiled_bag() -> type[Bag]:
+    from cflightning.kernels.bags import CompiledBag  # compiled code is imported only where it runs
+
+    return CompiledBag
+
+
 def plan(task: Any, network: EmbeddingDot) -> Plan:
     """The fused engine for a task."""
 
     def start(loader: StageLoader, optimizer: RowAdagrad) -> FusedEngine:
         threads = torch.get_num_threads()
         log.info("training by the fused engine on %d thread%s", threads, "s" if threads > 1 else "")
-        return FusedEngine(network, loader, optimizer, task.l2, task.l2_exponent, threads)
+        l2, exponent = task.penalty
+        return FusedEngine(network, loader, optimizer, l2, exponent, threads, prior=task.prior)
 
-    return Plan(partial(StageLoader, network=network), partial(RowAdagrad, network), default_rate, start)
+    rate = partial(default_rate, bags=task.bags != "none")
+    return Plan(partial(StageLoader, network=network), partial(RowAdagrad, network), rate, start, _compiled_bag)
 
 
 def why_not(trainer: Trainer, network: RatingNetwork, task: Any, batch_size: int | None = None) -> str | None:
@@ -293,6 +313,7 @@ def _why_not_on_gpu(device: torch.device, trainer: Trainer, task: Any) -> str | 
     return found
 
 
-def default_rate(epochs: int | None) -> float:
+def default_rate(epochs: int | None, bags: bool = False) -> float:
     """Peak learning rate of the fused step: with more epochs lower, as chosen on validation at 8 and 10 epochs."""
-    return 0.075 * math.sqrt(10 / epochs) if epochs and epochs > 0 else 0.075
+    rate = 0.1 if bags else 0.075
+    return rate * math.sqrt(10 / epochs) if epochs and epochs > 0 else rate

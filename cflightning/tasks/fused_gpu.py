@@ -25,6 +25,7 @@ from torch import Tensor
 
 from cflightning.data.batches import EpochLoader
 from cflightning.kernels.rule import BIAS, GPU_BLOCK, V_BIAS, V_FACTORS, Rule, side_table
+from cflightning.tasks.bags import BagPrior, Pull
 from cflightning.tasks.engine import Engine, Plan
 from cflightning.tasks.fused import GRID, RowAdagrad, default_rate
 
@@ -116,6 +117,7 @@ class GpuEngine(Engine):
         l2_exponent: see `RatingTask`.
         programs: of the kernel's grid at most; None for `fused_dot_gpu.programs`.
         step: another implementation of the step, for tests.
+        prior: bags that the penalty pulls to; without them it pulls to zero, inside the step.
     """
 
     def __init__(
@@ -127,6 +129,7 @@ class GpuEngine(Engine):
         l2_exponent: float,
         programs: int | None = None,
         step: Callable[..., Tensor] | None = None,
+        prior: BagPrior | None = None,
     ) -> None:
         self.network, self.optimizer, self.loader = network, optimizer, loader
         self.rule = Rule(l2=l2, l2_exponent=l2_exponent)
@@ -150,6 +153,10 @@ class GpuEngine(Engine):
                 side[:, column] = optimizer.state[table.weight]["sum"].to(loader.device)
                 optimizer.state[table.weight]["sum"] = side[:, column]  # one memory from here on
             self.sides.append(side)
+        self.pull: Pull | None = None
+        if prior is not None:
+            rated = [torch.from_numpy(rows).to(loader.device) for rows in loader.counts]
+            self.pull = Pull(network, prior, self.sides, rated, self.rule, STAGES)
         self.tables = users, items, *self.sides, network.global_bias.detach().reshape(1)
         self.gradient = 2 * (1 + 2 * network.scale.margin) ** 2
         self.squared_unit = (network.scale.high - network.scale.low) ** 2
@@ -166,6 +173,8 @@ class GpuEngine(Engine):
         )
         columns = loader.user, loader.item, loader.target, stage.order
         loss = self.step(*columns, *self.tables, self.gradient, *rates, programs=self.programs)
+        if self.pull is not None:
+            self.pull.after_stage(learning_rate)
         for bias, side in zip(self.biases, self.sides, strict=True):
             bias.squeeze(-1).copy_(side[:, BIAS])  # so that whoever looks in between sees what is trained
         return loss * self.squared_unit
@@ -176,9 +185,10 @@ class GpuEngine(Engine):
 
 def plan(task: Any, network: EmbeddingDot) -> Plan:
     """The fused engine on a CUDA GPU for a task."""
-    return Plan(
-        partial(DeviceStageLoader, network=network),
-        partial(RowAdagrad, network),
-        default_rate,
-        lambda loader, optimizer: GpuEngine(network, loader, optimizer, task.l2, task.l2_exponent),
-    )
+
+    def start(loader: DeviceStageLoader, optimizer: RowAdagrad) -> GpuEngine:
+        l2, exponent = task.penalty
+        return GpuEngine(network, loader, optimizer, l2, exponent, prior=task.prior)
+
+    rate = partial(default_rate, bags=task.bags != "none")
+    return Plan(partial(DeviceStageLoader, network=network), partial(RowAdagrad, network), rate, start)

@@ -20,14 +20,19 @@ from cflightning.data.split import TRAIN
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CheckpointError, ConfigError
 from cflightning.metrics.rating import RatingErrors
+from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.network import RatingNetwork
-from cflightning.objectives.penalty import count_weights
+from cflightning.objectives.bags import Bag
+from cflightning.objectives.penalty import Penalty, count_weights
 from cflightning.objectives.squared_error import squared_error
+from cflightning.tasks.bags import BagPrior, Bags
 from cflightning.tasks.described import make_described
 from cflightning.tasks.engine import Engine, Plan
 from cflightning.tasks.engines import choose_engine
 
 log = logging.getLogger(__name__)
+BAGS_KEY = "cflightning_bags"
+"""Key of a checkpoint under which bags are kept, for training to go on; nothing else needs them."""
 
 
 class RatingTask(LightningModule, ABC):
@@ -37,12 +42,12 @@ class RatingTask(LightningModule, ABC):
     part) or its checkpoint (they come from there, whatever the data at hand holds), so the arguments are choices only.
 
     Args:
-        learning_rate: Peak of the one-cycle schedule; None for the engine's own (autograd 0.01; fused 0.075 at 10
-            epochs, more with fewer).
-        l2: Penalty on the squared rows that each rating looks up, in units of the squared rating range. The one to tune
-            first.
+        learning_rate: Peak of the one-cycle schedule; None for the engine's own (autograd 0.01; fused 0.075, with bags
+            0.1, at 10 epochs and more with fewer).
+        l2: Penalty on the squared rows that each rating looks up (with bags, on their squared way from the bags'
+            means), in units of the squared rating range. The one to tune first. None for 0.008, with bags 0.02.
         l2_exponent: A row rated n times is weighted by (n / 50) ** -l2_exponent each time: 0 is the classic penalty per
-            rating, 1 the same penalty for every row.
+            rating, 1 the same penalty for every row. None for 0.5, with bags 0.6.
         weight_decay: Decoupled weight decay of AdamW on every row of every table, every step, rated or not; another
             thing than l2, and bad for the biases of rare rows. The global bias is free.
         margin: Widening of the sigmoid's range, as a share of the rating range, on each side.
@@ -63,12 +68,13 @@ class RatingTask(LightningModule, ABC):
     network: RatingNetwork
     user_weights: Tensor
     item_weights: Tensor
+    bags: Bags = "none"
 
     def __init__(
         self,
         learning_rate: float | None = None,
-        l2: float = 0.008,
-        l2_exponent: float = 0.5,
+        l2: float | None = None,
+        l2_exponent: float | None = None,
         weight_decay: float = 0.0,
         margin: float = 0.125,
         sigmoid: bool = True,
@@ -88,6 +94,8 @@ class RatingTask(LightningModule, ABC):
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.engine = engine
+        self.prior: BagPrior | None = None
+        self._kept_bags: dict[str, Tensor] = {}
         self._plan: Plan | None = None
         self._engine: Engine | None = None
         self.vocabulary: Vocabulary | None = None
@@ -118,6 +126,12 @@ class RatingTask(LightningModule, ABC):
         self._require_network()
         scores: Tensor = self.network(user, item)
         return scores
+
+    @property
+    def penalty(self) -> Penalty:
+        """As given, else what four data sets of very different size and density agree on."""
+        l2, exponent = (0.008, 0.5) if self.bags == "none" else (0.02, 0.6)
+        return Penalty(l2 if self.l2 is None else self.l2, exponent if self.l2_exponent is None else self.l2_exponent)
 
     # Meeting the data, or a checkpoint ---------------------------------------------------------------------------
 
@@ -175,6 +189,8 @@ class RatingTask(LightningModule, ABC):
         self.facts["task"] = f"{type(self).__module__}.{type(self).__qualname__}"
         self.facts["metrics"] = {name: float(value) for name, value in metrics.items()}
         checkpoint[checkpoints.KEY] = checkpoints.pack(self.vocabulary, **self.facts)
+        if self.prior is not None:
+            checkpoint[BAGS_KEY] = self.prior.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take vocabulary and sizes from the checkpoint; the data at hand is read through that vocabulary."""
@@ -185,6 +201,7 @@ class RatingTask(LightningModule, ABC):
                 if name in self.hparams:
                     setattr(self, name, value)
         self._build(vocabulary, facts)
+        self._kept_bags = checkpoint.get(BAGS_KEY, {})
         if (data := self._data()) is not None:
             data.vocabulary = vocabulary
             if self.trainer.state.fn == TrainerFn.FITTING:
@@ -201,16 +218,40 @@ class RatingTask(LightningModule, ABC):
             raise CheckpointError(
                 f"{type(self).__name__}: must be trained with a RatingsDataModule; give it to Trainer.fit"
             )
+        self.prior = self._make_prior(data)
         if self._plan is not None:
             optimizer, loader = self.optimizers(use_pl_optimizer=False), self.trainer.train_dataloader
             self._engine = self._plan.start(loader, optimizer)
             return
         for side, counts in zip(("user", "item"), data.counts(), strict=True):
-            weights = count_weights(torch.from_numpy(counts), self.l2_exponent).to(self.device)
+            weights = count_weights(torch.from_numpy(counts), self.penalty.exponent).to(self.device)
             self.register_buffer(f"{side}_weights", weights, persistent=False)
+
+    def _make_prior(self, data: RatingsDataModule) -> BagPrior | None:
+        if self.bags == "none":
+            return None
+        if not isinstance(self.network, EmbeddingDot):
+            raise ConfigError(f"--model.bags: are known to EmbeddingDot, not to {type(self.network).__name__}")
+        user, item = (torch.from_numpy(rows).to(self.device) for rows in data.training_pairs())
+        kind = Bag if self._plan is None else self._plan.bag()
+        prior = BagPrior(self.network, user, item, self.bags, self.penalty.exponent, kind)
+        prior.load(self._kept_bags)
+        self._kept_bags = {}
+        return prior
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Let the bags learn from the steps so far, eight times an epoch; engines do so themselves."""
+        if self.prior is None or self._engine is not None:
+            return
+        # Not when a batch ends: checkpoints are written then, before or after.
+        every = max(int(self.trainer.num_training_batches) // 8, 1)
+        if batch_idx % every == 0 and self.trainer.global_step:
+            names = "user_factors", "item_factors", "user_bias", "item_bias"
+            self.prior.step({name: getattr(self.network, name).weight for name in names})
 
     def on_train_end(self) -> None:
         """Let the engine's threads go."""
+        self.prior = None
         if self._engine is not None:
             self._engine.close()
         self._engine = None
@@ -220,7 +261,8 @@ class RatingTask(LightningModule, ABC):
         if self._engine is not None:
             self._engine_step(self._engine, batch)
             return None
-        scores, users, items = self.network.scores_and_norms(batch.user, batch.item)
+        means = None if self.prior is None else self.prior.means
+        scores, users, items = self.network.scores_and_norms(batch.user, batch.item, means)
         loss: Tensor = squared_error(scores, batch.rating)
         # Summed without leaving the device; what is logged is the squared error in rating units, without the penalty.
         seen = loss.detach()
@@ -228,9 +270,9 @@ class RatingTask(LightningModule, ABC):
         self._loss_rows += batch.total
         low, high = self.facts["rating_range"]
         loss = loss / (high - low) ** 2  # so that l2 and learning rate mean the same on every scale
-        if self.l2:
+        if self.penalty.l2:
             weights = self.user_weights[batch.user].to(users), self.item_weights[batch.item].to(items)
-            loss = loss + self.l2 * (weights[0] @ users + weights[1] @ items)
+            loss = loss + self.penalty.l2 * (weights[0] @ users + weights[1] @ items)
         # DDP averages gradients over devices; shares of a batch may differ in size, so divide by the whole batch.
         return loss * (self.trainer.world_size / int(batch.total))
 

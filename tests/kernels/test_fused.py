@@ -270,4 +270,4 @@ def test_auto_takes_it_where_it_can_and_an_open_end_keeps_the_rate(caplog):
     fit.fit(task, data())
     assert not task.automatic_optimization
     assert fit.global_step > GRID
-    assert "the learning rate stays at 0.075" in caplog.text
+    assert "the learning rate stays at 0.1" in caplog.text

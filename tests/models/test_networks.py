@@ -39,14 +39,26 @@ def test_dot_is_the_formula_of_the_book():
 
 def test_dots_own_gradient_is_that_of_the_formula():
     torch.manual_seed(0)
-    tables = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in ((5, 3), (6, 3), (5, 1), (6, 1))]
+    shapes = (5, 3), (6, 3), (5, 1), (6, 1)
+    tables = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
     users, items = torch.tensor([1, 4, 1, 3, 1]), torch.tensor([5, 1, 5, 2, 3])  # a pair and a row twice
-    assert torch.autograd.gradcheck(lambda *t: _Pairs.apply(*t, users, items), tables)
-    p, q, b, c = tables
-    logits, norms, others = _Pairs.apply(*tables, users, items)
-    torch.testing.assert_close(logits, (p[users] * q[items]).sum(1) + b[users, 0] + c[items, 0])
-    torch.testing.assert_close(norms, p[users].square().sum(1) + 0.1 * b[users, 0] ** 2)
-    torch.testing.assert_close(others, q[items].square().sum(1) + 0.1 * c[items, 0] ** 2)
+    rows = users, items, users, items
+    for means in ([None] * 4, [torch.randn(shape, dtype=torch.float64) for shape in shapes]):
+        at = [mean if mean is None else mean[row] for mean, row in zip(means, rows, strict=True)]
+        assert torch.autograd.gradcheck(lambda *t, at=at: _Pairs.apply(*t, users, items, *at), tables)
+        p, q, b, c = tables
+        logits, norms, others = _Pairs.apply(*tables, users, items, *at)
+        torch.testing.assert_close(logits, (p[users] * q[items]).sum(1) + b[users, 0] + c[items, 0])
+        zero = [torch.zeros_like(table) if mean is None else mean for mean, table in zip(means, tables, strict=True)]
+        p, q, b, c = (table - mean for table, mean in zip(tables, zero, strict=True))
+        torch.testing.assert_close(norms, p[users].square().sum(1) + 0.1 * b[users, 0] ** 2)
+        torch.testing.assert_close(others, q[items].square().sum(1) + 0.1 * c[items, 0] ** 2)
+
+
+def test_a_network_without_bags_refuses_prior_means():
+    network = EmbeddingMLP(5, 6, dim=3)
+    with pytest.raises(NotImplementedError, match="EmbeddingMLP knows no prior means"):
+        network.scores_and_norms(torch.tensor([1]), torch.tensor([1]), {"user_factors": torch.zeros(5, 3)})
 
 
 def test_mlp_is_a_perceptron_of_the_concatenation():

@@ -1,0 +1,94 @@
+"""Bags: held to the dense formulas, and to the solution that their steps must come to."""
+
+import numpy as np
+import torch
+
+from cflightning.objectives.bags import Bag, neighbours
+
+USERS, ITEMS, DIM = 9, 7, 3
+
+
+def pairs(n=25, seed=0):
+    """Distinct pairs; row 0, user 5 and item 6 meet nobody."""
+    rng = np.random.default_rng(seed)
+    known = [(user, item) for user in range(1, USERS) for item in range(1, ITEMS - 1) if user != 5]
+    chosen = [known[at] for at in rng.choice(len(known), n, replace=False)]
+    return (torch.tensor(column, dtype=torch.int32) for column in zip(*chosen, strict=True))
+
+
+def make(kind=Bag, penalty=1.4, exponent=0.6):
+    user, item = pairs()
+    own, other = neighbours(user, item, USERS), neighbours(item, user, ITEMS)
+    met = np.zeros((USERS, ITEMS))
+    met[user, item] = 1
+    return kind(own, other, DIM, exponent, penalty), met
+
+
+def dense(met, penalty=1.4, exponent=0.6):
+    """Bag matrix B (mean = B y), precisions of the rows and penalties of y, from the definition."""
+    counts, others = met.sum(1), met.sum(0)
+    weight = np.maximum(counts, 1) ** -0.5
+    precision = np.maximum(counts, 1) * (np.maximum(counts, 1) / 50) ** -exponent
+    return weight[:, None] * met, precision, penalty * others * (np.maximum(others, 1) / 50) ** -exponent
+
+
+def test_neighbours_are_those_of_the_pairs():
+    user, item = pairs()
+    found = neighbours(user, item, USERS)
+    ends = [*found.offsets.tolist(), len(found.rows)]
+    for row in range(USERS):
+        assert sorted(found.rows[ends[row] : ends[row + 1]].tolist()) == sorted(item[user == row].tolist())
+    assert found.counts.tolist() == np.bincount(user, minlength=USERS).tolist()
+    table = torch.arange(ITEMS * 2.0).reshape(ITEMS, 2)
+    torch.testing.assert_close(found.sums(table)[3], table[item[user == 3].long()].sum(0))
+    assert not found.sums(table)[0].any()
+
+
+def test_a_step_is_steepest_descent_to_the_lowest_point_of_its_line():
+    bag, met = make()
+    matrix, precision, penalties = dense(met)
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(USERS, DIM, generator=generator)
+    before = table.clone().numpy()
+    curvature = (matrix**2 * precision[:, None]).sum(0) + np.maximum(penalties, 1e-6)
+    change = matrix.T @ (precision[:, None] * before) / curvature[:, None]
+
+    def objective(y):
+        return (precision[:, None] * (before - matrix @ y) ** 2).sum(0) + (penalties[:, None] * y**2).sum(0)
+
+    bag.step(table)
+    length = bag.vectors.numpy()[1] / change[1]
+    np.testing.assert_allclose(bag.vectors.numpy(), length * change, rtol=1e-4, atol=1e-6)
+    assert (objective(length * change) < objective(0.98 * length * change)).all()
+    assert (objective(length * change) < objective(1.02 * length * change)).all()
+    np.testing.assert_allclose(bag.mean.numpy(), matrix @ bag.vectors.numpy(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(table.numpy(), before + bag.mean.numpy(), rtol=1e-4, atol=1e-6)  # rows follow
+    assert not table[5].ne(torch.from_numpy(before)[5]).any()  # who has met nobody stays
+
+
+def test_steps_end_where_the_gradient_of_svdpp_is_zero():
+    # With rows whose own part never changes, y must become the solution of B' W (own) = penalties y.
+    bag, met = make()
+    matrix, precision, penalties = dense(met)
+    own = torch.randn(USERS, DIM, generator=torch.Generator().manual_seed(1))
+    table = own.clone()
+    for _ in range(300):
+        bag.step(table)
+    expected = matrix.T @ (precision[:, None] * own.numpy()) / np.maximum(penalties, 1e-6)[:, None]
+    np.testing.assert_allclose(bag.vectors.numpy(), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_share_of_the_way_to_the_mean_comes_first():
+    bag, _ = make()
+    table = torch.randn(USERS, DIM, generator=torch.Generator().manual_seed(2))
+    bag.step(table)
+    mean, before = bag.mean.clone(), table.clone()
+    same, _ = make()
+    same.vectors.copy_(bag.vectors)
+    same.mean.copy_(bag.mean)
+    share = torch.linspace(0, 0.5, USERS)
+    pulled = before + share[:, None] * (mean - before)
+    bag.step(table, share)
+    same.step(pulled)
+    torch.testing.assert_close(table, pulled)
+    torch.testing.assert_close(bag.vectors, same.vectors)
