@@ -6,7 +6,6 @@ import csv
 import json
 import math
 import os
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,18 +17,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.errors import ConfigError, TrainingError
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file in one step: readers see the old one or the new one, never half."""
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            out.write(text)
-        os.chmod(scratch, 0o644)  # mkstemp makes it private
-        os.replace(scratch, path)
-    finally:
-        Path(scratch).unlink(missing_ok=True)
+from cflightning.files import replacing
 
 
 class RunReport(Callback):
@@ -136,7 +124,8 @@ class RunReport(Callback):
     @rank_zero_only
     def _tell(self, figures: dict[str, float], folder: Path, best: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "metrics.json", json.dumps(dict(sorted(figures.items())), indent=2) + "\n")
+        with replacing(folder / "metrics.json") as out:
+            out.write(json.dumps(dict(sorted(figures.items())), indent=2) + "\n")
         print()
         if "test/rmse" in figures:
             print(f"test RMSE {figures['test/rmse']:.4f}   MAE {figures['test/mae']:.4f}")
@@ -151,16 +140,10 @@ class RunReport(Callback):
 
 @rank_zero_only
 def _write_csv(path: Path, columns: dict[str, Any]) -> None:
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as out:
-            writer = csv.writer(out)
-            writer.writerow(columns)
-            writer.writerows(zip(*columns.values(), strict=True))
-        os.chmod(scratch, 0o644)
-        os.replace(scratch, path)
-    finally:
-        Path(scratch).unlink(missing_ok=True)
+    with replacing(path, newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
 
 
 def write_predictions(trainer: Trainer, data: RatingsDataModule, path: Path) -> None:
