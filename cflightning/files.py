@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,3 +33,11 @@ def replacing(path: Path, mode: str = "w", newline: str | None = None) -> Iterat
         os.replace(scratch, path)
     finally:
         Path(scratch).unlink(missing_ok=True)
+
+
+def write_csv(path: Path, columns: Mapping[str, Iterable[Any]]) -> None:
+    """Write columns of equal length under their names, as `replacing` does."""
+    with replacing(path, newline="") as out:
+        writer = csv.writer(out)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
