@@ -164,6 +164,28 @@ def test_seeds_of_every_fold_and_of_a_split_that_has_none(movielens, tmp_path, c
     assert (tmp_path / "kfold_1" / "seed_2" / "metrics.json").is_file()
 
 
+@pytest.mark.slow
+def test_two_processes_go_through_the_folds_together_and_go_on_together(movielens, tmp_path):
+    data = ["--data.path", str(movielens("ml-1m", 40, 30)), "--folds", "3", "--model.engine", "autograd"]
+    assert kfold(tmp_path / "one", *data) == 0
+    two = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.default_root_dir", str(tmp_path / "two")]
+    for kept in (0, 2):
+        done = subprocess.run(
+            [sys.executable, "-m", "cflightning", "kfold", *QUICK, *data, *two],
+            capture_output=True, text=True, timeout=200,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count("test RMSE") == 1  # one process speaks
+        assert done.stdout.count("kept") == kept
+        assert not (tmp_path / "two" / "kfold_1").exists()
+        for alone, both in zip(*(sorted(report(tmp_path / name)["runs"], key=lambda run: run["fold"])
+                                 for name in ("one", "two")), strict=True):  # fmt: skip
+            for name in alone["metrics"]:
+                if name.startswith(("test/", "val/")):
+                    assert alone["metrics"][name] == pytest.approx(both["metrics"][name], abs=5e-7), name
+        (tmp_path / "two" / "kfold_0" / "fold_2_seed_0" / "metrics.json").unlink()
+
+
 @pytest.fixture(scope="module")
 def published(movielens):
     """A made-up MovieLens 100K with all five of its folds."""
