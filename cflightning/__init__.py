@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from cflightning.data.datamodule import RatingsDataModule
     from cflightning.data.vocabulary import Vocabulary
+    from cflightning.evaluation import Evaluation
     from cflightning.models.embedding_dot import EmbeddingDot
     from cflightning.models.embedding_mlp import EmbeddingMLP
     from cflightning.tasks.embedding import EmbeddingDotTask, EmbeddingMLPTask
@@ -25,6 +26,7 @@ _WHERE = {
     "Trainer": "lightning.pytorch",
     "RatingsDataModule": "cflightning.data.datamodule",
     "Vocabulary": "cflightning.data.vocabulary",
+    "Evaluation": "cflightning.evaluation",
     "EmbeddingDot": "cflightning.models.embedding_dot",
     "EmbeddingMLP": "cflightning.models.embedding_mlp",
     "RatingTask": "cflightning.tasks.rating",
@@ -37,6 +39,7 @@ __all__ = [
     "EmbeddingDotTask",
     "EmbeddingMLP",
     "EmbeddingMLPTask",
+    "Evaluation",
     "RatingTask",
     "RatingsDataModule",
     "Trainer",

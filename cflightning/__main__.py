@@ -21,6 +21,7 @@ training (LightningCLI: every option can also stand in a YAML file, --config FIL
   validate   measure a checkpoint on the validation part
   test       measure a checkpoint on the test part
   predict    score every row of a table with a checkpoint
+  kfold      fit on every fold, and with several seeds: mean and standard deviation of every figure
 serving:
   export     turn a run or checkpoint into a bundle for onnxruntime
   (then, on a machine without torch: python -m cflightning_serve --help)
@@ -33,6 +34,7 @@ examples:
   python -m cflightning fit                                   MovieLens small, defaults
   python -m cflightning fit --data.path ratings.csv           any table with user, item and rating columns
   python -m cflightning fit --config configs/ml-100k.yaml --data.path ml-100k.zip
+  python -m cflightning kfold --data.path ratings.csv --folds 5
   python -m cflightning export runs/version_0 bundle
 """
 TRAINING = ("fit", "validate", "test", "predict")
@@ -64,7 +66,11 @@ def main(args: list[str] | None = None) -> int:
 
             status: int = export(args[1:])
             return status
-        if args[0] in TRAINING or args[0].startswith("-"):
+        if args[0] in (*TRAINING, "kfold") or args[0].startswith("-"):
+            if args[0] == "kfold":
+                from cflightning.kfold import parse
+
+                of_folds = parse(args[1:])
             # Read when torch loads its threads. Steps are short, and threads spin while they wait for each other: on a
             # busy machine that made a fit 30 times slower. A short spin, then sleep, is safe there and costs about a
             # fifth of the speed on a quiet one, where sleeping at once costs a third. (libgomp, torch's on Linux.)
@@ -80,7 +86,12 @@ def main(args: list[str] | None = None) -> int:
             gc.enable()
             if "triton" in sys.modules:  # its bindings take what is not collected in the end for leaks, and say so
                 atexit.register(gc.unfreeze)
-            training(given, started=_STARTED)  # None: Lightning warns when the process has arguments too
+            if args[0] == "kfold":
+                from cflightning.folds import run_folds
+
+                run_folds(*of_folds, started=_STARTED)
+            else:
+                training(given, started=_STARTED)  # None: Lightning warns when the process has arguments too
             return 0
     except CFLightningError as error:
         print(f"cflightning: {error}", file=sys.stderr)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +10,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CheckpointError
+from cflightning.files import replacing
 
 if TYPE_CHECKING:
     from cflightning.tasks.rating import RatingTask
@@ -75,14 +74,8 @@ class FileCheckpointIO(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(dir=Path(path).parent, prefix=f".{Path(path).name}-")
-        try:
-            with os.fdopen(handle, "wb") as out:
-                torch.save(checkpoint, out)
-            os.chmod(scratch, 0o644)  # mkstemp makes it private
-            os.replace(scratch, path)
-        finally:
-            Path(scratch).unlink(missing_ok=True)
+        with replacing(Path(path), "wb") as out:
+            torch.save(checkpoint, out)
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
         """Plain types and tensors of a local file, mapped into memory; other addresses as Lightning does."""

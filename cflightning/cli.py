@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,6 +25,7 @@ from cflightning.checkpoint import KEY, FileCheckpointIO, find, read
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.split import TEST
 from cflightning.errors import CheckpointError, ConfigError
+from cflightning.evaluation import Evaluation
 from cflightning.report import RunReport, write_predictions
 from cflightning.tasks import embedding  # noqa: F401  (its tasks are then known by their names)
 from cflightning.tasks.rating import RatingTask
@@ -112,8 +114,8 @@ class CFLightningCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A Trainer with the project's loggers and a calmer progress bar, unless the config names others."""
         trainer = self.config_init[self.subcommand]["trainer"]
-        self.report = RunReport()
-        callbacks = [*(trainer["callbacks"] or []), self.report]
+        self.report, self.evaluation = RunReport(), Evaluation()
+        callbacks = [*(trainer["callbacks"] or []), self.report, self.evaluation]
         if trainer["enable_progress_bar"] is not False and not any(hasattr(c, "refresh_rate") for c in callbacks):
             callbacks.append(TQDMProgressBar(refresh_rate=20))  # drawing every step costs more than the step
         if self.subcommand == "fit":
@@ -139,7 +141,18 @@ class CFLightningCLI(LightningCLI):
             kept_figures = self.model.facts.get("metrics", {})  # came with the checkpoint
         else:
             kept_figures = read(Path(best))[KEY]["metrics"] if best else {}
-        self.report.finish(self.trainer, best, kept_figures)
+        self.report.finish(self.trainer, self.run_folder(), self.evaluation, best, kept_figures)
+
+    def run_folder(self) -> Path:
+        """Where the report of a fit goes; every process must ask."""
+        return Path(self.trainer.log_dir or self.trainer.default_root_dir)
+
+    def after_test(self) -> None:
+        """Write the report, beside the runs: the run's own is that of its fit."""
+        if not self.config_init[self.subcommand]["trainer"]["fast_dev_run"]:
+            logged = self.trainer.log_dir if self.trainer.loggers else None
+            folder = Path(logged or Path(self.trainer.default_root_dir) / "test")
+            self.report.finish(self.trainer, folder, self.evaluation)
 
     def after_predict(self) -> None:
         """Write the scores beside the table's ids."""
@@ -214,12 +227,15 @@ def _show_progress() -> None:
         library.setLevel(logging.INFO)
 
 
-def main(args: ArgsType = None, *, started: float | None = None) -> CFLightningCLI:
+def main(
+    args: ArgsType = None, *, started: float | None = None, kind: Callable[..., CFLightningCLI] = CFLightningCLI
+) -> CFLightningCLI:
     """Run `fit`, `validate`, `test` or `predict`.
 
     Args:
         args: Command-line arguments; None for those of the process.
         started: `time.perf_counter()` when the process began, for the report.
+        kind: Class of the command line.
 
     Returns:
         The CLI, with `trainer`, `model` and `datamodule`.
@@ -232,7 +248,7 @@ def main(args: ArgsType = None, *, started: float | None = None) -> CFLightningC
     CFLightningCLI.only = given[0] if isinstance(given, list) and given else None
     with warnings.catch_warnings():
         _ignore_what_no_user_can_change()
-        return CFLightningCLI(
+        return kind(
             RatingTask,
             RatingsDataModule,
             subclass_mode_model=True,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,18 +16,8 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.errors import ConfigError, TrainingError
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file in one step: readers see the old one or the new one, never half."""
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            out.write(text)
-        os.chmod(scratch, 0o644)  # mkstemp makes it private
-        os.replace(scratch, path)
-    finally:
-        Path(scratch).unlink(missing_ok=True)
+from cflightning.evaluation import Evaluation
+from cflightning.files import replacing, write_csv
 
 
 class RunReport(Callback):
@@ -37,14 +25,22 @@ class RunReport(Callback):
 
     Keys are metric names (`test/rmse`), `seconds/…` (import, data, train, validate, test, total) and
     `train/ratings_per_second` (training steps only, without validation, imports and reading).
+
+    Attributes:
+        started: when the process began (`time.perf_counter()`).
+        imported: when its imports were done.
+        talks: whether anything is printed.
+        result: what was written.
     """
 
     started: float = 0.0
     imported: float = 0.0
+    talks: bool = True
 
     def __init__(self) -> None:
         self.created = time.perf_counter()
         self.seconds: dict[str, float] = {}
+        self.result: dict[str, float] = {}
         self._since: dict[str, float] = {}
         self._validated_in_epoch = 0.0
         self._rows = 0
@@ -105,28 +101,38 @@ class RunReport(Callback):
         train = self.seconds.get("train", 0.0)
         if train > 0 and self._rows:
             figures["train/ratings_per_second"] = self._rows / train
-        figures["epochs"] = trainer.current_epoch
+        if "data" in self.seconds:  # it was a fit
+            figures["epochs"] = trainer.current_epoch
         figures.update({f"seconds/{phase}": spent for phase, spent in self.seconds.items()})
         if self.started:
             figures["seconds/import"] = self.imported - self.started
         figures["seconds/total"] = time.perf_counter() - (self.started or self.created)
         return figures
 
-    def finish(self, trainer: Trainer, best: str, kept: Mapping[str, float]) -> None:
+    def finish(
+        self,
+        trainer: Trainer,
+        folder: Path,
+        evaluation: Evaluation,
+        best: str = "",
+        kept: Mapping[str, float] | None = None,
+    ) -> None:
         """Write `metrics.json` and tell the user what came out and what to type next; every process must call this.
 
         Args:
             trainer: after testing.
+            folder: of the run; made where it is missing.
+            evaluation: of the test.
             best: path of the checkpoint that was tested, or empty.
             kept: the figures that it was saved with.
 
         Raises:
             TrainingError: a figure is not finite.
         """
-        folder = Path(trainer.log_dir or trainer.default_root_dir)  # asks the first process
-        figures = self.figures(trainer, kept)
+        figures = self.figures(trainer, kept or {})
         finite = {name: value for name, value in figures.items() if math.isfinite(value)}
-        self._tell(finite, folder, best)
+        self.result = finite
+        self._tell(finite, folder, evaluation, best)
         if len(finite) < len(figures):
             raise TrainingError(
                 f"{', '.join(sorted(figures.keys() - finite.keys()))}: must be finite, but training diverged; "
@@ -134,33 +140,52 @@ class RunReport(Callback):
             )
 
     @rank_zero_only
-    def _tell(self, figures: dict[str, float], folder: Path, best: str) -> None:
+    def _tell(self, figures: dict[str, float], folder: Path, evaluation: Evaluation, best: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / "metrics.json", json.dumps(dict(sorted(figures.items())), indent=2) + "\n")
+        with replacing(folder / "metrics.json") as out:
+            out.write(json.dumps(dict(sorted(figures.items())), indent=2) + "\n")
+        calibration = evaluation.write(folder)
+        if not self.talks:
+            return
         print()
-        if "test/rmse" in figures:
-            print(f"test RMSE {figures['test/rmse']:.4f}   MAE {figures['test/mae']:.4f}")
+        for line in test_lines(figures):
+            print(line)
         phases = [phase for phase in ("data", "train", "test") if phase in self.seconds]
         print(", ".join(f"{phase} {self.seconds[phase]:.1f} s" for phase in phases), end=", ")
         print(f"all {figures['seconds/total']:.1f} s")
         print(f"metrics          {_short(str(folder / 'metrics.json'))}")
+        if calibration:
+            print(f"calibration      {_short(str(calibration))}")
         if best:
             print(f"best checkpoint  {_short(best)}")
             print(f"next             python -m cflightning export {_short(str(folder))} bundle")
 
 
-@rank_zero_only
-def _write_csv(path: Path, columns: dict[str, Any]) -> None:
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as out:
-            writer = csv.writer(out)
-            writer.writerow(columns)
-            writer.writerows(zip(*columns.values(), strict=True))
-        os.chmod(scratch, 0o644)
-        os.replace(scratch, path)
-    finally:
-        Path(scratch).unlink(missing_ok=True)
+def test_lines(figures: Mapping[str, float]) -> list[str]:
+    """What a test says, for people: errors with their intervals, beside those of the biases alone.
+
+    Args:
+        figures: metric name -> value; whatever is there of `test/…`.
+    """
+    if "test/rmse" not in figures:
+        return []
+
+    def show(name: str) -> str:
+        low, high = figures.get(f"test/{name}_low"), figures.get(f"test/{name}_high")
+        known = low is not None and high is not None
+        return f"{figures[f'test/{name}']:.4f}" + (f" [{low:.4f}, {high:.4f}]" if known else "")
+
+    line = f"test RMSE {show('rmse')}   MAE {show('mae')}"
+    if "test/baseline_rmse" not in figures:
+        return [line]
+    line += f"   bias only {figures['test/baseline_rmse']:.4f}"
+    if figures["test/rmse_gain"] >= 0:
+        return [line, f"better than user and item biases alone by {show('rmse_gain')}; brackets: 95 % over users"]
+    # Told as a loss, so its signs and ends change places.
+    low, high = (-figures.get(f"test/rmse_gain_{end}", math.nan) for end in ("high", "low"))
+    between = "" if math.isnan(low) else f" [{low:.4f}, {high:.4f}]"
+    loss = f"{-figures['test/rmse_gain']:.4f}{between}"
+    return [line, f"warning: worse than user and item biases alone by {loss}; train longer, or tune --model.l2"]
 
 
 def write_predictions(trainer: Trainer, data: RatingsDataModule, path: Path) -> None:
@@ -188,17 +213,17 @@ def write_predictions(trainer: Trainer, data: RatingsDataModule, path: Path) -> 
     scored = ~scores.isnan().numpy()
     table, scores = table.take(scored), scores[torch.from_numpy(scored)]
     users, items = data.vocabulary.users.rows_of(table.user), data.vocabulary.items.rows_of(table.item)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write_csv(
-        path,
-        {
-            "user": table.user.values.tolist(),
-            "item": table.item.values.tolist(),
-            "score": [f"{value:.6g}" for value in scores.tolist()],
-            "known": ((users > 0) & (items > 0)).astype(int),
-        },
-    )
     if trainer.is_global_zero:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_csv(
+            path,
+            {
+                "user": table.user.values.tolist(),
+                "item": table.item.values.tolist(),
+                "score": [f"{value:.6g}" for value in scores.tolist()],
+                "known": ((users > 0) & (items > 0)).astype(int),
+            },
+        )
         print(f"scores of {len(table):,} rows: {path}")
 
 

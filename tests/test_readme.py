@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from cflightning.cli import main
+from cflightning.kfold import parse
 
 
 def blocks(repository, name="README.md"):
@@ -49,6 +50,18 @@ def test_training_commands_are_understood(repository, monkeypatch, capsys):
         with pytest.raises(SystemExit) as done:
             main([*args, "--print_config"])
         assert done.value.code == 0, (args, capsys.readouterr().err[-1000:])
+
+
+def test_kfold_commands_are_understood(repository, monkeypatch):
+    lines = [
+        shlex.split(line)[4:] for _, line in commands(repository) if line.startswith("python -m cflightning kfold")
+    ]
+    assert len(lines) == 3
+    monkeypatch.chdir(repository)
+    for args in lines:
+        with pytest.raises(SystemExit) as done:
+            main(["fit", *parse(args)[0], "--print_config"])
+        assert done.value.code == 0
 
 
 def test_install_line_is_the_makefiles(repository):

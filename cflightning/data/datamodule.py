@@ -152,6 +152,11 @@ class RatingsDataModule(LightningDataModule):
             self._table = merge_duplicates(table, self.duplicates)
         return self._table
 
+    @table.setter
+    def table(self, table: RatingTable) -> None:
+        """Take the table of another module with the same options, which need not be read again."""
+        self._table = table
+
     @property
     def pairs(self) -> RatingTable:
         """Every row of the table as it stands, to be scored; ratings, if there are any, are not read."""

@@ -108,7 +108,10 @@ def split_table(
         test = table.test_rows
     elif method == "kfold":
         if not isinstance(fold, int) or isinstance(fold, bool) or folds < 2 or not 1 <= fold <= folds:
-            raise DataError(f"--data.fold: must be 1 to {folds} (--data.folds) with --data.split kfold, got {fold!r}")
+            raise DataError(
+                f"--data.fold: must be 1 to {folds} (--data.folds) with --data.split kfold, got {fold!r}; "
+                "for all of them: python -m cflightning kfold"
+            )
         test = _mark(n, _kfold(n, fold, folds, seed))
     else:
         test = _cut(table, np.ones(n, dtype=bool), method, test_fraction, leave_n, [seed])

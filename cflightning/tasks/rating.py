@@ -314,9 +314,11 @@ class RatingTask(LightningModule, ABC):
         """Log `val/rmse` and `val/mae`."""
         self._log_errors("val", self.val_errors)
 
-    def test_step(self, batch: RatingBatch, batch_idx: int) -> None:
-        """Add a batch to the test errors."""
-        self.test_errors.update(self(batch.user, batch.item), batch.rating)
+    def test_step(self, batch: RatingBatch, batch_idx: int) -> Tensor:
+        """Add a batch to the test errors; returns its scores (float32 [batch]), for callbacks."""
+        scores: Tensor = self(batch.user, batch.item)
+        self.test_errors.update(scores, batch.rating)
+        return scores
 
     def on_test_epoch_end(self) -> None:
         """Log `test/rmse` and `test/mae`."""

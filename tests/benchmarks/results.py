@@ -1,9 +1,9 @@
 """RESULTS.md: one section a benchmark, each replaced as a whole when its benchmark is run again."""
 
-import os
 import re
-import tempfile
 from pathlib import Path
+
+from cflightning.files import replacing
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 TITLE = "# Measured\n\nWritten by the benchmarks in this folder; every section says when, where and by which command.\n"
@@ -30,11 +30,5 @@ def write_section(name: str, markdown: str, path: Path = RESULTS) -> None:
         text = re.sub(f"{re.escape(begin)}.*{re.escape(end)}", lambda _: section, text, flags=re.DOTALL)
     else:
         raise ValueError(f"{path.name}: section {name!r} must begin once and then end once")
-    handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            out.write(text)
-        os.chmod(scratch, 0o644)  # mkstemp makes it private
-        os.replace(scratch, path)
-    finally:
-        Path(scratch).unlink(missing_ok=True)
+    with replacing(path) as out:
+        out.write(text)

@@ -105,7 +105,8 @@ def test_manifest_and_shared_weights(bundle, run):
     manifest = json.loads((bundle / "manifest.json").read_text())
     metrics = json.loads((run / "metrics.json").read_text())
     assert manifest["metrics"]["test/rmse"] == metrics["test/rmse"]
-    assert set(manifest["metrics"]) == {"test/rmse", "test/mae", "val/rmse", "val/mae"}
+    assert {"test/rmse", "test/mae", "val/rmse", "val/mae", "test/baseline_rmse"} <= set(manifest["metrics"])
+    assert {name.split("/")[0] for name in manifest["metrics"]} == {"test", "val"}
     assert manifest["num_users"] == 61
     assert manifest["num_items"] == 41
     # Each table lies in the file once, at a page, and every graph points at it.

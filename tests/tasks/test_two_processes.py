@@ -30,6 +30,7 @@ def results(engine, tmp_path_factory):
 def test_metrics_agree_to_six_digits(results):
     one = results["1-0"]["metrics"]
     assert {"val/rmse", "val/mae", "test/rmse", "test/mae", "train/loss"} <= set(one)
+    assert {"test/baseline_rmse", "test/mae_low", "test/rmse_gain_high", "test/calibration_error"} <= set(one)
     for rank in ("2-0", "2-1"):
         for name, value in results[rank]["metrics"].items():
             assert value == pytest.approx(one[name], abs=5e-7), name

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from cflightning import EmbeddingDotTask, RatingsDataModule
+from cflightning import EmbeddingDotTask, Evaluation, RatingsDataModule
 
 
 class Rows(Callback):
@@ -34,7 +34,8 @@ def main(engine: str, devices: int, out: Path) -> None:
     task, rows = EmbeddingDotTask(dim=4, engine=engine), Rows()
     trainer = Trainer(
         accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto", max_epochs=3, logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, callbacks=[rows],
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        callbacks=[rows, Evaluation()],
     )  # fmt: skip
     trainer.fit(task, data)
     train = {name: float(value) for name, value in trainer.callback_metrics.items()}

@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from cflightning.data.ids import IdColumn, Ids
 from cflightning.data.sources.columns import to_numpy
 from cflightning.data.table import RatingTable, has_duplicates
 from cflightning.errors import CFLightningError
+from cflightning.files import replacing
 
 log = logging.getLogger(__name__)
 
@@ -87,15 +87,9 @@ def save(folder: Path, name: str, table: RatingTable, path: str) -> RatingTable:
     table = replace(table, unique=not has_duplicates(table))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(dir=folder, prefix=".columns-")
-        try:
-            with os.fdopen(handle, "wb") as out:
-                packed = _pack(table, path)
-                with pa.ipc.new_file(out, packed.schema) as writer:
-                    writer.write_table(packed)
-            os.replace(scratch, folder / f"{name}.arrow")
-        finally:
-            Path(scratch).unlink(missing_ok=True)
+        packed = _pack(table, path)
+        with replacing(folder / f"{name}.arrow", "wb") as out, pa.ipc.new_file(out, packed.schema) as writer:
+            writer.write_table(packed)
         _trim(folder)
     except OSError as error:
         log.info("%s: the columns cannot be kept for the next time (%s)", folder, error)

@@ -7,7 +7,6 @@ import logging
 import os
 import re
 import sys
-import tempfile
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -17,6 +16,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from cflightning.errors import SourceError
+from cflightning.files import replacing
 
 log = logging.getLogger(__name__)
 
@@ -78,18 +78,13 @@ def download(name: str, cache: Path, base_url: str | None = None) -> Path:
         if target.exists():
             return target
         expected = ARCHIVES[name] or _published_md5(f"{url}.md5")
-        handle, scratch = tempfile.mkstemp(prefix=f".{name}-", suffix=".part", dir=cache)
-        try:
-            with os.fdopen(handle, "wb") as out:
-                actual = _fetch(url, out)
+        with replacing(target, "wb") as out:
+            actual = _fetch(url, out)
             if actual != expected:
                 raise SourceError(
-                    f"{url}: must have MD5 {expected}, got {actual} ({Path(scratch).stat().st_size:,} bytes); "
+                    f"{url}: must have MD5 {expected}, got {actual} ({out.tell():,} bytes); "
                     "it is damaged or was changed: try again, or fetch it by hand and give --data.path"
                 )
-            os.replace(scratch, target)
-        finally:
-            Path(scratch).unlink(missing_ok=True)
     log.info("%s kept as %s", url, target)
     return target
 

@@ -1,0 +1,189 @@
+"""Every test says what its errors are worth: from Python and from the command line."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from cflightning import EmbeddingDotTask, Evaluation, RatingsDataModule, Trainer
+from cflightning.__main__ import main as front_door
+from cflightning.cli import main
+from cflightning.data.split import TEST, TRAIN, Split
+from cflightning.errors import ConfigError
+from cflightning.metrics.baseline import fit_baseline
+from cflightning.metrics.uncertainty import error_sums, interval, resample, rmse_and_mae
+from cflightning.report import test_lines as lines_of
+
+QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
+SYNTHETIC = {"num_users": 80, "num_items": 50, "num_ratings": 2000}
+
+
+def trainer(*callbacks, **options):
+    return Trainer(
+        max_epochs=2, limit_val_batches=0, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, accelerator="cpu", callbacks=list(callbacks), **options,
+    )  # fmt: skip
+
+
+def evaluate(data, task=None, **options):
+    evaluation, task = Evaluation(), task or EmbeddingDotTask(dim=4)
+    with_it = trainer(evaluation, **options)
+    with_it.fit(task, data)
+    [figures] = with_it.test(task, data, verbose=False)
+    return evaluation, task, figures
+
+
+def test_figures_are_those_of_the_scores():
+    data = RatingsDataModule(source="synthetic", synthetic=SYNTHETIC, eval_batch_size=37)
+    evaluation, task, figures = evaluate(data)
+    table, rows = data.table, data.split.test
+    user, item = data.vocabulary.users.rows_of(table.user)[rows], data.vocabulary.items.rows_of(table.item)[rows]
+    with torch.no_grad():
+        scores = task(torch.from_numpy(user).long(), torch.from_numpy(item).long()).numpy()
+    baseline = fit_baseline(
+        table.user.codes,
+        table.item.codes,
+        table.ratings,
+        data.split.parts == TRAIN,
+        len(table.user.ids),
+        len(table.item.ids),
+    )
+    others = baseline.score(table.user.codes[rows], table.item.codes[rows])
+    sums = error_sums(table.user.codes[rows], table.ratings[rows], scores, others)
+    drawn = resample(sums)
+    for at, name in enumerate(("rmse", "mae")):
+        model, bias_only = (rmse_and_mae(sums.sum(axis=0), which)[at] for which in (0, 1))
+        assert figures[f"test/{name}"] == pytest.approx(model, abs=1e-9)
+        assert figures[f"test/baseline_{name}"] == pytest.approx(bias_only, abs=1e-9)
+        assert figures[f"test/{name}_gain"] == pytest.approx(bias_only - model, abs=1e-9)
+        errors, gains = rmse_and_mae(drawn)[:, at], (rmse_and_mae(drawn, 1) - rmse_and_mae(drawn))[:, at]
+        for ends, values in ((name, errors), (f"{name}_gain", gains)):
+            got = figures[f"test/{ends}_low"], figures[f"test/{ends}_high"]
+            assert got == pytest.approx(interval(values), abs=1e-9)
+        assert figures[f"test/{name}_low"] < model < figures[f"test/{name}_high"]
+    bins = pd.qcut(scores.astype(np.float64), 10)
+    by_bin = pd.DataFrame({"score": scores, "rating": table.ratings[rows]}).groupby(bins, observed=True)
+    np.testing.assert_allclose(evaluation.calibration.rating, by_bin["rating"].mean())
+    off = np.abs(evaluation.calibration.score - evaluation.calibration.rating)
+    assert figures["test/calibration_error"] == pytest.approx(np.average(off, weights=by_bin.size()))
+
+
+def test_unknown_users_are_users_of_their_own():
+    # All of them share the unknown row, but not their taste: as one cluster they would make the interval absurd.
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"user": np.repeat(np.arange(60), 8), "item": np.tile(np.arange(8), 60)})
+    frame["rating"] = rng.integers(1, 6, len(frame))
+    data = RatingsDataModule.from_frame(frame)
+    table = data.table
+    test = table.user.codes >= 20
+    data._split = Split(np.where(test, TEST, TRAIN).astype(np.uint8))
+    _, _, figures = evaluate(data)
+    assert 0.02 < figures["test/rmse_high"] - figures["test/rmse_low"] < 0.5
+    assert figures["test/rmse_low"] < figures["test/rmse"] < figures["test/rmse_high"]
+
+
+def test_limited_batches_are_measured_on_the_rows_that_were_scored():
+    data = RatingsDataModule(source="synthetic", synthetic=SYNTHETIC, eval_batch_size=50)
+    evaluation, _, figures = evaluate(data, limit_test_batches=2)
+    assert evaluation.calibration.rows.sum() == 100
+    assert figures["test/rmse_low"] < figures["test/rmse"] < figures["test/rmse_high"]
+    assert figures["test/rmse_gain"] == pytest.approx(figures["test/baseline_rmse"] - figures["test/rmse"])
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_few_test_rows_of_one_user_have_no_interval(rows, tmp_path):
+    frame = pd.DataFrame({"user": [0] * 6 + [1, 2, 3] * 2, "item": [0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5]})
+    frame["rating"] = [1, 2, 3, 4, 5, 1, 2, 3, 4, 5, 1, 2]
+    data = RatingsDataModule.from_frame(frame)
+    data._split = Split(np.where(np.arange(12) < rows, TEST, TRAIN).astype(np.uint8))
+    evaluation, _, figures = evaluate(data)
+    assert "test/rmse_low" not in figures
+    assert figures["test/baseline_rmse"] > 0
+    assert evaluation.write(tmp_path) is not None
+    [*_, last] = csv.DictReader((tmp_path / "calibration.csv").read_text().splitlines())
+    assert last["rating_low"] == ""
+
+
+class Silent(EmbeddingDotTask):
+    def test_step(self, batch, batch_idx):
+        super().test_step(batch, batch_idx)
+
+
+def test_a_task_that_returns_no_scores_is_tested_without(caplog):
+    _, _, figures = evaluate(RatingsDataModule(source="synthetic", synthetic=SYNTHETIC), Silent(dim=4))
+    assert set(figures) == {"test/rmse", "test/mae"}
+    assert "Silent.test_step returns no scores: no baseline and no intervals" in caplog.text
+
+
+def test_mistakes_in_python_are_explained():
+    for options, message in (({"replicates": 1}, "replicates"), ({"bins": 0}, "bins"), ({"seed": -1}, "seed")):
+        with pytest.raises(ConfigError, match=rf"Evaluation\({message}=...\): must be at least"):
+            Evaluation(**options)
+    data = RatingsDataModule(source="synthetic", synthetic=SYNTHETIC)
+    _, task, _ = evaluate(data)
+    with pytest.raises(ConfigError, match="must be used with a RatingsDataModule"):
+        trainer(Evaluation()).test(task, data.test_dataloader(), verbose=False)
+
+
+def test_nothing_is_written_before_a_test(tmp_path):
+    assert Evaluation().write(tmp_path) is None
+    assert not list(tmp_path.iterdir())
+
+
+BRACKETS = r" \[\d\.\d{4}, \d\.\d{4}\]"
+
+
+def test_what_fit_and_test_print_and_write(tmp_path, capsys):
+    data = ["--data.source", "synthetic", "--trainer.default_root_dir", str(tmp_path), *QUIET]
+    assert front_door(["fit", *data, "--trainer.max_epochs", "5"]) == 0
+    out = capsys.readouterr().out
+    line = re.search(rf"test RMSE 0\.\d{{4}}{BRACKETS}   MAE 0\.\d{{4}}{BRACKETS}   bias only 0\.\d{{4}}\n", out)
+    assert line, out
+    assert re.search(
+        rf"\nbetter than user and item biases alone by 0\.\d{{4}}{BRACKETS}; brackets: 95 % over users", out
+    )
+    run = tmp_path / "version_0"
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert 0 < metrics["test/calibration_error"] < 1
+    assert metrics["test/rmse_low"] < metrics["test/rmse"] < metrics["test/rmse_high"] < metrics["test/baseline_rmse"]
+    rows = list(csv.DictReader((run / "calibration.csv").read_text().splitlines()))
+    assert [int(row["bin"]) for row in rows] == list(range(1, 11))
+    assert float(rows[0]["score"]) < float(rows[9]["score"])
+    assert float(rows[4]["rating_low"]) < float(rows[4]["rating"]) < float(rows[4]["rating_high"])
+    before = {path.name: path.read_bytes() for path in run.glob("*.*")}
+    assert front_door(["test", *data, "--ckpt_path", "best"]) == 0
+    assert line.group() in capsys.readouterr().out
+    again = json.loads((tmp_path / "test" / "metrics.json").read_text())
+    assert {name: value for name, value in again.items() if name.startswith("test/")} == {
+        name: value for name, value in metrics.items() if name.startswith("test/")
+    }
+    assert "epochs" not in again
+    assert (tmp_path / "test" / "calibration.csv").read_bytes() == before["calibration.csv"]
+    assert {path.name: path.read_bytes() for path in run.glob("*.*")} == before  # the run's report is left alone
+
+
+def test_worse_than_biases_alone_is_said(tmp_path, capsys):
+    main(["fit", "--data.source", "synthetic", "--model.learning_rate", "1e-6", "--trainer.max_epochs", "1",
+          "--trainer.default_root_dir", str(tmp_path), *QUIET])  # fmt: skip
+    out = capsys.readouterr().out
+    assert re.search(rf"\nwarning: worse than user and item biases alone by 0\.\d{{4}}{BRACKETS};", out), out
+
+
+def test_lines_for_people():
+    assert lines_of({}) == []
+    assert lines_of({"test/rmse": 1.0, "test/mae": 0.5}) == ["test RMSE 1.0000   MAE 0.5000"]
+    figures = {"test/rmse": 0.888, "test/mae": 0.7, "test/baseline_rmse": 0.9437, "test/rmse_gain": 0.0557}
+    assert lines_of(figures)[0] == "test RMSE 0.8880   MAE 0.7000   bias only 0.9437"
+    assert lines_of(figures)[1].startswith("better than user and item biases alone by 0.0557")
+    figures |= {"test/rmse_gain": -0.02, "test/rmse_gain_low": -0.03, "test/rmse_gain_high": -0.01}
+    assert lines_of(figures)[1].startswith("warning: worse than user and item biases alone by 0.0200 [0.0100, 0.0300];")
+
+
+def test_a_fast_dev_run_of_test_writes_nothing(run, movielens, tmp_path):
+    main(["test", "--ckpt_path", str(run), "--data.path", str(movielens("ml-latest-small", 60, 40)), *QUIET,
+          "--trainer.fast_dev_run", "true", "--trainer.default_root_dir", str(tmp_path)])  # fmt: skip
+    assert not (tmp_path / "test").exists()
