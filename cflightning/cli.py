@@ -28,7 +28,11 @@ from cflightning.errors import CheckpointError, ConfigError
 from cflightning.evaluation import Evaluation
 from cflightning.report import RunReport, write_predictions
 from cflightning.tasks import embedding  # noqa: F401  (its tasks are then known by their names)
+from cflightning.tasks.engine import EPOCHS, SWEEPS
 from cflightning.tasks.rating import RatingTask
+
+PATIENCE = 3
+"""Epochs without a better one, after which training stops."""
 
 
 class CFLightningCLI(LightningCLI):
@@ -61,7 +65,7 @@ class CFLightningCLI(LightningCLI):
                 "model": {"class_path": "cflightning.EmbeddingDotTask"},
                 "data": {"class_path": "cflightning.RatingsDataModule"},
                 "early_stopping.monitor": "val/rmse",
-                "early_stopping.patience": 3,
+                "early_stopping.patience": PATIENCE,
                 "early_stopping.strict": False,  # a run can end before its first validation
                 "checkpoint.monitor": "val/rmse",
                 "checkpoint.filename": "best",
@@ -110,6 +114,11 @@ class CFLightningCLI(LightningCLI):
             config.early_stopping.monitor = "train/loss"
             config.early_stopping.check_on_train_epoch_end = True
             config.early_stopping.patience = 1_000_000
+        sampling = config.model.init_args.get("engine") == "gibbs"
+        if config.trainer.max_epochs is None:
+            config.trainer.max_epochs = SWEEPS if sampling else EPOCHS
+        if sampling and config.early_stopping.patience == PATIENCE:
+            config.early_stopping.patience = SWEEPS // 2  # what a mean of draws learns shows late
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A Trainer with the project's loggers and a calmer progress bar, unless the config names others."""
@@ -254,7 +263,7 @@ def main(
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_kwargs={"overwrite": True},
-            trainer_defaults={"max_epochs": 10, "default_root_dir": "runs", "log_every_n_steps": 1},
+            trainer_defaults={"default_root_dir": "runs", "log_every_n_steps": 1},
             parser_kwargs={"prog": "python -m cflightning"},
             seed_everything_default=0,  # for layers with dropout; data and start have seeds of their own
             auto_configure_optimizers=False,

@@ -12,13 +12,14 @@ LAYERS = {  # folder or file -> what of cflightning it may import, directly
     "data": {"data", "errors", "files"},
     "models": {"models", "errors"},
     "objectives": {"objectives", "models", "errors"},
+    "sampling": {"sampling", "models", "errors"},
     "metrics": {"metrics", "errors"},
     "kernels": {"kernels", "objectives", "errors"},
     "plots.py": {"metrics"},
     "kfold.py": {"errors"},
     "study.py": {"data", "files"},
     "evaluation.py": {"data", "metrics", "errors", "files", "plots"},
-    "tasks": {"tasks", "data", "models", "objectives", "metrics", "kernels", "errors", "checkpoint"},
+    "tasks": {"tasks", "data", "models", "objectives", "metrics", "kernels", "sampling", "errors", "checkpoint"},
 }
 TORCH_ONLY = {"models", "objectives"}  # of third parties
 

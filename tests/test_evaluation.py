@@ -43,7 +43,7 @@ def test_figures_are_those_of_the_scores():
     table, rows = data.table, data.split.test
     user, item = data.vocabulary.users.rows_of(table.user)[rows], data.vocabulary.items.rows_of(table.item)[rows]
     with torch.no_grad():
-        # In the batches of the test: sums over a row of factors may be taken in another order in a batch of another size.
+        # In the batches of the test: in others, sums over factors may be taken in another order.
         batches = [torch.from_numpy(rows).long().split(37) for rows in (user, item)]
         scores = torch.cat([task(*batch) for batch in zip(*batches, strict=True)]).numpy()
     baseline = fit_baseline(

@@ -100,6 +100,18 @@ class EmbeddingDot(RatingNetwork):
             self.global_bias.detach(),
         )
 
+    def take(self, tables: FoldedTables) -> None:
+        """Become a network of the same logits, in place.
+
+        Args:
+            tables: of as many users and items and of at most this dim; of fewer, the rest becomes zero.
+        """
+        with torch.no_grad():
+            for own, given in zip(self.fold()[:2], tables[:2], strict=True):
+                own.zero_()[:, : given.shape[1]] = given
+            for own, given in zip(self.fold()[2:], tables[2:], strict=True):
+                own.copy_(given)
+
 
 class _Pairs(torch.autograd.Function):
     """Logits without the global bias and squared norms of pairs, with their gradient written by hand.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cflightning.kernels.rule import BIAS, L2, STEP, V_BIAS, V_FACTORS, Rule
-from cflightning.objectives.bags import Bag, neighbours
+from cflightning.objectives.bags import Bag, Neighbours
 
 if TYPE_CHECKING:
     from cflightning.models.embedding_dot import EmbeddingDot
@@ -25,17 +25,22 @@ class BagPrior:
 
     Args:
         network: whose tables are trained.
-        user: int32 [n], rows of the training part.
-        item: int32 [n], rows of the training part.
+        items: of every user: the items rated in the training part.
+        users: of every item: the same pairs the other way round.
         bags: `user` or `both`.
         l2_exponent: see `RatingTask`.
         kind: of bag.
     """
 
     def __init__(
-        self, network: EmbeddingDot, user: Tensor, item: Tensor, bags: Bags, l2_exponent: float, kind: type[Bag] = Bag
+        self,
+        network: EmbeddingDot,
+        items: Neighbours,
+        users: Neighbours,
+        bags: Bags,
+        l2_exponent: float,
+        kind: type[Bag] = Bag,
     ) -> None:
-        items, users = neighbours(user, item, network.num_users), neighbours(item, user, network.num_items)
         self.bags: dict[str, Bag] = {}
         for side, own, other in (("user", items, users), ("item", users, items)):
             if bags in (side, "both"):

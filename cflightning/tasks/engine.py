@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,6 +11,11 @@ from torch import Tensor
 
 from cflightning.data.batches import EpochLoader
 from cflightning.objectives.bags import Bag
+
+EPOCHS = 10
+"""Of a training, where no number is given."""
+SWEEPS = 128
+"""And of one by sampling, where an epoch is a sweep."""
 
 
 class Engine(ABC):
@@ -29,6 +34,26 @@ class Engine(ABC):
         """Let go of threads."""
 
 
+class Together(Engine):
+    """Several engines on the same batches, each with a network of its own.
+
+    Args:
+        engines: one or more.
+    """
+
+    def __init__(self, engines: Sequence[Engine]) -> None:
+        self.engines = engines
+
+    def run(self, step: Any, learning_rate: float) -> float | Tensor:
+        """Let each take the step; the mean of their sums of squared errors, squared rating units."""
+        return sum(engine.run(step, learning_rate) for engine in self.engines) / len(self.engines)
+
+    def close(self) -> None:
+        """Close all."""
+        for engine in self.engines:
+            engine.close()
+
+
 class Plan(NamedTuple):
     """How an engine is set up, in the order in which the Trainer asks.
 
@@ -37,11 +62,13 @@ class Plan(NamedTuple):
         optimizer: makes the engine's memory, where Lightning saves and restores it, for a learning rate.
         rate: the learning rate where none is given; by the number of epochs, which may be open (None or -1).
         start: makes the engine from the loader and the memory.
-        bag: makes bags, as fast as the engine.
+        bag: says which kind of bag is as fast as the engine; None where the engine has bags of its own.
+        scheduled: whether the learning rate follows a schedule.
     """
 
     loader: Callable[..., EpochLoader]
     optimizer: Callable[[float], torch.optim.Optimizer]
     rate: Callable[[int | None], float]
     start: Callable[[Any, Any], Engine]
-    bag: Callable[[], type[Bag]] = lambda: Bag
+    bag: Callable[[], type[Bag]] | None = lambda: Bag
+    scheduled: bool = True

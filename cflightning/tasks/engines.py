@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
+from cflightning.errors import ConfigError
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.tasks import fused, fused_gpu
 from cflightning.tasks.engine import Plan
@@ -16,23 +18,43 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+EngineName = Literal["auto", "autograd", "fused", "gibbs"]
 
-def choose_engine(task: Any, trainer: Trainer, network: RatingNetwork, batch_size: int | None) -> Plan | None:
+
+def choose_engine(
+    task: Any, trainer: Trainer, networks: Sequence[RatingNetwork], batch_size: int | None
+) -> Plan | None:
     """The plan of the engine that is to train, or None for autograd.
 
     Args:
         task: that asks, by its `engine`.
         trainer: that is to fit.
-        network: that is to be trained.
+        networks: that are to be trained.
         batch_size: as given by the user.
+
+    Raises:
+        ConfigError: sampling was asked for where it cannot be done; another engine would be no substitute.
     """
     if task.engine == "autograd":
         return None
-    obstacle = fused.why_not(trainer, network, task, batch_size)
+    obstacle = fused.why_not(trainer, networks[0], task, batch_size)
+    if task.engine == "gibbs":
+        return _sampling(task, trainer, networks, obstacle)
     if obstacle:
         level = logging.WARNING if task.engine == "fused" else logging.INFO
         log.log(level, "the fused engine cannot be used, %s: training by autograd", obstacle)
         return None
-    assert isinstance(network, EmbeddingDot)
+    known = [network for network in networks if isinstance(network, EmbeddingDot)]
     on_gpu = trainer.strategy.root_device.type == "cuda"
-    return fused_gpu.plan(task, network) if on_gpu else fused.plan(task, network)
+    return fused_gpu.plan(task, known) if on_gpu else fused.plan(task, known)
+
+
+def _sampling(task: Any, trainer: Trainer, networks: Sequence[RatingNetwork], obstacle: str | None) -> Plan:
+    from cflightning.tasks import gibbs
+
+    [network] = networks
+    if trainer.strategy.root_device.type != "cpu":
+        obstacle = "it runs on the CPU: give --trainer.accelerator cpu"
+    if obstacle or not isinstance(network, EmbeddingDot):
+        raise ConfigError(f"--model.engine gibbs: cannot be used, {obstacle}")
+    return gibbs.plan(task, network)

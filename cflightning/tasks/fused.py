@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.util import find_spec
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from cflightning.kernels.rule import BIAS, V_BIAS, V_FACTORS, Rule, side_table
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.objectives.bags import Bag
 from cflightning.tasks.bags import BagPrior, Pull
-from cflightning.tasks.engine import Engine, Plan
+from cflightning.tasks.engine import Engine, Plan, Together
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -116,16 +117,16 @@ class RowAdagrad(torch.optim.Optimizer):
     `step` runs the closure, which does the update.
 
     Args:
-        network: whose tables are trained.
+        networks: whose tables are trained.
         lr: peak learning rate.
     """
 
-    def __init__(self, network: EmbeddingDot, lr: float) -> None:
-        tables = [network.user_factors.weight, network.item_factors.weight, network.user_bias.weight]
-        tables += [network.item_bias.weight, network.global_bias]
-        super().__init__(tables, {"lr": lr})
-        for table in tables[:4]:
-            self.state[table]["sum"] = torch.zeros(len(table))
+    def __init__(self, networks: Sequence[EmbeddingDot], lr: float) -> None:
+        parameters = [parameter for network in networks for parameter in network.parameters()]
+        super().__init__(parameters, {"lr": lr})
+        for parameter in parameters:
+            if parameter.ndim:
+                self.state[parameter]["sum"] = torch.zeros(len(parameter))
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Run the closure without gradients."""
@@ -244,23 +245,27 @@ class FusedEngine(Engine):
             self.pool.shutdown()
 
 
-def _compiled_bag() -> type[Bag]:
+def compiled_bag() -> type[Bag]:
+    """The compiled kind of bag."""
     from cflightning.kernels.bags import CompiledBag  # compiled code is imported only where it runs
 
     return CompiledBag
 
 
-def plan(task: Any, network: EmbeddingDot) -> Plan:
-    """The fused engine for a task."""
+def plan(task: Any, networks: Sequence[EmbeddingDot]) -> Plan:
+    """The fused engine for a task, on all its learners."""
 
-    def start(loader: StageLoader, optimizer: RowAdagrad) -> FusedEngine:
+    def start(loader: StageLoader, optimizer: RowAdagrad) -> Engine:
         threads = torch.get_num_threads()
         log.info("training by the fused engine on %d thread%s", threads, "s" if threads > 1 else "")
         l2, exponent = task.penalty
-        return FusedEngine(network, loader, optimizer, l2, exponent, threads, prior=task.prior)
+        return Together([
+            FusedEngine(network, loader, optimizer, l2, exponent, threads, prior=prior)
+            for network, prior in zip_longest(networks, task.learners.priors)
+        ])  # fmt: skip
 
     rate = partial(default_rate, bags=task.bags != "none")
-    return Plan(partial(StageLoader, network=network), partial(RowAdagrad, network), rate, start, _compiled_bag)
+    return Plan(partial(StageLoader, network=networks[0]), partial(RowAdagrad, networks), rate, start, compiled_bag)
 
 
 def why_not(trainer: Trainer, network: RatingNetwork, task: Any, batch_size: int | None = None) -> str | None:

@@ -15,8 +15,9 @@ computed, none measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ from torch import Tensor
 from cflightning.data.batches import EpochLoader
 from cflightning.kernels.rule import BIAS, GPU_BLOCK, V_BIAS, V_FACTORS, Rule, side_table
 from cflightning.tasks.bags import BagPrior, Pull
-from cflightning.tasks.engine import Engine, Plan
+from cflightning.tasks.engine import Engine, Plan, Together
 from cflightning.tasks.fused import GRID, RowAdagrad, default_rate
 
 if TYPE_CHECKING:
@@ -183,12 +184,15 @@ class GpuEngine(Engine):
         """Nothing to let go of."""
 
 
-def plan(task: Any, network: EmbeddingDot) -> Plan:
-    """The fused engine on a CUDA GPU for a task."""
+def plan(task: Any, networks: Sequence[EmbeddingDot]) -> Plan:
+    """The fused engine on a CUDA GPU for a task, on all its learners."""
 
-    def start(loader: DeviceStageLoader, optimizer: RowAdagrad) -> GpuEngine:
+    def start(loader: DeviceStageLoader, optimizer: RowAdagrad) -> Engine:
         l2, exponent = task.penalty
-        return GpuEngine(network, loader, optimizer, l2, exponent, prior=task.prior)
+        return Together([
+            GpuEngine(network, loader, optimizer, l2, exponent, prior=prior)
+            for network, prior in zip_longest(networks, task.learners.priors)
+        ])  # fmt: skip
 
     rate = partial(default_rate, bags=task.bags != "none")
-    return Plan(partial(DeviceStageLoader, network=network), partial(RowAdagrad, network), rate, start)
+    return Plan(partial(DeviceStageLoader, network=networks[0]), partial(RowAdagrad, networks), rate, start)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule
@@ -20,15 +21,19 @@ from cflightning.data.split import TRAIN
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CheckpointError, ConfigError
 from cflightning.metrics.rating import RatingErrors
-from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.network import RatingNetwork
 from cflightning.objectives.bags import Bag
 from cflightning.objectives.penalty import Penalty, count_weights
 from cflightning.objectives.squared_error import squared_error
-from cflightning.tasks.bags import BagPrior, Bags
+from cflightning.tasks.bags import Bags
 from cflightning.tasks.described import make_described
 from cflightning.tasks.engine import Engine, Plan
-from cflightning.tasks.engines import choose_engine
+from cflightning.tasks.engines import EngineName, choose_engine
+from cflightning.tasks.learners import Learners
+
+if TYPE_CHECKING:
+    from cflightning.models.embedding_dot import EmbeddingDot
+    from cflightning.tasks.bags import BagPrior
 
 log = logging.getLogger(__name__)
 BAGS_KEY = "cflightning_bags"
@@ -59,7 +64,10 @@ class RatingTask(LightningModule, ABC):
         engine: autograd (any device, any network, batches of any size); fused, a compiled step for EmbeddingDot on
             CPUs, as accurate and many times as fast (falls back to autograd, saying why, where it cannot be used);
             auto, fused where it can and nothing was asked that counts batches (--data.batch_size,
-            --trainer.max_steps, --trainer.limit_train_batches). Each is the same on any number of processes.
+            --trainer.max_steps, --trainer.limit_train_batches). Each is the same on any number of processes. gibbs, the
+            most accurate and slowest: the mean of EmbeddingDot's posterior by Gibbs sampling, an epoch a sweep, and of
+            solutions that the fused engine finds first. Hardly any setting matters there; an epoch costs as much as
+            some ten of fused.
     """
 
     known: ClassVar[dict[str, type[RatingTask]]] = {}
@@ -68,7 +76,10 @@ class RatingTask(LightningModule, ABC):
     network: RatingNetwork
     user_weights: Tensor
     item_weights: Tensor
+    learners: Learners
     bags: Bags = "none"
+    members = 1
+    """How many of them."""
 
     def __init__(
         self,
@@ -81,7 +92,7 @@ class RatingTask(LightningModule, ABC):
         seed: int = 0,
         optimizer: dict[str, Any] | None = None,
         lr_scheduler: dict[str, Any] | None = None,
-        engine: Literal["auto", "autograd", "fused"] = "auto",
+        engine: EngineName = "auto",
     ) -> None:
         super().__init__()
         self.learning_rate = learning_rate
@@ -94,8 +105,8 @@ class RatingTask(LightningModule, ABC):
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.engine = engine
-        self.prior: BagPrior | None = None
-        self._kept_bags: dict[str, Tensor] = {}
+        self._kept_bags: list[dict[str, Tensor]] = []
+        self._settled = -1  # the step after which the network was last made of what is trained apart
         self._plan: Plan | None = None
         self._engine: Engine | None = None
         self.vocabulary: Vocabulary | None = None
@@ -120,6 +131,29 @@ class RatingTask(LightningModule, ABC):
             rating_range: Lowest and highest rating.
             mean_rating: Mean rating of the training part.
         """
+
+    @property
+    def learns_apart(self) -> bool:
+        """Whether networks of `build_learner` are trained, and the network that answers is their mean."""
+        return False
+
+    def build_learner(
+        self, num_users: int, num_items: int, rating_range: tuple[float, float], mean_rating: float
+    ) -> EmbeddingDot:
+        """Make a network to be trained in the stead of the one that answers; see `build_network`."""
+        raise ConfigError(f"--model: {type(self).__name__} has no networks whose mean could answer")
+
+    def start_learners(self) -> list[EmbeddingDot]:
+        """`members` networks, each with a start of its own; the first one's is that of a network trained alone."""
+        assert self.vocabulary is not None
+        sizes = self.vocabulary.users.num_rows, self.vocabulary.items.num_rows
+        low, high = self.facts["rating_range"]
+        found = []
+        for number in range(self.members):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.seed + number * 1_000_003)
+                found.append(self.build_learner(*sizes, (low, high), float(self.facts["mean_rating"])))
+        return found
 
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
         """Scores of pairs: int64 [batch] rows twice -> float32 [batch], rating units."""
@@ -150,7 +184,7 @@ class RatingTask(LightningModule, ABC):
             self._choose_engine(data)
 
     def _choose_engine(self, data: RatingsDataModule) -> None:
-        self._plan = choose_engine(self, self.trainer, self.network, data.given_batch_size)
+        self._plan = choose_engine(self, self.trainer, self.learners.networks, data.given_batch_size)
         self.automatic_optimization = self._plan is None
         data.train_loader = BatchLoader if self._plan is None else self._plan.loader
 
@@ -163,6 +197,8 @@ class RatingTask(LightningModule, ABC):
             )
         self.vocabulary = vocabulary
         self.facts = dict(facts)
+        training = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        self.learners = Learners(self.network, self.start_learners() if self.learns_apart and training else ())
 
     def _compare(self, facts: Mapping[str, Any], data: RatingsDataModule) -> None:
         before = facts.get("train_rows")
@@ -189,8 +225,9 @@ class RatingTask(LightningModule, ABC):
         self.facts["task"] = f"{type(self).__module__}.{type(self).__qualname__}"
         self.facts["metrics"] = {name: float(value) for name, value in metrics.items()}
         checkpoint[checkpoints.KEY] = checkpoints.pack(self.vocabulary, **self.facts)
-        if self.prior is not None:
-            checkpoint[BAGS_KEY] = self.prior.state()
+        if self.learners.priors:
+            checkpoint[BAGS_KEY] = self.learners.state()
+        self._settle()  # the tables that are already in the checkpoint
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take vocabulary and sizes from the checkpoint; the data at hand is read through that vocabulary."""
@@ -201,7 +238,10 @@ class RatingTask(LightningModule, ABC):
                 if name in self.hparams:
                     setattr(self, name, value)
         self._build(vocabulary, facts)
-        self._kept_bags = checkpoint.get(BAGS_KEY, {})
+        self._kept_bags = checkpoint.get(BAGS_KEY, [])
+        if not len(self.learners.apart):  # to answer, the network is enough
+            for name in [name for name in checkpoint["state_dict"] if name.startswith("learners.")]:
+                del checkpoint["state_dict"][name]
         if (data := self._data()) is not None:
             data.vocabulary = vocabulary
             if self.trainer.state.fn == TrainerFn.FITTING:
@@ -218,7 +258,7 @@ class RatingTask(LightningModule, ABC):
             raise CheckpointError(
                 f"{type(self).__name__}: must be trained with a RatingsDataModule; give it to Trainer.fit"
             )
-        self.prior = self._make_prior(data)
+        self._lean_on_bags(data)
         if self._plan is not None:
             optimizer, loader = self.optimizers(use_pl_optimizer=False), self.trainer.train_dataloader
             self._engine = self._plan.start(loader, optimizer)
@@ -227,31 +267,40 @@ class RatingTask(LightningModule, ABC):
             weights = count_weights(torch.from_numpy(counts), self.penalty.exponent).to(self.device)
             self.register_buffer(f"{side}_weights", weights, persistent=False)
 
-    def _make_prior(self, data: RatingsDataModule) -> BagPrior | None:
-        if self.bags == "none":
-            return None
-        if not isinstance(self.network, EmbeddingDot):
-            raise ConfigError(f"--model.bags: are known to EmbeddingDot, not to {type(self.network).__name__}")
+    def _lean_on_bags(self, data: RatingsDataModule) -> None:
+        kind = (lambda: Bag) if self._plan is None else self._plan.bag
+        if self.bags == "none" or kind is None:
+            return
         user, item = (torch.from_numpy(rows).to(self.device) for rows in data.training_pairs())
-        kind = Bag if self._plan is None else self._plan.bag()
-        prior = BagPrior(self.network, user, item, self.bags, self.penalty.exponent, kind)
-        prior.load(self._kept_bags)
-        self._kept_bags = {}
-        return prior
+        self.learners.lean_on(user, item, self.bags, self.penalty.exponent, kind())
+        self.learners.load(self._kept_bags)
+        self._kept_bags = []
+
+    def _settle(self) -> None:
+        """Let the network that answers catch up with what is trained."""
+        step = self.trainer.global_step if self._trainer is not None else -1
+        if step != self._settled:
+            self.learners.settle()
+            self._settled = step
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Let the bags learn from the steps so far, eight times an epoch; engines do so themselves."""
-        if self.prior is None or self._engine is not None:
+        if not self.learners.priors or self._engine is not None:
             return
         # Not when a batch ends: checkpoints are written then, before or after.
         every = max(int(self.trainer.num_training_batches) // 8, 1)
         if batch_idx % every == 0 and self.trainer.global_step:
-            names = "user_factors", "item_factors", "user_bias", "item_bias"
-            self.prior.step({name: getattr(self.network, name).weight for name in names})
+            self.learners.step_bags()
+
+    def on_validation_start(self) -> None:
+        """What is measured is the network that answers."""
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            self._settle()
 
     def on_train_end(self) -> None:
         """Let the engine's threads go."""
-        self.prior = None
+        self._settle()
+        self.learners.priors = []
         if self._engine is not None:
             self._engine.close()
         self._engine = None
@@ -261,20 +310,26 @@ class RatingTask(LightningModule, ABC):
         if self._engine is not None:
             self._engine_step(self._engine, batch)
             return None
-        means = None if self.prior is None else self.prior.means
-        scores, users, items = self.network.scores_and_norms(batch.user, batch.item, means)
+        networks, priors = self.learners.networks, self.learners.priors
+        losses = [self._loss(*learner, batch) for learner in zip_longest(networks, priors)]
+        self._loss_rows += batch.total * len(losses)
+        # DDP averages gradients over devices; shares of a batch may differ in size, so divide by the whole batch.
+        loss: Tensor = torch.stack(losses).sum() * (self.trainer.world_size / int(batch.total))
+        return loss
+
+    def _loss(self, network: RatingNetwork, prior: BagPrior | None, batch: RatingBatch) -> Tensor:
+        """Sum of what the ratings of a batch cost a network, in units of the squared rating range: float32 []."""
+        scores, users, items = network.scores_and_norms(batch.user, batch.item, prior.means if prior else None)
         loss: Tensor = squared_error(scores, batch.rating)
         # Summed without leaving the device; what is logged is the squared error in rating units, without the penalty.
         seen = loss.detach()
         self._loss_sum = seen if self._loss_sum is None else self._loss_sum + seen
-        self._loss_rows += batch.total
         low, high = self.facts["rating_range"]
         loss = loss / (high - low) ** 2  # so that l2 and learning rate mean the same on every scale
         if self.penalty.l2:
             weights = self.user_weights[batch.user].to(users), self.item_weights[batch.item].to(items)
             loss = loss + self.penalty.l2 * (weights[0] @ users + weights[1] @ items)
-        # DDP averages gradients over devices; shares of a batch may differ in size, so divide by the whole batch.
-        return loss * (self.trainer.world_size / int(batch.total))
+        return loss
 
     def _engine_step(self, engine: Engine, step: Any) -> None:
         optimizer: Any = self.optimizers()
@@ -349,7 +404,7 @@ class RatingTask(LightningModule, ABC):
             rate = self._plan.rate(self.trainer.max_epochs) if self.learning_rate is None else self.learning_rate
             optimizer = self._plan.optimizer(rate)
         if self.optimizer:
-            optimizer = make_described(self.optimizer, "optimizer", torch.optim.Optimizer, self.network.parameters())
+            optimizer = make_described(self.optimizer, "optimizer", torch.optim.Optimizer, self._trained())
         if self.lr_scheduler:
             kinds = torch.optim.lr_scheduler.LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau
             scheduler = make_described(self.lr_scheduler, "lr_scheduler", kinds, optimizer)
@@ -361,15 +416,20 @@ class RatingTask(LightningModule, ABC):
             return {"optimizer": optimizer, "lr_scheduler": described}  # type: ignore[typeddict-item]
         if self.optimizer:
             return {"optimizer": optimizer}  # type: ignore[typeddict-item]
+        if self._plan is not None and not self._plan.scheduled:
+            return {"optimizer": optimizer}  # type: ignore[typeddict-item]
         if self.trainer.max_epochs == -1 and self.trainer.max_steps == -1:
             log.info("the number of epochs is open, so the learning rate stays at %g", optimizer.param_groups[0]["lr"])
             return {"optimizer": optimizer}  # type: ignore[typeddict-item]
         schedule = one_cycle_schedule(optimizer, lambda: self.trainer.estimated_stepping_batches)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def _trained(self) -> list[torch.nn.Parameter]:
+        return [parameter for network in self.learners.networks for parameter in network.parameters()]
+
     def _fused_adamw(self) -> torch.optim.Optimizer:
-        tables = [p for p in self.network.parameters() if p.ndim > 0]
-        free = [p for p in self.network.parameters() if p.ndim == 0]
+        tables = [p for p in self._trained() if p.ndim > 0]
+        free = [p for p in self._trained() if p.ndim == 0]
         groups = [{"params": tables, "weight_decay": self.weight_decay}, {"params": free, "weight_decay": 0.0}]
         return torch.optim.AdamW(
             [group for group in groups if group["params"]],

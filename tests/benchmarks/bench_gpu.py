@@ -74,7 +74,7 @@ def kernel_table(columns: tuple[Tensor, ...], device: torch.device, repeats: int
     for dim in (16, 32, 64, 128, 256):
         model = network(dim, device)
         loader = DeviceStageLoader(*columns, network=model)
-        engine = GpuEngine(model, loader, RowAdagrad(model, 1e-3), 0.008, 0.5, programs or None)
+        engine = GpuEngine(model, loader, RowAdagrad([model], 1e-3), 0.008, 0.5, programs or None)
 
         def epoch(number: int, loader: DeviceStageLoader = loader, engine: GpuEngine = engine) -> float:
             loader.set_epoch(number)
@@ -106,7 +106,7 @@ class Fit(LightningModule):
         return DeviceStageLoader(*self.columns, network=self.network)
 
     def configure_optimizers(self) -> Any:
-        return RowAdagrad(self.network, 0.02)
+        return RowAdagrad([self.network], 0.02)
 
     def on_train_start(self) -> None:
         optimizer: Any = self.optimizers(use_pl_optimizer=False)

@@ -85,7 +85,7 @@ def main() -> None:
     for dim in (16, 32, 64, 128, 256):
         network = EmbeddingDot(USERS, ITEMS, dim, (1.0, 5.0), 3.0, margin=0.125)
         loader = StageLoader(user, item, rating.clone(), network=network)
-        engines = [FusedEngine(network, loader, RowAdagrad(network, 1e-3), 0.008, 0.5, threads) for threads in (1, 2)]
+        engines = [FusedEngine(network, loader, RowAdagrad([network], 1e-3), 0.008, 0.5, threads) for threads in (1, 2)]
         epoch(engines[0], loader, 0)
         times = [[epoch(engine, loader, n) for engine in engines] for n in range(1, options.repeats + 1)]
         for engine in engines:

@@ -65,7 +65,7 @@ def measure(ratings: int, users: int, items: int, dim: int) -> tuple[float, floa
     """Seconds of an epoch on one thread and on two."""
     network = EmbeddingDot(users + 1, items + 1, dim, (1.0, 5.0), 3.0, margin=0.125)
     loader = StageLoader(*columns(ratings, users, items), network=network)
-    engines = [FusedEngine(network, loader, RowAdagrad(network, 1e-3), 0.008, 0.5, threads) for threads in (1, 2)]
+    engines = [FusedEngine(network, loader, RowAdagrad([network], 1e-3), 0.008, 0.5, threads) for threads in (1, 2)]
     seconds: list[list[float]] = [[], []]
     for epoch in range(3):
         for engine, times in zip(engines, seconds, strict=True):

@@ -121,7 +121,7 @@ def test_engine_learns_planted_factors_by_the_kernel_as_by_the_twin(programs):
         torch.manual_seed(0)
         network = EmbeddingDot(USERS, ITEMS, 4, (1.0, 5.0), 3.0, margin=0.125, std=0.1)
         loader = DeviceStageLoader(*columns, network=network)
-        engine = GpuEngine(network, loader, RowAdagrad(network, 0.1), 0.001, 0.5, programs=programs, step=step)
+        engine = GpuEngine(network, loader, RowAdagrad([network], 0.1), 0.001, 0.5, programs=programs, step=step)
         for epoch in range(4):
             loader.set_epoch(epoch)
             losses = [engine.run(stage, 0.1) for stage in loader]

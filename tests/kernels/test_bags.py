@@ -73,7 +73,7 @@ def test_bags_are_learnt_and_forgotten_when_training_ends(engine, bags, monkeypa
     trainer().fit(task, data())
     assert len(seen) == {"user": 2, "both": 4}[bags]
     assert min(seen.values()) > 0
-    assert task.prior is None
+    assert not task.learners.priors
     tables = task.network.fold()
     assert tables.user_vectors.shape == (task.network.num_users, 4)
     assert not any(table[0].any() for table in tables[:4])

@@ -32,7 +32,7 @@ def train(dim=8, threads=1, step=None, epochs=3, **options):
     torch.manual_seed(0)
     network = EmbeddingDot(60, 90, dim, (1.0, 5.0), 3.2, margin=0.125, **{"std": 0.1, **options})
     loader = StageLoader(*columns(), network=network, seed=1)
-    optimizer = RowAdagrad(network, 0.1)
+    optimizer = RowAdagrad([network], 0.1)
     engine = FusedEngine(network, loader, optimizer, 0.008, 0.5, threads, step)
     losses = []
     for epoch in range(epochs):
@@ -75,7 +75,7 @@ def test_a_first_small_step_goes_down_the_gradient_that_autograd_sees():
     users, items = network.squared_norms(user, item)
     (loss + 0.008 * (weights[0].float()[user] @ users + weights[1].float()[item] @ items)).backward()
     gradient = network.user_factors.weight.grad.clone()
-    optimizer = RowAdagrad(network, 1e-4)
+    optimizer = RowAdagrad([network], 1e-4)
     engine = FusedEngine(network, loader := StageLoader(user, item, rating, network=network), optimizer, 0.008, 0.5, 1)
     for stage in loader:
         engine.run(stage, 1e-4)

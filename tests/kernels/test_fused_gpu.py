@@ -61,7 +61,7 @@ def test_learns_as_well_as_the_cpu_engine():
     for name in ("cpu", "gpu"):
         torch.manual_seed(0)
         model = EmbeddingDot(data.num_users, data.num_items, 8, data.rating_range, data.mean_rating, margin=0.125)
-        optimizer = RowAdagrad(model, 0.075)
+        optimizer = RowAdagrad([model], 0.075)
         given = [column.clone() for column in parts[0]]  # the CPU's layout sorts them in place
         if name == "cpu":
             loader = StageLoader(*given, network=model)
@@ -91,7 +91,7 @@ def test_twin_gives_the_same_for_one_rating_at_a_time_and_many_where_no_row_come
         model = network(users=60, items=60)
         loader = DeviceStageLoader(user.long(), item.long(), torch.full((50,), 4.0), network=model)
         engine = GpuEngine(
-            model, loader, RowAdagrad(model, 0.1), 0.008, 0.5,
+            model, loader, RowAdagrad([model], 0.1), 0.008, 0.5,
             step=lambda *a, ratings=ratings, **_: stage_twin(*a[:12], 0.0, *a[13:], ratings=ratings),  # lrg = 0
         )  # fmt: skip
         loss = sum(float(engine.run(stage, 0.1)) for stage in loader)
@@ -103,7 +103,7 @@ def test_twin_gives_the_same_for_one_rating_at_a_time_and_many_where_no_row_come
 
 def test_unknown_rows_stay_zero_and_the_optimizer_holds_the_accumulators():
     model = network()
-    optimizer = RowAdagrad(model, 0.1)
+    optimizer = RowAdagrad([model], 0.1)
     loader = DeviceStageLoader(*columns(), network=model)
     engine = GpuEngine(model, loader, optimizer, 0.008, 0.5, step=stage_twin)
     for stage in loader:
@@ -191,7 +191,7 @@ class Fit(LightningModule):
         return DeviceStageLoader(*columns(), network=self.network, seed=1)
 
     def configure_optimizers(self):
-        return RowAdagrad(self.network, 0.1)
+        return RowAdagrad([self.network], 0.1)
 
     def on_train_start(self):
         optimizer, loader = self.optimizers(use_pl_optimizer=False), self.trainer.train_dataloader
@@ -315,7 +315,7 @@ def test_engine_on_a_gpu_learns_like_the_twin():
         user, item = rng.integers(1, 600, 100_000), rng.integers(1, 900, 100_000)
         rating = (3 + 0.7 * (factors[0][user] * factors[1][item]).sum(1)).clip(1, 5).astype(np.float32)
         loader = DeviceStageLoader(*map(torch.from_numpy, (user, item, rating)), network=model)
-        engine = GpuEngine(model, loader, RowAdagrad(model, 0.1), 0.001, 0.5, step=step)
+        engine = GpuEngine(model, loader, RowAdagrad([model], 0.1), 0.001, 0.5, step=step)
         for epoch in range(4):
             loader.set_epoch(epoch)
             stages = list(loader)
