@@ -1,4 +1,4 @@
-"""The mean of several dot products is one dot product: of their concatenated tables, cut down to the strongest factors."""
+"""The mean of several dot products is one: of their concatenated tables, cut down to the strongest factors."""
 
 from __future__ import annotations
 
