@@ -14,7 +14,7 @@ LAYERS = {  # folder or file -> what of cflightning it may import, directly
     "objectives": {"objectives", "models", "errors"},
     "metrics": {"metrics", "errors"},
     "kernels": {"kernels", "objectives", "errors"},
-    "plots.py": {"metrics"},
+    "plots.py": {"metrics", "files"},
     "kfold.py": {"errors"},
     "study.py": {"data", "files"},
     "evaluation.py": {"data", "metrics", "errors", "files", "plots"},
