@@ -22,6 +22,7 @@ training (LightningCLI: every option can also stand in a YAML file, --config FIL
   test       measure a checkpoint on the test part
   predict    score every row of a table with a checkpoint
   kfold      fit on every fold, and with several seeds: mean and standard deviation of every figure
+  tune       search for the settings with the least error on a validation slice
 serving:
   export     turn a run or checkpoint into a bundle for onnxruntime
   (then, on a machine without torch: python -m cflightning_serve --help)
@@ -35,6 +36,7 @@ examples:
   python -m cflightning fit --data.path ratings.csv           any table with user, item and rating columns
   python -m cflightning fit --config configs/ml-100k.yaml --data.path ml-100k.zip
   python -m cflightning kfold --data.path ratings.csv --folds 5
+  python -m cflightning tune --data.path ratings.csv --trials 30
   python -m cflightning export runs/version_0 bundle
 """
 TRAINING = ("fit", "validate", "test", "predict")
@@ -66,11 +68,16 @@ def main(args: list[str] | None = None) -> int:
 
             status: int = export(args[1:])
             return status
-        if args[0] in (*TRAINING, "kfold") or args[0].startswith("-"):
+        if args[0] in (*TRAINING, "kfold", "tune") or args[0].startswith("-"):
+            # Read before the imports, which take seconds.
             if args[0] == "kfold":
                 from cflightning.kfold import parse
 
                 of_folds = parse(args[1:])
+            elif args[0] == "tune":
+                from cflightning.tuning.options import parse as parse_search
+
+                of_search = parse_search(args[1:])
             # Read when torch loads its threads. Steps are short, and threads spin while they wait for each other: on a
             # busy machine that made a fit 30 times slower. A short spin, then sleep, is safe there and costs about a
             # fifth of the speed on a quiet one, where sleeping at once costs a third. (libgomp, torch's on Linux.)
@@ -90,6 +97,10 @@ def main(args: list[str] | None = None) -> int:
                 from cflightning.folds import run_folds
 
                 run_folds(*of_folds, started=_STARTED)
+            elif args[0] == "tune":
+                from cflightning.tuning.search import run_search
+
+                return run_search(*of_search, started=_STARTED)
             else:
                 training(given, started=_STARTED)  # None: Lightning warns when the process has arguments too
             return 0

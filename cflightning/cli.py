@@ -26,6 +26,7 @@ from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.split import TEST
 from cflightning.errors import CheckpointError, ConfigError
 from cflightning.evaluation import Evaluation
+from cflightning.files import claim
 from cflightning.report import RunReport, write_predictions
 from cflightning.tasks import embedding  # noqa: F401  (its tasks are then known by their names)
 from cflightning.tasks.engine import EPOCHS, SWEEPS
@@ -200,7 +201,7 @@ def loggers(root: Path, resumed: Path | None = None) -> list[Logger]:
     """
     run = resumed or root / "version_0"  # other processes write nothing, and are told the folder by the first
     if getattr(rank_zero_only, "rank", 0) == 0:
-        run = resumed or _claim(root)
+        run = resumed or claim(root, "version")
         logged = run / "metrics.csv"
         if logged.is_file():  # CSVLogger deletes what it finds
             number = next(n for n in itertools.count(1) if not (run / f"metrics.{n}.csv").exists())
@@ -212,17 +213,6 @@ def loggers(root: Path, resumed: Path | None = None) -> list[Logger]:
     except ImportError:
         return found
     return [*found, TensorBoardLogger(str(run.parent), name="", version=run.name)]
-
-
-def _claim(root: Path) -> Path:
-    """Make the first free `root/version_N`; runs that start at once get different ones."""
-    for number in itertools.count():
-        try:
-            (root / f"version_{number}").mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return root / f"version_{number}"
-    raise AssertionError
 
 
 @rank_zero_only

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -41,3 +42,14 @@ def write_csv(path: Path, columns: Mapping[str, Iterable[Any]]) -> None:
         writer = csv.writer(out)
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
+
+
+def claim(root: Path, name: str) -> Path:
+    """Make the first free folder `root/name_N`; runs that start at once get different ones."""
+    for number in itertools.count():
+        try:
+            (root / f"{name}_{number}").mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return root / f"{name}_{number}"
+    raise AssertionError

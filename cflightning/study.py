@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import statistics
 from collections.abc import Iterable, Mapping
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cflightning.data.table import RatingTable
-from cflightning.files import replacing
+from cflightning.files import claim, replacing
 
 REPORT = "kfold.json"
 COLUMNS = {  # of the table that people see: title -> metric, digits
@@ -108,7 +107,7 @@ class Study:
         found = next((path for path in sorted(root.glob(f"kfold_*/{REPORT}")) if self._load(path)), None)
         self.folder = found.parent if found else root / "kfold_0"
         if not found and write:
-            self.folder = _claim(root)
+            self.folder = claim(root, "kfold")
             self.save()
 
     def _load(self, path: Path) -> bool:
@@ -141,13 +140,3 @@ class Study:
                 content |= summary(self.runs)
             with replacing(self.folder / REPORT) as out:
                 out.write(json.dumps(content, indent=2) + "\n")
-
-
-def _claim(root: Path) -> Path:
-    for number in itertools.count():
-        try:
-            (root / f"kfold_{number}").mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return root / f"kfold_{number}"
-    raise AssertionError

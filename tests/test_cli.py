@@ -34,7 +34,7 @@ def test_help_is_there_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done
-    for word in ("fit", "validate", "test", "predict", "kfold", "export", "cflightning_serve", "examples:"):
+    for word in ("fit", "validate", "test", "predict", "kfold", "tune", "export", "cflightning_serve", "examples:"):
         assert word in done.stdout
 
 

@@ -9,6 +9,9 @@ import pytest
 
 from cflightning.cli import main
 from cflightning.kfold import parse
+from cflightning.tuning.asked import read
+from cflightning.tuning.options import parse as parse_search
+from cflightning.tuning.ranges import as_text, samples
 
 
 def blocks(repository, name="README.md"):
@@ -62,6 +65,22 @@ def test_kfold_commands_are_understood(repository, monkeypatch):
         with pytest.raises(SystemExit) as done:
             main(["fit", *parse(args)[0], "--print_config"])
         assert done.value.code == 0
+
+
+def test_tune_commands_are_understood(repository, monkeypatch, tmp_path):
+    pytest.importorskip("optuna", reason="tune needs the extra `tune`")
+    lines = [shlex.split(line)[4:] for _, line in commands(repository) if line.startswith("python -m cflightning tune")]
+    assert len(lines) == 3
+    [config] = [body for _, language, body in blocks(repository) if language == "yaml"]
+    (tmp_path / "ranges.yaml").write_text(config)
+    monkeypatch.chdir(tmp_path)
+    for args, ranges in zip(lines, (0, 3, 2), strict=True):
+        asked = read(parse_search(args)[0])
+        assert len(asked.ranges) == ranges
+        for values in [*samples(asked.ranges), {}]:
+            with pytest.raises(SystemExit) as done:
+                main(["fit", *asked.args, *(f"--{k}={as_text(v)}" for k, v in values.items()), "--print_config"])
+            assert done.value.code == 0
 
 
 def test_install_line_is_the_makefiles(repository):

@@ -182,6 +182,11 @@ class RatingsDataModule(LightningDataModule):
             log.info("%s: %d train, %d val, %d test (%s)", self.table.name, *self._split.sizes, self.split_method)
         return self._split
 
+    @split.setter
+    def split(self, split: Split) -> None:
+        """Take the split of another module with the same options and table."""
+        self._split = split
+
     @property
     def vocabulary(self) -> Vocabulary:
         """Ids of the training part, unless a task has lent its own (set it; None takes it back)."""

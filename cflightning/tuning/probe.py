@@ -1,0 +1,113 @@
+"""What is known of a search before its first trial."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import re
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser
+from lightning.pytorch.trainer import Trainer
+
+from cflightning import __version__
+from cflightning.errors import ConfigError
+from cflightning.study import fingerprint
+from cflightning.tuning.defaults import default_ranges
+from cflightning.tuning.fits import Shared, TrialCLI, Watch, start
+from cflightning.tuning.ranges import as_text, samples
+
+
+class Facts(NamedTuple):
+    """What is known before the first trial.
+
+    Attributes:
+        root: where runs lie.
+        data: name of the table.
+        rows: that train, validate and test.
+        fingerprint: of everything that decides a search but its seed.
+    """
+
+    root: Path
+    data: str
+    rows: tuple[int, int, int]
+    fingerprint: str
+
+
+class Known(Exception):
+    """Everything is known; raised where a trial would begin."""
+
+    def __init__(self, facts: Facts) -> None:
+        super().__init__()
+        self.facts = facts
+
+
+class ProbeCLI(TrialCLI):
+    """Goes as far as a fit can go without training, and finds out what the search is about."""
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Try whether fit takes what the ranges hold."""
+        super().parse_arguments(parser, args)
+        ranges = self.shared.ranges
+        if any(_refusal(parser, self.shared.args, values) for values in samples(ranges)):
+            for name, one in ranges.items():
+                for values in samples({name: one}):
+                    if reason := _refusal(parser, self.shared.args, values):
+                        raise ConfigError(f"--{name}: fit refuses {as_text(values[name])}, of {one}: {reason}")
+
+    def before_instantiate_classes(self) -> None:
+        """What decides all figures."""
+        super().before_instantiate_classes()
+        self.decisive = self.config[self.subcommand].clone().as_dict()
+        self.decisive.pop("config", None)
+        self.root = Path(self.decisive["trainer"].pop("default_root_dir") or "runs")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Read the data, and stop."""
+        data, shared = self.datamodule, self.shared
+        shared.lend(data)
+        shared.ranges = shared.ranges or default_ranges(self.model, shared.asked.given)
+        decisive = {
+            "version": __version__,
+            "ranges": {name: [type(one).__name__, *one] for name, one in shared.ranges.items()},
+            "rows": hashlib.sha256(data.split.parts.tobytes()).hexdigest(),
+            **self.decisive,
+        }
+        found = fingerprint(decisive, data.table)
+        raise Known(Facts(self.root, data.table.name, data.split.sizes, found))
+
+
+def probe(shared: Shared, started: float | None) -> Facts:
+    """What the search is about; nothing is written.
+
+    Args:
+        shared: gets the table and, where the user has given no ranges, those around the defaults.
+        started: `time.perf_counter()` when the process began.
+
+    Raises:
+        ConfigError: a range that fit does not take, or options that make no search.
+        SystemExit: options that fit does not take.
+    """
+    try:
+        start(shared.args, partial(ProbeCLI, shared, Watch(lambda *_: False), ""), started)
+    except Known as known:
+        return known.facts
+    raise AssertionError
+
+
+def _refusal(parser: LightningArgumentParser, args: list[str], values: Mapping[str, Any]) -> str:
+    """Why fit does not take these values; empty where it does."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            parser.parse_args([*args, *(f"--{name}={as_text(value)}" for name, value in values.items())])
+    except SystemExit:
+        text = said.getvalue().rpartition("error: ")[2]
+        lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+        telling = [line for line in lines if re.search(r"not accept|Got value|[Uu]nrecognized|required", line)]
+        return (telling or lines or ["it says no more"])[0]
+    return ""

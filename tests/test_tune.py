@@ -1,0 +1,498 @@
+"""The command `tune` as people type it."""
+
+import csv
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from cflightning.__main__ import main as front_door
+from cflightning.data import datamodule
+from cflightning.tuning.asked import dump, read
+from cflightning.tuning.options import Options, parse
+from cflightning.tuning.ranges import Choices, Numbers, as_text, make_range, put, samples
+
+pytest.importorskip("optuna", reason="tune needs the extra `tune`")
+
+QUICK = ["--trainer.max_epochs", "2", "--trainer.accelerator", "cpu", "--model.dim", "4"]
+L2 = ["--model.l2", "{low: 0.001, high: 0.1, log: true}"]
+
+
+def tune(root, *args):
+    return front_door(["tune", "--trainer.default_root_dir", str(root), *QUICK, *map(str, args)])
+
+
+def report(root, number=0):
+    return json.loads((root / f"tune_{number}" / "tune.json").read_text())
+
+
+def table(root, number=0):
+    with (root / f"tune_{number}" / "trials.csv").open() as lines:
+        return list(csv.DictReader(lines))
+
+
+def trial_lines(out):
+    return [line for line in out.splitlines() if re.match(r" *\d+  +[\d-]", line)]
+
+
+@pytest.fixture(scope="module")
+def data(movielens):
+    return ["--data.path", str(movielens("ml-1m", 40, 30))]
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Drawing one takes longer than the trials here."""
+    monkeypatch.setattr("cflightning.tuning.report.draw_search", lambda *args: False)
+
+
+# Options and ranges ----------------------------------------------------------------------------------------------
+
+
+def test_help_is_quick_and_says_what_it_does():
+    code = (
+        "import sys\nfrom cflightning.__main__ import main\ntry: main(['tune', '--help'])\n"
+        "except SystemExit as end: sys.exit(end.code or bool({'torch', 'numpy', 'optuna'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done
+    for word in (
+        "--trials N",
+        "--jobs J",
+        "--seconds S",
+        "--seed N",
+        "low:",
+        "choices:",
+        "best.yaml",
+        "options of fit",
+    ):
+        assert word in " ".join(done.stdout.split())
+
+
+def test_own_options_are_told_from_those_of_fit():
+    args = ["--data.path", "x", "--trials", "3", "--model.margin", "-1", "--jobs=2", "--seconds", "1.5", "--seed", "4"]
+    assert parse(args) == (["--data.path", "x", "--model.margin", "-1"], Options(3, 2, 1.5, 4))
+    assert parse(["--model.seed", "3", "--seed_everything", "1"]) == (
+        ["--model.seed", "3", "--seed_everything", "1"], Options(30, 1, None, 0),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--trials", "0"], "--trials: must be at least 1, got 0"),
+        (["--jobs", "0"], "--jobs: must be at least 1, got 0"),
+        (["--seed", "-1"], "--seed: must be at least 0, got -1"),
+        (["--seconds", "0"], "--seconds: must be above 0, got 0"),
+        (["--seconds", "nan"], "--seconds: must be above 0, got nan"),
+    ],
+)
+def test_numbers_that_make_no_sense(args, message, capsys):
+    assert front_door(["tune", *args]) == 2
+    assert capsys.readouterr().err == f"cflightning: {message}\n"
+
+
+def test_without_optuna_one_line_says_what_to_install(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert front_door(["tune"]) == 2
+    assert capsys.readouterr().err == (
+        "cflightning: tune: needs optuna, which is not installed; pip install 'cflightning[tune]'\n"
+    )
+
+
+def test_ranges_are_taken_out_of_files_and_options(tmp_path):
+    config = tmp_path / "ranges.yaml"
+    config.write_text(
+        "model:\n  class_path: EmbeddingDotTask\n  init_args:\n    l2: {low: 5e-3, high: 0.05, log: true}\n"
+        "    std: 1e-2\n    dim: {low: 16, high: 64, step: 16}\n"
+        "trainer: {max_epochs: {low: 2, high: 9}}\ndata: {path: '1e3'}\n"
+    )
+    options = ["--model.bags", "{choices: [both, none, null]}", "--optimizer.lr={low: 0, high: 1}", "--x", "-1", "y"]
+    asked = read(["--config", str(config), *options])
+    assert asked.ranges == {
+        "model.l2": Numbers(0.005, 0.05, log=True),
+        "model.dim": Numbers(16, 64, step=16),
+        "trainer.max_epochs": Numbers(2, 9),
+        "model.bags": Choices(('"both"', '"none"', "null")),
+        "optimizer.lr": Numbers(0, 1),
+    }
+    assert asked.given == {"model.class_path", "model.std", "data.path", "x", "1"}
+    assert asked.args[1:] == ["--x", "-1", "y"]
+    name, _, left = asked.args[0].partition("=")
+    assert name == "--config"
+    assert left.startswith("{")
+    assert "'1e3'" in left  # a text stays one
+    model = {"class_path": "EmbeddingDotTask", "init_args": {"std": 0.01}}
+    assert yaml.safe_load(left) == {"model": model, "data": {"path": "1e3"}}
+
+
+def test_what_comes_later_holds(tmp_path):
+    config = tmp_path / "ranges.yaml"
+    config.write_text("model: {l2: {low: 1, high: 2}, dim: 5}\n")
+    assert read(["-c", str(config), "--model.l2", "3"]).ranges == {}
+    later = read(["--model.l2=3", "-c", str(config), "--model.dim", "{low: 1, high: 2}"])
+    assert list(later.ranges) == ["model.l2", "model.dim"]
+    assert later.given == set()
+    assert later.args == ["--model.l2=3", "-c={model: {dim: 5}}"]
+
+
+def test_what_has_no_range_is_left_as_it_is(tmp_path):
+    config = tmp_path / "plain.yaml"
+    config.write_text("model: {dim: 5, hidden: [1, 2]}\n")
+    args = [f"--config={config}", "--data.synthetic", "{num_users: 5}", "--config", "missing.yaml", "--flag"]
+    asked = read(args)
+    assert asked.args == [
+        f"--config={config}", "--data.synthetic={num_users: 5}", "--config=missing.yaml", "--flag",
+    ]  # fmt: skip
+    assert not asked.ranges
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{low: 2, high: 2}", "low must be below high, got 2 and 2"),
+        ("{low: 3, high: 2}", "low must be below high, got 3 and 2"),
+        ("{low: 0, high: 2, log: true}", "low must be above 0 with log, got 0"),
+        ("{low: 1}", "high must be a number, got None"),
+        ("{low: a, high: 2}", "low must be a number, got 'a'"),
+        ("{low: true, high: 2}", "low must be a number, got True"),
+        ("{low: 1, high: .inf}", "high must be a number, got inf"),
+        ("{low: 1, high: 2, lok: true}", "a range has low, high, log, step or choices, got lok"),
+        ("{low: 1, high: 2, log: 3}", "log must be true or false, got 3"),
+        ("{low: 1, high: 9, log: true, step: 2}", "step must divide high - low and stands without log"),
+        ("{low: 1, high: 8, step: 2}", "step must divide high - low and stands without log, got step 2 from 1 to 8"),
+        ("{low: 1, high: 8, step: -1}", "step must divide high - low"),
+        ("{choices: []}", "choices must be a list of at least one value and stand alone"),
+        ("{choices: 3}", "choices must be a list"),
+        ("{choices: [1], low: 3}", "choices must be a list of at least one value and stand alone"),
+    ],
+)
+def test_bad_ranges(text, message, capsys):
+    assert front_door(["tune", "--model.dim", text]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"cflightning: --model.dim: {message}")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--model.foo", "{low: 1, high: 3}"], "--model.foo: fit refuses 1, of 1 to 3: Option 'foo' is not accepted"),
+        (["--trainer.foo", "{low: 1, high: 3}"], "--trainer.foo: fit refuses 1, of 1 to 3: "),
+        (["--model.dim", "{low: 4.0, high: 8.0}"], "--model.dim: fit refuses 4.0, of 4 to 8: Expected a <class 'int'"),
+        (["--model.bags", "{choices: [both, all]}"], "--model.bags: fit refuses all, of both | all: Expected"),
+        ([*L2, "--data.seed", "{low: 1, high: 3}"], "--data.seed: must be a value, got a range; trials can only be"),
+        (["--data.val_fraction", "{low: 0.1, high: 0.3}"], "--data.val_fraction: must be a value, got a range"),
+        (["--config", "{data: {init_args: {folds: {low: 2, high: 3}}}}"], "--data.folds: must be a value"),
+        (["--trainer.limit_val_batches", "{choices: [1, 2]}"], "--trainer.limit_val_batches: must be a value"),
+        (["--config", "{trainer: {callbacks: [{a: {low: 1, high: 2}}]}}"], "--trainer.callbacks: must hold no range"),
+        (["--model.dim", "{low: 3, high"], "the command line: must be YAML, got"),
+        ([*L2, "--data.val_fraction", "0"], "--data.val_fraction: must be above 0 for tune, got 0"),
+        ([*L2, "--trainer.limit_val_batches", "0"], "--data.val_fraction: must be above 0 for tune, got 0"),
+        ([*L2, "--trainer.devices", "2"], "--trainer.devices: must be 1 for tune, got 2"),
+        ([*L2, "--trainer.fast_dev_run", "true"], "--trainer.fast_dev_run: is True, but that measures nothing"),
+        ([*L2, "--checkpoint.dirpath", "x"], "--checkpoint.dirpath: is x, but trials keep no checkpoint"),
+        ([*L2, "--checkpoint.monitor", "val/mae"], "--checkpoint.monitor: must be val/rmse (min) for tune, got val/"),
+        (["--model", "EmbeddingMLPTask"], "tune: needs a range, since none is known for EmbeddingMLPTask"),
+        ([*L2, "--data.path", "nowhere.csv"], "nowhere.csv"),
+        ([*L2, "--model.dim", "0"], "--model.dim: must be at least 1"),
+    ],
+)  # fmt: skip
+def test_mistakes_give_one_line_and_leave_nothing(data, tmp_path, args, message, capsys):
+    assert tune(tmp_path / "runs", *data, *args) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("cflightning: ")
+    assert message in said
+    if "--model.dim: must" not in message:  # that a fit alone can tell
+        assert not (tmp_path / "runs").exists()
+
+
+def test_drawn_values_are_typed_and_written_as_they_are():
+    assert make_range("x", {"low": 1, "high": 3}).whole
+    assert not make_range("x", {"low": 1, "high": 3.5}).whole
+    assert not make_range("x", {"low": 0, "high": 1, "step": 0.25}).whole
+    found = [*samples({"a": Numbers(1, 3), "b": Choices(('"u"', "null", "[1, 2]"))})]
+    assert found == [{"a": 1, "b": '"u"'}, {"a": 3, "b": "null"}, {"a": 1, "b": "[1, 2]"}]
+    assert [as_text(value) for value in (1e-5, 3, '"u"', "null", "[1, 2]")] == ["1e-05", "3", "u", "null", "[1, 2]"]
+    settings = {"model": {"class_path": "M", "init_args": {"dim": 4}}}
+    for name, value in {"model.dim": 8, "model.bags": '"u"', "trainer.max_epochs": 3, "optimizer": "null"}.items():
+        put(settings, name, value)
+    model = {"class_path": "M", "init_args": {"dim": 8, "bags": "u"}}
+    assert settings == {"model": model, "trainer": {"max_epochs": 3}, "optimizer": None}
+    assert yaml.safe_load(dump({"a": 1e-5, "b": "1e-5", "ä": "x"})) == {"a": 1e-5, "b": "1e-5", "ä": "x"}
+
+
+# Searches --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory, data):
+    """Four trials of made-up ratings; the ranges stand in a file and on the command line."""
+    root = tmp_path_factory.mktemp("tune")
+    config = root / "ranges.yaml"
+    config.write_text(
+        "model:\n  l2: {low: 0.001, high: 0.1, log: true}\n  learning_rate: {low: 0.01, high: 0.2}\n  margin: 0.2\n"
+    )
+    args = ["--config", str(config), *data, "--trainer.max_epochs", "{low: 1, high: 3}"]
+    assert tune(root, *args, "--trials", 4) == 0
+    return root, args
+
+
+def test_the_first_trial_is_the_defaults_and_the_others_are_drawn_inside_their_ranges(searched):
+    root, _ = searched
+    rows = table(root)
+    assert [row["trial"] for row in rows] == ["0", "1", "2", "3"]
+    assert rows[0]["note"] == "defaults"
+    assert (rows[0]["model.l2"], rows[0]["trainer.max_epochs"]) == ("0.02", "2")
+    assert float(rows[0]["model.learning_rate"]) == pytest.approx(0.1 * 5**0.5)  # the fused engine's, for two epochs
+    assert len({row["model.l2"] for row in rows}) == 4
+    for row in rows[1:]:
+        assert 0.001 <= float(row["model.l2"]) <= 0.1
+        assert 0.01 <= float(row["model.learning_rate"]) <= 0.2
+        assert row["trainer.max_epochs"] in ("1", "2", "3")
+        assert row["epochs"] == row["trainer.max_epochs"]
+    assert report(root)["best"]["val/rmse"] == min(float(row["val_rmse"]) for row in rows)
+
+
+def test_the_first_trial_is_what_fit_makes_of_the_settings(searched, data, tmp_path):
+    root, _ = searched
+    quiet = ["--trainer.enable_progress_bar", "false", "--trainer.default_root_dir", str(tmp_path)]
+    plain = ["--model.margin", "0.2", "--data.val_fraction", "0.1"]
+    assert front_door(["fit", *QUICK, *data, *plain, *quiet]) == 0
+    alone = json.loads((tmp_path / "version_0" / "metrics.json").read_text())
+    assert float(table(root)[0]["val_rmse"]) == alone["val/rmse"]
+
+
+def test_the_winners_config_gives_its_error_again(searched, tmp_path):
+    root, _ = searched
+    config = root / "tune_0" / "best.yaml"
+    text, found = config.read_text(), report(root)
+    assert text.startswith("# The best of 4 trials by python -m cflightning tune")
+    for word in ("Rather too good", f"fit --config {config}", "54 rows", f"val/rmse {found['best']['val/rmse']:.4f}"):
+        assert word in text
+    settings = yaml.safe_load(text)
+    assert settings == found["best"]["settings"]
+    assert settings["model"]["init_args"]["margin"] == 0.2
+    assert settings["data"]["init_args"]["val_fraction"] == 0.1
+    quiet = ["--trainer.enable_progress_bar", "false", "--trainer.default_root_dir", str(tmp_path)]
+    assert front_door(["fit", "--config", str(config), *quiet]) == 0
+    again = json.loads((tmp_path / "version_0" / "metrics.json").read_text())
+    assert again["val/rmse"] == found["best"]["val/rmse"]
+
+
+def test_nothing_says_or_keeps_how_well_it_tests(data, tmp_path, monkeypatch, capsys):
+    from lightning.pytorch import Trainer
+
+    monkeypatch.setattr(Trainer, "test", lambda *args, **kwargs: 1 / 0)
+    assert tune(tmp_path, *data, *L2, "--trials", 2) == 0
+    out = capsys.readouterr().out
+    assert "486 rows train, 54 validate" in out
+    assert "test RMSE" not in out
+    names = {path.name for path in (tmp_path / "tune_0").rglob("*") if not path.name.endswith(".lock")}
+    assert names <= {"tune.json", "best.yaml", "trials.csv", "history.svg", "journal.log"}
+    assert [path.name for path in tmp_path.iterdir()] == ["tune_0"]  # and no other run
+    for name in names - {"history.svg"}:
+        assert "test/" not in (tmp_path / "tune_0" / name).read_text()
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_search_goes_on_and_draws_what_it_would_have_drawn(searched, tmp_path, capsys):
+    root, args = searched
+    rows = table(root)
+    assert tune(tmp_path, *args, "--trials", 2) == 0
+    assert len(trial_lines(capsys.readouterr().out)) == 2
+    assert tune(tmp_path, *args, "--trials", 4, "--trainer.enable_progress_bar", "false") == 0
+    out = capsys.readouterr().out
+    assert "2 of 4 trials are there already" in out
+    assert [line.split()[0] for line in trial_lines(out)] == ["2", "3"]
+    again = table(tmp_path)
+    for row in (*rows, *again):
+        del row["seconds"]
+    assert again == rows
+    before = (tmp_path / "tune_0" / "trials.csv").read_text()
+    assert tune(tmp_path, *args, "--trials", 4) == 0
+    out = capsys.readouterr().out
+    assert not trial_lines(out)
+    assert "next      python -m cflightning fit --config " in out
+    assert (tmp_path / "tune_0" / "trials.csv").read_text() == before
+    assert not (tmp_path / "tune_1").exists()
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_another_space_other_data_or_another_seed_is_another_search(tmp_path):
+    ratings = tmp_path / "ratings.csv"
+    rows = [f"{n % 20},{n % 19},{n % 5}\n" for n in range(200)]
+    ratings.write_text("user,item,rating\n" + "".join(rows))
+    same = ["--data.path", ratings, "--trials", 1]
+    for number, args in enumerate(
+        [L2, ["--model.l2", "{low: 0.002, high: 0.1, log: true}"], [*L2, "--model.margin", "0.3"], [*L2, "--seed", 1]]
+    ):
+        assert tune(tmp_path, *same, *args) == 0
+        assert report(tmp_path, number)["trials"] == 1
+    ratings.write_text("user,item,rating\n" + "".join(rows[:-1]))
+    assert tune(tmp_path, *same, *L2) == 0
+    assert len({report(tmp_path, number)["fingerprint"] for number in range(5)}) == 5
+    (tmp_path / "tune_4" / "tune.json").write_text("[]")  # another's file is left alone
+    assert tune(tmp_path, *same, *L2) == 0
+    assert (tmp_path / "tune_4" / "tune.json").read_text() == "[]"
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_without_ranges_a_small_space_is_searched_but_for_what_is_given(data, tmp_path, capsys):
+    assert tune(tmp_path, *data, "--trials", 2) == 0
+    assert report(tmp_path)["ranges"] == {"model.l2": "0.01 to 0.04 (log)", "model.l2_exponent": "0.4 to 0.8"}
+    first = capsys.readouterr().out
+    assert "(--data.val_fraction 0.1, since none is given)" in first
+    assert tune(tmp_path, *data, "--trials", 1, "--model.bags", "none", "--data.val_fraction", "0.2") == 0
+    assert report(tmp_path, 1)["ranges"] == {"model.l2": "0.004 to 0.016 (log)", "model.l2_exponent": "0.3 to 0.7"}
+    assert report(tmp_path, 1)["rows"] == {"train": 432, "val": 108}
+    assert "since none is given" not in capsys.readouterr().out
+
+
+SYNTHETIC = [
+    "--data.source", "synthetic", "--data.synthetic", "{num_users: 60, num_items: 40, num_ratings: 1000, noise: 0.1}",
+    "--trainer.max_epochs", "8", "--early_stopping.patience", "9",
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_what_is_worse_halfway_is_cut_short(tmp_path, capsys):
+    rates = ["--model.learning_rate", "{low: 1e-7, high: 0.2, log: true}"]
+    assert tune(tmp_path, *SYNTHETIC, *rates, "--trials", 14) == 0
+    rows = table(tmp_path)
+    pruned = [row for row in rows if row["note"] == "pruned"]
+    assert pruned
+    assert report(tmp_path)["pruned"] == len(pruned)
+    assert all(int(row["trial"]) > 4 and 4 <= int(row["epochs"]) < 8 for row in pruned)
+    assert all(row["epochs"] == "8" for row in rows if row not in pruned)
+    assert report(tmp_path)["best"]["val/rmse"] < min(float(row["val_rmse"]) for row in pruned)
+    assert capsys.readouterr().out.count("pruned") == len(pruned)
+
+
+def test_trials_are_compared_at_the_same_share_of_their_schedule(tmp_path):
+    from cflightning.tuning.trials import Outcome, Trials
+
+    trials = Trials(tmp_path, {"x": Numbers(0.0, 1.0)}, seed=0)
+    trials.add_defaults(Outcome(0, 1.0, drawn={"x": 0.5}, stages=dict.fromkeys(range(1, 11), 1.0)))
+    for turn in range(1, 5):
+        trial = trials.draw(turn)
+        trial.outcome.value = 1.0
+        assert not any(trial.worse(stage, 9.0) for stage in range(1, 11))  # five others are wanted
+        trial.finish(trial.outcome)
+    trial = trials.draw(5)
+    assert [trial.worse(stage, 9.1) for stage in range(1, 7)] == [False] * 4 + [True] * 2
+    assert not trials.draw(6).worse(6, 8.9)
+    assert [outcome.turn for outcome in trials.outcomes()] == [0, 1, 2, 3, 4]
+    trials.give_up_running()
+    assert not trials.draw(5).twin()
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_what_diverges_or_fails_does_not_end_the_search(data, tmp_path, capsys):
+    rates = ["--model.learning_rate", "{choices: [null, 1.0e+30]}", "--model.dim", "{choices: [4, 0]}"]
+    assert tune(tmp_path, *data, *rates, "--trials", 12) == 0
+    rows = table(tmp_path)
+    assert len(rows) == 12
+    notes = {(row["model.learning_rate"], row["model.dim"]): row["note"] for row in rows[1:]}
+    assert notes["1e+30", "4"].startswith("diverged")
+    assert re.match("failed: .*dim: must be at least 1", notes["null", "0"])
+    assert report(tmp_path)["best"]["trial"] == 0
+    out = capsys.readouterr().out
+    assert "the defaults: no other trial was better" in out
+    assert "as trial 0" in out  # not fitted again
+
+
+def test_a_search_in_which_all_diverge(data, tmp_path, capsys):
+    rates = ["--model.learning_rate", "1.0e+30", *L2]
+    assert tune(tmp_path, *data, *rates, "--trials", 2) == 2
+    assert "tune: a trial must come to its end, but none has" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_ctrl_c_ends_with_what_is_finished(data, tmp_path, monkeypatch, capsys):
+    from cflightning.tuning.fits import Watch
+
+    calls, follow = [], Watch.on_train_epoch_end
+
+    def interrupted(self, *args):
+        calls.append(1)
+        if len(calls) == 4:  # the second epoch of the second trial
+            raise KeyboardInterrupt
+        follow(self, *args)
+
+    monkeypatch.setattr(Watch, "on_train_epoch_end", interrupted)
+    assert tune(tmp_path, *data, *L2, "--trials", 3) == 130
+    out = capsys.readouterr().out
+    assert "stopped after 1 trials; the same command goes on" in out
+    assert "best      trial 0" in out
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert tune(tmp_path, *data, *L2, "--trials", 3) == 0
+    assert [row["trial"] for row in table(tmp_path)] == ["0", "1", "2"]
+    assert not list((tmp_path / "tune_0").glob(".trial-*"))
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_no_trial_is_begun_after_the_time_is_up(data, tmp_path):
+    assert tune(tmp_path, *data, *L2, "--seconds", "0.001") == 0
+    assert report(tmp_path)["trials"] == 1
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_data_is_read_once(data, tmp_path, monkeypatch):
+    seen, load = [], datamodule.load_table
+    monkeypatch.setattr(datamodule, "load_table", lambda *args, **options: seen.append(1) or load(*args, **options))
+    assert tune(tmp_path, *data, *L2, "--trials", 3) == 0
+    assert len(seen) == 1
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_processes_share_a_search(data, tmp_path, capsys):
+    assert tune(tmp_path, *data, *L2, "--trials", 6, "--jobs", 2) == 0
+    assert sorted(line.split()[0] for line in trial_lines(capsys.readouterr().out)) == list("012345")
+    rows = table(tmp_path)
+    assert [row["trial"] for row in rows] == list("012345")
+    assert len({row["model.l2"] for row in rows}) == 6  # no two draw the same
+    assert report(tmp_path)["trials"] == 6
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_one_command_at_a_time_works_on_a_search(data, tmp_path, capsys):
+    from filelock import FileLock
+
+    assert tune(tmp_path, *data, *L2, "--trials", 1) == 0
+    with FileLock(tmp_path / "tune_0" / ".lock"):
+        assert tune(tmp_path, *data, *L2, "--trials", 2) == 2
+    assert "tune_0: must be worked on by one command, but another one is at it" in capsys.readouterr().err
+    assert tune(tmp_path, *data, *L2, "--trials", 2) == 0
+
+
+@pytest.mark.slow
+def test_a_killed_search_leaves_nothing_stuck(data, tmp_path):
+    args = [*data, *L2, "--trials", "40", "--jobs", "2", "--trainer.default_root_dir", str(tmp_path), *QUICK]
+    process = subprocess.Popen([sys.executable, "-m", "cflightning", "tune", *args], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 100
+    while (
+        time.monotonic() < deadline
+        and not (len(table(tmp_path)) if (tmp_path / "tune_0" / "trials.csv").exists() else 0) > 5
+    ):
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    journal = tmp_path / "tune_0" / "journal.log"
+    before = -1
+    while time.monotonic() < deadline and journal.stat().st_size != before:  # its processes notice, and end
+        before = journal.stat().st_size
+        time.sleep(3)
+    done = len(table(tmp_path))
+    assert 5 < done < 40
+    assert tune(tmp_path, *data, *L2, "--trials", 42, "--seed", 0) == 0
+    assert [int(row["trial"]) for row in table(tmp_path)] == [*range(42)]
+    from cflightning.tuning.trials import Trials
+
+    states = {trial.state.name for trial in Trials(tmp_path / "tune_0", {}, 0).study.get_trials()}
+    assert "RUNNING" not in states
