@@ -108,7 +108,6 @@ class Chain:
         self.sigmoid, self.width, self.seed = scale.sigmoid, dim + 1, seed
         self.unit = scale.high - scale.low if scale.sigmoid else 1.0
         target = (rating - scale.low) / self.unit if scale.sigmoid else rating
-        self.global_bias = scale.inverse(float(rating.double().mean()))
         self.sides = (
             Rows(user, item, target, num_users, self.width),
             Rows(item, user, target, num_items, self.width),
@@ -124,6 +123,7 @@ class Chain:
         ]
         size = num_users, num_items
         self.state: dict[str, Tensor] = {"sweep": torch.zeros((), dtype=torch.int64), "noise": torch.ones(())}
+        self.state["global_bias"] = torch.tensor(scale.inverse(float(rating.double().mean())), dtype=torch.float32)
         self.state["precision"] = torch.ones(num_users)
         for at in (0, 1):
             self.state[f"rows_{at}"] = torch.zeros(size[at], self.width)
@@ -133,7 +133,7 @@ class Chain:
             self.state[f"penalty_{at}"] = torch.ones(())
         self.bag_pass, self.own, self.add_up = bag_pass, slice(rank, None, world_size), add_up
         self.pool = ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1))
-        self.threads = threads
+        self.threads, self.processes = threads, world_size
         self._local = threading.local()
         self._cold(float(target.double().var()) if len(target) > 1 else 1.0)
 
@@ -152,7 +152,7 @@ class Chain:
         Args:
             tables: of the same users, items, dim and scale.
         """
-        self.global_bias = float(tables.global_bias)
+        self.state["global_bias"].copy_(tables.global_bias)
         sides = (tables.user_vectors, tables.user_bias), (tables.item_vectors, tables.item_bias)
         for at, (vectors, bias) in enumerate(sides):
             self.state[f"rows_{at}"].copy_(torch.cat([vectors, bias[:, None]], 1) * self.sides[at].rated[:, None])
@@ -221,7 +221,7 @@ class Chain:
         prior = (self.state[f"common_{at}"] + self.state[f"means_{at}"]) @ shared
         features = other.clone()
         features[:, -1] = self.sides[1 - at].rated
-        offset = other[:, -1] + self.global_bias
+        offset = other[:, -1] + self.state["global_bias"]
         noise = _normal(rng, tuple(rows.shape))
         gammas = None
         if at == 0:
@@ -288,7 +288,7 @@ class Chain:
             centred.append((self.state[f"rows_{at}"] - self.state[f"common_{at}"]) * side.rated[:, None])
         users, items = centred
         of_users, of_items = self.state["common_0"], self.state["common_1"]
-        start = torch.tensor(self.global_bias) + of_users[:-1] @ of_items[:-1] + of_users[-1] + of_items[-1]
+        start = self.state["global_bias"] + of_users[:-1] @ of_items[:-1] + of_users[-1] + of_items[-1]
         return FoldedTables(
             users[:, :-1],
             items[:, :-1],

@@ -9,8 +9,8 @@ from torch import Tensor
 
 CHUNK = 1 << 19
 """Numbers of the gathered rows of a chunk: 2 MiB, of which a core's cache holds the most."""
-LEAST = 8
-"""Rows of a chunk that may be padded by more than a third."""
+LEAST = 0.75
+"""Ratings of a chunk's shortest row, as a share of its longest."""
 
 
 class Chunk(NamedTuple):
@@ -51,14 +51,13 @@ class Rows:
         self.other, target = other[order].int(), target[order]
         self.ends = torch.cat([torch.zeros(1, dtype=torch.int64), torch.bincount(own, minlength=size).cumsum(0)])
         by_count = torch.argsort(self.counts, descending=True, stable=True)[: int(self.rated.sum())]
-        counts = self.counts[by_count].tolist()
+        counts = self.counts[by_count]
         self.chunks: list[Chunk] = []
         begin = 0
         while begin < len(counts):
-            longest = counts[begin]
-            end = min(begin + max(CHUNK // (longest * width), 1), len(counts))
-            while end - begin > LEAST and counts[end - 1] < 0.75 * longest:
-                end = begin + max(LEAST, (end - begin) * 3 // 4)
+            longest = int(counts[begin])
+            enough = int(torch.searchsorted(-counts, -LEAST * longest, right=True))
+            end = min(begin + max(CHUNK // (longest * width), 1), enough)
             rows = by_count[begin:end]
             place = torch.arange(longest)
             inside = place < self.counts[rows, None]

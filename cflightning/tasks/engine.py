@@ -58,6 +58,7 @@ class Plan(NamedTuple):
     """How an engine is set up, in the order in which the Trainer asks.
 
     Attributes:
+        name: of the engine, for checkpoints.
         loader: makes the batches; called as `BatchLoader` is. A batch has a `total`, its ratings over all processes.
         optimizer: makes the engine's memory, where Lightning saves and restores it, for a learning rate.
         rate: the learning rate where none is given; by the number of epochs, which may be open (None or -1).
@@ -66,6 +67,7 @@ class Plan(NamedTuple):
         scheduled: whether the learning rate follows a schedule.
     """
 
+    name: str
     loader: Callable[..., EpochLoader]
     optimizer: Callable[[float], torch.optim.Optimizer]
     rate: Callable[[int | None], float]

@@ -265,7 +265,9 @@ def plan(task: Any, networks: Sequence[EmbeddingDot]) -> Plan:
         ])  # fmt: skip
 
     rate = partial(default_rate, bags=task.bags != "none")
-    return Plan(partial(StageLoader, network=networks[0]), partial(RowAdagrad, networks), rate, start, compiled_bag)
+    return Plan(
+        "fused", partial(StageLoader, network=networks[0]), partial(RowAdagrad, networks), rate, start, compiled_bag
+    )
 
 
 def why_not(trainer: Trainer, network: RatingNetwork, task: Any, batch_size: int | None = None) -> str | None:

@@ -195,4 +195,4 @@ def plan(task: Any, networks: Sequence[EmbeddingDot]) -> Plan:
         ])  # fmt: skip
 
     rate = partial(default_rate, bags=task.bags != "none")
-    return Plan(partial(DeviceStageLoader, network=networks[0]), partial(RowAdagrad, networks), rate, start)
+    return Plan("fused", partial(DeviceStageLoader, network=networks[0]), partial(RowAdagrad, networks), rate, start)

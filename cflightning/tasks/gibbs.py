@@ -94,9 +94,8 @@ class GibbsEngine(Engine):
 
     Args:
         network: that answers.
-        loader: the ratings.
         memory: of a checkpoint, or empty.
-        chain: with the same ratings.
+        chain: of the ratings.
         members: trains the members and returns their tables; called where the memory is empty.
         sweeps: expected, for the members' weight.
     """
@@ -116,7 +115,7 @@ class GibbsEngine(Engine):
             chain.load({name[6:]: value for name, value in kept.items() if name.startswith("chain.")})
 
     def run(self, step: Sweep, learning_rate: float) -> float:
-        """Sweep, and return the sum of the squared errors before, squared rating units."""
+        """Sweep, and return an equal share of the squared errors before; over all processes they add up to the sum."""
         if not self.kept:  # here and not before, so that it counts as training
             self._start()
         error = self.chain.sweep()
@@ -124,7 +123,7 @@ class GibbsEngine(Engine):
         if not all(bool(table.isfinite().all()) for table in drawn):
             raise TrainingError("--model.engine gibbs: must draw finite numbers; are there ratings far out of range?")
         self._keep(compress(average([self._mean(), drawn], [weight, 1.0]), self.rank), weight + 1)
-        return error
+        return error / self.chain.processes
 
     def _start(self) -> None:
         found = self.members()
@@ -209,4 +208,4 @@ def plan(task: Any, network: EmbeddingDot) -> Plan:
     def rate(epochs: int | None) -> float:
         return default_rate(EPOCHS, bags=task.bags != "none")
 
-    return Plan(SweepLoader, partial(Memory, network), rate, start, bag=None, scheduled=False)
+    return Plan("gibbs", SweepLoader, partial(Memory, network), rate, start, bag=None, scheduled=False)

@@ -183,6 +183,10 @@ class RatingTask(LightningModule, ABC):
         if data is not None and self.trainer.state.fn == TrainerFn.FITTING:
             self._choose_engine(data)
 
+    @property
+    def _engine_name(self) -> str:
+        return "autograd" if self._plan is None else self._plan.name
+
     def _choose_engine(self, data: RatingsDataModule) -> None:
         self._plan = choose_engine(self, self.trainer, self.learners.networks, data.given_batch_size)
         self.automatic_optimization = self._plan is None
@@ -206,6 +210,15 @@ class RatingTask(LightningModule, ABC):
         if before is not None and before != now:
             log.warning("the checkpoint was trained on %d rows, now there are %d: is it the right data?", before, now)
 
+    def _compare_learners(self, kept: list[str]) -> None:
+        """Raise where a checkpoint has other networks than are to be trained on; by the names of their tables."""
+        before = len({name.split(".")[2] for name in kept})
+        if before != len(self.learners.apart):
+            raise CheckpointError(
+                f"--model.members: must be {max(before, 1)}, as in the checkpoint, got {self.members}"
+                + (", and --model.compress likewise" if max(before, 1) == self.members else "")
+            )
+
     def _require_network(self) -> None:
         if self.vocabulary is None:
             raise CheckpointError(
@@ -223,6 +236,7 @@ class RatingTask(LightningModule, ABC):
             return
         metrics = self._trainer.callback_metrics if self._trainer is not None else {}
         self.facts["task"] = f"{type(self).__module__}.{type(self).__qualname__}"
+        self.facts["engine"] = self._engine_name
         self.facts["metrics"] = {name: float(value) for name, value in metrics.items()}
         checkpoint[checkpoints.KEY] = checkpoints.pack(self.vocabulary, **self.facts)
         if self.learners.priors:
@@ -239,14 +253,22 @@ class RatingTask(LightningModule, ABC):
                     setattr(self, name, value)
         self._build(vocabulary, facts)
         self._kept_bags = checkpoint.get(BAGS_KEY, [])
-        if not len(self.learners.apart):  # to answer, the network is enough
-            for name in [name for name in checkpoint["state_dict"] if name.startswith("learners.")]:
+        kept = [name for name in checkpoint["state_dict"] if name.startswith("learners.")]
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self._compare_learners(kept)
+        else:  # to answer, the network is enough
+            for name in kept:
                 del checkpoint["state_dict"][name]
         if (data := self._data()) is not None:
             data.vocabulary = vocabulary
             if self.trainer.state.fn == TrainerFn.FITTING:
                 self._compare(facts, data)
                 self._choose_engine(data)  # again: what was chosen before is laid out for the network of the data
+                before = facts.get("engine", self._engine_name)
+                if before != self._engine_name:  # each remembers other things from step to step
+                    raise CheckpointError(
+                        f"--model.engine: a {before} run can be gone on with by {before} alone, got {self._engine_name}"
+                    )
 
     # Steps -------------------------------------------------------------------------------------------------------
 

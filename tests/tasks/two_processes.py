@@ -22,16 +22,16 @@ class Rows(Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if pl_module.automatic_optimization:
             self.epochs[-1] += batch.position.tolist()
-        else:  # the fused engine's batches are cells of its layout
+        elif hasattr(batch, "cells"):  # the fused engine's batches are cells of its layout
             starts = trainer.train_dataloader.layout.starts
             self.epochs[-1] += [row for cell in batch.cells for row in range(starts[cell], starts[cell + 1])]
 
 
-def main(engine: str, devices: int, out: Path) -> None:
+def main(options: dict, devices: int, out: Path) -> None:
     torch.set_num_threads(1)
     data = RatingsDataModule(source="synthetic", synthetic={"num_users": 60, "num_items": 40, "num_ratings": 1111},
                              batch_size=128, eval_batch_size=50)  # fmt: skip
-    task, rows = EmbeddingDotTask(dim=4, engine=engine), Rows()
+    task, rows = EmbeddingDotTask(dim=4, **options), Rows()
     trainer = Trainer(
         accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto", max_epochs=3, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
@@ -48,4 +48,4 @@ def main(engine: str, devices: int, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
+    main(json.loads(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

@@ -1,0 +1,69 @@
+"""The mean of dot products is one, and what is cut off is the least possible."""
+
+import numpy as np
+import pytest
+import torch
+
+from cflightning.models.average import average, compress
+from cflightning.models.embedding_dot import EmbeddingDot
+from cflightning.models.network import FoldedTables
+
+USERS, ITEMS = 30, 20
+
+
+def tables(dim, seed):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = (USERS, dim), (ITEMS, dim), (USERS,), (ITEMS,), ()
+    found = [torch.randn(shape, generator=generator) for shape in shapes]
+    for table in found[:4]:
+        table[0] = 0
+    return FoldedTables(*found)
+
+
+def logits(one):
+    return (one.user_vectors @ one.item_vectors.T + one.user_bias[:, None] + one.item_bias + one.global_bias).numpy()
+
+
+def test_logits_of_the_mean_are_the_mean_of_the_logits():
+    several, weights = [tables(dim, seed) for seed, dim in enumerate((3, 5, 1))], [1.0, 2.5, 0.5]
+    mean = average(several, weights)
+    assert mean.user_vectors.shape == (USERS, 9)
+    expected = np.average([logits(one) for one in several], axis=0, weights=weights)
+    np.testing.assert_allclose(logits(mean), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("dim", [1, 4, 7, 12])
+def test_what_is_left_is_numpys_truncated_svd(dim):
+    given = average([tables(6, 1), tables(6, 2)], [1, 1])
+    left, strength, right = np.linalg.svd(given.user_vectors.numpy() @ given.item_vectors.numpy().T)
+    found = compress(given, dim)
+    product = found.user_vectors @ found.item_vectors.T
+    np.testing.assert_allclose(product, (left[:, :dim] * strength[:dim]) @ right[:dim], atol=1e-5)
+    for side in found[:2]:  # sorted by strength, and of equal norm on both sides
+        np.testing.assert_allclose(side.norm(dim=0) ** 2, strength[:dim], rtol=1e-5)
+        assert not side[0].any()  # exactly
+    for name in FoldedTables._fields[2:]:
+        assert torch.equal(getattr(found, name), getattr(given, name))
+
+
+def test_a_product_has_no_more_factors_than_rows():
+    found = compress(average([tables(15, 1), tables(15, 2)], [1, 1]), 30)
+    assert found.user_vectors.shape[1] == ITEMS
+    empty = FoldedTables(torch.zeros(5, 3), torch.zeros(4, 3), torch.zeros(5), torch.zeros(4), torch.tensor(0.0))
+    assert all(torch.isfinite(table).all() for table in compress(empty, 2))
+
+
+def test_one_row_and_one_factor():
+    one = FoldedTables(torch.zeros(1, 1), torch.ones(1, 1), torch.zeros(1), torch.zeros(1), torch.tensor(2.0))
+    assert logits(compress(average([one], [3.0]), 1)) == [[2.0]]
+
+
+@pytest.mark.parametrize("dim", [4, 6])
+def test_a_network_becomes_the_tables(dim):
+    given = tables(4, 3)
+    network = EmbeddingDot(USERS, ITEMS, dim, (1.0, 5.0), std=1.0)
+    network.take(given)
+    users, items = torch.arange(USERS).repeat_interleave(ITEMS), torch.arange(ITEMS).repeat(USERS)
+    with torch.no_grad():
+        np.testing.assert_allclose(network.logit(users, items).view(USERS, ITEMS), logits(given), atol=1e-5)
+    assert all(parameter.requires_grad for parameter in network.parameters())
