@@ -3,7 +3,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: fit test check lint bars bench bench-kernel bench-gpu bench-large bench-scaling clean help
+.PHONY: fit test check lint bars bench bench-accuracy bench-kernel bench-gpu bench-large bench-scaling clean help
 help:
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/ -/'
 
@@ -34,6 +34,10 @@ check: lint ## all that CI runs: lint, and the tests with coverage
 
 bars: .venv/installed ## measure accuracy, speed and latency against their bars (needs the data sets: CFLIGHTNING_DATA)
 	$(BIN)/python tests/benchmarks/bench_bars.py $(ARGS)
+
+bench-accuracy: .venv/installed ## test errors of every config and of the defaults against tuned settings
+	$(BIN)/python -m pip install -q -c constraints.txt "optuna>=4"
+	$(BIN)/python tests/benchmarks/bench_accuracy.py $(ARGS)
 
 bench: .venv/installed ## measure other recommenders beside this one, each in an environment of its own
 	$(BIN)/python tests/benchmarks/bench_peers.py $(ARGS)
