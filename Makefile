@@ -3,7 +3,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: fit test check lint bars bench bench-accuracy bench-kernel bench-gpu bench-large bench-scaling clean help
+.PHONY: fit test check lint bars bench bench-accuracy bench-defaults bench-kernel bench-gpu bench-large bench-scaling clean help
 help:
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/ -/'
 
@@ -44,6 +44,9 @@ bench: .venv/installed ## measure other recommenders beside this one, each in an
 
 bench-kernel: .venv/installed ## the fused step's ratings a second for 1 and 2 threads and dims 16 to 256
 	$(BIN)/python tests/benchmarks/bench_kernel.py $(ARGS)
+
+bench-defaults: .venv/installed ## the defaults on made-up tables of many kinds, beside biases alone and fixed settings
+	$(BIN)/python tests/benchmarks/bench_defaults.py $(ARGS)
 
 bench-scaling: .venv/installed ## what a rating costs from 1 to 100 million of them, as a table and a picture
 	$(BIN)/python -m pip install -q -c constraints.txt "matplotlib>=3.8"

@@ -269,6 +269,15 @@ class RatingsDataModule(LightningDataModule):
         user, item, _ = self._columns(self.table, self.split, TRAIN)
         return user, item
 
+    def held_out(self, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """User and item rows and ratings of the validation part, or of at most `most` of it, evenly spaced.
+
+        int32 [n] twice, float32 [n]; may be empty.
+        """
+        every = max(-(-self.split.sizes[VAL] // most), 1)
+        user, item, rating = (column[::every] for column in self._columns(self.table, self.split, VAL))
+        return user, item, rating
+
     def _columns(self, table: RatingTable, split: Split, part: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Rows and ratings of a part: int32 [n] twice, float32 [n]; NaN where there are no ratings.
 

@@ -156,11 +156,19 @@ class CompiledBag(Bag):
             torch.cat([side.offsets, torch.tensor([len(side.rows)], dtype=torch.int32)]).numpy()
             for side in (own, other)
         ]
+        self._lay_out()
+        self._pulls, self._change = torch.empty_like(self.mean).numpy(), torch.empty_like(self.vectors).numpy()
+
+    def _lay_out(self) -> None:
         columns = (
             self.weight * self.precision, self.weight, self.precision, self.penalties, 1 / self.curvature
         )  # fmt: skip
         self._columns = [column.squeeze(-1).contiguous().numpy() for column in columns]
-        self._pulls, self._change = torch.empty_like(self.mean).numpy(), torch.empty_like(self.vectors).numpy()
+
+    def penalise(self, multiple: float) -> None:
+        """See `Bag.penalise`."""
+        super().penalise(multiple)
+        self._lay_out()
 
     def use(self, pool: Executor | None, helpers: int) -> None:
         """Run on the threads of a pool, and the own one."""

@@ -6,11 +6,12 @@ rating r of user u and item i, in units of the range widened by m on both sides,
     s = sigmoid(b + b_u + b_i + <p_u, q_i>)          g = 2 (1 + 2 m)^2 (s - y) s (1 - s)
     v_u += g^2 |q_i|^2 / dim                          w_u += g^2
     p_u -= lr h_u / (sqrt(v_u) + eps) (g q_i + 2 l2 c_u p_u)
-    b_u -= 2.5 lr h_u / (sqrt(w_u) + eps) (g + .2 l2 c_u b_u)
+    b_u -= t (g + 2 d_u b_u) / (1 + 2 t d_u)         t = 2.5 lr h_u / (sqrt(w_u) + eps)
     b   -= .01 lr sum of g, once a block
 
-and the same with u and i swapped; c_u = (n_u / 50)^-l2_exponent is the penalty's weight and h_u = (n_u / 80)^.15. It
-minimises what the autograd path minimises. Gradients of `GROUP` ratings are taken before any of them updates, which
+and the same with u and i swapped; c_u = (n_u / 50)^-l2_exponent is the penalty's weight, d_u the bias's
+penalty over n_u (an implicit step, since it may be large) and h_u = (n_u / 80)^.15. It minimises what the autograd path
+minimises. Gradients of `GROUP` ratings are taken before any of them updates, which
 makes the scalar arithmetic a vector's.
 """
 
@@ -27,7 +28,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from cflightning.kernels.layout import BLOCK
-from cflightning.kernels.rule import BIAS, L2, STEP, V_BIAS, V_FACTORS
+from cflightning.kernels.rule import BIAS, L2, L2_BIAS, STEP, V_BIAS, V_FACTORS
 
 GROUP = 16
 """Ratings whose gradients are taken before any of them updates: one vector of lanes for the scalar arithmetic."""
@@ -170,7 +171,7 @@ def kernel(dim: int) -> Callable[..., Any]:
 
     Returns:
         A function ``(user, item, target, starts, blocks, order, cells, taken, biases, squares, users, items, user_side,
-        item_side, bias, c, lr, lrb, lrg, share, eps)`` that takes cells until none is left; run it on as many threads
+        item_side, bias, c, lr, lrb, lrg, eps)`` that takes cells until none is left; run it on as many threads
         as you like with the same arguments. `order` is int32 [blocks] of the whole epoch, `cells` int64 [cells] the
         numbers of those to be done, `taken` int64 [1], 0 at first; into `biases` (float32 [cells]) and `squares`
         (float64 [cells]) go every cell's global bias and sum of squared errors. It lets go of Python's lock.
@@ -182,9 +183,9 @@ def kernel(dim: int) -> Callable[..., Any]:
     @njit(fastmath=_FAST, error_model="numpy", nogil=True, cache=True)
     def take_cells(
         user, item, target, starts, blocks, order, cells, taken, biases, squares, users, items, user_side, item_side,
-        start_bias, c, lr, lrb, lrg, share, eps,
+        start_bias, c, lr, lrb, lrg, eps,
     ):  # fmt: skip
-        work = np.empty((14, GROUP), np.float32)
+        work = np.empty((16, GROUP), np.float32)
         z = work[0]
         pp = work[1]
         qq = work[2]
@@ -199,6 +200,8 @@ def kernel(dim: int) -> Callable[..., Any]:
         wi = work[11]
         hi = work[12]
         ci = work[13]
+        du = work[14]
+        di = work[15]
         while True:
             number: Any = _take(taken)
             if number >= cells.size:
@@ -224,6 +227,7 @@ def kernel(dim: int) -> Callable[..., Any]:
                         su, si = user_side[a], item_side[b]
                         bu[j], vu[j], wu[j], hu[j], cu[j] = su[BIAS], su[V_FACTORS], su[V_BIAS], su[STEP], su[L2]
                         bi[j], vi[j], wi[j], hi[j], ci[j] = si[BIAS], si[V_FACTORS], si[V_BIAS], si[STEP], si[L2]
+                        du[j], di[j] = su[L2_BIAS], si[L2_BIAS]
                         y[j] = target[first + j]
                     # 2. Link, error, gradient and steps: a vector lane per rating.
                     for j in range(size):
@@ -239,8 +243,8 @@ def kernel(dim: int) -> Callable[..., Any]:
                         fi = lr * hi[j] / (math.sqrt(vi[j] + dvi) + eps)
                         tu = lrb * hu[j] / (math.sqrt(wu[j] + g2) + eps)
                         ti = lrb * hi[j] / (math.sqrt(wi[j] + g2) + eps)
-                        bu[j] = tu * (g + share * cu[j] * bu[j])  # from here on: changes
-                        bi[j] = ti * (g + share * ci[j] * bi[j])
+                        bu[j] = tu * (g + du[j] * bu[j]) / (_ONE + tu * du[j])  # from here on: changes
+                        bi[j] = ti * (g + di[j] * bi[j]) / (_ONE + ti * di[j])
                         vu[j], vi[j], wu[j] = dvu, dvi, g2
                         cu[j], ci[j] = _ONE - fu * cu[j], _ONE - fi * ci[j]  # kept shares
                         hu[j], hi[j] = fu * g, fi * g

@@ -60,7 +60,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cflightning.kernels.rule import BIAS, GPU_BLOCK, L2, SIDE_WIDTH, STEP, V_BIAS, V_FACTORS
+from cflightning.kernels.rule import BIAS, GPU_BLOCK, L2, L2_BIAS, SIDE_WIDTH, STEP, V_BIAS, V_FACTORS
 
 CONCURRENT = 32
 """Ratings of the most popular row that may be in flight at once."""
@@ -73,6 +73,7 @@ WARPS_PER_SM = 10
 assert (BIAS, V_FACTORS, V_BIAS, STEP) == (0, 1, 2, 3)
 _SIDE = tl.constexpr(SIDE_WIDTH)
 _L2 = tl.constexpr(L2)
+_L2_BIAS = tl.constexpr(L2_BIAS)
 
 
 @triton.jit
@@ -93,14 +94,16 @@ def _columns(user, item, target, order, unit, units, n, BLOCK: tl.constexpr, R: 
 
 @triton.jit
 def _side_row(side, row, live, R: tl.constexpr):
-    """Bias, both accumulators, h and weight of the penalty of rows: int64 [R] -> float32 [R] each."""
+    """Bias, both accumulators, h and both penalties of rows: int64 [R] -> float32 [R] each."""
     four = tl.arange(0, 4)
     # .cg: what other SMs have added is at L2; a line in this SM's L1 would stay as it was.
     first = tl.load(side + row[:, None] * _SIDE + four[None, :], mask=live[:, None], other=0.0, cache_modifier=".cg")
     even, odd = tl.split(tl.reshape(first, (R, 2, 2)))
     bias, v_bias = tl.split(even)
     v_factors, step = tl.split(odd)
-    return bias, v_factors, v_bias, step, tl.load(side + row * _SIDE + _L2, mask=live, other=0.0)
+    l2 = tl.load(side + row * _SIDE + _L2, mask=live, other=0.0)
+    l2_bias = tl.load(side + row * _SIDE + _L2_BIAS, mask=live, other=0.0)
+    return bias, v_factors, v_bias, step, l2, l2_bias
 
 
 @triton.jit
@@ -117,7 +120,7 @@ def _add_to_side_row(side, row, live, bias, v_factors, v_bias, R: tl.constexpr):
 @triton.jit(do_not_specialize=["n", "units"])
 def _stage(
     user, item, target, order, users, items, user_side, item_side, bias, partials, n, units,
-    c, lr, lrb, lrg, share, eps, inv_dim, DIM: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, R: tl.constexpr,
+    c, lr, lrb, lrg, eps, inv_dim, DIM: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, R: tl.constexpr,
 ):  # fmt: skip
     """Units of R ratings; partials: float64 [programs], sums of squared errors."""
     program, programs = tl.program_id(0), tl.num_programs(0)
@@ -135,8 +138,8 @@ def _stage(
         q_at = items + at_item[:, None] * DIM + k[None, :]
         p = tl.load(p_at, mask=cells, other=0.0, cache_modifier=".cg")
         q = tl.load(q_at, mask=cells, other=0.0, cache_modifier=".cg")
-        bu, vu, wu, hu, cu = _side_row(user_side, at_user, live, R)
-        bi, vi, wi, hi, ci = _side_row(item_side, at_item, live, R)
+        bu, vu, wu, hu, cu, du = _side_row(user_side, at_user, live, R)
+        bi, vi, wi, hi, ci, di = _side_row(item_side, at_item, live, R)
         # 2. Link, error, gradient and steps. volatile: read anew, and at L2, for every unit.
         logit = tl.load(bias, volatile=True) + bu + bi + tl.sum(p * q, 1)
         s = 1.0 / (1.0 + tl.exp(-logit))
@@ -149,11 +152,12 @@ def _stage(
         fi = lr * hi / (tl.sqrt(vi + dvi) + eps)
         tu = lrb * hu / (tl.sqrt(wu + g2) + eps)
         ti = lrb * hi / (tl.sqrt(wi + g2) + eps)
+        bu, bi = tu * (g + du * bu) / (1.0 + tu * du), ti * (g + di * bi) / (1.0 + ti * di)  # from here on: changes
         # 3. Update.
         tl.atomic_add(p_at, -((fu * g)[:, None] * q + (fu * cu)[:, None] * p), mask=cells, sem="relaxed")
         tl.atomic_add(q_at, -((fi * g)[:, None] * p + (fi * ci)[:, None] * q), mask=cells, sem="relaxed")
-        _add_to_side_row(user_side, at_user, live, -tu * (g + share * cu * bu), dvu, g2, R)
-        _add_to_side_row(item_side, at_item, live, -ti * (g + share * ci * bi), dvi, g2, R)
+        _add_to_side_row(user_side, at_user, live, -bu, dvu, g2, R)
+        _add_to_side_row(item_side, at_item, live, -bi, dvi, g2, R)
         tl.atomic_add(bias, -lrg * tl.sum(g, 0), sem="relaxed")
         a, b, y, live = next_a, next_b, next_y, next_live
     tl.store(partials + program, tl.sum(squares, 0))
@@ -186,7 +190,7 @@ def programs(total: int, most: int, processors: int, ratings: int, warps: int) -
 
 def train_stage(
     user: Tensor, item: Tensor, target: Tensor, order: Tensor, users: Tensor, items: Tensor, user_side: Tensor,
-    item_side: Tensor, bias: Tensor, c: float, lr: float, lrb: float, lrg: float, share: float, eps: float, *,
+    item_side: Tensor, bias: Tensor, c: float, lr: float, lrb: float, lrg: float, eps: float, *,
     programs: int, ratings: int | None = None, warps: int | None = None,
 ) -> Tensor:  # fmt: skip
     """Train on some blocks; tables are updated in place. Returns without waiting for the device.
@@ -205,7 +209,6 @@ def train_stage(
         lr: learning rate of factors.
         lrb: of biases.
         lrg: of the global bias, a rating.
-        share: the biases' share of the penalty.
         eps: added to the root of an accumulator.
         programs: programs at most; each takes ratings one handful after the other.
         ratings: a program takes at once, a power of two up to `GPU_BLOCK`; None for `shape`'s.
@@ -226,7 +229,7 @@ def train_stage(
     with torch.cuda.device_of(users):
         _stage[(grid,)](
             user, item, target, order, users, items, user_side, item_side, bias, partials, len(user), units,
-            c, lr, lrb, lrg, share, eps, 1 / dim, **options,
+            c, lr, lrb, lrg, eps, 1 / dim, **options,
         )  # fmt: skip
     return partials.sum()
 

@@ -7,8 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-BIAS, V_FACTORS, V_BIAS, STEP, L2 = range(5)
-"""Columns of a side table: bias, both accumulators, h, weight of the penalty."""
+from cflightning.objectives.penalty import BIAS_L2
+
+BIAS, V_FACTORS, V_BIAS, STEP, L2, L2_BIAS = range(6)
+"""Columns of a side table: bias, both accumulators, h, what a rating costs its row and its row's bias (penalties)."""
 SIDE_WIDTH = 8  # 32 bytes: never across a cache line
 GPU_BLOCK = 64
 """Ratings that keep their order on a GPU: 256 bytes of each column, whole sectors."""
@@ -24,7 +26,6 @@ class Rule(NamedTuple):
         l2_exponent: A row rated n times has weight (n / 50) ** -l2_exponent.
         step_exponent: A row rated n times has its step multiplied by (n / 80) ** step_exponent.
         eps: Added to the root of an accumulator.
-        bias_share: The biases' share of the penalty.
     """
 
     l2: float = 0.008
@@ -33,7 +34,6 @@ class Rule(NamedTuple):
     global_rate: float = 0.01
     step_exponent: float = 0.15
     eps: float = 0.007
-    bias_share: float = 0.1
 
 
 def aligned(rows: int, columns: int) -> NDArray[np.float32]:
@@ -43,11 +43,21 @@ def aligned(rows: int, columns: int) -> NDArray[np.float32]:
     return raw[skip : skip + rows * columns].reshape(rows, columns)
 
 
-def side_table(counts: NDArray[np.int64], bias: NDArray[np.float32], rule: Rule) -> NDArray[np.float32]:
-    """A side table: int64 [rows], float32 [rows] -> float32 [rows, SIDE_WIDTH]."""
+def side_table(
+    counts: NDArray[np.int64], bias: NDArray[np.float32], rule: Rule, bias_l2: float = BIAS_L2
+) -> NDArray[np.float32]:
+    """A side table: int64 [rows], float32 [rows] -> float32 [rows, SIDE_WIDTH].
+
+    Args:
+        counts: ratings of every row.
+        bias: where the biases start.
+        rule: constants of the step.
+        bias_l2: see `objectives.penalty`.
+    """
     side = aligned(counts.size, SIDE_WIDTH)
     n = np.maximum(counts, 1)
     side[:, BIAS] = bias
     side[:, STEP] = (n / 80) ** rule.step_exponent
     side[:, L2] = 2 * rule.l2 * (n / 50) ** -rule.l2_exponent
+    side[:, L2_BIAS] = 2 * bias_l2 / n
     return side

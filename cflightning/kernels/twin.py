@@ -9,7 +9,7 @@ import torch
 
 from cflightning.kernels.fused_dot import GROUP
 from cflightning.kernels.layout import BLOCK
-from cflightning.kernels.rule import BIAS, L2, STEP, V_BIAS, V_FACTORS
+from cflightning.kernels.rule import BIAS, L2, L2_BIAS, STEP, V_BIAS, V_FACTORS
 
 
 def cells_twin(
@@ -26,16 +26,14 @@ def cells_twin(
 
 def _cell(
     columns: Any, low: int, high: int, order: Any, arrays: Any, bias: Any, c: Any, lr: Any, lrb: Any, lrg: Any,
-    share: Any, eps: Any,
+    eps: Any,
 ) -> tuple[np.float32, float]:  # fmt: skip
     """One cell: its global bias and its sum of squared errors."""
     user, item, targets = map(torch.from_numpy, columns)
     rows, loss = (user.long(), item.long()), 0.0
     users, items, user_side, item_side = map(torch.from_numpy, arrays)
     tables, sides = (users, items), (user_side, item_side)
-    bias, c, lr, lrb, lrg, share, eps = (
-        torch.tensor(value, dtype=torch.float32) for value in (bias, c, lr, lrb, lrg, share, eps)
-    )
+    bias, c, lr, lrb, lrg, eps = (torch.tensor(value, dtype=torch.float32) for value in (bias, c, lr, lrb, lrg, eps))
     for block in order:
         begin = low + int(block) * BLOCK
         total = squares = torch.zeros(())
@@ -53,7 +51,9 @@ def _cell(
                 seen = g.square() * other.square().sum(1) / p.shape[1]
                 rates.append(lr * before[:, STEP] / ((before[:, V_FACTORS] + seen).sqrt() + eps))
                 rate = lrb * before[:, STEP] / ((before[:, V_BIAS] + g.square()).sqrt() + eps)
-                table[:, BIAS].index_add_(0, row, -rate * (g + share * before[:, L2] * before[:, BIAS]))
+                costs = before[:, L2_BIAS]
+                change = rate * (g + costs * before[:, BIAS]) / (1 + rate * costs)
+                table[:, BIAS].index_add_(0, row, -change)
                 table[:, V_FACTORS].index_add_(0, row, seen)
                 table[:, V_BIAS].index_add_(0, row, g.square())
             for j in range(len(g)):  # one rating after the other: a row that comes twice gets both changes

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cflightning.kernels.rule import BIAS, GPU_BLOCK, L2, STEP, V_BIAS, V_FACTORS
+from cflightning.kernels.rule import BIAS, GPU_BLOCK, L2, L2_BIAS, STEP, V_BIAS, V_FACTORS
 
 
 def stage_twin(
     user: Tensor, item: Tensor, target: Tensor, order: Tensor, users: Tensor, items: Tensor, user_side: Tensor,
-    item_side: Tensor, bias: Tensor, c: float, lr: float, lrb: float, lrg: float, share: float, eps: float, *,
+    item_side: Tensor, bias: Tensor, c: float, lr: float, lrb: float, lrg: float, eps: float, *,
     programs: int = 1, ratings: int = 16,
 ) -> Tensor:  # fmt: skip
     """Train on some blocks; arguments and result as those of `fused_dot_gpu.train_stage`, any device.
@@ -39,7 +39,9 @@ def stage_twin(
             rate = lr * before[:, STEP] / ((before[:, V_FACTORS] + seen).sqrt() + eps)
             bias_rate = lrb * before[:, STEP] / ((before[:, V_BIAS] + g.square()).sqrt() + eps)
             table.index_add_(0, row, -rate[:, None] * (g[:, None] * other + before[:, L2, None] * own))
-            side[:, BIAS].index_add_(0, row, -bias_rate * (g + share * before[:, L2] * before[:, BIAS]))
+            costs = before[:, L2_BIAS]
+            change = bias_rate * (g + costs * before[:, BIAS]) / (1 + bias_rate * costs)
+            side[:, BIAS].index_add_(0, row, -change)
             side[:, V_FACTORS].index_add_(0, row, seen)
             side[:, V_BIAS].index_add_(0, row, g.square())
         bias -= lrg * g.sum()

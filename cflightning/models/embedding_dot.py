@@ -12,7 +12,7 @@ from cflightning.errors import ConfigError
 from cflightning.models.network import FoldedTables, RatingNetwork, RatingScale, table
 
 BIAS_SHARE = 0.1
-"""What a bias counts in the squared norms."""
+"""What a bias counts in the squared norms, unless the caller says."""
 
 
 class EmbeddingDot(RatingNetwork):
@@ -74,7 +74,11 @@ class EmbeddingDot(RatingNetwork):
         return users, items
 
     def scores_and_norms(
-        self, user: Tensor, item: Tensor, means: Mapping[str, Tensor] | None = None
+        self,
+        user: Tensor,
+        item: Tensor,
+        means: Mapping[str, Tensor] | None = None,
+        bias_shares: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Scores (rating units) and both squared norms: int64 [batch] rows twice -> float32 [batch] three times.
 
@@ -82,12 +86,15 @@ class EmbeddingDot(RatingNetwork):
             user: int64 [batch], rows.
             item: int64 [batch], rows.
             means: rows that norms are taken from, for tables by name (`user_factors`, …); zero for the others.
+            bias_shares: float32 [batch] twice, what a squared bias counts in the norms, user's and item's; None for a
+                tenth.
         """
         given = means or {}
         tables = self.user_factors.weight, self.item_factors.weight, self.user_bias.weight, self.item_bias.weight
         rows = [mean[at] if (mean := given.get(name)) is not None else None for name, at in (
             ("user_factors", user), ("item_factors", item), ("user_bias", user), ("item_bias", item))]  # fmt: skip
-        logits, users, items = _Pairs.apply(*tables, user, item, *rows)  # type: ignore[no-untyped-call]
+        shares = bias_shares or (BIAS_SHARE, BIAS_SHARE)
+        logits, users, items = _Pairs.apply(*tables, user, item, *shares, *rows)  # type: ignore[no-untyped-call]
         return self.scale(logits + self.global_bias), users, items
 
     def fold(self) -> FoldedTables:
@@ -123,7 +130,7 @@ class _Pairs(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, users: Tensor, items: Tensor, user_bias: Tensor, item_bias: Tensor, user: Tensor, item: Tensor,
-        *means: Tensor | None,
+        user_share: Tensor | float, item_share: Tensor | float, *means: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         p, q, a, b = users[user], items[item], user_bias[user, 0], item_bias[item, 0]
         dot = torch.linalg.vecdot
@@ -133,14 +140,15 @@ class _Pairs(torch.autograd.Function):
             row if mean is None else row - mean.view_as(row) for row, mean in zip((p, q, a, b), means, strict=True)
         ]
         ctx.save_for_backward(p, q, user, item, *apart)
-        ctx.rows = len(users), len(items)
+        ctx.rows, ctx.shares = (len(users), len(items)), (user_share, item_share)
         s, t, c, d = apart
-        return logits, dot(s, s) + BIAS_SHARE * c * c, dot(t, t) + BIAS_SHARE * d * d
+        return logits, dot(s, s) + user_share * c * c, dot(t, t) + item_share * d * d
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         p, q, user, item, s, t, c, d = ctx.saved_tensors
         logits, users, items = gradients
+        user_share, item_share = ctx.shares
 
         def fill(rows: int, at: Tensor, change: Tensor) -> Tensor:
             filled = change.new_zeros(rows, change.shape[1]).index_add_(0, at, change)
@@ -150,7 +158,7 @@ class _Pairs(torch.autograd.Function):
         return (
             fill(ctx.rows[0], user, torch.addcmul(q * logits[:, None], s, 2 * users[:, None])),
             fill(ctx.rows[1], item, torch.addcmul(p * logits[:, None], t, 2 * items[:, None])),
-            fill(ctx.rows[0], user, (logits + 2 * BIAS_SHARE * users * c)[:, None]),
-            fill(ctx.rows[1], item, (logits + 2 * BIAS_SHARE * items * d)[:, None]),
-            *[None] * 6,
+            fill(ctx.rows[0], user, (logits + 2 * user_share * users * c)[:, None]),
+            fill(ctx.rows[1], item, (logits + 2 * item_share * items * d)[:, None]),
+            *[None] * 8,
         )

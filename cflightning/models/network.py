@@ -64,6 +64,10 @@ class RatingScale(nn.Module):
             return score
         return score.clamp(*self.rating_range)
 
+    def slope(self, rating: Tensor | float) -> Tensor | float:
+        """By how much a score moves with its logit, where the score is `rating`: rating units, any shape."""
+        return (rating - self.low) * (self.high - rating) / (self.high - self.low) if self.sigmoid else 1.0
+
     def inverse(self, rating: float) -> float:
         """The logit of a rating strictly inside the range (the nearest such, for one at or outside its ends)."""
         if not self.sigmoid:
@@ -139,7 +143,11 @@ class RatingNetwork(nn.Module, ABC):
         """
 
     def scores_and_norms(
-        self, user: Tensor, item: Tensor, means: Mapping[str, Tensor] | None = None
+        self,
+        user: Tensor,
+        item: Tensor,
+        means: Mapping[str, Tensor] | None = None,
+        bias_shares: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """`forward` and `squared_norms` in one, for training; to be overridden where rows need to be looked up once.
 
@@ -149,6 +157,8 @@ class RatingNetwork(nn.Module, ABC):
             user: int64 [batch], rows.
             item: int64 [batch], rows.
             means: rows from which norms are taken, for tables by name; networks with bags know them.
+            bias_shares: float32 [batch] twice, what a squared bias counts in the norms, user's and item's; None for a
+                tenth. Networks without biases do not look.
         """
         if means:
             raise NotImplementedError(f"{type(self).__name__} knows no prior means")

@@ -4,11 +4,15 @@ SVD++ (Koren 2008, eq. 15) adds to a user's factors the sum of the vectors y of 
 whatever the rating; Rendle, Zhang & Koren 2019 add the same to items, by the users who have rated them. Here the sum is
 the *prior mean* of the row instead of a part of it (as side information is in Macau, Simm et al. 2015)::
 
-    p_u  ~  mean_u = |N(u)|^-1/2 sum of y_j over j in N(u),  N(u): items that u has rated in the training part
+    p_u  ~  mean_u = w_u sum of y_j over j in N(u),  N(u): items that u has rated in the training part
 
 so that the penalty pulls p_u to its bag's mean instead of to zero. The minimum is SVD++'s, but the table already holds
 what answers: a model with bags is a plain dot product from the first step on, and checkpoints, export and serving never
 learn of bags.
+
+The weight is w_u = (|N(u)| - 1)^1/2 / |N(u)|, where Koren has |N(u)|^-1/2: that each rated item is one of its user's
+bag, which no item to be predicted is, only teaches a bag to repeat ratings. The fewer items, the more so: whoever has
+one has an empty bag, and with many the weight is Koren's.
 """
 
 from __future__ import annotations
@@ -75,11 +79,17 @@ class Bag:
         (counts, precision), (_, penalties) = (
             (n, (n * count_weights(n, l2_exponent))[:, None]) for n in (own.counts.clamp(min=1), other.counts)
         )
-        self.weight = counts[:, None].float().rsqrt()
+        self.weight = (counts[:, None] - 1).float().sqrt() / counts[:, None]
         self.precision, self.penalties = precision, penalty * penalties
-        self.curvature = other.sums(self.weight.square() * precision) + self.penalties.clamp(min=1e-6)
+        self._first, self._spread = self.penalties, other.sums(self.weight.square() * precision)
+        self.curvature = self._spread + self.penalties.clamp(min=1e-6)
         self.vectors = precision.new_zeros(len(other.counts), dim)
         self.mean = precision.new_zeros(len(counts), dim)
+
+    def penalise(self, multiple: float) -> None:
+        """Let y cost a multiple of what it costs by the arguments."""
+        self.penalties = self._first * multiple
+        self.curvature = self._spread + self.penalties.clamp(min=1e-6)
 
     def use(self, pool: Executor | None, helpers: int) -> None:
         """Threads for a kind of bag that wants them; torch has its own."""

@@ -1,8 +1,12 @@
-"""L2 on looked-up rows, weighted by how often a row is rated."""
+"""L2 on looked-up rows, weighted by how often a row is rated, and on their biases."""
 
 from typing import NamedTuple
 
 from torch import Tensor
+
+BIAS_L2 = 0.3
+"""What a squared bias costs, however often its row is rated, in units of the squared rating range: the middle of what
+tables say (see `tasks.shrinkage`), for those who ask none."""
 
 
 class Penalty(NamedTuple):

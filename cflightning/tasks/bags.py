@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from cflightning.kernels.rule import BIAS, L2, STEP, V_BIAS, V_FACTORS, Rule
+from cflightning.kernels.rule import BIAS, L2, L2_BIAS, STEP, V_BIAS, V_FACTORS, Rule
 from cflightning.objectives.bags import Bag, Neighbours
 
 if TYPE_CHECKING:
@@ -62,6 +62,12 @@ class BagPrior:
             for name, bag in self.bags.items():
                 bag.step(tables[name])
 
+    def penalise(self, multiple: float) -> None:
+        """Let the vectors in the factors' bags cost a multiple of what they cost at first."""
+        for name, bag in self.bags.items():
+            if name.endswith("_factors"):
+                bag.penalise(multiple)
+
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint has to hold for training to go on."""
         kept = {f"{name}.{part}": getattr(bag, part) for name, bag in self.bags.items() for part in ("vectors", "mean")}
@@ -85,7 +91,7 @@ class Pull:
     Args:
         network: whose factors are trained.
         prior: the bags.
-        sides: both side tables; their biases are trained, their column of penalties is set to zero.
+        sides: both side tables; their biases are trained, their columns of penalties are set to zero.
         counts: int64 [rows] twice, ratings of every row.
         rule: constants of the step.
         stages: of an epoch.
@@ -97,21 +103,27 @@ class Pull:
         self.prior, self.rule, self.sides = prior, rule, dict(zip(("user", "item"), sides, strict=True))
         self.loads = {}
         for name, side, count in zip(("user", "item"), sides, counts, strict=True):
-            self.loads[name] = side[:, L2] * side[:, STEP] * count / stages
-            side[:, L2] = 0
+            for table, column in ((f"{name}_factors", L2), (f"{name}_bias", L2_BIAS)):
+                self.loads[table] = side[:, column] * side[:, STEP] * count / stages
+                side[:, column] = 0
         factors = network.user_factors.weight.detach(), network.item_factors.weight.detach()
         self.tables = {"user_factors": factors[0], "item_factors": factors[1]}
         self.tables.update({f"{name}_bias": side[:, BIAS, None] for name, side in self.sides.items()})
 
-    def after_stage(self, learning_rate: float) -> None:
-        """Pull all rows, and let the bags learn."""
+    def after_stage(self, learning_rate: float, strength: float = 1.0) -> None:
+        """Pull all rows, and let the bags learn.
+
+        Args:
+            learning_rate: of the stage.
+            strength: multiple of the penalty on factors.
+        """
         rule = self.rule
         for name, side in self.sides.items():
             for table, column, rate in (
-                (f"{name}_factors", V_FACTORS, learning_rate),
-                (f"{name}_bias", V_BIAS, learning_rate * rule.bias_rate * rule.bias_share),
+                (f"{name}_factors", V_FACTORS, learning_rate * strength),
+                (f"{name}_bias", V_BIAS, learning_rate * rule.bias_rate),
             ):
-                share = -torch.expm1(-rate * self.loads[name] / (side[:, column].sqrt() + rule.eps))
+                share = -torch.expm1(-rate * self.loads[table] / (side[:, column].sqrt() + rule.eps))
                 if (bag := self.prior.bags.get(table)) is not None:
                     bag.step(self.tables[table], share)
                 else:

@@ -19,7 +19,13 @@ SWEEPS = 128
 
 
 class Engine(ABC):
-    """Trains the tables of a network by itself, on every process of the Trainer."""
+    """Trains the tables of a network by itself, on every process of the Trainer.
+
+    Attributes:
+        strength: multiple of the penalty on factors from the next step on; engines without one do not look.
+    """
+
+    strength = 1.0
 
     @abstractmethod
     def run(self, step: Any, learning_rate: float) -> float | Tensor:
@@ -46,6 +52,8 @@ class Together(Engine):
 
     def run(self, step: Any, learning_rate: float) -> float | Tensor:
         """Let each take the step; the mean of their sums of squared errors, squared rating units."""
+        for engine in self.engines:
+            engine.strength = self.strength
         return sum(engine.run(step, learning_rate) for engine in self.engines) / len(self.engines)
 
     def close(self) -> None:

@@ -17,9 +17,10 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
 from cflightning.data.batches import EpochLoader
-from cflightning.kernels.rule import BIAS, V_BIAS, V_FACTORS, Rule, side_table
+from cflightning.kernels.rule import BIAS, L2, V_BIAS, V_FACTORS, Rule, side_table
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.objectives.bags import Bag
+from cflightning.objectives.penalty import BIAS_L2
 from cflightning.tasks.bags import BagPrior, Pull
 from cflightning.tasks.engine import Engine, Plan, Together
 
@@ -146,6 +147,7 @@ class FusedEngine(Engine):
         threads: any number gives the same result, bit for bit.
         step: another implementation of the step, for tests.
         prior: bags that the penalty pulls to; without them it pulls to zero, inside the step.
+        bias_l2: of users and of items, see `objectives.penalty`.
     """
 
     def __init__(
@@ -158,6 +160,7 @@ class FusedEngine(Engine):
         threads: int,
         step: Callable[..., Any] | None = None,
         prior: BagPrior | None = None,
+        bias_l2: tuple[float, float] = (BIAS_L2, BIAS_L2),
     ) -> None:
         from cflightning.kernels import fused_dot
 
@@ -175,12 +178,13 @@ class FusedEngine(Engine):
         self.sides = []
         layout = self.layout
         counted = layout.user_counts, layout.item_counts
-        for counts, bias, *sums in zip(counted, self.biases, tables[:2], tables[2:], strict=True):
-            side = side_table(counts, bias.squeeze(-1).numpy(), self.rule)
+        for counts, bias, costs, *sums in zip(counted, self.biases, bias_l2, tables[:2], tables[2:], strict=True):
+            side = side_table(counts, bias.squeeze(-1).numpy(), self.rule, costs)
             for column, table in zip((V_FACTORS, V_BIAS), sums, strict=True):
                 side[:, column] = optimizer.state[table.weight]["sum"].numpy()
                 optimizer.state[table.weight]["sum"] = torch.from_numpy(side[:, column])  # one memory from here on
             self.sides.append(side)
+        self.penalties = [side[:, L2].copy() for side in self.sides]
         self.pull: Pull | None = None
         if prior is not None:
             sides, rated = map(torch.from_numpy, self.sides), map(torch.from_numpy, counted)
@@ -200,9 +204,11 @@ class FusedEngine(Engine):
             learning_rate,
             learning_rate * rule.bias_rate,
             learning_rate * rule.global_rate,
-            rule.bias_share,
             rule.eps,
         )
+        if self.pull is None:
+            for side, penalty in zip(self.sides, self.penalties, strict=True):
+                side[:, L2] = self.strength * penalty
         taken, biases, squares = (
             np.zeros(1, np.int64),
             np.zeros(len(stage.cells), np.float32),
@@ -223,7 +229,7 @@ class FusedEngine(Engine):
             self._exchange(np.isin(self.layout.item_group, stage.cells % GRID), cell_bias)
         self.bias[0] = cell_bias.mean()  # each cell saw its part of the stage
         if self.pull is not None:
-            self.pull.after_stage(learning_rate)
+            self.pull.after_stage(learning_rate, self.strength)
         for bias, side in zip(self.biases, self.sides, strict=True):
             bias.squeeze(-1).numpy()[:] = side[:, BIAS]  # so that whoever looks in between sees what is trained
         return float(squares[np.argsort(stage.cells)].sum()) * self.squared_unit
@@ -260,7 +266,7 @@ def plan(task: Any, networks: Sequence[EmbeddingDot]) -> Plan:
         log.info("training by the fused engine on %d thread%s", threads, "s" if threads > 1 else "")
         l2, exponent = task.penalty
         return Together([
-            FusedEngine(network, loader, optimizer, l2, exponent, threads, prior=prior)
+            FusedEngine(network, loader, optimizer, l2, exponent, threads, prior=prior, bias_l2=task.bias_l2)
             for network, prior in zip_longest(networks, task.learners.priors)
         ])  # fmt: skip
 

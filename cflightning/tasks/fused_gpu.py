@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 
 from cflightning.data.batches import EpochLoader
-from cflightning.kernels.rule import BIAS, GPU_BLOCK, V_BIAS, V_FACTORS, Rule, side_table
+from cflightning.kernels.rule import BIAS, GPU_BLOCK, L2, V_BIAS, V_FACTORS, Rule, side_table
+from cflightning.objectives.penalty import BIAS_L2
 from cflightning.tasks.bags import BagPrior, Pull
 from cflightning.tasks.engine import Engine, Plan, Together
 from cflightning.tasks.fused import GRID, RowAdagrad, default_rate
@@ -119,6 +120,7 @@ class GpuEngine(Engine):
         programs: of the kernel's grid at most; None for `fused_dot_gpu.programs`.
         step: another implementation of the step, for tests.
         prior: bags that the penalty pulls to; without them it pulls to zero, inside the step.
+        bias_l2: of users and of items, see `objectives.penalty`.
     """
 
     def __init__(
@@ -131,6 +133,7 @@ class GpuEngine(Engine):
         programs: int | None = None,
         step: Callable[..., Tensor] | None = None,
         prior: BagPrior | None = None,
+        bias_l2: tuple[float, float] = (BIAS_L2, BIAS_L2),
     ) -> None:
         self.network, self.optimizer, self.loader = network, optimizer, loader
         self.rule = Rule(l2=l2, l2_exponent=l2_exponent)
@@ -148,12 +151,14 @@ class GpuEngine(Engine):
         users, items, user_bias, item_bias = (table.weight.detach() for table in tables)
         self.biases = user_bias, item_bias
         self.sides = []
-        for counts, bias, *sums in zip(loader.counts, self.biases, tables[:2], tables[2:], strict=True):
-            side = torch.from_numpy(side_table(counts, bias.squeeze(-1).cpu().numpy(), self.rule)).to(loader.device)
+        for counts, bias, costs, *sums in zip(loader.counts, self.biases, bias_l2, tables[:2], tables[2:], strict=True):
+            made = side_table(counts, bias.squeeze(-1).cpu().numpy(), self.rule, costs)
+            side = torch.from_numpy(made).to(loader.device)
             for column, table in zip((V_FACTORS, V_BIAS), sums, strict=True):
                 side[:, column] = optimizer.state[table.weight]["sum"].to(loader.device)
                 optimizer.state[table.weight]["sum"] = side[:, column]  # one memory from here on
             self.sides.append(side)
+        self.penalties = [side[:, L2].clone() for side in self.sides]
         self.pull: Pull | None = None
         if prior is not None:
             rated = [torch.from_numpy(rows).to(loader.device) for rows in loader.counts]
@@ -169,13 +174,15 @@ class GpuEngine(Engine):
             learning_rate,
             learning_rate * rule.bias_rate,
             learning_rate * rule.global_rate / GRID,  # see fused_dot_gpu: the CPU's cells share the bias's work
-            rule.bias_share,
             rule.eps,
         )
+        if self.pull is None:
+            for side, penalty in zip(self.sides, self.penalties, strict=True):
+                side[:, L2] = self.strength * penalty
         columns = loader.user, loader.item, loader.target, stage.order
         loss = self.step(*columns, *self.tables, self.gradient, *rates, programs=self.programs)
         if self.pull is not None:
-            self.pull.after_stage(learning_rate)
+            self.pull.after_stage(learning_rate, self.strength)
         for bias, side in zip(self.biases, self.sides, strict=True):
             bias.squeeze(-1).copy_(side[:, BIAS])  # so that whoever looks in between sees what is trained
         return loss * self.squared_unit
@@ -190,7 +197,7 @@ def plan(task: Any, networks: Sequence[EmbeddingDot]) -> Plan:
     def start(loader: DeviceStageLoader, optimizer: RowAdagrad) -> Engine:
         l2, exponent = task.penalty
         return Together([
-            GpuEngine(network, loader, optimizer, l2, exponent, prior=prior)
+            GpuEngine(network, loader, optimizer, l2, exponent, prior=prior, bias_l2=task.bias_l2)
             for network, prior in zip_longest(networks, task.learners.priors)
         ])  # fmt: skip
 

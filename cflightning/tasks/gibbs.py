@@ -171,7 +171,9 @@ def train_members(
         if task.bags != "none":
             prior = BagPrior(network, *pairs, task.bags, task.penalty.exponent, compiled_bag())
         l2, exponent = task.penalty
-        engine = FusedEngine(network, loader, optimizer, l2, exponent, torch.get_num_threads(), prior=prior)
+        engine = FusedEngine(
+            network, loader, optimizer, l2, exponent, torch.get_num_threads(), prior=prior, bias_l2=task.bias_l2
+        )
         number = count()
         for epoch in range(EPOCHS):
             loader.set_epoch(epoch)

@@ -39,6 +39,18 @@ class Learners(nn.Module):
         """All that are trained."""
         return [*self.apart] or [*self._network]
 
+    @property
+    def steerable(self) -> bool:
+        """Whether all that are trained have factors, whose part of a score can be told."""
+        return all(isinstance(network, EmbeddingDot) for network in self.networks)
+
+    @property
+    def first(self) -> tuple[EmbeddingDot, dict[str, Tensor] | None]:
+        """The first of them, and the prior means of its tables."""
+        [network, *_] = self.networks
+        assert isinstance(network, EmbeddingDot)
+        return network, self.priors[0].means if self.priors else None
+
     def settle(self) -> None:
         """Let the network that answers be what has been learnt so far."""
         [network] = self._network

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from itertools import zip_longest
@@ -23,21 +24,24 @@ from cflightning.errors import CheckpointError, ConfigError
 from cflightning.metrics.rating import RatingErrors
 from cflightning.models.network import RatingNetwork
 from cflightning.objectives.bags import Bag
-from cflightning.objectives.penalty import Penalty, count_weights
+from cflightning.objectives.penalty import BIAS_L2, Penalty, count_weights
 from cflightning.objectives.squared_error import squared_error
+from cflightning.tasks import steering
 from cflightning.tasks.bags import Bags
 from cflightning.tasks.described import make_described
-from cflightning.tasks.engine import Engine, Plan
+from cflightning.tasks.engine import EPOCHS, Engine, Plan
 from cflightning.tasks.engines import EngineName, choose_engine
 from cflightning.tasks.learners import Learners
+from cflightning.tasks.shrinkage import find_shrinkage
+from cflightning.tasks.steering import Steering
 
 if TYPE_CHECKING:
     from cflightning.models.embedding_dot import EmbeddingDot
     from cflightning.tasks.bags import BagPrior
 
 log = logging.getLogger(__name__)
-BAGS_KEY = "cflightning_bags"
-"""Key of a checkpoint under which bags are kept, for training to go on; nothing else needs them."""
+BAGS_KEY, STEERING_KEY = "cflightning_bags", "cflightning_steering"
+"""Keys of a checkpoint under which bags and multiples of the penalties are kept, for training to go on."""
 
 
 class RatingTask(LightningModule, ABC):
@@ -50,7 +54,9 @@ class RatingTask(LightningModule, ABC):
         learning_rate: Peak of the one-cycle schedule; None for the engine's own (autograd 0.01; fused 0.075, with bags
             0.1, at 10 epochs and more with fewer).
         l2: Penalty on the squared rows that each rating looks up (with bags, on their squared way from the bags'
-            means), in units of the squared rating range. The one to tune first. None for 0.008, with bags 0.02.
+            means), in units of the squared rating range. The one to tune first. None for 0.008, with bags 0.02, as
+            steered by the validation part, if there is one: stronger where factors or bags learn noise, weaker where
+            they are held down. Biases are shrunken as much as the training part itself says; 0 shrinks nothing.
         l2_exponent: A row rated n times is weighted by (n / 50) ** -l2_exponent each time: 0 is the classic penalty per
             rating, 1 the same penalty for every row. None for 0.5, with bags 0.6.
         weight_decay: Decoupled weight decay of AdamW on every row of every table, every step, rated or not; another
@@ -76,6 +82,8 @@ class RatingTask(LightningModule, ABC):
     network: RatingNetwork
     user_weights: Tensor
     item_weights: Tensor
+    user_shares: Tensor
+    item_shares: Tensor
     learners: Learners
     bags: Bags = "none"
     members = 1
@@ -106,6 +114,10 @@ class RatingTask(LightningModule, ABC):
         self.lr_scheduler = lr_scheduler
         self.engine = engine
         self._kept_bags: list[dict[str, Tensor]] = []
+        self._kept_steering: dict[str, float] = {}
+        self._steering: Steering | None = None
+        self.bias_l2: tuple[float, float] = (BIAS_L2, BIAS_L2)
+        self.l2_multiple = 1.0
         self._settled = -1  # the step after which the network was last made of what is trained apart
         self._plan: Plan | None = None
         self._engine: Engine | None = None
@@ -163,9 +175,12 @@ class RatingTask(LightningModule, ABC):
 
     @property
     def penalty(self) -> Penalty:
-        """As given, else what four data sets of very different size and density agree on."""
+        """As given, else what four data sets of very different size and density agree on; see `tasks.shrinkage`."""
         l2, exponent = (0.008, 0.5) if self.bags == "none" else (0.02, 0.6)
-        return Penalty(l2 if self.l2 is None else self.l2, exponent if self.l2_exponent is None else self.l2_exponent)
+        return Penalty(
+            l2 * self.l2_multiple if self.l2 is None else self.l2,
+            exponent if self.l2_exponent is None else self.l2_exponent,
+        )
 
     # Meeting the data, or a checkpoint ---------------------------------------------------------------------------
 
@@ -241,6 +256,8 @@ class RatingTask(LightningModule, ABC):
         checkpoint[checkpoints.KEY] = checkpoints.pack(self.vocabulary, **self.facts)
         if self.learners.priors:
             checkpoint[BAGS_KEY] = self.learners.state()
+        if self._steering is not None:
+            checkpoint[STEERING_KEY] = self._steering.state
         self._settle()  # the tables that are already in the checkpoint
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -253,6 +270,7 @@ class RatingTask(LightningModule, ABC):
                     setattr(self, name, value)
         self._build(vocabulary, facts)
         self._kept_bags = checkpoint.get(BAGS_KEY, [])
+        self._kept_steering = checkpoint.get(STEERING_KEY, {})
         kept = [name for name in checkpoint["state_dict"] if name.startswith("learners.")]
         if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             self._compare_learners(kept)
@@ -281,13 +299,39 @@ class RatingTask(LightningModule, ABC):
                 f"{type(self).__name__}: must be trained with a RatingsDataModule; give it to Trainer.fit"
             )
         self._lean_on_bags(data)
+        shrinkage = find_shrinkage(data, self.network.scale)
+        self.l2_multiple = shrinkage.l2
+        l2, exponent = self.penalty
+        self.bias_l2 = shrinkage.bias_l2 if l2 else (0.0, 0.0)
         if self._plan is not None:
             optimizer, loader = self.optimizers(use_pl_optimizer=False), self.trainer.train_dataloader
             self._engine = self._plan.start(loader, optimizer)
-            return
-        for side, counts in zip(("user", "item"), data.counts(), strict=True):
-            weights = count_weights(torch.from_numpy(counts), self.penalty.exponent).to(self.device)
-            self.register_buffer(f"{side}_weights", weights, persistent=False)
+        else:
+            for side, found, bias_l2 in zip(("user", "item"), data.counts(), self.bias_l2, strict=True):
+                counts = torch.from_numpy(found)
+                weights = count_weights(counts, exponent)
+                shares = bias_l2 / (counts.clamp(min=1) * weights * (l2 or 1.0))  # of the penalty per rating
+                for name, values in (("weights", weights), ("shares", shares)):
+                    self.register_buffer(f"{side}_{name}", values.float().to(self.device), persistent=False)
+        self._start_steering(data)
+
+    def _start_steering(self, data: RatingsDataModule) -> None:
+        """Where l2 is the default, there are held-out rows, and an engine to be steered."""
+        held = data.held_out(steering.ROWS)
+        self._steering = None
+        if self.l2 is None and self.learners.steerable and len(held[0]) and (self._plan is None or self._plan.bag):
+            user, item, rating = (torch.from_numpy(column).to(self.device) for column in held)
+            self._steering = Steering(user.long(), item.long(), rating)
+            self._steering.load(self._kept_steering)
+            self._take_course()
+        self._kept_steering = {}
+
+    def _take_course(self) -> None:
+        assert self._steering is not None
+        for prior in self.learners.priors:
+            prior.penalise(self._steering.bags)
+        if self._engine is not None:
+            self._engine.strength = self._steering.rows
 
     def _lean_on_bags(self, data: RatingsDataModule) -> None:
         kind = (lambda: Bag) if self._plan is None else self._plan.bag
@@ -306,13 +350,20 @@ class RatingTask(LightningModule, ABC):
             self._settled = step
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Let the bags learn from the steps so far, eight times an epoch; engines do so themselves."""
-        if not self.learners.priors or self._engine is not None:
-            return
+        """Let the bags learn from the steps so far, eight times an epoch (engines do so themselves), and steer."""
         # Not when a batch ends: checkpoints are written then, before or after.
-        every = max(int(self.trainer.num_training_batches) // 8, 1)
-        if batch_idx % every == 0 and self.trainer.global_step:
+        done, batches = self.trainer.global_step, int(self.trainer.num_training_batches)
+        if not done:
+            return
+        if self.learners.priors and self._engine is None and batch_idx % max(batches // 8, 1) == 0:
             self.learners.step_bags()
+        if self._steering is not None and batch_idx % max(batches // steering.LOOKS, 1) == 0:
+            whole = float(self.trainer.estimated_stepping_batches)
+            whole = whole if math.isfinite(whole) else float(EPOCHS * batches)
+            before = self._steering.state
+            self._steering.look(*self.learners.first, done / whole)
+            if self._steering.state != before:
+                self._take_course()
 
     def on_validation_start(self) -> None:
         """What is measured is the network that answers."""
@@ -323,6 +374,10 @@ class RatingTask(LightningModule, ABC):
         """Let the engine's threads go."""
         self._settle()
         self.learners.priors = []
+        if self._steering is not None and self._steering.state != {"rows": 1.0, "bags": 1.0}:
+            log.info("the validation rows have steered l2 to %.2g, and the penalty on bags to %.2g of the usual",
+                     self.penalty.l2 * self._steering.rows, self._steering.bags)  # fmt: skip
+        self._steering = None
         if self._engine is not None:
             self._engine.close()
         self._engine = None
@@ -341,7 +396,9 @@ class RatingTask(LightningModule, ABC):
 
     def _loss(self, network: RatingNetwork, prior: BagPrior | None, batch: RatingBatch) -> Tensor:
         """Sum of what the ratings of a batch cost a network, in units of the squared rating range: float32 []."""
-        scores, users, items = network.scores_and_norms(batch.user, batch.item, prior.means if prior else None)
+        strength = 1.0 if self._steering is None else self._steering.rows
+        shares = self.user_shares[batch.user] / strength, self.item_shares[batch.item] / strength
+        scores, users, items = network.scores_and_norms(batch.user, batch.item, prior.means if prior else None, shares)
         loss: Tensor = squared_error(scores, batch.rating)
         # Summed without leaving the device; what is logged is the squared error in rating units, without the penalty.
         seen = loss.detach()
@@ -350,7 +407,7 @@ class RatingTask(LightningModule, ABC):
         loss = loss / (high - low) ** 2  # so that l2 and learning rate mean the same on every scale
         if self.penalty.l2:
             weights = self.user_weights[batch.user].to(users), self.item_weights[batch.item].to(items)
-            loss = loss + self.penalty.l2 * (weights[0] @ users + weights[1] @ items)
+            loss = loss + self.penalty.l2 * strength * (weights[0] @ users + weights[1] @ items)
         return loss
 
     def _engine_step(self, engine: Engine, step: Any) -> None:

@@ -6,7 +6,7 @@ import torch
 from cflightning.kernels.rule import GPU_BLOCK, Rule, side_table
 
 USERS, ITEMS = 60, 90
-CONSTANTS = (2 * 1.25**2, 0.1, 0.25, 1e-3, 0.1, 0.007)  # c, lr, lrb, lrg, share, eps
+CONSTANTS = (2 * 1.25**2, 0.1, 0.25, 1e-3, 0.007)  # c, lr, lrb, lrg, eps
 
 
 def make(n, dim, device="cpu", seed=0):

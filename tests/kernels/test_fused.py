@@ -86,6 +86,27 @@ def test_a_first_small_step_goes_down_the_gradient_that_autograd_sees():
     assert cosine.max() < -0.999
 
 
+@pytest.mark.parametrize("step", [None, cells_twin])
+def test_biases_that_cost_much_stay_near_zero_and_what_costs_nothing_does_not(step):
+    def biases(bias_l2):
+        torch.manual_seed(0)
+        network = EmbeddingDot(60, 90, 8, (1.0, 5.0), 3.2, margin=0.125, std=0.1)
+        loader, optimizer = StageLoader(*columns(), network=network, seed=1), RowAdagrad([network], 0.1)
+        engine = FusedEngine(network, loader, optimizer, 0.008, 0.5, 1, step, bias_l2=bias_l2)
+        for epoch in range(2):
+            loader.set_epoch(epoch)
+            for stage in loader:
+                engine.run(stage, 0.1)
+        return (table.weight.detach().abs().max() for table in (network.user_bias, network.item_bias))
+
+    user, item = biases((0.0, 1e4))  # an explicit step would overshoot, ever farther
+    assert user > 0.05
+    assert item < 0.03
+    user, item = biases((1e4, 0.0))
+    assert user < 0.03
+    assert item > 0.05
+
+
 def test_unknown_rows_stay_zero():
     network, _, _ = train()
     for table in (network.user_factors, network.item_factors, network.user_bias, network.item_bias):

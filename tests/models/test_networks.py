@@ -43,15 +43,16 @@ def test_dots_own_gradient_is_that_of_the_formula():
     tables = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
     users, items = torch.tensor([1, 4, 1, 3, 1]), torch.tensor([5, 1, 5, 2, 3])  # a pair and a row twice
     rows = users, items, users, items
+    shares = torch.rand(5, dtype=torch.float64), 0.1
     for means in ([None] * 4, [torch.randn(shape, dtype=torch.float64) for shape in shapes]):
         at = [mean if mean is None else mean[row] for mean, row in zip(means, rows, strict=True)]
-        assert torch.autograd.gradcheck(lambda *t, at=at: _Pairs.apply(*t, users, items, *at), tables)
+        assert torch.autograd.gradcheck(lambda *t, at=at: _Pairs.apply(*t, users, items, *shares, *at), tables)
         p, q, b, c = tables
-        logits, norms, others = _Pairs.apply(*tables, users, items, *at)
+        logits, norms, others = _Pairs.apply(*tables, users, items, *shares, *at)
         torch.testing.assert_close(logits, (p[users] * q[items]).sum(1) + b[users, 0] + c[items, 0])
         zero = [torch.zeros_like(table) if mean is None else mean for mean, table in zip(means, tables, strict=True)]
         p, q, b, c = (table - mean for table, mean in zip(tables, zero, strict=True))
-        torch.testing.assert_close(norms, p[users].square().sum(1) + 0.1 * b[users, 0] ** 2)
+        torch.testing.assert_close(norms, p[users].square().sum(1) + shares[0] * b[users, 0] ** 2)
         torch.testing.assert_close(others, q[items].square().sum(1) + 0.1 * c[items, 0] ** 2)
 
 

@@ -1,6 +1,9 @@
 """Bags: held to the dense formulas, and to the solution that their steps must come to."""
 
+import math
+
 import numpy as np
+import pytest
 import torch
 
 from cflightning.objectives.bags import Bag, neighbours
@@ -27,7 +30,7 @@ def make(kind=Bag, penalty=1.4, exponent=0.6):
 def dense(met, penalty=1.4, exponent=0.6):
     """Bag matrix B (mean = B y), precisions of the rows and penalties of y, from the definition."""
     counts, others = met.sum(1), met.sum(0)
-    weight = np.maximum(counts, 1) ** -0.5
+    weight = np.sqrt(np.maximum(counts, 1) - 1) / np.maximum(counts, 1)
     precision = np.maximum(counts, 1) * (np.maximum(counts, 1) / 50) ** -exponent
     return weight[:, None] * met, precision, penalty * others * (np.maximum(others, 1) / 50) ** -exponent
 
@@ -42,6 +45,37 @@ def test_neighbours_are_those_of_the_pairs():
     table = torch.arange(ITEMS * 2.0).reshape(ITEMS, 2)
     torch.testing.assert_close(found.sums(table)[3], table[item[user == 3].long()].sum(0))
     assert not found.sums(table)[0].any()
+
+
+def test_whoever_has_one_rating_has_an_empty_bag():
+    user, item = torch.tensor([1, 2, 2, 3, 3, 3]), torch.tensor([1, 1, 2, 1, 2, 3])
+    bag = Bag(neighbours(user.int(), item.int(), 4), neighbours(item.int(), user.int(), 4), DIM, 0.6)
+    assert bag.weight.squeeze(1).tolist() == pytest.approx([0, 0, 1 / 2, math.sqrt(2) / 3])
+    table = torch.randn(4, DIM, generator=torch.Generator().manual_seed(0))
+    alone = table[1].clone()
+    for _ in range(3):
+        bag.step(table)
+    assert torch.equal(table[1], alone)
+    assert not bag.mean[1].any()
+    assert bag.mean[2:].all()
+    assert bag.mean.isfinite().all()
+
+
+def test_vectors_that_cost_more_are_smaller():
+    steps = {}
+    for multiple in (1.0, 5.0, 1000.0):
+        bag, _ = make(penalty=2.0)
+        twin, _ = make(penalty=2.0 * multiple)
+        for one in (bag, twin):
+            if one is bag:
+                one.penalise(7.0)  # what counts is the last, as a multiple of what they cost at first
+                one.penalise(multiple)
+            table = torch.randn(USERS, DIM, generator=torch.Generator().manual_seed(0))
+            for _ in range(20):
+                one.step(table)
+        torch.testing.assert_close(bag.vectors, twin.vectors)
+        steps[multiple] = bag.vectors.norm()
+    assert steps[1.0] > 2 * steps[5.0] > 100 * steps[1000.0]
 
 
 def test_a_step_is_steepest_descent_to_the_lowest_point_of_its_line():

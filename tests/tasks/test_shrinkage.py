@@ -1,0 +1,91 @@
+"""Penalties begin as the table says."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cflightning import RatingsDataModule
+from cflightning.models.network import RatingScale
+from cflightning.tasks import shrinkage
+from cflightning.tasks.shrinkage import MOST, NARROW, find_shrinkage
+
+USERS, ITEMS, N = 800, 600, 24_000
+
+
+def frame(user_sd=0.6, item_sd=0.3, noise=0.8, centre=3.0, seed=0):
+    """Biases and noise, nothing else, neither rounded nor clipped."""
+    rng = np.random.default_rng(seed)
+    user, item = np.divmod(rng.choice(USERS * ITEMS, N, replace=False), ITEMS)
+    rating = centre + user_sd * rng.normal(size=USERS)[user] + item_sd * rng.normal(size=ITEMS)[item]
+    return pd.DataFrame({"user": user, "item": item, "rating": rating + noise * rng.normal(size=N)})
+
+
+def penalties(table, sigmoid=True, margin=0.125):
+    data = RatingsDataModule.from_frame(table)
+    return find_shrinkage(data, RatingScale(data.rating_range, sigmoid, margin)).bias_l2, data
+
+
+def test_they_are_noise_over_bias_variance_in_logits():
+    (user, item), data = penalties(frame())
+    low, high = data.rating_range
+    share = ((data.mean_rating - low) / (high - low) + 0.125) / 1.25
+    slope = 1.25 * share * (1 - share)  # of a score in units of the range
+    assert user == pytest.approx(0.8**2 / 0.6**2 * slope**2, rel=0.1)
+    assert item == pytest.approx(0.8**2 / 0.3**2 * slope**2, rel=0.15)
+    (plain, _), _ = penalties(frame(), sigmoid=False)  # a logit is a rating then
+    assert plain == pytest.approx(0.8**2 / 0.6**2 / (high - low) ** 2, rel=0.1)
+
+
+def test_the_scale_of_the_ratings_does_not_matter():
+    table = frame()
+    expected, _ = penalties(table)
+    for factor, shift in ((1000, 0), (0.1, -7), (-1, 0)):
+        found, _ = penalties(table.assign(rating=table.rating * factor + shift))
+        assert found == pytest.approx(expected, rel=1e-2)
+
+
+def test_where_there_are_no_biases_they_are_zero():
+    (user, item), _ = penalties(frame(user_sd=0, item_sd=0))
+    assert user > 5
+    assert item > 5
+    user, item = np.arange(N) // 60, np.arange(N) % 60
+    (user, item), _ = penalties(
+        pd.DataFrame({"user": user, "item": item, "rating": (user + item) % 2})
+    )  # half and half
+    assert user <= MOST
+    assert item <= MOST
+
+
+def test_constant_users_are_not_shrunken():
+    table = frame()
+    (user, _), _ = penalties(table.assign(rating=table.user % 5 + 1.0))
+    assert user < 1e-3
+
+
+def test_a_part_of_a_large_table_says_the_same(monkeypatch):
+    expected, _ = penalties(frame())
+    monkeypatch.setattr(shrinkage, "ROWS", 5000)
+    found, _ = penalties(frame())
+    assert found != expected
+    assert found == pytest.approx(expected, rel=0.25)
+
+
+@pytest.mark.parametrize("rows", [2, 3, 10])
+def test_a_handful_of_ratings_is_enough(rows):
+    table = pd.DataFrame({"user": range(rows), "item": [0] * rows, "rating": np.arange(rows) % 2 + 1.0})
+    data = RatingsDataModule.from_frame(table, test_fraction=0.0, val_fraction=0.0)
+    found = find_shrinkage(data, RatingScale(data.rating_range, True, 0.125))
+    assert all(0 <= value <= MOST for value in found.bias_l2)
+    assert 0 <= found.l2 <= 1
+
+
+def test_l2_is_lowered_where_far_values_stretch_the_range():
+    def multiple(table):
+        data = RatingsDataModule.from_frame(table)
+        return find_shrinkage(data, RatingScale(data.rating_range, True, 0.125)).l2, np.ptp(data.rating_range)
+
+    table = frame()
+    assert multiple(table.assign(rating=table.rating.clip(1, 5)))[0] == 1
+    far = table.assign(rating=table.rating.clip(1, 5).where(table.index != 7, 40.0))
+    found, width = multiple(far)
+    assert found == pytest.approx(0.75 / width / NARROW, rel=0.1)
