@@ -31,8 +31,8 @@ HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
 DATA = Path(os.environ.get("CFLIGHTNING_DATA", REPOSITORY.parent / "shared" / "data"))
 ENVIRONMENTS = REPOSITORY / ".venv-peers"
-BAR = 0.8
-"""Training seconds to the target on ml-1m, as a share of LIBMF's fit."""
+BAR, STRETCH = 0.4, 0.2
+"""Training seconds to the target on ml-1m, as a share of LIBMF's fit: what must hold, and what is hoped for."""
 
 
 @dataclass(frozen=True)
@@ -270,7 +270,8 @@ def ratios(rows: list[Row]) -> list[str]:
                 share = row.found["reached"]["seconds"] / other.found["seconds"]
                 lines.append(
                     f"{row.title}, {row.recipe.name}: {row.found['reached']['seconds']:.2f} s to the target RMSE / "
-                    f"{other.found['seconds']:.2f} s of {other.title}, {recipe}: **{share:.2f}** (bar ≤ {BAR})"
+                    f"{other.found['seconds']:.2f} s of {other.title}, {recipe}: **{share:.2f}** "
+                    f"(bar ≤ {BAR}, stretch ≤ {STRETCH})"
                 )
     return lines
 

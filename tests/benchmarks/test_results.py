@@ -77,7 +77,7 @@ def test_a_table_of_peers(benchmarks):
     assert f"| LIBMF: {BAR} | 2.00 | .8500 | 40 | 20,000,000 | not reached | 100 → 1,234 |" in text
     assert "| implicit: ALS (no ratings) | 12 | – | 15 | 1,219,512 | – | 100 → 1,234 |" in text
     assert "| other: x | could not be installed: no such thing |" in text
-    assert "**0.25** (bar ≤ 0.8)" in text
+    assert "**0.25** (bar ≤ 0.4, stretch ≤ 0.2)" in text
     assert "cflightning 1.2." in text
     assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
 
