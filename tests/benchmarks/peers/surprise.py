@@ -16,7 +16,7 @@ def load(split: Split, threads: int):
     from surprise.dataset import Dataset
 
     rows = zip(*(column.tolist() for column in split.train), strict=True)
-    data = Dataset(Reader(rating_scale=(1, 5)))
+    data = Dataset(Reader(rating_scale=split.scale))
     return data.construct_trainset([(user, item, rating, None) for user, item, rating in rows]), split.test
 
 
