@@ -131,7 +131,7 @@ def install(name: str, peer: Peer, timeout: float) -> None:
     stamp.write_text(asked)
 
 
-def measure(name: str, number: int, split: Path, target: float, options: argparse.Namespace) -> dict[str, Any]:
+def measure(name: str, number: int, split: Path, target: float | None, options: argparse.Namespace) -> dict[str, Any]:
     """Run a recipe of a peer, or of cflightning from Python, in a fresh process.
 
     Raises:
@@ -141,7 +141,8 @@ def measure(name: str, number: int, split: Path, target: float, options: argpars
     python, runner, patience = Path(sys.executable), "ours", None
     if name != OURS:
         python, runner, patience = ENVIRONMENTS / name / "bin" / "python", PEERS[name].runner, PEERS[name].patience
-    command = [python, "-m", "peers.run", runner, split, "--recipe", number, "--target", target]
+    command = [python, "-m", "peers.run", runner, split, "--recipe", number]
+    command += [] if target is None else ["--target", target]
     command += ["--threads", options.threads, "--repeats", options.repeats]
     for hung in range(3):
         try:
@@ -188,7 +189,9 @@ def fit(protocol: Protocol, epochs: int, threads: int, **options: object) -> dic
     return found | {"memory_peak": usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)}
 
 
-def measure_command_line(protocol: Protocol, recipe: Recipe, options: argparse.Namespace) -> dict[str, Any]:
+def measure_command_line(
+    protocol: Protocol, recipe: Recipe, target: float | None, options: argparse.Namespace
+) -> dict[str, Any]:
     """What `measure` gives for a peer, from metrics.json."""
 
     def run(epochs: int, again: bool = True) -> tuple[dict[str, float], float]:
@@ -201,10 +204,13 @@ def measure_command_line(protocol: Protocol, recipe: Recipe, options: argparse.N
     fit(protocol, 1, options.threads, **recipe.options)  # what compiles is compiled, and cached, here
     metrics, seconds = run(recipe.epochs)
     found: dict[str, Any] = {"seconds": seconds, "rmse": metrics["test/rmse"], "memory_peak": metrics["memory_peak"]}
-    found |= {"versions": {OURS: version(OURS)}, "reached": None}
+    found["versions"] = {OURS: version(OURS)}
     found["share"] = 1 if recipe.options.get("data.val_fraction") == 0 else 1 - VALIDATED  # of the rows that train
+    if target is None:
+        return found
+    found["reached"] = None
     for epochs in growing(recipe.epochs):
-        if run(epochs, again=False)[0]["test/rmse"] <= protocol.target:
+        if run(epochs, again=False)[0]["test/rmse"] <= target:
             found["reached"] = {"epochs": epochs, "seconds": run(epochs)[1]}
             break
     return found
@@ -225,9 +231,9 @@ class Row:
         if self.problem:
             return [name, self.problem, *[""] * 5]
         error = "–" if found["rmse"] is None else error_text(found["rmse"])
-        if found.get("rmse") is None:
+        if found["rmse"] is None or "reached" not in found:
             reached = "–"
-        elif found.get("reached"):
+        elif found["reached"]:
             reached = f"{seconds_text(found['reached']['seconds'])} ({found['reached']['epochs']})"
         else:
             reached = "not reached"
@@ -362,13 +368,11 @@ def run(protocol: Protocol, chosen: list[str], broken: dict[str, str], options: 
         split = Path(scratch) / "split.npz"
         # In a process of its own: what it takes to read would count as the memory of the next ones.
         subprocess.run([sys.executable, "-m", "peers.split", DATA, protocol.name, split], cwd=HERE, check=True)
+        target = protocol.target if options.search else None
         if OURS in chosen:
             for recipe in COMMAND_LINE:
-                add(
-                    measured(
-                        f"{OURS}, command line", recipe, lambda r=recipe: measure_command_line(protocol, r, options)
-                    )
-                )
+                arguments = protocol, recipe, target, options
+                add(measured(f"{OURS}, command line", recipe, lambda a=arguments: measure_command_line(*a)))
         for name in chosen:
             title, runner = (OURS, "ours") if name == OURS else (PEERS[name].title, PEERS[name].runner)
             for number, recipe in enumerate(import_module(f"peers.{runner}").RECIPES):
@@ -379,7 +383,7 @@ def run(protocol: Protocol, chosen: list[str], broken: dict[str, str], options: 
                 elif protocol.name in recipe.slow and not options.slow:
                     add(Row(title, recipe, problem="left out: takes minutes (--slow)"))
                 else:
-                    arguments = name, number, split, protocol.target, options
+                    arguments = name, number, split, target, options
                     add(measured(title, recipe, lambda a=arguments: measure(*a)))
     return rows
 
@@ -394,6 +398,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help=f"of fits below {SHORT:g} s; the median counts")
     parser.add_argument("--timeout", type=float, default=1800, help="seconds for a recipe with all its fits")
     parser.add_argument("--slow", action="store_true", help="also what takes minutes")
+    parser.add_argument("--no-search", action="store_false", dest="search", help="no seconds to the target RMSE")
     parser.add_argument("--no-install", action="store_true", help="take the environments as they are")
     options = parser.parse_args()
     command = " ".join(["make bench", *([f'ARGS="{shlex.join(sys.argv[1:])}"'] if sys.argv[1:] else [])])
