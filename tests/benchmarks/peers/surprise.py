@@ -8,6 +8,8 @@ RECIPES = [
     Recipe("SVD, defaults", epochs=20),
     Recipe("SVD, 100 factors, reg .1, 100 epochs", {"n_factors": 100, "reg_all": 0.1}, 100, data=("u1",)),
     Recipe("SVD, 100 factors, reg .06, 60 epochs", {"n_factors": 100, "reg_all": 0.06}, 60, data=("ml-1m",)),
+    Recipe("SVD, 100 factors, reg .1, 200 epochs", {"n_factors": 100, "reg_all": 0.1}, 200, data=("small",)),
+    Recipe("SVD, 100 factors, reg .2, 60 epochs", {"n_factors": 100, "reg_all": 0.2}, 60, data=("movietweetings",)),
 ]
 
 
