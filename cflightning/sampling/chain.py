@@ -20,7 +20,7 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -65,6 +65,28 @@ def bag_pass(
             change = mean + noise[j] / math.sqrt(precision) - vectors[j]
             vectors[j] += change
             rest[near] -= np.outer(weight[near], change)
+
+
+class _Given(NamedTuple):
+    """What all rows of a side are drawn from.
+
+    Attributes:
+        features: float32 [rows of the other side, k], what multiplies a row.
+        offset: float32 [rows of the other side], what is added.
+        root_alpha: float32 [users], root of their precision, for items; None for users, who draw their own.
+        gammas: float64 [users], standard Gamma numbers for that.
+        precision: float32 [k, k], Lambda.
+        prior: float32 [rows, k], Lambda times the prior mean.
+        noise: float32 [rows, k], standard normal.
+    """
+
+    features: Tensor
+    offset: Tensor
+    root_alpha: Tensor | None
+    gammas: Tensor
+    precision: Tensor
+    prior: Tensor
+    noise: Tensor
 
 
 class Chain:
@@ -221,15 +243,17 @@ class Chain:
         prior = (self.state[f"common_{at}"] + self.state[f"means_{at}"]) @ shared
         features = other.clone()
         features[:, -1] = self.sides[1 - at].rated
-        offset = other[:, -1] + self.state["global_bias"]
-        noise = _normal(rng, tuple(rows.shape))
-        gammas = None
-        if at == 0:
-            drawn = rng.standard_gamma(FREEDOM / 2 + side.counts.numpy() / 2)
-            gammas = torch.from_numpy(drawn)
+        given = _Given(
+            features,
+            offset=other[:, -1] + self.state["global_bias"],
+            root_alpha=self.state["precision"].sqrt() if at else None,
+            gammas=torch.from_numpy(rng.standard_gamma(FREEDOM / 2 + self.sides[0].counts.numpy() / 2)),
+            precision=shared,
+            prior=prior,
+            noise=_normal(rng, tuple(rows.shape)),
+        )
         own = side.chunks[self.own]
-        arguments = features, offset, shared, prior, noise, gammas, errors
-        _all_done([self.pool.submit(self._draw_chunk, at, chunk, *arguments) for chunk in own])
+        _all_done([self.pool.submit(self._draw_chunk, rows, chunk, given, errors) for chunk in own])
         if self.add_up is not None:  # every row has one owner, and the others add zeros: the sum is exact
             parts = [rows] if at else [rows, errors, self.state["precision"]]
             mine = torch.zeros(len(rows), dtype=torch.bool)
@@ -239,39 +263,36 @@ class Chain:
                 part[~mine] = 0
                 self.add_up(part)
 
-    def _draw_chunk(
-        self, at: int, chunk: Chunk, features: Tensor, offset: Tensor, shared: Tensor, prior: Tensor, noise: Tensor,
-        gammas: Tensor | None, errors: Tensor,
-    ) -> None:  # fmt: skip
-        table, (rows, other, target) = self.state[f"rows_{at}"], chunk
+    def _draw_chunk(self, table: Tensor, chunk: Chunk, given: _Given, errors: Tensor) -> None:
+        rows, other, target = chunk
         shape = *target.shape, self.width
         gathered = self._buffer(other.numel() * self.width)
-        torch.index_select(features, 0, other, out=gathered.view(-1, self.width))
+        torch.index_select(given.features, 0, other, out=gathered.view(-1, self.width))
         near = gathered.view(shape)
         fitted = torch.bmm(near, table[rows, :, None])[..., 0]
-        logit = fitted + offset[other].view_as(fitted)
+        logit = fitted + given.offset[other].view_as(fitted)
         if self.sigmoid:
             score = logit.sigmoid_()
             slope = score * (1 - score)
             error = target - score
         else:
             slope, error = torch.ones_like(logit), target - logit
-        if gammas is not None:
+        if given.root_alpha is None:
             squared = (error.square() * (other > 0).view_as(error)).sum(1, dtype=torch.float64)
             errors[rows] = squared
             rate = FREEDOM / 2 / float(self.state["noise"]) + squared / 2
-            self.state["precision"][rows] = (gammas[rows] / rate).float()
+            self.state["precision"][rows] = (given.gammas[rows] / rate).float()
             root_alpha = self.state["precision"][rows].sqrt()[:, None]
         else:
-            root_alpha = self.state["precision"].sqrt()[other].view_as(error)
+            root_alpha = given.root_alpha[other].view_as(error)
         # In columns of unit noise: slope * x near = slope * fitted + error. Padding is zero in `near`.
         root = root_alpha * slope
         near.mul_(root[..., None])
         seen = root * fitted + root_alpha * error
-        by_row = torch.baddbmm(shared, near.mT, near)
-        pull = torch.bmm(seen[:, None], near)[:, 0] + prior[rows]
+        by_row = torch.baddbmm(given.precision, near.mT, near)
+        pull = torch.bmm(seen[:, None], near)[:, 0] + given.prior[rows]
         lower = torch.linalg.cholesky_ex(by_row).L
-        half = torch.linalg.solve_triangular(lower, pull[..., None], upper=False) + noise[rows, :, None]
+        half = torch.linalg.solve_triangular(lower, pull[..., None], upper=False) + given.noise[rows, :, None]
         table[rows] = torch.linalg.solve_triangular(lower.mT, half, upper=True)[..., 0]
 
     def _buffer(self, size: int) -> Tensor:

@@ -28,10 +28,10 @@ from cflightning.objectives.penalty import BIAS_L2, Penalty, count_weights
 from cflightning.objectives.squared_error import squared_error
 from cflightning.tasks import steering
 from cflightning.tasks.bags import Bags
-from cflightning.tasks.described import make_described
 from cflightning.tasks.engine import EPOCHS, Engine, Plan
 from cflightning.tasks.engines import EngineName, choose_engine
 from cflightning.tasks.learners import Learners
+from cflightning.tasks.optimizers import configure, step_schedules
 from cflightning.tasks.shrinkage import find_shrinkage
 from cflightning.tasks.steering import Steering
 
@@ -416,26 +416,12 @@ class RatingTask(LightningModule, ABC):
         loss = optimizer.step(closure=lambda: engine.run(step, rate))
         self._loss_sum = (0 if self._loss_sum is None else self._loss_sum) + torch.as_tensor(loss, dtype=torch.float64)
         self._loss_rows += step.total
-        self._step_schedules("step")
-
-    def _step_schedules(self, interval: str) -> None:
-        """What Lightning does where it has the optimisation; here an engine has it."""
-        for described in self.trainer.lr_scheduler_configs:
-            if described.interval != interval:
-                continue
-            schedule: Any = described.scheduler
-            if not isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
-                schedule.step()
-            elif (value := self.trainer.callback_metrics.get(_monitored(schedule))) is not None:
-                schedule.step(value)
-            else:
-                known = ", ".join(sorted(self.trainer.callback_metrics)) or "none"
-                raise ConfigError(f"--lr_scheduler.monitor: must be measured, got {_monitored(schedule)} of {known}")
+        step_schedules(self.trainer, "step")
 
     def on_train_epoch_end(self) -> None:
         """Log the mean squared error that the epoch saw while it learnt."""
         if not self.automatic_optimization:
-            self._step_schedules("epoch")
+            step_schedules(self.trainer, "epoch")
         if self._loss_sum is not None:
             self.log("train/loss", self._loss_sum / self._loss_rows, sync_dist=True, reduce_fx="sum", prog_bar=True)
         self._loss_sum, self._loss_rows = None, 0
@@ -471,53 +457,7 @@ class RatingTask(LightningModule, ABC):
     # Optimiser ---------------------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Fused AdamW with one cycle over the whole training, unless others were asked for."""
+        """The engine's, or fused AdamW, with one cycle over the whole training, unless others were asked for."""
         self._require_network()
-        # Made from descriptions, and only now: before the network there are no parameters to give to an optimiser.
-        from cflightning.tasks.schedule import one_cycle_schedule
-
-        optimizer: torch.optim.Optimizer
-        if self._plan is None:
-            optimizer = self._fused_adamw()
-        else:
-            rate = self._plan.rate(self.trainer.max_epochs) if self.learning_rate is None else self.learning_rate
-            optimizer = self._plan.optimizer(rate)
-        if self.optimizer:
-            optimizer = make_described(self.optimizer, "optimizer", torch.optim.Optimizer, self._trained())
-        if self.lr_scheduler:
-            kinds = torch.optim.lr_scheduler.LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau
-            scheduler = make_described(self.lr_scheduler, "lr_scheduler", kinds, optimizer)
-            # Schedules that count steps (OneCycleLR) are stepped by them, others by epochs, as Lightning does.
-            interval = "step" if hasattr(scheduler, "total_steps") else "epoch"
-            described = {"scheduler": scheduler, "interval": interval}
-            if self.automatic_optimization:
-                described["monitor"] = _monitored(scheduler)  # used by ReduceLROnPlateau alone
-            return {"optimizer": optimizer, "lr_scheduler": described}  # type: ignore[typeddict-item]
-        if self.optimizer:
-            return {"optimizer": optimizer}  # type: ignore[typeddict-item]
-        if self._plan is not None and not self._plan.scheduled:
-            return {"optimizer": optimizer}  # type: ignore[typeddict-item]
-        if self.trainer.max_epochs == -1 and self.trainer.max_steps == -1:
-            log.info("the number of epochs is open, so the learning rate stays at %g", optimizer.param_groups[0]["lr"])
-            return {"optimizer": optimizer}  # type: ignore[typeddict-item]
-        schedule = one_cycle_schedule(optimizer, lambda: self.trainer.estimated_stepping_batches)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def _trained(self) -> list[torch.nn.Parameter]:
-        return [parameter for network in self.learners.networks for parameter in network.parameters()]
-
-    def _fused_adamw(self) -> torch.optim.Optimizer:
-        tables = [p for p in self._trained() if p.ndim > 0]
-        free = [p for p in self._trained() if p.ndim == 0]
-        groups = [{"params": tables, "weight_decay": self.weight_decay}, {"params": free, "weight_decay": 0.0}]
-        return torch.optim.AdamW(
-            [group for group in groups if group["params"]],
-            lr=0.01 if self.learning_rate is None else self.learning_rate,
-            betas=(0.9, 0.95),  # with 0.999 the second moment of sparse gradients lags: .003 to .009 RMSE worse
-            fused=self.device.type in {"cpu", "cuda"},
-        )
-
-
-def _monitored(scheduler: Any) -> str:
-    """The metric that a scheduler goes by; Lightning's ReduceLROnPlateau names one."""
-    return str(getattr(scheduler, "monitor", "val/rmse"))
+        networks = self.learners.networks
+        return configure(self, self._plan, [one for network in networks for one in network.parameters()])

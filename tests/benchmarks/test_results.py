@@ -4,7 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from cflightning.data.split import TEST
 
 
 @pytest.fixture
@@ -67,19 +70,84 @@ def test_a_table_of_peers(benchmarks):
     rows = [
         bench.Row("cflightning, command line", Recipe("fused", epochs=10), {"rmse": 0.84, "seconds": 1.0,
                   "memory_peak": 600.0, "reached": reached, "versions": {"cflightning": "1.2"}}),
+        bench.Row("cflightning, command line", Recipe(bench.UNTOLD, epochs=10), {"rmse": 0.845, "seconds": 1.0,
+                  "memory_peak": 600.0, "reached": None, "share": 0.95}),
+        bench.Row("LIBMF", Recipe("other", epochs=40), {"rmse": 0.86, "seconds": 2.0, "reached": None, **memory}),
         bench.Row("LIBMF", Recipe(BAR, epochs=40), {"rmse": 0.85, "seconds": 2.0, "reached": None, **memory}),
         bench.Row("implicit", Recipe("ALS", epochs=15, warning="no ratings"), {"rmse": None, "seconds": 12.3} | memory),
         bench.Row("other", Recipe("x"), problem="could not be installed: no such thing"),
     ]  # fmt: skip
     options = argparse.Namespace(threads=2, repeats=3)
-    text = bench.render(bench.PROTOCOLS["ml-1m"], rows, 1_000_000, options, "make bench")
-    assert "| cflightning, command line: fused | 1.00 | .8400 | 10 | 10,000,000 | 0.50 (4) | 600 |" in text
-    assert f"| LIBMF: {BAR} | 2.00 | .8500 | 40 | 20,000,000 | not reached | 100 → 1,234 |" in text
-    assert "| implicit: ALS (no ratings) | 12 | – | 15 | 1,219,512 | – | 100 → 1,234 |" in text
+    text = bench.render(bench.PROTOCOLS["ml-1m"], rows, options, "make bench")
+    assert "| cflightning, command line: fused | 1.00 | .8400 | 10 | 9,001,890 | 0.50 (4) | 600 |" in text
+    assert f"line: {bench.UNTOLD} | 1.00 | .8450 | 10 | 8,551,796 | not reached | 600 |" in text
+    assert f"| LIBMF: {BAR} | 2.00 | .8500 | 40 | 18,003,780 | not reached | 100 → 1,234 |" in text
+    assert "| implicit: ALS (no ratings) | 12 | – | 15 | 1,097,791 | – | 100 → 1,234 |" in text
     assert "| other: x | could not be installed: no such thing |" in text
-    assert "**0.25** (bar ≤ 0.8)" in text
+    assert "**0.25** (bar ≤ 0.4, stretch ≤ 0.2)" in text
+    assert f"Lowest RMSE of each: cflightning, {bench.UNTOLD} .8450, LIBMF .8500." in text
+    assert "held to 1…5." in text
+    assert "held to 0.5…5." in bench.render(bench.PROTOCOLS["small"], rows[2:], options, "make bench")
     assert "cflightning 1.2." in text
     assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
+
+
+LINES = [(user, item, (user * 7 + item * 3) % 11) for user in range(1, 9) for item in range(1, 8)]
+
+
+def small_copy(folder, protocol):
+    """A few rows in the files of a protocol."""
+    folder.mkdir()
+    head = ["userId,movieId,rating,timestamp"] * protocol.header
+    rows = [f"{user}::{item:07d}::{rating}::9" for user, item, rating in LINES]
+    if not protocol.names:
+        rows = [f"{user}::{item}::{max(rating, 1) / 2}::9" for user, item, rating in LINES]
+    if not protocol.header:
+        (folder / "movies.dat").write_text("".join(f"{item:07d}::Title (2001)::\n" for item in range(1, 8)))
+    rows = [row.replace("::", protocol.separator) for row in rows]
+    (folder / protocol.files[0]).write_text("\n".join(head + rows) + "\n", newline="\r\n" if head else "\n")
+
+
+def compare_rows(folder, name):
+    """Hold the rows of a protocol against those of cflightning, told of the folder alone; the sizes of both parts."""
+    from peers.protocols import PROTOCOLS
+    from peers.split import split
+
+    from cflightning import RatingsDataModule
+
+    data, (train, test) = RatingsDataModule(str(folder / PROTOCOLS[name].folder)), split(folder, PROTOCOLS[name])
+    for part, rows in ((train, data.split.parts != TEST), (test, data.split.parts == TEST)):
+        mine = data.table.frame[rows].sort_values(["user", "item"])
+        order = np.lexsort((part.item, part.user))
+        for column, values in part._asdict().items():
+            assert mine[column].tolist() == values[order].tolist()
+    return len(train.rating), len(test.rating)
+
+
+@pytest.mark.parametrize("name", ["small", "movietweetings"])
+def test_peers_get_the_rows_that_a_path_alone_trains_on(benchmarks, tmp_path, name):
+    from peers.protocols import PROTOCOLS
+
+    small_copy(tmp_path / PROTOCOLS[name].folder, PROTOCOLS[name])
+    assert compare_rows(tmp_path, name) == (51, 5)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["ml-1m", "small", "movietweetings"])
+def test_peers_get_the_real_rows_that_a_path_alone_trains_on(benchmarks, real_data, name):
+    from peers.protocols import PROTOCOLS
+
+    assert compare_rows(real_data, name)[0] == PROTOCOLS[name].ratings
+
+
+def test_predictions_are_held_to_the_scale_of_the_data(benchmarks):
+    from peers.common import rmse
+
+    predicted, rating = np.array([-3.0, 12.0, 4.0]), np.array([0.0, 10.0, 4.0])
+    assert rmse(predicted, rating, (0, 10)) == 0
+    assert rmse(predicted, rating, (1, 5)) > 1
+    with pytest.raises(ValueError, match="1 predictions"):
+        rmse(np.array([np.nan]), rating[:1], (0, 10))
 
 
 def test_errors_are_told_without_folders(benchmarks):

@@ -8,6 +8,13 @@ RECIPES = [
     Recipe("CMF, defaults (ALS, k 40, λ 10)", epochs=10),
     Recipe("CMF, λ .1 scaled by counts", {"lambda_": 0.1, "scale_lam": True}, 10, data=("u1",)),
     Recipe("CMF, k 64, λ .08 scaled by counts", {"k": 64, "lambda_": 0.08, "scale_lam": True}, 15, data=("ml-1m",)),
+    Recipe("CMF, k 100, λ .1 scaled by counts", {"k": 100, "lambda_": 0.1, "scale_lam": True}, 15, data=("small",)),
+    Recipe(
+        "CMF, k 64, λ .3 scaled by counts",
+        {"k": 64, "lambda_": 0.3, "scale_lam": True},
+        15,
+        data=("movietweetings",),
+    ),
 ]
 
 

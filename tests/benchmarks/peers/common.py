@@ -45,26 +45,28 @@ class Part(NamedTuple):
 
 
 class Split(NamedTuple):
-    """Both parts of a protocol and its size."""
+    """Both parts of a protocol, its size, and its lowest and highest rating."""
 
     train: Part
     test: Part
     users: int
     items: int
+    scale: tuple[float, float]
 
 
 def read_split(path: Path) -> Split:
     """Read what `split.py` wrote."""
     with np.load(path) as file:
         train, test = (Part(*(file[f"{part}_{column}"] for column in Part._fields)) for part in ("train", "test"))
-        return Split(train, test, int(file["users"]), int(file["items"]))
+        low, high = file["scale"].tolist()
+        return Split(train, test, int(file["users"]), int(file["items"]), (low, high))
 
 
-def rmse(predicted: np.ndarray, rating: np.ndarray) -> float:
-    """Test error with predictions held to the scale, 1 to 5, as every peer's users would."""
+def rmse(predicted: np.ndarray, rating: np.ndarray, scale: tuple[float, float]) -> float:
+    """Test error with predictions held to the scale, as every peer's users would."""
     if not np.isfinite(predicted).all():
         raise ValueError(f"{np.count_nonzero(~np.isfinite(predicted))} predictions are not finite")
-    return float(np.sqrt(np.mean((np.clip(predicted, 1, 5) - rating) ** 2)))
+    return float(np.sqrt(np.mean((np.clip(predicted, *scale) - rating) ** 2)))
 
 
 def growing(limit: int, coarse: bool = False) -> Iterator[int]:

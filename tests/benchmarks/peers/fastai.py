@@ -27,7 +27,8 @@ def load(split: Split, threads: int):
     names = {"cat_names": ["user", "item"], "y_names": ["rating"], "y_block": TransformBlock()}
     rows = TabularCollab(table, [Categorify], splits=parts, **names)
     loaders = {"default": rows.dataloaders(bs=64), "TabDataLoader": rows.dataloaders(bs=64, dl_type=TabDataLoader)}
-    return loaders, split.test
+    low, high = split.scale
+    return loaders, split.test, (min(0, low - 0.5), high + 0.5)  # (0, 5.5) of stars, as in its book
 
 
 def fit(state, epochs: int, *, loader: str, rate: float, decay: float):
@@ -35,7 +36,7 @@ def fit(state, epochs: int, *, loader: str, rate: float, decay: float):
     from fastai.torch_core import set_seed
 
     set_seed(0)
-    learner = collab_learner(state[0][loader], y_range=(0, 5.5))
+    learner = collab_learner(state[0][loader], y_range=state[2])
     with learner.no_bar(), learner.no_logging():
         learner.fit_one_cycle(epochs, rate, wd=decay)
     return learner

@@ -8,6 +8,8 @@ RECIPES = [
     Recipe("BiasedMF (ALS), defaults", epochs=10),
     Recipe("BiasedMF (ALS), λ .13", {"regularization": 0.13}, 10, data=("u1",)),
     Recipe("BiasedMF (ALS), λ .07", {"regularization": 0.07}, 10, data=("ml-1m",)),
+    Recipe("BiasedMF (ALS), 100 factors", {"embedding_size": 100}, 10, data=("small",)),
+    Recipe("BiasedMF (ALS), λ .5", {"regularization": 0.5}, 10, data=("movietweetings",)),
 ]
 
 

@@ -17,8 +17,10 @@ def l2(k: int, weight: float, **options) -> dict:
 
 RECIPES = [
     Recipe("defaults (k 8)", epochs=20),
-    Recipe(BAR, l2(64, 0.05), 40),
-    Recipe(BAR + ", η .05", l2(64, 0.05, eta=0.05), 40),
+    Recipe(BAR, l2(64, 0.05), 40, data=("u1", "ml-1m")),
+    Recipe(BAR + ", η .05", l2(64, 0.05, eta=0.05), 40, data=("u1", "ml-1m")),
+    Recipe("k 64, λ .1, 40 iterations, η .05", l2(64, 0.1, eta=0.05), 40, data=("small",)),
+    Recipe("k 64, λ .1, 80 iterations, η .02", l2(64, 0.1, eta=0.02), 80, data=("movietweetings",)),
 ]
 
 

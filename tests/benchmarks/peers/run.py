@@ -32,7 +32,7 @@ def main() -> None:
 
     def error(model: object) -> float | None:
         predicted = runner.predict(state, model)
-        return None if predicted is None else common.rmse(predicted, split.test.rating)
+        return None if predicted is None else common.rmse(predicted, split.test.rating, split.scale)
 
     found = common.measure(
         lambda epochs: runner.fit(state, epochs, **recipe.options),

@@ -4,33 +4,41 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from peers.common import Part
+from peers.protocols import PROTOCOLS, Protocol
 
 
-def read(path: Path, separator: str) -> np.ndarray:
-    """User, item and rating of every line, in the file's order."""
-    text = path.read_text(encoding="latin-1").replace(separator, " ")
-    return np.array(text.split(), np.int64).reshape(-1, 4)[:, :3]
+def read(path: Path, protocol: Protocol) -> Part:
+    """User, item and rating of every line, by their own ids and in the file's order."""
+    cells = path.read_text(encoding="latin-1").replace(protocol.separator, " ").split()[4 * protocol.header :]
+    user, item, rating = cells[::4], cells[1::4], cells[2::4]
+    return Part(np.array(user, np.int64), np.array(item, str if protocol.names else np.int64), np.array(rating, float))
 
 
-def split(data: Path, protocol: str) -> tuple[np.ndarray, np.ndarray]:
+def split(data: Path, protocol: Protocol) -> tuple[Part, Part]:
     """Training and test rows."""
-    if protocol == "u1":
-        return read(data / "ml-100k" / "u1.base", "\t"), read(data / "ml-100k" / "u1.test", "\t")
-    rows = read(data / "ml-1m" / "ratings.dat", "::")
-    order = np.random.default_rng(42).permutation(len(rows))
-    cut = int(len(rows) * 0.1)
-    return rows[order[cut:]], rows[order[:cut]]
+    first, *second = (read(data / protocol.folder / file, protocol) for file in protocol.files)
+    if second:
+        return first, second[0]
+    n = len(first.rating)
+    order = np.random.default_rng(42).permutation(n)
+    cut = int(n * 0.1)
+    return Part(*(column[order[cut:]] for column in first)), Part(*(column[order[:cut]] for column in first))
 
 
 def main() -> None:
-    data, protocol, out = sys.argv[1:]
+    data, name, out = sys.argv[1:]
+    protocol = PROTOCOLS[name]
     train, test = split(Path(data), protocol)
-    columns: dict[str, np.ndarray | int] = {}
-    for column, (name, size) in enumerate((("user", "users"), ("item", "items"))):
-        ids, numbers = np.unique(np.concatenate((train[:, column], test[:, column])), return_inverse=True)
-        columns[f"train_{name}"], columns[f"test_{name}"] = np.split(numbers.astype(np.int32), [len(train)])
+    if len(train.rating) != protocol.ratings:
+        raise ValueError(f"{name}: {protocol.ratings:,} training rows are expected, got {len(train.rating):,}")
+    columns: dict[str, object] = {"scale": np.array(protocol.scale, float)}
+    for column, size in (("user", "users"), ("item", "items")):
+        both = np.concatenate((getattr(train, column), getattr(test, column)))
+        ids, numbers = np.unique(both, return_inverse=True)
+        columns[f"train_{column}"], columns[f"test_{column}"] = np.split(numbers.astype(np.int32), [len(train.rating)])
         columns[size] = len(ids)
-    columns |= {"train_rating": train[:, 2].astype(np.float32), "test_rating": test[:, 2].astype(np.float32)}
+    columns |= {"train_rating": train.rating.astype(np.float32), "test_rating": test.rating.astype(np.float32)}
     np.savez(out, **columns)
 
 

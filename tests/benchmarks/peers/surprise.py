@@ -8,6 +8,8 @@ RECIPES = [
     Recipe("SVD, defaults", epochs=20),
     Recipe("SVD, 100 factors, reg .1, 100 epochs", {"n_factors": 100, "reg_all": 0.1}, 100, data=("u1",)),
     Recipe("SVD, 100 factors, reg .06, 60 epochs", {"n_factors": 100, "reg_all": 0.06}, 60, data=("ml-1m",)),
+    Recipe("SVD, 100 factors, reg .1, 200 epochs", {"n_factors": 100, "reg_all": 0.1}, 200, data=("small",)),
+    Recipe("SVD, 100 factors, reg .2, 60 epochs", {"n_factors": 100, "reg_all": 0.2}, 60, data=("movietweetings",)),
 ]
 
 
@@ -16,7 +18,7 @@ def load(split: Split, threads: int):
     from surprise.dataset import Dataset
 
     rows = zip(*(column.tolist() for column in split.train), strict=True)
-    data = Dataset(Reader(rating_scale=(1, 5)))
+    data = Dataset(Reader(rating_scale=split.scale))
     return data.construct_trainset([(user, item, rating, None) for user, item, rating in rows]), split.test
 
 
