@@ -3,8 +3,8 @@
     python tests/benchmarks/bench_defaults.py [--only NAME ...] [--seeds N] [--engine NAME]  (make bench-defaults)
 
 Everything is fitted as the command line would with no option but the table. Beside the test RMSE stand gains over
-biases alone, in per cent of their RMSE: the model's, that of what ratings are on average, and that of the best of eleven
-fixed settings of l2 and bags, chosen on the validation rows.
+biases alone, in per cent of their RMSE: the model's, that of what ratings are on average, and that of the best of
+eleven fixed settings of l2 and bags, chosen on the validation rows.
 """
 
 import argparse
