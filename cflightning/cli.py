@@ -23,7 +23,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from cflightning.checkpoint import KEY, FileCheckpointIO, find, read
 from cflightning.data.datamodule import RatingsDataModule
-from cflightning.data.split import TEST
+from cflightning.data.split import TEST, VAL
 from cflightning.errors import CheckpointError, ConfigError
 from cflightning.evaluation import Evaluation
 from cflightning.files import claim
@@ -103,18 +103,12 @@ class CFLightningCLI(LightningCLI):
                 self.config = parser.parse_object({"fit": {key: settings[key] for key in missing}}, self.config)
 
     def before_instantiate_classes(self) -> None:
-        """Without a validation part there is nothing to stop by: train to the end and keep the last epoch."""
+        """Defaults that hang on the engine."""
         config = self.config[self.subcommand]
         if config.trainer.enable_checkpointing is False:
             raise ConfigError(
                 "--trainer.enable_checkpointing: must be true; what is tested and exported is a checkpoint"
             )
-        if config.data.init_args.get("val_fraction") == 0 or config.trainer.limit_val_batches == 0:
-            config.trainer.limit_val_batches = 0
-            config.checkpoint.monitor = None
-            config.early_stopping.monitor = "train/loss"
-            config.early_stopping.check_on_train_epoch_end = True
-            config.early_stopping.patience = 1_000_000
         sampling = config.model.init_args.get("engine") == "gibbs"
         if config.trainer.max_epochs is None:
             config.trainer.max_epochs = SWEEPS if sampling else EPOCHS
@@ -129,7 +123,10 @@ class CFLightningCLI(LightningCLI):
         if trainer["enable_progress_bar"] is not False and not any(hasattr(c, "refresh_rate") for c in callbacks):
             callbacks.append(TQDMProgressBar(refresh_rate=20))  # drawing every step costs more than the step
         if self.subcommand == "fit":
-            _ = self.datamodule.split  # reads the data now: a bad table must not leave an empty run folder behind
+            # Reads the data now: a bad table must not leave an empty run folder behind.
+            if not self.datamodule.split.sizes[VAL] or trainer["limit_val_batches"] == 0:
+                trainer["limit_val_batches"] = 0
+                self._keep_last()
         if self.subcommand == "fit" and trainer["logger"] in (None, True):
             kwargs["logger"] = loggers(Path(trainer["default_root_dir"] or "runs"), self.resumed)
         elif self.subcommand != "fit" and trainer["logger"] is None:
@@ -139,6 +136,13 @@ class CFLightningCLI(LightningCLI):
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(FileCheckpointIO())
         return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
+
+    def _keep_last(self) -> None:
+        """Without a validation part there is nothing to stop by: train to the end and keep the last epoch."""
+        config = self.config_init[self.subcommand]
+        config["checkpoint"].monitor = None
+        # The loss alone is looked at, whether it is a number.
+        config["early_stopping"] = EarlyStopping("train/loss", patience=1_000_000, check_on_train_epoch_end=True)
 
     def after_fit(self) -> None:
         """Test the best checkpoint and write the report."""

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cflightning.data import split
+
 # Tiny tensors: a second thread only waits, and on a busy machine it waits long. (Read when torch is imported.)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Nothing may be looked for in, or written to, the user's own cache.
@@ -16,6 +18,8 @@ _cache = tempfile.TemporaryDirectory(prefix="cflightning-cache-")
 os.environ["CFLIGHTNING_CACHE"] = _cache.name
 
 REPOSITORY = Path(__file__).parents[1]
+FEW, split.FEW = split.FEW, 1
+"""Tables of tests are tiny, and are to have a validation part by default all the same; `few` has the real bound."""
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +34,13 @@ def real_data():
     if not (folder / "ml-100k" / "u.data").is_file():
         pytest.skip(f"no real rating data at {folder}: set CFLIGHTNING_DATA")
     return folder
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """The real bound."""
+    monkeypatch.setattr(split, "FEW", FEW)
+    return FEW
 
 
 @pytest.fixture(autouse=True)

@@ -112,7 +112,7 @@ def test_what_a_newcomer_sees(movielens, tmp_path):
     assert "MAE" in done.stdout
     assert "best checkpoint  runs/version_0/checkpoints/best.ckpt" in done.stdout
     assert "next             python -m cflightning export runs/version_0 bundle" in done.stdout
-    assert "513 train, 27 val, 60 test (random)" in done.stderr
+    assert "540 train, 0 val, 60 test (random); too few rows to choose" in done.stderr
     assert "Warning" not in done.stderr
     assert "Traceback" not in done.stderr
     assert (tmp_path / "runs" / "version_0" / "metrics.json").is_file()
@@ -323,7 +323,8 @@ def test_configs_parse_and_say_what_they_are_for(repository, capsys):
 @pytest.mark.parametrize("config", ["ml-100k.yaml", "ml-1m.yaml"])
 def test_two_devices_from_the_command_line(repository, movielens, tmp_path, config):
     data = str(movielens(config.removesuffix(".yaml"), 60, 40))
-    fit = ["fit", "--config", str(repository / "configs" / config), "--data.path", data, "--trainer.max_epochs", "3"]
+    fit = ["fit", "--config", str(repository / "configs" / config), "--data.path", data, "--data.val_fraction", "0.05",
+           "--trainer.max_epochs", "3"]  # fmt: skip
     two = ["--trainer.devices", "2", "--trainer.strategy", "ddp", *QUIET]
     main([*fit, "--trainer.default_root_dir", str(tmp_path / "one"), "--trainer.devices", "1", *QUIET])
     done = command(*fit, "--trainer.default_root_dir", tmp_path / "two", *two)

@@ -41,6 +41,7 @@ class RatingsDataModule(LightningDataModule):
             kfold (part --data.fold of --data.folds).
         test_fraction: Share of the rows that test (random, time, per_user).
         val_fraction: Share of the other rows that choose the best epoch; 0 trains on all of them, without validation.
+            None for 0.05, or for 0 where that were fewer than 500 rows, too few to choose anything by.
         fold: 1, 2, … with kfold; u1 … u5, ua, ub (or 1 … 5) with predefined on ml-100k.
         folds: Parts of kfold.
         leave_n: Rows per user with leave_last.
@@ -71,7 +72,7 @@ class RatingsDataModule(LightningDataModule):
         delimiter: str | None = None,
         split: Method = "random",
         test_fraction: float = 0.1,
-        val_fraction: float = 0.05,
+        val_fraction: float | None = None,
         fold: int | str | None = None,
         folds: int = 5,
         leave_n: int = 1,
@@ -179,7 +180,9 @@ class RatingsDataModule(LightningDataModule):
                 leave_n=self.leave_n,
                 seed=self.seed,
             )
-            log.info("%s: %d train, %d val, %d test (%s)", self.table.name, *self._split.sizes, self.split_method)
+            few = self.val_fraction is None and not self._split.sizes[VAL]
+            log.info("%s: %d train, %d val, %d test (%s)%s", self.table.name, *self._split.sizes, self.split_method,
+                     "; too few rows to choose an epoch by some of them: all train" if few else "")  # fmt: skip
         return self._split
 
     @split.setter

@@ -20,6 +20,10 @@ Method = Literal["random", "time", "leave_last", "per_user", "predefined", "kfol
 
 TRAIN, VAL, TEST = range(3)
 CHUNK = 1 << 20
+VAL_FRACTION = 0.05
+FEW = 500
+"""Validation rows below which nothing should be chosen by them: on made-up tables of 300 to 10,000 rows the chosen epoch
+was worse than the last one, which has all rows to learn from, by 0.4 to 4 % of RMSE."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ def split_table(
     method: Method,
     *,
     test_fraction: float = 0.1,
-    val_fraction: float = 0.05,
+    val_fraction: float | None = None,
     fold: int | str | None = None,
     folds: int = 5,
     leave_n: int = 1,
@@ -82,7 +86,8 @@ def split_table(
             two more stay in training; `per_user`: the ratio of each user's rows, at random; `predefined`: the
             source's own test part; `kfold`: part `fold` of `folds` of a random permutation.
         test_fraction: of all rows (random, time, per_user).
-        val_fraction: of the rows that do not test; 0 for no validation.
+        val_fraction: of the rows that do not test; 0 for no validation; None for `VAL_FRACTION`, or no validation where
+            that were fewer than `FEW` rows.
         fold: 1 … `folds` with kfold.
         folds: parts of kfold.
         leave_n: rows per user with leave_last.
@@ -95,7 +100,8 @@ def split_table(
         raise DataError(f"--data.split: must be one of {', '.join(get_args(Method))}, got {method!r}")
     if fold is not None and method not in ("kfold", "predefined"):
         raise DataError(f"--data.fold: is {fold!r}, but --data.split {method} has none; choose predefined or kfold")
-    for name, fraction in (("test_fraction", test_fraction), ("val_fraction", val_fraction)):
+    share = VAL_FRACTION if val_fraction is None else val_fraction
+    for name, fraction in (("test_fraction", test_fraction), ("val_fraction", share)):
         if not 0 <= fraction < 1:
             raise DataError(f"--data.{name}: must be at least 0 and below 1, got {fraction:g}")
     n = len(table)
@@ -116,9 +122,11 @@ def split_table(
     else:
         test = _cut(table, np.ones(n, dtype=bool), method, test_fraction, leave_n, [seed])
     parts = np.where(test, TEST, TRAIN).astype(np.uint8)
-    if val_fraction:
+    if share:
         nested: Method = method if method in ("time", "leave_last", "per_user") else "random"
-        parts[~test] = np.where(_cut(table, ~test, nested, val_fraction, leave_n, [seed, 1]), VAL, TRAIN)
+        val = _cut(table, ~test, nested, share, leave_n, [seed, 1])
+        if val_fraction is not None or np.count_nonzero(val) >= FEW:
+            parts[~test] = np.where(val, VAL, TRAIN)
     split = Split(parts)
     if not split.sizes[TRAIN]:
         raise DataError(f"{table.name}: no row is left to train on ({n:,} rows, split {method}); test less")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from cflightning.data.split import TRAIN
 from cflightning.metrics.baseline import fit_baseline
 from cflightning.models.network import RatingScale
 
+log = logging.getLogger(__name__)
 ROWS = 1 << 17
 """Of the training part, evenly spaced, are asked: variances need no more."""
 MOST = 100.0
@@ -18,6 +20,8 @@ MOST = 100.0
 
 NARROW = 0.13
 """Standard deviation of what biases leave, as a share of the rating range, below which l2 is lowered with it."""
+FAR = 0.02
+"""And below which a few far ratings must have stretched the range."""
 
 
 class Shrinkage(NamedTuple):
@@ -61,4 +65,11 @@ def find_shrinkage(data: RatingsDataModule, scale: RatingScale) -> Shrinkage:
     user, item = (
         min(found.noise_variance / variance * slope**2, MOST) for variance in (found.user_variance, found.item_variance)
     )
-    return Shrinkage((user, item), min(math.sqrt(found.noise_variance) / (high - low) / NARROW, 1.0))
+    noise = math.sqrt(found.noise_variance)
+    if noise < FAR * (high - low):
+        log.warning(
+            "%s: ratings range from %g to %g, but all that users and items leave to explain is %.3g: a few far ratings "
+            "may have stretched the range, which costs accuracy; look at them, or try --model.sigmoid false",
+            data.table.name, low, high, noise,
+        )  # fmt: skip
+    return Shrinkage((user, item), min(noise / (high - low) / NARROW, 1.0))

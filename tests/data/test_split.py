@@ -54,6 +54,21 @@ def test_random_is_the_published_protocol():
     np.testing.assert_array_equal(split_table(make(n), "random", seed=42).test, expected)
 
 
+@pytest.mark.parametrize("options", METHODS)
+def test_where_few_rows_would_validate_all_train_unless_they_are_asked_for(few, options):
+    assert few == 500
+    table = make(test_rows=np.arange(1000) % 7 == 0)
+    split, asked = split_table(table, **options), split_table(table, **options, val_fraction=0.05)
+    assert split.sizes[1] == 0
+    assert 0 < asked.sizes[1] < few
+    np.testing.assert_array_equal(split.test, asked.test)
+
+
+def test_enough_rows_validate(few):
+    sizes = [split_table(make(n), "random", test_fraction=0.1).sizes[1] for n in (11_110, 11_111)]
+    assert sizes == [0, 500]
+
+
 def test_fractions_do_not_lose_a_row_to_rounding():
     assert len(split_table(make(100), "random", test_fraction=0.29, val_fraction=0).test) == 29
 

@@ -79,7 +79,7 @@ def test_a_handful_of_ratings_is_enough(rows):
     assert 0 <= found.l2 <= 1
 
 
-def test_l2_is_lowered_where_far_values_stretch_the_range():
+def test_l2_is_lowered_where_far_values_stretch_the_range_and_people_are_warned(caplog):
     def multiple(table):
         data = RatingsDataModule.from_frame(table)
         return find_shrinkage(data, RatingScale(data.rating_range, True, 0.125)).l2, np.ptp(data.rating_range)
@@ -89,3 +89,6 @@ def test_l2_is_lowered_where_far_values_stretch_the_range():
     far = table.assign(rating=table.rating.clip(1, 5).where(table.index != 7, 40.0))
     found, width = multiple(far)
     assert found == pytest.approx(0.75 / width / NARROW, rel=0.1)
+    assert "leave to explain" not in caplog.text
+    multiple(table.assign(rating=table.rating.clip(1, 5).where(table.index != 7, 400.0)))
+    assert "from 1 to 400, but all that users and items leave to explain is" in caplog.text

@@ -30,7 +30,7 @@ class Rows(Callback):
 def main(options: dict, devices: int, out: Path) -> None:
     torch.set_num_threads(1)
     data = RatingsDataModule(source="synthetic", synthetic={"num_users": 60, "num_items": 40, "num_ratings": 1111},
-                             batch_size=128, eval_batch_size=50)  # fmt: skip
+                             batch_size=128, eval_batch_size=50, val_fraction=0.05)  # fmt: skip
     task, rows = EmbeddingDotTask(dim=4, **options), Rows()
     trainer = Trainer(
         accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto", max_epochs=3, logger=False,
