@@ -123,8 +123,8 @@ class CFLightningCLI(LightningCLI):
         if trainer["enable_progress_bar"] is not False and not any(hasattr(c, "refresh_rate") for c in callbacks):
             callbacks.append(TQDMProgressBar(refresh_rate=20))  # drawing every step costs more than the step
         if self.subcommand == "fit":
-            # Reads the data now: a bad table must not leave an empty run folder behind.
-            if not self.datamodule.split.sizes[VAL] or trainer["limit_val_batches"] == 0:
+            validated = self.datamodule.split.sizes[VAL]  # read now: a bad table must not leave an empty run folder
+            if not validated or trainer["limit_val_batches"] == 0:
                 trainer["limit_val_batches"] = 0
                 self._keep_last()
         if self.subcommand == "fit" and trainer["logger"] in (None, True):

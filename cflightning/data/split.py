@@ -22,8 +22,8 @@ TRAIN, VAL, TEST = range(3)
 CHUNK = 1 << 20
 VAL_FRACTION = 0.05
 FEW = 500
-"""Validation rows below which nothing should be chosen by them: on made-up tables of 300 to 10,000 rows the chosen epoch
-was worse than the last one, which has all rows to learn from, by 0.4 to 4 % of RMSE."""
+"""Validation rows below which nothing should be chosen by them: on made-up tables of 300 to 10,000 rows the chosen
+epoch was worse than the last one, which has all rows to learn from, by 0.4 to 4 % of RMSE."""
 
 
 @dataclass(frozen=True)
