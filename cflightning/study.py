@@ -84,10 +84,12 @@ def line(first: str, figures: Mapping[str, float] | None, note: str = "") -> str
 
 
 def fingerprint(configuration: Mapping[str, Any], table: RatingTable) -> str:
-    """A digest of what decides the figures of every run: the options, and the ratings by who and what is the same."""
+    """A digest of what decides the figures of every run: the options, and the rows by who and what is the same."""
     digest = hashlib.sha256(json.dumps(configuration, sort_keys=True, default=str).encode())
     for column in (table.user.codes, table.item.codes, table.rating, table.timestamp):
         digest.update(b"-" if column is None else np.ascontiguousarray(column).data)
+    if table.weight is not None:
+        digest.update(np.ascontiguousarray(table.weight).data)
     return digest.hexdigest()[:40]
 
 

@@ -1,4 +1,4 @@
-"""Which rows train, which choose, which test.
+"""Which rows train, which choose, which test, and which say who somebody is that no one has seen in training.
 
 Every function is a pure function of the table and the seed, so every process cuts the same way.
 """
@@ -12,13 +12,14 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from cflightning.data import cuts
 from cflightning.data.table import RatingTable
 from cflightning.errors import DataError
 
-Method = Literal["random", "time", "leave_last", "per_user", "predefined", "kfold"]
+Method = Literal["random", "time", "leave_last", "per_user", "users", "predefined", "kfold"]
+Nested = Literal["same", "random", "time", "leave_last", "per_user"]
 
-
-TRAIN, VAL, TEST = range(3)
+TRAIN, VAL, TEST, FOLD_IN = range(4)
 CHUNK = 1 << 20
 VAL_FRACTION = 0.05
 FEW = 500
@@ -31,14 +32,14 @@ class Split:
     """The part of every row of a table, which takes a byte a row; lists of row numbers are made when asked for.
 
     Attributes:
-        parts: uint8 [rows]: TRAIN, VAL or TEST.
+        parts: uint8 [rows]: TRAIN, VAL or TEST; FOLD_IN for what is given of users that are held out whole.
     """
 
     parts: np.ndarray
 
     @cached_property
     def sizes(self) -> tuple[int, int, int]:
-        """Rows of the three parts."""
+        """Rows of TRAIN, VAL and TEST."""
         train, val, test = (int(np.count_nonzero(self.parts == part)) for part in (TRAIN, VAL, TEST))
         return train, val, test
 
@@ -57,6 +58,11 @@ class Split:
         """Rows that test: int64, ascending; may be empty."""
         return np.flatnonzero(self.parts == TEST)
 
+    @property
+    def fold_in(self) -> np.ndarray:
+        """Rows given of held-out users: int64, ascending; empty but for the method `users`."""
+        return np.flatnonzero(self.parts == FOLD_IN)
+
     def chunks(self, part: int) -> Iterator[np.ndarray]:
         """The rows of a part, ascending, a chunk of the table at a time: a huge list of numbers never exists."""
         for start in range(0, len(self.parts), CHUNK):
@@ -72,25 +78,34 @@ def split_table(
     fold: int | str | None = None,
     folds: int = 5,
     leave_n: int = 1,
+    val_split: Nested = "same",
+    test_users: float | None = None,
+    val_users: float | None = None,
+    fold_out: float = 0.2,
     seed: int = 42,
 ) -> Split:
     """Cut a table into train, val and test.
 
-    The test part is cut first; `val_fraction` of what is left is then cut in the same manner (time, leave_last and
-    per_user) or at random (the others).
+    The test part is cut first; `val_fraction` of what is left is then cut as `val_split` says.
 
     Args:
         table: the ratings.
         method: `random` by ratio (``default_rng(seed).permutation(n)``, its first part tests); `time`: the newest rows
             test, one cut for all users; `leave_last`: each user's newest `leave_n` rows test, users with fewer than
-            two more stay in training; `per_user`: the ratio of each user's rows, at random; `predefined`: the
+            two more stay in training; `per_user`: the ratio of each user's rows, at random; `users`: users held out
+            whole, but for what is given of them (:func:`~cflightning.data.cuts.held_out_users`); `predefined`: the
             source's own test part; `kfold`: part `fold` of `folds` of a random permutation.
         test_fraction: of all rows (random, time, per_user).
         val_fraction: of the rows that do not test; 0 for no validation; None for `VAL_FRACTION`, or no validation where
-            that were fewer than `FEW` rows.
+            that were fewer than `FEW` rows (but for the method `users`).
         fold: 1 … `folds` with kfold.
         folds: parts of kfold.
         leave_n: rows per user with leave_last.
+        val_split: how the validation part is cut: `same` as the test part (time, leave_last, per_user, users) and at
+            random where that is no way to cut (predefined, kfold), or one of the others.
+        test_users: how many users test (users), below 1 a share of them; None for `test_fraction`.
+        val_users: how many users choose, likewise; None for `val_fraction`, and none where that is 0.
+        fold_out: share of a held-out user's rows that test or choose; the others are given.
         seed: of the permutations.
 
     Raises:
@@ -104,7 +119,23 @@ def split_table(
     for name, fraction in (("test_fraction", test_fraction), ("val_fraction", share)):
         if not 0 <= fraction < 1:
             raise DataError(f"--data.{name}: must be at least 0 and below 1, got {fraction:g}")
+    if val_split not in get_args(Nested):
+        raise DataError(f"--data.val_split: must be one of {', '.join(get_args(Nested))}, got {val_split!r}")
+    for name, number in (("test_users", test_users), ("val_users", val_users)):
+        if number is not None and method != "users":
+            raise DataError(f"--data.{name}: is {number}, but --data.split {method} has none; choose users")
     n = len(table)
+    if method == "users":
+        if val_split != "same":
+            raise DataError(
+                f"--data.val_split: must be same with --data.split users, which holds out users to choose by, "
+                f"got {val_split}"
+            )
+        tests = test_fraction if test_users is None else test_users
+        choose = share if val_users is None or not share else val_users
+        held = cuts.held_out_users(table, tests, choose, fold_out, seed)
+        parts = np.select(held, [TEST, VAL, FOLD_IN], TRAIN).astype(np.uint8)
+        return _checked(table, Split(parts), method, share)
     if method == "predefined":
         if table.test_rows is None:
             raise DataError(
@@ -118,16 +149,23 @@ def split_table(
                 f"--data.fold: must be 1 to {folds} (--data.folds) with --data.split kfold, got {fold!r}; "
                 "for all of them: python -m cflightning kfold"
             )
-        test = _mark(n, _kfold(n, fold, folds, seed))
+        test = cuts.kfold(n, fold, folds, seed)
     else:
-        test = _cut(table, np.ones(n, dtype=bool), method, test_fraction, leave_n, [seed])
+        test = cuts.cut(table, np.ones(n, dtype=bool), method, test_fraction, leave_n, [seed], "split")
     parts = np.where(test, TEST, TRAIN).astype(np.uint8)
     if share:
-        nested: Method = method if method in ("time", "leave_last", "per_user") else "random"
-        val = _cut(table, ~test, nested, share, leave_n, [seed, 1])
+        nested: str = val_split
+        if val_split == "same":
+            nested = method if method in ("time", "leave_last", "per_user") else "random"
+        option = "split" if val_split == "same" else "val_split"
+        val = cuts.cut(table, ~test, nested, share, leave_n, [seed, 1], option)
         if val_fraction is not None or np.count_nonzero(val) >= FEW:
             parts[~test] = np.where(val, VAL, TRAIN)
-    split = Split(parts)
+    return _checked(table, Split(parts), method, val_fraction)
+
+
+def _checked(table: RatingTable, split: Split, method: str, val_fraction: float | None) -> Split:
+    n = len(table)
     if not split.sizes[TRAIN]:
         raise DataError(f"{table.name}: no row is left to train on ({n:,} rows, split {method}); test less")
     if val_fraction and not split.sizes[VAL]:
@@ -136,58 +174,3 @@ def split_table(
             "raise --data.val_fraction, or set it to 0 to train on every row without validation"
         )
     return split
-
-
-def _kfold(n: int, fold: int, folds: int, seed: int) -> np.ndarray:
-    order = permutation(np.random.default_rng(seed), n)
-    return order[(fold - 1) * n // folds : fold * n // folds]
-
-
-def _cut(
-    table: RatingTable, among: np.ndarray, method: Method, fraction: float, leave_n: int, seed: list[int]
-) -> np.ndarray:
-    """Which of the rows `among` (bool [rows]) are held out: bool [how many these are]."""
-    n = int(np.count_nonzero(among))
-    size = int(n * fraction + 1e-9)  # the last digit of a float must not cost a row
-    if method == "random":
-        # A list of one is the same stream as the plain number, so published protocols can be met exactly.
-        rng = np.random.default_rng(seed[0] if len(seed) == 1 else seed)
-        return _mark(n, permutation(rng, n)[:size])
-    if method == "time":
-        time = _timestamps(table, method)[among]
-        if size == 0:
-            return np.zeros(n, dtype=bool)
-        # One instant is never on both sides, so the part can be a little smaller than asked.
-        cut: np.ndarray = time > np.partition(time, n - size - 1)[n - size - 1]
-        return cut
-    users = table.user.codes[among]
-    counts = np.bincount(users)
-    if method == "leave_last":
-        order = np.lexsort((np.arange(n), _timestamps(table, method)[among], users))
-        held = np.where(counts >= leave_n + 2, leave_n, 0)
-    else:
-        order = np.lexsort((np.random.default_rng(seed).random(n), users))
-        held = np.minimum((counts * fraction + 0.5).astype(np.int64), counts - 1)
-    # Position from the end within each user's run of `order`.
-    ends = np.cumsum(counts)[users[order]]
-    chosen = order[ends - np.arange(n) <= held[users[order]]]
-    return _mark(n, chosen)
-
-
-def permutation(rng: np.random.Generator, n: int) -> np.ndarray:
-    """The numbers of ``rng.permutation(n)``, in half the memory where they fit."""
-    return rng.permutation(np.arange(n, dtype=np.int32 if n < 2**31 else np.int64))
-
-
-def _mark(n: int, chosen: np.ndarray) -> np.ndarray:
-    mask = np.zeros(n, dtype=bool)
-    mask[chosen] = True
-    return mask
-
-
-def _timestamps(table: RatingTable, method: str) -> np.ndarray:
-    if table.timestamp is None:
-        raise DataError(
-            f"{table.name}: --data.split {method} needs timestamps, got none; name the column: --data.timestamp"
-        )
-    return table.timestamp

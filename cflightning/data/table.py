@@ -17,22 +17,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Duplicates = Literal["error", "last", "mean"]
+Duplicates = Literal["error", "last", "mean", "sum"]
+PER_ROW = ("rating", "weight", "timestamp", "test_rows", "noise_floor")
+"""Columns that a table may have beside user and item."""
 
 
 @dataclass(frozen=True)
 class RatingTable:
-    """Who rated what, and how; one row a rating.
+    """Who rated what, and how, or who chose what; one row a rating or a choice.
 
     Attributes:
         user: who.
         item: what.
-        rating: float32 [rows], rating units; None in a table that is only to be scored.
+        rating: float32 [rows], rating units; None in a table of choices, or one that is only to be scored.
         timestamp: int64 [rows], seconds; None where not known.
         name: the source, for messages.
         titles: item id -> title, where known.
         test_rows: bool [rows], the source's own test part, or None.
         noise_floor: float64 [rows], squared error of the best possible prediction (synthetic data), or None.
+        weight: float32 [rows], above 0, what a choice counts; None where all count the same.
         unique: whether every (user, item) pair is known to stand once.
     """
 
@@ -45,10 +48,11 @@ class RatingTable:
     test_rows: np.ndarray | None = None
     noise_floor: np.ndarray | None = None
     unique: bool = False
+    weight: np.ndarray | None = None
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame, name: str, **more: Any) -> RatingTable:
-        """From clean columns `user`, `item` (int64 or str) and, as far as given, `rating` and `timestamp`.
+        """From clean columns `user`, `item` (int64 or str) and, as far as given, `rating`, `weight`, `timestamp`.
 
         Args:
             frame: one row a rating; nothing is checked (`sources.tables.from_pandas` does).
@@ -56,22 +60,24 @@ class RatingTable:
             more: other attributes.
         """
         rating = frame["rating"].to_numpy(np.float32) if "rating" in frame else None
+        weight = frame["weight"].to_numpy(np.float32) if "weight" in frame else None
         timestamp = frame["timestamp"].to_numpy(np.int64) if "timestamp" in frame else None
-        return cls(IdColumn.encode(frame["user"]), IdColumn.encode(frame["item"]), rating, timestamp, name, **more)
+        user, item = IdColumn.encode(frame["user"]), IdColumn.encode(frame["item"])
+        return cls(user, item, rating, timestamp, name, weight=weight, **more)
 
     def __len__(self) -> int:
         return len(self.user)
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """The same for people: columns `user`, `item` (int64 or str) and, as far as known, `rating`, `timestamp`."""
+        """The same for people: columns `user`, `item` (int64 or str) and, as far as known, the others."""
         import pandas as pd
 
         columns: dict[str, Any] = {
             side: column.values if column.ids.kind == "int64" else pd.array(column.values, dtype="str")
             for side, column in (("user", self.user), ("item", self.item))
         }
-        columns |= {"rating": self.rating, "timestamp": self.timestamp}
+        columns |= {"rating": self.rating, "weight": self.weight, "timestamp": self.timestamp}
         return pd.DataFrame({name: column for name, column in columns.items() if column is not None})
 
     @property
@@ -84,8 +90,7 @@ class RatingTable:
     def take(self, rows: Any) -> RatingTable:
         """Some of the rows: numbers, a slice or a mask."""
         per_row: dict[str, Any] = {
-            name: None if (column := getattr(self, name)) is None else column[rows]
-            for name in ("rating", "timestamp", "test_rows", "noise_floor")
+            name: None if (column := getattr(self, name)) is None else column[rows] for name in PER_ROW
         }
         return replace(self, user=self.user.take(rows), item=self.item.take(rows), **per_row)
 
@@ -93,10 +98,8 @@ class RatingTable:
         """A training and a test table as one, which marks the rows of the second; columns that both have are kept."""
         both: dict[str, Any] = {
             column: None if first is None or second is None else np.concatenate([first, second])
-            for column, first, second in (
-                ("rating", self.rating, test.rating),
-                ("timestamp", self.timestamp, test.timestamp),
-            )
+            for column in ("rating", "weight", "timestamp")
+            for first, second in [(getattr(self, column), getattr(test, column))]
         }
         test_rows = np.repeat([False, True], [len(self), len(test)])
         users, items = self.user.append(test.user), self.item.append(test.item)
@@ -139,16 +142,20 @@ def merge_duplicates(table: RatingTable, policy: Duplicates) -> RatingTable:
     """Make every (user, item) pair unique.
 
     Args:
-        table: any table with ratings.
+        table: any table.
         policy: `error` refuses; `last` keeps the newest (by timestamp where known, else by position); `mean` averages
-            the ratings and keeps the newest timestamp. The train and the test part of a predefined split are merged
-            each for itself; a pair that stands in both is kept in the test part alone.
+            the ratings (or weights), `sum` adds the weights, and both keep the newest timestamp. The train and the
+            test part of a predefined split are merged each for itself; a pair that stands in both is kept in the test
+            part alone.
 
     Raises:
-        DataError: `policy` is `error` and there are duplicates, or there is no such policy.
+        DataError: `policy` is `error` and there are duplicates, or `sum` and there are ratings, or there is no such
+            policy.
     """
     if policy not in get_args(Duplicates):
         raise DataError(f"--data.duplicates: must be one of {', '.join(get_args(Duplicates))}, got {policy!r}")
+    if policy == "sum" and table.rating is not None:
+        raise DataError("--data.duplicates: must be error, last or mean with ratings, got sum, which adds weights")
     if not has_duplicates(table):
         return replace(table, unique=True)
     import pandas as pd
@@ -160,7 +167,8 @@ def merge_duplicates(table: RatingTable, policy: Duplicates) -> RatingTable:
         raise DataError(
             f"{table.name}: every (user, item) pair must stand once, "
             f"got {len(rows):,} repeated ({_show(table, rows)}); "
-            "choose --data.duplicates last (keep the newest) or mean (average them)"
+            f"choose --data.duplicates last (keep the newest) or {'sum' if table.rating is None else 'mean'} "
+            f"({'count them once' if table.rating is None else 'average them'})"
         )
     log.info("%s: %d repeated (user, item) pairs merged: %s", table.name, repeated.sum(), policy)
     n = len(table)
@@ -172,16 +180,21 @@ def merge_duplicates(table: RatingTable, policy: Duplicates) -> RatingTable:
     newest[order[~place.iloc[order].duplicated(keep="last").to_numpy()]] = True
     keep = np.flatnonzero(newest & ~trained_and_tested)
     merged = replace(table.take(keep), unique=True)
-    if policy == "mean":
-        means = pd.Series(table.ratings.astype(np.float64)).groupby(place.to_numpy()).mean()
-        merged = replace(merged, rating=means.loc[place.to_numpy()[keep]].to_numpy().astype(np.float32))
-    return merged
+    name = "weight" if table.rating is None else "rating"
+    values = getattr(table, name)
+    if policy == "last" or values is None:
+        return merged
+    groups = pd.Series(values.astype(np.float64)).groupby(place.to_numpy())
+    made = groups.mean() if policy == "mean" else groups.sum()
+    column: dict[str, Any] = {name: made.loc[place.to_numpy()[keep]].to_numpy().astype(np.float32)}
+    return replace(merged, **column)
 
 
 def _show(table: RatingTable, rows: np.ndarray, most: int = 3) -> str:
     """The first few offending rows, as people know them: user, item, rating and 1-based row number."""
     shown = [
-        f"row {row + 1:,}: user {found.user!r}, item {found.item!r}, rating {found.rating:g}"
+        f"row {row + 1:,}: user {found.user!r}, item {found.item!r}"
+        + ("" if table.rating is None else f", rating {found.rating:g}")
         for row, found in zip(rows[:most].tolist(), table.take(rows[:most]).frame.itertuples(index=False), strict=True)
     ]
     return "; ".join(shown) + ("; …" if len(rows) > most else "")

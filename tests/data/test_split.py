@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cflightning.data.split import split_table
+from cflightning.data.split import FOLD_IN, TEST, TRAIN, VAL, split_table
 from cflightning.data.table import RatingTable
 from cflightning.errors import DataError
 
@@ -102,6 +102,99 @@ def test_per_user_takes_a_share_of_each_and_leaves_one():
     assert len(split_table(single, "per_user", test_fraction=0.9, val_fraction=0).test) == 0
 
 
+def test_per_user_draws_each_users_rows_evenly():
+    counts = np.zeros(200)
+    for seed in range(100):
+        counts[split_table(make(200, users=4), "per_user", test_fraction=0.3, val_fraction=0, seed=seed).test] += 1
+    assert abs(counts.mean() / 100 - 0.3) < 0.01
+    assert counts.min() > 10 and counts.max() < 52  # five standard deviations of 100 draws
+
+
+def test_leave_last_breaks_ties_by_place_whatever_the_order_of_users():
+    frame = pd.DataFrame({"user": np.arange(300) % 7, "item": np.arange(300), "rating": np.float32(1),
+                          "timestamp": np.arange(300) // 100})  # fmt: skip
+    split = split_table(RatingTable.from_frame(frame, "t"), "leave_last", leave_n=3, val_fraction=0.1)
+    for user in range(7):
+        rows = np.flatnonzero(frame["user"] == user)
+        assert split.test[np.isin(split.test, rows)].tolist() == rows[-3:].tolist()
+        assert split.val[np.isin(split.val, rows)].tolist() == rows[-6:-3].tolist()
+
+
+VAL_SPLITS = ["random", "time", "leave_last", "per_user"]
+
+
+@pytest.mark.parametrize("val_split", VAL_SPLITS)
+@pytest.mark.parametrize("options", METHODS)
+def test_validation_cut_in_another_manner(options, val_split):
+    table = make(test_rows=np.arange(1000) % 7 == 0)
+    same, split = (split_table(table, **options, val_fraction=0.2, val_split=how) for how in ("same", val_split))
+    np.testing.assert_array_equal(split.test, same.test)  # who tests is not touched
+    frame = table.frame
+    left, val = frame.drop(index=split.test), frame.iloc[split.val]
+    if val_split == "time":
+        assert frame["timestamp"].iloc[split.train].max() < val["timestamp"].min()
+    elif val_split == "leave_last":
+        newest = left.reset_index().sort_values(["user", "timestamp", "index"]).groupby("user").tail(1)
+        assert sorted(newest["index"]) == split.val.tolist()
+    elif val_split == "per_user":
+        share = val.groupby("user").size() / left.groupby("user").size()
+        assert (share - 0.2).abs().max() < 0.05
+    else:
+        assert len(val) == int(len(left) * 0.2)
+    if val_split == options["method"] or (val_split == "random" and options["method"] in {"predefined", "kfold"}):
+        np.testing.assert_array_equal(split.parts, same.parts)
+
+
+@pytest.mark.parametrize(
+    ("test_users", "val_users", "expected"),
+    [(5, 3.0, (5, 3)), (0.1, 0.2, (3, 6)), (7, 0.1, (7, 3)), (None, None, (3, 1))],
+)
+def test_users_held_out_whole(test_users, val_users, expected):
+    table = make()
+    split = split_table(table, "users", test_users=test_users, val_users=val_users, fold_out=0.25)
+    users = table.frame["user"].to_numpy()
+    train, val, test, given = (set(users[split.parts == part].tolist()) for part in (TRAIN, VAL, TEST, FOLD_IN))
+    assert (len(test), len(val)) == expected
+    assert given == val | test
+    assert len(train) + len(val) + len(test) == 30
+    assert not (train & given or val & test)
+    for user in given:
+        out = (users == user) & np.isin(split.parts, (VAL, TEST))
+        assert out.sum() == int((users == user).sum() * 0.25 + 0.5)
+    assert len(split.train) + len(split.val) + len(split.test) + len(split.fold_in) == 1000
+    again = split_table(make(), "users", test_users=test_users, val_users=val_users, fold_out=0.25)
+    np.testing.assert_array_equal(again.parts, split.parts)
+    other = split_table(table, "users", test_users=test_users, val_users=val_users, fold_out=0.25, seed=7)
+    assert not np.array_equal(other.parts, split.parts)
+
+
+def test_who_chooses_does_not_decide_who_tests():
+    one, two = (split_table(make(), "users", test_users=4, val_users=val) for val in (2, 9))
+    np.testing.assert_array_equal(one.test, two.test)
+    none = split_table(make(), "users", test_users=4, val_users=9, val_fraction=0)
+    np.testing.assert_array_equal(one.test, none.test)
+    assert not len(none.val)
+
+
+def test_short_users_are_held_out_only_if_there_is_something_to_give():
+    frame = pd.DataFrame({"user": [1, 2, 2, 3, 3, 3, 4, 4], "item": range(8), "rating": np.float32(1)})
+    table = RatingTable.from_frame(frame, "t")
+    split = split_table(table, "users", test_users=2, val_fraction=0, fold_out=0.01)
+    assert np.bincount(table.user.codes[split.test]).max() == 1  # at least one of each
+    assert len(split.test) == 2
+    split = split_table(table, "users", test_users=2, val_fraction=0, fold_out=0.99)
+    assert split.parts[0] == TRAIN  # user 1 has one row
+    for user in np.unique(table.user.codes[split.test]):
+        assert (split.parts[table.user.codes == user] == FOLD_IN).sum() == 1
+    with pytest.raises(DataError, match=r"must have 4 users of two rows or more .*got 3; hold out fewer"):
+        split_table(table, "users", test_users=4, val_fraction=0)
+    full = RatingTable.from_frame(frame[1:], "t")
+    with pytest.raises(DataError, match="no row is left to train on"):
+        split_table(full, "users", test_users=3, val_fraction=0)
+    with pytest.raises(DataError, match="validation part is empty"):
+        split_table(table, "users", test_users=1, val_users=0)
+
+
 def test_kfold_tests_partition_the_table():
     tests = [split_table(make(103), "kfold", fold=fold, folds=4).test for fold in (1, 2, 3, 4)]
     assert sorted(np.concatenate(tests).tolist()) == list(range(103))
@@ -119,6 +212,19 @@ def test_kfold_tests_partition_the_table():
         ({"method": "random", "val_fraction": -0.1}, "at least 0"),
         ({"method": "random", "test_fraction": float("nan")}, "got nan"),
         ({"method": "random", "test_fraction": 0.5, "val_fraction": 0.0001}, "validation part is empty"),
+        ({"method": "random", "val_split": "kfold"}, "--data.val_split: must be one of same"),
+        ({"method": "random", "test_users": 3}, "--data.test_users: is 3, but --data.split random has none"),
+        ({"method": "time", "val_users": 0.5}, "--data.val_users: is 0.5, but --data.split time has none"),
+        ({"method": "users", "val_split": "random"}, "--data.val_split: must be same with --data.split users"),
+        (
+            {"method": "users", "test_users": 2.5},
+            "--data.test_users: must be a share below 1 or a whole number of users",
+        ),
+        ({"method": "users", "test_users": float("inf")}, "got inf"),
+        ({"method": "users", "test_users": -1}, "got -1"),
+        ({"method": "users", "val_users": float("nan")}, "got nan"),
+        ({"method": "users", "fold_out": 0}, "--data.fold_out: must be above 0 and below 1, got 0"),
+        ({"method": "users", "fold_out": 1.0}, "got 1"),
     ],
 )
 def test_options_that_cannot_be(options, message):
@@ -132,6 +238,8 @@ def test_time_needs_timestamps():
     for method in ("time", "leave_last"):
         with pytest.raises(DataError, match="needs timestamps"):
             split_table(bare, method)
+        with pytest.raises(DataError, match=f"--data.val_split {method} needs timestamps"):
+            split_table(bare, "random", val_split=method)
 
 
 def test_no_row_left_to_train():

