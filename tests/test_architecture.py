@@ -13,6 +13,7 @@ LAYERS = {  # folder or file -> what of cflightning it may import, directly
     "models": {"models", "errors"},
     "objectives": {"objectives", "models", "errors"},
     "sampling": {"sampling", "models", "errors"},
+    "solvers": {"solvers", "kernels", "errors"},
     "metrics": {"metrics", "errors"},
     "kernels": {"kernels", "objectives", "errors"},
     "plots.py": {"metrics", "files"},
