@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from cflightning.errors import ConfigError
-from cflightning.solvers.interactions import interactions
+from cflightning.solvers.interactions import Interactions, interactions
 from cflightning.solvers.sparse import product
 from cflightning.solvers.threads import Threads
 
@@ -40,10 +40,7 @@ class DegreeScaledSVD:
     """The iteration, a sweep at a time.
 
     Args:
-        user: int32 [n], rows.
-        item: int32 [n], rows; pairs with row 0 are left out.
-        num_users: rows of a user table, the unknown row included.
-        num_items: rows of an item table, the unknown row included.
+        sides: who has what; confidences are not looked at.
         dim: latent factors.
         user_power: how much less an interaction of an active user counts.
         item_power: how much less an interaction with a popular item counts.
@@ -58,15 +55,11 @@ class DegreeScaledSVD:
 
     Raises:
         ConfigError: `dim` is below 1.
-        DataError: see :func:`~cflightning.solvers.interactions.interactions`.
     """
 
     def __init__(
         self,
-        user: Tensor,
-        item: Tensor,
-        num_users: int,
-        num_items: int,
+        sides: Interactions,
         dim: int,
         *,
         user_power: float = 0.3,
@@ -77,11 +70,11 @@ class DegreeScaledSVD:
     ) -> None:
         if dim < 1:
             raise ConfigError(f"svd: dim must be at least 1, got {dim}")
-        self.sides = interactions(user, item, num_users, num_items)
-        degrees = [side.counts.clamp(min=1).float() for side in self.sides]
+        self.sides = sides
+        degrees = [side.counts.clamp(min=1).float() for side in sides]
         self.user_scale, self.item_scale = degrees[0] ** -user_power, degrees[1] ** -item_power
-        self.score_scale = degrees[1] ** score_power * (self.sides.items.counts > 0)
-        self.squares = float(self.sides.users.sums(self.item_scale.square()) @ self.user_scale.square())
+        self.score_scale = degrees[1] ** score_power * (sides.items.counts > 0)
+        self.squares = float(sides.users.sums(self.item_scale.square()) @ self.user_scale.square())
         self.dim, self.seed, self.threads = dim, seed, threads
         self.basis: Tensor | None = None
         self.values = torch.zeros(0, dtype=torch.float64)
@@ -163,6 +156,19 @@ def degree_scaled_svd(
 ) -> tuple[Tensor, Tensor]:
     """The vectors after some sweeps; see :class:`DegreeScaledSVD`.
 
+    Args:
+        user: int32 [n], rows.
+        item: int32 [n], rows; pairs with row 0 are left out.
+        num_users: rows of a user table, the unknown row included.
+        num_items: rows of an item table, the unknown row included.
+        dim: latent factors.
+        user_power: see :class:`DegreeScaledSVD`.
+        item_power: see :class:`DegreeScaledSVD`.
+        score_power: see :class:`DegreeScaledSVD`.
+        iterations: sweeps.
+        seed: of where they start.
+        threads: any number gives the same bits.
+
     Returns:
         float32 [num_users, dim], float32 [num_items, dim]; zero where there are fewer directions than `dim`.
 
@@ -170,9 +176,11 @@ def degree_scaled_svd(
         ConfigError: `dim` or `iterations` is below 1.
         DataError: see :func:`~cflightning.solvers.interactions.interactions`.
     """
+    if iterations < 1:
+        raise ConfigError(f"svd: iterations must be at least 1, got {iterations}")
     solver = DegreeScaledSVD(
-        user, item, num_users, num_items, dim, user_power=user_power, item_power=item_power, score_power=score_power,
-        seed=seed, threads=threads,
+        interactions(user, item, num_users, num_items), dim, user_power=user_power, item_power=item_power,
+        score_power=score_power, seed=seed, threads=threads,
     )  # fmt: skip
     for _ in range(iterations):
         solver.sweep()

@@ -47,7 +47,7 @@ def test_scores_are_those_of_a_dense_svd(dim, powers):
 
 def test_directions_are_orthonormal_and_fall():
     pairs = made_up(3, 900, 700, 9000)
-    solver = DegreeScaledSVD(*pairs, 8)
+    solver = DegreeScaledSVD(interactions(*pairs), 8)
     shares = [solver.sweep() for _ in range(8)]
     assert shares[0] < shares[1] < shares[2] < shares[-1] + 1e-9
     m = dense(*pairs, 0.3, 0.5)[2]
@@ -93,7 +93,7 @@ def test_any_number_of_threads_gives_the_same_bits_and_a_seed_decides():
 
 
 def test_it_goes_on_from_a_saved_basis():
-    whole, first, second = (DegreeScaledSVD(*made_up(), 6) for _ in range(3))
+    whole, first, second = (DegreeScaledSVD(interactions(*made_up()), 6) for _ in range(3))
     whole.sweep()
     whole.sweep()
     first.sweep()
@@ -104,7 +104,7 @@ def test_it_goes_on_from_a_saved_basis():
 
 def test_a_new_user_is_the_sum_of_its_items():
     pairs = made_up()
-    solver = DegreeScaledSVD(*pairs, 6)
+    solver = DegreeScaledSVD(interactions(*pairs), 6)
     solver.sweep()
     users, _ = solver.finish()
     rows = pairs[1][pairs[0] == 5].long()
@@ -120,14 +120,17 @@ def test_nothing_at_all():
 
 def test_what_cannot_be_is_refused():
     user, item, num_users, num_items = made_up()
+    pairs = user, item, num_users, num_items
     with pytest.raises(ConfigError, match="dim must be at least 1, got 0"):
-        DegreeScaledSVD(user, item, num_users, num_items, 0)
+        degree_scaled_svd(*pairs, 0)
+    with pytest.raises(ConfigError, match="iterations must be at least 1, got 0"):
+        degree_scaled_svd(*pairs, 2, iterations=0)
     with pytest.raises(ConfigError, match="call sweep"):
-        DegreeScaledSVD(user, item, num_users, num_items, 2).finish()
+        DegreeScaledSVD(interactions(*pairs), 2).finish()
     with pytest.raises(DataError, match="columns of one length"):
-        DegreeScaledSVD(user[1:], item, num_users, num_items, 2)
+        degree_scaled_svd(user[1:], item, num_users, num_items, 2)
     with pytest.raises(DataError, match="user must be at least 0 and below 9"):
-        DegreeScaledSVD(user, item, 9, num_items, 2)
+        degree_scaled_svd(user, item, 9, num_items, 2)
 
 
 @pytest.mark.parametrize("width", [64, 128, 100, 3])
