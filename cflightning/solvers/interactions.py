@@ -30,6 +30,13 @@ class Side(NamedTuple):
         """Pairs of each row: int64 [size]."""
         return self.offsets.diff()
 
+    def part(self, begin: int, end: int) -> Side:
+        """Those of the rows from `begin` to `end`, or to the last."""
+        offsets = self.offsets[begin : end + 1]
+        pairs = slice(int(offsets[0]), int(offsets[-1]))
+        values = None if self.values is None else self.values[pairs]
+        return Side(self.rows[pairs], offsets - offsets[0], values)
+
     def sums(self, column: Tensor) -> Tensor:
         """Sum over each row's pairs of a number of the other side: float32 [rows of the other side] -> [size]."""
         found = column[self.rows]
