@@ -15,6 +15,7 @@ LAYERS = {  # folder or file -> what of cflightning it may import, directly
     "objectives": {"objectives", "models", "errors"},
     "sampling": {"sampling", "models", "errors"},
     "metrics": {"metrics", "errors", "item_lists"},
+    "solvers": {"solvers", "kernels", "errors"},
     "kernels": {"kernels", "objectives", "errors"},
     "plots.py": {"metrics", "files"},
     "kfold.py": {"errors"},

@@ -1,0 +1,193 @@
+"""Degree-scaled truncated SVD: vectors that rank well, without a gradient.
+
+With X the 0/1 matrix of interactions and D_u, D_i the numbers of interactions of its rows and columns, M is
+``D_u^-user_power X D_i^-item_power`` and V its leading right singular vectors. The vectors are::
+
+    P = X D_i^-item_power V          Q = D_i^score_power V
+
+The singular values are left out: all directions that are kept count alike, as in an ideal low-pass filter of the graph
+(Shen et al. 2021, "How Powerful is Graph Convolution for Recommendation?", with 1/2 for all powers). The powers say how
+much active users and popular items count in finding the directions and in the scores.
+
+V comes from subspace iteration on A = M^T M with Chebyshev filters (Zhou & Saad 2007): where all eigenvalues are about
+as large, as here, a polynomial that is small up to the least of those found so far and grows as fast as any beyond it
+does in two products with A what powers of A need five for. Products with a sparse M are cheap beside making the columns
+orthogonal, so each sweep does that once, by Gram matrices in double precision and their eigenvectors, which is much
+faster than a QR of tall tables.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cflightning.errors import ConfigError
+from cflightning.solvers.interactions import Interactions, interactions
+from cflightning.solvers.sparse import product
+from cflightning.solvers.threads import Threads
+
+OVERSAMPLING = 32
+"""Directions at least beyond those wanted: the last of a subspace are the least exact."""
+UNIT = 64
+"""The subspace has a multiple of so many directions, a strip of the compiled product."""
+LEAST = 1e-7
+"""Directions whose squared length is below this share of the longest's are rounding errors."""
+NARROW = 1e-3
+"""A filter begins to grow at this share of the largest eigenvalue, or above."""
+
+
+class DegreeScaledSVD:
+    """The iteration, a sweep at a time.
+
+    Args:
+        sides: who has what; confidences are not looked at.
+        dim: latent factors.
+        user_power: how much less an interaction of an active user counts.
+        item_power: how much less an interaction with a popular item counts.
+        score_power: how much popular items are preferred.
+        seed: of where the iteration starts.
+        threads: any number gives the same bits.
+
+    Attributes:
+        basis: float32 [num_items, width], orthonormal columns, the most important first; with the data the whole state
+            of the iteration. None before the first sweep.
+        values: float64 [width], eigenvalues of A that go with them, falling.
+
+    Raises:
+        ConfigError: `dim` is below 1.
+    """
+
+    def __init__(
+        self,
+        sides: Interactions,
+        dim: int,
+        *,
+        user_power: float = 0.3,
+        item_power: float = 0.5,
+        score_power: float = 0.4,
+        seed: int = 0,
+        threads: int = 1,
+    ) -> None:
+        if dim < 1:
+            raise ConfigError(f"svd: dim must be at least 1, got {dim}")
+        self.sides = sides
+        degrees = [side.counts.clamp(min=1).float() for side in sides]
+        self.user_scale, self.item_scale = degrees[0] ** -user_power, degrees[1] ** -item_power
+        self.score_scale = degrees[1] ** score_power * (sides.items.counts > 0)
+        self.squares = float(sides.users.sums(self.item_scale.square()) @ self.user_scale.square())
+        self.dim, self.seed, self.threads = dim, seed, threads
+        self.basis: Tensor | None = None
+        self.values = torch.zeros(0, dtype=torch.float64)
+
+    def sweep(self) -> float:
+        """Come closer to the leading directions.
+
+        Returns:
+            The share of M's squared entries that the leading `dim` directions hold: it grows from sweep to sweep.
+        """
+        with Threads(self.threads) as threads:
+            if self.basis is None:
+                generator = torch.Generator().manual_seed(self.seed)
+                width = -(-(self.dim + OVERSAMPLING) // UNIT) * UNIT
+                table = torch.randn(len(self.item_scale), width, generator=generator)
+                table = self._back(self._there(table, threads), threads)
+            else:
+                table = self._filtered(self.basis, threads)
+            self.basis, self.values = self._rayleigh_ritz(table, threads)
+        return float(self.values[: self.dim].sum()) / max(self.squares, LEAST)
+
+    def finish(self) -> tuple[Tensor, Tensor]:
+        """The vectors as they are now.
+
+        Returns:
+            float32 [num_users, dim], float32 [num_items, dim]. A user's vector is the sum of ``D_i^-item_power V`` over
+            the user's items, so that of a new user needs no solving.
+
+        Raises:
+            ConfigError: there was no sweep yet.
+        """
+        if self.basis is None:
+            raise ConfigError("svd: there must be a sweep before the vectors, got none; call sweep() first")
+        directions = self.basis[:, : self.dim].contiguous()
+        with Threads(self.threads) as threads:
+            ones = torch.ones_like(self.user_scale)
+            users = product(self.sides.users, ones, self.item_scale, directions, threads)
+        return users, self.score_scale[:, None] * directions
+
+    def _there(self, table: Tensor, threads: Threads) -> Tensor:
+        """``M table``: float32 [num_items, width] -> float32 [num_users, width]."""
+        return product(self.sides.users, self.user_scale, self.item_scale, table, threads)
+
+    def _back(self, table: Tensor, threads: Threads) -> Tensor:
+        """``M^T table``: float32 [num_users, width] -> float32 [num_items, width]."""
+        return product(self.sides.items, self.item_scale, self.user_scale, table, threads)
+
+    def _filtered(self, basis: Tensor, threads: Threads) -> Tensor:
+        """``T_2(2 A / a - 1) basis``, T_2 the Chebyshev polynomial and a the least eigenvalue that was found."""
+        least = max(float(self.values[-1]), NARROW * float(self.values[0]), LEAST)
+        first = self._back(self._there(basis, threads), threads).mul_(2 / least).sub_(basis)
+        second = self._back(self._there(first, threads), threads).mul_(2 / least).sub_(first)
+        return second.mul_(2).sub_(basis)
+
+    def _rayleigh_ritz(self, table: Tensor, threads: Threads) -> tuple[Tensor, Tensor]:
+        """Orthonormal columns of the same span that are eigenvectors of A within it, and their eigenvalues, falling."""
+        gram = threads.gram(table)
+        scale = gram.diagonal().clamp(min=torch.finfo(torch.float32).tiny).rsqrt()
+        lengths, turn = _eigh(gram * scale * scale[:, None])
+        kept = lengths > LEAST * lengths[-1]
+        white = scale[:, None] * turn * torch.where(kept, lengths, 1).rsqrt() * kept
+        values, turn = _eigh(white.mT @ threads.gram(self._there(table, threads)) @ white)
+        return threads.product(table, (white @ turn).flip(1).float()), values.flip(0).clamp(min=0)
+
+
+def degree_scaled_svd(
+    user: Tensor,
+    item: Tensor,
+    num_users: int,
+    num_items: int,
+    dim: int,
+    *,
+    user_power: float = 0.3,
+    item_power: float = 0.5,
+    score_power: float = 0.4,
+    iterations: int = 2,
+    seed: int = 0,
+    threads: int = 1,
+) -> tuple[Tensor, Tensor]:
+    """The vectors after some sweeps; see :class:`DegreeScaledSVD`.
+
+    Args:
+        user: int32 [n], rows.
+        item: int32 [n], rows; pairs with row 0 are left out.
+        num_users: rows of a user table, the unknown row included.
+        num_items: rows of an item table, the unknown row included.
+        dim: latent factors.
+        user_power: see :class:`DegreeScaledSVD`.
+        item_power: see :class:`DegreeScaledSVD`.
+        score_power: see :class:`DegreeScaledSVD`.
+        iterations: sweeps.
+        seed: of where they start.
+        threads: any number gives the same bits.
+
+    Returns:
+        float32 [num_users, dim], float32 [num_items, dim]; zero where there are fewer directions than `dim`.
+
+    Raises:
+        ConfigError: `dim` or `iterations` is below 1.
+        DataError: see :func:`~cflightning.solvers.interactions.interactions`.
+    """
+    if iterations < 1:
+        raise ConfigError(f"svd: iterations must be at least 1, got {iterations}")
+    solver = DegreeScaledSVD(
+        interactions(user, item, num_users, num_items), dim, user_power=user_power, item_power=item_power,
+        score_power=score_power, seed=seed, threads=threads,
+    )  # fmt: skip
+    for _ in range(iterations):
+        solver.sweep()
+    return solver.finish()
+
+
+def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, rising, and eigenvectors: float64 [k, k] -> float64 [k], float64 [k, k]."""
+    values, vectors = torch.linalg.eigh(matrix)
+    return values, vectors
