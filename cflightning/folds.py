@@ -56,7 +56,7 @@ class Shared:
                     f"--folds: must be 5 (u1 to u5 of MovieLens 100K) with --data.split predefined, got {self.count}"
                 )
             return [*PUBLISHED]
-        if method not in ("random", "kfold"):
+        if method not in (None, "random", "kfold"):
             raise ConfigError(
                 f"--data.split: must be kfold or predefined for several folds, got {method}; leave it out, or give "
                 "--folds 1 to fit that split alone"

