@@ -12,7 +12,7 @@ import yaml
 
 from cflightning import RatingsDataModule
 from cflightning.__main__ import main as front_door
-from cflightning.data import datamodule
+from cflightning.data import reading
 from cflightning.kfold import parse
 
 QUICK = ["--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--model.dim", "4"]
@@ -123,8 +123,8 @@ def test_another_configuration_or_other_data_is_another_study(three, movielens, 
 
 
 def test_the_data_is_read_once(movielens, tmp_path, monkeypatch):
-    read, load = [], datamodule.load_table
-    monkeypatch.setattr(datamodule, "load_table", lambda *args, **options: read.append(1) or load(*args, **options))
+    read, load = [], reading.load_table
+    monkeypatch.setattr(reading, "load_table", lambda *args, **options: read.append(1) or load(*args, **options))
     assert kfold(tmp_path, "--data.path", movielens("ml-1m"), "--data.folds", 3) == 0
     assert len(report(tmp_path)["runs"]) == 3
     assert len(read) == 1

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from cflightning.__main__ import main as front_door
-from cflightning.data import datamodule
+from cflightning.data import reading
 from cflightning.tuning.asked import dump, read
 from cflightning.tuning.options import Options, parse
 from cflightning.tuning.ranges import Choices, Numbers, as_text, make_range, put, samples
@@ -444,8 +444,8 @@ def test_no_trial_is_begun_after_the_time_is_up(data, tmp_path):
 
 @pytest.mark.usefixtures("no_pictures")
 def test_the_data_is_read_once(data, tmp_path, monkeypatch):
-    seen, load = [], datamodule.load_table
-    monkeypatch.setattr(datamodule, "load_table", lambda *args, **options: seen.append(1) or load(*args, **options))
+    seen, load = [], reading.load_table
+    monkeypatch.setattr(reading, "load_table", lambda *args, **options: seen.append(1) or load(*args, **options))
     assert tune(tmp_path, *data, *L2, "--trials", 3) == 0
     assert len(seen) == 1
 
