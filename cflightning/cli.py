@@ -30,6 +30,7 @@ from cflightning.files import claim
 from cflightning.report import RunReport, write_predictions
 from cflightning.tasks import embedding  # noqa: F401  (its tasks are then known by their names)
 from cflightning.tasks.engine import EPOCHS, SWEEPS
+from cflightning.tasks.rankers import Ranker
 from cflightning.tasks.rating import RatingTask
 
 PATIENCE = 3
@@ -109,11 +110,19 @@ class CFLightningCLI(LightningCLI):
             raise ConfigError(
                 "--trainer.enable_checkpointing: must be true; what is tested and exported is a checkpoint"
             )
-        sampling = config.model.init_args.get("engine") == "gibbs"
+        settings = config.model.init_args
+        objective, sampling = settings.get("objective", "mse"), settings.get("engine") == "gibbs"
+        passes = {name: ranker.passes for name, ranker in Ranker.known.items()}
         if config.trainer.max_epochs is None:
-            config.trainer.max_epochs = SWEEPS if sampling else EPOCHS
+            config.trainer.max_epochs = SWEEPS if sampling else passes.get(objective, EPOCHS)
         if sampling and config.early_stopping.patience == PATIENCE:
             config.early_stopping.patience = SWEEPS // 2  # what a mean of draws learns shows late
+        if objective in passes:
+            for callback in (config.checkpoint, config.early_stopping):
+                if callback.monitor == "val/rmse":
+                    callback.monitor, callback.mode = "val/ndcg@10", "max"
+            if config.early_stopping.patience == PATIENCE:
+                config.early_stopping.patience = 10  # lists change little from pass to pass
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A Trainer with the project's loggers and a calmer progress bar, unless the config names others."""
@@ -140,7 +149,7 @@ class CFLightningCLI(LightningCLI):
     def _keep_last(self) -> None:
         """Without a validation part there is nothing to stop by: train to the end and keep the last epoch."""
         config = self.config_init[self.subcommand]
-        config["checkpoint"].monitor = None
+        config["checkpoint"].monitor, config["checkpoint"].mode = None, "min"  # the other one has max
         # The loss alone is looked at, whether it is a number.
         config["early_stopping"] = EarlyStopping("train/loss", patience=1_000_000, check_on_train_epoch_end=True)
 

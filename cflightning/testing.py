@@ -143,8 +143,9 @@ class TaskContract(ABC):
         from cflightning.checkpoint import load_task
 
         data = RatingsDataModule(
-            source="synthetic", synthetic={"num_users": 60, "num_items": 40, "num_ratings": 1200}, batch_size=64
-        )
+            source="synthetic", synthetic={"num_users": 60, "num_items": 40, "num_ratings": 1200}, batch_size=64,
+            val_fraction=0.05,
+        )  # fmt: skip
         task = self.make()
         trainer = Trainer(
             max_epochs=8, logger=False, enable_checkpointing=False, enable_progress_bar=False,

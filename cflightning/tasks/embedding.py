@@ -8,14 +8,23 @@ from cflightning.errors import ConfigError
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.embedding_mlp import EmbeddingMLP
 from cflightning.tasks.bags import Bags
+from cflightning.tasks.rankers import STD
+from cflightning.tasks.ranking import Objective, RankingTask
 from cflightning.tasks.rating import RatingTask
 
 
-class EmbeddingDotTask(RatingTask):
+class EmbeddingDotTask(RankingTask):
     """Dot product of user and item factors plus biases, squeezed into the rating range.
 
     Args:
         dim: Latent factors.
+        objective: What is minimised. mse, squared error: predicts ratings, and is nearly useless for lists. The others
+            say what somebody would choose, whatever the ratings: bce (cross-entropy with sampled negatives), ials
+            (implicit alternating least squares), svd (a degree-scaled SVD: seconds, and best with many factors). both:
+            ratings by mse, and lists by factors of their own, for a bundle that answers both questions.
+        ranking: Settings of what makes lists, as `--model.ranking.weight 0.1`: with bce negatives, learning_rate,
+            last_rate, l2; with ials weight, l2, exponent, block; with svd user_power, item_power, score_power. With
+            both also objective (bce, ials or svd; ials if not given) and dim.
         std: Standard deviation of the initial factors; None for 0.01, with bags 0.06.
         bags: What else says who a user is: `user`, the items that the user has rated, whatever the rating (SVD++, Koren
             2008); `both`, the users of an item for the item, too (Rendle, Zhang & Koren 2019). Better by far wherever
@@ -23,7 +32,8 @@ class EmbeddingDotTask(RatingTask):
             the same plain dot product.
         members: Networks that are trained together, each from a start of its own; their mean answers (a mean of dot
             products is one, cut down to the dim of the answer). A little better than one for as many times the work.
-            With --model.engine gibbs: the solutions that make half of the mean.
+            With --model.engine gibbs: the solutions that make half of the mean. With bce the answer has as many factors
+            more, unless `compress` says otherwise.
         compress: Factors of the dot product that answers; None for `dim`. Fewer serve faster; more lose less of a mean.
         kwargs: As for `RatingTask`.
     """
@@ -31,6 +41,8 @@ class EmbeddingDotTask(RatingTask):
     def __init__(
         self,
         dim: int = 64,
+        objective: Objective = "mse",
+        ranking: dict[str, Any] | None = None,
         std: float | None = None,
         bags: Bags = "both",
         members: int = 1,
@@ -39,6 +51,8 @@ class EmbeddingDotTask(RatingTask):
     ) -> None:
         super().__init__(**kwargs)
         self.dim = dim
+        self.objective = objective
+        self.ranking = ranking
         self.std = std
         self.bags = bags
         self.members = members
@@ -46,12 +60,17 @@ class EmbeddingDotTask(RatingTask):
         self.save_hyperparameters()
 
     def build_network(
-        self, num_users: int, num_items: int, rating_range: tuple[float, float], mean_rating: float
+        self, num_users: int, num_items: int, rating_range: tuple[float, float] | None, mean_rating: float | None
     ) -> EmbeddingDot:
-        """An `EmbeddingDot` of dim `compress`."""
+        """An `EmbeddingDot` of dim `compress`; one without a range where no ratings are predicted."""
         for name, value in (("members", self.members), ("compress", self.compress)):
             if value is not None and value < 1:
                 raise ConfigError(f"--model.{name}: must be at least 1, got {value}")
+        if not self.rates:
+            dim = (
+                self.dim * (self.members if self.objective == "bce" else 1) if self.compress is None else self.compress
+            )
+            return EmbeddingDot(num_users, num_items, dim, std=STD if self.std is None else self.std)
         if self.compress is None:
             return self.build_learner(num_users, num_items, rating_range, mean_rating)
         return EmbeddingDot(num_users, num_items, self.compress, rating_range, mean_rating, self.sigmoid, self.margin)
@@ -59,10 +78,10 @@ class EmbeddingDotTask(RatingTask):
     @property
     def learns_apart(self) -> bool:
         """Whether the network that answers is made of others."""
-        return self.engine != "gibbs" and (self.members > 1 or self.compress not in (None, self.dim))
+        return self.rates and self.engine != "gibbs" and (self.members > 1 or self.compress not in (None, self.dim))
 
     def build_learner(
-        self, num_users: int, num_items: int, rating_range: tuple[float, float], mean_rating: float
+        self, num_users: int, num_items: int, rating_range: tuple[float, float] | None, mean_rating: float | None
     ) -> EmbeddingDot:
         """An `EmbeddingDot` of dim `dim`."""
         std = (0.01 if self.bags == "none" else 0.06) if self.std is None else self.std
@@ -89,7 +108,7 @@ class EmbeddingMLPTask(RatingTask):
         self.save_hyperparameters()
 
     def build_network(
-        self, num_users: int, num_items: int, rating_range: tuple[float, float], mean_rating: float
+        self, num_users: int, num_items: int, rating_range: tuple[float, float] | None, mean_rating: float | None
     ) -> EmbeddingMLP:
         """An `EmbeddingMLP`."""
         return EmbeddingMLP(

@@ -9,15 +9,14 @@ draws as are still to come, so that early sweeps, which the chain needs to find 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from cflightning.data.batches import EpochLoader
 from cflightning.errors import TrainingError
 from cflightning.models.average import average, compress
 from cflightning.models.embedding_dot import EmbeddingDot
@@ -28,65 +27,12 @@ from cflightning.tasks.bags import BagPrior
 from cflightning.tasks.engine import EPOCHS, SWEEPS, Engine, Plan
 from cflightning.tasks.fused import FusedEngine, RowAdagrad, StageLoader, compiled_bag, default_rate
 from cflightning.tasks.schedule import one_cycle
+from cflightning.tasks.sweeps import Memory, Sweep, SweepLoader
 
 log = logging.getLogger(__name__)
 
 SPARE = 2
 """The mean is kept to this many times the dim of chain or network, whichever is more: what is cut off adds up."""
-
-
-class Sweep(NamedTuple):
-    """A batch: all ratings.
-
-    Attributes:
-        total: how many.
-    """
-
-    total: int
-
-
-class SweepLoader(EpochLoader):
-    """All ratings, as one batch.
-
-    Args:
-        user: int32 [n], rows.
-        item: int32 [n], rows.
-        rating: float32 [n], rating units.
-        seed: of the members' order of ratings.
-        rank: this process's number.
-        world_size: number of processes.
-    """
-
-    def __init__(
-        self, user: Tensor, item: Tensor, rating: Tensor, *, seed: int = 0, rank: int = 0, world_size: int = 1, **_: Any
-    ) -> None:
-        self.columns = user, item, rating
-        self.seed, self.rank, self.world_size = seed, rank, world_size
-
-    def __len__(self) -> int:
-        return 1
-
-    def __iter__(self) -> Iterator[Sweep]:
-        self._start, self._served = 0, 1
-        yield Sweep(len(self.columns[0]))
-
-
-class Memory(torch.optim.Optimizer):
-    """What an engine has to remember, where Lightning saves and restores it; `step` runs the closure.
-
-    Args:
-        network: that answers.
-        lr: peak learning rate of the members.
-    """
-
-    def __init__(self, network: EmbeddingDot, lr: float) -> None:
-        super().__init__(network.parameters(), {"lr": lr})
-        self.place = network.user_factors.weight
-
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Run the closure without gradients."""
-        with torch.no_grad():
-            return closure() if closure is not None else None
 
 
 class GibbsEngine(Engine):

@@ -133,15 +133,15 @@ class RatingTask(LightningModule, ABC):
 
     @abstractmethod
     def build_network(
-        self, num_users: int, num_items: int, rating_range: tuple[float, float], mean_rating: float
+        self, num_users: int, num_items: int, rating_range: tuple[float, float] | None, mean_rating: float | None
     ) -> RatingNetwork:
         """Make the network.
 
         Args:
             num_users: Rows of a user table, the unknown row included.
             num_items: Rows of an item table, the unknown row included.
-            rating_range: Lowest and highest rating.
-            mean_rating: Mean rating of the training part.
+            rating_range: Lowest and highest rating; None where no ratings are predicted.
+            mean_rating: Mean rating of the training part; likewise.
         """
 
     @property
@@ -192,28 +192,35 @@ class RatingTask(LightningModule, ABC):
                 data.vocabulary = self.vocabulary
         elif data is not None and self.trainer.state.fn == TrainerFn.FITTING:
             data.vocabulary = None  # what another task has lent does not count
-            facts = {"rating_range": [float(v) for v in data.rating_range], "mean_rating": data.mean_rating,
-                     "train_rows": data.split.sizes[TRAIN]}  # fmt: skip
-            self._build(data.vocabulary, facts)
+            self._build(data.vocabulary, self._facts(data))
         if data is not None and self.trainer.state.fn == TrainerFn.FITTING:
             self._choose_engine(data)
+
+    def _facts(self, data: RatingsDataModule) -> dict[str, Any]:
+        """What the network has to know of the data, beside the vocabulary."""
+        return {"rating_range": [float(v) for v in data.rating_range], "mean_rating": data.mean_rating,
+                "train_rows": data.split.sizes[TRAIN]}  # fmt: skip
 
     @property
     def _engine_name(self) -> str:
         return "autograd" if self._plan is None else self._plan.name
 
     def _choose_engine(self, data: RatingsDataModule) -> None:
-        self._plan = choose_engine(self, self.trainer, self.learners.networks, data.given_batch_size)
-        self.automatic_optimization = self._plan is None
-        data.train_loader = BatchLoader if self._plan is None else self._plan.loader
+        self._take_plan(choose_engine(self, self.trainer, self.learners.networks, data.given_batch_size), data)
+
+    def _take_plan(self, plan: Plan | None, data: RatingsDataModule) -> None:
+        self._plan = plan
+        self.automatic_optimization = plan is None
+        data.train_loader = BatchLoader if plan is None else plan.loader
 
     def _build(self, vocabulary: Vocabulary, facts: Mapping[str, Any]) -> None:
-        low, high = facts["rating_range"]
+        limits, mean = facts["rating_range"], facts["mean_rating"]  # None where no ratings are predicted
         with torch.random.fork_rng(devices=[]):  # the same start on every device, and nobody's random state changed
             torch.manual_seed(self.seed)
             self.network = self.build_network(
-                vocabulary.users.num_rows, vocabulary.items.num_rows, (low, high), float(facts["mean_rating"])
-            )
+                vocabulary.users.num_rows, vocabulary.items.num_rows,
+                None if limits is None else (limits[0], limits[1]), None if mean is None else float(mean),
+            )  # fmt: skip
         self.vocabulary = vocabulary
         self.facts = dict(facts)
         training = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING

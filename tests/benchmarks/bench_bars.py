@@ -34,7 +34,7 @@ def cflightning(*args: object, cwd: Path) -> float:
 def fit(scratch: Path, *args: object) -> tuple[dict[str, float], float]:
     """Fit in a new run; return its metrics and the wall-clock seconds."""
     with tempfile.TemporaryDirectory(dir=scratch) as root:
-        seconds = cflightning("fit", "--trainer.default_root_dir", root, *args, cwd=scratch)
+        seconds = cflightning("fit", *args, "--trainer.default_root_dir", root, cwd=scratch)
         [metrics] = Path(root).glob("version_0/metrics.json")
         return json.loads(metrics.read_text()), seconds
 

@@ -1,0 +1,231 @@
+"""Tasks that say what somebody would choose, beside or instead of how somebody would rate it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+from tqdm import tqdm
+
+from cflightning.data.batches import RatingBatch
+from cflightning.data.datamodule import RatingsDataModule
+from cflightning.data.split import TEST, TRAIN, VAL
+from cflightning.data.vocabulary import Vocabulary
+from cflightning.errors import CheckpointError, ConfigError
+from cflightning.models.embedding_dot import EmbeddingDot
+from cflightning.tasks.engine import Engine, Plan
+from cflightning.tasks.rankers import Pairs, Ranker
+from cflightning.tasks.ranking_figures import ranking_figures
+from cflightning.tasks.rating import RatingTask
+from cflightning.tasks.sweeps import Memory, Sweep, SweepLoader
+
+log = logging.getLogger(__name__)
+
+Objective = Literal["mse", "bce", "ials", "svd", "both"]
+RANKER_KEY = "cflightning_ranker"
+"""Key of a checkpoint under which a ranker's state is kept, for training to go on."""
+BESIDE = "ials"
+"""What ranks beside ratings, if nothing else is said."""
+VAL_USERS = 4096
+"""Users at most, evenly spaced, by whom the best epoch is chosen."""
+
+
+class RankerEngine(Engine):
+    """Makes the network that answers by a ranker; an epoch is a pass.
+
+    Args:
+        ranker: of the training part.
+        task: whose Trainer counts the epochs.
+    """
+
+    def __init__(self, ranker: Ranker, task: RankingTask) -> None:
+        self.ranker, self.task = ranker, task
+
+    def run(self, step: Sweep, learning_rate: float) -> float:
+        """Take a pass; this process's share of its loss, as if summed over pairs."""
+        trainer = self.task.trainer
+        epochs = trainer.max_epochs
+        self.ranker.run(trainer.current_epoch, epochs if epochs and epochs > 0 else self.ranker.passes)
+        return self.ranker.loss() * step.total / trainer.world_size
+
+    def close(self) -> None:
+        """End threads."""
+        self.ranker.close()
+
+
+class RankingTask(RatingTask):
+    """Adds to a task of ratings an objective that ranks; see `objective` and `ranking` of `EmbeddingDotTask`."""
+
+    objective: Objective = "mse"
+    ranking: dict[str, Any] | None = None
+    dim: int
+    beside: EmbeddingDot
+    """What ranks where another network rates."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._ranker: Ranker | None = None
+        self._kept_ranker: dict[str, Tensor] = {}
+        self._measured: dict[str, Tensor] = {}
+
+    @property
+    def rates(self) -> bool:
+        """Whether ratings are predicted."""
+        return self.objective in ("mse", "both")
+
+    @property
+    def ranks(self) -> bool:
+        """Whether choices are."""
+        return self.objective != "mse"
+
+    @property
+    def recommender(self) -> Any:
+        """The network whose order recommends: of its own where there is one, else that of ratings."""
+        return self.beside if self.objective == "both" else self.network
+
+    @property
+    def ranker_kind(self) -> type[Ranker]:
+        """What makes it."""
+        name = (self.ranking or {}).get("objective", BESIDE) if self.objective == "both" else self.objective
+        if name not in Ranker.known:
+            raise ConfigError(f"--model.ranking.objective: must be one of {', '.join(Ranker.known)}, got {name}")
+        return Ranker.known[name]
+
+    # Networks ----------------------------------------------------------------------------------------------------
+
+    def _facts(self, data: RatingsDataModule) -> dict[str, Any]:
+        if self.rates:
+            return super()._facts(data)
+        return {"rating_range": None, "mean_rating": None, "train_rows": data.split.sizes[TRAIN]}
+
+    def _build(self, vocabulary: Vocabulary, facts: Mapping[str, Any]) -> None:
+        super()._build(vocabulary, facts)
+        if self.objective == "both":
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.seed)
+                dim = int((self.ranking or {}).get("dim", self.dim))
+                self.beside = EmbeddingDot(vocabulary.users.num_rows, vocabulary.items.num_rows, dim, std=0.1)
+            self.beside.requires_grad_(False)  # or several devices would wait for gradients that never come
+        self.facts["objective"] = self.objective
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what the ranker has to remember."""
+        super().on_save_checkpoint(checkpoint)
+        if self._ranker is not None and not self.rates:
+            checkpoint[RANKER_KEY] = self._ranker.state
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it back."""
+        super().on_load_checkpoint(checkpoint)
+        self._kept_ranker = checkpoint.get(RANKER_KEY, {})
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            before = "beside.user_factors.weight" in checkpoint["state_dict"]
+            if before != (self.objective == "both"):
+                raise CheckpointError(
+                    f"--model.objective: must be {'both' if before else 'that of the run'} to go on with it, "
+                    f"got {self.objective}"
+                )
+
+    # Training ----------------------------------------------------------------------------------------------------
+
+    def _choose_engine(self, data: RatingsDataModule) -> None:
+        if self.rates:
+            super()._choose_engine(data)
+            return
+        for option, value in (("engine", self.engine), ("optimizer", self.optimizer)):
+            if value not in ("auto", None):
+                raise ConfigError(f"--model.{option}: has no meaning with --model.objective {self.objective}")
+        network = self.network
+        assert isinstance(network, EmbeddingDot)
+        network.requires_grad_(False)
+
+        def start(loader: SweepLoader, memory: Memory) -> RankerEngine:
+            self._ranker = self._make_ranker(data, network)
+            self._ranker.load(self._kept_ranker)
+            self._kept_ranker = {}
+            return RankerEngine(self._ranker, self)
+
+        self._take_plan(
+            Plan(
+                self.objective, SweepLoader, partial(Memory, network), lambda _: 0.0, start, bag=None, scheduled=False
+            ),
+            data,
+        )
+
+    def _make_ranker(self, data: RatingsDataModule, network: EmbeddingDot) -> Ranker:
+        user, item = (torch.from_numpy(rows) for rows in data.training_pairs())
+        found = data.training_weights()
+        settings = {name: value for name, value in (self.ranking or {}).items() if name not in ("objective", "dim")}
+        beside = self.objective == "both"
+        if not beside:
+            given = {"l2": self.l2, "learning_rate": self.learning_rate}
+            known = self.ranker_kind.defaults
+            settings = {name: value for name, value in given.items() if value is not None and name in known} | settings
+        return self.ranker_kind(
+            Pairs(user, item, None if found is None else torch.from_numpy(found)), network, settings,
+            dim=network.dim if beside else self.dim, members=1 if beside else self.members, seed=self.seed,
+            threads=torch.get_num_threads(),
+        )  # fmt: skip
+
+    def on_train_start(self) -> None:
+        """Start the engine."""
+        self._measured = {}
+        if self.rates:
+            super().on_train_start()
+        else:
+            assert self._plan is not None
+            self._engine = self._plan.start(self.trainer.train_dataloader, self.optimizers(use_pl_optimizer=False))
+
+    def on_train_epoch_start(self) -> None:
+        """Before ratings are learnt, make what ranks beside them, so that it is complete in any epoch that is kept."""
+        data = self._data()
+        if self.objective != "both" or self.facts.get("ranked") or data is None:
+            return
+        ranker = self._make_ranker(data, self.beside)
+        shown = self.trainer.progress_bar_callback is not None and self.trainer.is_global_zero
+        passes = tqdm(range(ranker.passes), "Ranking", leave=False, disable=not shown)
+        with torch.no_grad():
+            for number in passes:
+                ranker.run(number, ranker.passes)
+        ranker.close()
+        self.facts["ranked"] = True
+
+    # Figures -----------------------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: RatingBatch, batch_idx: int) -> None:
+        """Add a batch to the validation errors, if ratings are predicted."""
+        if self.rates:
+            super().validation_step(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the errors, and the figures of lists (`val/ndcg@10`, …) of at most `VAL_USERS` users."""
+        if self.rates:
+            super().on_validation_epoch_end()
+        data = self._data()
+        if not self.ranks or data is None or self.trainer.sanity_checking:
+            return
+        if not self._measured or not self.rates:  # what ranks beside ratings is made once
+            self._measured = ranking_figures(self.recommender, data, VAL, self.trainer, most=VAL_USERS)
+        self._log_ranking("val", self._measured)
+
+    def test_step(self, batch: RatingBatch, batch_idx: int) -> Tensor | None:  # type: ignore[override]
+        """Add a batch to the test errors, if ratings are predicted, and return its scores (float32 [batch])."""
+        return super().test_step(batch, batch_idx) if self.rates else None
+
+    def on_test_epoch_end(self) -> None:
+        """Log the errors, and the figures of the lists of all users."""
+        if self.rates:
+            super().on_test_epoch_end()
+        data = self._data()
+        if self.ranks and data is not None:
+            self._log_ranking("test", ranking_figures(self.recommender, data, TEST, self.trainer))
+
+    def _log_ranking(self, part: str, figures: Mapping[str, Tensor]) -> None:
+        # Summed over devices already, as the errors are.
+        for name, value in figures.items():
+            self.log(f"{part}/{name}", value, prog_bar=name == "ndcg@10", sync_dist=True)
