@@ -22,6 +22,7 @@ from lightning.pytorch.trainer import Trainer
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from cflightning.checkpoint import KEY, FileCheckpointIO, find, read
+from cflightning.comparison import Comparison
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.split import TEST, VAL
 from cflightning.errors import CheckpointError, ConfigError
@@ -128,7 +129,7 @@ class CFLightningCLI(LightningCLI):
         """A Trainer with the project's loggers and a calmer progress bar, unless the config names others."""
         trainer = self.config_init[self.subcommand]["trainer"]
         self.report, self.evaluation = RunReport(), Evaluation()
-        callbacks = [*(trainer["callbacks"] or []), self.report, self.evaluation]
+        callbacks = [*(trainer["callbacks"] or []), self.report, self.evaluation, Comparison()]
         if trainer["enable_progress_bar"] is not False and not any(hasattr(c, "refresh_rate") for c in callbacks):
             callbacks.append(TQDMProgressBar(refresh_rate=20))  # drawing every step costs more than the step
         if self.subcommand == "fit":

@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_utilities.core.rank_zero import rank_zero_only
 
+from cflightning.comparison import comparison_lines
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.errors import ConfigError, TrainingError
 from cflightning.evaluation import Evaluation
@@ -148,7 +149,7 @@ class RunReport(Callback):
         if not self.talks:
             return
         print()
-        for line in test_lines(figures):
+        for line in [*test_lines(figures), *comparison_lines(figures)]:
             print(line)
         phases = [phase for phase in ("data", "train", "test") if phase in self.seconds]
         print(", ".join(f"{phase} {self.seconds[phase]:.1f} s" for phase in phases), end=", ")

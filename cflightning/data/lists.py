@@ -79,7 +79,7 @@ def interactions(table: RatingTable, split: Split, parts: tuple[int, ...], vocab
                 f"{table.name}: must have rows to rank whose user and item are known from training, got none of "
                 f"{unknown:,}; are both tables of one data set? (Users held out whole are in fold_in_lists.)"
             )
-        log.info("%s: %d of %d rows hold an id not seen in training: left out", table.name, unknown, len(user))
+        log.debug("%s: %d of %d rows hold an id not seen in training: left out", table.name, unknown, len(user))
     known = user > 0  # item_lists looks for unknown items itself
     sizes = vocabulary.users.num_rows, vocabulary.items.num_rows
     return item_lists(torch.from_numpy(user[known]), torch.from_numpy(item[known]), *sizes)

@@ -20,7 +20,7 @@ from cflightning.errors import CheckpointError, ConfigError
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.tasks.engine import Engine, Plan
 from cflightning.tasks.rankers import Pairs, Ranker
-from cflightning.tasks.ranking_figures import ranking_figures
+from cflightning.tasks.ranking_figures import ask, figures_of_tables
 from cflightning.tasks.rating import RatingTask
 from cflightning.tasks.sweeps import Memory, Sweep, SweepLoader
 
@@ -210,7 +210,7 @@ class RankingTask(RatingTask):
         if not self.ranks or data is None or self.trainer.sanity_checking:
             return
         if not self._measured or not self.rates:  # what ranks beside ratings is made once
-            self._measured = ranking_figures(self.recommender, data, VAL, self.trainer, most=VAL_USERS)
+            self._measured = self._figures(data, VAL, VAL_USERS)
         self._log_ranking("val", self._measured)
 
     def test_step(self, batch: RatingBatch, batch_idx: int) -> Tensor | None:  # type: ignore[override]
@@ -223,7 +223,11 @@ class RankingTask(RatingTask):
             super().on_test_epoch_end()
         data = self._data()
         if self.ranks and data is not None:
-            self._log_ranking("test", ranking_figures(self.recommender, data, TEST, self.trainer))
+            self._log_ranking("test", self._figures(data, TEST))
+
+    def _figures(self, data: RatingsDataModule, part: int, most: int | None = None) -> dict[str, Tensor]:
+        questions = ask(data, part, self.trainer, most)
+        return {} if questions is None else figures_of_tables(questions, self.recommender.fold())
 
     def _log_ranking(self, part: str, figures: Mapping[str, Tensor]) -> None:
         # Summed over devices already, as the errors are.

@@ -1,95 +1,161 @@
-"""How good the lists of a network are: figures of the users of a validation or test part."""
+"""How good lists are: figures of the users of a validation or test part, for any way of scoring items."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from cflightning.data.candidates import Candidates
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.split import TEST, TRAIN, VAL
-from cflightning.errors import ConfigError
+from cflightning.item_lists import ItemLists
 from cflightning.metrics.exposure import ExposureFigures
-from cflightning.metrics.full_ranking import rank_all
+from cflightning.metrics.full_ranking import Ranked, rank_all, rank_scores
 from cflightning.metrics.ranking import RankingFigures
 from cflightning.metrics.sampled import SampledFigures
-from cflightning.models.network import RatingNetwork
+from cflightning.models.network import FoldedTables
 
 KS = 10, 20
 """Lengths of list that are looked at."""
 
 
-def ranking_figures(
-    network: RatingNetwork, data: RatingsDataModule, part: int, trainer: Trainer, most: int | None = None
-) -> dict[str, Tensor]:
-    """Figures of the users who have rows in a part, each on one device and summed over all.
+class Questions(NamedTuple):
+    """What this device's users are asked, and what would be right.
+
+    Attributes:
+        users: int64 [users], rows.
+        seen: items that are not to be recommended, of the same users.
+        relevant: items to be found, of the same users.
+        candidates: int64 [users, 1 + negatives], item rows, the item to be found first and 0 for "no item"; None where
+            the data has no such lists.
+        popularity: int64 [num_items], training users of each item.
+        training_users: how many there are.
+        exposed: whether to measure what all lists are like together.
+    """
+
+    users: Tensor
+    seen: ItemLists
+    relevant: ItemLists
+    candidates: Tensor | None
+    popularity: Tensor
+    training_users: int
+    exposed: bool
+
+
+def ask(data: RatingsDataModule, part: int, trainer: Trainer, most: int | None = None) -> Questions | None:
+    """The questions of a part: its users, each on one device.
 
     Lists are the best items of the whole catalogue without those that the user has in the training part (for TEST:
     nor in the validation part); what is to be found are the items of the part. Whoever is in no training row has no
-    list and is left out.
-
-    Where the data has candidates for its test items, the plain names (`hr@10`, `ndcg@10`) are of the ranks among these,
-    as its protocol has it, and those of the whole catalogue are `full_hr@10` and so on.
+    list and is left out; so is an item that is in none.
 
     Args:
-        network: of the dot-product family.
         data: with the part.
         part: VAL or TEST.
         trainer: knows the devices.
-        most: users at most, evenly spaced; None for all.
+        most: users at most, over all devices, evenly spaced; None for all.
 
     Returns:
-        name -> float64 []; of :class:`RankingFigures` and, for TEST, :class:`ExposureFigures`. Empty where the part has
-        no user.
+        None where no user of the part can be asked.
     """
-    tables = network.fold()
-    if tables is None:
-        raise ConfigError(f"{type(network).__name__}: must be a dot product to rank the whole catalogue")
-    device = tables.item_vectors.device
+    if not data.split.sizes[part]:
+        return None
     wanted = data.interactions(part)
     seen = data.interactions(TRAIN) if part == VAL or not data.split.sizes[VAL] else data.interactions(TRAIN, VAL)
     users = wanted.counts.nonzero().squeeze(-1)
     if most is not None and len(users) > most:
         users = users[torch.linspace(0, len(users) - 1, most).long()]
     if not len(users):
-        return {}
+        return None
     mine = users[trainer.global_rank :: trainer.world_size]
-    lists = RankingFigures(KS).to(device)
+    found = data.candidates if part == TEST else None
+    candidates = None
+    if found is not None:
+        place = torch.zeros(wanted.users, dtype=torch.int64)
+        place[found.user] = torch.arange(len(found.user))
+        candidates = torch.where(found.counted, found.item, 0)[place[mine]]
     popularity = torch.from_numpy(data.counts()[1])
-    exposure = ExposureFigures(popularity, data.num_users - 1, KS).to(device)
-    relevant = wanted.take(mine).to(device)
-    found = rank_all(
-        tables.user_vectors[mine.to(device)], tables.item_vectors, tables.item_bias, seen.take(mine).to(device), max(KS)
+    return Questions(
+        mine, seen.take(mine), wanted.take(mine), candidates, popularity, data.num_users - 1, exposed=part == TEST
     )
-    begin = 0
-    for ranked in found:
-        end = begin + len(ranked.item)
-        rows = torch.arange(begin, end, device=device)
-        lists.update(ranked.item, relevant.take(rows))
-        exposure.update(ranked.item)
-        begin = end
-    figures = lists.compute() | (exposure.compute() if part == TEST else {})
-    candidates = data.candidates if part == TEST else None
-    if candidates is None:
-        return figures
-    among = _among(network, candidates, trainer, KS)
-    return {f"full_{name}": value for name, value in figures.items()} | among
 
 
-def _among(network: RatingNetwork, candidates: Candidates, trainer: Trainer, ks: Sequence[int]) -> dict[str, Tensor]:
-    """Figures of the ranks among candidates; a user whose item is unknown is left out."""
-    known = candidates.item[:, 0] > 0
-    mine = slice(trainer.global_rank, None, trainer.world_size)
-    user, item, counted = (column[known][mine] for column in candidates)
-    tables = network.fold()
-    assert tables is not None
-    device = tables.item_vectors.device
-    item, user = item.to(device), user.to(device)
-    scores = (tables.item_vectors[item] @ tables.user_vectors[user][:, :, None]).squeeze(-1) + tables.item_bias[item]
-    item = torch.where(counted.to(device), item, 0)
-    figures = SampledFigures(ks).to(device)
-    figures.update(item[:, 0], scores[:, 0], item[:, 1:], scores[:, 1:])
-    return {name.removeprefix("sampled_"): value for name, value in figures.compute().items()}
+class Answers:
+    """Collects the figures of lists, a block of users after the other, in the order of the questions.
+
+    Args:
+        questions: that are answered.
+        device: of the lists.
+    """
+
+    def __init__(self, questions: Questions, device: torch.device | str = "cpu") -> None:
+        self.questions, self.device = questions, device
+        self.lists = RankingFigures(KS).to(device)
+        self.exposure = ExposureFigures(questions.popularity, questions.training_users, KS).to(device)
+        self.among = SampledFigures(KS).to(device)
+        self.begin = 0
+
+    def add(self, ranked: Ranked, candidate_scores: Tensor | None) -> None:
+        """The next users: their lists, and the scores of their candidates (float [users, 1 + negatives])."""
+        questions, begin = self.questions, self.begin
+        self.begin = end = begin + len(ranked.item)
+        self.lists.update(ranked.item, questions.relevant.take(torch.arange(begin, end)).to(self.device))
+        if questions.exposed:
+            self.exposure.update(ranked.item)
+        if questions.candidates is not None and candidate_scores is not None:
+            item = questions.candidates[begin:end].to(self.device)
+            known = item[:, 0] > 0
+            item, score = item[known], candidate_scores[known]
+            self.among.update(item[:, 0], score[:, 0], item[:, 1:], score[:, 1:])
+
+    def figures(self) -> dict[str, Tensor]:
+        """Of the users of all devices: name -> float64 []; of `RankingFigures` and, for a test part, `ExposureFigures`.
+
+        Where the data has candidates for its test items, the plain names (`hr@10`, `ndcg@10`) are of the ranks among
+        these, as its protocol has it, and those of the whole catalogue are `full_hr@10` and so on.
+        """
+        found = self.lists.compute() | (self.exposure.compute() if self.questions.exposed else {})
+        if self.questions.candidates is None:
+            return found
+        among = {name.removeprefix("sampled_"): value for name, value in self.among.compute().items()}
+        return {f"full_{name}": value for name, value in found.items()} | among
+
+
+def figures_of_tables(questions: Questions, tables: FoldedTables) -> dict[str, Tensor]:
+    """Figures of a dot product; see `Answers.figures`."""
+    users, items, bias = tables.user_vectors, tables.item_vectors, tables.item_bias
+    device = items.device
+    answers = Answers(questions, device)
+    mine = users[questions.users.to(device)]
+    for ranked in rank_all(mine, items, bias, questions.seen.to(device), max(KS)):
+        scores = None
+        if questions.candidates is not None:
+            item = questions.candidates[answers.begin : answers.begin + len(ranked.item)].to(device)
+            some = mine[answers.begin : answers.begin + len(ranked.item), :, None]
+            scores = (items[item] @ some).squeeze(-1) + bias[item]
+        answers.add(ranked, scores)
+    return answers.figures()
+
+
+def figures_of_scores(questions: Questions, blocks: Iterable[Tensor]) -> dict[str, Tensor]:
+    """Figures of whatever scores the whole catalogue; see `Answers.figures`.
+
+    Args:
+        questions: that are answered.
+        blocks: float32 [some users, num_items], in the order of the questions.
+    """
+    answers = Answers(questions)
+    for scores in blocks:
+        part = torch.arange(answers.begin, answers.begin + len(scores))
+        candidates = None if questions.candidates is None else scores.gather(1, questions.candidates[part])
+        answers.add(rank_scores(scores, questions.seen.take(part), max(KS)), candidates)
+    return answers.figures()
+
+
+def repeated(scores: Tensor, users: int, block: int = 1024) -> Iterator[Tensor]:
+    """The same scores for every user: float32 [num_items] -> blocks of float32 [some users, num_items]."""
+    for begin in range(0, users, block):
+        yield scores.expand(min(block, users - begin), -1)
