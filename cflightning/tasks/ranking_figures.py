@@ -31,6 +31,7 @@ class Questions(NamedTuple):
         relevant: items to be found, of the same users.
         candidates: int64 [users, 1 + negatives], item rows, the item to be found first and 0 for "no item"; None where
             the data has no such lists.
+        share: of the users with candidates that are asked, over all devices: the others' item is in no training row.
         popularity: int64 [num_items], training users of each item.
         training_users: how many there are.
         exposed: whether to measure what all lists are like together.
@@ -40,6 +41,7 @@ class Questions(NamedTuple):
     seen: ItemLists
     relevant: ItemLists
     candidates: Tensor | None
+    share: float
     popularity: Tensor
     training_users: int
     exposed: bool
@@ -72,14 +74,22 @@ def ask(data: RatingsDataModule, part: int, trainer: Trainer, most: int | None =
         return None
     mine = users[trainer.global_rank :: trainer.world_size]
     found = data.candidates if part == TEST else None
-    candidates = None
+    candidates, share = None, 1.0
     if found is not None:
         place = torch.zeros(wanted.users, dtype=torch.int64)
         place[found.user] = torch.arange(len(found.user))
         candidates = torch.where(found.counted, found.item, 0)[place[mine]]
+        share = len(users) / len(found.user)
     popularity = torch.from_numpy(data.counts()[1])
     return Questions(
-        mine, seen.take(mine), wanted.take(mine), candidates, popularity, data.num_users - 1, exposed=part == TEST
+        mine,
+        seen.take(mine),
+        wanted.take(mine),
+        candidates,
+        share,
+        popularity,
+        data.num_users - 1,
+        exposed=part == TEST,
     )
 
 
@@ -115,12 +125,14 @@ class Answers:
         """Of the users of all devices: name -> float64 []; of `RankingFigures` and, for a test part, `ExposureFigures`.
 
         Where the data has candidates for its test items, the plain names (`hr@10`, `ndcg@10`) are of the ranks among
-        these, as its protocol has it, and those of the whole catalogue are `full_hr@10` and so on.
+        these, as its protocol has it, and those of the whole catalogue are `full_hr@10` and so on. An item that is in
+        no training row is then a miss, so that the figures are of all users as published ones are.
         """
         found = self.lists.compute() | (self.exposure.compute() if self.questions.exposed else {})
         if self.questions.candidates is None:
             return found
-        among = {name.removeprefix("sampled_"): value for name, value in self.among.compute().items()}
+        share = self.questions.share
+        among = {name.removeprefix("sampled_"): value * share for name, value in self.among.compute().items()}
         return {f"full_{name}": value for name, value in found.items()} | among
 
 

@@ -1,0 +1,256 @@
+"""Objectives that rank, alone and beside ratings: lists, figures, checkpoints, and what is refused."""
+
+import gzip
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from cflightning import EmbeddingDotTask, RatingsDataModule
+from cflightning.checkpoint import load_task
+from cflightning.cli import main
+from cflightning.comparison import Comparison, comparison_lines
+from cflightning.data.split import TEST, TRAIN, VAL
+from cflightning.errors import CheckpointError, ConfigError, DataError
+from cflightning.tasks.rankers import Ranker
+
+pytest.importorskip("numba", reason="the compiled step of choices needs the extra `fast`")
+
+ALONE = ["bce", "ials", "svd"]
+
+
+def groups(users=40, items=30, seed=0):
+    """Users choose most of the items of their own half, and rate them as it comes."""
+    rng = np.random.default_rng(seed)
+    pairs = [(u, i) for u in range(users) for i in range(items) if u % 2 == i % 2 and rng.random() < 0.8]
+    frame = pd.DataFrame(pairs, columns=["user", "item"])
+    return frame.assign(rating=rng.integers(1, 6, len(frame)).astype(float))
+
+
+def data(frame=None, **options):
+    options = {"split": "per_user", "test_fraction": 0.2, "val_fraction": 0.1, **options}
+    return RatingsDataModule.from_frame(groups() if frame is None else frame, **options)
+
+
+def task(objective, **options):
+    return EmbeddingDotTask(**{"dim": 8, "objective": objective, **options})
+
+
+def trainer(epochs=4, **options):
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    return Trainer(**{"max_epochs": epochs, "enable_checkpointing": False, **quiet, **options})
+
+
+def tables(network):
+    return torch.cat([table.reshape(-1) for table in network.fold()])
+
+
+def by_hand(network, module, part, k=10):
+    """hr, recall and ndcg at k, user by user."""
+    found = network.fold()
+    seen = module.interactions(TRAIN, VAL) if part == TEST else module.interactions(TRAIN)
+    wanted, rows = module.interactions(part), []
+    for user in range(1, module.num_users):
+        relevant = set(wanted.items[wanted.offsets[user] : wanted.offsets[user + 1]].tolist())
+        if not relevant:
+            continue
+        scores = found.item_vectors @ found.user_vectors[user] + found.item_bias
+        scores[0] = scores[seen.items[seen.offsets[user] : seen.offsets[user + 1]].long()] = -torch.inf
+        hit = np.array([item in relevant for item in scores.argsort(descending=True, stable=True)[:k].tolist()])
+        gain = 1 / np.log2(np.arange(k) + 2)
+        rows.append([hit.any(), hit.sum() / len(relevant), gain[hit].sum() / gain[: min(len(relevant), k)].sum()])
+    return dict(zip(("hr", "recall", "ndcg"), np.mean(rows, axis=0), strict=True))
+
+
+@pytest.mark.parametrize("objective", ALONE)
+def test_what_is_chosen_is_found_and_figures_are_those_of_the_lists(objective):
+    module, model = data(), task(objective)
+    fit = trainer(Ranker.known[objective].passes)
+    fit.fit(model, module)
+    val = {name: float(value) for name, value in fit.callback_metrics.items()}
+    assert "val/rmse" not in val
+    assert np.isfinite(val["train/loss"])
+    [figures] = fit.test(model, module, verbose=False)
+    assert not any("rmse" in name for name in figures)
+    for part, name, found in ((VAL, "val", val), (TEST, "test", figures)):
+        for figure, value in by_hand(model.network, module, part).items():
+            assert found[f"{name}/{figure}@10"] == pytest.approx(value, abs=1e-6), (name, figure)
+    assert figures["test/ndcg@10"] > 0.6  # items of the own half in any order give .7, of both halves .4
+    assert torch.count_nonzero(model.network.user_factors.weight[0]) == 0
+    assert torch.count_nonzero(model.network.item_factors.weight[0]) == 0
+
+
+@pytest.mark.parametrize("objective", [*ALONE, "both"])
+def test_it_comes_back_from_its_checkpoint(objective, tmp_path):
+    module, model = data(), task(objective)
+    fit = trainer(2)
+    fit.fit(model, module)
+    fit.save_checkpoint(tmp_path / "some.ckpt")
+    loaded = load_task(tmp_path / "some.ckpt")
+    assert (loaded.rates, loaded.ranks) == (objective == "both", True)
+    assert torch.equal(tables(loaded.recommender), tables(model.recommender))
+    [expected] = fit.test(model, module, verbose=False)
+    [figures] = trainer().test(
+        EmbeddingDotTask(), module, str(tmp_path / "some.ckpt"), verbose=False, weights_only=True
+    )
+    assert figures == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+@pytest.mark.parametrize("options", [{"objective": "bce"}, {"objective": "bce", "members": 2}, {"objective": "ials"},
+                                     {"objective": "svd"}, {"objective": "both"}], ids=str)  # fmt: skip
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(options, tmp_path):
+    straight = task(**options)
+    trainer(4).fit(straight, data())
+    first, again = (
+        trainer(4, callbacks=[ModelCheckpoint(tmp_path / name, "{epoch}", save_top_k=-1)], enable_checkpointing=True)
+        for name in ("first", "again")
+    )
+    first.fit(task(**options), data())
+    second = task(**options)
+    again.fit(second, data(), ckpt_path=tmp_path / "first" / "epoch=1.ckpt", weights_only=True)
+    assert again.current_epoch == 4
+    assert torch.equal(tables(second.recommender), tables(straight.recommender))
+    assert torch.equal(tables(second.network), tables(straight.network))
+
+
+@pytest.mark.parametrize("ranking", ALONE)
+def test_both_rates_as_ratings_alone_and_ranks_as_choices_alone(ranking):
+    module = data(groups(60, 40))
+    both = task("both", ranking={"objective": ranking})
+    trainer(3).fit(both, module)
+    rating, choice = task("mse"), task(ranking)
+    trainer(3).fit(rating, module)
+    trainer(Ranker.known[ranking].passes).fit(choice, module)
+    assert torch.equal(tables(both.network), tables(rating.network))
+    assert torch.equal(tables(both.recommender), tables(choice.network))
+    assert both.recommender is not both.network
+    [figures] = trainer(callbacks=[Comparison()]).test(both, module, verbose=False)
+    assert {"test/rmse", "test/ndcg@10", "test/ratings/ndcg@10", "test/ease/ndcg@10"} <= set(figures)
+    assert figures["test/ndcg@10"] > figures["test/ratings/ndcg@10"]
+
+
+def test_settings_of_what_ranks_beside_ratings():
+    module = data()
+    both = task("both", ranking={"objective": "ials", "dim": 3, "l2": 10.0})
+    trainer(1).fit(both, module)
+    assert both.beside.dim == 3
+    other = task("both", ranking={"objective": "ials", "dim": 3})
+    trainer(1).fit(other, module)
+    assert not torch.equal(tables(both.beside), tables(other.beside))
+
+
+def test_members_are_side_by_side_and_cut_down_where_asked_for():
+    module = data()
+    several, one, cut = task("bce", members=3), task("bce"), task("bce", members=3, compress=5)
+    for model in (several, one, cut):
+        trainer(3).fit(model, module)
+    assert (several.network.dim, one.network.dim, cut.network.dim) == (24, 8, 5)
+    # The first member begins where the network alone does; means of three are not it.
+    scores = [(network.fold().user_vectors @ network.fold().item_vectors.T) for network in
+              (several.network, cut.network)]  # fmt: skip
+    assert torch.linalg.matrix_rank(scores[1]) <= 5
+    assert not torch.allclose(scores[0], scores[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"objective": "ials", "ranking": {"negatives": 3}}, "--model.ranking: has weight, l2, exponent, block"),
+        ({"objective": "both", "ranking": {"objective": "mse"}}, "--model.ranking.objective: must be one of"),
+        ({"objective": "bce", "ranking": {"last_rate": 1.0}}, "--model.ranking.last_rate: must be above 0"),
+        ({"objective": "bce", "engine": "gibbs"}, "--model.engine: has no meaning with --model.objective bce"),
+        ({"objective": "svd", "optimizer": {"class_path": "torch.optim.SGD"}}, "--model.optimizer: has no meaning"),
+        ({"objective": "ials", "ranking": {"l2": -1.0}}, "ials: l2 must be above 0"),
+    ],
+)
+def test_what_means_nothing_is_refused(options, message):
+    with pytest.raises(ConfigError, match=message):
+        trainer(1).fit(task(**options), data())
+
+
+def test_going_on_with_another_objective_is_refused(tmp_path):
+    for objective in ("mse", "both", "ials"):
+        fit = trainer(1)
+        fit.fit(task(objective), data())
+        fit.save_checkpoint(tmp_path / f"{objective}.ckpt")
+    for before, now in (("mse", "both"), ("both", "mse"), ("ials", "svd"), ("mse", "ials"), ("ials", "mse")):
+        with pytest.raises(CheckpointError, match=r"--model\.(objective|engine): "):
+            trainer(2).fit(task(now), data(), ckpt_path=tmp_path / f"{before}.ckpt", weights_only=True)
+
+
+def test_choices_need_no_ratings_and_ratings_need_them():
+    frame = groups().drop(columns="rating")
+    module = data(frame, feedback="choices")
+    model = task("ials")
+    trainer(2).fit(model, module)
+    assert trainer().test(model, module, verbose=False)[0]["test/ndcg@10"] > 0.6
+    with pytest.raises(DataError, match="must have ratings to train on"):
+        trainer(1).fit(task("mse"), data(frame, feedback="choices"))
+
+
+def test_weights_count_with_ials_and_are_refused_elsewhere():
+    frame = groups().assign(times=np.arange(len(groups())) % 5 + 1)
+    found = []
+    for weight in (None, "times"):
+        model = task("ials")
+        trainer(2).fit(model, data(frame, feedback="choices", weight=weight))
+        found.append(tables(model.network))
+    assert not torch.allclose(*found)
+    with pytest.raises(ConfigError, match="--data.weight: is known to --model.objective ials alone"):
+        trainer(1).fit(task("bce"), data(frame, feedback="choices", weight="times"))
+
+
+def test_without_a_validation_part_the_last_pass_is_kept(tmp_path):
+    frame = groups()
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    args = ["fit", "--data.path", str(tmp_path / "table.csv"), "--data.val_fraction", "0", "--model.objective", "ials",
+            "--model.dim", "4", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu",
+            "--trainer.default_root_dir", str(tmp_path)]  # fmt: skip
+    cli = main(args)
+    assert cli.trainer.current_epoch == Ranker.known["ials"].passes
+    assert "test/ndcg@10" in cli.report.result
+
+
+def test_the_best_pass_is_kept_and_a_table_is_shown(tmp_path, capsys):
+    groups().to_csv(tmp_path / "table.csv", index=False)
+    args = ["fit", "--data.path", str(tmp_path / "table.csv"), "--model.objective", "both", "--model.dim", "4",
+            "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--trainer.max_epochs", "2",
+            "--trainer.default_root_dir", str(tmp_path)]  # fmt: skip
+    cli = main(args)
+    said = capsys.readouterr().out
+    assert "test RMSE" in said
+    for row in ("lists of this model", "popularity", "item neighbours", "EASE", "by predicted rating"):
+        assert row in said
+    assert cli.trainer.checkpoint_callback.monitor == "val/rmse"
+    ranked = main([*args[:4], "svd", *args[5:]])
+    assert ranked.trainer.checkpoint_callback.monitor == "val/ndcg@10"
+    assert ranked.trainer.checkpoint_callback.mode == "max"
+    assert "test RMSE" not in capsys.readouterr().out
+    assert comparison_lines({"test/rmse": 1.0}) == []
+
+
+def test_candidates_of_the_data_are_what_plain_names_mean(tmp_path):
+    rng = np.random.default_rng(1)
+    frame, users, items = groups(), 40, 30
+    last = frame.groupby("user").sample(1, random_state=0)
+    frame.drop(last.index).assign(timestamp=0).to_csv(
+        tmp_path / "made.train.rating", sep="\t", header=False, index=False
+    )
+    last.assign(timestamp=1).to_csv(tmp_path / "made.test.rating", sep="\t", header=False, index=False)
+    negatives = {u: rng.choice([i for i in range(items) if i % 2 != u % 2], 9, replace=False) for u in range(users)}
+    with gzip.open(tmp_path / "made.test.negative.gz", "wt") as out:
+        for u, i in zip(last.user, last.item, strict=True):
+            out.write(f"({u},{i})\t" + "\t".join(map(str, [i, *negatives[u]])) + "\n")
+    module = RatingsDataModule(str(tmp_path), val_fraction=0)
+    model = task("ials")
+    fit = trainer(3, limit_val_batches=0)
+    fit.fit(model, module)
+    [figures] = fit.test(model, module, verbose=False)
+    assert figures["test/hr@10"] == 1  # nine negatives, and the item itself is none
+    assert figures["test/ndcg@10"] > 0.95  # all of them are of the other half
+    assert figures["test/full_hr@10"] == pytest.approx(by_hand(model.network, module, TEST)["hr"])
+    assert "test/sampled_hr@10" not in figures
