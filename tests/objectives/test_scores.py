@@ -1,0 +1,65 @@
+"""Scores of a batch: the same from shared and from own negatives, cosines, and what dropout keeps."""
+
+import math
+
+import pytest
+import torch
+
+from cflightning.errors import ConfigError
+from cflightning.objectives.scores import drop, normalised, pair_scores
+
+
+def vectors(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(len(shape)), dtype=torch.float64)
+
+
+def test_scores_are_dot_products():
+    users, items, negatives = vectors(3, 5), vectors(3, 5) + 1, vectors(3, 4, 5)
+    positive, scores = pair_scores(users, items, negatives)
+    for b in range(3):
+        assert positive[b].item() == pytest.approx((users[b] * items[b]).sum().item())
+        for j in range(4):
+            assert scores[b, j].item() == pytest.approx((users[b] * negatives[b, j]).sum().item())
+    shared = pair_scores(users, items, negatives[0])
+    own = pair_scores(users, items, negatives[:1].expand(3, -1, -1))
+    torch.testing.assert_close(shared, own)
+
+
+def test_hits_are_hidden():
+    hit = torch.tensor([[True, False], [False, False]])
+    positive, scores = pair_scores(vectors(2, 3), vectors(2, 3), vectors(2, 3), hit)
+    assert (scores == -math.inf).tolist() == hit.tolist()
+    assert positive.isfinite().all()
+
+
+def test_normalised_rows_have_length_one_and_zeros_stay():
+    users, items = vectors(4, 3), vectors(4, 2, 3)
+    users[1] = 0
+    users.requires_grad_()
+    p, q = normalised(users, items)
+    assert p.norm(dim=1).tolist() == pytest.approx([1, 0, 1, 1])
+    torch.testing.assert_close(q.norm(dim=-1), torch.ones(4, 2, dtype=torch.float64))
+    torch.testing.assert_close(p * users.norm(dim=1, keepdim=True), users)
+    p.sum().backward()
+    assert users.grad.isfinite().all()
+
+
+def test_dropout_keeps_the_mean_and_is_of_the_generator():
+    given = torch.ones(200, 50)
+    first, again = (drop(given, 0.2, torch.Generator().manual_seed(7)) for _ in range(2))
+    assert torch.equal(first, again)
+    assert first.unique().tolist() == pytest.approx([0, 1.25])
+    assert first.mean().item() == pytest.approx(1, abs=0.02)
+    assert not torch.equal(first, drop(given, 0.2, torch.Generator().manual_seed(8)))
+    assert drop(given, 0.0) is given
+
+
+def test_empty():
+    positive, scores = pair_scores(vectors(0, 3), vectors(0, 3), vectors(4, 3))
+    assert positive.shape == (0,) and scores.shape == (0, 4)
+
+
+def test_clear_errors():
+    for share in (-0.1, 1.0, math.nan):
+        with pytest.raises(ConfigError, match="at least 0 and below 1, got"):
+            drop(torch.ones(2, 2), share)
