@@ -10,11 +10,11 @@ an ideal low-pass filter of the graph (Shen et al. 2021, "How Powerful is Graph 
 1/2 for the other powers). These say how much active users and popular items count in finding the directions and in the
 scores.
 
-V comes from subspace iteration on A = M^T M with Chebyshev filters (Zhou & Saad 2007): the eigenvalues lie
-close together here, and a polynomial that is small up to the least of those found so far and grows as fast as any beyond
-it tells them apart better than a power of A. Products with a sparse M are cheap beside making the columns orthogonal, so
-each sweep does that once, by Gram matrices in double precision and their eigenvectors: much faster than a QR of tall
-tables.
+V comes from subspace iteration on A = M^T M with Chebyshev filters (Zhou & Saad 2007): the eigenvalues lie close to
+each other here, and a polynomial that is small up to the least of those found so far and grows as fast as any beyond
+it tells them apart better than a power of A. Products with a sparse M are cheap beside making the columns orthogonal,
+so each sweep does that once, by Gram matrices in double precision and their eigenvectors: much faster than a QR of
+tall tables.
 """
 
 from __future__ import annotations
