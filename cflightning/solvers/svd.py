@@ -10,11 +10,10 @@ an ideal low-pass filter of the graph (Shen et al. 2021, "How Powerful is Graph 
 1/2 for the other powers). These say how much active users and popular items count in finding the directions and in the
 scores.
 
-V comes from subspace iteration on A = M^T M with Chebyshev filters (Zhou & Saad 2007): the eigenvalues lie close to
-each other here, and a polynomial that is small up to the least of those found so far and grows as fast as any beyond
-it tells them apart better than a power of A. Products with a sparse M are cheap beside making the columns orthogonal,
-so each sweep does that once, by Gram matrices in double precision and their eigenvectors: much faster than a QR of
-tall tables.
+V comes from subspace iteration on A = M^T M (Halko et al. 2011) with a Rayleigh-Ritz step in each sweep. Products
+with a sparse M are cheap beside making the columns orthogonal, which Gram matrices and their eigenvectors in double
+precision do much faster than a QR of tall tables. Two sweeps are enough: at dim 1024 on Gowalla directions that were
+found more exactly ranked no better.
 """
 
 from __future__ import annotations
@@ -33,8 +32,6 @@ UNIT = 64
 """The subspace has a multiple of so many directions, a strip of the compiled product."""
 LEAST = 1e-7
 """Directions whose squared length is below this share of the longest's are rounding errors."""
-NARROW = 1e-3
-"""A filter begins to grow at this share of the largest eigenvalue, or above."""
 
 
 class DegreeScaledSVD:
@@ -90,13 +87,12 @@ class DegreeScaledSVD:
             The share of M's squared entries that the leading `dim` directions hold: it grows from sweep to sweep.
         """
         with Threads(self.threads) as threads:
-            if self.basis is None:
+            table = self.basis
+            if table is None:
                 generator = torch.Generator().manual_seed(self.seed)
                 width = -(-(self.dim + OVERSAMPLING) // UNIT) * UNIT
                 table = torch.randn(len(self.item_scale), width, generator=generator)
-                table = self._back(self._there(table, threads), threads)
-            else:
-                table = self._filtered(self.basis, threads)
+            table = self._back(self._there(table, threads), threads)
             self.basis, self.values = self._rayleigh_ritz(table, threads)
         return float(self.values[: self.dim].sum()) / max(self.squares, LEAST)
 
@@ -127,21 +123,14 @@ class DegreeScaledSVD:
         """``M^T table``: float32 [num_users, width] -> float32 [num_items, width]."""
         return product(self.sides.items, self.item_scale, self.user_scale, table, threads)
 
-    def _filtered(self, basis: Tensor, threads: Threads) -> Tensor:
-        """``T_2(2 A / a - 1) basis``, T_2 the Chebyshev polynomial and a the least eigenvalue that was found."""
-        least = max(float(self.values[-1]), NARROW * float(self.values[0]), LEAST)
-        first = self._back(self._there(basis, threads), threads).mul_(2 / least).sub_(basis)
-        second = self._back(self._there(first, threads), threads).mul_(2 / least).sub_(first)
-        return second.mul_(2).sub_(basis)
-
     def _rayleigh_ritz(self, table: Tensor, threads: Threads) -> tuple[Tensor, Tensor]:
         """Orthonormal columns of the same span that are eigenvectors of A within it, and their eigenvalues, falling."""
         gram = threads.gram(table)
         scale = gram.diagonal().clamp(min=torch.finfo(torch.float32).tiny).rsqrt()
-        lengths, turn = _eigh(gram * scale * scale[:, None])
+        lengths, turn = torch.linalg.eigh(gram * scale * scale[:, None])
         kept = lengths > LEAST * lengths[-1]
         white = scale[:, None] * turn * torch.where(kept, lengths, 1).rsqrt() * kept
-        values, turn = _eigh(white.mT @ threads.gram(self._there(table, threads)) @ white)
+        values, turn = torch.linalg.eigh(white.mT @ threads.gram(self._there(table, threads)) @ white)
         return threads.product(table, (white @ turn).flip(1).float()), values.flip(0).clamp(min=0)
 
 
@@ -192,9 +181,3 @@ def degree_scaled_svd(
     for _ in range(iterations):
         solver.sweep()
     return solver.finish()
-
-
-def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues, rising, and eigenvectors: float64 [k, k] -> float64 [k], float64 [k, k]."""
-    values, vectors = torch.linalg.eigh(matrix)
-    return values, vectors
