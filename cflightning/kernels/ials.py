@@ -15,12 +15,13 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from cflightning.kernels.fused_dot import _FAST, _load, _take
+from cflightning.kernels.fused_dot import _FAST, _load, _prefetch, _take
 
 DOWN, ACROSS = 4, 16
 """A tile: with AVX2 eight registers of sums, as many as multiplications must be under way to keep the units busy."""
 ROWS = 96
 """Rows of the other side that are gathered at once: with 64 columns, 24 KiB, most of a first-level cache."""
+_AHEAD = 8  # rows that are asked for before they are needed
 
 
 @intrinsic
@@ -146,7 +147,8 @@ def solve_rows(taken, order, rows, offsets, roots, own, other, gram, penalties, 
         for left in range(0, width, block):
             for k in range(block):
                 line = gram[left + k]
-                matrix[k * block : (k + 1) * block] = line[left : left + block]
+                for m in range(k // ACROSS * ACROSS, block):
+                    matrix[k * block + m] = line[left + m]
                 matrix[k * block + k] += penalties[a]
                 total = np.float32(0)
                 if not whole:
@@ -157,6 +159,9 @@ def solve_rows(taken, order, rows, offsets, roots, own, other, gram, penalties, 
             for first in range(0, count, ROWS):
                 size = min(ROWS, count - first)
                 for j in range(size):
+                    ahead = np.int64(rows[begin + first + min(j + _AHEAD, size - 1)]) * width + left
+                    for k in range(0, block, 16):
+                        _prefetch(other, ahead + k)
                     q = other[rows[begin + first + j]]
                     root = roots[begin + first + j] if len(roots) else np.float32(1)
                     e = root * error[first + j]

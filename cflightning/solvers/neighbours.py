@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cflightning.errors import ConfigError, DataError
 from cflightning.solvers.cooccurrence import cooccurrences
-from cflightning.solvers.interactions import Interactions, Side
+from cflightning.solvers.interactions import Interactions, Side, side
 from cflightning.solvers.threads import Threads
 
 
@@ -28,8 +30,8 @@ class ItemNeighbours(NamedTuple):
     def scores(self, users: Side, *, block: int = 256) -> Iterator[Tensor]:
         """Scores of users, a block at a time, fit for `metrics.full_ranking.rank_scores`.
 
-        An item scores the sum of its similarities to those of the user's items whose neighbour it is (Deshpande &
-        Karypis 2004, "Item-Based Top-N Recommendation Algorithms").
+        An item scores the sum of the similarities of those of its neighbours that the user has (Sarwar et al. 2001,
+        "Item-Based Collaborative Filtering Recommendation Algorithms", section 3.2, with all ratings 1).
 
         Args:
             users: the items of every user; new ones are as good as those that the neighbours were made from.
@@ -44,13 +46,17 @@ class ItemNeighbours(NamedTuple):
         num_items = len(self.items)
         if len(users.rows) and (most := int(users.rows.max())) >= num_items:
             raise DataError(f"neighbours: items must be below {num_items}, got {most}")
+        kept = self.similarity > 0
+        pointing = side(self.items[kept], kept.nonzero()[:, 0], num_items, self.similarity[kept])
         for begin in range(0, len(users.offsets) - 1, block):
             some = users.part(begin, begin + block)
             size = len(some.offsets) - 1
+            reached = pointing.take(some.rows)
             user = torch.repeat_interleave(torch.arange(size), some.counts)
-            place = user[:, None] * num_items + self.items[some.rows]
+            place = torch.repeat_interleave(user * num_items, reached.counts) + reached.rows
             out = torch.zeros(size, num_items)
-            out.view(-1).index_add_(0, place.view(-1), self.similarity[some.rows].view(-1))
+            if reached.values is not None:
+                out.view(-1).index_add_(0, place, reached.values)
             yield out
 
 
@@ -76,12 +82,19 @@ def item_neighbours(sides: Interactions, n: int = 100, *, shrinkage: float = 10.
     items = torch.zeros(num_items, n, dtype=torch.int64)
     similarity = torch.zeros(num_items, n)
     with Threads(threads) as pool:
+        if find_spec("numba") is not None:
+            from cflightning.kernels import cooccurrence
+
+            arrays = *sides.items[:2], *sides.users[:2], root
+            out = items.numpy(), similarity.numpy()
+            pool.call(cooccurrence.nearest, *(part.numpy() for part in arrays), np.float32(shrinkage), *out)
+            return ItemNeighbours(items, similarity)
         for first, counts in cooccurrences(sides, pool):
             rows = slice(first, first + len(counts))
             cosines = counts / (root[rows, None] * root + shrinkage).clamp(min=1e-30)
             cosines.diagonal(first).zero_()  # not itself
-            best = cosines.topk(min(n, num_items))
-            width = best.values.shape[1]
-            similarity[rows, :width] = best.values
-            items[rows, :width] = best.indices * (best.values > 0)
+            values, order = cosines.sort(dim=1, descending=True, stable=True)
+            values, order = values[:, :n], order[:, :n]
+            similarity[rows, : values.shape[1]] = values
+            items[rows, : values.shape[1]] = order * (values > 0)
     return ItemNeighbours(items, similarity)

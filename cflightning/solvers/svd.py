@@ -3,17 +3,17 @@
 With X the 0/1 matrix of interactions and D_u, D_i the numbers of interactions of its rows and columns, M is
 ``D_u^-user_power X D_i^-item_power`` and V its leading right singular vectors. The vectors are::
 
-    P = X D_i^-item_power V          Q = D_i^score_power V
+    P = X D_i^-item_power V S^value_power          Q = D_i^score_power V
 
-The singular values are left out: all directions that are kept count alike, as in an ideal low-pass filter of the graph
-(Shen et al. 2021, "How Powerful is Graph Convolution for Recommendation?", with 1/2 for all powers). The powers say how
-much active users and popular items count in finding the directions and in the scores.
+with S the singular values as shares of the largest. With value_power 0 all directions that are kept count alike, as in
+an ideal low-pass filter of the graph (Shen et al. 2021, "How Powerful is Graph Convolution for Recommendation?", with
+1/2 for the other powers). These say how much active users and popular items count in finding the directions and in the
+scores.
 
-V comes from subspace iteration on A = M^T M with Chebyshev filters (Zhou & Saad 2007): where all eigenvalues are about
-as large, as here, a polynomial that is small up to the least of those found so far and grows as fast as any beyond it
-does in two products with A what powers of A need five for. Products with a sparse M are cheap beside making the columns
-orthogonal, so each sweep does that once, by Gram matrices in double precision and their eigenvectors, which is much
-faster than a QR of tall tables.
+V comes from subspace iteration on A = M^T M (Halko et al. 2011) with a Rayleigh-Ritz step in each sweep. Products
+with a sparse M are cheap beside making the columns orthogonal, which Gram matrices and their eigenvectors in double
+precision do much faster than a QR of tall tables. Two sweeps are enough: at dim 1024 on Gowalla directions that were
+found more exactly ranked no better.
 """
 
 from __future__ import annotations
@@ -32,8 +32,6 @@ UNIT = 64
 """The subspace has a multiple of so many directions, a strip of the compiled product."""
 LEAST = 1e-7
 """Directions whose squared length is below this share of the longest's are rounding errors."""
-NARROW = 1e-3
-"""A filter begins to grow at this share of the largest eigenvalue, or above."""
 
 
 class DegreeScaledSVD:
@@ -45,6 +43,7 @@ class DegreeScaledSVD:
         user_power: how much less an interaction of an active user counts.
         item_power: how much less an interaction with a popular item counts.
         score_power: how much popular items are preferred.
+        value_power: how much more the directions with large singular values count, which does good where dim is large.
         seed: of where the iteration starts.
         threads: any number gives the same bits.
 
@@ -65,6 +64,7 @@ class DegreeScaledSVD:
         user_power: float = 0.3,
         item_power: float = 0.5,
         score_power: float = 0.4,
+        value_power: float = 0.0,
         seed: int = 0,
         threads: int = 1,
     ) -> None:
@@ -75,6 +75,7 @@ class DegreeScaledSVD:
         self.user_scale, self.item_scale = degrees[0] ** -user_power, degrees[1] ** -item_power
         self.score_scale = degrees[1] ** score_power * (sides.items.counts > 0)
         self.squares = float(sides.users.sums(self.item_scale.square()) @ self.user_scale.square())
+        self.value_power = value_power
         self.dim, self.seed, self.threads = dim, seed, threads
         self.basis: Tensor | None = None
         self.values = torch.zeros(0, dtype=torch.float64)
@@ -86,13 +87,12 @@ class DegreeScaledSVD:
             The share of M's squared entries that the leading `dim` directions hold: it grows from sweep to sweep.
         """
         with Threads(self.threads) as threads:
-            if self.basis is None:
+            table = self.basis
+            if table is None:
                 generator = torch.Generator().manual_seed(self.seed)
                 width = -(-(self.dim + OVERSAMPLING) // UNIT) * UNIT
                 table = torch.randn(len(self.item_scale), width, generator=generator)
-                table = self._back(self._there(table, threads), threads)
-            else:
-                table = self._filtered(self.basis, threads)
+            table = self._back(self._there(table, threads), threads)
             self.basis, self.values = self._rayleigh_ritz(table, threads)
         return float(self.values[: self.dim].sum()) / max(self.squares, LEAST)
 
@@ -112,7 +112,8 @@ class DegreeScaledSVD:
         with Threads(self.threads) as threads:
             ones = torch.ones_like(self.user_scale)
             users = product(self.sides.users, ones, self.item_scale, directions, threads)
-        return users, self.score_scale[:, None] * directions
+        weights = (self.values[: self.dim] / self.values[0].clamp(min=LEAST)) ** (self.value_power / 2)
+        return users * weights.float(), self.score_scale[:, None] * directions
 
     def _there(self, table: Tensor, threads: Threads) -> Tensor:
         """``M table``: float32 [num_items, width] -> float32 [num_users, width]."""
@@ -122,21 +123,14 @@ class DegreeScaledSVD:
         """``M^T table``: float32 [num_users, width] -> float32 [num_items, width]."""
         return product(self.sides.items, self.item_scale, self.user_scale, table, threads)
 
-    def _filtered(self, basis: Tensor, threads: Threads) -> Tensor:
-        """``T_2(2 A / a - 1) basis``, T_2 the Chebyshev polynomial and a the least eigenvalue that was found."""
-        least = max(float(self.values[-1]), NARROW * float(self.values[0]), LEAST)
-        first = self._back(self._there(basis, threads), threads).mul_(2 / least).sub_(basis)
-        second = self._back(self._there(first, threads), threads).mul_(2 / least).sub_(first)
-        return second.mul_(2).sub_(basis)
-
     def _rayleigh_ritz(self, table: Tensor, threads: Threads) -> tuple[Tensor, Tensor]:
         """Orthonormal columns of the same span that are eigenvectors of A within it, and their eigenvalues, falling."""
         gram = threads.gram(table)
         scale = gram.diagonal().clamp(min=torch.finfo(torch.float32).tiny).rsqrt()
-        lengths, turn = _eigh(gram * scale * scale[:, None])
+        lengths, turn = torch.linalg.eigh(gram * scale * scale[:, None])
         kept = lengths > LEAST * lengths[-1]
         white = scale[:, None] * turn * torch.where(kept, lengths, 1).rsqrt() * kept
-        values, turn = _eigh(white.mT @ threads.gram(self._there(table, threads)) @ white)
+        values, turn = torch.linalg.eigh(white.mT @ threads.gram(self._there(table, threads)) @ white)
         return threads.product(table, (white @ turn).flip(1).float()), values.flip(0).clamp(min=0)
 
 
@@ -150,6 +144,7 @@ def degree_scaled_svd(
     user_power: float = 0.3,
     item_power: float = 0.5,
     score_power: float = 0.4,
+    value_power: float = 0.0,
     iterations: int = 2,
     seed: int = 0,
     threads: int = 1,
@@ -165,6 +160,7 @@ def degree_scaled_svd(
         user_power: see :class:`DegreeScaledSVD`.
         item_power: see :class:`DegreeScaledSVD`.
         score_power: see :class:`DegreeScaledSVD`.
+        value_power: see :class:`DegreeScaledSVD`.
         iterations: sweeps.
         seed: of where they start.
         threads: any number gives the same bits.
@@ -180,14 +176,8 @@ def degree_scaled_svd(
         raise ConfigError(f"svd: iterations must be at least 1, got {iterations}")
     solver = DegreeScaledSVD(
         interactions(user, item, num_users, num_items), dim, user_power=user_power, item_power=item_power,
-        score_power=score_power, seed=seed, threads=threads,
+        score_power=score_power, value_power=value_power, seed=seed, threads=threads,
     )  # fmt: skip
     for _ in range(iterations):
         solver.sweep()
     return solver.finish()
-
-
-def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues, rising, and eigenvectors: float64 [k, k] -> float64 [k], float64 [k, k]."""
-    values, vectors = torch.linalg.eigh(matrix)
-    return values, vectors

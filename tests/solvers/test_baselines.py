@@ -6,7 +6,7 @@ import torch
 
 from cflightning.errors import ConfigError, DataError
 from cflightning.metrics.full_ranking import rank_all
-from cflightning.solvers import cooccurrence, sparse
+from cflightning.solvers import cooccurrence, neighbours, sparse
 from cflightning.solvers.cooccurrence import cooccurrences
 from cflightning.solvers.ease import ease, item_scores
 from cflightning.solvers.interactions import interactions
@@ -34,7 +34,7 @@ def made_up(seed=0, users=NUM_USERS, items=NUM_ITEMS, n=900):
 @pytest.fixture(params=["compiled", "plain"])
 def way(request, monkeypatch):
     if request.param == "plain":
-        for module in (cooccurrence, sparse):
+        for module in (cooccurrence, neighbours, sparse):
             monkeypatch.setattr(module, "find_spec", lambda name: None)
     else:
         pytest.importorskip("numba", reason="the compiled counts need the extra `fast`")
@@ -100,11 +100,24 @@ def test_neighbours_are_those_of_a_dense_sort(n, shrinkage, way):
     np.testing.assert_allclose(np.take_along_axis(cosines, items, 1) * (similarity > 0), similarity, atol=1e-6)
     assert ((items > 0) == (similarity > 0)).all()
     assert all(len(set(row[row > 0])) == (row > 0).sum() for row in items)
+    expected = np.argsort(-cosines, kind="stable")[:, :width]  # of equal ones the lower row
+    exact = np.take_along_axis(cosines, expected, 1)
+    apart = np.abs(np.diff(exact, axis=1, prepend=2, append=-1))
+    certain = (apart[:, :-1] > 1e-6) & (apart[:, 1:] > 1e-6) & (exact > 0) & (np.arange(width) < width - 1)
+    assert (items[:, :width] == expected)[certain].all()
     kept = np.zeros_like(cosines)
-    np.put_along_axis(kept, items, similarity, 1)
-    kept[:, 0] = 0
+    for target in range(NUM_ITEMS):
+        kept[items[target], target] = similarity[target]
+    kept[0] = 0
     for block in (13, 256):
         np.testing.assert_allclose(torch.cat(list(found.scores(sides.users, block=block))), x @ kept, atol=1e-5)
+
+
+def test_of_equal_neighbours_the_lower_row_is_kept(way):
+    user = torch.tensor([1, 1, 1, 1, 2, 2, 2, 2], dtype=torch.int32)
+    item = torch.tensor([4, 2, 1, 3, 3, 1, 2, 4], dtype=torch.int32)
+    found = item_neighbours(interactions(user, item, 3, 5), 2, shrinkage=0.0)
+    assert found.items.tolist() == [[0, 0], [2, 3], [1, 3], [1, 2], [1, 2]]
 
 
 def test_a_new_user_is_scored_like_an_old_one():

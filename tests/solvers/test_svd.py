@@ -29,15 +29,22 @@ def dense(user, item, num_users, num_items, user_power, item_power):
 
 
 @pytest.mark.parametrize("dim", [1, 8, 20])
-@pytest.mark.parametrize("powers", [(0.3, 0.5, 0.4), (0.5, 0.5, 0.5), (0.0, 0.0, 0.0)])
+@pytest.mark.parametrize("powers", [(0.3, 0.5, 0.4, 0.0), (0.5, 0.5, 0.5, 1.0), (0.0, 0.0, 0.0, 0.25)])
 def test_scores_are_those_of_a_dense_svd(dim, powers):
     pairs = made_up()
     x, degrees, m = dense(*pairs, *powers[:2])
-    v = np.linalg.svd(m)[2][:dim].T
-    expected = x * degrees[1] ** -powers[1] @ v @ (degrees[1][:, None] ** powers[2] * v).T
-    user_power, item_power, score_power = powers
+    _, singular, v = np.linalg.svd(m)
+    v, shares = v[:dim].T, (singular[:dim] / singular[0]) ** powers[3]
+    expected = x * degrees[1] ** -powers[1] @ v * shares @ (degrees[1][:, None] ** powers[2] * v).T
+    user_power, item_power, score_power, value_power = powers
     tables = degree_scaled_svd(
-        *pairs, dim, user_power=user_power, item_power=item_power, score_power=score_power, iterations=4
+        *pairs,
+        dim,
+        user_power=user_power,
+        item_power=item_power,
+        score_power=score_power,
+        value_power=value_power,
+        iterations=4,
     )
     assert [table.dtype for table in tables] == [torch.float32] * 2
     assert tables[0].shape == (pairs[2], dim)
@@ -48,7 +55,7 @@ def test_scores_are_those_of_a_dense_svd(dim, powers):
 def test_directions_are_orthonormal_and_fall():
     pairs = made_up(3, 900, 700, 9000)
     solver = DegreeScaledSVD(interactions(*pairs), 8)
-    shares = [solver.sweep() for _ in range(8)]
+    shares = [solver.sweep() for _ in range(20)]
     assert shares[0] < shares[1] < shares[2] < shares[-1] + 1e-9
     m = dense(*pairs, 0.3, 0.5)[2]
     squares = np.linalg.svd(m)[1] ** 2
