@@ -33,6 +33,8 @@ from cflightning.tasks import embedding  # noqa: F401  (its tasks are then known
 from cflightning.tasks.engine import EPOCHS, SWEEPS
 from cflightning.tasks.rankers import Ranker
 from cflightning.tasks.rating import RatingTask
+from cflightning.tasks.sampled import EPOCHS as CHOICE_EPOCHS
+from cflightning.tasks.sampled import USUAL
 
 PATIENCE = 3
 """Epochs without a better one, after which training stops."""
@@ -113,7 +115,9 @@ class CFLightningCLI(LightningCLI):
             )
         settings = config.model.init_args
         objective, sampling = settings.get("objective", "mse"), settings.get("engine") == "gibbs"
-        passes = {name: ranker.passes for name, ranker in Ranker.known.items()}
+        passes = dict.fromkeys(USUAL, CHOICE_EPOCHS)
+        if settings.get("engine") != "autograd":
+            passes |= {name: ranker.passes for name, ranker in Ranker.known.items()}
         if config.trainer.max_epochs is None:
             config.trainer.max_epochs = SWEEPS if sampling else passes.get(objective, EPOCHS)
         if sampling and config.early_stopping.patience == PATIENCE:

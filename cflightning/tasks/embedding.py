@@ -19,12 +19,17 @@ class EmbeddingDotTask(RankingTask):
     Args:
         dim: Latent factors.
         objective: What is minimised. mse, squared error: predicts ratings, and is nearly useless for lists. The others
-            say what somebody would choose, whatever the ratings: bce (cross-entropy with sampled negatives), ials
-            (implicit alternating least squares), svd (a degree-scaled SVD: seconds, and best with many factors). both:
-            ratings by mse, and lists by factors of their own, for a bundle that answers both questions.
-        ranking: Settings of what makes lists, as `--model.ranking.weight 0.1`: with bce negatives, learning_rate,
-            last_rate, l2; with ials weight, l2, exponent, block; with svd user_power, item_power, score_power. With
-            both also objective (bce, ials or svd; ials if not given) and dim.
+            say what somebody would choose, whatever the ratings: bce (cross-entropy with sampled negatives), softmax
+            (of cosines, with sampled negatives: the best with few factors on large catalogues), ials (implicit
+            alternating least squares), svd (a degree-scaled SVD: seconds, and best with many factors), bpr and ccl
+            (pairwise, and cosine contrastive loss; by autograd alone). both: ratings by mse, and lists by factors of
+            their own, for a bundle that answers both questions.
+        ranking: Settings of what makes lists, as `--model.ranking.weight 0.1`. bce: negatives, learning_rate, last_rate,
+            l2. softmax: negatives, temperature, learning_rate, last_rate, smooth. ials: weight, l2, exponent, block.
+            svd: user_power, item_power, score_power. By autograd (--model.engine autograd, GPUs; rate and schedule are
+            the task's): negatives, l2, in_batch (negatives are the batch's other items), dropout, smooth (trains
+            through one hop of neighbours), with softmax temperature, with ccl margin and weight. With both also
+            objective (bce, softmax, ials or svd) and dim.
         std: Standard deviation of the initial factors; None for 0.01, with bags 0.06.
         bags: What else says who a user is: `user`, the items that the user has rated, whatever the rating (SVD++, Koren
             2008); `both`, the users of an item for the item, too (Rendle, Zhang & Koren 2019). Better by far wherever
@@ -78,12 +83,16 @@ class EmbeddingDotTask(RankingTask):
     @property
     def learns_apart(self) -> bool:
         """Whether the network that answers is made of others."""
-        return self.rates and self.engine != "gibbs" and (self.members > 1 or self.compress not in (None, self.dim))
+        if not self.rates:
+            return self.answers_apart
+        return self.engine != "gibbs" and (self.members > 1 or self.compress not in (None, self.dim))
 
     def build_learner(
         self, num_users: int, num_items: int, rating_range: tuple[float, float] | None, mean_rating: float | None
     ) -> EmbeddingDot:
         """An `EmbeddingDot` of dim `dim`."""
+        if not self.rates:
+            return self.build_network(num_users, num_items, rating_range, mean_rating)
         std = (0.01 if self.bags == "none" else 0.06) if self.std is None else self.std
         return EmbeddingDot(
             num_users, num_items, self.dim, rating_range, mean_rating, self.sigmoid, self.margin, std=std

@@ -19,14 +19,15 @@ from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CheckpointError, ConfigError
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.tasks.engine import Engine, Plan
-from cflightning.tasks.rankers import Pairs, Ranker
+from cflightning.tasks.rankers import Pairs, Ranker, compiled
 from cflightning.tasks.ranking_figures import ask, figures_of_tables
 from cflightning.tasks.rating import RatingTask
+from cflightning.tasks.sampled import COSINE, USUAL, Sampled, sampled
 from cflightning.tasks.sweeps import Memory, Sweep, SweepLoader
 
 log = logging.getLogger(__name__)
 
-Objective = Literal["mse", "bce", "ials", "svd", "both"]
+Objective = Literal["mse", "bce", "bpr", "softmax", "ccl", "ials", "svd", "both"]
 RANKER_KEY = "cflightning_ranker"
 """Key of a checkpoint under which a ranker's state is kept, for training to go on."""
 BESIDE = "ials"
@@ -72,6 +73,7 @@ class RankingTask(RatingTask):
         self._ranker: Ranker | None = None
         self._kept_ranker: dict[str, Tensor] = {}
         self._measured: dict[str, Tensor] = {}
+        self._sampled: Sampled | None = None
 
     @property
     def rates(self) -> bool:
@@ -87,6 +89,19 @@ class RankingTask(RatingTask):
     def recommender(self) -> Any:
         """The network whose order recommends: of its own where there is one, else that of ratings."""
         return self.beside if self.objective == "both" else self.network
+
+    @property
+    def by_autograd(self) -> bool:
+        """Whether batches of choices train what ranks, instead of passes over all of them."""
+        if self.rates or self.objective not in USUAL:
+            return False
+        elsewhere = self._trainer is not None and self.trainer.strategy.root_device.type != "cpu"
+        return self.objective not in Ranker.known or self.engine == "autograd" or elsewhere or not compiled()
+
+    @property
+    def answers_apart(self) -> bool:
+        """Whether what answers is made of what is trained: of its directions, or smoothed."""
+        return self.by_autograd and (self.objective in COSINE or bool((self.ranking or {}).get("smooth")))
 
     @property
     def ranker_kind(self) -> type[Ranker]:
@@ -137,9 +152,16 @@ class RankingTask(RatingTask):
         if self.rates:
             super()._choose_engine(data)
             return
-        for option, value in (("engine", self.engine), ("optimizer", self.optimizer)):
-            if value not in ("auto", None):
-                raise ConfigError(f"--model.{option}: has no meaning with --model.objective {self.objective}")
+        if self.by_autograd:
+            self._choose_autograd(data)
+            return
+        meant = ("auto", "fused") if self.objective in USUAL else ("auto",)
+        for option, value, fine in (("engine", self.engine, meant), ("optimizer", self.optimizer, (None,)),
+                                    ("lr_scheduler", self.lr_scheduler, (None,))):  # fmt: skip
+            if value not in fine:
+                raise ConfigError(
+                    f"--model.{option}: has no meaning with --model.objective {self.objective}, got {value}"
+                )
         network = self.network
         assert isinstance(network, EmbeddingDot)
         network.requires_grad_(False)
@@ -156,6 +178,23 @@ class RankingTask(RatingTask):
             ),
             data,
         )
+
+    def _choose_autograd(self, data: RatingsDataModule) -> None:
+        if self.engine not in ("auto", "autograd"):
+            raise ConfigError(f"--model.engine: must be autograd for --model.objective {self.objective} here, "
+                              f"got {self.engine}")  # fmt: skip
+        if self.members > 1 or data.training_weights() is not None:
+            given = "--model.members" if self.members > 1 else "--data.weight"
+            raise ConfigError(f"{given}: is not known to --model.objective {self.objective} by autograd; leave it out")
+        pairs = (torch.from_numpy(rows) for rows in data.training_pairs())
+        settings = ({} if self.l2 is None else {"l2": self.l2}) | (self.ranking or {})
+        self._sampled = sampled(self.objective, settings, *pairs, data.num_users, data.num_items)
+        for network in self.learners.networks:
+            assert isinstance(network, EmbeddingDot)
+            for name in self._sampled.unused:  # or several devices would wait for its gradient
+                network.get_parameter(name).requires_grad_(False)
+        self._take_plan(None, data)
+        data.train_loader = self._sampled.loader(torch.from_numpy(data.counts()[1]))
 
     def _make_ranker(self, data: RatingsDataModule, network: EmbeddingDot) -> Ranker:
         user, item = (torch.from_numpy(rows) for rows in data.training_pairs())
@@ -177,6 +216,9 @@ class RankingTask(RatingTask):
         self._measured = {}
         if self.rates:
             super().on_train_start()
+        elif self._sampled is not None:
+            if self._sampled.smoothing is not None:
+                self._sampled.smoothing.to(self.device)
         else:
             assert self._plan is not None
             self._engine = self._plan.start(self.trainer.train_dataloader, self.optimizers(use_pl_optimizer=False))
@@ -194,6 +236,29 @@ class RankingTask(RatingTask):
                 ranker.run(number, ranker.passes)
         ranker.close()
         self.facts["ranked"] = True
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
+        """Mean loss of a `RatingBatch` or `ChoiceBatch` over all devices; None where an engine has done its step."""
+        if self._sampled is None:
+            return super().training_step(batch, batch_idx)
+        [network] = self.learners.networks
+        assert isinstance(network, EmbeddingDot)
+        loss = self._sampled.loss(network, batch)
+        seen = loss.detach()
+        self._loss_sum = seen if self._loss_sum is None else self._loss_sum + seen
+        self._loss_rows += batch.total
+        return loss * (self.trainer.world_size / int(batch.total))  # DDP averages gradients over devices
+
+    def _settle(self) -> None:
+        if self._sampled is None or not self.answers_apart:
+            super()._settle()
+            return
+        [learner] = self.learners.networks
+        assert isinstance(learner, EmbeddingDot)
+        assert isinstance(self.network, EmbeddingDot)
+        with torch.no_grad():
+            users, items = self._sampled.tables(learner)
+            self.network.take(learner.fold()._replace(user_vectors=users, item_vectors=items))
 
     # Figures -----------------------------------------------------------------------------------------------------
 

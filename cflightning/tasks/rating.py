@@ -150,7 +150,7 @@ class RatingTask(LightningModule, ABC):
         return False
 
     def build_learner(
-        self, num_users: int, num_items: int, rating_range: tuple[float, float], mean_rating: float
+        self, num_users: int, num_items: int, rating_range: tuple[float, float] | None, mean_rating: float | None
     ) -> EmbeddingDot:
         """Make a network to be trained in the stead of the one that answers; see `build_network`."""
         raise ConfigError(f"--model: {type(self).__name__} has no networks whose mean could answer")
@@ -159,12 +159,12 @@ class RatingTask(LightningModule, ABC):
         """`members` networks, each with a start of its own; the first one's is that of a network trained alone."""
         assert self.vocabulary is not None
         sizes = self.vocabulary.users.num_rows, self.vocabulary.items.num_rows
-        low, high = self.facts["rating_range"]
+        limits, mean = self._range_and_mean
         found = []
         for number in range(self.members):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed + number * 1_000_003)
-                found.append(self.build_learner(*sizes, (low, high), float(self.facts["mean_rating"])))
+                found.append(self.build_learner(*sizes, limits, mean))
         return found
 
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
@@ -213,16 +213,20 @@ class RatingTask(LightningModule, ABC):
         self.automatic_optimization = plan is None
         data.train_loader = BatchLoader if plan is None else plan.loader
 
+    @property
+    def _range_and_mean(self) -> tuple[tuple[float, float] | None, float | None]:
+        """None twice where no ratings are predicted."""
+        limits, mean = self.facts["rating_range"], self.facts["mean_rating"]
+        return None if limits is None else (limits[0], limits[1]), None if mean is None else float(mean)
+
     def _build(self, vocabulary: Vocabulary, facts: Mapping[str, Any]) -> None:
-        limits, mean = facts["rating_range"], facts["mean_rating"]  # None where no ratings are predicted
+        self.facts = dict(facts)
         with torch.random.fork_rng(devices=[]):  # the same start on every device, and nobody's random state changed
             torch.manual_seed(self.seed)
             self.network = self.build_network(
-                vocabulary.users.num_rows, vocabulary.items.num_rows,
-                None if limits is None else (limits[0], limits[1]), None if mean is None else float(mean),
-            )  # fmt: skip
+                vocabulary.users.num_rows, vocabulary.items.num_rows, *self._range_and_mean
+            )
         self.vocabulary = vocabulary
-        self.facts = dict(facts)
         training = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
         self.learners = Learners(self.network, self.start_learners() if self.learns_apart and training else ())
 
@@ -467,4 +471,8 @@ class RatingTask(LightningModule, ABC):
         """The engine's, or fused AdamW, with one cycle over the whole training, unless others were asked for."""
         self._require_network()
         networks = self.learners.networks
-        return configure(self, self._plan, [one for network in networks for one in network.parameters()])
+        return configure(
+            self,
+            self._plan,
+            [one for network in networks for one in network.parameters() if one.requires_grad or self._plan],
+        )
