@@ -24,12 +24,12 @@ class EmbeddingDotTask(RankingTask):
             alternating least squares), svd (a degree-scaled SVD: seconds, and best with many factors), bpr and ccl
             (pairwise, and cosine contrastive loss; by autograd alone). both: ratings by mse, and lists by factors of
             their own, for a bundle that answers both questions.
-        ranking: Settings of what makes lists, as `--model.ranking.weight 0.1`. bce: negatives, learning_rate, last_rate,
-            l2. softmax: negatives, temperature, learning_rate, last_rate, smooth. ials: weight, l2, exponent, block.
-            svd: user_power, item_power, score_power. By autograd (--model.engine autograd, GPUs; rate and schedule are
-            the task's): negatives, l2, in_batch (negatives are the batch's other items), dropout, smooth (trains
-            through one hop of neighbours), with softmax temperature, with ccl margin and weight. With both also
-            objective (bce, softmax, ials or svd) and dim.
+        ranking: Settings of what makes lists, as `--model.ranking.weight 0.1`. bce: negatives, learning_rate,
+            last_rate, l2. softmax: negatives, temperature, learning_rate, last_rate, smooth. ials: weight, l2,
+            exponent, block. svd: user_power, item_power, score_power. By autograd (--model.engine autograd, GPUs; the
+            task's rate and schedule): negatives, l2, in_batch (negatives are the batch's other items), dropout, smooth
+            (trains through one hop of neighbours), with softmax temperature, with ccl margin and weight. With both
+            also objective (bce, softmax, ials or svd), dim and passes.
         std: Standard deviation of the initial factors; None for 0.01, with bags 0.06.
         bags: What else says who a user is: `user`, the items that the user has rated, whatever the rating (SVD++, Koren
             2008); `both`, the users of an item for the item, too (Rendle, Zhang & Koren 2019). Better by far wherever

@@ -186,9 +186,9 @@ class RankingTask(RatingTask):
         if self.members > 1 or data.training_weights() is not None:
             given = "--model.members" if self.members > 1 else "--data.weight"
             raise ConfigError(f"{given}: is not known to --model.objective {self.objective} by autograd; leave it out")
-        pairs = (torch.from_numpy(rows) for rows in data.training_pairs())
+        user, item = (torch.from_numpy(rows) for rows in data.training_pairs())
         settings = ({} if self.l2 is None else {"l2": self.l2}) | (self.ranking or {})
-        self._sampled = sampled(self.objective, settings, *pairs, data.num_users, data.num_items)
+        self._sampled = sampled(self.objective, settings, user, item, data.num_users, data.num_items)
         for network in self.learners.networks:
             assert isinstance(network, EmbeddingDot)
             for name in self._sampled.unused:  # or several devices would wait for its gradient
@@ -199,8 +199,9 @@ class RankingTask(RatingTask):
     def _make_ranker(self, data: RatingsDataModule, network: EmbeddingDot) -> Ranker:
         user, item = (torch.from_numpy(rows) for rows in data.training_pairs())
         found = data.training_weights()
-        settings = {name: value for name, value in (self.ranking or {}).items() if name not in ("objective", "dim")}
         beside = self.objective == "both"
+        own = ("objective", "dim", "passes") if beside else ()
+        settings = {name: value for name, value in (self.ranking or {}).items() if name not in own}
         if not beside:
             given = {"l2": self.l2, "learning_rate": self.learning_rate}
             known = self.ranker_kind.defaults
@@ -230,10 +231,10 @@ class RankingTask(RatingTask):
             return
         ranker = self._make_ranker(data, self.beside)
         shown = self.trainer.progress_bar_callback is not None and self.trainer.is_global_zero
-        passes = tqdm(range(ranker.passes), "Ranking", leave=False, disable=not shown)
+        passes = int((self.ranking or {}).get("passes") or ranker.passes)
         with torch.no_grad():
-            for number in passes:
-                ranker.run(number, ranker.passes)
+            for number in tqdm(range(passes), "Ranking", leave=False, disable=not shown):
+                ranker.run(number, passes)
         ranker.close()
         self.facts["ranked"] = True
 

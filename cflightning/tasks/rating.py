@@ -58,7 +58,8 @@ class RatingTask(LightningModule, ABC):
             steered by the validation part, if there is one: stronger where factors or bags learn noise, weaker where
             they are held down. Biases are shrunken as much as the training part itself says; 0 shrinks nothing.
         l2_exponent: A row rated n times is weighted by (n / 50) ** -l2_exponent each time: 0 is the classic penalty per
-            rating, 1 the same penalty for every row. None for 0.5, with bags 0.6.
+            rating, 1 the same penalty for every row. None for 0.5, with bags 0.6 to 0.75, more where there are more
+            items than users.
         weight_decay: Decoupled weight decay of AdamW on every row of every table, every step, rated or not; another
             thing than l2, and bad for the biases of rare rows. The global bias is free.
         margin: Widening of the sigmoid's range, as a share of the rating range, on each side.
@@ -176,11 +177,23 @@ class RatingTask(LightningModule, ABC):
     @property
     def penalty(self) -> Penalty:
         """As given, else what four data sets of very different size and density agree on; see `tasks.shrinkage`."""
-        l2, exponent = (0.008, 0.5) if self.bags == "none" else (0.02, 0.6)
+        l2, exponent = (0.008, 0.5) if self.bags == "none" else (0.02, self._usual_exponent)
         return Penalty(
             l2 * self.l2_multiple if self.l2 is None else self.l2,
             exponent if self.l2_exponent is None else self.l2_exponent,
         )
+
+    @property
+    def _usual_exponent(self) -> float:
+        """With bags: more where items outnumber users, so that most rows are items of few ratings.
+
+        From four data sets with .6 to 16 items a user, on slices of their training parts: .75 for .6 is worth .0027 RMSE
+        on MovieLens latest small (16) and costs .0028 on MovieLens 1M (.6).
+        """
+        if self.vocabulary is None:
+            return 0.6
+        items, users = len(self.vocabulary.items), len(self.vocabulary.users)
+        return min(max(0.6 + 0.04 * math.log2(max(items, 1) / max(users, 1)), 0.6), 0.75)
 
     # Meeting the data, or a checkpoint ---------------------------------------------------------------------------
 
@@ -470,9 +483,5 @@ class RatingTask(LightningModule, ABC):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The engine's, or fused AdamW, with one cycle over the whole training, unless others were asked for."""
         self._require_network()
-        networks = self.learners.networks
-        return configure(
-            self,
-            self._plan,
-            [one for network in networks for one in network.parameters() if one.requires_grad or self._plan],
-        )
+        found = [one for network in self.learners.networks for one in network.parameters()]
+        return configure(self, self._plan, [one for one in found if one.requires_grad or self._plan])

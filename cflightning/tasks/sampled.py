@@ -14,16 +14,17 @@ from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.objectives import ranking
 from cflightning.objectives.scores import drop, normalised, pair_scores
 from cflightning.objectives.smoothing import Smoothing
+from cflightning.tasks.rankers import usual_l2, usual_temperature
 
 EPOCHS = 20
 """Of a training, where no number is given."""
 USUAL: dict[str, dict[str, Any]] = {
-    "bce": {"negatives": 8, "l2": 0.005},
-    "bpr": {"negatives": 8, "l2": 0.002},
-    "softmax": {"negatives": 1024, "temperature": 0.1, "l2": 0.0},
+    "bce": {"negatives": 8, "l2": None},
+    "bpr": {"negatives": 8, "l2": None},
+    "softmax": {"negatives": 1024, "temperature": None, "l2": 0.0},
     "ccl": {"negatives": 1024, "margin": 0.4, "weight": 150.0, "l2": 0.0},
 }
-"""Settings of each objective, and what they are if nothing else is said."""
+"""Settings of each objective, and what they are if nothing else is said; None for what suits the table."""
 SHARED: dict[str, Any] = {"in_batch": False, "dropout": 0.0, "smooth": 0.0}
 """Settings of all of them."""
 COSINE = "softmax", "ccl"
@@ -95,8 +96,11 @@ class Sampled(NamedTuple):
             total = ranking.ccl(positive, negatives, margin=float(settings["margin"]), weight=float(settings["weight"]))
         else:
             total = (ranking.logistic if self.objective == "bce" else ranking.bpr)(positive, negatives)
-        if l2 := float(settings["l2"]):
-            total = total + l2 * (p.square().sum() + q.square().sum())
+        if l2 := float(settings["l2"]):  # every sample costs the rows that it looks up
+            m = negatives.shape[1]
+            drawn = n.square().sum() * (len(p) if n.dim() == 2 else 1)  # shared ones meet every choice of the batch
+            times = 1 / m if self.objective == "bpr" else 1.0  # whose m negatives count as one
+            total = total + l2 / 2 * ((1 + m * times) * p.square().sum() + q.square().sum() + times * drawn)
         return total
 
     def loader(self, counts: Tensor) -> Callable[..., ChoiceLoader]:
@@ -128,7 +132,9 @@ def sampled(
     known = USUAL[objective] | SHARED
     if unknown := sorted(set(settings) - set(known)):
         raise ConfigError(f"--model.ranking: has {', '.join(known)} with {objective}, got {', '.join(unknown)}")
-    complete = {**known, **{name: value for name, value in settings.items() if value is not None}}
+    usual = {"l2": usual_l2(len(user)), "temperature": usual_temperature(len(user), num_users, num_items)}
+    complete = {name: usual.get(name) if value is None else value for name, value in known.items()}
+    complete |= {name: value for name, value in settings.items() if value is not None}
     smoothing = None
     if complete["smooth"]:
         smoothing = Smoothing(user, item, num_users, num_items, share=float(complete["smooth"]))
