@@ -42,5 +42,5 @@ def answering(task: RatingTask) -> Answering:
         units = {"score": "rating" if task.rates else "choice", "recommend": "choice"}
         with torch.no_grad():
             for table in (recommender.user_factors.weight, recommender.user_bias.weight):
-                table[0] = table[1:].mean(0)
+                table[0] = table[1:].mean(0, dtype=torch.float64)
     return Answering({"score": network, "recommend": recommender, "similar": recommender}, units)

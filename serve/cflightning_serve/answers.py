@@ -54,19 +54,11 @@ def score(scorer: Scorer, user: str | None, items: Sequence[str] | None, pairs: 
     text = table(
         ("user", "item", _heading(unit), "user known", "item known", "title"), [tuple(row.values()) for row in document]
     )
-    notes = [
-        *(
-            []
-            if unit == "rating"
-            else ["the bundle knows no ratings: only the order of a user's choices means something"]
-        ),
-        *_unknown("user", [row["user"] for row in document if not row["user_known"]], "scored as the average user"),
-        *_unknown(
-            "item",
-            [row["item"] for row in document if not row["item_known"]],
-            "scored as the average item" if unit == "rating" else "the score says nothing",
-        ),
-    ]
+    rated = unit == "rating"
+    notes = [] if rated else ["the bundle knows no ratings: only the order of a user's choices means something"]
+    notes += _unknown("user", [row["user"] for row in document if not row["user_known"]], "scored as the average user")
+    instead = "scored as the average item" if rated else "the score says nothing"
+    notes += _unknown("item", [row["item"] for row in document if not row["item_known"]], instead)
     return Answer(text, {"unit": unit, "pairs": document}, notes)
 
 
