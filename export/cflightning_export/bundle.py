@@ -17,14 +17,14 @@ from cflightning import __version__
 from cflightning import checkpoint as checkpoints
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import ExportError
-from cflightning.models.network import RatingNetwork
+from cflightning_export.answering import Answering, answering
 from cflightning_export.graphs import recommend_graph, score_graph, similar_graph
 from cflightning_export.verify import verify
 from cflightning_export.weights import share_weights
 
 log = logging.getLogger(__name__)
 
-FORMAT, FORMAT_VERSION = "cflightning-bundle", 1
+FORMAT = "cflightning-bundle"
 GRAPHS = {"score": score_graph, "recommend": recommend_graph, "similar": similar_graph}
 
 
@@ -54,9 +54,10 @@ def export_bundle(source: Path | str, target: Path | str, *, overwrite: bool = F
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         scratch.chmod(0o755)  # mkdtemp makes it private
-        _write(scratch, task.network, vocabulary, _metrics(path, task.facts))
+        parts = answering(task)
+        _write(scratch, parts, vocabulary, _metrics(path, task.facts))
         log.info("checking the graphs against torch")
-        verify(scratch, task.network, vocabulary)
+        verify(scratch, parts.networks, vocabulary)
         _move(scratch, target)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -106,11 +107,11 @@ def _metrics(path: Path, facts: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in kept.items() if math.isfinite(value)}  # JSON has no NaN
 
 
-def _write(folder: Path, network: RatingNetwork, vocabulary: Vocabulary, metrics: dict[str, float]) -> None:
-    models = {}
+def _write(folder: Path, parts: Answering, vocabulary: Vocabulary, metrics: dict[str, float]) -> None:
+    network, models = parts.networks["score"], {}
     for name, build in GRAPHS.items():
         log.info("writing %s.onnx", name)
-        models[f"{name}.onnx"] = build(network, vocabulary)
+        models[f"{name}.onnx"] = build(parts.networks[name], vocabulary)
     share_weights(models, folder / "weights.bin")
     for name, model in models.items():
         (folder / name).write_bytes(model.SerializeToString())
@@ -121,7 +122,7 @@ def _write(folder: Path, network: RatingNetwork, vocabulary: Vocabulary, metrics
         names.append("titles.json")
     manifest: dict[str, Any] = {
         "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+        "format_version": 1,
         "written_by": f"cflightning {__version__}",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "model": type(network).__name__,
@@ -135,6 +136,8 @@ def _write(folder: Path, network: RatingNetwork, vocabulary: Vocabulary, metrics
         "titles": "titles.json" if vocabulary.titles else None,
         "files": {name: _describe(folder / name) for name in names},
     }
+    if "choice" in parts.units.values():  # a reader of format 1 would take them for ratings
+        manifest |= {"format_version": 2, "units": parts.units}
     manifest["sha256"] = manifest_digest(manifest)
     text = json.dumps(manifest, ensure_ascii=False, indent=2, allow_nan=False)
     (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")

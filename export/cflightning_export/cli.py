@@ -43,6 +43,8 @@ def main(args: Sequence[str] | None = None) -> int:
         f"{manifest['num_users'] - 1:,} users x {manifest['num_items'] - 1:,} items, "
         f"dim {manifest['dim']}, {size / 1e6:.1f} MB, agrees with torch"
     )
+    if (units := manifest.get("units")) is not None:
+        print(f"answers  score: {units['score']}, recommend: {units['recommend']}")
     print(f"next  python -m cflightning_serve info {options.target}")
     print(f"      python -m cflightning_serve recommend {options.target} --user {shlex.quote(str(user))} --k 10")
     return 0

@@ -32,7 +32,7 @@ Value = tuple[str, int, list[Any]]
 
 
 class Pairs(nn.Module):
-    """Scores of pairs, rating units."""
+    """Scores of pairs: rating units, or none where the network predicts choices."""
 
     def __init__(self, network: RatingNetwork) -> None:
         super().__init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,15 @@ from cflightning.errors import ExportError
 from cflightning.models.network import RatingNetwork
 from cflightning_export.graphs import Cosines
 
-TOLERANCE = 1e-5  # of the rating range (of 1, for cosines and without a range)
+TOLERANCE = 1e-5  # of the rating range; of the largest score, where there is none; of 1, for cosines
 
 
-def verify(folder: Path, network: RatingNetwork, vocabulary: Vocabulary, seed: int = 0) -> None:
+def verify(folder: Path, networks: Mapping[str, RatingNetwork], vocabulary: Vocabulary, seed: int = 0) -> None:
     """Ask every graph about known, unknown, first, last, one, zero and many ids, and compare with torch.
 
     Args:
         folder: with the graphs.
-        network: in evaluation mode, on the CPU.
+        networks: question -> network that must answer it, in evaluation mode, on the CPU.
         vocabulary: ids of the rows.
         seed: of the random pairs.
 
@@ -31,12 +32,20 @@ def verify(folder: Path, network: RatingNetwork, vocabulary: Vocabulary, seed: i
         ExportError: says which graph differs, where, and by how much.
     """
     rng = np.random.default_rng(seed)
-    low, high = network.rating_range or (0.0, 1.0)
-    tolerance = TOLERANCE * max(high - low, 1.0)
+    score, recommend, similar = networks["score"], networks["recommend"], networks["similar"]
     with torch.inference_mode():
-        _verify_score(_session(folder / "score.onnx"), network, vocabulary, rng, tolerance)
-        _verify_recommend(_session(folder / "recommend.onnx"), network, vocabulary, rng, tolerance)
-        _verify_similar(_session(folder / "similar.onnx"), network, vocabulary, rng)
+        _verify_score(_session(folder / "score.onnx"), score, vocabulary, rng, _tolerance(score))
+        _verify_recommend(_session(folder / "recommend.onnx"), recommend, vocabulary, rng, _tolerance(recommend))
+        _verify_similar(_session(folder / "similar.onnx"), similar, vocabulary, rng)
+
+
+def _tolerance(network: RatingNetwork) -> float:
+    """What a score may be off by."""
+    if network.rating_range is not None:
+        low, high = network.rating_range
+        return TOLERANCE * max(high - low, 1.0)
+    some = torch.linspace(0, network.num_users - 1, min(network.num_users, 20)).long()
+    return TOLERANCE * float(network.catalogue(some).abs().max())
 
 
 def _session(path: Path) -> Any:

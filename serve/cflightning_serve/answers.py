@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from cflightning_serve.errors import InputError
-from cflightning_serve.manifest import IdType, Manifest
+from cflightning_serve.manifest import IdType, Manifest, Unit
 from cflightning_serve.output import number, table
 from cflightning_serve.scorer import Scorer, TopK
 
@@ -50,14 +50,16 @@ def score(scorer: Scorer, user: str | None, items: Sequence[str] | None, pairs: 
     )
     keys = ("user", "item", "score", "user_known", "item_known", "title")
     document = [dict(zip(keys, answer, strict=True)) for answer in answers]
+    unit = scorer.manifest.units["score"]
     text = table(
-        ("user", "item", "score", "user known", "item known", "title"), [tuple(row.values()) for row in document]
+        ("user", "item", _heading(unit), "user known", "item known", "title"), [tuple(row.values()) for row in document]
     )
-    notes = [
-        *_unknown("user", [row["user"] for row in document if not row["user_known"]], "scored as the average user"),
-        *_unknown("item", [row["item"] for row in document if not row["item_known"]], "scored as the average item"),
-    ]
-    return Answer(text, {"pairs": document}, notes)
+    rated = unit == "rating"
+    notes = [] if rated else ["the bundle knows no ratings: only the order of a user's choices means something"]
+    notes += _unknown("user", [row["user"] for row in document if not row["user_known"]], "scored as the average user")
+    instead = "scored as the average item" if rated else "the score says nothing"
+    notes += _unknown("item", [row["item"] for row in document if not row["item_known"]], instead)
+    return Answer(text, {"unit": unit, "pairs": document}, notes)
 
 
 def recommend(scorer: Scorer, users: Sequence[str], k: int, exclude: Sequence[str]) -> Answer:
@@ -80,9 +82,11 @@ def recommend(scorer: Scorer, users: Sequence[str], k: int, exclude: Sequence[st
         {"user": user, "known": knows, "items": _listed(scorer, top, "score")}
         for user, knows, top in zip(asked, known, best, strict=True)
     ]
-    text = "\n\n".join(_block(f"user {one['user']}", one["items"], "item", "score") for one in document)
+    unit = scorer.manifest.units["recommend"]
+    text = "\n\n".join(_block(f"user {one['user']}", one["items"], "score", _heading(unit)) for one in document)
     strangers = [user for user, knows in zip(asked, known, strict=True) if not knows]
-    return Answer(text, {"users": document}, _unknown("user", strangers, "these are the items liked by most"))
+    most = "liked by most" if unit == "rating" else "that the average user would choose"
+    return Answer(text, {"unit": unit, "users": document}, _unknown("user", strangers, f"these are the items {most}"))
 
 
 def similar(scorer: Scorer, items: Sequence[str], k: int) -> Answer:
@@ -104,7 +108,7 @@ def similar(scorer: Scorer, items: Sequence[str], k: int) -> Answer:
         for item, title, top in zip(asked, scorer.titles(asked), nearest, strict=True)
     ]
     text = "\n\n".join(
-        _block(f"item {one['item']}{_in_words(one['title'])}", one["similar"], "item", "similarity") for one in document
+        _block(f"item {one['item']}{_in_words(one['title'])}", one["similar"], "similarity") for one in document
     )
     return Answer(text, {"items": document})
 
@@ -123,12 +127,14 @@ def info(manifest: Manifest) -> Answer:
         "user_ids": manifest.user_ids,
         "item_ids": manifest.item_ids,
         "rating_range": None if low_high is None else list(low_high),
+        "units": dict(manifest.units),
         "titles": manifest.titles is not None,
         "metrics": dict(manifest.metrics),
         "files": {name: entry.bytes for name, entry in manifest.files.items()},
     }
     shown = facts | {
         "rating_range": "none" if low_high is None else f"{low_high[0]:g} to {low_high[1]:g}",
+        "units": ", ".join(f"{question}: {unit}" for question, unit in manifest.units.items()),
         "titles": "yes" if facts["titles"] else "no",
     }
     del shown["metrics"], shown["files"]
@@ -181,11 +187,16 @@ def _listed(scorer: Scorer, top: TopK, measure: str) -> list[dict[str, Any]]:
     ]
 
 
-def _block(heading: str, listed: Sequence[dict[str, Any]], *keys: str) -> str:
+def _block(heading: str, listed: Sequence[dict[str, Any]], measure: str, column: str | None = None) -> str:
     if not listed:
         return f"{heading}: nothing is left"
-    rows = [(place, *(one[key] for key in (*keys, "title"))) for place, one in enumerate(listed, 1)]
-    return f"{heading}\n{table(('#', *keys, 'title'), rows)}"
+    rows = [(place, one["item"], one[measure], one["title"]) for place, one in enumerate(listed, 1)]
+    return f"{heading}\n{table(('#', 'item', column or measure, 'title'), rows)}"
+
+
+def _heading(unit: Unit) -> str:
+    """What the column of scores is called: a choice must not be taken for a rating."""
+    return "score" if unit == "rating" else unit
 
 
 def _in_words(title: str | None) -> str:

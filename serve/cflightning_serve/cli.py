@@ -105,7 +105,9 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--no-verify", dest="verify", action="store_false", help="do not compare the files' digests")
         return sub
 
-    score_ = command("score", "predict the ratings of (user, item) pairs", "BUNDLE --user 42 --item 1193 661")
+    score_ = command(
+        "score", "predict the ratings (or choices) of (user, item) pairs", "BUNDLE --user 42 --item 1193 661"
+    )
     score_.add_argument("--user", metavar="ID", help="user of every pair")
     score_.add_argument("--item", metavar="ID", nargs="+", help="items to score for the user")
     score_.add_argument("--pairs", metavar="FILE", help="CSV with the columns user and item; - reads standard input")

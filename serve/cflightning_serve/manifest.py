@@ -3,25 +3,36 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NoReturn, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from cflightning_serve.errors import BundleError
+from cflightning_serve.files import (
+    AGAIN,
+    JSON_NAMES,
+    digest_of,
+    json_name,
+    read_object,
+    readable,
+    refuse_unless_plain_file,
+)
 
 FORMAT = "cflightning-bundle"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Newest format that this reader knows; it reads every older one too."""
 
 MANIFEST = "manifest.json"
 QUESTIONS = ("score", "recommend", "similar")
 """Keys of ``graphs`` that every bundle has."""
+SCORED = ("score", "recommend")
+"""Keys of ``units``."""
 
 IdType = Literal["int64", "string"]
+Unit = Literal["rating", "choice"]
+"""Of scores: rating units, or none, so that only their order says what somebody would choose."""
 
-_AGAIN = "copy or export the bundle again"
 _NoneType = type(None)
 _KEYS: dict[str, tuple[type, ...]] = {
     "format_version": (int,),
@@ -39,7 +50,7 @@ _KEYS: dict[str, tuple[type, ...]] = {
     "files": (dict,),
     "sha256": (str,),
 }
-_JSON_NAMES = {dict: "object", list: "array", str: "string", int: "integer", float: "number", _NoneType: "null"}
+_SINCE_2: dict[str, tuple[type, ...]] = {"units": (dict,)}
 
 
 class FileEntry(NamedTuple):
@@ -53,7 +64,8 @@ class FileEntry(NamedTuple):
 class Manifest:
     """The contents of a bundle's ``manifest.json``; the keys are explained in ``serve/BUNDLE.md``.
 
-    ``num_users`` and ``num_items`` count the unknown row; ``folder`` is where the bundle lies, links resolved.
+    ``num_users`` and ``num_items`` count the unknown row; ``folder`` is where the bundle lies, links resolved;
+    ``units`` says of ``score`` and ``recommend`` whether they answer with ratings (always, in format 1) or choices.
     """
 
     folder: Path
@@ -67,6 +79,7 @@ class Manifest:
     num_users: int
     num_items: int
     rating_range: tuple[float, float] | None
+    units: Mapping[str, Unit]
     metrics: Mapping[str, float]
     graphs: Mapping[str, str]
     titles: str | None
@@ -81,14 +94,14 @@ class Manifest:
             BundleError: there is no bundle, or its manifest is damaged, edited, incomplete or of a newer format.
         """
         root = Path(folder)
-        with _readable(root):
+        with readable(root):
             if not root.is_dir():
                 got = "is a file" if root.exists() else "does not exist"
                 raise BundleError(
                     f"{root}: must be the folder of a bundle, {got}; give the folder that the export wrote"
                 )
             root = root.resolve()  # a link to the folder may move to the next bundle later; this one stays
-        raw = _read_json(root / MANIFEST)
+        raw = read_object(root / MANIFEST)
         _check_version(root / MANIFEST, raw)
         _check_digest(root / MANIFEST, raw)
         return _parse(root, raw)
@@ -101,69 +114,18 @@ class Manifest:
         """
         for name, entry in self.files.items():
             path = self.folder / name
-            _refuse_unless_plain_file(path)
+            refuse_unless_plain_file(path)
             size = path.stat().st_size
             if size != entry.bytes:
                 raise BundleError(
-                    f"{path}: must hold {entry.bytes:,} bytes, holds {size:,}: truncated or replaced; {_AGAIN}"
+                    f"{path}: must hold {entry.bytes:,} bytes, holds {size:,}: truncated or replaced; {AGAIN}"
                 )
-            if digests and _sha256(path) != entry.sha256:
-                raise BundleError(f"{path}: its sha256 is not the manifest's: damaged or edited; {_AGAIN}")
+            if digests and digest_of(path) != entry.sha256:
+                raise BundleError(f"{path}: its sha256 is not the manifest's: damaged or edited; {AGAIN}")
 
     def path(self, question: str) -> Path:
         """Where the graph that answers ``question`` lies."""
         return self.folder / self.graphs[question]
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read: {error.strerror}; check its name and permissions") from error
-
-
-def _refuse_unless_plain_file(path: Path) -> None:
-    with _readable(path):
-        if path.is_symlink():
-            raise BundleError(f"{path}: must be a file of the bundle itself, is a symbolic link; {_AGAIN}")
-        if not path.is_file():
-            got = "is no file" if path.exists() else "is missing"
-            raise BundleError(f"{path}: must be a file of the bundle, {got}; {_AGAIN}")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with _readable(path), path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    _refuse_unless_plain_file(path)
-    raw = read_json(path)
-    if type(raw) is not dict:
-        raise BundleError(f"{path}: must be one JSON object, is of type {_json_name(raw)}; {_AGAIN}")
-    return raw
-
-
-def read_json(path: Path) -> Any:
-    """Parse a UTF-8 JSON file strictly: ``NaN`` and ``Infinity`` are not JSON.
-
-    Raises:
-        BundleError: the file cannot be read or is not JSON.
-    """
-
-    def refuse(constant: str) -> NoReturn:
-        raise ValueError(f"{constant} is not JSON")
-
-    with _readable(path):
-        data = path.read_bytes()
-    try:
-        return json.loads(data.decode("utf-8"), parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path}: must be UTF-8 JSON, is not: {error}; {_AGAIN}") from error
 
 
 def _check_version(path: Path, raw: dict[str, Any]) -> None:
@@ -173,7 +135,7 @@ def _check_version(path: Path, raw: dict[str, Any]) -> None:
         )
     version = raw.get("format_version")
     if type(version) is not int or version < 1:
-        raise BundleError(f'{path}: "format_version" must be an integer from 1, is {version!r}; {_AGAIN}')
+        raise BundleError(f'{path}: "format_version" must be an integer from 1, is {version!r}; {AGAIN}')
     if version > FORMAT_VERSION:
         raise BundleError(
             f"{path}: format {version}, written by {raw.get('written_by', 'an unnamed program')}, is newer than this "
@@ -183,11 +145,11 @@ def _check_version(path: Path, raw: dict[str, Any]) -> None:
 
 def _check_digest(path: Path, raw: dict[str, Any]) -> None:
     if type(raw.get("sha256")) is not str:
-        raise BundleError(f'{path}: "sha256" must be a string, is of type {_json_name(raw.get("sha256"))}; {_AGAIN}')
+        raise BundleError(f'{path}: "sha256" must be a string, is of type {json_name(raw.get("sha256"))}; {AGAIN}')
     rest = {key: value for key, value in raw.items() if key != "sha256"}
     text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     if hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() != raw["sha256"]:
-        raise BundleError(f"{path}: its own sha256 does not fit what it says: damaged or edited by hand; {_AGAIN}")
+        raise BundleError(f"{path}: its own sha256 does not fit what it says: damaged or edited by hand; {AGAIN}")
 
 
 def _parse(folder: Path, raw: dict[str, Any]) -> Manifest:
@@ -195,14 +157,12 @@ def _parse(folder: Path, raw: dict[str, Any]) -> Manifest:
 
     def check(holds: bool, key: str, must: str) -> None:
         if not holds:
-            raise BundleError(f"{path}: {key} must be {must}; {_AGAIN}")
+            raise BundleError(f"{path}: {key} must be {must}; {AGAIN}")
 
-    for key, kinds in _KEYS.items():
+    for key, kinds in (_KEYS | (_SINCE_2 if raw["format_version"] > 1 else {})).items():
         check(key in raw, f'"{key}"', "there, is missing")
         kind = type(raw[key])  # exact: true is no integer
-        check(
-            kind in kinds, f'"{key}"', f"{' or '.join(map(_JSON_NAMES.__getitem__, kinds))}, is {_json_name(raw[key])}"
-        )
+        check(kind in kinds, f'"{key}"', f"{' or '.join(map(JSON_NAMES.__getitem__, kinds))}, is {json_name(raw[key])}")
     for key, least in (("dim", 0), ("num_users", 1), ("num_items", 1)):
         check(raw[key] >= least, f'"{key}"', f"at least {least}, is {raw[key]}")
     for key in ("user", "item"):
@@ -212,8 +172,13 @@ def _parse(folder: Path, raw: dict[str, Any]) -> Manifest:
     if limits is not None:
         fits = len(limits) == 2 and all(type(limit) in (int, float) for limit in limits) and limits[0] <= limits[1]
         check(fits, '"rating_range"', f"two numbers, the lower one first, is {limits}")
+    # What format 1 says under this key means nothing, as any key that it does not know.
+    units = raw["units"] if raw["format_version"] > 1 else dict.fromkeys(SCORED, "rating")
+    for question in SCORED:
+        got = units.get(question)
+        check(got in ("rating", "choice"), f'"units" -> "{question}"', f'"rating" or "choice", is {got!r}')
     for key, value in raw["metrics"].items():
-        check(type(value) in (int, float), f'"metrics" -> "{key}"', f"a number, is {_json_name(value)}")
+        check(type(value) in (int, float), f'"metrics" -> "{key}"', f"a number, is {json_name(value)}")
     for question in QUESTIONS:
         check(question in raw["graphs"], f'"graphs" -> "{question}"', "there, is missing")
 
@@ -232,6 +197,7 @@ def _parse(folder: Path, raw: dict[str, Any]) -> Manifest:
         user_ids=cast(IdType, raw["ids"]["user"]),
         item_ids=cast(IdType, raw["ids"]["item"]),
         rating_range=None if limits is None else (float(limits[0]), float(limits[1])),
+        units={question: cast(Unit, units[question]) for question in SCORED},
         files={name: FileEntry(entry["bytes"], entry["sha256"]) for name, entry in raw["files"].items()},
         **{key: raw[key] for key in _KEYS if key not in ("ids", "rating_range", "files")},
     )
@@ -239,7 +205,3 @@ def _parse(folder: Path, raw: dict[str, Any]) -> Manifest:
 
 def _is_plain_name(name: str) -> bool:
     return name not in ("", ".", "..") and not any(mark in name for mark in "/\\:\0")
-
-
-def _json_name(value: object) -> str:
-    return "boolean" if type(value) is bool else _JSON_NAMES[type(value)]

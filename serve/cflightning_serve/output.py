@@ -1,5 +1,6 @@
 """Answers as text: aligned tables for people, plain values for JSON."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     ]
     laid_out = []
     for name, values in columns:
-        cells = [name, *map(_cell, values)]
+        digits = _decimals(values)
+        cells = [name, *(_cell(value, digits) for value in values)]
         width = max(map(len, cells))
         right = bool(values) and all(isinstance(value, (int, float)) for value in values)
         laid_out.append([cell.rjust(width) if right else cell.ljust(width) for cell in cells])
@@ -30,12 +32,18 @@ def number(value: np.floating[Any]) -> float:
     return float(str(value))
 
 
-def _cell(value: object) -> str:
+def _decimals(values: Sequence[object]) -> int:
+    """Three decimals, or as many as show three digits of a column's largest number."""
+    largest = max((abs(value) for value in values if isinstance(value, float) and math.isfinite(value)), default=0.0)
+    return max(3, 2 - math.floor(math.log10(largest))) if largest > 0 else 3
+
+
+def _cell(value: object, decimals: int) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.3f}"
+        return f"{value:.{decimals}f}"
     # Titles and ids come from data: nothing in them may steer the terminal or break the line.
     return "".join(mark if mark.isprintable() else "?" for mark in str(value))

@@ -25,7 +25,8 @@ class TopK(NamedTuple):
     items: IdArray
     """int64 [k'] or object [k'] of str, raw ids; k' is smaller than k where the catalogue has no more."""
     scores: npt.NDArray[np.float32]
-    """float32 [k'], descending: rating units for recommendations, cosine for similar items."""
+    """float32 [k'], descending: cosines for similar items; for recommendations what ``manifest.units["recommend"]``
+    says, rating units or scores without a unit ("choice"), of which only the order means something."""
 
 
 class Scorer:
@@ -74,16 +75,17 @@ class Scorer:
     @overload
     def score(self, users: OneId | ManyIds, items: OneId | ManyIds) -> npt.NDArray[np.float32]: ...
     def score(self, users: OneId | ManyIds, items: OneId | ManyIds) -> float | npt.NDArray[np.float32]:
-        """Predict the rating of each (user, item) pair.
+        """Predict the rating of each (user, item) pair, or how soon the user would choose the item.
 
-        An unknown user gets what all users give the item on average, an unknown item what the user gives on average.
+        Which of them, ``manifest.units["score"]`` says. An unknown user gets what all users give the item on average,
+        an unknown item what the user gives on average, or, where choices are predicted, a score that says nothing.
 
         Args:
             users: one user id, or ids [n].
             items: one item id, or ids [n]. One id against an array stands for every pair of it.
 
         Returns:
-            A float for one user and one item, otherwise float32 [n], in rating units.
+            A float for one user and one item, otherwise float32 [n]; in rating units, or without a unit ("choice").
 
         Raises:
             InputError: ids of the wrong type, or two arrays of unequal length.
@@ -118,7 +120,9 @@ class Scorer:
     ) -> TopK | list[TopK]:
         """Find the ``k`` items of the catalogue with the highest scores.
 
-        An unknown user gets the items that users like most on average.
+        The scores are those of :meth:`score` where both have the same unit. A bundle that scores in ratings and
+        recommends by choices has factors of their own for these: ask ``score`` what the user would rate the items.
+        An unknown user gets the items that users like most, or would choose first, on average.
 
         Args:
             users: one user id, or ids [n].

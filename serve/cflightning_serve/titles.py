@@ -1,7 +1,8 @@
 """``titles.json``: item id -> title."""
 
 from cflightning_serve.errors import BundleError
-from cflightning_serve.manifest import Manifest, read_json
+from cflightning_serve.files import read_json
+from cflightning_serve.manifest import Manifest
 
 
 def read_titles(manifest: Manifest) -> dict[str, str]:

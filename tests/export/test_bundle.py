@@ -16,6 +16,7 @@ from cflightning.__main__ import main as front_door
 from cflightning.checkpoint import load_task
 from cflightning.errors import CheckpointError, ExportError
 from cflightning_export import export_bundle
+from cflightning_export.answering import answering
 from cflightning_export.verify import verify
 from cflightning_serve import Scorer
 
@@ -39,7 +40,11 @@ TASKS = {
     "dot, strings": (lambda: EmbeddingDotTask(dim=16, std=0.3), True),
     "dot, no sigmoid": (lambda: EmbeddingDotTask(dim=16, sigmoid=False), False),
     "mlp, strings": (lambda: EmbeddingMLPTask(dim=8, hidden=(12, 6), std=0.3), True),
-}
+    "both, strings": (lambda: EmbeddingDotTask(dim=8, objective="both", members=2, compress=6,
+                                               ranking={"objective": "svd", "dim": 12}), True),
+    "ials": (lambda: EmbeddingDotTask(dim=16, objective="ials"), False),
+    "bce": (lambda: EmbeddingDotTask(dim=8, objective="bce", members=2), False),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=list(TASKS))
@@ -50,6 +55,24 @@ def exported(request, tmp_path_factory):
     return load_task(path), Scorer.load(export_bundle(path, folder / "bundle"))
 
 
+def recommender(task):
+    return getattr(task, "recommender", task.network)
+
+
+def test_the_bundle_says_what_its_answers_are(exported):
+    task, scorer = exported
+    objective = getattr(task, "objective", "mse")
+    manifest = json.loads((scorer.manifest.folder / "manifest.json").read_text())
+    if objective == "mse":
+        assert manifest["format_version"] == 1
+        assert "units" not in manifest
+    else:
+        assert manifest["format_version"] == 2
+        assert manifest["units"] == {"score": "rating" if objective == "both" else "choice", "recommend": "choice"}
+    assert (manifest["rating_range"] is None) == (objective in ("ials", "svd", "bce"))
+    assert manifest["dim"] == task.network.dim
+
+
 def test_scores_are_those_of_torch_for_every_pair(exported):
     task, scorer = exported
     users, items = task.vocabulary.users.values, task.vocabulary.items.values
@@ -58,7 +81,7 @@ def test_scores_are_those_of_torch_for_every_pair(exported):
         expected = task(row[:, 0], row[:, 1]).numpy()
     scores = scorer.score(np.repeat(users, len(items)), np.tile(items, len(users)))
     np.testing.assert_allclose(scores, expected, atol=1e-5)
-    low, high = task.network.rating_range
+    low, high = task.network.rating_range or (-np.inf, np.inf)
     assert scores.min() >= low
     assert scores.max() <= high
 
@@ -66,14 +89,18 @@ def test_scores_are_those_of_torch_for_every_pair(exported):
 def test_lists_are_those_of_sorting_all_scores(exported):
     task, scorer = exported
     items = task.vocabulary.items.values
-    for user in task.vocabulary.users.values[[0, 7, -1]].tolist():
+    network, units = recommender(task), scorer.manifest.units
+    for row in (1, 8, len(task.vocabulary.users.values)):
+        user = task.vocabulary.users.values[row - 1]
         seen = items[[3, 4, 50]].tolist()
-        scores = scorer.score(user, items)
+        with torch.no_grad():
+            scores = network(torch.tensor([row]).expand(len(items)), torch.arange(1, len(items) + 1)).numpy()
         scores[[3, 4, 50]] = -np.inf
         top = scorer.recommend(user, k=10, exclude=seen)
         np.testing.assert_allclose(top.scores, np.sort(scores)[::-1][:10], atol=1e-5)
         assert not set(seen) & set(top.items.tolist())
-        np.testing.assert_allclose(scorer.score(user, top.items), top.scores, atol=1e-5)
+        if units["score"] == units["recommend"]:
+            np.testing.assert_allclose(scorer.score(user, top.items), top.scores, atol=1e-5)
     assert len(scorer.recommend(user, k=1000).items) == len(items)
 
 
@@ -81,17 +108,32 @@ def test_unknown_ids_go_through_the_unknown_row(exported):
     task, scorer = exported
     strings = task.vocabulary.users.kind == "string"
     stranger, first = ("nobody" if strings else -5), task.vocabulary.items.values[0]
-    with torch.no_grad():
-        expected = task(torch.tensor([0]), torch.tensor([1])).item()
-    assert scorer.score(stranger, first) == pytest.approx(expected, abs=1e-5)
+    if scorer.manifest.units["score"] == "rating":
+        with torch.no_grad():
+            expected = task(torch.tensor([0]), torch.tensor([1])).item()
+        assert scorer.score(stranger, first) == pytest.approx(expected, abs=1e-5)
     assert not scorer.knows_user(stranger)
     assert scorer.knows_item(first)
     assert len(scorer.recommend(stranger, k=3).items) == 3
 
 
+@pytest.mark.parametrize("exported", ["both, strings", "ials", "bce"], indirect=True)
+def test_unknown_users_choose_as_all_known_ones_on_average(exported):
+    task, scorer = exported
+    network, users = recommender(task), task.vocabulary.users.num_rows
+    with torch.no_grad():
+        mean = network.catalogue(torch.arange(1, users)).double().mean(0)[1:].numpy()
+    top = scorer.recommend("nobody" if task.vocabulary.users.kind == "string" else -5, k=1000)
+    rows = task.vocabulary.items.rows(top.items) - 1
+    np.testing.assert_allclose(top.scores, mean[rows], atol=1e-5)
+    np.testing.assert_allclose(top.scores, np.sort(mean)[::-1], atol=1e-5)
+    assert len(np.unique(top.scores)) > 100  # no order of the catalogue
+    assert not network.user_factors.weight[0].any()  # of the task, the unknown row is still zero
+
+
 def test_similar_items_are_by_cosine(exported):
     task, scorer = exported
-    vectors = task.network.item_vectors().detach().numpy()[1:]
+    vectors = recommender(task).item_vectors().detach().numpy()[1:]
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     cosine = unit @ unit[5]
     cosine[5] = -np.inf
@@ -169,7 +211,7 @@ def test_other_weights_are_found(run, bundle, tmp_path, graph):
     task = load_task(run / "checkpoints" / "best.ckpt")
     copy = tmp_path / "copy"
     shutil.copytree(bundle, copy)
-    verify(copy, task.network, task.vocabulary)
+    verify(copy, answering(task).networks, task.vocabulary)
     model = onnx.load(copy / f"{graph}.onnx")
     for tensor in model.graph.initializer:
         if tensor.name == "network.item_factors.weight":
@@ -177,7 +219,30 @@ def test_other_weights_are_found(run, bundle, tmp_path, graph):
             tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
     onnx.save(model, copy / f"{graph}.onnx")
     with pytest.raises(ExportError, match=rf"{graph}.onnx"):
-        verify(copy, task.network, task.vocabulary)
+        verify(copy, answering(task).networks, task.vocabulary)
+
+
+@pytest.mark.parametrize("exported", ["both, strings"], indirect=True)
+def test_the_network_of_the_other_question_is_found(exported):
+    folder, task = exported[1].manifest.folder, load_task(exported[1].manifest.folder.parent / "task.ckpt")
+    networks = answering(task).networks
+    verify(folder, networks, task.vocabulary)
+    for graph, other in (("score", "recommend"), ("recommend", "score"), ("similar", "score")):
+        with pytest.raises(ExportError, match=rf"{graph}.onnx"):
+            verify(folder, networks | {graph: networks[other]}, task.vocabulary)
+
+
+def test_choices_of_any_scale_are_checked_by_their_own(tmp_path):
+    path = checkpoint(tmp_path, EmbeddingDotTask(dim=8, objective="svd"))
+    content = torch.load(path)
+    content["state_dict"]["network.user_factors.weight"] *= 1e-6
+    torch.save(content, path)
+    folder, task = export_bundle(path, tmp_path / "bundle"), load_task(path)
+    networks = answering(task).networks
+    with torch.no_grad():
+        networks["score"].user_factors.weight[1:] *= 1.001
+    with pytest.raises(ExportError, match=r"score.onnx"):
+        verify(folder, networks, task.vocabulary)
 
 
 def test_existing_folders(run, bundle, tmp_path):

@@ -1,14 +1,14 @@
-"""Bundles of format 1 written straight from numpy tables: what ``serve/BUNDLE.md`` says, without torch or the exporter.
+"""Bundles of every format written straight from numpy tables: what ``serve/BUNDLE.md`` says, without torch or exporter.
 
 An independent second writer, so that the reader is tested against the specification. ``Tables`` also computes the
-answers, in numpy and with no graph.
+answers, in numpy and with no graph. Tables without a rating range predict choices, and make a bundle of format 2.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +30,28 @@ class Tables:
     user_bias: np.ndarray  # float32 [users + 1]
     item_bias: np.ndarray  # float32 [items + 1]
     global_bias: float = 0.25
-    rating_range: tuple[float, float] = (0.5, 5.0)
+    rating_range: tuple[float, float] | None = (0.5, 5.0)
     titles: dict[str, str] | None = None
     metrics: dict[str, float] = field(default_factory=lambda: {"test/rmse": 0.875})
+    beside: Tables | None = None  # what recommends, of the same ids; None for these tables themselves
+
+    @property
+    def recommender(self):
+        return self.beside or self
+
+    @property
+    def units(self):
+        return {
+            "score": "rating" if self.rating_range else "choice",
+            "recommend": "rating" if self.recommender.rating_range else "choice",
+        }
+
+    def users(self):
+        """Vectors and biases, those of the unknown row as the graphs have them: choices know a mean user."""
+        vectors, bias = self.user_vectors.copy(), self.user_bias.copy()
+        if self.rating_range is None:
+            vectors[0], bias[0] = vectors[1:].mean(0), bias[1:].mean()
+        return vectors, bias
 
     def rows(self, ids, known):
         where = {one: row for row, one in enumerate(known.tolist(), 1)}
@@ -41,28 +60,31 @@ class Tables:
     def logits(self, users):
         """Every item for each user, [n, items + 1], column 0 the unknown item."""
         rows = self.rows(users, self.user_ids)
-        products = self.user_vectors[rows].astype(float) @ self.item_vectors.T.astype(float)
-        return products + self.user_bias[rows, None] + self.item_bias + self.global_bias
+        vectors, bias = self.users()
+        products = vectors[rows].astype(float) @ self.item_vectors.T.astype(float)
+        return products + bias[rows, None] + self.item_bias + self.global_bias
 
     def score(self, users, items):
-        low, high = self.rating_range
         logits = self.logits(users)[np.arange(len(users)), self.rows(items, self.item_ids)]
+        if self.rating_range is None:
+            return logits
+        low, high = self.rating_range
         return low + (high - low) / (1 + np.exp(-logits))
 
     def recommend(self, user, k, exclude=()):
         """Item ids, best first."""
-        logits = self.logits([user])[0, 1:]
+        logits = self.recommender.logits([user])[0, 1:]
         best = np.argsort(-logits, kind="stable")
         return [one for one in self.item_ids[best].tolist() if one not in set(exclude)][:k]
 
     def cosines(self, item):
         """With every known item, [items]."""
-        vectors = self.item_vectors.astype(float)
+        vectors = self.recommender.item_vectors.astype(float)
         vector = vectors[self.rows([item], self.item_ids)[0]]
         return vectors[1:] @ vector / (np.linalg.norm(vectors[1:], axis=1) * np.linalg.norm(vector))
 
 
-def make_tables(users=7, items=11, dim=4, *, strings=False, titles=False, seed=0) -> Tables:
+def make_tables(users=7, items=11, dim=4, *, strings=False, titles=False, choices=False, seed=0) -> Tables:
     """Synthetic tables; integer ids have gaps and a negative one, string ids leading zeros and non-ASCII."""
     rng = np.random.default_rng(seed)
 
@@ -84,33 +106,34 @@ def make_tables(users=7, items=11, dim=4, *, strings=False, titles=False, seed=0
         item_vectors=table(items + 1, dim),
         user_bias=table(users + 1, scale=0.3),
         item_bias=table(items + 1, scale=0.3),
+        rating_range=None if choices else (0.5, 5.0),
         titles={str(one): f"Film {n} (19{n % 100:02d})" for n, one in enumerate(item_ids[:-1])} if titles else None,
     )
+
+
+def make_both(tables: Tables, dim=3, seed=9) -> Tables:
+    """The same with tables of choices beside them."""
+    beside = make_tables(len(tables.user_ids), len(tables.item_ids), dim, choices=True, seed=seed)
+    return replace(tables, beside=replace(beside, user_ids=tables.user_ids, item_ids=tables.item_ids))
 
 
 def write_bundle(folder: Path, tables: Tables) -> Path:
     """Write the bundle into ``folder``, which must not be there yet."""
     folder.mkdir(parents=True)
     weights = _Weights(folder / "weights.bin")
-    norms = np.linalg.norm(tables.item_vectors, axis=1)
-    shared = {
-        "user_vectors": weights.add("user_vectors", tables.user_vectors),
-        "item_vectors": weights.add("item_vectors", tables.item_vectors),
-        # The global bias moves into the users', whose unknown row must carry it as well.
-        "user_bias": weights.add("user_bias", tables.user_bias[:, None] + np.float32(tables.global_bias)),
-        "item_bias": weights.add("item_bias", tables.item_bias),
-        "item_scale": weights.add("item_scale", np.divide(1, norms, where=norms > 0, out=np.zeros_like(norms))),
-    }
+    shared = _add_tables(weights, tables)
+    recommending = shared if tables.beside is None else _add_tables(weights, tables.beside)
     weights.close()
-    for name, graph in (("score", _score), ("recommend", _recommend), ("similar", _similar)):
-        _save(graph(tables), shared, folder / f"{name}.onnx")
+    _save(_score(tables), shared, folder / "score.onnx")
+    _save(_recommend(tables.recommender), recommending, folder / "recommend.onnx")
+    _save(_similar(tables.recommender), recommending, folder / "similar.onnx")
     if tables.titles is not None:
         (folder / "titles.json").write_text(json.dumps(tables.titles, ensure_ascii=False), encoding="utf-8")
     write_manifest(
         folder,
         {
             "format": "cflightning-bundle",
-            "format_version": 1,
+            "format_version": 2 if "choice" in tables.units.values() else 1,
             "written_by": "tests 0.1.0",
             "created": "2025-01-01T00:00:00+00:00",
             "model": "EmbeddingDot",
@@ -118,7 +141,8 @@ def write_bundle(folder: Path, tables: Tables) -> Path:
             "ids": {"user": _kind(tables.user_ids), "item": _kind(tables.item_ids)},
             "num_users": len(tables.user_ids) + 1,
             "num_items": len(tables.item_ids) + 1,
-            "rating_range": list(tables.rating_range),
+            "rating_range": list(tables.rating_range) if tables.rating_range else None,
+            **({"units": tables.units} if "choice" in tables.units.values() else {}),
             "metrics": tables.metrics,
             "graphs": {name: f"{name}.onnx" for name in ("score", "recommend", "similar")},
             "titles": None if tables.titles is None else "titles.json",
@@ -171,6 +195,19 @@ class _Weights:
         self.file.close()
 
 
+def _add_tables(weights, tables):
+    vectors, bias = tables.users()
+    norms = np.linalg.norm(tables.item_vectors, axis=1)
+    return {
+        "user_vectors": weights.add("user_vectors", vectors),
+        "item_vectors": weights.add("item_vectors", tables.item_vectors),
+        # The global bias moves into the users', whose unknown row must carry it as well.
+        "user_bias": weights.add("user_bias", bias[:, None] + np.float32(tables.global_bias)),
+        "item_bias": weights.add("item_bias", tables.item_bias),
+        "item_scale": weights.add("item_scale", np.divide(1, norms, where=norms > 0, out=np.zeros_like(norms))),
+    }
+
+
 class _Graph:
     def __init__(self, tables: Tables) -> None:
         self.tables, self.nodes, self.constants, self.inputs, self.outputs = tables, [], [], [], []
@@ -200,6 +237,9 @@ class _Graph:
         )
 
     def scale(self, logit, score):
+        if self.tables.rating_range is None:
+            self.node("Identity", logit, score)
+            return
         low, high = self.tables.rating_range
         self.const("low", low, np.float32)
         self.const("span", high - low, np.float32)

@@ -47,6 +47,18 @@ def string_tables(bundles):
 
 
 @pytest.fixture(scope="session")
+def choice_tables(bundles):
+    """Choices alone."""
+    return bundles.make_tables(choices=True, seed=2)
+
+
+@pytest.fixture(scope="session")
+def mixed_tables(bundles, tables):
+    """Ratings, and choices beside them."""
+    return bundles.make_both(tables)
+
+
+@pytest.fixture(scope="session")
 def bundle(bundles, tables, tmp_path_factory):
     """Folder of a bundle that tests must not change."""
     return bundles.write_bundle(tmp_path_factory.mktemp("bundles") / "int", tables)
@@ -58,6 +70,16 @@ def string_bundle(bundles, string_tables, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def choice_bundle(bundles, choice_tables, tmp_path_factory):
+    return bundles.write_bundle(tmp_path_factory.mktemp("bundles") / "choice", choice_tables)
+
+
+@pytest.fixture(scope="session")
+def mixed_bundle(bundles, mixed_tables, tmp_path_factory):
+    return bundles.write_bundle(tmp_path_factory.mktemp("bundles") / "mixed", mixed_tables)
+
+
+@pytest.fixture(scope="session")
 def scorer(bundle):
     return Scorer.load(bundle)
 
@@ -65,6 +87,16 @@ def scorer(bundle):
 @pytest.fixture(scope="session")
 def string_scorer(string_bundle):
     return Scorer.load(string_bundle)
+
+
+@pytest.fixture(scope="session")
+def choice_scorer(choice_bundle):
+    return Scorer.load(choice_bundle)
+
+
+@pytest.fixture(scope="session")
+def mixed_scorer(mixed_bundle):
+    return Scorer.load(mixed_bundle)
 
 
 @pytest.fixture

@@ -1,20 +1,22 @@
-"""Write the golden bundle of the newest format: ``python tests/serve/make_golden.py [FOLDER]``.
+"""Write the golden bundle of a format: ``python tests/serve/make_golden.py FORMAT [FOLDER]``.
 
 Synthetic numbers only. A golden bundle is written once for each format and never again: a reader that still
 answers from it reads what older exporters wrote.
-``expected.json`` beside the bundle comes from numpy, not from the graphs.
+``expected.json`` beside the bundle comes from numpy, not from the graphs. Format 1 holds ratings; format 2 the same
+and choices beside them.
 """
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-GOLDEN = Path(__file__).parent / "golden" / "v1"
+GOLDEN = Path(__file__).parent / "golden"
 
 
-def make(folder: Path, bundles) -> Path:
+def make(folder: Path, bundles, format_version: int) -> Path:
     """Write ``folder``/bundle and ``folder``/expected.json with the writer ``bundles``."""
     rng = np.random.default_rng(1)
 
@@ -35,6 +37,12 @@ def make(folder: Path, bundles) -> Path:
         titles={str(item): f"{name} ({1990 + n})" for n, (item, name) in enumerate(zip(items, names, strict=False))},
         metrics={"test/rmse": 0.875, "test/mae": 0.6875},
     )
+    if format_version > 1:
+        beside = bundles.Tables(
+            tables.user_ids, items, table(5, 2), table(8, 2), table(5), table(8), global_bias=0.0, rating_range=None
+        )
+        metrics = tables.metrics | {"test/ndcg@10": 0.4375, "test/popularity/ndcg@10": 0.25}
+        tables = replace(tables, beside=beside, metrics=metrics)
     bundles.write_bundle(folder / "bundle", tables)
     users = [*tables.user_ids.tolist(), 5]  # the last one is unknown, as is item 4
     pairs = [(user, item) for user in users for item in [*items.tolist(), 4]]
@@ -45,6 +53,9 @@ def make(folder: Path, bundles) -> Path:
         "similar": [[item, similar(tables, item, 3)] for item in items.tolist()],
         "titles": [tables.titles.get(str(item)) for item in items],
     }
+    if format_version > 1:
+        choices = [[user, tables.beside.score([user] * 5, tables.recommend(user, 5)).tolist()] for user in users]
+        expected |= {"units": tables.units, "choices": choices}
     lines = ",\n".join(
         f" {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in expected.items()
     )
@@ -61,4 +72,5 @@ def similar(tables, item, k):
 if __name__ == "__main__":
     import bundles  # it lies beside this script
 
-    print(make(Path(sys.argv[1]) if len(sys.argv) > 1 else GOLDEN, bundles))
+    version = int(sys.argv[1])
+    print(make(Path(sys.argv[2]) if len(sys.argv) > 2 else GOLDEN / f"v{version}", bundles, version))

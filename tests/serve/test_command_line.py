@@ -54,7 +54,7 @@ def test_recommend_as_json(run, bundle, tables):
     code, out, err = run("recommend", bundle, "--user", 30, 99999, "--k", 2, "--exclude", -3, 0, "--json")
     assert (code, err) == (0, "")
     answer = json.loads(out)
-    assert list(answer) == ["users"]
+    assert list(answer) == ["unit", "users"]
     assert [(user["user"], user["known"]) for user in answer["users"]] == [(30, True), (99999, False)]
     for user in answer["users"]:
         assert [one["item"] for one in user["items"]] == tables.recommend(user["user"], 2, [-3, 0])
@@ -128,7 +128,10 @@ def test_no_pairs_at_all(run, bundle, tmp_path):
     code, out, err = run("score", bundle, "--pairs", tmp_path / "none.csv")
     assert (code, err) == (0, "")
     assert out.split() == ["user", "item", "score", "user", "known", "item", "known", "title"]
-    assert json.loads(run("score", bundle, "--pairs", tmp_path / "none.csv", "--json")[1]) == {"pairs": []}
+    assert json.loads(run("score", bundle, "--pairs", tmp_path / "none.csv", "--json")[1]) == {
+        "unit": "rating",
+        "pairs": [],
+    }
 
 
 def test_similar(run, bundle, scorer):

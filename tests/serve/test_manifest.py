@@ -32,6 +32,7 @@ def test_what_the_manifest_says(bundle, tables):
     assert (manifest.num_users, manifest.num_items, manifest.dim) == (8, 12, 4)
     assert (manifest.user_ids, manifest.item_ids) == ("int64", "int64")
     assert manifest.rating_range == (0.5, 5.0)
+    assert manifest.units == {"score": "rating", "recommend": "rating"}
     assert manifest.metrics == {"test/rmse": 0.875}
     assert manifest.graphs["recommend"] == "recommend.onnx"
     assert set(manifest.files) == set(EVERY_FILE) - {"manifest.json"}
@@ -166,10 +167,10 @@ def test_something_else(copy):
 
 
 def test_a_newer_format_is_refused_before_anything_else_is_read(copy):
-    raw = {"format": "cflightning-bundle", "format_version": 2, "written_by": "cflightning 9.1"}
+    raw = {"format": "cflightning-bundle", "format_version": 3, "written_by": "cflightning 9.1"}
     (copy / "manifest.json").write_text(json.dumps(raw))
-    said = refused(copy, "format 2, written by cflightning 9.1, is newer than this reader")
-    assert "formats up to 1; upgrade cflightning-serve" in said
+    said = refused(copy, "format 3, written by cflightning 9.1, is newer than this reader")
+    assert "formats up to 2; upgrade cflightning-serve" in said
 
 
 @pytest.mark.parametrize("version", [0, -1, "1", 1.0, True, None])

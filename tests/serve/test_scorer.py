@@ -13,10 +13,10 @@ from cflightning_serve import BundleError, InputError, Scorer, TopK, UnknownIdEr
 UNKNOWN = 99_999
 
 
-@pytest.fixture(params=["int", "string"])
+@pytest.fixture(params=["int", "string", "choice"])
 def both(request):
-    """Scorer and tables of a bundle with integer and of one with string ids."""
-    prefix = "" if request.param == "int" else "string_"
+    """Scorer and tables of a bundle with integer ids, of one with string ids, and of one of choices."""
+    prefix = "" if request.param == "int" else f"{request.param}_"
     return request.getfixturevalue(f"{prefix}scorer"), request.getfixturevalue(f"{prefix}tables")
 
 
@@ -35,7 +35,7 @@ def test_every_pair_scores_as_in_numpy(both):
     assert scores.dtype == np.float32
     assert scores.shape == users.shape
     np.testing.assert_allclose(scores, tables.score(users, items), atol=1e-5)
-    low, high = scorer.manifest.rating_range
+    low, high = scorer.manifest.rating_range or (-np.inf, np.inf)
     assert low <= scores.min() <= scores.max() <= high
 
 
