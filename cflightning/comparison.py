@@ -13,11 +13,12 @@ from torch import Tensor
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.split import TEST
 from cflightning.item_lists import ItemLists
+from cflightning.models.network import FoldedTables
 from cflightning.solvers.ease import ease, item_scores
 from cflightning.solvers.interactions import Side, interactions
 from cflightning.solvers.neighbours import item_neighbours
 from cflightning.solvers.popularity import popularity
-from cflightning.tasks.ranking_figures import Questions, ask, figures_of_scores, figures_of_tables, repeated
+from cflightning.tasks.ranking_figures import Questions, ask, figures_of_scores, figures_of_tables
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +68,11 @@ class Comparison(Callback):
         user, item = (torch.from_numpy(rows) for rows in data.training_pairs())
         sides = interactions(user, item, data.num_users, data.num_items)
         threads, mine = torch.get_num_threads(), _side(questions.seen)
-        yield "popularity", figures_of_scores(questions, repeated(popularity(sides), len(questions.users)))
+        nothing = torch.zeros(data.num_users, 0), torch.zeros(data.num_items, 0)
+        alike = FoldedTables(*nothing, torch.zeros(data.num_users), popularity(sides), torch.zeros(()))
+        yield "popularity", figures_of_tables(questions, alike)
         near = item_neighbours(sides, self.neighbours, threads=threads)
-        yield "item-knn", figures_of_scores(questions, near.scores(mine))
+        yield "item-knn", figures_of_scores(questions, near.scores(mine, threads=threads))
         if data.num_items - 1 <= EASE_ITEMS:
             weights = ease(sides, self.ease_l2, threads=threads)
             yield "ease", figures_of_scores(questions, item_scores(weights, mine, threads=threads))

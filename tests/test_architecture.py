@@ -26,7 +26,20 @@ LAYERS = {  # folder or file -> what of cflightning it may import, directly
     "tuning/trials.py": {"tuning"},
     "tuning/report.py": {"tuning", "files", "plots"},
     "evaluation.py": {"data", "metrics", "errors", "files", "plots"},
-    "tasks": {"tasks", "data", "models", "objectives", "metrics", "kernels", "sampling", "errors", "checkpoint"},
+    "tasks": {
+        "tasks",
+        "data",
+        "models",
+        "objectives",
+        "metrics",
+        "kernels",
+        "sampling",
+        "solvers",
+        "item_lists",
+        "errors",
+        "checkpoint",
+    },
+    "comparison.py": {"data", "tasks", "solvers", "models", "item_lists"},
 }
 TORCH_ONLY = {"models", "objectives"}  # of third parties
 

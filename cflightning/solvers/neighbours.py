@@ -27,7 +27,7 @@ class ItemNeighbours(NamedTuple):
     items: Tensor
     similarity: Tensor
 
-    def scores(self, users: Side, *, block: int = 256) -> Iterator[Tensor]:
+    def scores(self, users: Side, *, block: int = 256, threads: int = 1) -> Iterator[Tensor]:
         """Scores of users, a block at a time, fit for `metrics.full_ranking.rank_scores`.
 
         An item scores the sum of the similarities of those of its neighbours that the user has (Sarwar et al. 2001,
@@ -36,6 +36,7 @@ class ItemNeighbours(NamedTuple):
         Args:
             users: the items of every user; new ones are as good as those that the neighbours were made from.
             block: users at a time.
+            threads: any number gives the same bits.
 
         Yields:
             float32 [users, num_items].
@@ -51,6 +52,9 @@ class ItemNeighbours(NamedTuple):
         for begin in range(0, len(users.offsets) - 1, block):
             some = users.part(begin, begin + block)
             size = len(some.offsets) - 1
+            if find_spec("numba") is not None:
+                yield _add_up(some, pointing, num_items, threads)
+                continue
             reached = pointing.take(some.rows)
             user = torch.repeat_interleave(torch.arange(size), some.counts)
             place = torch.repeat_interleave(user * num_items, reached.counts) + reached.rows
@@ -58,6 +62,17 @@ class ItemNeighbours(NamedTuple):
             if reached.values is not None:
                 out.view(-1).index_add_(0, place, reached.values)
             yield out
+
+
+def _add_up(some: Side, pointing: Side, num_items: int, threads: int) -> Tensor:
+    from cflightning.kernels import neighbours
+
+    out = torch.empty(len(some.offsets) - 1, num_items)
+    assert pointing.values is not None
+    columns = some.rows, some.offsets, pointing.rows, pointing.offsets, pointing.values, out
+    with Threads(threads) as pool:
+        pool.call(neighbours.add_up, *(column.numpy() for column in columns))
+    return out
 
 
 def item_neighbours(sides: Interactions, n: int = 100, *, shrinkage: float = 10.0, threads: int = 1) -> ItemNeighbours:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -165,9 +165,3 @@ def figures_of_scores(questions: Questions, blocks: Iterable[Tensor]) -> dict[st
         candidates = None if questions.candidates is None else scores.gather(1, questions.candidates[part])
         answers.add(rank_scores(scores, questions.seen.take(part), max(KS)), candidates)
     return answers.figures()
-
-
-def repeated(scores: Tensor, users: int, block: int = 1024) -> Iterator[Tensor]:
-    """The same scores for every user: float32 [num_items] -> blocks of float32 [some users, num_items]."""
-    for begin in range(0, users, block):
-        yield scores.expand(min(block, users - begin), -1)
