@@ -3,7 +3,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: fit test check lint bars bench bench-accuracy bench-defaults bench-kernel bench-gpu bench-large bench-ranking bench-scaling clean help
+.PHONY: fit test check lint bars bench bench-accuracy bench-defaults bench-kernel bench-gpu bench-large bench-lists bench-ranking bench-scaling clean help
 help:
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/ -/'
 
@@ -54,6 +54,9 @@ bench-scaling: .venv/installed ## what a rating costs from 1 to 100 million of t
 
 bench-large: .venv/installed ## an epoch of 100 million ratings, and its memory
 	$(BIN)/python tests/benchmarks/bench_large.py $(ARGS)
+
+bench-lists: .venv/installed ## figures of lists on real data, one command each
+	$(BIN)/python tests/benchmarks/bench_lists.py $(ARGS)
 
 bench-ranking: .venv/installed ## the best items of all users beside their matrix product alone (needs Gowalla: CFLIGHTNING_DATA)
 	$(BIN)/python tests/benchmarks/bench_ranking.py $(ARGS)

@@ -29,7 +29,7 @@ class EmbeddingDotTask(RankingTask):
             exponent, block. svd: user_power, item_power, score_power. By autograd (--model.engine autograd, GPUs; the
             task's rate and schedule): negatives, l2, in_batch (negatives are the batch's other items), dropout, smooth
             (trains through one hop of neighbours), with softmax temperature, with ccl margin and weight. With both
-            also objective (bce, softmax, ials or svd), dim and passes.
+            also objective (bce, softmax, ials or svd; ials if not given), dim (48) and passes.
         std: Standard deviation of the initial factors; None for 0.01, with bags 0.06.
         bags: What else says who a user is: `user`, the items that the user has rated, whatever the rating (SVD++, Koren
             2008); `both`, the users of an item for the item, too (Rendle, Zhang & Koren 2019). Better by far wherever

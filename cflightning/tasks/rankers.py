@@ -180,8 +180,8 @@ class Alternating(Ranker):
     `exponent` and `block` as of `solvers.ials.Ials`.
     """
 
-    passes = 4
-    defaults: ClassVar[dict[str, Any]] = {"weight": None, "l2": 0.007, "exponent": 1.0, "block": 64}
+    passes = 3
+    defaults: ClassVar[dict[str, Any]] = {"weight": None, "l2": 0.015, "exponent": 1.0, "block": 64}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

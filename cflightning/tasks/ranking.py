@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping
 from functools import partial
@@ -18,6 +19,7 @@ from cflightning.data.split import TEST, TRAIN, VAL
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CheckpointError, ConfigError
 from cflightning.models.embedding_dot import EmbeddingDot
+from cflightning.models.network import FoldedTables
 from cflightning.tasks.engine import Engine, Plan
 from cflightning.tasks.rankers import Pairs, Ranker, compiled
 from cflightning.tasks.ranking_figures import ask, figures_of_tables
@@ -30,8 +32,8 @@ log = logging.getLogger(__name__)
 Objective = Literal["mse", "bce", "bpr", "softmax", "ccl", "ials", "svd", "both"]
 RANKER_KEY = "cflightning_ranker"
 """Key of a checkpoint under which a ranker's state is kept, for training to go on."""
-BESIDE = "ials"
-"""What ranks beside ratings, if nothing else is said."""
+BESIDE, BESIDE_DIM = "ials", 48
+"""What ranks beside ratings, if nothing else is said; on slices of four data sets near the best, and cheap."""
 VAL_USERS = 4096
 """Users at most, evenly spaced, by whom the best epoch is chosen."""
 
@@ -123,7 +125,7 @@ class RankingTask(RatingTask):
         if self.objective == "both":
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
-                dim = int((self.ranking or {}).get("dim", self.dim))
+                dim = int((self.ranking or {}).get("dim", BESIDE_DIM))
                 self.beside = EmbeddingDot(vocabulary.users.num_rows, vocabulary.items.num_rows, dim, std=0.1)
             self.beside.requires_grad_(False)  # or several devices would wait for gradients that never come
         self.facts["objective"] = self.objective
@@ -165,6 +167,11 @@ class RankingTask(RatingTask):
         network = self.network
         assert isinstance(network, EmbeddingDot)
         network.requires_grad_(False)
+        if self.trainer.strategy.root_device.type != "cpu":
+            raise ConfigError(
+                f"--model.objective {self.objective}: runs on the CPU; give --trainer.accelerator cpu, "
+                "or choose bce, bpr, softmax or ccl"
+            )
 
         def start(loader: SweepLoader, memory: Memory) -> RankerEngine:
             self._ranker = self._make_ranker(data, network)
@@ -229,13 +236,16 @@ class RankingTask(RatingTask):
         data = self._data()
         if self.objective != "both" or self.facts.get("ranked") or data is None:
             return
-        ranker = self._make_ranker(data, self.beside)
+        network = self.beside if self.device.type == "cpu" else copy.deepcopy(self.beside).cpu()
+        ranker = self._make_ranker(data, network)
         shown = self.trainer.progress_bar_callback is not None and self.trainer.is_global_zero
         passes = int((self.ranking or {}).get("passes") or ranker.passes)
         with torch.no_grad():
             for number in tqdm(range(passes), "Ranking", leave=False, disable=not shown):
                 ranker.run(number, passes)
         ranker.close()
+        if network is not self.beside:
+            self.beside.take(FoldedTables(*(table.to(self.device) for table in network.fold())))
         self.facts["ranked"] = True
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:

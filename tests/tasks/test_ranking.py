@@ -19,7 +19,13 @@ from cflightning.tasks.rankers import Ranker
 
 pytest.importorskip("numba", reason="the compiled step of choices needs the extra `fast`")
 
-ALONE = ["bce", "ials", "svd"]
+ALONE = ["bce", "softmax", "ials", "svd"]
+AUTOGRAD = {
+    "bce": {"engine": "autograd", "learning_rate": 0.1, "l2": 0.005}, "bpr": {}, "softmax": {"engine": "autograd"},
+    "ccl": {"ranking": {"weight": 2.0, "margin": 0.2}},  # in a table this dense, many negatives are choices
+    "softmax, of the batch": {"objective": "softmax", "engine": "autograd", "ranking": {"in_batch": True}},
+    "bpr, through neighbours": {"objective": "bpr", "ranking": {"smooth": 0.5, "dropout": 0.1}},
+}  # fmt: skip
 
 
 def groups(users=40, items=30, seed=0):
@@ -101,7 +107,8 @@ def test_it_comes_back_from_its_checkpoint(objective, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
 @pytest.mark.parametrize("options", [{"objective": "bce"}, {"objective": "bce", "members": 2}, {"objective": "ials"},
-                                     {"objective": "svd"}, {"objective": "both"}], ids=str)  # fmt: skip
+                                     {"objective": "softmax"}, {"objective": "svd"}, {"objective": "both"}],
+                         ids=str)  # fmt: skip
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(options, tmp_path):
     straight = task(**options)
     trainer(4).fit(straight, data())
@@ -117,10 +124,41 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(options, tmp_path):
     assert torch.equal(tables(second.network), tables(straight.network))
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+@pytest.mark.parametrize("name", AUTOGRAD)
+def test_by_autograd_it_finds_them_as_well_and_goes_on_where_it_stopped(name, tmp_path):
+    options = {"objective": name, "learning_rate": 0.05, **AUTOGRAD[name]}
+    module, straight = data(batch_size=64), task(**options)
+    fit = trainer(8)
+    fit.fit(straight, module)
+    assert straight.automatic_optimization
+    [figures] = fit.test(straight, module, verbose=False)
+    assert figures["test/ndcg@10"] > 0.6
+    for figure, value in by_hand(straight.network, module, TEST).items():
+        assert figures[f"test/{figure}@10"] == pytest.approx(value, abs=1e-6), figure
+    fit.save_checkpoint(tmp_path / "end.ckpt")
+    loaded = load_task(tmp_path / "end.ckpt")
+    assert torch.equal(tables(loaded.network), tables(straight.network))
+    if "softmax" in options["objective"]:
+        lengths = straight.network.user_factors.weight[1:].norm(dim=1)
+        torch.testing.assert_close(lengths, torch.ones_like(lengths))
+    path = tmp_path / "first"
+    first, again = (
+        trainer(8, callbacks=[ModelCheckpoint(path, "{epoch}", save_top_k=-1)], enable_checkpointing=True)
+        for _ in range(2)
+    )
+    first.fit(task(**options), data(batch_size=64))
+    second = task(**options)
+    second_path = path / "epoch=3.ckpt"
+    again.fit(second, data(batch_size=64), ckpt_path=second_path, weights_only=True)
+    if "dropout" not in str(options):  # which draws from the global generator
+        assert torch.equal(tables(second.network), tables(straight.network))
+
+
 @pytest.mark.parametrize("ranking", ALONE)
 def test_both_rates_as_ratings_alone_and_ranks_as_choices_alone(ranking):
     module = data(groups(60, 40))
-    both = task("both", ranking={"objective": ranking})
+    both = task("both", ranking={"objective": ranking, "dim": 8})
     trainer(3).fit(both, module)
     rating, choice = task("mse"), task(ranking)
     trainer(3).fit(rating, module)
@@ -165,6 +203,9 @@ def test_members_are_side_by_side_and_cut_down_where_asked_for():
         ({"objective": "bce", "engine": "gibbs"}, "--model.engine: has no meaning with --model.objective bce"),
         ({"objective": "svd", "optimizer": {"class_path": "torch.optim.SGD"}}, "--model.optimizer: has no meaning"),
         ({"objective": "ials", "ranking": {"l2": -1.0}}, "ials: l2 must be above 0"),
+        ({"objective": "bpr", "ranking": {"margin": 0.1}}, "--model.ranking: has negatives, l2, in_batch"),
+        ({"objective": "bpr", "members": 2}, "--model.members: is not known to --model.objective bpr"),
+        ({"objective": "ccl", "engine": "fused"}, "--model.engine: must be autograd for --model.objective ccl"),
     ],
 )
 def test_what_means_nothing_is_refused(options, message):

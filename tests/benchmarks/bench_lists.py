@@ -1,0 +1,103 @@
+"""Figures of lists on real data, with the command and the training seconds of each; the bars of the ranking issue.
+
+    python tests/benchmarks/bench_lists.py [--only NAME ...] [--dry]      (or: make bench-lists)
+
+Needs the real data sets (CFLIGHTNING_DATA, default ../shared/data). Every figure comes from the command line, as a user
+would type it. The table goes into RESULTS.md, or, with --dry or --only, to the screen alone.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from bench_accuracy import typed
+from bench_bars import REPOSITORY, fit
+from results import write_section
+
+NCF, GOWALLA = ("hr@10", "ndcg@10"), ("recall@20", "ndcg@20")
+QUARTER = "--data.path ml-100k --data.split per_user --data.test_fraction 0.25 --data.val_fraction 0"
+
+
+class Row(NamedTuple):
+    """A figure.
+
+    Attributes:
+        what: for people.
+        options: of fit, with names of data sets for their folders.
+        figures: of the test part.
+        seeds: option that is varied, and how often.
+        bar: what is to be reached.
+    """
+
+    what: str
+    options: str
+    figures: tuple[str, ...]
+    seeds: tuple[str, int] = ("model.seed", 1)
+    bar: str = ""
+
+
+ROWS = {
+    "ncf": Row("NCF leave-one-out, MovieLens 1M: cross-entropy", "--config configs/ncf-ml-1m.yaml --data.path ncf-ml-1m",
+               NCF, ("model.seed", 5), "≥ .729 / .451 in ≤ 25 s"),
+    "ncf-members": Row("the same, three side by side (dim 384)",
+                       "--config configs/ncf-ml-1m.yaml --data.path ncf-ml-1m --model.members 3", NCF,
+                       bar="≥ .731 / .4535; stretch .7334 / .4543"),
+    "ncf-ials": Row("the same: implicit ALS", "--config configs/ncf-ml-1m-ials.yaml --data.path ncf-ml-1m", NCF,
+                    ("model.seed", 3), "≥ .7237 / .444 in ≤ 5 s"),
+    "gowalla": Row("Gowalla, dim 1024: SVD", "--config configs/gowalla.yaml --data.path gowalla", GOWALLA,
+                   bar="≥ .1895 / .1565 in ≤ 10 s; stretch .190 / .1584"),
+    "gowalla-64": Row("Gowalla, dim 64: softmax", "--config configs/gowalla-64.yaml --data.path gowalla", GOWALLA,
+                      ("model.seed", 2), "≥ .1756 / .148 in ≤ 150 s; stretch .187 / .157"),
+    "ml-100k": Row("MovieLens 100K, 75/25 per user: cross-entropy",
+                   "--config configs/ml-100k-ranking.yaml --data.path ml-100k", ("ndcg@10",), ("data.seed", 3),
+                   "≥ .475 in ≤ 1 s; best ≥ .480; stretch .4828"),
+    "ml-100k-members": Row("the same, four side by side",
+                           "--config configs/ml-100k-ranking.yaml --data.path ml-100k --model.members 4",
+                           ("ndcg@10",), ("data.seed", 3), "best ≥ .480; stretch .4828"),
+    "both": Row("both questions, the same splits", "--config configs/ml-100k-both.yaml --data.path ml-100k",
+                ("rmse", "ndcg@10"), ("data.seed", 3), "within .002 and .003 of each alone"),
+    "rating-only": Row("ratings alone, the same splits", QUARTER, ("rmse",), ("data.seed", 3)),
+}  # fmt: skip
+
+
+def shown(values: list[float]) -> str:
+    spread = f" (sd {statistics.stdev(values):.4f})" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.4f}".removeprefix("0") + spread.replace("0.", ".")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--dry", action="store_true", help="print, and leave RESULTS.md as it is")
+    options = parser.parse_args()
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    lines = ["| what | command | seeds | figures | training, s | bar |", "| --- | --- | --: | --- | --: | --- |"]
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in options.only:
+            row = ROWS[name]
+            option, count = row.seeds
+            runs = [fit(Path(scratch), *typed(row.options), f"--{option}", seed)[0] for seed in range(count)]
+            figures = ", ".join(f"{figure} {shown([run[f'test/{figure}'] for run in runs])}" for figure in row.figures)
+            seconds = statistics.median(run["seconds/train"] for run in runs)
+            lines.append(
+                f"| {row.what} | `fit {row.options}` | {count} of {option} | {figures} | {seconds:.2f} | {row.bar} |"
+            )
+            print(lines[-1], flush=True)
+    if not options.dry and len(options.only) == len(ROWS):
+        made = f"{time.strftime('%Y-%m-%d')}, commit {commit}, {os.cpu_count()} cores. `make bench-lists`."
+        note = (
+            "Full ranking of the catalogue with training items left out, but for NCF's, which ranks among 99 negatives "
+            "(a negative that is the test item itself is dropped; the two items without a training row are misses)."
+        )
+        write_section("lists", f"## Lists\n\n{made} {note}\n\n" + "\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
