@@ -151,6 +151,11 @@ class RankingTask(RatingTask):
     # Training ----------------------------------------------------------------------------------------------------
 
     def _choose_engine(self, data: RatingsDataModule) -> None:
+        if self.ranks and data.split_method == "users":
+            raise ConfigError(
+                "--data.split users: holds out users whole, for whom no command makes lists yet; choose another split, "
+                "or use RatingsDataModule.fold_in_lists"
+            )
         if self.rates:
             super()._choose_engine(data)
             return

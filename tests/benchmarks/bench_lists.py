@@ -42,7 +42,7 @@ class Row(NamedTuple):
 
 
 ROWS = {
-    "ncf": Row("NCF leave-one-out, MovieLens 1M: cross-entropy", "--config configs/ncf-ml-1m.yaml --data.path ncf-ml-1m",
+    "ncf": Row("NCF leave-one-out (ML-1M): cross-entropy", "--config configs/ncf-ml-1m.yaml --data.path ncf-ml-1m",
                NCF, ("model.seed", 5), "≥ .729 / .451 in ≤ 25 s"),
     "ncf-members": Row("the same, three side by side (dim 384)",
                        "--config configs/ncf-ml-1m.yaml --data.path ncf-ml-1m --model.members 3", NCF,

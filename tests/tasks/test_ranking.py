@@ -213,6 +213,11 @@ def test_what_means_nothing_is_refused(options, message):
         trainer(1).fit(task(**options), data())
 
 
+def test_users_held_out_whole_are_refused_before_training():
+    with pytest.raises(ConfigError, match="--data.split users: holds out users whole"):
+        trainer(1).fit(task("ials"), data(split="users"))
+
+
 def test_going_on_with_another_objective_is_refused(tmp_path):
     for objective in ("mse", "both", "ials"):
         fit = trainer(1)
