@@ -20,6 +20,7 @@ COLUMNS = {  # of the table that people see: title -> metric, digits
     "MAE": ("test/mae", 4),
     "bias only": ("test/baseline_rmse", 4),
     "better by": ("test/rmse_gain", 4),
+    "nDCG@10": ("test/ndcg@10", 4),
     "val RMSE": ("val/rmse", 4),
     "epochs": ("epochs", 0),
     "train, s": ("seconds/train", 1),

@@ -195,6 +195,7 @@ def test_bad_ranges(text, message, capsys):
         ([*L2, "--data.val_fraction", "0"], "--data.val_fraction: must be above 0 for tune, got 0"),
         ([*L2, "--trainer.limit_val_batches", "0"], "--data.val_fraction: must be above 0 for tune, got 0"),
         ([*L2, "--trainer.devices", "2"], "--trainer.devices: must be 1 for tune, got 2"),
+        ([*L2, "--model.objective", "ials"], "--model.objective: must predict ratings for tune, which chooses by val/"),
         ([*L2, "--trainer.fast_dev_run", "true"], "--trainer.fast_dev_run: is True, but that measures nothing"),
         ([*L2, "--checkpoint.dirpath", "x"], "--checkpoint.dirpath: is x, but trials keep no checkpoint"),
         ([*L2, "--checkpoint.monitor", "val/mae"], "--checkpoint.monitor: must be val/rmse (min) for tune, got val/"),

@@ -1,5 +1,6 @@
 """Lists of items of a part, against sets made row by row."""
 
+import logging
 from itertools import pairwise
 
 import numpy as np
@@ -50,6 +51,7 @@ def test_interactions(parts, options):
 
 
 def test_ids_that_training_does_not_know_are_left_out_and_counted(caplog):
+    caplog.set_level(logging.DEBUG, logger="cflightning")
     module = data("time", test_fraction=0.9)
     before = module.split.sizes[TEST]
     found = module.interactions(TEST)

@@ -1,6 +1,7 @@
 """Folders that bring a test part of their own, and candidates to rank it among."""
 
 import gzip
+import logging
 
 import numpy as np
 import pandas as pd
@@ -226,6 +227,7 @@ def test_truncated_negatives(leave_one_out, cut):
 
 
 def test_test_rows_of_unknown_items(tmp_path, caplog):
+    caplog.set_level(logging.DEBUG, logger="cflightning")
     made = folder(tmp_path, train_csv="user,item\n1,1\n2,2\n", test_csv="user,item\n1,2\n1,3\n9,1\n")
     data = RatingsDataModule(str(made), feedback="choices", val_fraction=0)
     assert data.interactions(TEST).items.tolist() == [2]
