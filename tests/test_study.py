@@ -42,7 +42,7 @@ def test_one_run_has_a_mean_alone_and_only_what_all_runs_have_counts():
 
 def test_lines_stand_below_their_heading():
     heading, row = line("", None), line("fold 1", {"test/rmse": 0.91234, "epochs": 10}, "kept")
-    assert " ".join(heading.split()) == "test RMSE MAE bias only better by val RMSE epochs train, s"
+    assert " ".join(heading.split()) == "test RMSE MAE bias only better by nDCG@10 val RMSE epochs train, s"
     assert row.index("0.9123") + 6 == heading.index("RMSE") + 4
     assert row.index("10") + 2 == heading.index("epochs") + 6
     assert row.endswith("  kept")
