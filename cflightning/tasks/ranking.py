@@ -17,7 +17,7 @@ from cflightning.data.batches import RatingBatch
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.split import TEST, TRAIN, VAL
 from cflightning.data.vocabulary import Vocabulary
-from cflightning.errors import CheckpointError, ConfigError
+from cflightning.errors import CheckpointError, ConfigError, DataError
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.network import FoldedTables
 from cflightning.tasks.engine import Engine, Plan
@@ -116,6 +116,11 @@ class RankingTask(RatingTask):
     # Networks ----------------------------------------------------------------------------------------------------
 
     def _facts(self, data: RatingsDataModule) -> dict[str, Any]:
+        if self.rates and data.table.rating is None:
+            raise DataError(
+                f"{data.table.name}: must have ratings to train on with --model.objective {self.objective}, got choices; "
+                "give bce, softmax, ials or svd"
+            )
         if self.rates:
             return super()._facts(data)
         return {"rating_range": None, "mean_rating": None, "train_rows": data.split.sizes[TRAIN]}
@@ -290,7 +295,8 @@ class RankingTask(RatingTask):
         data = self._data()
         if not self.ranks or data is None or self.trainer.sanity_checking:
             return
-        if not self._measured or not self.rates:  # what ranks beside ratings is made once
+        fitting = self.trainer.state.fn == TrainerFn.FITTING
+        if not (self._measured and self.rates and fitting):  # what ranks beside ratings is made once in a fit
             self._measured = self._figures(data, VAL, VAL_USERS)
         self._log_ranking("val", self._measured)
 

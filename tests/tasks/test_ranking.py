@@ -171,6 +171,15 @@ def test_both_rates_as_ratings_alone_and_ranks_as_choices_alone(ranking):
     assert figures["test/ndcg@10"] > figures["test/ratings/ndcg@10"]
 
 
+def test_figures_of_other_data_are_measured_anew():
+    model, module = task("both"), data()
+    trainer(1).fit(model, module)
+    [first] = trainer().validate(model, module, verbose=False)
+    [other] = trainer().validate(model, data(seed=7), verbose=False)
+    assert first["val/ndcg@10"] == pytest.approx(by_hand(model.recommender, module, VAL)["ndcg"], abs=1e-6)
+    assert other["val/ndcg@10"] != first["val/ndcg@10"]
+
+
 def test_settings_of_what_ranks_beside_ratings():
     module = data()
     both = task("both", ranking={"objective": "ials", "dim": 3, "l2": 10.0})
@@ -234,7 +243,9 @@ def test_choices_need_no_ratings_and_ratings_need_them():
     model = task("ials")
     trainer(2).fit(model, module)
     assert trainer().test(model, module, verbose=False)[0]["test/ndcg@10"] > 0.6
-    with pytest.raises(DataError, match="must have ratings to train on"):
+    with pytest.raises(
+        DataError, match="must have ratings to train on with --model.objective mse, got choices; give bce"
+    ):
         trainer(1).fit(task("mse"), data(frame, feedback="choices"))
 
 
