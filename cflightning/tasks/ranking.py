@@ -118,8 +118,8 @@ class RankingTask(RatingTask):
     def _facts(self, data: RatingsDataModule) -> dict[str, Any]:
         if self.rates and data.table.rating is None:
             raise DataError(
-                f"{data.table.name}: must have ratings to train on with --model.objective {self.objective}, got choices; "
-                "give bce, softmax, ials or svd"
+                f"{data.table.name}: must have ratings to train on with --model.objective {self.objective}, "
+                "got choices; give bce, softmax, ials or svd"
             )
         if self.rates:
             return super()._facts(data)
