@@ -99,30 +99,3 @@ class Smoothing(nn.Module):
         """The smoothed tables: float32 [num_users, dim] and [num_items, dim] -> the same."""
         smoothed: tuple[Tensor, Tensor] = _Smooth.apply(users, items, self._graph())  # type: ignore[no-untyped-call]
         return smoothed
-
-
-def smooth_tables(
-    users: Tensor,
-    items: Tensor,
-    user: Tensor,
-    item: Tensor,
-    share: float = 1.0,
-    exponents: tuple[float, float] = (0.5, 0.5),
-) -> tuple[Tensor, Tensor]:
-    """Smooth finished tables once; see `Smoothing` for what is given.
-
-    Vectors that were trained by cosines are best made of length 1 before, and the result is best left as it is: its
-    lengths say how popular an item is. After a sampled softmax to the end, Gowalla is best at shares of .1 to .2, and
-    smoothing the items alone does as much.
-
-    Args:
-        users: float32 [num_users, dim].
-        items: float32 [num_items, dim].
-        user: integers [n], rows of the training part.
-        item: integers [n], rows.
-        share: see `Smoothing`.
-        exponents: see `Smoothing`.
-    """
-    with torch.no_grad():
-        smoothed: tuple[Tensor, Tensor] = Smoothing(user, item, len(users), len(items), share, exponents)(users, items)
-    return smoothed

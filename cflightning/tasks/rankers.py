@@ -13,6 +13,7 @@ from torch import Tensor
 from cflightning.errors import ConfigError
 from cflightning.models.average import average, compress
 from cflightning.models.embedding_dot import EmbeddingDot
+from cflightning.solvers.smoothing import smooth
 
 STD = 0.1
 """Standard deviation of initial factors that gradient steps start from."""
@@ -287,8 +288,9 @@ class Softmax(Ranker):
             self.tables = self._start()
         rate = falling(self.settings, number, of)
         self._loss = self.solver.epoch(number, self.tables[0].numpy(), self.tables[1].numpy(), rate)
-        users, items = self.tables
-        for table, found in zip(self.network.fold()[:2], (users, self._smoothed(users, items)), strict=True):
+        shares = 0.0, float(self.settings["smooth"])
+        smoothed = smooth(*self.tables, self.sides, shares=shares, unit=False, threads=self.threads)
+        for table, found in zip(self.network.fold()[:2], smoothed, strict=True):
             table.copy_(found)
 
     def _start(self) -> tuple[Tensor, Tensor]:
@@ -300,16 +302,6 @@ class Softmax(Ranker):
         solver.sweep()
         users, items = solver.finish()
         return torch.from_numpy(unit_rows(users.numpy())), torch.from_numpy(unit_rows(items.numpy()))
-
-    def _smoothed(self, users: Tensor, items: Tensor) -> Tensor:
-        from cflightning.solvers.sparse import product
-        from cflightning.solvers.threads import Threads
-
-        if not self.settings["smooth"]:
-            return items
-        of_users, of_items = (side.counts.clamp(min=1).float().rsqrt() for side in self.sides)
-        with Threads(self.threads) as pool:
-            return items + float(self.settings["smooth"]) * product(self.sides.items, of_items, of_users, users, pool)
 
     def loss(self) -> float:
         """Mean loss of a choice, before the steps."""

@@ -5,11 +5,16 @@ import pytest
 import torch
 
 from cflightning.errors import ConfigError, DataError
-from cflightning.objectives.smoothing import Smoothing, smooth_tables
+from cflightning.objectives.smoothing import Smoothing
 
 USERS, ITEMS, DIM = 7, 6, 3
 USER = torch.tensor([1, 1, 1, 2, 3, 3, 4, 6, 0, 2])
 ITEM = torch.tensor([1, 2, 5, 1, 1, 2, 5, 2, 1, 0])  # two pairs with an unknown row; user 5, items 3 and 4 meet nobody
+
+
+def smooth_tables(users, items, user, item, *options):
+    with torch.no_grad():
+        return Smoothing(user, item, len(users), len(items), *options)(users, items)
 
 
 def dense(users, items, share, exponents):
