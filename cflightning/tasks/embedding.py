@@ -12,12 +12,16 @@ from cflightning.tasks.rankers import STD
 from cflightning.tasks.ranking import Objective, RankingTask
 from cflightning.tasks.rating import RatingTask
 
+FEW_ROWS = 500_000
+"""Of ratings in the training part."""
+
 
 class EmbeddingDotTask(RankingTask):
     """Dot product of user and item factors plus biases, squeezed into the rating range.
 
     Args:
-        dim: Latent factors.
+        dim: Latent factors; None for 64, or 128 for ratings by gradients of fewer than half a million, where they cost
+            less than a second.
         objective: What is minimised. mse, squared error: predicts ratings, and is nearly useless for lists. The others
             say what somebody would choose, whatever the ratings: bce (cross-entropy with sampled negatives), softmax
             (of cosines, with sampled negatives: the best with few factors on large catalogues), ials (implicit
@@ -39,13 +43,14 @@ class EmbeddingDotTask(RankingTask):
             products is one, cut down to the dim of the answer). A little better than one for as many times the work.
             With --model.engine gibbs: the solutions that make half of the mean. With bce the answer has as many factors
             more, unless `compress` says otherwise.
-        compress: Factors of the dot product that answers; None for `dim`. Fewer serve faster; more lose less of a mean.
+        compress: Factors of the dot product that answers; None for as many as in training. Fewer serve faster; more
+            lose less of a mean.
         kwargs: As for `RatingTask`.
     """
 
     def __init__(
         self,
-        dim: int = 64,
+        dim: int | None = None,
         objective: Objective = "mse",
         ranking: dict[str, Any] | None = None,
         std: float | None = None,
@@ -64,6 +69,18 @@ class EmbeddingDotTask(RankingTask):
         self.compress = compress
         self.save_hyperparameters()
 
+    @property
+    def factors(self) -> int:
+        """Of a user in training: `dim`, or what the training part's size says.
+
+        On slices of the training parts 128 instead of 64 are worth .0018 RMSE on MovieLens latest small, .0008 on
+        MovieTweetings 100K, nothing on MovieLens 100K and .0016 on MovieLens 1M, where they cost a second and more.
+        """
+        if self.dim is not None:
+            return self.dim
+        small = self.rates and self.engine != "gibbs" and (self.facts.get("train_rows") or FEW_ROWS) < FEW_ROWS
+        return 128 if small else 64
+
     def build_network(
         self, num_users: int, num_items: int, rating_range: tuple[float, float] | None, mean_rating: float | None
     ) -> EmbeddingDot:
@@ -72,9 +89,8 @@ class EmbeddingDotTask(RankingTask):
             if value is not None and value < 1:
                 raise ConfigError(f"--model.{name}: must be at least 1, got {value}")
         if not self.rates:
-            dim = (
-                self.dim * (self.members if self.objective == "bce" else 1) if self.compress is None else self.compress
-            )
+            whole = self.factors * (self.members if self.objective == "bce" else 1)
+            dim = whole if self.compress is None else self.compress
             return EmbeddingDot(num_users, num_items, dim, std=STD if self.std is None else self.std)
         if self.compress is None:
             return self.build_learner(num_users, num_items, rating_range, mean_rating)
@@ -85,17 +101,17 @@ class EmbeddingDotTask(RankingTask):
         """Whether the network that answers is made of others."""
         if not self.rates:
             return self.answers_apart
-        return self.engine != "gibbs" and (self.members > 1 or self.compress not in (None, self.dim))
+        return self.engine != "gibbs" and (self.members > 1 or self.compress not in (None, self.factors))
 
     def build_learner(
         self, num_users: int, num_items: int, rating_range: tuple[float, float] | None, mean_rating: float | None
     ) -> EmbeddingDot:
-        """An `EmbeddingDot` of dim `dim`."""
+        """An `EmbeddingDot` of dim `factors`."""
         if not self.rates:
             return self.build_network(num_users, num_items, rating_range, mean_rating)
         std = (0.01 if self.bags == "none" else 0.06) if self.std is None else self.std
         return EmbeddingDot(
-            num_users, num_items, self.dim, rating_range, mean_rating, self.sigmoid, self.margin, std=std
+            num_users, num_items, self.factors, rating_range, mean_rating, self.sigmoid, self.margin, std=std
         )
 
 

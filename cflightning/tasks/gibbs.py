@@ -143,7 +143,7 @@ def plan(task: Any, network: EmbeddingDot) -> Plan:
         )  # fmt: skip
         several = loader.world_size > 1
         chain = Chain(
-            *loader.columns, num_users=network.num_users, num_items=network.num_items, dim=task.dim,
+            *loader.columns, num_users=network.num_users, num_items=network.num_items, dim=task.factors,
             scale=network.scale, bags=task.bags, seed=task.seed, threads=threads, bag_pass=bag_pass, rank=loader.rank,
             world_size=loader.world_size, add_up=torch.distributed.all_reduce if several else None,
         )  # fmt: skip

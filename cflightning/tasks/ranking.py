@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from abc import abstractmethod
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
@@ -66,7 +67,6 @@ class RankingTask(RatingTask):
 
     objective: Objective = "mse"
     ranking: dict[str, Any] | None = None
-    dim: int
     beside: EmbeddingDot
     """What ranks where another network rates."""
 
@@ -76,6 +76,11 @@ class RankingTask(RatingTask):
         self._kept_ranker: dict[str, Tensor] = {}
         self._measured: dict[str, Tensor] = {}
         self._sampled: Sampled | None = None
+
+    @property
+    @abstractmethod
+    def factors(self) -> int:
+        """Of a user in training."""
 
     @property
     def rates(self) -> bool:
@@ -225,7 +230,7 @@ class RankingTask(RatingTask):
             settings = {name: value for name, value in given.items() if value is not None and name in known} | settings
         return self.ranker_kind(
             Pairs(user, item, None if found is None else torch.from_numpy(found)), network, settings,
-            dim=network.dim if beside else self.dim, members=1 if beside else self.members, seed=self.seed,
+            dim=network.dim if beside else self.factors, members=1 if beside else self.members, seed=self.seed,
             threads=torch.get_num_threads(),
         )  # fmt: skip
 

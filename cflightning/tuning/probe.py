@@ -109,5 +109,6 @@ def _refusal(parser: LightningArgumentParser, args: list[str], values: Mapping[s
         text = said.getvalue().rpartition("error: ")[2]
         lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
         telling = [line for line in lines if re.search(r"not accept|Got value|[Uu]nrecognized|required", line)]
-        return (telling or lines or ["it says no more"])[0]
+        kinds = [line.removeprefix("- ") for line in lines if "Expected a" in line]  # one for each type it could be
+        return (telling or kinds or lines or ["it says no more"])[0]
     return ""
