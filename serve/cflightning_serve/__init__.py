@@ -4,10 +4,20 @@
 when the first bundle is opened. The bundle's format is specified in ``serve/BUNDLE.md``.
 """
 
-from cflightning_serve.errors import BundleError, InputError, ServeError, UnknownIdError
+from cflightning_serve.errors import BundleError, InputError, ServeError, UnknownIdError, UnsupportedError
 from cflightning_serve.manifest import Manifest
 from cflightning_serve.scorer import Scorer, TopK
 
 __version__ = "0.1.0"
 
-__all__ = ["BundleError", "InputError", "Manifest", "Scorer", "ServeError", "TopK", "UnknownIdError", "__version__"]
+__all__ = [
+    "BundleError",
+    "InputError",
+    "Manifest",
+    "Scorer",
+    "ServeError",
+    "TopK",
+    "UnknownIdError",
+    "UnsupportedError",
+    "__version__",
+]

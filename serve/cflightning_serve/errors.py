@@ -13,6 +13,10 @@ class InputError(ServeError, ValueError):
     """A question makes no sense: ids of the wrong type, unequal lengths, ``k`` below one."""
 
 
+class UnsupportedError(InputError):
+    """The bundle was written without what answers such a question."""
+
+
 class UnknownIdError(ServeError, KeyError):
     """An id that was not seen in training, where only a known one has an answer."""
 

@@ -6,18 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from cflightning_serve.errors import BundleError, InputError
+from cflightning_serve.errors import BundleError, InputError, UnsupportedError
 from cflightning_serve.manifest import Manifest
+from cflightning_serve.signatures import signature
 
 if TYPE_CHECKING:
     import onnxruntime as ort
-
-_RUNTIME_TYPES = {
-    "string": "tensor(string)",
-    "int64": "tensor(int64)",
-    "float": "tensor(float)",
-    "bool": "tensor(bool)",
-}
 
 
 class Graphs:
@@ -39,6 +33,7 @@ class Graphs:
 
         Raises:
             BundleError: the graph cannot be opened or fails.
+            UnsupportedError: the bundle has no such graph.
             InputError: a string id is no valid Unicode.
         """
         session = self._sessions.get(question) or self.open(question)
@@ -56,7 +51,12 @@ class Graphs:
 
         Raises:
             BundleError: it cannot be opened, or another bundle has taken the folder since this one was loaded.
+            UnsupportedError: the bundle has no such graph.
         """
+        if question not in self._manifest.graphs:
+            raise UnsupportedError(
+                f"{self._manifest.folder}: has no graph that answers {question!r}; export the bundle again with it"
+            )
         with self._lock:
             if question not in self._sessions:
                 if self._sessions and Manifest.read(self._manifest.folder).sha256 != self._manifest.sha256:
@@ -84,24 +84,7 @@ def _session(manifest: Manifest, question: str, threads: int) -> "ort.InferenceS
     has = tuple(
         {argument.name: argument.type for argument in side} for side in (session.get_inputs(), session.get_outputs())
     )
-    for side, must, got in zip(("inputs", "outputs"), _signature(manifest, question), has, strict=True):
+    for side, must, got in zip(("inputs", "outputs"), signature(manifest, question), has, strict=True):
         if must != got:
             raise BundleError(f"{path}: {side} must be {must}, are {got}; export the bundle again")
     return session
-
-
-def _signature(manifest: Manifest, question: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Name -> onnxruntime type of the inputs and of the outputs, as the tables of ``serve/BUNDLE.md`` have them."""
-    user, item = manifest.user_ids, manifest.item_ids
-    inputs, outputs = {
-        "score": ({"user": user, "item": item}, {"score": "float", "known": "bool"}),
-        "recommend": (
-            {"user": user, "k": "int64", "exclude_user": "int64", "exclude_item": item},
-            {"item": item, "score": "float", "known": "bool"},
-        ),
-        "similar": ({"item": item, "k": "int64"}, {"similar": item, "similarity": "float", "known": "bool"}),
-    }[question]
-    return (
-        {name: _RUNTIME_TYPES[type_] for name, type_ in inputs.items()},
-        {name: _RUNTIME_TYPES[type_] for name, type_ in outputs.items()},
-    )

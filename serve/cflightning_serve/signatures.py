@@ -1,0 +1,24 @@
+"""What goes into each graph of a bundle and what comes out, as the tables of ``serve/BUNDLE.md`` have it."""
+
+from cflightning_serve.manifest import Manifest
+
+_USER, _ITEM = "user id", "item id"
+_SIGNATURES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+    "score": ({"user": _USER, "item": _ITEM}, {"score": "float", "known": "bool"}),
+    "recommend": (
+        {"user": _USER, "k": "int64", "exclude_user": "int64", "exclude_item": _ITEM},
+        {"item": _ITEM, "score": "float", "known": "bool"},
+    ),
+    "similar": ({"item": _ITEM, "k": "int64"}, {"similar": _ITEM, "similarity": "float", "known": "bool"}),
+}
+
+
+def signature(manifest: Manifest, question: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Name -> onnxruntime type of the inputs and of the outputs of the graph that answers ``question``."""
+    ids = {_USER: manifest.user_ids, _ITEM: manifest.item_ids}
+
+    def types(side: dict[str, str]) -> dict[str, str]:
+        return {name: f"tensor({ids.get(type_, type_)})" for name, type_ in side.items()}
+
+    inputs, outputs = _SIGNATURES[question]
+    return types(inputs), types(outputs)
