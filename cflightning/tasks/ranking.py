@@ -21,7 +21,9 @@ from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CheckpointError, ConfigError, DataError
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.network import FoldedTables
+from cflightning.solvers.interactions import Side
 from cflightning.tasks.engine import Engine, Plan
+from cflightning.tasks.new_users import vectors_of_new_users
 from cflightning.tasks.rankers import Pairs, Ranker, compiled
 from cflightning.tasks.ranking_figures import ask, figures_of_tables
 from cflightning.tasks.rating import RatingTask
@@ -111,9 +113,14 @@ class RankingTask(RatingTask):
         return self.by_autograd and (self.objective in COSINE or bool((self.ranking or {}).get("smooth")))
 
     @property
+    def ranker_name(self) -> str:
+        """The objective of what ranks."""
+        return str((self.ranking or {}).get("objective", BESIDE)) if self.objective == "both" else self.objective
+
+    @property
     def ranker_kind(self) -> type[Ranker]:
         """What makes it."""
-        name = (self.ranking or {}).get("objective", BESIDE) if self.objective == "both" else self.objective
+        name = self.ranker_name
         if name not in Ranker.known:
             raise ConfigError(f"--model.ranking.objective: must be one of {', '.join(Ranker.known)}, got {name}")
         return Ranker.known[name]
@@ -161,11 +168,6 @@ class RankingTask(RatingTask):
     # Training ----------------------------------------------------------------------------------------------------
 
     def _choose_engine(self, data: RatingsDataModule) -> None:
-        if self.ranks and data.split_method == "users":
-            raise ConfigError(
-                "--data.split users: holds out users whole, for whom no command makes lists yet; choose another split, "
-                "or use RatingsDataModule.fold_in_lists"
-            )
         if self.rates:
             super()._choose_engine(data)
             return
@@ -211,6 +213,7 @@ class RankingTask(RatingTask):
         user, item = (torch.from_numpy(rows) for rows in data.training_pairs())
         settings = ({} if self.l2 is None else {"l2": self.l2}) | (self.ranking or {})
         self._sampled = sampled(self.objective, settings, user, item, data.num_users, data.num_items)
+        self.facts["ranking"] = self._sampled.settings
         for network in self.learners.networks:
             assert isinstance(network, EmbeddingDot)
             for name in self._sampled.unused:  # or several devices would wait for its gradient
@@ -228,11 +231,13 @@ class RankingTask(RatingTask):
             given = {"l2": self.l2, "learning_rate": self.learning_rate}
             known = self.ranker_kind.defaults
             settings = {name: value for name, value in given.items() if value is not None and name in known} | settings
-        return self.ranker_kind(
+        ranker = self.ranker_kind(
             Pairs(user, item, None if found is None else torch.from_numpy(found)), network, settings,
             dim=network.dim if beside else self.factors, members=1 if beside else self.members, seed=self.seed,
             threads=torch.get_num_threads(),
         )  # fmt: skip
+        self.facts["ranking"] = ranker.settings
+        return ranker
 
     def on_train_start(self) -> None:
         """Start the engine."""
@@ -319,7 +324,16 @@ class RankingTask(RatingTask):
 
     def _figures(self, data: RatingsDataModule, part: int, most: int | None = None) -> dict[str, Tensor]:
         questions = ask(data, part, self.trainer, most)
-        return {} if questions is None else figures_of_tables(questions, self.recommender.fold())
+        if questions is None:
+            return {}
+        tables = self.recommender.fold()
+        if questions.new:
+            found = vectors_of_new_users(
+                self.ranker_name, self.facts.get("ranking", {}), tables, Side(*questions.seen[:2]),
+                torch.from_numpy(data.counts()[1]), torch.get_num_threads(),
+            )  # fmt: skip
+            tables = tables._replace(user_vectors=found.to(self.device))
+        return figures_of_tables(questions, tables)
 
     def _log_ranking(self, part: str, figures: Mapping[str, Tensor]) -> None:
         # Summed over devices already, as the errors are.
