@@ -145,12 +145,14 @@ class TrialCLI(CFLightningCLI):
                 f"--checkpoint.monitor: must be {METRIC} (min) for tune, got {config.checkpoint.monitor} "
                 f"({config.checkpoint.mode}); leave it out"
             )
-        objective = config.model.init_args.get("objective", "mse")
-        if objective not in ("mse", "both"):
+        objective = config.model.init_args.get("objective")
+        if objective not in (None, "mse", "both"):
             raise ConfigError(
                 f"--model.objective: must predict ratings for tune, which chooses by {METRIC}, got {objective}; "
                 "compare fits by their val/ndcg@10 instead"
             )
+        if "objective" in config.model.init_args:
+            config.model.init_args.objective = "mse"  # lists of their own factors would cost, and change nothing
         if trainer.devices == "auto":
             trainer.devices = 1
         trainer.logger = False

@@ -36,9 +36,9 @@ def checkpoint(folder, task, strings=False, users=300, items=120):
 
 
 TASKS = {
-    "dot": (lambda: EmbeddingDotTask(dim=16, std=0.3), False),
+    "dot": (lambda: EmbeddingDotTask(dim=16, objective="mse", std=0.3), False),
     "dot, strings": (lambda: EmbeddingDotTask(dim=16, std=0.3), True),
-    "dot, no sigmoid": (lambda: EmbeddingDotTask(dim=16, sigmoid=False), False),
+    "dot, no sigmoid": (lambda: EmbeddingDotTask(dim=16, objective="mse", sigmoid=False), False),
     "mlp, strings": (lambda: EmbeddingMLPTask(dim=8, hidden=(12, 6), std=0.3), True),
     "both, strings": (lambda: EmbeddingDotTask(dim=8, objective="both", members=2, compress=6,
                                                ranking={"objective": "svd", "dim": 12}), True),
@@ -61,7 +61,7 @@ def recommender(task):
 
 def test_the_bundle_says_what_its_answers_are(exported):
     task, scorer = exported
-    objective = getattr(task, "objective", "mse")
+    objective = getattr(task, "minimised", "mse")
     manifest = json.loads((scorer.manifest.folder / "manifest.json").read_text())
     if objective == "mse":
         assert manifest["format_version"] == 1

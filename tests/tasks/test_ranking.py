@@ -173,6 +173,48 @@ def test_both_rates_as_ratings_alone_and_ranks_as_choices_alone(ranking):
     assert figures["test/ndcg@10"] > figures["test/ratings/ndcg@10"]
 
 
+def test_by_default_ratings_get_both_and_choices_what_ranks(tmp_path):
+    model, module = EmbeddingDotTask(dim=4), data()
+    fit = trainer(1)
+    fit.fit(model, module)
+    assert (model.objective, model.minimised) == (None, "both")
+    assert {"val/rmse", "val/ndcg@10"} <= set(fit.callback_metrics)
+    fit.save_checkpoint(tmp_path / "both.ckpt")
+    assert load_task(tmp_path / "both.ckpt").minimised == "both"
+    for engine, expected in (("auto", "ials"), ("autograd", "bce")):
+        model = EmbeddingDotTask(dim=4, engine=engine)
+        fit = trainer(1)
+        fit.fit(model, data(groups().drop(columns="rating"), feedback="choices"))
+        assert model.minimised == expected
+        assert "val/rmse" not in fit.callback_metrics
+        fit.save_checkpoint(tmp_path / "choices.ckpt")
+        loaded = load_task(tmp_path / "choices.ckpt")
+        assert (loaded.minimised, loaded.rates) == (expected, False)
+
+
+@pytest.mark.parametrize("given", ["mse", "both", "svd"])
+def test_a_run_goes_on_with_its_own_objective_where_none_is_given(given, tmp_path):
+    straight = task(given)
+    trainer(2).fit(straight, data())
+    fit = trainer(1)
+    fit.fit(task(given), data())
+    fit.save_checkpoint(tmp_path / "some.ckpt")
+    model = EmbeddingDotTask(dim=8)
+    trainer(2).fit(model, data(), ckpt_path=tmp_path / "some.ckpt", weights_only=True)
+    assert model.minimised == given
+    assert hasattr(model, "beside") == (given == "both")
+
+
+@pytest.mark.parametrize("pairs", [[(1, 1), (2, 2)], [(1, 1), (1, 2), (2, 1)]], ids=["no pair shared", "three"])
+def test_tables_of_next_to_nothing_are_no_trouble(pairs):
+    frame = pd.DataFrame(pairs, columns=["user", "item"]).assign(rating=[1.0, 5.0, 3.0][: len(pairs)])
+    module = RatingsDataModule.from_frame(frame, test_fraction=0, val_fraction=0)
+    model = EmbeddingDotTask(engine="autograd")
+    trainer(1, limit_val_batches=0).fit(model, module)
+    assert tables(model.recommender).isfinite().all()
+    assert tables(model.network).isfinite().all()
+
+
 def test_figures_of_other_data_are_measured_anew():
     model, module = task("both"), data()
     trainer(1).fit(model, module)
@@ -344,6 +386,17 @@ def test_without_a_validation_part_the_last_pass_is_kept(tmp_path):
     cli = main(args)
     assert cli.trainer.current_epoch == Ranker.known["ials"].passes
     assert "test/ndcg@10" in cli.report.result
+
+
+def test_choices_need_no_option_but_that_they_are(tmp_path):
+    groups().drop(columns="rating").to_csv(tmp_path / "table.csv", index=False)
+    args = ["fit", "--data.path", str(tmp_path / "table.csv"), "--data.feedback", "choices", "--model.dim", "4",
+            "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu",
+            "--trainer.default_root_dir", str(tmp_path)]  # fmt: skip
+    cli = main(args)
+    assert cli.model.minimised == "ials"
+    assert cli.trainer.max_epochs == Ranker.known["ials"].passes
+    assert cli.trainer.checkpoint_callback.monitor == "val/ndcg@10"
 
 
 def test_the_best_pass_is_kept_and_a_table_is_shown(tmp_path, capsys):

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 KINDS = {
-    "autograd": {"engine": "autograd"},
-    "fused": {"engine": "fused"},
-    "autograd, members": {"engine": "autograd", "members": 2},
-    "gibbs": {"engine": "gibbs", "members": 2, "compress": 6},
+    "autograd": {"engine": "autograd", "objective": "mse"},
+    "fused": {"engine": "fused", "objective": "mse"},
+    "autograd, members": {"engine": "autograd", "members": 2, "objective": "mse"},
+    "gibbs": {"engine": "gibbs", "members": 2, "compress": 6, "objective": "mse"},
     "both": {"engine": "fused", "objective": "both"},
     "both, users held out whole": {"engine": "fused", "objective": "both", "split": "users"},
 }
