@@ -75,11 +75,8 @@ def main() -> None:
     answer["predicted"] = bundle.listed(rated, scored["score"])
     if "fold_in" in bundle.manifest["graphs"] and len(rated):
         none = rated[:0]
-        # The first two outputs; the others are the user's vector, scores of score_item, and which items are known.
-        items, scores, *_ = bundle.ask(
-            "fold_in", item=rated, rating=ratings, k=k, exclude_item=none, score_item=none
-        ).values()
-        answer["new_user"] = bundle.listed(items, scores)
+        new = bundle.ask("fold_in", item=rated, rating=ratings, k=k, exclude_item=none, score_item=none)
+        answer["new_user"] = bundle.listed(new["best"], new["score"])
     print(json.dumps(answer))
 
 

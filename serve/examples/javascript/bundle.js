@@ -66,14 +66,14 @@ export class Bundle {
 
   /** The k best items for somebody who was not there in training, from [item, rating] pairs. */
   async foldIn (rated, k = 10) {
-    const [item, score] = Object.values(await this.ask('fold_in', {
+    const { best, score } = await this.ask('fold_in', {
       item: this.ids('item', rated.map(([item]) => item)),
       rating: new ort.Tensor('float32', rated.map(([, rating]) => rating), [rated.length]),
       k: int64([k]),
       exclude_item: this.ids('item', []),
       score_item: this.ids('item', [])
-    })) // the first two outputs; the others are the user's vector, scores of score_item, and which items are known
-    return this.#listed(item.data, score.data)
+    })
+    return this.#listed(best.data, score.data)
   }
 
   #listed (items, scores) {
