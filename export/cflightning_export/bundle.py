@@ -6,9 +6,6 @@ import hashlib
 import json
 import logging
 import math
-import os
-import shutil
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,12 +16,12 @@ from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import ExportError
 from cflightning_export.answering import Answering, answering
 from cflightning_export.graphs import recommend_graph, score_graph, similar_graph
+from cflightning_export.placing import FORMAT, check_target, placed
 from cflightning_export.verify import verify
 from cflightning_export.weights import share_weights
 
 log = logging.getLogger(__name__)
 
-FORMAT = "cflightning-bundle"
 GRAPHS = {"score": score_graph, "recommend": recommend_graph, "similar": similar_graph}
 
 
@@ -44,54 +41,18 @@ def export_bundle(source: Path | str, target: Path | str, *, overwrite: bool = F
         ExportError: the target exists, or the graphs differ from the network; then nothing is left behind.
     """
     path, target = checkpoints.find(Path(source)), Path(target).absolute()
-    _check_target(target, overwrite)
+    check_target(target, overwrite)
     task = checkpoints.load_task(path)
     vocabulary = task.vocabulary
     assert vocabulary is not None
     if not len(vocabulary.users) or not len(vocabulary.items):
         raise ExportError(f"{path}: must know at least one user and one item")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        scratch.chmod(0o755)  # mkdtemp makes it private
+    with placed(target) as scratch:
         parts = answering(task)
         _write(scratch, parts, vocabulary, _metrics(path, task.facts))
         log.info("checking the graphs against torch")
         verify(scratch, parts.networks, vocabulary)
-        _move(scratch, target)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
     return target
-
-
-def _move(scratch: Path, target: Path) -> None:
-    """Put the new bundle in place; an old one goes only when the new one is there."""
-    old = scratch.with_name(f"{scratch.name}.old")
-    if target.exists():
-        os.replace(target, old)
-    os.replace(scratch, target)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _check_target(target: Path, overwrite: bool) -> None:
-    if target.is_symlink():
-        raise ExportError(f"{target}: is a link; name the folder itself")
-    if not target.exists():
-        return
-    if target == Path.cwd():
-        raise ExportError(f"{target}: is the current folder; name one to be made in it")
-    if target.is_dir() and not any(target.iterdir()):
-        target.rmdir()
-        return
-    try:
-        ours = json.loads((target / "manifest.json").read_text(encoding="utf-8")).get("format") == FORMAT
-    except (OSError, ValueError, AttributeError):
-        ours = False
-    if not ours:
-        raise ExportError(f"{target}: exists and is no bundle; choose another folder")
-    if not overwrite:
-        raise ExportError(f"{target}: exists; choose another folder, or replace it with --overwrite")
 
 
 def _metrics(path: Path, facts: dict[str, Any]) -> dict[str, float]:
