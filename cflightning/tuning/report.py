@@ -179,7 +179,7 @@ class Report:
             {self.titles[name] for name, one in self.ranges.items() if isinstance(one, Numbers) and one.log},
             self.folder / PICTURE,
             self.goal.title,
-            least=self.goal.mode == "min",
+            self.goal.mode == "min",
         )
 
     @staticmethod
