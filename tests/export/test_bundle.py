@@ -168,6 +168,16 @@ def test_manifest_and_shared_weights(bundle, run):
     assert all(len(offsets) == 1 for offsets in places.values())
 
 
+def test_figures_of_other_rankers_are_left_out(tmp_path):
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    path = checkpoint(folder, EmbeddingDotTask(dim=2, objective="mse"), False).rename(folder / "best.ckpt")
+    figures = {"test/rmse": 0.9, "test/ndcg@10": 0.4, "test/ease/ndcg@10": 0.5, "seconds/train": 1.0, "epochs": 3}
+    (tmp_path / "metrics.json").write_text(json.dumps(figures))
+    written = json.loads((export_bundle(path, tmp_path / "bundle") / "manifest.json").read_text())
+    assert written["metrics"] == {"test/rmse": 0.9, "test/ndcg@10": 0.4}
+
+
 def test_titles_travel(bundle):
     scorer = Scorer.load(bundle)
     assert scorer.title(2) == "Café Müller (2001)"
