@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from cflightning.data.datamodule import RatingsDataModule
@@ -51,12 +51,12 @@ class Comparison(Callback):
         self.neighbours = neighbours
         self.ease_l2 = ease_l2
 
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Measure, and log what comes out; every process does its share of the users."""
         data = getattr(trainer, "datamodule", None)
         if not getattr(pl_module, "ranks", False) or not isinstance(data, RatingsDataModule):
             return
-        questions = ask(data, TEST, trainer)
+        questions = ask(data, TEST, trainer, optional=pl_module.rates)
         if questions is None:
             return
         for name, figures in self._measure(questions, data, pl_module):

@@ -116,7 +116,7 @@ class Silent(EmbeddingDotTask):
 
 
 def test_a_task_that_returns_no_scores_is_tested_without(caplog):
-    _, _, figures = evaluate(RatingsDataModule(source="synthetic", synthetic=SYNTHETIC), Silent(dim=4))
+    _, _, figures = evaluate(RatingsDataModule(source="synthetic", synthetic=SYNTHETIC), Silent(dim=4, objective="mse"))
     assert set(figures) == {"test/rmse", "test/mae"}
     assert "Silent.test_step returns no scores: no baseline and no intervals" in caplog.text
 

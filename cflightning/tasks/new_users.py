@@ -38,7 +38,7 @@ def vectors_of_new_users(
     Returns:
         float32 [users, dim], on the CPU; zeros for a user without items.
     """
-    items, bias = tables.item_vectors.detach().cpu(), tables.item_bias.detach().cpu()
+    items, bias = (table.detach().cpu().float() for table in (tables.item_vectors, tables.item_bias))
     if objective == "ials":
         found = {**Alternating.defaults, "weight": usual_weight(len(items)), **settings}
         nobody = torch.empty(0, dtype=torch.int32)

@@ -277,7 +277,8 @@ class RankingTask(RatingTask):
         data = self._data()
         if self.minimised != "both" or self.facts.get("ranked") or data is None:
             return
-        network = self.beside if self.device.type == "cpu" else copy.deepcopy(self.beside).cpu()
+        as_it_is = self.device.type == "cpu" and self.beside.item_factors.weight.dtype == torch.float32
+        network = self.beside if as_it_is else copy.deepcopy(self.beside).cpu().float()
         ranker = self._make_ranker(data, network)
         shown = self.trainer.progress_bar_callback is not None and self.trainer.is_global_zero
         passes = int((self.ranking or {}).get("passes") or ranker.passes)
@@ -344,7 +345,7 @@ class RankingTask(RatingTask):
             self._log_ranking("test", self._figures(data, TEST))
 
     def _figures(self, data: RatingsDataModule, part: int, most: int | None = None) -> dict[str, Tensor]:
-        questions = ask(data, part, self.trainer, most)
+        questions = ask(data, part, self.trainer, most, optional=self.rates)
         if questions is None:
             return {}
         tables = self.recommender.fold()

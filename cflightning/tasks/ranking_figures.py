@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -11,12 +12,15 @@ from torch import Tensor
 
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.split import TEST, TRAIN, VAL
+from cflightning.errors import DataError
 from cflightning.item_lists import ItemLists
 from cflightning.metrics.exposure import ExposureFigures
 from cflightning.metrics.full_ranking import Ranked, rank_all, rank_scores
 from cflightning.metrics.ranking import RankingFigures
 from cflightning.metrics.sampled import SampledFigures
 from cflightning.models.network import FoldedTables
+
+log = logging.getLogger(__name__)
 
 KS = 10, 20
 """Lengths of list that are looked at."""
@@ -50,7 +54,9 @@ class Questions(NamedTuple):
     new: bool = False
 
 
-def ask(data: RatingsDataModule, part: int, trainer: Trainer, most: int | None = None) -> Questions | None:
+def ask(
+    data: RatingsDataModule, part: int, trainer: Trainer, most: int | None = None, *, optional: bool = False
+) -> Questions | None:
     """The questions of a part: its users, each on one device.
 
     Lists are the best items of the whole catalogue without those that the user has in the training part (for TEST:
@@ -63,9 +69,13 @@ def ask(data: RatingsDataModule, part: int, trainer: Trainer, most: int | None =
         part: VAL or TEST.
         trainer: knows the devices.
         most: users at most, over all devices, evenly spaced; None for all.
+        optional: whether a part without a user and an item that training knows is just no reason to ask.
 
     Returns:
         None where no user of the part can be asked.
+
+    Raises:
+        DataError: no row of the part has a user and an item that training knows, and lists are what is wanted.
     """
     if not data.split.sizes[part]:
         return None
@@ -73,7 +83,13 @@ def ask(data: RatingsDataModule, part: int, trainer: Trainer, most: int | None =
     if new:
         _, seen, wanted = data.fold_in_lists(part)
     else:
-        wanted = data.interactions(part)
+        try:
+            wanted = data.interactions(part)
+        except DataError as error:
+            if not optional:
+                raise
+            log.info("no lists are measured: %s", error)
+            return None
         seen = data.interactions(TRAIN) if part == VAL or not data.split.sizes[VAL] else data.interactions(TRAIN, VAL)
     users = wanted.counts.nonzero().squeeze(-1)
     if most is not None and len(users) > most:

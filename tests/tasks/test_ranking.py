@@ -343,6 +343,19 @@ def test_baselines_of_users_held_out_whole_are_their_own():
     assert figures["test/popularity/ndcg@10"] == pytest.approx(expected, abs=1e-6)
 
 
+def test_where_nobody_is_known_ratings_are_measured_alone(caplog):
+    model, module, strangers = task("both"), data(), data(groups().assign(user=groups()["user"] + 1000))
+    fit = trainer(1, callbacks=[Comparison()])
+    fit.fit(model, module)
+    [figures] = fit.test(model, strangers, verbose=False)
+    assert set(figures) == {"test/rmse", "test/mae"}
+    assert "no lists are measured: the frame: must have rows to rank" in caplog.text
+    alone = task("svd")
+    trainer(1).fit(alone, module)
+    with pytest.raises(DataError, match="must have rows to rank"):
+        trainer().test(alone, strangers, verbose=False)
+
+
 def test_going_on_with_another_objective_is_refused(tmp_path):
     for objective in ("mse", "both", "ials"):
         fit = trainer(1)
