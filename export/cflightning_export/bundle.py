@@ -18,7 +18,9 @@ from cflightning import checkpoint as checkpoints
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import ExportError
 from cflightning_export.answering import Answering, answering
-from cflightning_export.graphs import recommend_graph, score_graph, similar_graph
+from cflightning_export.graphs import score_graph, similar_graph
+from cflightning_export.precision import Precision, Rounding, round_within, store
+from cflightning_export.two_pass import recommend_graph
 from cflightning_export.verify import verify
 from cflightning_export.weights import share_weights
 
@@ -28,20 +30,33 @@ FORMAT = "cflightning-bundle"
 GRAPHS = {"score": score_graph, "recommend": recommend_graph, "similar": similar_graph}
 
 
-def export_bundle(source: Path | str, target: Path | str, *, overwrite: bool = False) -> Path:
+def export_bundle(
+    source: Path | str,
+    target: Path | str,
+    *,
+    overwrite: bool = False,
+    precision: Precision = "fp32",
+    max_rmse_change: float | None = None,
+    min_overlap: float = 0.97,
+) -> Path:
     """Turn a checkpoint into a bundle.
 
     Args:
         source: a run folder or a checkpoint.
         target: the folder to make.
         overwrite: whether an existing bundle is replaced; any other existing folder is never touched.
+        precision: of the tables: "fp32", "fp16" or "int8" with a scale for each row.
+        max_rmse_change: the most that rounding may change scores (`precision.Change`), rating units; None for .001 of
+            the rating range, or of choices .02 standard deviations.
+        min_overlap: the share of top-10 lists that rounding must keep.
 
     Returns:
         The bundle's folder.
 
     Raises:
         CheckpointError: the source cannot be used.
-        ExportError: the target exists, or the graphs differ from the network; then nothing is left behind.
+        ExportError: the target exists, the graphs differ from the network, or rounding passes a limit; then nothing is
+            left behind.
     """
     path, target = checkpoints.find(Path(source)), Path(target).absolute()
     _check_target(target, overwrite)
@@ -55,7 +70,8 @@ def export_bundle(source: Path | str, target: Path | str, *, overwrite: bool = F
     try:
         scratch.chmod(0o755)  # mkdtemp makes it private
         parts = answering(task)
-        _write(scratch, parts, vocabulary, _metrics(path, task.facts))
+        rounding = round_within(parts.networks, precision, max_rmse_change, min_overlap)
+        _write(scratch, parts, vocabulary, _metrics(path, task.facts), rounding)
         log.info("checking the graphs against torch")
         verify(scratch, parts.networks, vocabulary)
         _move(scratch, target)
@@ -107,11 +123,15 @@ def _metrics(path: Path, facts: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in kept.items() if math.isfinite(value)}  # JSON has no NaN
 
 
-def _write(folder: Path, parts: Answering, vocabulary: Vocabulary, metrics: dict[str, float]) -> None:
+def _write(
+    folder: Path, parts: Answering, vocabulary: Vocabulary, metrics: dict[str, float], rounding: Rounding | None
+) -> None:
     network, models = parts.networks["score"], {}
     for name, build in GRAPHS.items():
         log.info("writing %s.onnx", name)
         models[f"{name}.onnx"] = build(parts.networks[name], vocabulary)
+    if rounding is not None:
+        store(models.values(), rounding)
     share_weights(models, folder / "weights.bin")
     for name, model in models.items():
         (folder / name).write_bytes(model.SerializeToString())
@@ -138,6 +158,8 @@ def _write(folder: Path, parts: Answering, vocabulary: Vocabulary, metrics: dict
     }
     if "choice" in parts.units.values():  # a reader of format 1 would take them for ratings
         manifest |= {"format_version": 2, "units": parts.units}
+    if rounding is not None:
+        manifest["precision"] = rounding.facts()
     manifest["sha256"] = manifest_digest(manifest)
     text = json.dumps(manifest, ensure_ascii=False, indent=2, allow_nan=False)
     (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")

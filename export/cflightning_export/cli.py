@@ -26,6 +26,18 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("source", metavar="RUN_OR_CHECKPOINT", type=Path, help="run folder (its best epoch) or .ckpt")
     parser.add_argument("target", metavar="BUNDLE", type=Path, help="folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
+    parser.add_argument(
+        "--precision", choices=("fp32", "fp16", "int8"), default="fp32",
+        help="of the tables; int8 has a scale for each row",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-rmse-change", metavar="X", type=float,
+        help="how far the precision may move scores, root mean square over random pairs (.001 of the rating range)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--min-overlap", metavar="SHARE", type=float, default=0.97,
+        help="what the precision must keep of the users' top-10 lists (default: %(default)s)",
+    )  # fmt: skip
     options = parser.parse_args(args)
 
     from cflightning.checkpoint import find, read, unpack
@@ -34,7 +46,14 @@ def main(args: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("cflightning_export").setLevel(logging.INFO)
     source = find(options.source)
-    folder = export_bundle(source, options.target, overwrite=options.overwrite)
+    folder = export_bundle(
+        source,
+        options.target,
+        overwrite=options.overwrite,
+        precision=options.precision,
+        max_rmse_change=options.max_rmse_change,
+        min_overlap=options.min_overlap,
+    )
     user = unpack(read(source))[0].users.values[0]
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     size = sum(file["bytes"] for file in manifest["files"].values())
@@ -45,6 +64,11 @@ def main(args: Sequence[str] | None = None) -> int:
     )
     if (units := manifest.get("units")) is not None:
         print(f"answers  score: {units['score']}, recommend: {units['recommend']}")
+    if (precision := manifest.get("precision")) is not None:
+        print(
+            f"{precision['tables']} tables: scores move by {precision['rmse_change']:.2g}, "
+            f"lists keep {precision['overlap@10']:.1%}"
+        )
     print(f"next  python -m cflightning_serve info {options.target}")
     print(f"      python -m cflightning_serve recommend {options.target} --user {shlex.quote(str(user))} --k 10")
     return 0
