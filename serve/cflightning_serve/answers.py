@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from cflightning_serve.errors import InputError
 from cflightning_serve.manifest import IdType, Manifest, Unit
 from cflightning_serve.output import number, table
-from cflightning_serve.scorer import Scorer, TopK
+from cflightning_serve.scorer import Scorer
+from cflightning_serve.topk import TopK
 
 
 class Answer(NamedTuple):
