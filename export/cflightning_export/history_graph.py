@@ -12,8 +12,9 @@ from cflightning_export.training_rows import TrainingRows
 
 
 def history_graph(rows: TrainingRows, vocabulary: Vocabulary) -> onnx.ModelProto:
-    """User ids -> `item` ids [m], `rating` float32 [m], `position` int64 [m]: whose row it is, as a place in `user`.
+    """User ids -> `item` ids [m], `place` int64 [m], `rating` float32 [m], `position` int64 [m] of their training rows.
 
+    `place` is the item's in the catalogue, `position` that of the row's user in `user`.
     The rows of one user lie side by side, as in a matrix of compressed sparse rows. Those of many are gathered at once:
     the number of each row is that of its place in the answer, moved by as much as its user's rows begin elsewhere.
     """
@@ -27,7 +28,7 @@ def history_graph(rows: TrainingRows, vocabulary: Vocabulary) -> onnx.ModelProto
         helper.make_node("Sub", ["end", "begin"], ["count"]),
         helper.make_node("CumSum", ["count", "axis"], ["until"]),
         helper.make_node("ReduceSum", ["count"], ["total"], keepdims=0),
-        helper.make_node("Range", ["zero", "total", "one"], ["place"]),
+        helper.make_node("Range", ["zero", "total", "one"], ["nth"]),
         # A one where each user's rows end, added up, counts the users who came before. The last ones may end behind
         # the last row, which is why there is one more than rows.
         helper.make_node("Add", ["total", "one"], ["length"]),
@@ -38,13 +39,13 @@ def history_graph(rows: TrainingRows, vocabulary: Vocabulary) -> onnx.ModelProto
         helper.make_node("Expand", ["one", "users"], ["ones"]),
         helper.make_node("ScatterND", ["zeros", "until_column", "ones"], ["marks"], reduction="add"),
         helper.make_node("CumSum", ["marks", "axis"], ["passed"]),
-        helper.make_node("Gather", ["passed", "place"], ["position"]),
+        helper.make_node("Gather", ["passed", "nth"], ["position"]),
         helper.make_node("Sub", ["end", "until"], ["moved"]),
         helper.make_node("Gather", ["moved", "position"], ["by"]),
-        helper.make_node("Add", ["place", "by"], ["number"]),
+        helper.make_node("Add", ["nth", "by"], ["number"]),
         helper.make_node("Gather", ["items", "number"], ["packed_item"]),
-        helper.make_node("Cast", ["packed_item"], ["item_number"], to=TensorProto.INT64),
-        helper.make_node("Gather", ["item_ids", "item_number"], ["item"]),
+        helper.make_node("Cast", ["packed_item"], ["place"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["item_ids", "place"], ["item"]),
     ]
     begins = np.searchsorted(rows.user, np.arange(vocabulary.users.num_rows + 1))
     constants = {
@@ -71,6 +72,7 @@ def history_graph(rows: TrainingRows, vocabulary: Vocabulary) -> onnx.ModelProto
     inputs: list[Value] = [("user", _kind(vocabulary.users), ["n"])]
     outputs: list[Value] = [
         ("item", _kind(vocabulary.items), ["m"]),
+        ("place", TensorProto.INT64, ["m"]),
         ("rating", TensorProto.FLOAT, ["m"]),
         ("position", TensorProto.INT64, ["m"]),
     ]

@@ -91,10 +91,11 @@ def _verify_factors(folder: Path, network: RatingNetwork, vocabulary: Vocabulary
 
 
 def _verify_history(folder: Path, vocabulary: Vocabulary, rows: TrainingRows, case: str, user: np.ndarray) -> None:
-    item, rating, position = _ask(_session(folder / "history.onnx"), case, {"user": ids(vocabulary.users, user)})
-    for place, row in enumerate(user.tolist()):
-        mine, theirs = position == place, rows.user == row
-        same = np.array_equal(vocabulary.items.rows(item[mine]), rows.item[theirs] if row else [])
+    item, place, rating, position = _ask(_session(folder / "history.onnx"), case, {"user": ids(vocabulary.users, user)})
+    for at, row in enumerate(user.tolist()):
+        mine, theirs = position == at, rows.user == row
+        expected = rows.item[theirs] if row else []
+        same = all(np.array_equal(found[mine], expected) for found in (vocabulary.items.rows(item), place + 1))
         if not same or not np.array_equal(rating[mine], rows.rating[theirs] if row else []):
             raise ExportError(f"history.onnx, {case}: must hold the training rows of user row {row}, holds others")
     if len(position) != int(np.isin(rows.user, user[user > 0]).sum()) and len(np.unique(user)) == len(user):

@@ -6,6 +6,7 @@ when the first bundle is opened. The bundle's format is specified in ``serve/BUN
 
 from cflightning_serve.catalogue import Catalogue
 from cflightning_serve.errors import BundleError, InputError, ServeError, UnknownIdError, UnsupportedError
+from cflightning_serve.lists import Lists
 from cflightning_serve.manifest import Manifest
 from cflightning_serve.scorer import Scorer
 from cflightning_serve.topk import TopK
@@ -16,6 +17,7 @@ __all__ = [
     "BundleError",
     "Catalogue",
     "InputError",
+    "Lists",
     "Manifest",
     "Scorer",
     "ServeError",

@@ -14,6 +14,7 @@ from cflightning_serve.diversity import check_diversity
 from cflightning_serve.errors import InputError, UnknownIdError
 from cflightning_serve.graphs import Graphs
 from cflightning_serve.inputs import IdArray, ManyIds, OneId, as_array, exclusions, positive_integer
+from cflightning_serve.lists import Lists, many_lists
 from cflightning_serve.manifest import IdType, Manifest
 from cflightning_serve.recommending import best_lists
 from cflightning_serve.titles import read_titles
@@ -175,11 +176,39 @@ class Scorer:
             user,
             positive_integer("k", k),
             excluded=excluded,
-            exclude_seen="history" in self._manifest.graphs if exclude_seen is None else exclude_seen,
+            exclude_seen=self._seen(exclude_seen),
             allowed=allowed,
             diversity=check_diversity(diversity),
         )
         return answers[0] if one else answers
+
+    def lists(self, users: ManyIds, k: int = 10, *, exclude_seen: bool | None = None) -> Lists:
+        """Find the ``k`` best items of many users, as :meth:`recommend` does, in less time and as three arrays.
+
+        Args:
+            users: ids [n].
+            k: how many items for each, at least 1.
+            exclude_seen: as in :meth:`recommend`.
+
+        Raises:
+            InputError: ids of the wrong type, or ``k`` no integer from 1.
+            UnsupportedError: there is no history to exclude.
+        """
+        user, _ = as_array(users, self._manifest.user_ids, "user")
+        seen = self._seen(exclude_seen)
+        return many_lists(
+            self._manifest, self._graphs, lambda: self.catalogue, user, positive_integer("k", k), exclude_seen=seen
+        )
+
+    def users(self, begin: int = 0, end: int | None = None) -> IdArray:
+        """Return the ids of the known users, or those from place ``begin`` to before ``end``, in a fixed order.
+
+        Raises:
+            UnsupportedError: the bundle was written without them.
+        """
+        places = {"begin": np.array([begin]), "end": np.array([self._manifest.num_users if end is None else end])}
+        user: IdArray = self._graphs.run("users", ("user",), places)[0]
+        return user
 
     def history(self, user: OneId) -> tuple[IdArray, npt.NDArray[np.float32]]:
         """Return what one user rated or chose in training; nothing for an unknown user.
@@ -309,6 +338,9 @@ class Scorer:
         item, _ = as_array(items, self._manifest.item_ids, "item")
         table = self._read_titles()
         return [table.get(str(one)) for one in item]
+
+    def _seen(self, exclude_seen: bool | None) -> bool:
+        return "history" in self._manifest.graphs if exclude_seen is None else exclude_seen
 
     def _read_titles(self) -> dict[str, str]:
         with self._reading:

@@ -15,7 +15,7 @@ _SIGNATURES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     ),
     "scores": ({"user": _USER}, {"order": "float", "score": "float", "known": "bool"}),
     "factors": ({"item": _ITEM}, {"vector": "float", "bias": "float", "known": "bool"}),
-    "history": ({"user": _USER}, {"item": _ITEM, "rating": "float", "position": "int64"}),
+    "history": ({"user": _USER}, {"item": _ITEM, "place": "int64", "rating": "float", "position": "int64"}),
     "users": ({"begin": "int64", "end": "int64"}, {"user": _USER}),
     "similar": ({"item": _ITEM, "k": "int64"}, {"similar": _ITEM, "similarity": "float", "known": "bool"}),
 }
