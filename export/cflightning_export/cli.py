@@ -33,6 +33,11 @@ def main(args: Sequence[str] | None = None) -> int:
         default="bundle",
         help="bundle (default), Triton model repository or MLflow model folder",
     )
+    parser.add_argument(
+        "--with-history",
+        action="store_true",
+        help="put the training rows of every user into the bundle, so that what they know is left out of their lists",
+    )
     options = parser.parse_args(args)
 
     from cflightning.checkpoint import find, read, unpack
@@ -42,7 +47,7 @@ def main(args: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("cflightning_export").setLevel(logging.INFO)
     source = find(options.source)
-    wanted: dict[str, Any] = {"overwrite": options.overwrite}
+    wanted: dict[str, Any] = {"overwrite": options.overwrite, "with_history": options.with_history}
     if options.layout == "bundle":
         folder = export_bundle(source, options.target, **wanted)
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
