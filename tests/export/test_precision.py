@@ -131,7 +131,7 @@ def test_limits_fail_the_export_and_leave_nothing(run, tmp_path, capsys):
 
 @pytest.mark.parametrize("limits", [(1.0, 5.0), None])
 def test_limits_by_default(limits):
-    """.001 of the range, or .02 standard deviations of scores without one: a column that nobody asks for spoils int8."""
+    """A column that nobody asks for spoils int8: .001 of the range, or .02 standard deviations, are soon passed."""
     network = EmbeddingDot(50, 200, 16, limits, std=0.5).eval()
     assert round_within({"score": network, "recommend": network}, "fp32", None, 0.97) is None
     rounding = round_within({"score": network, "recommend": network}, "fp16", None, 0.97)
