@@ -3,7 +3,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: fit test check lint javascript bars bench bench-accuracy bench-defaults bench-kernel bench-gpu bench-large bench-lists bench-ranking bench-scaling clean help
+.PHONY: fit test check lint javascript bars bench bench-accuracy bench-defaults bench-kernel bench-gpu bench-large bench-lists bench-ranking bench-scaling bench-search clean help
 help:
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/ -/'
 
@@ -54,6 +54,9 @@ bench-kernel: .venv/installed ## the fused step's ratings a second for 1 and 2 t
 
 bench-defaults: .venv/installed ## the defaults on made-up tables of many kinds, beside biases alone and fixed settings
 	$(BIN)/python tests/benchmarks/bench_defaults.py $(ARGS)
+
+bench-search: .venv/installed ## the best items of one user from catalogues of any size, beside faiss and implicit
+	$(BIN)/python tests/benchmarks/bench_search.py $(ARGS)
 
 bench-scaling: .venv/installed ## what a rating costs from 1 to 100 million of them, as a table and a picture
 	$(BIN)/python -m pip install -q -c constraints.txt "matplotlib>=3.8"

@@ -33,6 +33,23 @@ def main(args: Sequence[str] | None = None) -> int:
         default="bundle",
         help="bundle (default), Triton model repository or MLflow model folder",
     )
+    parser.add_argument(
+        "--with-history",
+        action="store_true",
+        help="put the training rows of every user into the bundle, so that what they know is left out of their lists",
+    )
+    parser.add_argument(
+        "--precision", choices=("fp32", "fp16", "int8"), default="fp32",
+        help="of the tables; int8 has a scale for each row",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-rmse-change", metavar="X", type=float,
+        help="how far the precision may move scores, root mean square over random pairs (.001 of the rating range)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--min-overlap", metavar="SHARE", type=float, default=0.97,
+        help="what the precision must keep of the users' top-10 lists (default: %(default)s)",
+    )  # fmt: skip
     options = parser.parse_args(args)
 
     from cflightning.checkpoint import find, read, unpack
@@ -42,7 +59,13 @@ def main(args: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("cflightning_export").setLevel(logging.INFO)
     source = find(options.source)
-    wanted: dict[str, Any] = {"overwrite": options.overwrite}
+    wanted: dict[str, Any] = {
+        "overwrite": options.overwrite,
+        "with_history": options.with_history,
+        "precision": options.precision,
+        "max_rmse_change": options.max_rmse_change,
+        "min_overlap": options.min_overlap,
+    }
     if options.layout == "bundle":
         folder = export_bundle(source, options.target, **wanted)
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
@@ -58,6 +81,11 @@ def main(args: Sequence[str] | None = None) -> int:
     )
     if (units := manifest.get("units")) is not None:
         print(f"answers  score: {units['score']}, recommend: {units['recommend']}")
+    if (precision := manifest.get("precision")) is not None:
+        print(
+            f"{precision['tables']} tables: scores move by {precision['rmse_change']:.2g}, "
+            f"lists keep {precision['overlap@10']:.1%}"
+        )
     if options.layout == "bundle":
         next_steps = [
             f"python -m cflightning_serve info {options.target}",
