@@ -21,6 +21,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.trainer import Trainer
 from lightning_utilities.core.rank_zero import rank_zero_only
 
+from cflightning.blending import lean
 from cflightning.checkpoint import KEY, FileCheckpointIO, find, read
 from cflightning.comparison import Comparison
 from cflightning.data.datamodule import RatingsDataModule
@@ -32,6 +33,7 @@ from cflightning.report import RunReport, write_predictions
 from cflightning.tasks import embedding  # noqa: F401  (its tasks are then known by their names)
 from cflightning.tasks.engine import EPOCHS, SWEEPS
 from cflightning.tasks.rankers import Ranker
+from cflightning.tasks.ranking import usual_objective
 from cflightning.tasks.rating import RatingTask
 from cflightning.tasks.sampled import EPOCHS as CHOICE_EPOCHS
 from cflightning.tasks.sampled import USUAL
@@ -114,7 +116,7 @@ class CFLightningCLI(LightningCLI):
                 "--trainer.enable_checkpointing: must be true; what is tested and exported is a checkpoint"
             )
         settings = config.model.init_args
-        objective, sampling = settings.get("objective", "mse"), settings.get("engine") == "gibbs"
+        objective, sampling = objective_of(config), settings.get("engine") == "gibbs"
         passes = dict.fromkeys(USUAL, CHOICE_EPOCHS)
         if settings.get("engine") != "autograd":
             passes |= {name: ranker.passes for name, ranker in Ranker.known.items()}
@@ -164,6 +166,9 @@ class CFLightningCLI(LightningCLI):
             return
         kept = self.trainer.checkpoint_callback
         best = kept.best_model_path if isinstance(kept, ModelCheckpoint) else ""
+        if best and getattr(self.model, "rates", True) and self.trainer.is_global_zero and "://" not in best:
+            lean(Path(best), self.datamodule, self.evaluation.baseline(self.datamodule))
+        self.trainer.strategy.barrier()
         if self.datamodule.split.sizes[TEST]:
             self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best or None, verbose=False)
             kept_figures = self.model.facts.get("metrics", {})  # came with the checkpoint
@@ -185,6 +190,17 @@ class CFLightningCLI(LightningCLI):
     def after_predict(self) -> None:
         """Write the scores beside the table's ids."""
         write_predictions(self.trainer, self.datamodule, Path(self.trainer.default_root_dir) / "predictions.csv")
+
+
+def objective_of(config: Namespace) -> str:
+    """What a run is to minimise, by its configuration: as given, else what its data say."""
+    settings = config.model.init_args
+    given = settings.get("objective", "mse")
+    if given is not None:
+        return str(given)
+    elsewhere = config.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    choices = config.data.init_args.get("feedback") == "choices"
+    return usual_objective(choices, settings.get("engine") == "autograd" or elsewhere)
 
 
 def _plain(description: Namespace | None) -> dict[str, Any] | None:

@@ -39,6 +39,7 @@ LAYERS = {  # folder or file -> what of cflightning it may import, directly
         "errors",
         "checkpoint",
     },
+    "blending.py": {"data", "metrics", "models", "checkpoint"},
     "comparison.py": {"data", "tasks", "solvers", "models", "item_lists"},
 }
 EXTRAS = {"list_files.py": {"pyarrow"}, "progress.py": {"tqdm"}}
