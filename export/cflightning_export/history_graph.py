@@ -1,4 +1,4 @@
-"""The graph that knows what users have rated or chosen: the training rows, packed into three to five bytes each."""
+"""The graph that knows what users have rated or chosen: the training rows, packed into three to eight bytes each."""
 
 from __future__ import annotations
 

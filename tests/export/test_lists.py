@@ -2,22 +2,30 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pandas as pd
 import pytest
 import torch
 import yaml
 from lightning.pytorch import Trainer
 
-import cflightning_export.bundle as module
 from cflightning import EmbeddingDotTask, RatingsDataModule
 from cflightning.__main__ import main as front_door
 from cflightning.checkpoint import load_task
 from cflightning.data.split import TRAIN
+from cflightning.data.table import RatingTable
+from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import ExportError
 from cflightning_export import export_bundle
+from cflightning_export.answering import answering
+from cflightning_export.catalogue import write_catalogue
+from cflightning_export.history_graph import history_graph
+from cflightning_export.training_rows import TrainingRows, training_rows
+from cflightning_export.verify_lists import verify_lists
 from cflightning_serve import Scorer, UnsupportedError
 
 
@@ -48,14 +56,9 @@ def make_frame(strings=False, users=40, items=25, seed=0):
 
 
 CASES = {
-    "ratings": (lambda: EmbeddingDotTask(dim=4, std=0.3), False, {}),
     "ratings, strings": (lambda: EmbeddingDotTask(dim=4, std=0.3), True, {}),
-    "choices": (lambda: EmbeddingDotTask(dim=4, objective="ials"), False, {"feedback": "choices", "min_rating": 3}),
-    "weighted": (
-        lambda: EmbeddingDotTask(dim=4, objective="ials"), True, {"feedback": "choices", "weight": "rating"},
-    ),
     "both": (lambda: EmbeddingDotTask(dim=4, objective="both", ranking={"objective": "svd", "dim": 6}), False, {}),
-}  # fmt: skip
+}  # few, for each exports
 
 
 @pytest.fixture(scope="module", params=list(CASES))
@@ -63,7 +66,8 @@ def exported(request, tmp_path_factory):
     make, strings, options = CASES[request.param]
     folder = tmp_path_factory.mktemp("lists") / "run"
     data = make_run(folder, make_frame(strings), make(), categories="kind", **options)
-    bundle = export_bundle(folder, folder.parent / "bundle", with_history=True)
+    bundle = folder.parent / "bundle"
+    assert front_door(["export", str(folder), str(bundle), "--with-history"]) == 0
     return data, load_task(folder / "checkpoints" / "best.ckpt"), Scorer.load(bundle)
 
 
@@ -121,11 +125,21 @@ def test_without_the_option_no_training_row_travels(run, bundle):
     assert set(scorer.catalogue.categories) == {"Drama"}
 
 
-def test_a_run_of_the_command_line(run, tmp_path, capsys):
-    assert front_door(["export", str(run), str(tmp_path / "bundle"), "--with-history"]) == 0
-    capsys.readouterr()
-    scorer = Scorer.load(tmp_path / "bundle")
-    assert sum(len(scorer.history(user)[0]) for user in scorer.users()) == scorer.catalogue.counts.sum()
+def test_a_run_of_the_command_line(run):
+    vocabulary = load_task(run / "checkpoints" / "best.ckpt").vocabulary
+    rows = training_rows(run / "checkpoints" / "best.ckpt", vocabulary, None)
+    assert np.bincount(rows.item)[1:].tolist() == vocabulary.counts.tolist()
+
+
+@pytest.mark.parametrize("options", [{"weight": "rating"}, {"min_rating": 3}])
+def test_choices_count_as_much_as_they_weigh(tmp_path, options):
+    task = EmbeddingDotTask(dim=2, objective="ials")
+    data = make_run(tmp_path / "run", make_frame(strings=True), task, feedback="choices", **options)
+    rows = training_rows(tmp_path / "run" / "checkpoints" / "best.ckpt", task.vocabulary, len(data.training_pairs()[0]))
+    train = data.table.frame[data.split.parts == TRAIN].sort_values(["user", "item"])
+    assert task.vocabulary.users.values[rows.user - 1].tolist() == train["user"].tolist()
+    assert task.vocabulary.items.values[rows.item - 1].tolist() == train["item"].tolist()
+    assert rows.rating.tolist() == (train["weight"].tolist() if "weight" in train else [1.0] * len(train))
 
 
 def test_tables_of_lists_are_shared_with_the_other_graphs(bundle):
@@ -140,14 +154,38 @@ def test_tables_of_lists_are_shared_with_the_other_graphs(bundle):
 
 
 def test_old_checkpoints_have_no_counts(run, tmp_path):
-    content = torch.load(run / "checkpoints" / "best.ckpt")
-    for key in ("counts", "categories"):
-        del content["cflightning"][key]
-    torch.save(content, tmp_path / "old.ckpt")
-    scorer = Scorer.load(export_bundle(tmp_path / "old.ckpt", tmp_path / "bundle"))
-    assert (scorer.catalogue.counts, scorer.catalogue.categories) == (None, {})
-    with pytest.raises(UnsupportedError, match="min_count"):
-        scorer.recommend(1, min_count=2)
+    vocabulary = load_task(run / "checkpoints" / "best.ckpt").vocabulary
+    write_catalogue(tmp_path / "catalogue.json", replace(vocabulary, counts=None, categories={}))
+    catalogue = json.loads((tmp_path / "catalogue.json").read_text())
+    assert catalogue == {"item": vocabulary.items.values.tolist(), "count": None, "categories": {}}
+
+
+@pytest.mark.parametrize("different", [3, 9000])
+@pytest.mark.parametrize("strings", [False, True])
+def test_histories_of_many_ratings_are_packed_and_found(different, strings):
+    rng = np.random.default_rng(1)
+    frame = make_frame(strings)
+    vocabulary = Vocabulary.learn(RatingTable.from_frame(frame, "made up"), slice(None))
+    user, item = vocabulary.users.rows(frame["user"]), vocabulary.items.rows(frame["item"])
+    order = np.lexsort((item, user))
+    keep = order[user[order] != 7]  # somebody without any
+    rating = rng.integers(0, different, len(keep)).astype(np.float32) / 7
+    model = history_graph(TrainingRows(user[keep], item[keep], rating), vocabulary)
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    assert types["items"] == onnx.TensorProto.UINT16
+    assert ("codes" in types) == (different == 3)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    stranger = "nobody" if strings else -1
+    ids = [vocabulary.users.values[row - 1] if row else stranger for row in (3, 7, 0, 40, 3, 1, 7)]
+    for users in (ids, ids[1:2], ids[2:3], [], ids[3:4]):
+        given = np.array(users, dtype=vocabulary.users.values.dtype)
+        found_item, place, found_rating, position = session.run(None, {"user": given})
+        expected = [np.flatnonzero(user[keep] == row) for row in vocabulary.users.rows(given)]
+        numbers = np.concatenate([*expected, np.empty(0, np.int64)]).astype(np.int64)
+        assert position.tolist() == np.repeat(np.arange(len(users)), [len(part) for part in expected]).tolist()
+        assert (place + 1).tolist() == item[keep][numbers].tolist()
+        assert found_item.tolist() == vocabulary.items.values[place].tolist()
+        assert found_rating.tolist() == rating[numbers].tolist()
 
 
 # Histories that cannot be found again ---------------------------------------------------------------------------------
@@ -207,18 +245,23 @@ def test_configs_that_cannot_be(small, tmp_path, text, says):
     refuse(small, tmp_path, says)
 
 
+@pytest.mark.parametrize("exported", ["both"], indirect=True)
 @pytest.mark.parametrize("graph", ["filtered", "scores", "factors", "users", "history"])
-def test_a_graph_that_differs_is_found(small, tmp_path, monkeypatch, graph):
-    share = module.share_weights
-
-    def damage(models, path):
-        for tensor in models[f"{graph}.onnx"].graph.initializer:
-            values = onnx.numpy_helper.to_array(tensor)
-            if values.ndim and len(values) > 20:
-                tensor.CopyFrom(onnx.numpy_helper.from_array(np.roll(values, 1, axis=0), tensor.name))
-        share(models, path)
-
-    monkeypatch.setattr(module, "share_weights", damage)
+def test_a_graph_that_differs_is_found(exported, tmp_path, graph):
+    _, task, scorer = exported
+    folder = shutil.copytree(scorer.manifest.folder, tmp_path / "copy")
+    rows = training_rows(data_checkpoint(scorer), task.vocabulary, None)
+    networks = answering(task).networks
+    verify_lists(folder, networks["recommend"], task.vocabulary, rows)
+    model = onnx.load(folder / f"{graph}.onnx")
+    for tensor in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.ndim and len(values) > 20:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.roll(values, 1, axis=0), tensor.name))
+    onnx.save(model, folder / f"{graph}.onnx")
     with pytest.raises(ExportError, match=rf"{graph}\.onnx"):
-        export_bundle(small, tmp_path / "bundle", with_history=True)
-    assert not (tmp_path / "bundle").exists()
+        verify_lists(folder, networks["recommend"], task.vocabulary, rows)
+
+
+def data_checkpoint(scorer):
+    return scorer.manifest.folder.parent / "run" / "checkpoints" / "best.ckpt"
