@@ -33,6 +33,7 @@ from cflightning.report import RunReport, write_predictions
 from cflightning.tasks import embedding  # noqa: F401  (its tasks are then known by their names)
 from cflightning.tasks.engine import EPOCHS, SWEEPS
 from cflightning.tasks.rankers import Ranker
+from cflightning.tasks.ranking import usual_objective
 from cflightning.tasks.rating import RatingTask
 from cflightning.tasks.sampled import EPOCHS as CHOICE_EPOCHS
 from cflightning.tasks.sampled import USUAL
@@ -115,7 +116,7 @@ class CFLightningCLI(LightningCLI):
                 "--trainer.enable_checkpointing: must be true; what is tested and exported is a checkpoint"
             )
         settings = config.model.init_args
-        objective, sampling = settings.get("objective", "mse"), settings.get("engine") == "gibbs"
+        objective, sampling = objective_of(config), settings.get("engine") == "gibbs"
         passes = dict.fromkeys(USUAL, CHOICE_EPOCHS)
         if settings.get("engine") != "autograd":
             passes |= {name: ranker.passes for name, ranker in Ranker.known.items()}
@@ -189,6 +190,17 @@ class CFLightningCLI(LightningCLI):
     def after_predict(self) -> None:
         """Write the scores beside the table's ids."""
         write_predictions(self.trainer, self.datamodule, Path(self.trainer.default_root_dir) / "predictions.csv")
+
+
+def objective_of(config: Namespace) -> str:
+    """What a run is to minimise, by its configuration: as given, else what its data say."""
+    settings = config.model.init_args
+    given = settings.get("objective", "mse")
+    if given is not None:
+        return str(given)
+    elsewhere = config.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    choices = config.data.init_args.get("feedback") == "choices"
+    return usual_objective(choices, settings.get("engine") == "autograd" or elsewhere)
 
 
 def _plain(description: Namespace | None) -> dict[str, Any] | None:

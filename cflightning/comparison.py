@@ -39,7 +39,8 @@ class Comparison(Callback):
     - `popularity`: the same items for everyone;
     - `item-knn`: items that the same users chose (cosine, 100 neighbours);
     - `ease`: EASE (Steck 2019), where there are at most `EASE_ITEMS` items;
-    - `ratings`: the items whose predicted rating is highest, where ratings are predicted as well.
+    - `ratings`: the items whose predicted rating is highest, where ratings are predicted as well, but not for users
+      that training has not seen.
 
     Args:
         neighbours: of each item.
@@ -68,8 +69,9 @@ class Comparison(Callback):
         user, item = (torch.from_numpy(rows) for rows in data.training_pairs())
         sides = interactions(user, item, data.num_users, data.num_items)
         threads, mine = torch.get_num_threads(), _side(questions.seen)
-        nothing = torch.zeros(data.num_users, 0), torch.zeros(data.num_items, 0)
-        alike = FoldedTables(*nothing, torch.zeros(data.num_users), popularity(sides), torch.zeros(()))
+        rows = len(questions.users) if questions.new else data.num_users
+        nothing = torch.zeros(rows, 0), torch.zeros(data.num_items, 0)
+        alike = FoldedTables(*nothing, torch.zeros(rows), popularity(sides), torch.zeros(()))
         yield "popularity", figures_of_tables(questions, alike)
         near = item_neighbours(sides, self.neighbours, threads=threads)
         yield "item-knn", figures_of_scores(questions, near.scores(mine, threads=threads))
@@ -78,7 +80,7 @@ class Comparison(Callback):
             yield "ease", figures_of_scores(questions, item_scores(weights, mine, threads=threads))
         else:
             log.info("EASE is left out: %d items are more than %d", data.num_items - 1, EASE_ITEMS)
-        tables = task.network.fold() if task.rates else None
+        tables = task.network.fold() if task.rates and not questions.new else None
         if tables is not None:
             yield "ratings", figures_of_tables(questions, tables)
 

@@ -96,14 +96,14 @@ def movielens(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory, movielens):
-    """A finished run of the command line on made-up MovieLens data."""
+    """A finished run of the command line on made-up MovieLens data: ratings alone."""
     from cflightning.cli import main
 
     root = tmp_path_factory.mktemp("runs")
     cli = main(
         ["fit", "--data.path", str(movielens("ml-latest-small", 60, 40)), "--trainer.default_root_dir", str(root),
-         "--model.dim", "8", "--trainer.max_epochs", "3", "--trainer.enable_progress_bar", "false",
-         "--trainer.accelerator", "cpu"]
+         "--model.objective", "mse", "--model.dim", "8", "--trainer.max_epochs", "3", "--trainer.accelerator", "cpu",
+         "--trainer.enable_progress_bar", "false"]
     )  # fmt: skip
     logging.getLogger("cflightning").handlers.clear()
     return Path(cli.trainer.log_dir)

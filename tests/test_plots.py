@@ -71,6 +71,20 @@ def test_a_picture_of_a_search(tmp_path, monkeypatch):
     assert [label.get_text() for label in bags.get_xticklabels()] == ["both", "none", "user"]
 
 
+def test_where_the_greatest_is_the_best_the_picture_is_upside_down(tmp_path, monkeypatch):
+    figures = pytest.importorskip("matplotlib.figure", reason="pictures need the extra `plots`")
+    made = []
+    monkeypatch.setattr(figures.Figure, "savefig", lambda self, *args, **kwargs: made.append(self))
+    values = np.array([0.4, np.nan, 0.3, 0.45, 0.01])
+    plots.draw_search(values, *SEARCH[1:], {"l2"}, tmp_path / "history.svg", "val nDCG@10", least=False)
+    history, l2, *_ = made[0].axes
+    assert history.get_ylabel() == "val nDCG@10"
+    np.testing.assert_array_equal(history.lines[0].get_ydata(), [0.4, 0.4, 0.4, 0.45, 0.45])
+    np.testing.assert_allclose(np.asarray(l2.collections[2].get_offsets()), [[0.03, 0.45]])
+    low, high = history.get_ylim()
+    assert 0.01 < low < 0.4 < 0.45 < high  # what is far off lies on the lower edge
+
+
 def test_a_search_of_one_trial_and_of_none(tmp_path):
     pytest.importorskip("matplotlib", reason="pictures need the extra `plots`")
     one, none = np.array([0.9]), np.array([np.nan])

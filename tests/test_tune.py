@@ -195,7 +195,7 @@ def test_bad_ranges(text, message, capsys):
         ([*L2, "--data.val_fraction", "0"], "--data.val_fraction: must be above 0 for tune, got 0"),
         ([*L2, "--trainer.limit_val_batches", "0"], "--data.val_fraction: must be above 0 for tune, got 0"),
         ([*L2, "--trainer.devices", "2"], "--trainer.devices: must be 1 for tune, got 2"),
-        ([*L2, "--model.objective", "ials"], "--model.objective: must predict ratings for tune, which chooses by val/"),
+        ([*L2, "--model.ranking.l2", "{low: 0.1, high: 1.0}"], "--model.ranking.l2: must be a value, got a range;"),
         ([*L2, "--trainer.fast_dev_run", "true"], "--trainer.fast_dev_run: is True, but that measures nothing"),
         ([*L2, "--checkpoint.dirpath", "x"], "--checkpoint.dirpath: is x, but trials keep no checkpoint"),
         ([*L2, "--checkpoint.monitor", "val/mae"], "--checkpoint.monitor: must be val/rmse (min) for tune, got val/"),
@@ -284,6 +284,47 @@ def test_the_winners_config_gives_its_error_again(searched, tmp_path):
     assert front_door(["fit", "--config", str(config), *quiet]) == 0
     again = json.loads((tmp_path / "version_0" / "metrics.json").read_text())
     assert again["val/rmse"] == found["best"]["val/rmse"]
+
+
+@pytest.mark.parametrize("objective", ["ials", "bce"])
+def test_rankers_are_searched_by_their_lists(objective, data, tmp_path, capsys):
+    pytest.importorskip("numba", reason="the compiled step of choices needs the extra `fast`")
+    args = [*data, "--model.objective", objective, "--data.split", "per_user", "--trials", 3]
+    assert tune(tmp_path, *args) == 0
+    out = capsys.readouterr().out
+    assert "val nDCG@10" in out
+    rows, found = table(tmp_path), report(tmp_path)["best"]
+    values = [float(row["val_ndcg@10"]) for row in rows if row["note"] in ("", "defaults")]
+    assert found["val/ndcg@10"] == max(values)
+    searched = {"ials": {"weight", "l2"}, "bce": {"l2", "negatives", "learning_rate"}}[objective]
+    assert {name.removeprefix("model.ranking.") for name in rows[0] if name.startswith("model.")} == searched
+    assert all(float(rows[0][f"model.ranking.{name}"]) > 0 for name in searched)  # what the defaults come to
+    config = tmp_path / "tune_0" / "best.yaml"
+    assert "better than the defaults" in config.read_text() or found["trial"] == 0
+    quiet = ["--trainer.enable_progress_bar", "false", "--trainer.default_root_dir", str(tmp_path)]
+    assert front_door(["fit", "--config", str(config), *quiet]) == 0
+    again = json.loads((tmp_path / "version_0" / "metrics.json").read_text())
+    assert again["val/ndcg@10"] == found["val/ndcg@10"]
+
+
+def test_every_objective_has_a_space_of_its_own():
+    from cflightning import EmbeddingDotTask, RatingsDataModule
+    from cflightning.errors import ConfigError
+    from cflightning.tuning.defaults import default_ranges
+
+    module = RatingsDataModule(source="synthetic", synthetic={"num_users": 30, "num_items": 20, "num_ratings": 300})
+    for objective in ("mse", "bce", "bpr", "softmax", "ccl", "ials", "svd"):
+        for engine in ("auto", "autograd") if objective in ("bce", "softmax") else ("auto",):
+            task = EmbeddingDotTask(objective=objective, engine=engine)
+            found = default_ranges(task, module, set())
+            assert {"model.dim"} < set(found)
+            assert any(name.startswith("model.ranking.") for name in found) == (objective != "mse")
+    left = default_ranges(EmbeddingDotTask(objective="ials"), module, {"model.l2", "model.dim"})
+    assert set(left) == {"model.ranking.weight", "trainer.max_epochs"}
+    with pytest.raises(ConfigError, match="tune: needs a range"):
+        default_ranges(
+            EmbeddingDotTask(objective="ials"), module, {"model.ranking.weight", *left, "model.l2", "model.dim"}
+        )
 
 
 def test_nothing_says_or_keeps_how_well_it_tests(data, tmp_path, monkeypatch, capsys):

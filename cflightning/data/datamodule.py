@@ -48,9 +48,10 @@ class RatingsDataModule(LightningDataModule):
         min_rating: With choices, rows rated below are left out.
         weight: With choices, column of what each counts (finite, above 0); not given, all count the same.
         split: How the test part is cut: random (by ratio), time (the newest rows), leave_last (each user's newest),
-            per_user (ratio of each user's rows), users (some users, who are in no training row), predefined (the
-            source's own: --data.fold u1, --data.test_path, or a folder of a train and a test table), kfold (part
-            --data.fold of --data.folds). Not given, it is predefined where there is a test table, else random.
+            per_user (ratio of each user's rows), users (some users, who are in no training row; lists are made from
+            what is given of them), predefined (the source's own: --data.fold u1, --data.test_path, or a folder of a
+            train and a test table), kfold (part --data.fold of --data.folds). Not given, it is predefined where there
+            is a test table, else random.
         test_fraction: Share of the rows that test (random, time, per_user).
         val_fraction: Share of the other rows that choose the best epoch; 0 trains on all of them, without validation.
             None for 0.05, or for 0 where that were fewer than 500 rows, too few to choose anything by.

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from cflightning.errors import ConfigError
-from cflightning.solvers.interactions import Interactions, interactions
+from cflightning.solvers.interactions import Interactions, Side, interactions
 from cflightning.solvers.sparse import product
 from cflightning.solvers.threads import Threads
 
@@ -132,6 +132,33 @@ class DegreeScaledSVD:
         white = scale[:, None] * turn * torch.where(kept, lengths, 1).rsqrt() * kept
         values, turn = torch.linalg.eigh(white.mT @ threads.gram(self._there(table, threads)) @ white)
         return threads.product(table, (white @ turn).flip(1).float()), values.flip(0).clamp(min=0)
+
+
+def fold_in(
+    item_vectors: Tensor,
+    given: Side,
+    counts: Tensor,
+    *,
+    item_power: float = 0.5,
+    score_power: float = 0.4,
+    threads: int = 1,
+) -> Tensor:
+    """Vectors of new users, exactly what those of training would be with these items: sums over them.
+
+    Args:
+        item_vectors: float32 [num_items, dim], as finished, with value_power 0.
+        given: the items of every user; values are not looked at.
+        counts: int64 [num_items], interactions of each in training.
+        item_power: as in training.
+        score_power: likewise; the vectors hold it, so it is taken out.
+        threads: any number gives the same bits.
+
+    Returns:
+        float32 [users, dim].
+    """
+    scale = counts.clamp(min=1).float() ** -(item_power + score_power)
+    with Threads(threads) as pool:
+        return product(given, torch.ones(len(given.counts)), scale, item_vectors.contiguous(), pool)
 
 
 def degree_scaled_svd(

@@ -22,12 +22,13 @@ class EmbeddingDotTask(RankingTask):
     Args:
         dim: Latent factors; None for 64, or 128 for ratings by gradients of fewer than half a million, where they cost
             less than a second.
-        objective: What is minimised. mse, squared error: predicts ratings, and is nearly useless for lists. The others
-            say what somebody would choose, whatever the ratings: bce (cross-entropy with sampled negatives), softmax
-            (of cosines, with sampled negatives: the best with few factors on large catalogues), ials (implicit
-            alternating least squares), svd (a degree-scaled SVD: seconds, and best with many factors), bpr and ccl
-            (pairwise, and cosine contrastive loss; by autograd alone). both: ratings by mse, and lists by factors of
-            their own, for a bundle that answers both questions.
+        objective: What is minimised; None for both, or where the data is choices for ials (bce on GPUs and by
+            autograd). mse, squared error: predicts ratings, and is nearly useless for lists. The others say what
+            somebody would choose, whatever the ratings: bce (cross-entropy with sampled negatives), softmax (of
+            cosines, with sampled negatives: the best with few factors on large catalogues), ials (implicit alternating
+            least squares), svd (a degree-scaled SVD: seconds, and best with many factors), bpr and ccl (pairwise, and
+            cosine contrastive loss; by autograd alone). both: ratings by mse, and lists by factors of their own, for a
+            bundle that answers both questions.
         ranking: Settings of what makes lists, as `--model.ranking.weight 0.1`. bce: negatives, learning_rate,
             last_rate, l2. softmax: negatives, temperature, learning_rate, last_rate, smooth. ials: weight, l2,
             exponent, block. svd: user_power, item_power, score_power. By autograd (--model.engine autograd, GPUs; the
@@ -51,7 +52,7 @@ class EmbeddingDotTask(RankingTask):
     def __init__(
         self,
         dim: int | None = None,
-        objective: Objective = "mse",
+        objective: Objective | None = None,
         ranking: dict[str, Any] | None = None,
         std: float | None = None,
         bags: Bags = "both",
@@ -89,7 +90,7 @@ class EmbeddingDotTask(RankingTask):
             if value is not None and value < 1:
                 raise ConfigError(f"--model.{name}: must be at least 1, got {value}")
         if not self.rates:
-            whole = self.factors * (self.members if self.objective == "bce" else 1)
+            whole = self.factors * (self.members if self.minimised == "bce" else 1)
             dim = whole if self.compress is None else self.compress
             return EmbeddingDot(num_users, num_items, dim, std=STD if self.std is None else self.std)
         if self.compress is None:

@@ -45,6 +45,9 @@ class Ranker(ABC):
         seed: of whatever is drawn.
         threads: any number gives the same.
 
+    Attributes:
+        settings: complete; those that were not given are what suits the table.
+
     Raises:
         ConfigError: a setting has no such name here, or no such value.
     """
@@ -132,14 +135,15 @@ class Logistic(Ranker):
             ChoiceTables(*(table.view(-1).numpy() if table.dim() < 2 else table.numpy() for table in learner.fold()))
             for learner in self.learners
         ]
-        self.l2 = usual_l2(len(user)) if self.settings["l2"] is None else float(self.settings["l2"])
+        if self.settings["l2"] is None:
+            self.settings["l2"] = usual_l2(len(user))
         self._loss = 0.0
 
     def run(self, number: int, of: int) -> None:
         """See `Ranker`; the learning rate falls from pass to pass."""
         rate = falling(self.settings, number, of)
         pairs = [*zip(self.solvers, self.tables, strict=True)]
-        total = sum(solver.epoch(number, tables, rate, self.l2) for solver, tables in pairs)
+        total = sum(solver.epoch(number, tables, rate, float(self.settings["l2"])) for solver, tables in pairs)
         self._loss = total / max(sum(solver.samples for solver in self.solvers), 1)
         if self.members > 1:
             mean = average([learner.fold() for learner in self.learners], [1.0] * self.members)
@@ -188,10 +192,9 @@ class Alternating(Ranker):
         super().__init__(*args, **kwargs)
         from cflightning.solvers.ials import Ials
 
-        network, settings = self.network, dict(self.settings)
+        network, settings = self.network, self.settings
         if settings["weight"] is None:
-            # With this all items not chosen together weigh as much on every catalogue.
-            settings["weight"] = min(300 / max(network.num_items, 1), 0.3)
+            settings["weight"] = usual_weight(network.num_items)
         self.solver = Ials(
             *self.pairs[:2], network.num_users, network.num_items, confidence=self.pairs.weight,
             threads=self.threads, **settings,
@@ -274,10 +277,10 @@ class Softmax(Ranker):
         sizes = self.network.num_users, self.network.num_items
         known = (user > 0) & (item > 0)
         self.sides = interactions(user, item, *sizes)
-        usual = usual_temperature(len(user), *sizes)
+        self.settings["temperature"] = self.settings["temperature"] or usual_temperature(len(user), *sizes)
         self.solver = SampledSoftmax(
             user[known].numpy(), item[known].numpy(), *sizes, negatives=int(self.settings["negatives"]),
-            temperature=float(self.settings["temperature"] or usual), seed=self.seed, threads=self.threads,
+            temperature=float(self.settings["temperature"]), seed=self.seed, threads=self.threads,
         )  # fmt: skip
         self.tables = torch.empty(0, 0), torch.empty(0, 0)
         self._loss = 0.0
@@ -339,6 +342,11 @@ def falling(settings: Mapping[str, Any], number: int, of: int) -> float:
 def usual_l2(choices: int) -> float:
     """The penalty of cross-entropy: fewer choices say less of each row. From data sets of 75,000 and 994,000."""
     return float(0.005 * min(max(choices / 1e6, 0.02), 1.0) ** -0.45)
+
+
+def usual_weight(num_items: int) -> float:
+    """Of what was not chosen: with this, all of it together weighs as much on every catalogue."""
+    return min(300 / max(num_items, 1), 0.3)
 
 
 def usual_temperature(choices: int, users: int, items: int) -> float:

@@ -21,7 +21,9 @@ from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CheckpointError, ConfigError, DataError
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.network import FoldedTables
+from cflightning.solvers.interactions import Side
 from cflightning.tasks.engine import Engine, Plan
+from cflightning.tasks.new_users import vectors_of_new_users
 from cflightning.tasks.rankers import Pairs, Ranker, compiled
 from cflightning.tasks.ranking_figures import ask, figures_of_tables
 from cflightning.tasks.rating import RatingTask
@@ -31,12 +33,21 @@ from cflightning.tasks.sweeps import Memory, Sweep, SweepLoader
 log = logging.getLogger(__name__)
 
 Objective = Literal["mse", "bce", "bpr", "softmax", "ccl", "ials", "svd", "both"]
+RATING: tuple[Objective, ...] = "mse", "both"
+"""Those that predict ratings."""
 RANKER_KEY = "cflightning_ranker"
 """Key of a checkpoint under which a ranker's state is kept, for training to go on."""
 BESIDE, BESIDE_DIM = "ials", 48
 """What ranks beside ratings, if nothing else is said; on slices of four data sets near the best, and cheap."""
 VAL_USERS = 4096
 """Users at most, evenly spaced, by whom the best epoch is chosen."""
+
+
+def usual_objective(choices: bool, by_autograd: bool) -> Objective:
+    """What is minimised if nothing else is said: for choices or for ratings, by autograd or on the CPU."""
+    if choices:
+        return "bce" if by_autograd else "ials"
+    return "both"
 
 
 class RankerEngine(Engine):
@@ -65,7 +76,7 @@ class RankerEngine(Engine):
 class RankingTask(RatingTask):
     """Adds to a task of ratings an objective that ranks; see `objective` and `ranking` of `EmbeddingDotTask`."""
 
-    objective: Objective = "mse"
+    objective: Objective | None = None
     ranking: dict[str, Any] | None = None
     beside: EmbeddingDot
     """What ranks where another network rates."""
@@ -83,37 +94,48 @@ class RankingTask(RatingTask):
         """Of a user in training."""
 
     @property
+    def minimised(self) -> Objective:
+        """The objective: as given, else what the data or the checkpoint has decided; both until one of them has."""
+        decided: Objective = self.facts.get("objective", "both") if self.objective is None else self.objective
+        return decided
+
+    @property
     def rates(self) -> bool:
         """Whether ratings are predicted."""
-        return self.objective in ("mse", "both")
+        return self.minimised in RATING
 
     @property
     def ranks(self) -> bool:
         """Whether choices are."""
-        return self.objective != "mse"
+        return self.minimised != "mse"
 
     @property
     def recommender(self) -> Any:
         """The network whose order recommends: of its own where there is one, else that of ratings."""
-        return self.beside if self.objective == "both" else self.network
+        return self.beside if self.minimised == "both" else self.network
 
     @property
     def by_autograd(self) -> bool:
         """Whether batches of choices train what ranks, instead of passes over all of them."""
-        if self.rates or self.objective not in USUAL:
+        if self.rates or self.minimised not in USUAL:
             return False
         elsewhere = self._trainer is not None and self.trainer.strategy.root_device.type != "cpu"
-        return self.objective not in Ranker.known or self.engine == "autograd" or elsewhere or not compiled()
+        return self.minimised not in Ranker.known or self.engine == "autograd" or elsewhere or not compiled()
 
     @property
     def answers_apart(self) -> bool:
         """Whether what answers is made of what is trained: of its directions, or smoothed."""
-        return self.by_autograd and (self.objective in COSINE or bool((self.ranking or {}).get("smooth")))
+        return self.by_autograd and (self.minimised in COSINE or bool((self.ranking or {}).get("smooth")))
+
+    @property
+    def ranker_name(self) -> str:
+        """The objective of what ranks."""
+        return str((self.ranking or {}).get("objective", BESIDE)) if self.minimised == "both" else self.minimised
 
     @property
     def ranker_kind(self) -> type[Ranker]:
         """What makes it."""
-        name = (self.ranking or {}).get("objective", BESIDE) if self.objective == "both" else self.objective
+        name = self.ranker_name
         if name not in Ranker.known:
             raise ConfigError(f"--model.ranking.objective: must be one of {', '.join(Ranker.known)}, got {name}")
         return Ranker.known[name]
@@ -121,24 +143,30 @@ class RankingTask(RatingTask):
     # Networks ----------------------------------------------------------------------------------------------------
 
     def _facts(self, data: RatingsDataModule) -> dict[str, Any]:
-        if self.rates and data.table.rating is None:
+        choices = data.table.rating is None
+        elsewhere = self.engine == "autograd" or self.trainer.strategy.root_device.type != "cpu"
+        objective = usual_objective(choices, elsewhere) if self.objective is None else self.objective
+        if objective not in RATING:
+            rows = data.split.sizes[TRAIN]
+            return {"rating_range": None, "mean_rating": None, "train_rows": rows, "objective": objective}
+        if choices:
             raise DataError(
-                f"{data.table.name}: must have ratings to train on with --model.objective {self.objective}, "
+                f"{data.table.name}: must have ratings to train on with --model.objective {objective}, "
                 "got choices; give bce, softmax, ials or svd"
             )
-        if self.rates:
-            return super()._facts(data)
-        return {"rating_range": None, "mean_rating": None, "train_rows": data.split.sizes[TRAIN]}
+        return {**super()._facts(data), "objective": objective}
 
     def _build(self, vocabulary: Vocabulary, facts: Mapping[str, Any]) -> None:
         super()._build(vocabulary, facts)
-        if self.objective == "both":
+        if self.minimised == "both":
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
                 dim = int((self.ranking or {}).get("dim", BESIDE_DIM))
                 self.beside = EmbeddingDot(vocabulary.users.num_rows, vocabulary.items.num_rows, dim, std=0.1)
             self.beside.requires_grad_(False)  # or several devices would wait for gradients that never come
-        self.facts["objective"] = self.objective
+        elif hasattr(self, "beside"):  # of the data, before a checkpoint without one came
+            del self.beside
+        self.facts["objective"] = self.minimised
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the ranker has to remember."""
@@ -152,39 +180,34 @@ class RankingTask(RatingTask):
         self._kept_ranker = checkpoint.get(RANKER_KEY, {})
         if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             before = "beside.user_factors.weight" in checkpoint["state_dict"]
-            if before != (self.objective == "both"):
+            if before != (self.minimised == "both"):
                 raise CheckpointError(
                     f"--model.objective: must be {'both' if before else 'that of the run'} to go on with it, "
-                    f"got {self.objective}"
+                    f"got {self.minimised}"
                 )
 
     # Training ----------------------------------------------------------------------------------------------------
 
     def _choose_engine(self, data: RatingsDataModule) -> None:
-        if self.ranks and data.split_method == "users":
-            raise ConfigError(
-                "--data.split users: holds out users whole, for whom no command makes lists yet; choose another split, "
-                "or use RatingsDataModule.fold_in_lists"
-            )
         if self.rates:
             super()._choose_engine(data)
             return
         if self.by_autograd:
             self._choose_autograd(data)
             return
-        meant = ("auto", "fused") if self.objective in USUAL else ("auto",)
+        meant = ("auto", "fused") if self.minimised in USUAL else ("auto",)
         for option, value, fine in (("engine", self.engine, meant), ("optimizer", self.optimizer, (None,)),
                                     ("lr_scheduler", self.lr_scheduler, (None,))):  # fmt: skip
             if value not in fine:
                 raise ConfigError(
-                    f"--model.{option}: has no meaning with --model.objective {self.objective}, got {value}"
+                    f"--model.{option}: has no meaning with --model.objective {self.minimised}, got {value}"
                 )
         network = self.network
         assert isinstance(network, EmbeddingDot)
         network.requires_grad_(False)
         if self.trainer.strategy.root_device.type != "cpu":
             raise ConfigError(
-                f"--model.objective {self.objective}: runs on the CPU; give --trainer.accelerator cpu, "
+                f"--model.objective {self.minimised}: runs on the CPU; give --trainer.accelerator cpu, "
                 "or choose bce, bpr, softmax or ccl"
             )
 
@@ -196,21 +219,22 @@ class RankingTask(RatingTask):
 
         self._take_plan(
             Plan(
-                self.objective, SweepLoader, partial(Memory, network), lambda _: 0.0, start, bag=None, scheduled=False
+                self.minimised, SweepLoader, partial(Memory, network), lambda _: 0.0, start, bag=None, scheduled=False
             ),
             data,
         )
 
     def _choose_autograd(self, data: RatingsDataModule) -> None:
         if self.engine not in ("auto", "autograd"):
-            raise ConfigError(f"--model.engine: must be autograd for --model.objective {self.objective} here, "
+            raise ConfigError(f"--model.engine: must be autograd for --model.objective {self.minimised} here, "
                               f"got {self.engine}")  # fmt: skip
         if self.members > 1 or data.training_weights() is not None:
             given = "--model.members" if self.members > 1 else "--data.weight"
-            raise ConfigError(f"{given}: is not known to --model.objective {self.objective} by autograd; leave it out")
+            raise ConfigError(f"{given}: is not known to --model.objective {self.minimised} by autograd; leave it out")
         user, item = (torch.from_numpy(rows) for rows in data.training_pairs())
         settings = ({} if self.l2 is None else {"l2": self.l2}) | (self.ranking or {})
-        self._sampled = sampled(self.objective, settings, user, item, data.num_users, data.num_items)
+        self._sampled = sampled(self.minimised, settings, user, item, data.num_users, data.num_items)
+        self.facts["ranking"] = self._sampled.settings
         for network in self.learners.networks:
             assert isinstance(network, EmbeddingDot)
             for name in self._sampled.unused:  # or several devices would wait for its gradient
@@ -221,18 +245,20 @@ class RankingTask(RatingTask):
     def _make_ranker(self, data: RatingsDataModule, network: EmbeddingDot) -> Ranker:
         user, item = (torch.from_numpy(rows) for rows in data.training_pairs())
         found = data.training_weights()
-        beside = self.objective == "both"
+        beside = self.minimised == "both"
         own = ("objective", "dim", "passes") if beside else ()
         settings = {name: value for name, value in (self.ranking or {}).items() if name not in own}
         if not beside:
             given = {"l2": self.l2, "learning_rate": self.learning_rate}
             known = self.ranker_kind.defaults
             settings = {name: value for name, value in given.items() if value is not None and name in known} | settings
-        return self.ranker_kind(
+        ranker = self.ranker_kind(
             Pairs(user, item, None if found is None else torch.from_numpy(found)), network, settings,
             dim=network.dim if beside else self.factors, members=1 if beside else self.members, seed=self.seed,
             threads=torch.get_num_threads(),
         )  # fmt: skip
+        self.facts["ranking"] = ranker.settings
+        return ranker
 
     def on_train_start(self) -> None:
         """Start the engine."""
@@ -249,7 +275,7 @@ class RankingTask(RatingTask):
     def on_train_epoch_start(self) -> None:
         """Before ratings are learnt, make what ranks beside them, so that it is complete in any epoch that is kept."""
         data = self._data()
-        if self.objective != "both" or self.facts.get("ranked") or data is None:
+        if self.minimised != "both" or self.facts.get("ranked") or data is None:
             return
         network = self.beside if self.device.type == "cpu" else copy.deepcopy(self.beside).cpu()
         ranker = self._make_ranker(data, network)
@@ -319,7 +345,16 @@ class RankingTask(RatingTask):
 
     def _figures(self, data: RatingsDataModule, part: int, most: int | None = None) -> dict[str, Tensor]:
         questions = ask(data, part, self.trainer, most)
-        return {} if questions is None else figures_of_tables(questions, self.recommender.fold())
+        if questions is None:
+            return {}
+        tables = self.recommender.fold()
+        if questions.new:
+            found = vectors_of_new_users(
+                self.ranker_name, self.facts.get("ranking", {}), tables, Side(*questions.seen[:2]),
+                torch.from_numpy(data.counts()[1]), torch.get_num_threads(),
+            )  # fmt: skip
+            tables = tables._replace(user_vectors=found.to(self.device))
+        return figures_of_tables(questions, tables)
 
     def _log_ranking(self, part: str, figures: Mapping[str, Tensor]) -> None:
         # Summed over devices already, as the errors are.

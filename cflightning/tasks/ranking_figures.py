@@ -26,7 +26,7 @@ class Questions(NamedTuple):
     """What this device's users are asked, and what would be right.
 
     Attributes:
-        users: int64 [users], rows.
+        users: int64 [users], rows of a user table.
         seen: items that are not to be recommended, of the same users.
         relevant: items to be found, of the same users.
         candidates: int64 [users, 1 + negatives], item rows, the item to be found first and 0 for "no item"; None where
@@ -35,6 +35,8 @@ class Questions(NamedTuple):
         popularity: int64 [num_items], training users of each item.
         training_users: how many there are.
         exposed: whether to measure what all lists are like together.
+        new: whether training has seen none of the users; `users` are then rows of a table of these alone, and `seen`
+            is what is given of them.
     """
 
     users: Tensor
@@ -45,6 +47,7 @@ class Questions(NamedTuple):
     popularity: Tensor
     training_users: int
     exposed: bool
+    new: bool = False
 
 
 def ask(data: RatingsDataModule, part: int, trainer: Trainer, most: int | None = None) -> Questions | None:
@@ -52,7 +55,8 @@ def ask(data: RatingsDataModule, part: int, trainer: Trainer, most: int | None =
 
     Lists are the best items of the whole catalogue without those that the user has in the training part (for TEST:
     nor in the validation part); what is to be found are the items of the part. Whoever is in no training row has no
-    list and is left out; so is an item that is in none.
+    list and is left out; so is an item that is in none. Users that are held out whole (--data.split users) have lists
+    without the items that are given of them.
 
     Args:
         data: with the part.
@@ -65,8 +69,12 @@ def ask(data: RatingsDataModule, part: int, trainer: Trainer, most: int | None =
     """
     if not data.split.sizes[part]:
         return None
-    wanted = data.interactions(part)
-    seen = data.interactions(TRAIN) if part == VAL or not data.split.sizes[VAL] else data.interactions(TRAIN, VAL)
+    new = data.split_method == "users"
+    if new:
+        _, seen, wanted = data.fold_in_lists(part)
+    else:
+        wanted = data.interactions(part)
+        seen = data.interactions(TRAIN) if part == VAL or not data.split.sizes[VAL] else data.interactions(TRAIN, VAL)
     users = wanted.counts.nonzero().squeeze(-1)
     if most is not None and len(users) > most:
         users = users[torch.linspace(0, len(users) - 1, most).long()]
@@ -82,7 +90,7 @@ def ask(data: RatingsDataModule, part: int, trainer: Trainer, most: int | None =
         share = len(users) / len(found.user)
     popularity = torch.from_numpy(data.counts()[1])
     return Questions(
-        mine,
+        torch.arange(len(mine)) if new else mine,
         seen.take(mine),
         wanted.take(mine),
         candidates,
@@ -90,6 +98,7 @@ def ask(data: RatingsDataModule, part: int, trainer: Trainer, most: int | None =
         popularity,
         data.num_users - 1,
         exposed=part == TEST,
+        new=new,
     )
 
 
@@ -137,7 +146,7 @@ class Answers:
 
 
 def figures_of_tables(questions: Questions, tables: FoldedTables) -> dict[str, Tensor]:
-    """Figures of a dot product; see `Answers.figures`."""
+    """Figures of a dot product, whose users are those of `Questions.users`; see `Answers.figures`."""
     users, items, bias = tables.user_vectors, tables.item_vectors, tables.item_bias
     device = items.device
     answers = Answers(questions, device)

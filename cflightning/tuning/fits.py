@@ -16,18 +16,19 @@ from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 from lightning.pytorch.trainer import Trainer
 
-from cflightning.cli import CFLightningCLI
+from cflightning.cli import CFLightningCLI, objective_of
 from cflightning.cli import main as fit
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.split import Split
 from cflightning.data.table import RatingTable
 from cflightning.errors import ConfigError
+from cflightning.tasks.ranking import RATING
 from cflightning.tuning.asked import Asked
 from cflightning.tuning.defaults import in_effect
+from cflightning.tuning.goals import LISTS, RATINGS, Goal
 from cflightning.tuning.ranges import Range, as_text, put
 from cflightning.tuning.trials import STAGES, Outcome
 
-METRIC = "val/rmse"
 VAL_FRACTION = 0.1
 """Unless another is given; a twentieth, as fit takes, is little to compare many trials by."""
 
@@ -38,10 +39,11 @@ class Shared:
     Args:
         asked: by the user.
         ranges: option -> range, where they are known already.
+        goal: likewise; the first fit says it.
     """
 
-    def __init__(self, asked: Asked, ranges: Mapping[str, Range] | None = None) -> None:
-        self.asked, self.ranges = asked, dict(asked.ranges if ranges is None else ranges)
+    def __init__(self, asked: Asked, ranges: Mapping[str, Range] | None = None, goal: Goal = RATINGS) -> None:
+        self.asked, self.ranges, self.goal = asked, dict(asked.ranges if ranges is None else ranges), goal
         # First, so that whatever the user gives holds.
         self.args = ["fit", "--data.val_fraction", str(VAL_FRACTION), *asked.args]
         self.table: RatingTable | None = None
@@ -55,14 +57,15 @@ class Shared:
 
 
 class Watch(Callback):
-    """Follows val/rmse from epoch to epoch.
+    """Follows the figure that is chosen by, from epoch to epoch.
 
     Args:
-        worse: is told each stage of the schedule and the least val/rmse so far; says whether to stop.
+        goal: which figure.
+        worse: is told each stage of the schedule and the best figure so far; says whether to stop.
     """
 
-    def __init__(self, worse: Callable[[int, float], bool]) -> None:
-        self.worse = worse
+    def __init__(self, goal: Goal, worse: Callable[[int, float], bool]) -> None:
+        self.goal, self.worse = goal, worse
         self.curve: list[float] = []
         self.stages: dict[int, float] = {}
         self.note = ""
@@ -70,17 +73,17 @@ class Watch(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report; end the training where it is no use."""
-        if METRIC not in trainer.callback_metrics:  # not every epoch need be validated
-            self.curve.append(math.inf)
+        if self.goal.metric not in trainer.callback_metrics:  # not every epoch need be validated
+            self.curve.append(self.goal.worst)
             return
-        self.curve.append(float(trainer.callback_metrics[METRIC]))
+        self.curve.append(float(trainer.callback_metrics[self.goal.metric]))
         done, planned = trainer.current_epoch + 1, trainer.max_epochs
         if not math.isfinite(self.curve[-1]):
             self.note = "diverged"
         else:
             stage = STAGES * done // planned if planned and planned > 0 else done
             for at in range(max(self.stages, default=0) + 1, stage + 1):
-                self.stages[at] = min(self.curve)
+                self.stages[at] = min(self.curve, key=self.goal.cost)
                 if self.worse(at, self.stages[at]) and done != planned:
                     self.note = "pruned"
         if self.note:
@@ -92,7 +95,7 @@ class Watch(Callback):
 
 
 class TrialCLI(CFLightningCLI):
-    """Fits once, with the drawn values, and measures nothing but val/rmse.
+    """Fits once, with the drawn values, and measures nothing but what is chosen by.
 
     Args:
         shared: by all fits of the process.
@@ -140,16 +143,22 @@ class TrialCLI(CFLightningCLI):
                 "--data.val_fraction: must be above 0 for tune, got 0; settings are chosen on the validation slice "
                 "(leave it out for a tenth)"
             )
-        if config.checkpoint.monitor != METRIC or config.checkpoint.mode != "min":
+        objective = objective_of(config)
+        goal = self.watch.goal = self.shared.goal = RATINGS if objective in RATING else LISTS
+        given = config.checkpoint.monitor, config.checkpoint.mode
+        if given not in (RATINGS[:2], goal[:2]):  # the first is what stands there if nothing was given
             raise ConfigError(
-                f"--checkpoint.monitor: must be {METRIC} (min) for tune, got {config.checkpoint.monitor} "
-                f"({config.checkpoint.mode}); leave it out"
+                f"--checkpoint.monitor: must be {goal.metric} ({goal.mode}) for tune, got {given[0]} ({given[1]}); "
+                "leave it out"
             )
-        objective = config.model.init_args.get("objective", "mse")
-        if objective not in ("mse", "both"):
+        if "objective" in config.model.init_args:
+            # Lists of factors of their own, beside ratings, would cost and change nothing.
+            config.model.init_args.objective = "mse" if goal is RATINGS else objective
+        beside = [name for name in self.shared.ranges if name.startswith("model.ranking.")]
+        if goal is RATINGS and beside:
             raise ConfigError(
-                f"--model.objective: must predict ratings for tune, which chooses by {METRIC}, got {objective}; "
-                "compare fits by their val/ndcg@10 instead"
+                f"--{beside[0]}: must be a value, got a range; tune chooses by {goal.metric} with --model.objective "
+                f"{objective}, which it does not change (search with ials, bce, softmax or svd alone)"
             )
         if trainer.devices == "auto":
             trainer.devices = 1
@@ -199,7 +208,7 @@ def run(shared: Shared, outcome: Outcome, scratch: Path, worse: Callable[[int, f
         KeyboardInterrupt: also where Lightning has made an exit of it.
     """
     began = time.perf_counter()
-    watch = Watch(worse)
+    watch = Watch(shared.goal, worse)
     args = shared.args + [f"--{name}={as_text(value)}" for name, value in outcome.drawn.items()]
     with tempfile.TemporaryDirectory(dir=scratch, prefix=".trial-") as folder:
         try:
@@ -209,7 +218,7 @@ def run(shared: Shared, outcome: Outcome, scratch: Path, worse: Callable[[int, f
                 raise KeyboardInterrupt from None
             raise ConfigError("fit refuses the drawn values; its reason stands above") from None
     finite = [value for value in watch.curve if math.isfinite(value)]
-    outcome.value = min(finite, default=math.nan)
+    outcome.value = min(finite, key=watch.goal.cost, default=math.nan)
     outcome.best_epoch = watch.curve.index(outcome.value) + 1 if finite else 0
     outcome.epochs = len(watch.curve)
     outcome.note = watch.note if finite or watch.note else "not validated"

@@ -15,11 +15,13 @@ Takes the options of fit, in which any value may be a range, on the command line
   --model.dim "{low: 32, high: 128, step: 32}"        whole numbers where both ends are whole
   --model.bags "{choices: [both, user, none]}"        one of the values
 Without a range a small space around the defaults of EmbeddingDotTask is searched, but for what is given as a value.
+By default ratings are searched for; lists with --model.objective ials, bce, softmax, svd, ...
 The first trial is the settings without any range, so the winner is not worse on the validation slice. Of the
 data, only --data.batch_size may be a range: trials are compared on the same rows.
 
 examples:
   python -m cflightning tune --data.path ratings.csv --trials 50 --jobs 2
+  python -m cflightning tune --data.path ratings.csv --model.objective ials --data.split per_user
   python -m cflightning tune --config ranges.yaml --model.dim "{low: 16, high: 256, log: true}" --seconds 600
 """
 
@@ -56,7 +58,8 @@ def parse(args: Sequence[str]) -> tuple[list[str], Options]:
     parser = argparse.ArgumentParser(
         prog="python -m cflightning tune",
         usage="%(prog)s [--trials N] [--jobs J] [--seconds S] [--seed N] [options of fit]",
-        description="Search for the settings with the least val/rmse, by Optuna. Fits only, on the rows that do not "
+        description="Search, by Optuna, for the settings with the least val/rmse, or with the greatest val/ndcg@10 "
+        "where --model.objective ranks alone. Fits only, on the rows that do not "
         "test; a tenth of these is the validation slice unless --data.val_fraction says otherwise. Trials that are "
         "worse than the median halfway through their schedule are cut short. RUNS/tune_N gets best.yaml, a "
         "config for fit; trials.csv; and, with matplotlib, history.svg. The same command goes on where it was stopped.",

@@ -70,7 +70,7 @@ class ProbeCLI(TrialCLI):
         """Read the data, and stop."""
         data, shared = self.datamodule, self.shared
         shared.lend(data)
-        shared.ranges = shared.ranges or default_ranges(self.model, shared.asked.given)
+        shared.ranges = shared.ranges or default_ranges(self.model, data, shared.asked.given)
         decisive = {
             "version": __version__,
             "ranges": {name: [type(one).__name__, *one] for name, one in shared.ranges.items()},
@@ -85,7 +85,7 @@ def probe(shared: Shared, started: float | None) -> Facts:
     """What the search is about; nothing is written.
 
     Args:
-        shared: gets the table and, where the user has given no ranges, those around the defaults.
+        shared: gets the table, what is chosen by and, where the user has given no ranges, those around the defaults.
         started: `time.perf_counter()` when the process began.
 
     Raises:
@@ -93,7 +93,7 @@ def probe(shared: Shared, started: float | None) -> Facts:
         SystemExit: options that fit does not take.
     """
     try:
-        start(shared.args, partial(ProbeCLI, shared, Watch(lambda *_: False), ""), started)
+        start(shared.args, partial(ProbeCLI, shared, Watch(shared.goal, lambda *_: False), ""), started)
     except Known as known:
         return known.facts
     raise AssertionError

@@ -52,7 +52,7 @@ class Report:
 
     def __init__(self, folder: Path, fingerprint: str, facts: Facts, shared: Shared, options: Options) -> None:
         self.folder, self.fingerprint, self.facts, self.options = folder, fingerprint, facts, options
-        self.ranges = shared.ranges
+        self.ranges, self.goal = shared.ranges, shared.goal
         self.given_slice = "data.val_fraction" in shared.asked.given
         short = [name.rpartition(".")[2] for name in self.ranges]
         self.titles = {
@@ -70,11 +70,11 @@ class Report:
         for name, one in self.ranges.items():
             _tell(f"  --{name}  {one}")
         if done:
-            found = best(done)
-            least = f", val RMSE {found.value:.4f} at best (trial {found.turn})" if found else ""
+            found = best(done, self.goal)
+            least = f", {self.goal.title} {found.value:.4f} at best (trial {found.turn})" if found else ""
             _tell(f"{len(done)} of {max(self.options.trials, len(done))} trials are there already{least}")
         if len(done) < self.options.trials:
-            cells = [f"{'trial':>5}", f"{'val RMSE':>8}", f"{'epochs':>6}", f"{'seconds':>7}"]
+            cells = [f"{'trial':>5}", f"{self.goal.title:>8}", f"{'epochs':>6}", f"{'seconds':>7}"]
             _tell("\n" + "  ".join([*cells, *(f"{title:>{self._width(title)}}" for title in self.titles.values())]))
 
     def add(self, outcomes: Sequence[Outcome], turn: int) -> None:
@@ -85,11 +85,11 @@ class Report:
             turn: of the one that is new.
         """
         new = next(outcome for outcome in outcomes if outcome.turn == turn)
-        first = best(outcomes)
+        first = best(outcomes, self.goal)
         notes = ["defaults"] * (turn == 0) + [new.note] * bool(new.note)
         notes += ["best so far"] * (first is not None and first.turn == turn and len(outcomes) > 1)
         value = f"{new.value:.4f}" if math.isfinite(new.value) else "-"
-        cells = [f"{turn:>5}", f"{value:>8}", f"{new.epochs:>6}", f"{new.seconds:>7.1f}"]
+        cells = [f"{turn:>5}", f"{value:>{len(self.goal.title)}}", f"{new.epochs:>6}", f"{new.seconds:>7.1f}"]
         for name, title in self.titles.items():
             cells.append(f"{_text(new.drawn.get(name)):>{self._width(title)}}")
         _tell("  ".join([*cells, ", ".join(notes)]).rstrip())
@@ -102,10 +102,10 @@ class Report:
             self.write(outcomes)
         if stopped:
             _tell(f"stopped after {len(outcomes)} trials; the same command goes on")
-        found = best(outcomes)
+        found = best(outcomes, self.goal)
         if found is None:
             return
-        _tell(f"\nbest      trial {found.turn}, val RMSE {found.value:.4f}{self._gain(outcomes, found)}")
+        _tell(f"\nbest      trial {found.turn}, {self.goal.title} {found.value:.4f}{self._gain(outcomes, found)}")
         if found.turn:
             _tell("          " + "  ".join(f"--{name} {_text(value)}" for name, value in found.drawn.items()))
         _tell("          chosen by this very slice, so rather too good: what it is worth, fit's test says")
@@ -117,10 +117,10 @@ class Report:
 
     def write(self, outcomes: Sequence[Outcome]) -> None:
         """Renew all files."""
-        found = best(outcomes)
+        found = best(outcomes, self.goal)
         columns: dict[str, list[Any]] = {
             "trial": [one.turn for one in outcomes],
-            "val_rmse": [repr(one.value) if math.isfinite(one.value) else "" for one in outcomes],
+            self.goal.column: [repr(one.value) if math.isfinite(one.value) else "" for one in outcomes],
             **{name: [getattr(one, name) for one in outcomes] for name in ("epochs", "best_epoch")},
             "seconds": [f"{one.seconds:.2f}" for one in outcomes],
             "note": ["defaults" if not one.turn and not one.note else one.note for one in outcomes],
@@ -137,7 +137,7 @@ class Report:
             "pruned": sum(one.note == "pruned" for one in outcomes),
         }
         if found is not None:
-            content["best"] = {"trial": found.turn, "val/rmse": found.value, "settings": found.settings}
+            content["best"] = {"trial": found.turn, self.goal.metric: found.value, "settings": found.settings}
             _write(self.folder / CONFIG, self._comment(outcomes, found) + dump(found.settings))
         _write(self.folder / REPORT, json.dumps(content, indent=2) + "\n")
         if time.monotonic() - self._drawn > REDRAW:
@@ -147,7 +147,7 @@ class Report:
     def _comment(self, outcomes: Sequence[Outcome], found: Outcome) -> str:
         lines = [
             f"The best of {len(outcomes)} trials by python -m cflightning tune (trial {found.turn}): {self.facts.data}",
-            f"val/rmse {found.value:.4f} at epoch {found.best_epoch}{self._gain(outcomes, found)}.",
+            f"{self.goal.metric} {found.value:.4f} at epoch {found.best_epoch}{self._gain(outcomes, found)}.",
             f"Rather too good: it was chosen by that slice, {self.facts.rows[1]:,} rows. A test says what it is worth:",
             f"  python -m cflightning fit --config {_short(self.folder / CONFIG)}",
             "Searched were:",
@@ -163,7 +163,7 @@ class Report:
             return ", the defaults: no other trial was better" if len(outcomes) > 1 else ", the defaults"
         if defaults is None or not defaults.complete:
             return ""
-        return f", {defaults.value - found.value:.4f} better than the defaults ({defaults.value:.4f})"
+        return f", {self.goal.better(found.value, defaults.value):.4f} better than the defaults ({defaults.value:.4f})"
 
     def _draw(self, outcomes: Sequence[Outcome]) -> None:
         settings: dict[str, list[Any]] = {}
@@ -178,6 +178,8 @@ class Report:
             settings,
             {self.titles[name] for name, one in self.ranges.items() if isinstance(one, Numbers) and one.log},
             self.folder / PICTURE,
+            self.goal.title,
+            self.goal.mode == "min",
         )
 
     @staticmethod

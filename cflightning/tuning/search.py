@@ -20,6 +20,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from cflightning.errors import CFLightningError, ConfigError, TrainingError
 from cflightning.tuning.asked import Asked, read
 from cflightning.tuning.fits import Shared, run
+from cflightning.tuning.goals import Goal
 from cflightning.tuning.options import Options
 from cflightning.tuning.probe import probe
 from cflightning.tuning.ranges import Range
@@ -31,7 +32,7 @@ FAILURES = (CFLightningError, MisconfigurationException, MemoryError, torch.OutO
 
 
 def run_search(args: list[str], options: Options, started: float | None = None) -> int:
-    """Search for the settings with the least val/rmse; print a line a trial, and at the end what came out.
+    """Search for the settings with the best figure of the validation slice; print a line a trial, and what came out.
 
     Args:
         args: Options of `fit`; any value may be a range.
@@ -52,7 +53,7 @@ def run_search(args: list[str], options: Options, started: float | None = None) 
         fingerprint = f"{facts.fingerprint}-{options.seed}"
         folder = find_or_make(facts.root, fingerprint)
         with _alone(folder):
-            trials = Trials(folder, shared.ranges, options.seed)
+            trials = Trials(folder, shared.ranges, options.seed, shared.goal)
             trials.give_up_running()
             report = Report(folder, fingerprint, facts, shared, options)
             status = 0
@@ -64,7 +65,7 @@ def run_search(args: list[str], options: Options, started: float | None = None) 
                 status = 130
             outcomes = trials.outcomes()
             report.end(outcomes, stopped=bool(status))
-    if not status and best(outcomes) is None:
+    if not status and best(outcomes, shared.goal) is None:
         raise TrainingError(
             "tune: a trial must come to its end, but none has; lower --model.learning_rate or its range"
         )
@@ -158,7 +159,7 @@ def _share_out(shared: Shared, folder: Path, options: Options, turns: Iterator[i
     try:
         for _ in range(options.jobs):
             ours, theirs = context.Pipe()
-            job = theirs, shared.asked, shared.ranges, folder, options.seed, threads
+            job = theirs, shared.asked, shared.ranges, shared.goal, folder, options.seed, threads
             worker = context.Process(target=work, args=job)
             worker.start()
             theirs.close()
@@ -191,20 +192,23 @@ def _share_out(shared: Shared, folder: Path, options: Options, turns: Iterator[i
             worker.join()
 
 
-def work(pipe: Connection, asked: Asked, ranges: dict[str, Range], folder: Path, seed: int, threads: int) -> None:
+def work(
+    pipe: Connection, asked: Asked, ranges: dict[str, Range], goal: Goal, folder: Path, seed: int, threads: int
+) -> None:
     """A process of the search: takes turns until it is told None.
 
     Args:
         pipe: to the parent.
         asked: by the user.
         ranges: option -> range.
+        goal: of the search.
         folder: of the search.
         seed: of the search.
         threads: of torch.
     """
     torch.set_num_threads(threads)
     parent = multiprocessing.parent_process()
-    shared, trials = Shared(asked, ranges), Trials(folder, ranges, seed)
+    shared, trials = Shared(asked, ranges, goal), Trials(folder, ranges, seed, goal)
     with _quiet() as quieter:
         quieter()
         with contextlib.suppress(EOFError, BrokenPipeError):  # the parent is gone

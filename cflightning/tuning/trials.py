@@ -16,6 +16,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from cflightning.tuning.goals import RATINGS, Goal
 from cflightning.tuning.ranges import Choices, Range
 
 JOURNAL = "journal.log"
@@ -30,14 +31,14 @@ class Outcome:
 
     Attributes:
         turn: its number in the search, from 0, the defaults.
-        value: val/rmse of the best epoch; of those before it was cut short; NaN where there is none.
+        value: what is chosen by, of the best epoch; of those before it was cut short; NaN where there is none.
         epochs: that were trained.
         best_epoch: from 1; 0 where there is none.
         seconds: of the whole trial.
         note: empty; or `pruned`, `diverged`, what failed, or whose trial's settings it has.
         drawn: option -> value; of the defaults what they come to, where that is known.
         settings: a config for fit that gives the same.
-        stages: stage of the schedule -> least val/rmse by then.
+        stages: stage of the schedule -> best value by then.
     """
 
     turn: int
@@ -79,9 +80,10 @@ class Trials:
         ranges: option -> range.
         seed: of the search; every turn has a stream of its own, so that a search that goes on draws what it would
             have drawn.
+        goal: what they are compared by.
     """
 
-    def __init__(self, folder: Path, ranges: Mapping[str, Range], seed: int) -> None:
+    def __init__(self, folder: Path, ranges: Mapping[str, Range], seed: int, goal: Goal = RATINGS) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.seed = seed
         self.ranges = {name: _distribution(one) for name, one in ranges.items()}
@@ -92,6 +94,7 @@ class Trials:
             storage=JournalStorage(JournalFileBackend(journal, lock_obj=_Lock(journal))),
             pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=STAGES // 2),
             study_name="tune",
+            direction="minimize" if goal.mode == "min" else "maximize",
             load_if_exists=True,
         )
 
@@ -156,7 +159,7 @@ class Trial:
         return None
 
     def worse(self, stage: int, value: float) -> bool:
-        """Report the least val/rmse up to a stage of the schedule; returns whether to cut the trial short."""
+        """Report the best value up to a stage of the schedule; returns whether to cut the trial short."""
         self.trial.report(value, stage)
         return self.trial.should_prune()
 
@@ -173,9 +176,9 @@ class Trial:
         self.trials.study.tell(self.trial, state=TrialState.FAIL)
 
 
-def best(outcomes: Iterable[Outcome]) -> Outcome | None:
-    """The first with the least val/rmse, of those that went their whole way; None without any."""
-    return min((one for one in outcomes if one.complete), key=lambda one: one.value, default=None)
+def best(outcomes: Iterable[Outcome], goal: Goal = RATINGS) -> Outcome | None:
+    """The first with the best value, of those that went their whole way; None without any."""
+    return min((one for one in outcomes if one.complete), key=lambda one: goal.cost(one.value), default=None)
 
 
 def _distribution(one: Range) -> BaseDistribution:

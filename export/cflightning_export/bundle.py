@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import math
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,10 @@ def export_bundle(
 
 
 def _metrics(path: Path, facts: dict[str, Any]) -> dict[str, float]:
-    """The figures of the run folder that the checkpoint lies in, else those that it was saved with."""
+    """The figures of the run folder that the checkpoint lies in, else those that it was saved with.
+
+    Those of the simple rankers beside it (`test/popularity/ndcg@10`, ...) stay there: they are of other models.
+    """
     report = path.parent.parent / "metrics.json"
     figures = facts.get("metrics", {})
     if path.name == "best.ckpt" and report.is_file():
@@ -89,7 +93,7 @@ def _metrics(path: Path, facts: dict[str, Any]) -> dict[str, float]:
             figures = json.loads(report.read_text(encoding="utf-8"))
         except ValueError as error:
             log.warning("%s: is not JSON (%s); its figures are left out", report, error)
-    kept = {name: float(value) for name, value in figures.items() if name.split("/")[0] in {"val", "test"}}
+    kept = {name: float(value) for name, value in figures.items() if re.fullmatch("(val|test)/[^/]+", name)}
     return {name: value for name, value in kept.items() if math.isfinite(value)}  # JSON has no NaN
 
 

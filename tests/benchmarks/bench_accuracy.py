@@ -30,8 +30,9 @@ U1 = "--config configs/ml-100k.yaml --data.path ml-100k"
 BEST = "--config configs/ml-100k-best.yaml --data.path ml-100k"
 ML_1M = "--config configs/ml-1m.yaml --data.path ml-1m"
 ALL_ROWS = "--data.val_fraction 0"
-SETS = {"u1": U1, "ml-1m": ML_1M, "ml-latest-small": "--data.path ml-latest-small",
-        "movietweetings-100k": "--data.path movietweetings-100k"}  # fmt: skip
+RATINGS = "--model.objective mse"
+SETS = {"u1": U1, "ml-1m": ML_1M, "ml-latest-small": f"{RATINGS} --data.path ml-latest-small",
+        "movietweetings-100k": f"{RATINGS} --data.path movietweetings-100k"}  # fmt: skip
 
 
 class Row(NamedTuple):

@@ -96,7 +96,7 @@ def fit(data: RatingsDataModule, **options: object) -> tuple[dict[str, float], f
             max_epochs=10, callbacks=callbacks, accelerator="cpu", logger=False, enable_progress_bar=False,
             enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=folder,
         )  # fmt: skip
-        task = EmbeddingDotTask(**options)
+        task = EmbeddingDotTask(objective="mse", **options)
         trainer.fit(task, data)
         lean(Path(best.best_model_path), data, evaluation.baseline(data))
         [figures] = trainer.test(task, data, best.best_model_path, verbose=False, weights_only=True)

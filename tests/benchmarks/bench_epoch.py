@@ -87,7 +87,7 @@ def main() -> None:
     made = {"num_users": int(6040 * scale**0.5), "num_items": int(3706 * scale**0.5), "num_ratings": options.rows}
     data = RatingsDataModule(source="synthetic", synthetic=made, test_fraction=0, val_fraction=0,
                              batch_size=options.batch_size)  # fmt: skip
-    task = EmbeddingDotTask(dim=options.dim, engine="autograd")
+    task = EmbeddingDotTask(dim=options.dim, objective="mse", engine="autograd")
     times = [(lightning(data, task), by_hand(data, task)) for _ in range(options.repeats)]
     print(f"{options.rows:,} rows, batch {data.batch_size}, dim {options.dim}, {torch.get_num_threads()} threads")
     for number, clock in enumerate(("wall-clock", "CPU")):

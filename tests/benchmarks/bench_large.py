@@ -79,6 +79,7 @@ def fit(folder: Path, epochs: int) -> tuple[dict[str, float], tuple[float, float
     with tempfile.TemporaryDirectory(dir=folder) as root:
         found = watched(
             [sys.executable, "-m", "cflightning", "fit", "--data.path", "ratings.parquet", "--model.dim", str(DIM),
+             "--model.objective", "mse",
              "--data.test_fraction", "0.01", "--data.val_fraction", "0.01", "--trainer.max_epochs", str(epochs),
              "--trainer.default_root_dir", root, "--trainer.enable_progress_bar", "false"], folder,
         )  # fmt: skip

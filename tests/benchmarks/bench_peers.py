@@ -174,6 +174,7 @@ def fit(protocol: Protocol, epochs: int, threads: int, **options: object) -> dic
         if protocol.config is not None:
             options = {"config": REPOSITORY / "configs" / protocol.config, **options}
         options |= {"data.path": DATA / protocol.folder, "trainer.max_epochs": epochs, "trainer.default_root_dir": root}
+        options["model.objective"] = "mse"
         command = [sys.executable, "-m", "cflightning", "fit"]
         command += [str(word) for key, value in options.items() for word in (f"--{key}", value)]
         with open(Path(root) / "errors", "w+") as errors:

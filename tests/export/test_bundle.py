@@ -36,9 +36,9 @@ def checkpoint(folder, task, strings=False, users=300, items=120):
 
 
 TASKS = {
-    "dot": (lambda: EmbeddingDotTask(dim=16, std=0.3), False),
+    "dot": (lambda: EmbeddingDotTask(dim=16, objective="mse", std=0.3), False),
     "dot, strings": (lambda: EmbeddingDotTask(dim=16, std=0.3), True),
-    "dot, no sigmoid": (lambda: EmbeddingDotTask(dim=16, sigmoid=False), False),
+    "dot, no sigmoid": (lambda: EmbeddingDotTask(dim=16, objective="mse", sigmoid=False), False),
     "mlp, strings": (lambda: EmbeddingMLPTask(dim=8, hidden=(12, 6), std=0.3), True),
     "both, strings": (lambda: EmbeddingDotTask(dim=8, objective="both", members=2, compress=6,
                                                ranking={"objective": "svd", "dim": 12}), True),
@@ -61,7 +61,7 @@ def recommender(task):
 
 def test_the_bundle_says_what_its_answers_are(exported):
     task, scorer = exported
-    objective = getattr(task, "objective", "mse")
+    objective = getattr(task, "minimised", "mse")
     manifest = json.loads((scorer.manifest.folder / "manifest.json").read_text())
     if objective == "mse":
         assert manifest["format_version"] == 1
@@ -166,6 +166,16 @@ def test_manifest_and_shared_weights(bundle, run):
                 places.setdefault(tensor.name, set()).add(entry["offset"])
     assert {"network.user_factors.weight", "network.item_factors.weight"} <= set(places)
     assert all(len(offsets) == 1 for offsets in places.values())
+
+
+def test_figures_of_other_rankers_are_left_out(tmp_path):
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    path = checkpoint(folder, EmbeddingDotTask(dim=2, objective="mse"), False).rename(folder / "best.ckpt")
+    figures = {"test/rmse": 0.9, "test/ndcg@10": 0.4, "test/ease/ndcg@10": 0.5, "seconds/train": 1.0, "epochs": 3}
+    (tmp_path / "metrics.json").write_text(json.dumps(figures))
+    written = json.loads((export_bundle(path, tmp_path / "bundle") / "manifest.json").read_text())
+    assert written["metrics"] == {"test/rmse": 0.9, "test/ndcg@10": 0.4}
 
 
 def test_titles_travel(bundle):

@@ -7,7 +7,7 @@ import torch
 from cflightning.errors import ConfigError, DataError
 from cflightning.solvers import sparse, svd
 from cflightning.solvers.interactions import interactions
-from cflightning.solvers.svd import DegreeScaledSVD, degree_scaled_svd
+from cflightning.solvers.svd import DegreeScaledSVD, degree_scaled_svd, fold_in
 from cflightning.solvers.threads import Threads
 
 
@@ -116,6 +116,19 @@ def test_a_new_user_is_the_sum_of_its_items():
     users, _ = solver.finish()
     rows = pairs[1][pairs[0] == 5].long()
     torch.testing.assert_close((solver.item_scale[rows, None] * solver.basis[rows, :6]).sum(0), users[5])
+
+
+@pytest.mark.parametrize("powers", [(0.5, 0.4), (0.2, 0.0)], ids=str)
+def test_a_new_user_needs_the_finished_item_vectors_alone(powers):
+    user, item, num_users, num_items = made_up()
+    sides = interactions(user, item, num_users, num_items)
+    solver = DegreeScaledSVD(sides, 8, item_power=powers[0], score_power=powers[1])
+    solver.sweep()
+    users, items = solver.finish()
+    found = fold_in(items, sides.users, sides.items.counts, item_power=powers[0], score_power=powers[1])
+    torch.testing.assert_close(found, users, atol=1e-5, rtol=1e-4)
+    nobody = fold_in(items, sides.users.part(0, 0), sides.items.counts)
+    assert nobody.shape == (0, 8)
 
 
 def test_nothing_at_all():

@@ -15,6 +15,8 @@ from cflightning.cli import main
 from cflightning.comparison import Comparison, comparison_lines
 from cflightning.data.split import TEST, TRAIN, VAL
 from cflightning.errors import CheckpointError, ConfigError, DataError
+from cflightning.solvers.interactions import Side
+from cflightning.solvers.logistic import fold_in
 from cflightning.tasks.rankers import Ranker
 
 pytest.importorskip("numba", reason="the compiled step of choices needs the extra `fast`")
@@ -171,6 +173,48 @@ def test_both_rates_as_ratings_alone_and_ranks_as_choices_alone(ranking):
     assert figures["test/ndcg@10"] > figures["test/ratings/ndcg@10"]
 
 
+def test_by_default_ratings_get_both_and_choices_what_ranks(tmp_path):
+    model, module = EmbeddingDotTask(dim=4), data()
+    fit = trainer(1)
+    fit.fit(model, module)
+    assert (model.objective, model.minimised) == (None, "both")
+    assert {"val/rmse", "val/ndcg@10"} <= set(fit.callback_metrics)
+    fit.save_checkpoint(tmp_path / "both.ckpt")
+    assert load_task(tmp_path / "both.ckpt").minimised == "both"
+    for engine, expected in (("auto", "ials"), ("autograd", "bce")):
+        model = EmbeddingDotTask(dim=4, engine=engine)
+        fit = trainer(1)
+        fit.fit(model, data(groups().drop(columns="rating"), feedback="choices"))
+        assert model.minimised == expected
+        assert "val/rmse" not in fit.callback_metrics
+        fit.save_checkpoint(tmp_path / "choices.ckpt")
+        loaded = load_task(tmp_path / "choices.ckpt")
+        assert (loaded.minimised, loaded.rates) == (expected, False)
+
+
+@pytest.mark.parametrize("given", ["mse", "both", "svd"])
+def test_a_run_goes_on_with_its_own_objective_where_none_is_given(given, tmp_path):
+    straight = task(given)
+    trainer(2).fit(straight, data())
+    fit = trainer(1)
+    fit.fit(task(given), data())
+    fit.save_checkpoint(tmp_path / "some.ckpt")
+    model = EmbeddingDotTask(dim=8)
+    trainer(2).fit(model, data(), ckpt_path=tmp_path / "some.ckpt", weights_only=True)
+    assert model.minimised == given
+    assert hasattr(model, "beside") == (given == "both")
+
+
+@pytest.mark.parametrize("pairs", [[(1, 1), (2, 2)], [(1, 1), (1, 2), (2, 1)]], ids=["no pair shared", "three"])
+def test_tables_of_next_to_nothing_are_no_trouble(pairs):
+    frame = pd.DataFrame(pairs, columns=["user", "item"]).assign(rating=[1.0, 5.0, 3.0][: len(pairs)])
+    module = RatingsDataModule.from_frame(frame, test_fraction=0, val_fraction=0)
+    model = EmbeddingDotTask(engine="autograd")
+    trainer(1, limit_val_batches=0).fit(model, module)
+    assert tables(model.recommender).isfinite().all()
+    assert tables(model.network).isfinite().all()
+
+
 def test_figures_of_other_data_are_measured_anew():
     model, module = task("both"), data()
     trainer(1).fit(model, module)
@@ -222,9 +266,81 @@ def test_what_means_nothing_is_refused(options, message):
         trainer(1).fit(task(**options), data())
 
 
-def test_users_held_out_whole_are_refused_before_training():
-    with pytest.raises(ConfigError, match="--data.split users: holds out users whole"):
-        trainer(1).fit(task("ials"), data(split="users"))
+def held_out(**options):
+    return data(groups(80, 30), split="users", **{"test_users": 12, "val_users": 8, "fold_out": 0.3, **options})
+
+
+def by_hand_of_new_users(network, vectors, module, part, k=10):
+    """As `by_hand`, of users in the order of `fold_in_lists`."""
+    found, (_, given, wanted), gains = network.fold(), module.fold_in_lists(part), []
+    for user, vector in enumerate(vectors):
+        relevant = set(wanted.items[wanted.offsets[user] : wanted.offsets[user + 1]].tolist())
+        scores = found.item_vectors @ vector + found.item_bias
+        scores[0] = scores[given.items[given.offsets[user] : given.offsets[user + 1]].long()] = -torch.inf
+        hit = np.array([item in relevant for item in scores.argsort(descending=True, stable=True)[:k].tolist()])
+        gain = 1 / np.log2(np.arange(k) + 2)
+        gains.append(gain[hit].sum() / gain[: min(len(relevant), k)].sum())
+    return np.mean(gains)
+
+
+def least_squares(items, rows, weight, l2):
+    """A user's vector by iALS with exponent 1, in double precision."""
+    near, everything = items[rows].double(), items.double()
+    penalty = l2 * (len(rows) + weight * (len(items) - 1)) * torch.eye(items.shape[1], dtype=torch.float64)
+    return torch.linalg.solve(near.T @ near + weight * everything.T @ everything + penalty, near.sum(0)).float()
+
+
+@pytest.mark.parametrize(
+    ("objective", "options"),
+    [
+        ("ials", {"ranking": {"weight": 0.2, "l2": 0.03}}),
+        ("both", {"ranking": {"weight": 0.2, "l2": 0.03}}),
+        ("svd", {"ranking": {"score_power": 0.3}}),
+        ("bce", {}),
+        ("bpr", {"learning_rate": 0.05}),
+    ],
+)
+def test_users_held_out_whole_have_lists_by_what_is_given_of_them(objective, options, tmp_path):
+    module, model = held_out(batch_size=64), task(objective, **options)
+    fit = trainer(8)
+    fit.fit(model, module)
+    measured = {VAL: float(fit.callback_metrics["val/ndcg@10"])}
+    fit.save_checkpoint(tmp_path / "some.ckpt")
+    [figures] = trainer(callbacks=[Comparison()]).test(
+        EmbeddingDotTask(), held_out(), str(tmp_path / "some.ckpt"), verbose=False, weights_only=True
+    )
+    measured[TEST] = figures["test/ndcg@10"]
+    items, counts = model.recommender.fold().item_vectors, torch.from_numpy(module.counts()[1])
+    for part, value in measured.items():
+        given = module.fold_in_lists(part).given
+        lists = [rows.long() for rows in torch.split(given.items, given.counts.tolist())]
+        if objective in ("ials", "both"):
+            vectors = [least_squares(items, rows, 0.2, 0.03) for rows in lists]
+        elif objective == "svd":
+            vectors = [(items[rows] / counts[rows, None] ** 0.8).sum(0) for rows in lists]
+        else:
+            vectors = fold_in(items, model.network.fold().item_bias, Side(*given[:2]))
+        assert value == pytest.approx(by_hand_of_new_users(model.recommender, vectors, module, part), abs=1e-6)
+    assert figures["test/ndcg@10"] > 0.5  # items of both halves in any order give .3
+    for other in ("popularity", "item-knn", "ease"):
+        assert 0 < figures[f"test/{other}/ndcg@10"] <= 1
+    assert figures["test/ease/ndcg@10"] > 0.5
+    assert "test/ratings/ndcg@10" not in figures  # of users without ratings there are none to predict
+
+
+def test_baselines_of_users_held_out_whole_are_their_own():
+    """Popularity by hand; item neighbours and EASE score from the items that are given."""
+    module, model = held_out(), task("svd")
+    fit = trainer(2, callbacks=[Comparison()])
+    fit.fit(model, module)
+    [figures] = fit.test(model, module, verbose=False)
+    network = EmbeddingDotTask(dim=1, objective="svd").build_network(2, module.num_items, None, None)
+    with torch.no_grad():
+        network.item_factors.weight.zero_()
+        network.item_bias.weight[:, 0] = torch.from_numpy(module.counts()[1])
+    nothing = torch.zeros(len(module.fold_in_lists(TEST).users), 1)
+    expected = by_hand_of_new_users(network, nothing, module, TEST)
+    assert figures["test/popularity/ndcg@10"] == pytest.approx(expected, abs=1e-6)
 
 
 def test_going_on_with_another_objective_is_refused(tmp_path):
@@ -270,6 +386,17 @@ def test_without_a_validation_part_the_last_pass_is_kept(tmp_path):
     cli = main(args)
     assert cli.trainer.current_epoch == Ranker.known["ials"].passes
     assert "test/ndcg@10" in cli.report.result
+
+
+def test_choices_need_no_option_but_that_they_are(tmp_path):
+    groups().drop(columns="rating").to_csv(tmp_path / "table.csv", index=False)
+    args = ["fit", "--data.path", str(tmp_path / "table.csv"), "--data.feedback", "choices", "--model.dim", "4",
+            "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu",
+            "--trainer.default_root_dir", str(tmp_path)]  # fmt: skip
+    cli = main(args)
+    assert cli.model.minimised == "ials"
+    assert cli.trainer.max_epochs == Ranker.known["ials"].passes
+    assert cli.trainer.checkpoint_callback.monitor == "val/ndcg@10"
 
 
 def test_the_best_pass_is_kept_and_a_table_is_shown(tmp_path, capsys):

@@ -50,7 +50,7 @@ def fit(state, epochs: int, **options):
     from cflightning import EmbeddingDotTask, Trainer
 
     data, scratch = state
-    task = EmbeddingDotTask(**options)
+    task = EmbeddingDotTask(objective="mse", **options)
     Trainer(max_epochs=epochs, default_root_dir=scratch.name, enable_progress_bar=False).fit(task, data)
     return task
 
