@@ -139,24 +139,25 @@ def _second_pass() -> list[Any]:
     """Exact scores without the user's bias: the best, `found_value` float32 [n, k'] and their `found_row`."""
     return [
         # In the order of the catalogue, so that equals stay in it.
-        _node("TopK", "rows examined", "candidate order", largest=0),
-        _node("GatherElements", "rough order", "candidate_rough", axis=1),
-        _node("Less", "candidate_rough half_masked", "is_masked"),
+        _node("TopK", "rows examined", "ordered order", largest=0),
+        _node("Min", "ordered last_row", "candidate"),  # padding may be among them where nearly all is masked
         _node("Gather", "item_vectors candidate", "candidate_vector"),
         _node("Unsqueeze", "vector last", "vector_column"),
         _node("MatMul", "candidate_vector vector_column", "dot_column"),
         _node("Squeeze", "dot_column last", "dot"),
         _node("Gather", "item_bias candidate", "candidate_bias"),
         _node("Add", "dot candidate_bias", "exact"),
-        _node("Where", "is_masked minus_infinity exact", "candidate_value"),
         _node("Min", "count examined", "found"),
-        _node("TopK", "candidate_value found", "found_value found_at"),
+        _node("TopK", "exact found", "found_value found_at"),
         _node("GatherElements", "candidate found_at", "found_row", axis=1),
     ]
 
 
 def _proof() -> list[Any]:
-    """`doubt`: whether for some user the last found may be beaten by what the best rough score left behind can hide."""
+    """`doubt`: whether for some user the last found may be beaten by what the last rough score can hide.
+
+    So may it where exclusions have left so little that the masked are among the candidates.
+    """
     return [
         _node("ReduceMin", "rough second", "last_rough"),
         _node("Cast", "last_rough", "last_float", to=TensorProto.FLOAT),
@@ -167,7 +168,9 @@ def _proof() -> list[Any]:
         _node("Slice", "found_value last end second", "last_found"),
         _node("LessOrEqual", "last_found hidden", "beatable"),
         _node("Less", "found count", "too_few"),
-        _node("Or", "beatable too_few", "doubts"),
+        _node("Less", "last_rough half_masked", "has_masked"),
+        _node("Or", "beatable has_masked", "unproven"),
+        _node("Or", "unproven too_few", "doubts"),
         _node("Cast", "doubts", "doubt_counts", to=TensorProto.INT64),
         _node("ReduceSum", "doubt_counts", "doubt_count", keepdims=0),
         _node("Cast", "doubt_count", "doubt", to=TensorProto.BOOL),
@@ -225,6 +228,7 @@ def _constants(
         "slope": np.array([chosen.slope]),
         "most": np.array([min(MOST, width)]),
         "catalogue": np.array([len(vocabulary.items)]),
+        "last_row": np.array(len(vocabulary.items)),
         "item_ids": vocabulary.items.values,
         "unknown_row": np.array(0),
         "one": np.array(1),

@@ -13,7 +13,7 @@ from cflightning.models.embedding_mlp import EmbeddingMLP
 from cflightning.models.network import FoldedTables, RatingScale
 from cflightning_export import two_pass
 from cflightning_export.codes import ITEM_LIMIT, MASKED, USER_ZERO, encode, needed
-from cflightning_export.two_pass import candidates, two_pass_graph
+from cflightning_export.two_pass import LANES, candidates, two_pass_graph
 
 USERS, ITEMS, DIM = 40, 3000, 12
 
@@ -144,6 +144,13 @@ def test_exclusions_do_not_hide_what_comes_next(asked):
 @pytest.mark.parametrize("left", [0, 3])
 def test_hardly_anything_left(asked, left):
     asked.check([4], 10, [(0, row) for row in range(1, ITEMS + 1 - left)])
+
+
+def test_what_is_left_shares_a_place_with_rows_that_do_not_exist(asked):
+    width = -(-(ITEMS + 1) // LANES)  # the last lane ends in padding
+    left = {width - 1, width - 2, width - 3}
+    asked.check([4], 2, [(0, row) for row in range(1, ITEMS + 1) if row not in left])
+    asked.check([4], 10, [(0, row) for row in range(1, ITEMS + 1) if row not in left])
 
 
 def test_equals_stand_in_the_order_of_the_catalogue():
