@@ -17,9 +17,12 @@ from cflightning import __version__
 from cflightning import checkpoint as checkpoints
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import ExportError
+from cflightning.tasks.rating import BAGS_KEY
 from cflightning_export.answering import Answering, answering
 from cflightning_export.graphs import recommend_graph, score_graph, similar_graph
+from cflightning_export.new_rows import find_new_rows, graphs
 from cflightning_export.verify import verify
+from cflightning_export.verify_new_rows import verify_new_rows
 from cflightning_export.weights import share_weights
 
 log = logging.getLogger(__name__)
@@ -28,13 +31,14 @@ FORMAT = "cflightning-bundle"
 GRAPHS = {"score": score_graph, "recommend": recommend_graph, "similar": similar_graph}
 
 
-def export_bundle(source: Path | str, target: Path | str, *, overwrite: bool = False) -> Path:
+def export_bundle(source: Path | str, target: Path | str, *, overwrite: bool = False, new_items: bool = False) -> Path:
     """Turn a checkpoint into a bundle.
 
     Args:
         source: a run folder or a checkpoint.
         target: the folder to make.
         overwrite: whether an existing bundle is replaced; any other existing folder is never touched.
+        new_items: whether the bundle also takes items that were not there in training, by the users who rated them.
 
     Returns:
         The bundle's folder.
@@ -55,9 +59,12 @@ def export_bundle(source: Path | str, target: Path | str, *, overwrite: bool = F
     try:
         scratch.chmod(0o755)  # mkdtemp makes it private
         parts = answering(task)
-        _write(scratch, parts, vocabulary, _metrics(path, task.facts))
+        new = find_new_rows(task, parts, vocabulary, _bags(path), new_items=new_items)
+        _write(scratch, parts, vocabulary, _metrics(path, task.facts), {} if new is None else graphs(new, vocabulary))
         log.info("checking the graphs against torch")
         verify(scratch, parts.networks, vocabulary)
+        if new is not None:
+            verify_new_rows(scratch, new)
         _move(scratch, target)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -107,11 +114,20 @@ def _metrics(path: Path, facts: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in kept.items() if math.isfinite(value)}  # JSON has no NaN
 
 
-def _write(folder: Path, parts: Answering, vocabulary: Vocabulary, metrics: dict[str, float]) -> None:
+def _bags(path: Path) -> dict[str, Any] | None:
+    """The bags of a network that was trained alone; those of several say nothing of their mean's tables."""
+    kept = checkpoints.read(path).get(BAGS_KEY) or []
+    return kept[0] if len(kept) == 1 else None
+
+
+def _write(
+    folder: Path, parts: Answering, vocabulary: Vocabulary, metrics: dict[str, float], more: dict[str, Any]
+) -> None:
     network, models = parts.networks["score"], {}
     for name, build in GRAPHS.items():
         log.info("writing %s.onnx", name)
         models[f"{name}.onnx"] = build(parts.networks[name], vocabulary)
+    models |= {f"{name}.onnx": model for name, model in more.items()}
     share_weights(models, folder / "weights.bin")
     for name, model in models.items():
         (folder / name).write_bytes(model.SerializeToString())
@@ -132,7 +148,7 @@ def _write(folder: Path, parts: Answering, vocabulary: Vocabulary, metrics: dict
         "num_items": vocabulary.items.num_rows,
         "rating_range": list(network.rating_range) if network.rating_range else None,
         "metrics": metrics,
-        "graphs": {name: f"{name}.onnx" for name in GRAPHS},
+        "graphs": {name: f"{name}.onnx" for name in (*GRAPHS, *more)},
         "titles": "titles.json" if vocabulary.titles else None,
         "files": {name: _describe(folder / name) for name in names},
     }

@@ -26,6 +26,9 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("source", metavar="RUN_OR_CHECKPOINT", type=Path, help="run folder (its best epoch) or .ckpt")
     parser.add_argument("target", metavar="BUNDLE", type=Path, help="folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
+    parser.add_argument(
+        "--new-items", action="store_true", help="also take items that were not there in training, by who rated them"
+    )
     options = parser.parse_args(args)
 
     from cflightning.checkpoint import find, read, unpack
@@ -34,7 +37,7 @@ def main(args: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("cflightning_export").setLevel(logging.INFO)
     source = find(options.source)
-    folder = export_bundle(source, options.target, overwrite=options.overwrite)
+    folder = export_bundle(source, options.target, overwrite=options.overwrite, new_items=options.new_items)
     user = unpack(read(source))[0].users.values[0]
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     size = sum(file["bytes"] for file in manifest["files"].values())

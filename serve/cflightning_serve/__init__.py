@@ -5,6 +5,8 @@ when the first bundle is opened. The bundle's format is specified in ``serve/BUN
 """
 
 from cflightning_serve.errors import BundleError, InputError, ServeError, UnknownIdError, UnsupportedError
+from cflightning_serve.explaining import Explanation
+from cflightning_serve.folding import FoldIn, FoldInItem
 from cflightning_serve.manifest import Manifest
 from cflightning_serve.scorer import Scorer, TopK
 
@@ -12,6 +14,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BundleError",
+    "Explanation",
+    "FoldIn",
+    "FoldInItem",
     "InputError",
     "Manifest",
     "Scorer",
