@@ -1,6 +1,6 @@
 """The graph of reasons: how much each rated item adds to the logit of another, exactly.
 
-A folded-in row is a sum over its ratings, ``y = start + A^-1 sum_j v_j z_j`` (the hat matrix of the last Newton step), so
+A folded-in row is a sum over its ratings, ``y = start + A^-1 sum_j v_j z_j`` (the last Newton step's hat matrix), so
 
     logit_t = base_t + sum_j <z_t, A^-1 z_j> v_j + rest_t
 
