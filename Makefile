@@ -3,7 +3,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: fit test check lint bars bench bench-accuracy bench-defaults bench-kernel bench-gpu bench-large bench-lists bench-ranking bench-scaling clean help
+.PHONY: fit test check lint bars bench bench-accuracy bench-defaults bench-fold-in bench-kernel bench-gpu bench-large bench-lists bench-ranking bench-scaling clean help
 help:
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/ -/'
 
@@ -41,6 +41,9 @@ bench-accuracy: .venv/installed ## test errors of every config and of the defaul
 
 bench: .venv/installed ## measure other recommenders beside this one, each in an environment of its own
 	$(BIN)/python tests/benchmarks/bench_peers.py $(ARGS)
+
+bench-fold-in: .venv/installed ## new users without retraining: errors and latency (needs MovieLens 1M: CFLIGHTNING_DATA)
+	$(BIN)/python tests/benchmarks/bench_fold_in.py $(ARGS)
 
 bench-kernel: .venv/installed ## the fused step's ratings a second for 1 and 2 threads and dims 16 to 256
 	$(BIN)/python tests/benchmarks/bench_kernel.py $(ARGS)

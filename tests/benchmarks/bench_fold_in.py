@@ -53,13 +53,13 @@ class HeldOut:
             self.tested.append(rows[:cut])
             self.given.append(rows[cut:])
 
-    def fit(self, folder: Path, rows: np.ndarray, seed: int) -> Path:
+    def fit(self, folder: Path, rows: np.ndarray, seed: int, **model: object) -> Path:
         """The project's defaults on these rows, all of them training; the last checkpoint."""
         data = RatingsDataModule.from_frame(self.frame[rows], val_fraction=0, test_fraction=0, rating_range=(1, 5))
         keep = ModelCheckpoint(folder, "last", save_top_k=-1, every_n_epochs=EPOCHS, enable_version_counter=False)
         trainer = Trainer(max_epochs=EPOCHS, logger=False, callbacks=[keep], enable_progress_bar=False,
                           enable_model_summary=False, accelerator="cpu")  # fmt: skip
-        trainer.fit(EmbeddingDotTask(seed=seed), data)
+        trainer.fit(EmbeddingDotTask(seed=seed, **model), data)
         return folder / "last.ckpt"
 
     def column(self, name: str, rows: np.ndarray) -> np.ndarray:
@@ -94,6 +94,12 @@ def bias_alone(held: HeldOut, checkpoint: Path, most: int | None) -> float:
 
 
 def quality(seeds: int) -> str:
+    """The tables of the default model, and of one without bags."""
+    models: dict[str, dict[str, object]] = {"Defaults": {}, "Without bags (`--model.bags none`)": {"bags": "none"}}
+    return "\n".join(f"{name}:\n\n{errors(seeds, **model)}" for name, model in models.items())
+
+
+def errors(seeds: int, **model: object) -> str:
     """The table, as means over seeds of the model; every figure is over the same tested ratings."""
     held = HeldOut()
     everything = np.ones(len(held.frame), dtype=bool)
@@ -101,8 +107,8 @@ def quality(seeds: int) -> str:
     lines: dict[str, list[list[float]]] = {"user bias alone": [], "fold-in": [], "trained on everything": []}
     for seed in range(seeds):
         with tempfile.TemporaryDirectory() as scratch:
-            base = held.fit(Path(scratch) / "base", held.training, seed)
-            full = held.fit(Path(scratch) / "full", everything, seed)
+            base = held.fit(Path(scratch) / "base", held.training, seed, **model)
+            full = held.fit(Path(scratch) / "full", everything, seed, **model)
             scorer = Scorer.load(export_bundle(base, Path(scratch) / "bundle"))
             trained = Scorer.load(export_bundle(full, Path(scratch) / "everything"))
 
