@@ -35,7 +35,7 @@ def explain_graph(
     g = Nodes()
     given = read_given(g, folding, "item", leaning=True)
     link, dim = folding.scale.sigmoid, folding.vectors.shape[1]
-    found = newton(g, given.z, given.bias, given.target, given.start, sigmoid=link, inner=CAREFUL[link])
+    found = newton(g, given.z, given.bias, given.target, given.start, sigmoid=link, inner=CAREFUL[link], weigh=True)
     target = g.rows(folding.ids, "target")
     vectors, bias = _targets(g, target)
     z = g("Gemm", vectors, "whiten", "whiten_bias")

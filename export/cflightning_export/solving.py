@@ -25,13 +25,12 @@ class Solved(NamedTuple):
     Attributes:
         row: float [1, E], y.
         scaled: float [n, E], rows whose Gram matrix, and the identity, are the last step's curvature A.
-        root: float [1, n], by which rows were scaled.
-        weight: float [1, n], v: without rounding and with enough steps, y = start + A^-1 sum of v_j z_j.
+        weight: float [1, n], v: without rounding and with enough steps, y = start + A^-1 sum of v_j z_j; "" where
+            nobody asked.
     """
 
     row: str
     scaled: str
-    root: str
     weight: str
 
 
@@ -62,7 +61,17 @@ def conjugate_gradients(g: Nodes, scaled: str, right: str, steps: int, *, many: 
     return found
 
 
-def newton(g: Nodes, z: str, bias: str, target: str, start: str, *, sigmoid: bool, inner: tuple[int, ...]) -> Solved:
+def newton(
+    g: Nodes,
+    z: str,
+    bias: str,
+    target: str,
+    start: str,
+    *,
+    sigmoid: bool,
+    inner: tuple[int, ...],
+    weigh: bool = False,
+) -> Solved:
     """Minimise the sum at the top of this module.
 
     The curvature is that of the sum itself, but at least half of Gauss and Newton's. Theirs converges linearly, this
@@ -77,10 +86,13 @@ def newton(g: Nodes, z: str, bias: str, target: str, start: str, *, sigmoid: boo
         start: float [1, E], the prior's mean.
         sigmoid: whether the link is a sigmoid, else the identity.
         inner: steps of conjugate gradients, for each step.
+        weigh: whether weights are wanted, too.
     """
-    row, moved = start, ""
+    before = moved = ""
+    logit = first = g("Gemm", start, z, bias, transB=1)
     for steps in inner:
-        logit = g("Gemm", row, z, bias, transB=1)
+        if moved:
+            logit = g("Gemm", moved, z, first, transB=1)
         if sigmoid:
             share = g("Sigmoid", logit)
             slope = g("Sub", share, g("Mul", share, share))
@@ -88,23 +100,22 @@ def newton(g: Nodes, z: str, bias: str, target: str, start: str, *, sigmoid: boo
             bend = g("Add", g("Mul", error, g("Sub", g.constant("one", 1.0), g("Add", share, share))), slope)
             least = g("Mul", slope, g.constant("half", 0.5))
             curvature = g("Mul", slope, g("Max", bend, least))
-            root = g("Sqrt", curvature)
-            scaled = g("Mul", z, g("Transpose", root))
+            scaled = g("Mul", z, g("Transpose", g("Sqrt", curvature)))
             gradient = g("Mul", slope, error)
         else:
-            gradient, root, scaled = g("Sub", logit, target), "", z
+            gradient, scaled = g("Sub", logit, target), z
         if moved:  # the penalty's gradient; nothing at the prior's mean
             right = g("Gemm", gradient, z, moved, alpha=-1.0, beta=-1.0)
         else:
             right = g("Gemm", gradient, z, alpha=-1.0)
         before, step = moved, conjugate_gradients(g, scaled, right, steps)
-        row = g("Add", row, step)
         moved = g("Add", moved, step) if moved else step
-    # What the last step was solved from: A y = Z'(H Z y_before - gradient), y from the start.
-    weight = g("Neg", gradient)
-    if before:
-        weight = g("Sub", g("Mul", curvature, g("Gemm", before, z, transB=1)), gradient)
-    return Solved(row, scaled, root, weight)
+    weight = ""
+    if weigh:  # what the last step was solved from: A y = Z'(H Z y_before - gradient), y from the start
+        weight = g("Neg", gradient)
+        if before:
+            weight = g("Add", g("Mul", curvature, g("Gemm", before, z, transB=1)), weight)
+    return Solved(g("Add", start, moved), scaled, weight)
 
 
 def _dot(g: Nodes, left: str, right: str) -> str:

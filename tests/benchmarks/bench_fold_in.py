@@ -1,6 +1,6 @@
 """New users without retraining: how good, and how quick.
 
-    python tests/benchmarks/bench_fold_in.py [--only quality latency] [--seeds 3] [--write]      (or: make bench-fold-in)
+    python tests/benchmarks/bench_fold_in.py [--only quality latency] [--seeds 3] [--write]    (or: make bench-fold-in)
 
 Quality, on MovieLens 1M (CFLIGHTNING_DATA, default ../shared/data): a tenth of the users (default_rng(0)) is in no
 training row; of each four fifths of the ratings are given and the rest is predicted, at once through the bundle's
@@ -15,6 +15,7 @@ import os
 import statistics
 import tempfile
 import time
+from datetime import date
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -125,7 +126,7 @@ def errors(seeds: int, **model: object) -> str:
             whole = held.rmse(lambda n, rows: trained.score(int(held.users[n]), held.column("item", rows)))  # noqa: B023
             lines["trained on everything"].append([float("nan")] * 4 + [whole])
             print(seed, {name: values[-1] for name, values in lines.items()}, flush=True)
-    text = f"Test RMSE of {len(held.users)} users by how many of their ratings are given; mean of {seeds} seeds of the model.\n\n"
+    text = f"Test RMSE of {len(held.users)} users by how many of their ratings are given; mean of {seeds} seeds.\n\n"
     text += "| | 5 | 10 | 20 | 50 | all |\n| --- | --: | --: | --: | --: | --: |\n"
     for name, values in lines.items():
         cells = ["" if np.isnan(mean) else f"{mean:.4f}".lstrip("0") for mean in np.mean(values, axis=0)]
@@ -211,7 +212,8 @@ def main() -> None:
     texts = {name: parts[name]() for name in options.only}
     print("\n".join(texts.values()))
     if options.write and len(texts) == len(parts):
-        head = "## New users without retraining: MovieLens 1M, a tenth of the users held out\n\n`make bench-fold-in`. The defaults, all rows training. One thread.\n\n"
+        head = "## New users without retraining: MovieLens 1M, a tenth of the users held out\n\n"
+        head += f"{date.today()}, `make bench-fold-in`. Every row but the tested ones trains. One thread.\n\n"
         write_section("fold-in", head + "\n".join(texts.values()))
 
 

@@ -64,8 +64,8 @@ def fold(model, ids, item, rating, k=10, exclude=(), score=()):
                exclude_item=np.array(exclude, kind), score_item=np.array(score, kind))  # fmt: skip
 
 
-def descend(folding, row, rating, steps=4000):
-    """The minimum by gradient descent with a line search, from the objective as it is written; float64."""
+def descend(folding, row, rating):
+    """The minimum by Gauss and Newton's steps, each a least-squares problem of ratings and prior together; float64."""
     q = np.column_stack([folding.vectors.astype(float)[row], np.ones(len(row))])
     o = folding.bias.astype(float)[row] + folding.global_bias
     prior, scale = folding.prior, folding.scale
@@ -73,23 +73,23 @@ def descend(folding, row, rating, steps=4000):
     if prior.leaning is not None and len(row):
         mean = mean + prior.leaning.vectors[row].astype(float).sum(0) @ prior.leaning.directions / (len(row) + 1) ** 0.5
     low, high = scale.rating_range
-    noise = 0.3 / 16 * (high - low) ** 2
+    noise = (0.3 / 16) ** 0.5 * (high - low)
+    width = scale.high - scale.low
 
-    def cost(y):
+    def residuals(y):
         logit = q @ (mean + prior.root @ y) + o
-        score = scale.low + (scale.high - scale.low) / (1 + np.exp(-logit)) if scale.sigmoid else logit
-        slope = (score - scale.low) * (scale.high - score) / (scale.high - scale.low) if scale.sigmoid else 1.0
-        error = score - rating
-        return error @ error / noise + y @ y, 2 * (prior.root.T @ (q.T @ (slope * error / noise)) + y)
+        score = scale.low + width / (1 + np.exp(-logit)) if scale.sigmoid else logit
+        slope = (score - scale.low) * (scale.high - score) / width if scale.sigmoid else np.ones(len(row))
+        return np.concatenate([(score - rating) / noise, y]), slope
 
-    y, length = np.zeros(len(mean)), 0.1
-    for _ in range(steps):
-        value, gradient = cost(y)
-        if gradient @ gradient < 1e-18:
-            break
-        while cost(y - length * gradient)[0] > value - 0.5 * length * gradient @ gradient and length > 1e-14:
+    y = np.zeros(len(mean))
+    for _ in range(60):
+        apart, slope = residuals(y)
+        jacobian = np.vstack([slope[:, None] * (q @ prior.root) / noise, np.eye(len(y))])
+        step, length = np.linalg.lstsq(jacobian, apart, rcond=None)[0], 1.0
+        while (residuals(y - length * step)[0] ** 2).sum() > (apart**2).sum() and length > 1e-9:
             length /= 2
-        y, length = y - length * gradient, length * 1.5
+        y = y - length * step
     return mean + prior.root @ y
 
 

@@ -1,6 +1,6 @@
 """Graphs of new users beside a bundle of numpy tables: another solver than the exporter's, of the same signature.
 
-Ratings are taken to logits, and factors and bias are those of ridge regression with penalty 1; choices have the target 1.
+Ratings are taken to logits; factors and bias are those of ridge regression with penalty 1. Choices have the target 1.
 """
 
 from __future__ import annotations

@@ -203,7 +203,7 @@ def run(capsys, *words):
 
 
 def test_fold_in_command(made, capsys):
-    tables, scorer = made("tables")
+    _, scorer = made("tables")
     folder = scorer.manifest.folder
     code, out, err = run(capsys, "fold-in", folder, "--ratings", "0:5,12:1,77:3", "--k", 2, "--item", 3, "--json")
     answer = json.loads(out)
@@ -220,7 +220,7 @@ def test_fold_in_command(made, capsys):
 
 
 def test_explain_command(made, capsys):
-    tables, scorer = made("string_tables")
+    _, scorer = made("string_tables")
     words = ["explain", scorer.manifest.folder, "--item", "i4", "--ratings", "i1:4.5,i2:1"]
     code, out, err = run(capsys, *words, "--json")
     assert (code, err) == (0, "")
