@@ -15,17 +15,21 @@ from cflightning import __version__
 from cflightning import checkpoint as checkpoints
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import ExportError
+from cflightning.tasks.rating import BAGS_KEY
 from cflightning_export.answering import Answering, answering
 from cflightning_export.catalogue import write_catalogue
 from cflightning_export.graphs import score_graph, similar_graph
 from cflightning_export.history_graph import history_graph
 from cflightning_export.list_graphs import list_graphs
+from cflightning_export.new_rows import find_new_rows
+from cflightning_export.new_rows import graphs as new_row_graphs
 from cflightning_export.placing import FORMAT, check_target, placed
 from cflightning_export.precision import Precision, Rounding, round_within, store
-from cflightning_export.training_rows import TrainingRows, training_rows
+from cflightning_export.training_rows import training_rows
 from cflightning_export.two_pass import recommend_graph
 from cflightning_export.verify import verify
 from cflightning_export.verify_lists import verify_lists
+from cflightning_export.verify_new_rows import verify_new_rows
 from cflightning_export.weights import share_weights
 
 log = logging.getLogger(__name__)
@@ -39,6 +43,7 @@ def export_bundle(
     *,
     overwrite: bool = False,
     with_history: bool = False,
+    new_items: bool = False,
     precision: Precision = "fp32",
     max_rmse_change: float | None = None,
     min_overlap: float = 0.97,
@@ -54,6 +59,7 @@ def export_bundle(
         max_rmse_change: the most that rounding may change scores (`precision.Change`), rating units; None for .001 of
             the rating range, or of choices .02 standard deviations.
         min_overlap: the share of top-10 lists that rounding must keep.
+        new_items: whether the bundle also takes items that were not there in training, by the users who rated them.
 
     Returns:
         The bundle's folder.
@@ -74,10 +80,18 @@ def export_bundle(
     with placed(target) as scratch:
         parts = answering(task)
         rounding = round_within(parts.networks, precision, max_rmse_change, min_overlap)
-        _write(scratch, parts, vocabulary, _metrics(path, task.facts), rows, rounding)
+        new = find_new_rows(task, parts, vocabulary, _bags(path), new_items=new_items)
+        more = list_graphs(parts.networks["recommend"], vocabulary)
+        if rows is not None:
+            more["history"] = history_graph(rows, vocabulary)
+        if new is not None:
+            more |= new_row_graphs(new, vocabulary)
+        _write(scratch, parts, vocabulary, _metrics(path, task.facts), more, rounding)
         log.info("checking the graphs against torch")
         verify(scratch, parts.networks, vocabulary)
         verify_lists(scratch, parts.networks["recommend"], vocabulary, rows)
+        if new is not None:
+            verify_new_rows(scratch, new)
     return target
 
 
@@ -97,23 +111,25 @@ def _metrics(path: Path, facts: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in kept.items() if math.isfinite(value)}  # JSON has no NaN
 
 
+def _bags(path: Path) -> dict[str, Any] | None:
+    """The bags of a network that was trained alone; those of several say nothing of their mean's tables."""
+    kept = checkpoints.read(path).get(BAGS_KEY) or []
+    return kept[0] if len(kept) == 1 else None
+
+
 def _write(
     folder: Path,
     parts: Answering,
     vocabulary: Vocabulary,
     metrics: dict[str, float],
-    rows: TrainingRows | None,
+    more: dict[str, Any],
     rounding: Rounding | None,
 ) -> None:
     network, models = parts.networks["score"], {}
     for name, build in GRAPHS.items():
         log.info("writing %s.onnx", name)
         models[f"{name}.onnx"] = build(parts.networks[name], vocabulary)
-    log.info("writing the graphs for lists")
-    lists = list_graphs(parts.networks["recommend"], vocabulary)
-    if rows is not None:
-        lists["history"] = history_graph(rows, vocabulary)
-    models |= {f"{name}.onnx": model for name, model in lists.items()}
+    models |= {f"{name}.onnx": model for name, model in more.items()}
     if rounding is not None:
         store(models.values(), rounding)
     share_weights(models, folder / "weights.bin")
@@ -137,7 +153,7 @@ def _write(
         "num_items": vocabulary.items.num_rows,
         "rating_range": list(network.rating_range) if network.rating_range else None,
         "metrics": metrics,
-        "graphs": {name: f"{name}.onnx" for name in (*GRAPHS, *lists)},
+        "graphs": {name: f"{name}.onnx" for name in (*GRAPHS, *more)},
         "catalogue": "catalogue.json",
         "titles": "titles.json" if vocabulary.titles else None,
         "files": {name: _describe(folder / name) for name in names},

@@ -39,6 +39,9 @@ def main(args: Sequence[str] | None = None) -> int:
         help="put the training rows of every user into the bundle, so that what they know is left out of their lists",
     )
     parser.add_argument(
+        "--new-items", action="store_true", help="also take items that were not there in training, by who rated them"
+    )
+    parser.add_argument(
         "--precision", choices=("fp32", "fp16", "int8"), default="fp32",
         help="of the tables; int8 has a scale for each row",
     )  # fmt: skip
@@ -62,6 +65,7 @@ def main(args: Sequence[str] | None = None) -> int:
     wanted: dict[str, Any] = {
         "overwrite": options.overwrite,
         "with_history": options.with_history,
+        "new_items": options.new_items,
         "precision": options.precision,
         "max_rmse_change": options.max_rmse_change,
         "min_overlap": options.min_overlap,

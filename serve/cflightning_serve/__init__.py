@@ -6,6 +6,8 @@ when the first bundle is opened. The bundle's format is specified in ``serve/BUN
 
 from cflightning_serve.catalogue import Catalogue
 from cflightning_serve.errors import BundleError, InputError, ServeError, UnknownIdError, UnsupportedError
+from cflightning_serve.explaining import Explanation
+from cflightning_serve.folding import FoldIn, FoldInItem
 from cflightning_serve.lists import Lists
 from cflightning_serve.manifest import Manifest
 from cflightning_serve.scorer import Scorer
@@ -16,6 +18,9 @@ __version__ = "0.1.0"
 __all__ = [
     "BundleError",
     "Catalogue",
+    "Explanation",
+    "FoldIn",
+    "FoldInItem",
     "InputError",
     "Lists",
     "Manifest",

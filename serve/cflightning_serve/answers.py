@@ -1,6 +1,6 @@
 """The command line's answers: each as text for people, as one document for JSON, and notes on what is unknown."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cflightning_serve.manifest import Manifest, Unit
@@ -50,13 +50,13 @@ def score(scorer: Scorer, user: str | None, items: Sequence[str] | None, pairs: 
     document = [dict(zip(keys, answer, strict=True)) for answer in answers]
     unit = scorer.manifest.units["score"]
     text = table(
-        ("user", "item", _heading(unit), "user known", "item known", "title"), [tuple(row.values()) for row in document]
+        ("user", "item", heading(unit), "user known", "item known", "title"), [tuple(row.values()) for row in document]
     )
     rated = unit == "rating"
     notes = [] if rated else ["the bundle knows no ratings: only the order of a user's choices means something"]
-    notes += _unknown("user", [row["user"] for row in document if not row["user_known"]], "scored as the average user")
+    notes += unknown("user", [row["user"] for row in document if not row["user_known"]], "scored as the average user")
     instead = "scored as the average item" if rated else "the score says nothing"
-    notes += _unknown("item", [row["item"] for row in document if not row["item_known"]], instead)
+    notes += unknown("item", [row["item"] for row in document if not row["item_known"]], instead)
     return Answer(text, {"unit": unit, "pairs": document}, notes)
 
 
@@ -88,10 +88,10 @@ def recommend(
         for user, knows, top in zip(asked, known, best, strict=True)
     ]
     unit = scorer.manifest.units["recommend"]
-    text = "\n\n".join(_block(f"user {one['user']}", one["items"], "score", _heading(unit)) for one in document)
+    text = "\n\n".join(_block(f"user {one['user']}", one["items"], "score", heading(unit)) for one in document)
     strangers = [user for user, knows in zip(asked, known, strict=True) if not knows]
     most = "liked by most" if unit == "rating" else "that the average user would choose"
-    return Answer(text, {"unit": unit, "users": document}, _unknown("user", strangers, f"these are the items {most}"))
+    return Answer(text, {"unit": unit, "users": document}, unknown("user", strangers, f"these are the items {most}"))
 
 
 def similar(scorer: Scorer, items: Sequence[str], k: int) -> Answer:
@@ -113,7 +113,7 @@ def similar(scorer: Scorer, items: Sequence[str], k: int) -> Answer:
         for item, title, top in zip(asked, scorer.titles(asked), nearest, strict=True)
     ]
     text = "\n\n".join(
-        _block(f"item {one['item']}{_in_words(one['title'])}", one["similar"], "similarity") for one in document
+        _block(f"item {one['item']}{in_words(one['title'])}", one["similar"], "similarity") for one in document
     )
     return Answer(text, {"items": document})
 
@@ -149,12 +149,17 @@ def info(manifest: Manifest) -> Answer:
     return Answer(table(("bundle", str(manifest.folder)), rows), facts)
 
 
-def _listed(scorer: Scorer, top: TopK, measure: str) -> list[dict[str, Any]]:
-    titles = scorer.titles(top.items)
+def listed(scorer: Scorer, items: Any, values: Iterable[Any], measure: str) -> list[dict[str, Any]]:
+    """Items with a number each and their titles, as JSON has them."""
+    ids = items if isinstance(items, list) else items.tolist()
     return [
         {"item": item, measure: number(value), "title": title}
-        for item, value, title in zip(top.items.tolist(), top.scores, titles, strict=True)
+        for item, value, title in zip(ids, values, scorer.titles(ids), strict=True)
     ]
+
+
+def _listed(scorer: Scorer, top: TopK, measure: str) -> list[dict[str, Any]]:
+    return listed(scorer, top.items, top.scores, measure)
 
 
 def _block(heading: str, listed: Sequence[dict[str, Any]], measure: str, column: str | None = None) -> str:
@@ -164,16 +169,18 @@ def _block(heading: str, listed: Sequence[dict[str, Any]], measure: str, column:
     return f"{heading}\n{table(('#', 'item', column or measure, 'title'), rows)}"
 
 
-def _heading(unit: Unit) -> str:
+def heading(unit: Unit) -> str:
     """What the column of scores is called: a choice must not be taken for a rating."""
     return "score" if unit == "rating" else unit
 
 
-def _in_words(title: str | None) -> str:
+def in_words(title: str | None) -> str:
+    """The title in brackets, if there is one."""
     return "" if title is None else f" ({title})"
 
 
-def _unknown(what: str, ids: Sequence[Any], therefore: str) -> list[str]:
+def unknown(what: str, ids: Sequence[Any], therefore: str) -> list[str]:
+    """A note on ids that are not known, or none."""
     different = list(dict.fromkeys(ids))
     if not different:
         return []

@@ -1,4 +1,4 @@
-"""The command line: ``python -m cflightning_serve score|recommend|similar|batch|info BUNDLE``."""
+"""The command line: ``python -m cflightning_serve score|recommend|similar|fold-in|explain|batch|info BUNDLE``."""
 
 import argparse
 import json
@@ -12,6 +12,7 @@ from cflightning_serve.answers import Answer, info, recommend, score, similar
 from cflightning_serve.batch_command import batch
 from cflightning_serve.errors import BundleError, InputError, ServeError
 from cflightning_serve.manifest import Manifest
+from cflightning_serve.new_answers import explain, fold_in
 from cflightning_serve.scorer import Scorer
 
 _PROGRAM = "cflightning_serve"
@@ -22,6 +23,8 @@ _EXAMPLES = """examples:
   python -m cflightning_serve score BUNDLE --user 42 --item 1193 661
   python -m cflightning_serve score BUNDLE --pairs pairs.csv --json
   python -m cflightning_serve similar BUNDLE --item 1193
+  python -m cflightning_serve fold-in BUNDLE --ratings 1193:5,661:4
+  python -m cflightning_serve explain BUNDLE --item 50 --ratings 1193:5,661:4
   python -m cflightning_serve batch BUNDLE --k 100 --out lists.csv
   python -m cflightning_serve info BUNDLE
 
@@ -76,6 +79,10 @@ def _ask(options: argparse.Namespace) -> Answer:
     scorer = Scorer.load(options.bundle, verify=options.verify, threads=threads)
     if options.command == "score":
         return score(scorer, options.user, options.item, options.pairs)
+    if options.command == "fold-in":
+        return fold_in(scorer, options.ratings, options.liked, options.k, options.exclude, options.item)
+    if options.command == "explain":
+        return explain(scorer, options.user, options.item, options.ratings, options.liked)
     if options.command == "recommend":
         wishes = {name: getattr(options, name) for name in _WISHES}
         return recommend(scorer, options.user, options.k, options.exclude, wishes)
@@ -146,9 +153,21 @@ def _parser() -> argparse.ArgumentParser:
         )
     similar_ = command("similar", "list the items most like an item", "BUNDLE --item 1193 --k 10")
     similar_.add_argument("--item", metavar="ID", nargs="+", required=True, help="one or more items")
+    fold_in_ = command(
+        "fold-in", "list the best items for somebody who was not there in training", "BUNDLE --ratings 1193:5,661:4"
+    )
+    fold_in_.add_argument("--exclude", metavar="ID", nargs="+", default=[], help="items to leave out")
+    fold_in_.add_argument("--item", metavar="ID", nargs="+", default=[], help="items to score, too")
+    explain_ = command("explain", "say what each rated item adds to a score", "BUNDLE --item 50 --ratings 1193:5,661:4")
+    explain_.add_argument("--item", metavar="ID", required=True, help="item to explain")
+    explain_.add_argument("--user", metavar="ID", help="a known user; without ratings, by the history in the bundle")
+    for sub, needed in ((fold_in_, True), (explain_, False)):
+        given = sub.add_mutually_exclusive_group(required=needed)
+        given.add_argument("--ratings", metavar="ITEM:RATING,...", help="what the user has rated")
+        given.add_argument("--liked", metavar="ID", nargs="+", help="or only likes")
     command("info", "say what a bundle holds and whether it is intact", "BUNDLE")
-    for sub in (recommend_, similar_, batch_):
+    for sub in (recommend_, similar_, fold_in_, batch_):
         sub.add_argument("--k", metavar="N", type=int, default=10, help="how many (default: 10)")
-    for sub in (score_, recommend_, similar_, batch_):
+    for sub in (score_, recommend_, similar_, fold_in_, explain_, batch_):
         sub.add_argument("--threads", metavar="N", type=int, default=1, help="threads of onnxruntime (default: 1)")
     return parser

@@ -8,10 +8,13 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from cflightning_serve import explaining, folding
 from cflightning_serve.blocks import blocks
 from cflightning_serve.catalogue import Catalogue, read_catalogue
 from cflightning_serve.diversity import check_diversity
 from cflightning_serve.errors import InputError, UnknownIdError
+from cflightning_serve.explaining import Explanation
+from cflightning_serve.folding import FoldIn, FoldInItem, Ratings
 from cflightning_serve.graphs import Graphs
 from cflightning_serve.inputs import IdArray, ManyIds, OneId, as_array, exclusions, positive_integer
 from cflightning_serve.lists import Lists, many_lists
@@ -287,6 +290,76 @@ class Scorer:
                 f"{f'{unknown[0]!r} was not seen in training' if one else got}; ask knows_item first"
             )
         return answers[0] if one else answers
+
+    def fold_in(
+        self,
+        items: ManyIds,
+        ratings: Ratings | None = None,
+        k: int = 10,
+        *,
+        exclude: ManyIds | None = None,
+        score: ManyIds | None = None,
+    ) -> FoldIn:
+        """Recommend to somebody who was not there in training, by what they rated or like.
+
+        A bundle that recommends by choices counts every given item as chosen; where ratings are predicted beside them,
+        ``ratings`` go into the scores that are asked for.
+
+        Args:
+            items: item ids [n] that the user has rated; n may be 0. Unknown ones have no say.
+            ratings: numbers [n], rating units; None where the items are known to be liked, and no more. Where nothing
+                but choices is predicted: weights above 0, None for 1.
+            k: how many items, at least 1; fewer come back where the catalogue has no more.
+            exclude: item ids to leave out beside the given ones, which never come back.
+            score: item ids [s] to predict the user's scores of.
+
+        Raises:
+            InputError: ids or ratings of the wrong type or number, ratings out of range, or ``k`` no integer from 1.
+            UnsupportedError: the bundle takes no new users.
+        """
+        return folding.fold_in(self._graphs, self._manifest, items, ratings, k, exclude, score)
+
+    def fold_in_item(
+        self, users: ManyIds, ratings: Ratings | None = None, *, score: ManyIds | None = None
+    ) -> FoldInItem:
+        """Make the vector of an item that was not there in training, by the users who rated it.
+
+        Args:
+            users: user ids [n] who have rated it; unknown ones have no say.
+            ratings: numbers [n], rating units; None where they are known to like it, and no more.
+            score: user ids [s] to predict the scores by.
+
+        Raises:
+            InputError: ids or ratings of the wrong type or number, or ratings out of range.
+            UnsupportedError: the bundle takes no new items.
+        """
+        return folding.fold_in_item(self._graphs, self._manifest, users, ratings, score)
+
+    def explain(
+        self, user: OneId | None, item: OneId, *, items: ManyIds | None = None, ratings: Ratings | None = None
+    ) -> Explanation:
+        """Say what each rated item adds to the score of an item.
+
+        Args:
+            user: a user id, whose trained vector is explained; None for somebody known by ``items`` alone.
+            item: item id to be explained.
+            items: item ids [n] that the user has rated; None for the user's history, where the bundle holds it.
+            ratings: as for :meth:`fold_in`.
+
+        Raises:
+            UnknownIdError: the user or the item was not seen in training.
+            InputError: ids or ratings of the wrong type or number, or neither ``user`` nor ``items``.
+            UnsupportedError: the bundle gives no reasons, or holds no history.
+        """
+        if user is not None:
+            explaining.refuse_unknown("user", user, bool(np.all(self.knows_user(user))))
+        explaining.refuse_unknown("item", item, bool(np.all(self.knows_item(item))))
+        if items is None:
+            if user is None or ratings is not None:
+                raise InputError("explain: needs a user, or the items that somebody has rated; got neither")
+            asked, _ = as_array(user, self._manifest.user_ids, "user")
+            items, ratings = self._graphs.run("history", ("item", "rating"), {"user": asked})
+        return explaining.explain(self._graphs, self._manifest, user, item, items, ratings)
 
     @overload
     def knows_user(self, users: OneId) -> bool: ...  # type: ignore[overload-overlap]  # as above

@@ -3,6 +3,10 @@
 from cflightning_serve.manifest import Manifest
 
 _USER, _ITEM = "user id", "item id"
+_FOLD_IN = (
+    {"item": _ITEM, "rating": "float", "k": "int64", "exclude_item": _ITEM, "score_item": _ITEM},
+    {"best": _ITEM, "score": "float", "vector": "float", "asked": "float", "known": "bool"},
+)
 _SIGNATURES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "score": ({"user": _USER, "item": _ITEM}, {"score": "float", "known": "bool"}),
     "recommend": (
@@ -18,6 +22,24 @@ _SIGNATURES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "history": ({"user": _USER}, {"item": _ITEM, "place": "int64", "rating": "float", "position": "int64"}),
     "users": ({"begin": "int64", "end": "int64"}, {"user": _USER}),
     "similar": ({"item": _ITEM, "k": "int64"}, {"similar": _ITEM, "similarity": "float", "known": "bool"}),
+    "fold_in": _FOLD_IN,
+    "fold_in_choice": _FOLD_IN,
+    "fold_in_item": (
+        {"user": _USER, "rating": "float", "score_user": _USER},
+        {"vector": "float", "asked": "float", "known": "bool"},
+    ),
+    "explain": (
+        {"item": _ITEM, "rating": "float", "target": _ITEM, "user": _USER},
+        {
+            "contribution": "float",
+            "base": "float",
+            "rest": "float",
+            "logit": "float",
+            "score": "float",
+            "similarity": "float",
+            "known": "bool",
+        },
+    ),
 }
 
 

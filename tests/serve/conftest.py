@@ -29,6 +29,12 @@ def bundles():
 
 
 @pytest.fixture(scope="session")
+def new_rows():
+    """The module that adds graphs of new users to them."""
+    return _by_path("new_rows")
+
+
+@pytest.fixture(scope="session")
 def make_golden():
     """The script that writes the golden bundle."""
     return _by_path("make_golden")

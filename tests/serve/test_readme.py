@@ -14,12 +14,14 @@ README = (Path(__file__).parents[2] / "serve" / "README.md").read_text("utf-8")
 
 
 @pytest.fixture(scope="module")
-def shown(bundles, tmp_path_factory):
+def shown(bundles, new_rows, tmp_path_factory):
     """A bundle that knows the ids of the README."""
     tables = bundles.make_tables(titles=True)
     tables.item_ids[:2] = 1193, 661
     tables.user_ids[0] = 42
-    folder = bundles.write_bundle(tmp_path_factory.mktemp("readme") / "BUNDLE", bundles.replace(tables, categories={}))
+    tables = bundles.replace(tables, categories={})
+    folder = bundles.write_bundle(tmp_path_factory.mktemp("readme") / "BUNDLE", tables)
+    new_rows.add(folder, tables, bundles)
     (folder.parent / "pairs.csv").write_text("user,item\n42,1193\n")
     return tables, folder
 
@@ -37,7 +39,7 @@ def test_the_python_examples(shown, code, monkeypatch):
 def test_the_commands(shown, monkeypatch, capsys):
     monkeypatch.chdir(shown[1].parent)
     lines = re.findall(r"^python -m cflightning_serve (.*)$", README, flags=re.MULTILINE)
-    assert len(lines) == 6
+    assert len(lines) == 8
     for line in lines:
         assert main(shlex.split(re.sub(r"[\[\]]", "", line))) == 0, line
         assert capsys.readouterr().out

@@ -1,0 +1,221 @@
+"""New users without retraining: how good, and how quick.
+
+    python tests/benchmarks/bench_fold_in.py [--only quality latency] [--seeds 3] [--write]    (or: make bench-fold-in)
+
+Quality, on MovieLens 1M (CFLIGHTNING_DATA, default ../shared/data): a tenth of the users (default_rng(0)) is in no
+training row; of each four fifths of the ratings are given and the rest is predicted, at once through the bundle's
+graph. Beside it: user bias alone, and the same model trained on the given ratings as well. Nothing is chosen here.
+
+Latency: 20 ratings, the best 10 of 3,706 items at dim 64, through ``Scorer.fold_in``, and the same with numpy in turn,
+on one thread.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from results import write_section
+
+from cflightning import EmbeddingDotTask, RatingsDataModule
+from cflightning.checkpoint import load_task
+from cflightning_export import export_bundle
+from cflightning_serve import Scorer
+
+DATA = Path(os.environ.get("CFLIGHTNING_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
+EPOCHS = 10
+"""The command line's default for ratings."""
+GIVEN = 5, 10, 20, 50, None
+
+
+class HeldOut:
+    """A tenth of the users, whose ratings are given in part."""
+
+    def __init__(self) -> None:
+        self.frame = RatingsDataModule(str(DATA / "ml-1m")).table.frame
+        rng, user = np.random.default_rng(0), self.frame["user"].to_numpy()
+        users = rng.permutation(np.unique(user))
+        self.users = users[: len(users) // 10]
+        self.training = ~np.isin(user, self.users)
+        self.given: list[np.ndarray] = []
+        self.tested: list[np.ndarray] = []
+        for one in self.users:
+            rows = rng.permutation(np.flatnonzero(user == one))
+            cut = max(1, round(0.2 * len(rows)))
+            self.tested.append(rows[:cut])
+            self.given.append(rows[cut:])
+
+    def fit(self, folder: Path, rows: np.ndarray, seed: int, **model: object) -> Path:
+        """The project's defaults on these rows, all of them training; the last checkpoint."""
+        data = RatingsDataModule.from_frame(self.frame[rows], val_fraction=0, test_fraction=0, rating_range=(1, 5))
+        keep = ModelCheckpoint(folder, "last", save_top_k=-1, every_n_epochs=EPOCHS, enable_version_counter=False)
+        trainer = Trainer(max_epochs=EPOCHS, logger=False, callbacks=[keep], enable_progress_bar=False,
+                          enable_model_summary=False, accelerator="cpu")  # fmt: skip
+        trainer.fit(EmbeddingDotTask(seed=seed, **model), data)
+        return folder / "last.ckpt"
+
+    def column(self, name: str, rows: np.ndarray) -> np.ndarray:
+        return self.frame[name].to_numpy()[rows]
+
+    def rmse(self, predict) -> float:
+        """Over all tested ratings; ``predict(number of the user, tested rows)``."""
+        squares = [(predict(n, rows) - self.column("rating", rows)) ** 2 for n, rows in enumerate(self.tested)]
+        return float(np.sqrt(np.concatenate(squares).mean()))
+
+
+def bias_alone(held: HeldOut, checkpoint: Path, most: int | None) -> float:
+    """Item biases of the model, and a user bias by the same prior and noise, of which no factor takes a share."""
+    task = load_task(checkpoint)
+    tables, scale, known = task.network.fold(), task.network.scale, task.vocabulary.items
+    logits = (tables.item_bias + tables.global_bias).double().numpy()
+    bias = tables.user_bias[1:].double().numpy()
+    mean, weight = bias.mean(), 0.3 / bias.var()
+
+    def predict(number: int, rows: np.ndarray) -> np.ndarray:
+        given = held.given[number][:most]
+        base, rating, at = logits[known.rows(held.column("item", given))], held.column("rating", given), mean
+        width = scale.high - scale.low
+        for _ in range(10):
+            share = 1 / (1 + np.exp(-(base + at)))
+            slope, error = width * share * (1 - share), scale.low + width * share - rating
+            at -= (slope @ error + weight * (at - mean)) / (slope @ slope + weight)
+        share = 1 / (1 + np.exp(-(logits[known.rows(held.column("item", rows))] + at)))
+        return (scale.low + width * share).clip(1, 5)
+
+    return held.rmse(predict)
+
+
+def quality(seeds: int) -> str:
+    """The tables of the default model, and of one without bags."""
+    models: dict[str, dict[str, object]] = {"Defaults": {}, "Without bags (`--model.bags none`)": {"bags": "none"}}
+    return "\n".join(f"{name}:\n\n{errors(seeds, **model)}" for name, model in models.items())
+
+
+def errors(seeds: int, **model: object) -> str:
+    """The table, as means over seeds of the model; every figure is over the same tested ratings."""
+    held = HeldOut()
+    everything = np.ones(len(held.frame), dtype=bool)
+    everything[np.concatenate(held.tested)] = False
+    lines: dict[str, list[list[float]]] = {"user bias alone": [], "fold-in": [], "trained on everything": []}
+    for seed in range(seeds):
+        with tempfile.TemporaryDirectory() as scratch:
+            base = held.fit(Path(scratch) / "base", held.training, seed, **model)
+            full = held.fit(Path(scratch) / "full", everything, seed, **model)
+            scorer = Scorer.load(export_bundle(base, Path(scratch) / "bundle"))
+            trained = Scorer.load(export_bundle(full, Path(scratch) / "everything"))
+
+            def fold(most: int | None, scorer: Scorer = scorer) -> float:
+                return held.rmse(
+                    lambda n, rows: scorer.fold_in(
+                        held.column("item", held.given[n][:most]), held.column("rating", held.given[n][:most]),
+                        k=1, score=held.column("item", rows),
+                    ).asked
+                )  # fmt: skip
+
+            lines["user bias alone"].append([bias_alone(held, base, most) for most in GIVEN])
+            lines["fold-in"].append([fold(most) for most in GIVEN])
+            whole = held.rmse(lambda n, rows: trained.score(int(held.users[n]), held.column("item", rows)))  # noqa: B023
+            lines["trained on everything"].append([float("nan")] * 4 + [whole])
+            print(seed, {name: values[-1] for name, values in lines.items()}, flush=True)
+    text = f"Test RMSE of {len(held.users)} users by how many of their ratings are given; mean of {seeds} seeds.\n\n"
+    text += "| | 5 | 10 | 20 | 50 | all |\n| --- | --: | --: | --: | --: | --: |\n"
+    for name, values in lines.items():
+        cells = ["" if np.isnan(mean) else f"{mean:.4f}".lstrip("0") for mean in np.mean(values, axis=0)]
+        text += f"| {name} | {' | '.join(cells)} |\n"
+    apart = [one[-1] - all_[-1] for one, all_ in zip(lines["fold-in"], lines["trained on everything"], strict=True)]
+    return text + f"\nFold-in above everything, each seed: {', '.join(f'{value:+.4f}' for value in apart)}.\n"
+
+
+def latency(calls: int) -> str:
+    """p50 of the scorer and of numpy, in turn."""
+    held = HeldOut()
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as scratch:
+        checkpoint = held.fit(Path(scratch) / "all", np.ones(len(held.frame), dtype=bool), 0)
+        scorer = Scorer.load(export_bundle(checkpoint, Path(scratch) / "bundle"))
+        solve, items = in_numpy(checkpoint)
+        lines = []
+        for count in (5, 20, 100):
+            questions = [(rng.choice(items, count, replace=False), rng.integers(1, 6, count).astype(np.float32))
+                         for _ in range(50)]  # fmt: skip
+            spent: dict[str, list[float]] = {"scorer": [], "numpy": []}
+            for n in range(calls + 50):
+                item, rating = questions[n % 50]
+                for name, run in (("scorer", scorer.fold_in), ("numpy", solve)):
+                    start = time.perf_counter()
+                    run(item, rating, 10)
+                    if n >= 50:
+                        spent[name].append((time.perf_counter() - start) * 1e6)
+            ours, theirs = (statistics.median(spent[name]) for name in ("scorer", "numpy"))
+            quick = np.percentile(spent["scorer"], 10)
+            lines.append(f"| {count} | {ours:.0f} | {quick:.0f} | {theirs:.0f} | {ours / theirs:.2f} |")
+            print(lines[-1], flush=True)
+    head = "| ratings | fold-in, p50 µs | p10 µs | numpy, p50 µs | ratio |\n| --: | --: | --: | --: | --: |\n"
+    return head + "\n".join(lines) + "\n"
+
+
+def in_numpy(checkpoint: Path):
+    """The same solution by three Newton steps of `np.linalg.solve` in float32, from raw ids to the best ten."""
+    from cflightning_export.folding import of_users
+    from cflightning_export.prior import find_prior
+
+    task = load_task(checkpoint)
+    tables, known = task.network.fold(), task.vocabulary.items
+    bags = torch.load(checkpoint, weights_only=True)["cflightning_bags"][0]
+    folding = of_users(
+        tables, known, task.network.scale, find_prior(tables.user_vectors, tables.user_bias, "user", bags)
+    )
+    prior, low, width = folding.prior, folding.scale.low, folding.unit
+    table = np.column_stack([folding.vectors, np.ones(len(folding.vectors))]).astype(np.float32)
+    bias = folding.bias + np.float32(folding.global_bias)
+    precision = (folding.noise * np.linalg.inv(prior.root @ prior.root.T)).astype(np.float32)
+    mean, directions = prior.mean.astype(np.float32), prior.leaning.directions.astype(np.float32)
+    rows = {item: row for row, item in enumerate(known.values.tolist(), 1)}
+
+    def solve(item, rating, k):
+        row = np.array([rows.get(one, 0) for one in item.tolist()])
+        z, o = table[row], bias[row]
+        start = mean + prior.leaning.vectors[row].sum(axis=0) @ directions / np.sqrt(np.float32(len(row) + 1))
+        x = start
+        for _ in range(3):
+            share = 1 / (1 + np.exp(-(z @ x + o)))
+            slope, error = width * share * (1 - share), low + width * share - rating
+            scaled = z * slope[:, None]
+            x = x - np.linalg.solve(scaled.T @ scaled + precision, scaled.T @ error + precision @ (x - start))
+        scores = table @ x + bias
+        scores[row] = scores[0] = -np.inf
+        best = np.argpartition(-scores, k)[:k]
+        best = best[np.argsort(-scores[best])]
+        return known.values[best - 1], low + width / (1 + np.exp(-scores[best]))
+
+    return solve, known.values
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=("quality", "latency"), default=["quality", "latency"])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--calls", type=int, default=2000)
+    parser.add_argument("--write", action="store_true", help="replace the section of RESULTS.md; needs both parts")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    parts = {"quality": lambda: quality(options.seeds), "latency": lambda: latency(options.calls)}
+    texts = {name: parts[name]() for name in options.only}
+    print("\n".join(texts.values()))
+    if options.write and len(texts) == len(parts):
+        head = "## New users without retraining: MovieLens 1M, a tenth of the users held out\n\n"
+        head += f"{date.today()}, `make bench-fold-in`. Every row but the tested ones trains. One thread.\n\n"
+        write_section("fold-in", head + "\n".join(texts.values()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,338 @@
+"""Graphs of new users, new items and reasons against slow solutions in double precision."""
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+
+from cflightning.data.ids import Ids
+from cflightning.errors import ExportError
+from cflightning.models.network import FoldedTables, RatingScale
+from cflightning.solvers.ials import Ials
+from cflightning_export.explain import explain_choice_graph, explain_graph
+from cflightning_export.fold_in import fold_in_graph, fold_in_item_graph
+from cflightning_export.fold_in_choice import Choosing, fold_in_choice_graph
+from cflightning_export.folding import of_items, of_users
+from cflightning_export.new_rows import NewRows
+from cflightning_export.prior import TRUST, covariance, find_prior
+from cflightning_export.verify_new_rows import verify_new_rows
+
+USERS, ITEMS, DIM = 200, 90, 12
+SCALES = {
+    "sigmoid": RatingScale((1.0, 5.0), True, 0.125),
+    "other range": RatingScale((-10.0, 10.0), True, 0.125),
+    "bare sigmoid": RatingScale((0.0, 1.0), True, 0.0),
+    "identity": RatingScale((1.0, 5.0), False),
+}
+
+
+def tables(seed=0, scale=0.35):
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(rows, *width):
+        table = scale * torch.randn(rows + 1, *width, generator=generator)
+        table[0] = 0
+        return table
+
+    return FoldedTables(draw(USERS, DIM), draw(ITEMS, DIM), draw(USERS), draw(ITEMS), torch.tensor(0.4))
+
+
+def bags(seed=3):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {"user_factors.vectors": (ITEMS + 1, DIM), "user_bias.vectors": (ITEMS + 1, 1),
+              "user_factors.mean": (USERS + 1, DIM), "user_bias.mean": (USERS + 1, 1)}  # fmt: skip
+    return {name: 0.1 * torch.randn(*shape, generator=generator) for name, shape in shapes.items()}
+
+
+def item_ids(strings=False):
+    values = [f"{n:03d}é" for n in range(ITEMS)] if strings else list(range(5, 5 + 3 * ITEMS, 3))
+    return Ids(np.array(values, dtype=object if strings else np.int64))
+
+
+def ask(model, **feeds):
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, feeds), strict=True))
+
+
+def fold(model, ids, item, rating, k=10, exclude=(), score=()):
+    kind = ids.values.dtype
+    return ask(model, item=np.array(item, kind), rating=np.array(rating, np.float32), k=np.array([k]),
+               exclude_item=np.array(exclude, kind), score_item=np.array(score, kind))  # fmt: skip
+
+
+def descend(folding, row, rating):
+    """The minimum by Gauss and Newton's steps, each a least-squares problem of ratings and prior together; float64."""
+    q = np.column_stack([folding.vectors.astype(float)[row], np.ones(len(row))])
+    o = folding.bias.astype(float)[row] + folding.global_bias
+    prior, scale = folding.prior, folding.scale
+    mean = prior.mean
+    if prior.leaning is not None and len(row):
+        mean = mean + prior.leaning.vectors[row].astype(float).sum(0) @ prior.leaning.directions / (len(row) + 1) ** 0.5
+    low, high = scale.rating_range
+    noise = (0.3 / 16) ** 0.5 * (high - low)
+    width = scale.high - scale.low
+
+    def residuals(y):
+        logit = q @ (mean + prior.root @ y) + o
+        score = scale.low + width / (1 + np.exp(-logit)) if scale.sigmoid else logit
+        slope = (score - scale.low) * (scale.high - score) / width if scale.sigmoid else np.ones(len(row))
+        return np.concatenate([(score - rating) / noise, y]), slope
+
+    y = np.zeros(len(mean))
+    for _ in range(60):
+        apart, slope = residuals(y)
+        jacobian = np.vstack([slope[:, None] * (q @ prior.root) / noise, np.eye(len(y))])
+        step, length = np.linalg.lstsq(jacobian, apart, rcond=None)[0], 1.0
+        while (residuals(y - length * step)[0] ** 2).sum() > (apart**2).sum() and length > 1e-9:
+            length /= 2
+        y = y - length * step
+    return mean + prior.root @ y
+
+
+def scores_of(folding, x):
+    logits = folding.vectors.astype(float) @ x[:-1] + x[-1] + folding.bias + folding.global_bias
+    scale = folding.scale
+    scores = scale.low + (scale.high - scale.low) / (1 + np.exp(-logits)) if scale.sigmoid else logits
+    return logits, scores.clip(*scale.rating_range)
+
+
+# Priors ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_prior_is_the_distribution_of_trained_rows():
+    found = tables()
+    vectors, bias = found.user_vectors.clone(), found.user_bias.clone()
+    vectors[7], bias[7] = 0, 0  # never trained
+    prior = find_prior(vectors, bias, "user")
+    rows = np.delete(np.column_stack([vectors, bias]).astype(float), [0, 7], axis=0)
+    np.testing.assert_allclose(prior.mean, rows.mean(0))
+    np.testing.assert_allclose(np.diag(prior.root @ prior.root.T), rows.var(0, ddof=1), rtol=1e-9)
+    assert prior.leaning is None
+
+
+def test_correlations_shrink_where_rows_are_few():
+    rng = np.random.default_rng(0)
+    mix = rng.normal(size=(8, 8))
+    many, few = rng.normal(size=(50_000, 8)) @ mix, rng.normal(size=(6, 8)) @ mix
+    np.testing.assert_allclose(covariance(many), mix.T @ mix, atol=0.3)
+    plain = np.cov(few.T)
+    assert np.linalg.matrix_rank(plain) < 8
+    assert np.linalg.eigvalsh(covariance(few)).min() > 1e-3
+    np.testing.assert_allclose(np.diag(covariance(few)), np.diag(plain))
+    for rows in (few[:1], few[:0], np.zeros((5, 8))):
+        assert not covariance(rows).any()
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2])
+def test_hardly_any_users(rows):
+    prior = find_prior(torch.randn(rows + 1, 3), torch.zeros(rows + 1), "user")
+    assert np.isfinite(prior.mean).all()
+    assert np.linalg.matrix_rank(prior.root) == 4
+
+
+def test_bags_move_the_mean_and_leave_their_share():
+    found, kept = tables(), bags()
+    prior = find_prior(found.user_vectors, found.user_bias, "user", kept)
+    learnt = torch.cat([kept["user_factors.vectors"], kept["user_bias.vectors"]], 1).double().numpy()
+    np.testing.assert_allclose(prior.leaning.vectors @ prior.leaning.directions, TRUST * learnt, atol=1e-6)
+    mean = torch.cat([kept["user_factors.mean"], kept["user_bias.mean"]], 1).double().numpy()[1:]
+    rows = np.column_stack([found.user_vectors, found.user_bias]).astype(float)[1:] - TRUST * mean
+    np.testing.assert_allclose(prior.mean, rows.mean(0), atol=1e-7)
+    other = {name: value[:, :1] for name, value in kept.items()}  # of a network that this one is no longer
+    assert find_prior(found.user_vectors, found.user_bias, "user", other).leaning is None
+    assert find_prior(found.item_vectors, found.item_bias, "item", kept).leaning is None
+
+
+# Ratings --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[*SCALES, "sigmoid, bags", "identity, bags"])
+def folding(request):
+    name, _, with_bags = request.param.partition(", ")
+    found = tables()
+    prior = find_prior(found.user_vectors, found.user_bias, "user", bags() if with_bags else None)
+    return of_users(found, item_ids(strings="range" in name), SCALES[name], prior)
+
+
+@pytest.mark.parametrize("count", [0, 1, 20])
+def test_folded_in_users_are_the_minimum(folding, count):
+    rng = np.random.default_rng(count)
+    low, high = folding.scale.rating_range
+    row = rng.choice(np.arange(1, ITEMS + 1), count, replace=False)
+    rating = rng.uniform(low, high, count).astype(np.float32)
+    every = folding.ids.values
+    found = fold(fold_in_graph(folding), folding.ids, every[row - 1], rating, k=7, score=every)
+    x = descend(folding, row, rating)
+    logits, scores = scores_of(folding, x)
+    np.testing.assert_allclose(found["asked"], scores[1:], atol=5e-3 * (high - low))
+    np.testing.assert_allclose(found["vector"], x, atol=0.05)
+    logits[[0, *row]] = -np.inf
+    np.testing.assert_allclose(found["score"], scores[folding.ids.rows(found["best"])], atol=5e-3 * (high - low))
+    np.testing.assert_allclose(found["score"], np.sort(scores[np.argsort(-logits)[:7]])[::-1], atol=5e-3 * (high - low))
+    assert found["known"].tolist() == [True] * count
+
+
+def test_what_is_left_out_and_what_is_unknown():
+    found = tables()
+    ids = item_ids()
+    prior = find_prior(found.user_vectors, found.user_bias, "user")
+    model = fold_in_graph(of_users(found, ids, SCALES["sigmoid"], prior))
+    given = ids.values[:3].tolist()
+    answer = fold(model, ids, [*given, -1], [5, 1, 3, 5], k=1000, exclude=[ids.values[9], -7])
+    kept = answer["best"][np.isfinite(answer["score"])]
+    assert sorted(kept) == sorted(set(ids.values.tolist()) - {*given, ids.values[9]})
+    assert len(answer["best"]) == ITEMS
+    assert answer["known"].tolist() == [True, True, True, False]
+    without = fold(model, ids, given, [5, 1, 3])
+    np.testing.assert_allclose(answer["vector"], without["vector"], atol=1e-6)
+    liked = fold(model, ids, given, [np.nan] * 3)
+    np.testing.assert_array_equal(liked["vector"], fold(model, ids, given, [1 + 0.9 * 4] * 3)["vector"])
+    twice = fold(model, ids, [*given, *given], [5, 1, 3, 5, 1, 3])
+    assert np.isfinite(twice["vector"]).all()
+
+
+def test_new_items_are_the_same_with_tables_swapped():
+    found = tables()
+    users = Ids(np.arange(USERS) * 2)
+    prior = find_prior(found.item_vectors, found.item_bias, "item")
+    folding = of_items(found, users, SCALES["sigmoid"], prior)
+    row = np.arange(1, 60)
+    rating = np.random.default_rng(0).uniform(1, 5, 59).astype(np.float32)
+    answer = ask(fold_in_item_graph(folding), user=users.values[row - 1], rating=rating, score_user=users.values)
+    x = descend(folding, row, rating)
+    np.testing.assert_allclose(answer["asked"], scores_of(folding, x)[1][1:], atol=0.02)
+
+
+def test_reasons_add_up_and_are_the_hat_matrix(folding):
+    found = tables()
+    users = Ids(np.arange(USERS))
+    model = explain_graph(folding, users, found.user_vectors.numpy(), found.user_bias.numpy())
+    rng = np.random.default_rng(1)
+    low, high = folding.scale.rating_range
+    row, target = np.arange(1, 16), np.arange(40, 50)
+    rating = rng.uniform(low, high, 15).astype(np.float32)
+    ids, none = folding.ids.values, np.empty(0, np.int64)
+    answer = ask(model, item=ids[row - 1], rating=rating, target=ids[target - 1], user=none)
+    total = answer["contribution"].sum(1) + answer["base"]
+    np.testing.assert_allclose(total + answer["rest"], answer["logit"], atol=2e-6)
+    assert abs(answer["rest"]).max() < 1e-4 * max(1, abs(answer["logit"]).max())
+    x = descend(folding, row, rating)
+    logits, scores = scores_of(folding, x)
+    np.testing.assert_allclose(answer["logit"], logits[target], atol=2e-3 * max(1, abs(logits).max()))
+    np.testing.assert_allclose(answer["score"], scores[target], atol=1e-3 * (high - low))
+    np.testing.assert_allclose(answer["base"], scores_of(folding, folding.prior.mean)[0][target], atol=1e-4)
+    q = found.item_vectors.double().numpy()
+    cosine = q[target] @ q[row].T / np.outer(np.linalg.norm(q[target], axis=1), np.linalg.norm(q[row], axis=1))
+    np.testing.assert_allclose(answer["similarity"], cosine, atol=1e-5)
+    if not folding.scale.sigmoid and folding.prior.leaning is None:
+        z = np.column_stack([q, np.ones(len(q))])
+        a = z[row].T @ z[row] + 0.3 * np.linalg.inv(folding.prior.root @ folding.prior.root.T)
+        apart = rating - (folding.bias + folding.global_bias)[row] - z[row] @ folding.prior.mean
+        expected = (z[target] @ np.linalg.inv(a) @ z[row].T) * apart
+        np.testing.assert_allclose(answer["contribution"], expected, atol=1e-4)
+    known = ask(model, item=ids[row - 1], rating=rating, target=ids[target - 1], user=users.values[4:5])
+    trained = found.user_vectors[5].double().numpy() @ q[target].T + float(found.user_bias[5])
+    np.testing.assert_allclose(known["logit"], trained + (folding.bias + folding.global_bias)[target], atol=1e-5)
+    np.testing.assert_array_equal(known["contribution"], answer["contribution"])
+    parts = known["contribution"].sum(1) + known["base"] + known["rest"]
+    np.testing.assert_allclose(parts, known["logit"], atol=2e-6 * max(1, abs(known["logit"]).max()))
+
+
+def test_reasons_of_nothing():
+    found = tables()
+    folding = of_users(found, item_ids(), SCALES["sigmoid"], find_prior(found.user_vectors, found.user_bias, "user"))
+    model = explain_graph(folding, Ids(np.arange(USERS)), found.user_vectors.numpy(), found.user_bias.numpy())
+    none, ids = np.empty(0, np.int64), folding.ids.values
+    for item, target in ((none, ids[:2]), (none, none), (ids[:3], none), (np.array([-1]), ids[:2])):
+        answer = ask(model, item=item, rating=np.full(len(item), 4, np.float32), target=target, user=none)
+        assert answer["contribution"].shape == (len(target), len(item))
+        if not np.isin(item, ids).any():
+            np.testing.assert_allclose(answer["base"], answer["logit"], atol=1e-5)
+
+
+# Choices --------------------------------------------------------------------------------------------------------------
+
+
+def choosing(**more):
+    found = tables()
+    settings = {"weight": 0.1, "l2": 0.02, "exponent": 0.8, "unit": 1.0, "length": None, "user_bias": 0.0}
+    return Choosing(item_ids(), found.item_vectors.numpy(), np.zeros(ITEMS + 1, np.float32), **(settings | more))
+
+
+def test_choices_are_taken_as_implicit_als_does():
+    chosen = choosing()
+    pairs = torch.ones(1, dtype=torch.int32), torch.ones(1, dtype=torch.int32)
+    solver = Ials(*pairs, USERS + 1, ITEMS + 1, weight=0.1, l2=0.02, exponent=0.8)
+    row = np.array([3, 17, 44, 60])
+    [expected] = solver.fold_in(torch.from_numpy(chosen.vectors), [torch.from_numpy(row)]).numpy()
+    answer = fold(fold_in_choice_graph(chosen), chosen.ids, chosen.ids.values[row - 1], [np.nan] * 4, k=5)
+    np.testing.assert_allclose(answer["vector"][:-1], expected, atol=1e-4)
+    scores = chosen.vectors[1:] @ expected
+    scores[row - 1] = -np.inf
+    assert answer["best"].tolist() == chosen.ids.values[np.argsort(-scores)[:5]].tolist()
+    one = fold(fold_in_choice_graph(chosen), chosen.ids, chosen.ids.values[row - 1], np.ones(4))
+    np.testing.assert_array_equal(one["vector"], answer["vector"])
+
+
+def test_weights_and_lengths_of_choices():
+    chosen = choosing(unit=2.0, length=1.7, user_bias=0.3)
+    row, weight = np.array([3, 17, 44]), np.array([1.0, 4.0, 0.5])
+    answer = fold(fold_in_choice_graph(chosen), chosen.ids, chosen.ids.values[row - 1], weight)
+    q = chosen.vectors.astype(float) / 2
+    a = q[row].T @ (q[row] * weight[:, None]) + 0.1 * q.T @ q + 0.02 * (3 + 0.1 * ITEMS) ** 0.8 * np.eye(DIM)
+    p = np.linalg.solve(a, q[row].T @ weight)
+    np.testing.assert_allclose(answer["vector"], [*(1.7 * p / np.linalg.norm(p)), 0.3], atol=1e-4)
+    nothing = fold(fold_in_choice_graph(chosen), chosen.ids, [], [])
+    np.testing.assert_allclose(nothing["vector"][:-1], 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("length", [None, 1.7])
+def test_reasons_of_choices_add_up(length):
+    found, chosen = tables(), choosing(length=length)
+    model = explain_choice_graph(chosen, Ids(np.arange(USERS)), found.user_vectors.numpy(), found.user_bias.numpy())
+    ids, none = chosen.ids.values, np.empty(0, np.int64)
+    item, target = ids[[2, 16, 43]], ids[50:60]
+    answer = ask(model, item=item, rating=np.full(3, np.nan, np.float32), target=target, user=none)
+    total = answer["contribution"].sum(1) + answer["base"]
+    np.testing.assert_allclose(total, answer["logit"], atol=1e-4)
+    folded = fold(fold_in_choice_graph(chosen), chosen.ids, item, [np.nan] * 3, score=target)
+    np.testing.assert_allclose(answer["logit"], folded["asked"], atol=1e-5)
+
+
+# Verification ---------------------------------------------------------------------------------------------------------
+
+
+def test_other_weights_are_found(tmp_path):
+    found = tables()
+    prior = find_prior(found.user_vectors, found.user_bias, "user", bags())
+    users = of_users(found, item_ids(), SCALES["sigmoid"], prior)
+    new = NewRows(users, None, choosing(), found)
+    models = {"fold_in": fold_in_graph(users), "fold_in_choice": fold_in_choice_graph(choosing())}
+    for name, model in models.items():
+        onnx.checker.check_model(model, full_check=True)
+        onnx.save(model, tmp_path / f"{name}.onnx")
+    verify_new_rows(tmp_path, new)
+    for name, model in models.items():
+        for tensor in model.graph.initializer:
+            if tensor.name == "vectors":
+                values = onnx.numpy_helper.to_array(tensor)[::-1].copy()
+                tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+        right = (tmp_path / f"{name}.onnx").read_bytes()
+        onnx.save(model, tmp_path / f"{name}.onnx")
+        with pytest.raises(ExportError, match=rf"{name}.onnx"):
+            verify_new_rows(tmp_path, new)
+        (tmp_path / f"{name}.onnx").write_bytes(right)
+
+
+def test_an_exported_run_has_them(bundle):
+    graphs = json.loads((bundle / "manifest.json").read_text())["graphs"]
+    assert {"fold_in", "explain"} <= set(graphs)
+    assert "fold_in_item" not in graphs
+    model = onnx.load(bundle / "fold_in.onnx", load_external_data=False)
+    assert [opset.version for opset in model.opset_import] == [18, 4]
+    assert model.ir_version <= 10
+    assert any(tensor.name == "leaning" for tensor in model.graph.initializer)  # the default has bags
