@@ -3,7 +3,7 @@
 from cflightning_serve.manifest import Manifest
 
 _USER, _ITEM = "user id", "item id"
-_SIGNATURES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+SIGNATURES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "score": ({"user": _USER, "item": _ITEM}, {"score": "float", "known": "bool"}),
     "recommend": (
         {"user": _USER, "k": "int64", "exclude_user": "int64", "exclude_item": _ITEM},
@@ -11,6 +11,7 @@ _SIGNATURES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     ),
     "similar": ({"item": _ITEM, "k": "int64"}, {"similar": _ITEM, "similarity": "float", "known": "bool"}),
 }
+"""Question -> inputs and outputs; graphs of other questions are left alone."""
 
 
 def signature(manifest: Manifest, question: str) -> tuple[dict[str, str], dict[str, str]]:
@@ -20,5 +21,5 @@ def signature(manifest: Manifest, question: str) -> tuple[dict[str, str], dict[s
     def types(side: dict[str, str]) -> dict[str, str]:
         return {name: f"tensor({ids.get(type_, type_)})" for name, type_ in side.items()}
 
-    inputs, outputs = _SIGNATURES[question]
+    inputs, outputs = SIGNATURES[question]
     return types(inputs), types(outputs)

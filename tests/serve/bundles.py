@@ -34,6 +34,7 @@ class Tables:
     titles: dict[str, str] | None = None
     metrics: dict[str, float] = field(default_factory=lambda: {"test/rmse": 0.875})
     beside: Tables | None = None  # what recommends, of the same ids; None for these tables themselves
+    reference: dict | None = None  # what scores were like, for drift
 
     @property
     def recommender(self):
@@ -146,6 +147,7 @@ def write_bundle(folder: Path, tables: Tables) -> Path:
             "metrics": tables.metrics,
             "graphs": {name: f"{name}.onnx" for name in ("score", "recommend", "similar")},
             "titles": None if tables.titles is None else "titles.json",
+            **({} if tables.reference is None else {"reference": tables.reference}),
         },
     )
     return folder
