@@ -19,6 +19,7 @@ from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import ExportError
 from cflightning_export.answering import Answering, answering
 from cflightning_export.graphs import recommend_graph, score_graph, similar_graph
+from cflightning_export.reference import reference
 from cflightning_export.verify import verify
 from cflightning_export.weights import share_weights
 
@@ -134,6 +135,7 @@ def _write(folder: Path, parts: Answering, vocabulary: Vocabulary, metrics: dict
         "metrics": metrics,
         "graphs": {name: f"{name}.onnx" for name in GRAPHS},
         "titles": "titles.json" if vocabulary.titles else None,
+        "reference": reference(folder, vocabulary),
         "files": {name: _describe(folder / name) for name in names},
     }
     if "choice" in parts.units.values():  # a reader of format 1 would take them for ratings
