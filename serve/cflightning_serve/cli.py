@@ -1,4 +1,4 @@
-"""The command line: ``python -m cflightning_serve score|recommend|similar|info BUNDLE``."""
+"""The command line: ``python -m cflightning_serve score|recommend|similar|info|http BUNDLE``."""
 
 import argparse
 import json
@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from cflightning_serve import __version__
 from cflightning_serve.answers import Answer, info, recommend, score, similar
 from cflightning_serve.errors import BundleError, InputError, ServeError
+from cflightning_serve.http import options as http
 from cflightning_serve.manifest import Manifest
 from cflightning_serve.scorer import Scorer
 
@@ -20,6 +21,7 @@ _EXAMPLES = """examples:
   python -m cflightning_serve score BUNDLE --pairs pairs.csv --json
   python -m cflightning_serve similar BUNDLE --item 1193
   python -m cflightning_serve info BUNDLE
+  python -m cflightning_serve http BUNDLE --port 8000
 
 exit codes: 0 answered, 1 the bundle is at fault, 2 the question is
 """
@@ -42,6 +44,9 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(args)
     try:
+        if options.command == "http":
+            http.run(options)
+            return 0
         answer = _ask(options)
         for note in answer.notes if not options.json else ():
             print(f"{_PROGRAM}: {note}", file=sys.stderr)
@@ -101,7 +106,8 @@ def _parser() -> argparse.ArgumentParser:
             **more,
         )
         sub.add_argument("bundle", metavar="BUNDLE", help="folder of the bundle")
-        sub.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+        if name != "http":
+            sub.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
         sub.add_argument("--no-verify", dest="verify", action="store_false", help="do not compare the files' digests")
         return sub
 
@@ -117,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     similar_ = command("similar", "list the items most like an item", "BUNDLE --item 1193 --k 10")
     similar_.add_argument("--item", metavar="ID", nargs="+", required=True, help="one or more items")
     command("info", "say what a bundle holds and whether it is intact", "BUNDLE")
+    http.add_options(command("http", "answer over HTTP", "BUNDLE --port 8000"))
     for sub in (recommend_, similar_):
         sub.add_argument("--k", metavar="N", type=int, default=10, help="how many (default: 10)")
     for sub in (score_, recommend_, similar_):
