@@ -3,7 +3,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: fit test check lint bars bench bench-accuracy bench-defaults bench-kernel bench-gpu bench-http bench-large bench-lists bench-ranking bench-scaling clean help
+.PHONY: fit test check lint javascript bars bench bench-accuracy bench-defaults bench-kernel bench-gpu bench-http bench-large bench-lists bench-ranking bench-scaling bench-search clean help
 help:
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/ -/'
 
@@ -29,7 +29,14 @@ lint: .venv/developed ## format, style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-check: lint ## all that CI runs: lint, and the tests with coverage
+# The tests of the JavaScript example are skipped without this: 290 MB, since the package brings every system's library.
+serve/examples/javascript/node_modules: serve/examples/javascript/package-lock.json
+	cd $(@D) && npm ci --no-audit --no-fund
+	touch $@
+
+javascript: serve/examples/javascript/node_modules ## what the JavaScript example needs (with npm)
+
+check: lint $(if $(shell command -v npm),javascript) ## all that CI runs: lint, and the tests with coverage
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
 
 bars: .venv/installed ## measure accuracy, speed and latency against their bars (needs the data sets: CFLIGHTNING_DATA)
@@ -47,6 +54,9 @@ bench-kernel: .venv/installed ## the fused step's ratings a second for 1 and 2 t
 
 bench-defaults: .venv/installed ## the defaults on made-up tables of many kinds, beside biases alone and fixed settings
 	$(BIN)/python tests/benchmarks/bench_defaults.py $(ARGS)
+
+bench-search: .venv/installed ## the best items of one user from catalogues of any size, beside faiss and implicit
+	$(BIN)/python tests/benchmarks/bench_search.py $(ARGS)
 
 bench-scaling: .venv/installed ## what a rating costs from 1 to 100 million of them, as a table and a picture
 	$(BIN)/python -m pip install -q -c constraints.txt "matplotlib>=3.8"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -230,7 +230,7 @@ def _assemble(
 ) -> onnx.ModelProto:
     """One model of the nodes before, the core's and those after; unused constants are dropped."""
     nodes = [*before, *core.graph.node, *after]
-    used = {source for node in nodes for source in node.input}
+    used = {source for node in _all_nodes(nodes) for source in node.input}
     initializers = list(core.graph.initializer)
     initializers += [_constant(key, value) for key, value in constants.items() if key in used]
     graph = helper.make_graph(
@@ -245,6 +245,14 @@ def _assemble(
     # Value descriptions of the exporter carry its own symbols for lengths; runtimes infer their own.
     del model.graph.value_info[:]
     return model
+
+
+def _all_nodes(nodes: Iterable[Any]) -> Iterator[Any]:
+    """Nodes and those inside their branches."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            yield from _all_nodes(attribute.g.node)
 
 
 def _constant(name: str, value: np.ndarray) -> TensorProto:

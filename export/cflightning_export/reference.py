@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cflightning.data.vocabulary import Vocabulary
-from cflightning_export.verify import ids, open_graph
+from cflightning_export.verify import _session, ids
 
 BINS = 10
 PAIRS = 10_000
@@ -37,9 +37,9 @@ def reference(folder: Path, vocabulary: Vocabulary, seed: int = 0) -> dict[str, 
         "user": ids(vocabulary.users, rng.integers(1, users, PAIRS)),
         "item": ids(vocabulary.items, rng.integers(1, items, PAIRS)),
     }
-    (scores,) = open_graph(folder / "score.onnx").run(["score"], pairs)
+    (scores,) = _session(folder / "score.onnx").run(["score"], pairs)
     k = min(K, items - 1)
-    recommend = open_graph(folder / "recommend.onnx")
+    recommend = _session(folder / "recommend.onnx")
     lists = []
     for user in rng.permutation(np.arange(1, users))[:USERS]:  # one by one: a block would hold a catalogue for each
         feeds = {

@@ -34,9 +34,9 @@ def verify(folder: Path, networks: Mapping[str, RatingNetwork], vocabulary: Voca
     rng = np.random.default_rng(seed)
     score, recommend, similar = networks["score"], networks["recommend"], networks["similar"]
     with torch.inference_mode():
-        _verify_score(open_graph(folder / "score.onnx"), score, vocabulary, rng, _tolerance(score))
-        _verify_recommend(open_graph(folder / "recommend.onnx"), recommend, vocabulary, rng, _tolerance(recommend))
-        _verify_similar(open_graph(folder / "similar.onnx"), similar, vocabulary, rng)
+        _verify_score(_session(folder / "score.onnx"), score, vocabulary, rng, _tolerance(score))
+        _verify_recommend(_session(folder / "recommend.onnx"), recommend, vocabulary, rng, _tolerance(recommend))
+        _verify_similar(_session(folder / "similar.onnx"), similar, vocabulary, rng)
 
 
 def _tolerance(network: RatingNetwork) -> float:
@@ -48,8 +48,7 @@ def _tolerance(network: RatingNetwork) -> float:
     return TOLERANCE * float(network.catalogue(some).abs().max())
 
 
-def open_graph(path: Path) -> Any:
-    """Open a graph of a bundle as an onnxruntime session."""
+def _session(path: Path) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # onnxruntime's own choice hangs in some containers
     options.log_severity_level = 3

@@ -102,7 +102,7 @@ async def infer(
     """
     inputs, outputs = signature(scorer.manifest, question)
     feeds = _feeds(request, blobs, inputs, limits)
-    _check(question, feeds, limits, scorer.manifest.num_items)
+    _check(scorer, question, feeds, limits)
     wanted = request.outputs if request.outputs is not None else [OutputWanted(name=name) for name in outputs]
     for one in wanted:
         if one.name not in outputs:
@@ -169,14 +169,19 @@ def _shaped(tensor: InputTensor, array: npt.NDArray[Any], kind: Kind, limits: Li
     return array
 
 
-def _check(question: str, feeds: dict[str, npt.NDArray[Any]], limits: Limits, num_items: int) -> None:
+def _check(scorer: Scorer, question: str, feeds: dict[str, npt.NDArray[Any]], limits: Limits) -> None:
     """What a graph does not check itself, and whose breach is undefined there."""
+    num_items = scorer.manifest.num_items
+    for name, length in _fixed(scorer, question).items():
+        if len(feeds[name]) != length:
+            raise Refusal(400, "input", f"{name}: must hold {length}, got {len(feeds[name])}")
     for one, other in _PAIRED:
         if one in feeds and other in feeds and len(feeds[one]) != len(feeds[other]):
             raise Refusal(400, "input", f"{one}, {other}: must be of one length")
-    k = feeds.get("k")
-    if k is not None and not (len(k) == 1 and 1 <= k[0] <= limits.k):
+    if "k" in feeds and not 1 <= feeds["k"][0] <= limits.k:
         raise Refusal(400, "limit", f"k: must be one number from 1 to {limits.k:,}")
+    if "begin" in feeds and not 0 <= (begin := int(feeds["begin"][0])) <= feeds["end"][0] <= begin + limits.ids:
+        raise Refusal(400, "limit", f"begin, end: must be in order, and not more than {limits.ids:,} apart")
     where, users = feeds.get("exclude_user"), feeds.get("user")
     if where is not None and users is not None and ((where < 0) | (where >= len(users))).any():
         raise Refusal(400, "input", f"exclude_user: must be positions in user, below {len(users)}")
@@ -186,9 +191,15 @@ def _check(question: str, feeds: dict[str, npt.NDArray[Any]], limits: Limits, nu
         raise Refusal(400, "limit", f"too many rows at once: ask for {max(1, CELLS // num_items):,} or fewer")
 
 
+def _fixed(scorer: Scorer, question: str) -> dict[str, int]:
+    """Inputs whose length the graph itself fixes."""
+    inputs = scorer.graphs.open(question).get_inputs()
+    return {one.name: one.shape[0] for one in inputs if isinstance(one.shape[0], int)}
+
+
 def _rows(question: str, feeds: dict[str, npt.NDArray[Any]]) -> int:
     """How many rows of the whole catalogue a graph fills."""
-    by = {"recommend": "user", "filtered": "user", "similar": "item"}.get(question)
+    by = {"recommend": "user", "filtered": "user", "scores": "user", "similar": "item"}.get(question)
     if by is not None:
         return len(feeds[by])
     return 1 if question == "fold_in" else 0

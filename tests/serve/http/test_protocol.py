@@ -227,7 +227,7 @@ USER, ITEM = tensor("user", [10, 20]), tensor("item", [0, 3])
         ("score", [USER, {"name": "item", "shape": [2], "datatype": "INT64"}], "needs data"),
         ("recommend", recommend([10], 0), "k: must be one number from 1"),
         ("recommend", recommend([10], 1001), "k: must be one number from 1"),
-        ("recommend", [*recommend([10])[:1], tensor("k", [1, 2]), *recommend([10])[2:]], "k: must be one number"),
+        ("recommend", [*recommend([10])[:1], tensor("k", [1, 2]), *recommend([10])[2:]], "k: must hold 1, got 2"),
         ("recommend", recommend([10], 3, [1], [0]), "exclude_user: must be positions"),
         ("recommend", recommend([10], 3, [-1], [0]), "exclude_user: must be positions"),
         ("recommend", recommend([10], 3, [0], []), "must be of one length"),

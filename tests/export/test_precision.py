@@ -1,0 +1,185 @@
+"""Tables of fewer bits: what is stored, what it changes, and the limits that fail an export."""
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+
+from cflightning.__main__ import main as front_door
+from cflightning.checkpoint import load_task
+from cflightning.data.ids import Ids
+from cflightning.data.vocabulary import Vocabulary
+from cflightning.errors import ExportError
+from cflightning.models.embedding_dot import EmbeddingDot
+from cflightning_export import export_bundle
+from cflightning_export.answering import answering
+from cflightning_export.precision import NARROWEST, Change, Rounding, change, round_tables, round_within, store
+from cflightning_export.two_pass import two_pass_graph
+from cflightning_serve import Scorer
+
+from .test_bundle import TASKS, checkpoint
+
+LOOSE = {"max_rmse_change": 10.0, "min_overlap": 0.0}
+KINDS = {"fp16": np.float16, "int8": np.int8}
+
+
+def by_rows(values, precision):
+    """Rounded in float64, one row after the other."""
+    if precision == "fp16":
+        return values.astype(np.float16).astype(float)
+    rows = []
+    for row in values.astype(float):
+        scale = np.abs(row).max() / 127
+        rows.append(np.round(row / scale) * scale if scale else row)
+    return np.array(rows)
+
+
+@pytest.fixture(scope="module", params=[("both, strings", "int8"), ("mlp, strings", "fp16")], ids=str)
+def exported(request, tmp_path_factory):
+    """The task as trained, the scorer of its bundle and the precision."""
+    name, precision = request.param
+    folder = tmp_path_factory.mktemp("precision")
+    path = checkpoint(folder, TASKS[name][0](), TASKS[name][1])
+    return load_task(path), Scorer.load(export_bundle(path, folder / "b", precision=precision, **LOOSE)), precision
+
+
+def test_answers_are_those_of_rounded_tables(exported):
+    task, scorer, precision = exported
+    networks = answering(task).networks
+    users, items = task.vocabulary.users.values, task.vocabulary.items.values
+    kept = {name: value.clone() for name, value in task.state_dict().items()}
+    for network in {id(network): network for network in networks.values()}.values():
+        for module in network.modules():
+            if isinstance(module, torch.nn.Embedding) and module.embedding_dim >= NARROWEST:
+                with torch.no_grad():
+                    module.weight.copy_(torch.from_numpy(by_rows(module.weight.numpy(), precision)))
+    rows = torch.arange(1, len(items) + 1)
+    with torch.no_grad():
+        scores = networks["score"](torch.full_like(rows, 3), rows).numpy()
+        logits = networks["recommend"].catalogue(torch.tensor([3]))[0, 1:].numpy()
+        vectors = networks["similar"].item_vectors()[1:]
+        cosines = torch.cosine_similarity(vectors, vectors[4]).numpy()
+    task.load_state_dict(kept)
+    np.testing.assert_allclose(scorer.score(users[2], items), scores, atol=2e-5)
+    top = task.vocabulary.items.rows(scorer.recommend(users[2], 10).items) - 1
+    np.testing.assert_allclose(logits[top], np.sort(logits)[::-1][:10], atol=2e-5 * max(1, np.abs(logits).max()))
+    np.testing.assert_allclose(scorer.similar_items(items[4], 3).scores, np.sort(cosines)[::-1][1:4], atol=2e-5)
+
+
+def test_tables_are_stored_once_and_in_few_bytes(exported):
+    task, scorer, precision = exported
+    wide = {
+        tuple(value.shape)
+        for network in answering(task).networks.values()
+        for name, value in network.state_dict().items()
+        if "factors" in name and value.shape[1] >= NARROWEST
+    }
+    places = {}
+    for name in ("score", "recommend", "similar"):
+        model = onnx.load(scorer.manifest.folder / f"{name}.onnx", load_external_data=False)
+        onnx.checker.check_model(str(scorer.manifest.folder / f"{name}.onnx"))
+        for tensor in model.graph.initializer:
+            if tuple(tensor.dims) in wide:
+                assert onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type) == KINDS[precision]
+                entry = {one.key: one.value for one in tensor.external_data}
+                places.setdefault(tensor.name, set()).add(entry["offset"])
+        looked_up = {node.input[0] for node in model.graph.node if node.op_type == "Gather"}
+        # Rows are looked up before they are scaled, never the other way round.
+        assert not looked_up & {node.output[0] for node in model.graph.node if node.op_type in ("Cast", "Mul")}
+    assert wide
+    assert places
+    assert all(len(offsets) == 1 for offsets in places.values())
+
+
+def test_the_manifest_says_what_rounding_changed(exported):
+    task, scorer, kind = exported
+    precision = json.loads((scorer.manifest.folder / "manifest.json").read_text())["precision"]
+    assert list(precision) == ["tables", "rmse_change", "overlap@10"]
+    assert precision["tables"] == kind
+    users, items = task.vocabulary.users.values, task.vocabulary.items.values
+    networks = answering(task).networks
+    pairs = torch.cartesian_prod(torch.arange(1, len(users) + 1), torch.arange(1, len(items) + 1))
+    with torch.no_grad():
+        exact = task(pairs[:, 0], pairs[:, 1]).double().numpy()
+        logits = networks["recommend"].catalogue(torch.arange(1, len(users) + 1))[:, 1:]
+    off = scorer.score(np.repeat(users, len(items)), np.tile(items, len(users))) - exact
+    assert precision["rmse_change"] == pytest.approx(np.sqrt((off**2).mean()), rel=0.1, abs=1e-6)  # a sample of these
+    kept = [
+        len(set(top.items.tolist()) & set(items[best].tolist())) / 10
+        for top, best in zip(scorer.recommend(users, 10), logits.topk(10).indices.numpy(), strict=True)
+    ]
+    assert precision["overlap@10"] == pytest.approx(np.mean(kept), abs=2e-3)
+
+
+def test_limits_fail_the_export_and_leave_nothing(run, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    target = tmp_path / "out" / "bundle"
+    with pytest.raises(ExportError, match="must be fp32, fp16 or int8, got 'int4'"):
+        export_bundle(run, target, precision="int4")
+    with pytest.raises(ExportError, match=r"must keep 110.0% of their items.*--min-overlap"):
+        export_bundle(run, target, precision="int8", max_rmse_change=10.0, min_overlap=1.1)
+    for limit in ("-1", "nan"):
+        assert front_door(["export", str(run), str(target), "--precision", "int8", "--max-rmse-change", limit]) == 2
+        error = capsys.readouterr().err
+        assert f"cflightning: --precision int8: scores must change by at most {limit}" in error
+        assert "--max-rmse-change" in error
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("limits", [(1.0, 5.0), None])
+def test_limits_by_default(limits):
+    """A column that nobody asks for spoils int8: .001 of the range, or .02 standard deviations, are soon passed."""
+    network = EmbeddingDot(50, 200, 16, limits, std=0.5).eval()
+    assert round_within({"score": network, "recommend": network}, "fp32", None, 0.97) is None
+    rounding = round_within({"score": network, "recommend": network}, "fp16", None, 0.97)
+    assert rounding.facts()["tables"] == "fp16"
+    with torch.no_grad():
+        network.user_factors.weight[1:, 0] = 0.0
+        network.item_factors.weight[1:, 0] = 300.0  # the rest of each row rounds to nothing
+    with pytest.raises(ExportError, match="scores must change by at most 0.0[02]"):
+        round_within({"score": network, "recommend": network}, "int8", None, 0.97)
+
+
+def test_numbers_that_fp16_cannot_hold():
+    network = EmbeddingDot(4, 5, 8)
+    with torch.no_grad():
+        network.item_factors.weight[2, 3] = 1e5
+    with pytest.raises(ExportError, match="must hold item_factors, whose numbers reach 65,504"):
+        round_tables({"score": network}, "fp16")
+    round_tables({"score": network}, "int8")
+    assert network.item_factors.weight[2, 3].item() == pytest.approx(1e5)
+    assert not network.item_factors.weight[0].any()
+
+
+def test_change_is_nothing_for_the_same_tables():
+    networks = dict.fromkeys(("score", "recommend"), EmbeddingDot(4, 5, 8, (1.0, 5.0), std=0.1).eval())
+    assert change(networks, networks) == (0.0, 1.0)  # of a catalogue shorter than the lists, too
+
+
+@pytest.mark.parametrize("precision", KINDS)
+def test_two_passes_over_rounded_tables(precision):
+    """The branch that scores everything reads the stored tables, too."""
+    network = EmbeddingDot(30, 901, 16, std=0.5).eval()
+    with torch.no_grad():
+        network.item_bias.weight[1:] = 0.2 * torch.randn(900, 1, generator=torch.Generator().manual_seed(0))
+    tables = round_tables({"recommend": network}, precision)
+    words = Vocabulary(Ids(np.arange(1, 30)), Ids(np.arange(1, 901)))
+    model = two_pass_graph(network.fold(), network.scale, words)
+    size = len(model.SerializeToString())
+    store([model], Rounding(precision, tables, Change(0.0, 1.0)))
+    assert len(model.SerializeToString()) < size - 900 * 16
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    none = np.empty(0, np.int64)
+    with torch.no_grad():
+        logits = network.catalogue(torch.arange(30)).numpy()[:, 1:]
+    for user in (0, 3):
+        for k in (10, 900):
+            feeds = {"user": np.array([user]), "k": np.array([k]), "exclude_user": none, "exclude_item": none}
+            item, score, _ = session.run(None, feeds)
+            np.testing.assert_allclose(score[0], np.sort(logits[user])[::-1][:k], atol=1e-5)
+            np.testing.assert_allclose(logits[user][item[0] - 1], score[0], atol=1e-5)

@@ -1,0 +1,233 @@
+"""Large catalogues: the graph of two passes finds what sorting all scores finds, and knows when it cannot tell."""
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from cflightning.data.ids import Ids
+from cflightning.data.vocabulary import Vocabulary
+from cflightning.models.embedding_dot import EmbeddingDot
+from cflightning.models.embedding_mlp import EmbeddingMLP
+from cflightning.models.network import FoldedTables, RatingScale
+from cflightning_export import two_pass
+from cflightning_export.codes import ITEM_LIMIT, MASKED, USER_ZERO, encode, needed
+from cflightning_export.two_pass import candidates, two_pass_graph
+
+USERS, ITEMS, DIM = 40, 3000, 12
+
+
+def make(users=USERS, items=ITEMS, dim=DIM, seed=0, spread=None):
+    """Factors of a falling spectrum; popular items have larger biases and vectors."""
+    rng = np.random.default_rng(seed)
+    spectrum = 1 / (1 + np.arange(dim))
+    popular = rng.lognormal(0, 0.3 if spread is None else spread, (items + 1, 1))
+    tables = (
+        rng.standard_normal((users + 1, dim)) * spectrum,
+        rng.standard_normal((items + 1, dim)) * popular * 0.5,
+        rng.standard_normal(users + 1) * 0.3,
+        rng.standard_normal(items + 1) * 0.3 + popular[:, 0] * 0.1,
+    )
+    for table in tables:
+        table[0] = 0
+    return folded(*tables)
+
+
+def folded(*tables, global_bias=0.2):
+    return FoldedTables(*(torch.tensor(table, dtype=torch.float32) for table in tables), torch.tensor(global_bias))
+
+
+def vocabulary(tables, strings=False):
+    users, items = np.arange(1, len(tables.user_bias)) * 3, np.arange(len(tables.item_bias) - 1) * 2 - 7
+    if strings:
+        users = np.array([f"u{one:06d}" for one in users], object)
+        items = np.array([f"{one + 7:06d}ö" for one in items], object)
+    return Vocabulary(Ids(users), Ids(items))
+
+
+class Asked:
+    """The graph's answers, and whether it scored everything after all; beside it a slow reference."""
+
+    def __init__(self, tables, scale=None, strings=False):
+        self.tables, self.scale = tables, scale or RatingScale((1.0, 5.0))
+        self.vocabulary = vocabulary(tables, strings)
+        model = two_pass_graph(tables, self.scale, self.vocabulary)
+        model.graph.output.append(helper.make_tensor_value_info("doubt", TensorProto.BOOL, []))
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        self.session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+    def ids(self, side, rows):
+        known = getattr(self.vocabulary, side)
+        unknown = -99 if known.kind == "int64" else "?"
+        return np.array([unknown if row == 0 else known.values[row - 1] for row in rows], dtype=known.values.dtype)
+
+    def __call__(self, users, k, excluded=()):
+        """Rows in, rows out."""
+        at = np.array([pair[0] for pair in excluded], np.int64)
+        item, score, known, doubt = self.session.run(
+            ["item", "score", "known", "doubt"],
+            {
+                "user": self.ids("users", users),
+                "k": np.array([k]),
+                "exclude_user": at,
+                "exclude_item": self.ids("items", [pair[1] for pair in excluded]),
+            },
+        )
+        assert known.tolist() == [user > 0 for user in users]
+        return self.vocabulary.items.rows(item.reshape(-1)).reshape(item.shape), score, bool(doubt)
+
+    def logits(self, user):
+        vectors, items, bias, item_bias, global_bias = (table.double().numpy() for table in self.tables)
+        return (vectors[user] @ items.T + item_bias + bias[user] + global_bias)[1:]
+
+    def check(self, users, k, excluded=()):
+        rows, scores, doubt = self(users, k, excluded)
+        for at, user in enumerate(users):
+            logits = self.logits(user)
+            logits[[row - 1 for pair, row in excluded if pair == at and row]] = -np.inf
+            best = np.argsort(-logits, kind="stable")[:k]
+            best = best[np.isfinite(logits[best])]
+            assert rows[at][: len(best)].tolist() == (best + 1).tolist()
+            expected = self.scale.eval()(torch.from_numpy(logits[best])).numpy()
+            np.testing.assert_allclose(scores[at][: len(best)], expected, rtol=2e-6, atol=2e-6)
+            assert np.isneginf(scores[at][len(best) :]).all()
+        return doubt
+
+
+@pytest.fixture(scope="module")
+def asked():
+    return Asked(make())
+
+
+def test_lists_are_those_of_sorting_all_scores(asked):
+    assert not asked.check(range(1, USERS + 1), 10)
+    for user in range(USERS + 1):  # the unknown one among them
+        assert not asked.check([user], 10)
+        asked.check([user], 1)
+    rows, scores, _ = asked([], 10)
+    assert rows.shape == scores.shape == (0, 10)
+
+
+@pytest.mark.parametrize("scale", [None, RatingScale((1.0, 5.0), margin=0.1), RatingScale((0.5, 5.0), sigmoid=False),
+                                   RatingScale(None)])  # fmt: skip
+def test_string_ids_and_scales(scale):
+    asked = Asked(make(seed=1), scale, strings=True)
+    assert not asked.check([3, 0, 3, USERS], 10, [(0, 5), (3, 7)])
+
+
+def test_one_user_is_answered_as_in_a_batch(asked):
+    together, scores, _ = asked(range(1, 9), 20)
+    for user in range(1, 9):
+        alone, score, _ = asked([user], 20)
+        assert alone[0].tolist() == together[user - 1].tolist()
+        np.testing.assert_allclose(score[0], scores[user - 1], rtol=1e-6)
+
+
+def test_long_lists_are_scored_exactly(asked):
+    rows, scores, doubt = asked([2], ITEMS + 5)
+    assert doubt
+    assert sorted(rows[0].tolist()) == list(range(1, ITEMS + 1))
+    assert (np.diff(scores[0]) <= 0).all()
+    for k in (100, 500, ITEMS - 1):
+        asked.check([5], k)
+
+
+def test_exclusions_do_not_hide_what_comes_next(asked):
+    order = np.argsort(-asked.logits(4)) + 1
+    seen = [(1, row) for row in order[:30].tolist()] + [(1, 0), (1, int(order[3])), (0, int(order[0]))]
+    assert not asked.check([7, 4], 10, seen)
+    asked.check([7, 4], 10, seen + [(0, row) for row in order[:1000].tolist()])
+
+
+@pytest.mark.parametrize("left", [0, 3])
+def test_hardly_anything_left(asked, left):
+    asked.check([4], 10, [(0, row) for row in range(1, ITEMS + 1 - left)])
+
+
+def test_equals_stand_in_the_order_of_the_catalogue():
+    tables = make(seed=2)
+    for table in (tables.item_vectors, tables.item_bias):
+        table[1:] = table[1:].flip(0)
+        table[1001:2001] = table[1]  # a thousand of one kind, more than are looked at twice
+        table[11:20] = table[10]
+    asked = Asked(tables)
+    for user in range(0, USERS + 1, 5):
+        asked.check([user], 30)
+
+
+def test_items_that_stand_out_cost_time_but_no_exactness():
+    tables = make(seed=3)
+    tables.item_vectors[77] *= 1000  # all others round to nearly nothing
+    assert Asked(tables).check(range(1, 11), 10)
+    tables = make(seed=4)
+    tables.item_bias[5], tables.item_bias[6] = 1e4, -1e4
+    Asked(tables).check([1, 2, 0], 10)
+
+
+@pytest.mark.parametrize("kind", ["zero users", "zero items", "no biases", "one factor", "opposites", "tiny", "huge"])
+def test_odd_tables(kind):
+    tables = make(dim=1 if kind == "one factor" else DIM, seed=5)
+    if kind == "zero users":
+        tables.user_vectors[:] = 0
+    elif kind == "zero items":
+        tables.item_vectors[:] = 0
+    elif kind == "no biases":
+        tables.item_bias[:] = 0
+    elif kind == "opposites":  # every product of codes at its largest: no sum of two may saturate
+        tables.item_vectors[1:] = tables.item_vectors[1:].sign()
+        tables.user_vectors[1:] = tables.user_vectors[1:].sign()
+    elif kind in ("tiny", "huge"):
+        for table in tables[:4]:
+            table *= 1e-12 if kind == "tiny" else 1e5
+        tables.global_bias.zero_()
+    asked = Asked(tables, RatingScale(None))
+    for user in (0, 1, 9):
+        rows, scores, _ = asked([user], 10)
+        logits = asked.logits(user)
+        size = np.abs(logits).max() + 1e-30
+        np.testing.assert_allclose(scores[0] / size, np.sort(logits)[::-1][:10] / size, atol=1e-6)
+        np.testing.assert_allclose(logits[rows[0] - 1] / size, scores[0] / size, atol=1e-6)
+        assert len(set(rows[0].tolist())) == 10
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_bound_holds_for_every_pair(seed):
+    tables = make(30, 800, 6 + seed, seed, spread=1.0)
+    codes = encode(tables)
+    assert codes.user.dtype == np.uint8
+    assert codes.user.min() >= 1
+    assert np.abs(codes.item.astype(int)).max() == ITEM_LIMIT
+    rough = codes.user.astype(np.int64) @ codes.item.astype(np.int64) + codes.shift
+    assert (rough[:, 0] < MASKED // 2).all()
+    bound = rough * codes.step[:, None].astype(float) + codes.slack[:, None]
+    exact = tables.user_vectors.double().numpy() @ tables.item_vectors.double().numpy().T + tables.item_bias.numpy()
+    assert (exact <= bound)[:, 1:].all()
+    assert ((bound - exact)[:, 1:].mean(1) < 2 * exact[:, 1:].std(1)).all()  # and says something
+    np.testing.assert_array_equal(codes.shift[1:], -USER_ZERO * codes.item[:, 1:].astype(int).sum(0))
+
+
+def test_candidates_are_those_that_prove_the_lists():
+    tables = make(seed=6)
+    codes, users = encode(tables), np.arange(1, USERS + 1)
+    chosen = candidates(codes, tables)
+    for k in (10, 100):
+        exact = tables.user_vectors.numpy() @ tables.item_vectors.numpy().T + tables.item_bias.numpy()
+        rough = codes.user.astype(np.int64) @ codes.item.astype(np.int64) + codes.shift
+        for user, count in zip(users, needed(codes, tables, users, (k,))[0], strict=True):
+            least = np.sort(exact[user, 1:])[-k]
+            left_out = np.sort(rough[user, 1:])[::-1][count - 1] * codes.step[user] + codes.slack[user]
+            assert left_out < least
+            assert count <= chosen.base + chosen.slope * k
+
+
+def test_only_large_catalogues_are_searched_in_two_passes(monkeypatch):
+    tables = make(items=500)
+    words, network = vocabulary(tables), EmbeddingDot(USERS + 1, 501, DIM, (1.0, 5.0))
+    monkeypatch.setattr(two_pass.graphs, "recommend_graph", lambda network, words: "one pass")
+    monkeypatch.setattr(two_pass, "FEWEST_ITEMS", 501)
+    assert any(node.op_type == "MatMulInteger" for node in two_pass.recommend_graph(network, words).graph.node)
+    assert two_pass.recommend_graph(EmbeddingMLP(USERS + 1, 501, DIM), words) == "one pass"  # no dot product
+    monkeypatch.setattr(two_pass, "FEWEST_ITEMS", 502)
+    assert two_pass.recommend_graph(network, words) == "one pass"
