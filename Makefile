@@ -3,19 +3,19 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: fit test check lint javascript bars bench bench-accuracy bench-batch bench-defaults bench-fold-in bench-kernel bench-gpu bench-large bench-lists bench-ranking bench-scaling bench-search clean help
+.PHONY: fit test check lint javascript bars bench bench-accuracy bench-batch bench-defaults bench-fold-in bench-kernel bench-gpu bench-http bench-large bench-lists bench-ranking bench-scaling bench-search clean help
 help:
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/ -/'
 
 # Made again when what it is made from changes.
 .venv/installed: pyproject.toml serve/pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -c constraints.txt -e ./serve -e ".[movielens,fast,test]"
+	$(BIN)/python -m pip install -c constraints.txt -e "./serve[http]" -e ".[movielens,fast,test]"
 	touch $@
 
 # With triton, whose interpreter runs the GPU kernel's tests on the CPU. (Not in constraints.txt: torch for CUDA pins its own.)
 .venv/developed: .venv/installed
-	$(BIN)/python -m pip install -c constraints.txt -e ./serve -e ".[movielens,fast,gpu,dev]"
+	$(BIN)/python -m pip install -c constraints.txt -e "./serve[http]" -e ".[movielens,fast,gpu,dev]"
 	touch $@
 
 fit: .venv/installed ## train on real MovieLens ratings (ARGS="--data.path ratings.csv" for your own)
@@ -76,6 +76,9 @@ bench-lists: .venv/installed ## figures of lists on real data, one command each
 
 bench-ranking: .venv/installed ## the best items of all users beside their matrix product alone (needs Gowalla: CFLIGHTNING_DATA)
 	$(BIN)/python tests/benchmarks/bench_ranking.py $(ARGS)
+
+bench-http: .venv/installed ## requests a second of the HTTP server, and reloads under load (needs wrk)
+	$(BIN)/python tests/benchmarks/bench_http.py --write $(ARGS)
 
 bench-gpu: .venv/installed ## the fused step on a CUDA GPU, alone and through the Trainer
 	$(BIN)/python tests/benchmarks/bench_gpu.py $(ARGS)

@@ -42,6 +42,7 @@ LAYERS = {  # folder or file -> what of cflightning it may import, directly
     "blending.py": {"data", "metrics", "models", "checkpoint"},
     "comparison.py": {"data", "tasks", "solvers", "models", "item_lists"},
 }
+HTTP = {"anyio", "fastapi", "prometheus_client", "pydantic", "starlette", "typing_extensions", "uvicorn"}
 EXTRAS = {"list_files.py": {"pyarrow"}, "progress.py": {"tqdm"}}
 """Files of cflightning_serve -> what else they may import, when it is asked for and installed."""
 TORCH_ONLY = {"models", "objectives"}  # of third parties
@@ -81,7 +82,8 @@ def test_training_and_serving_do_not_know_each_other(repository):
         for name in imports(path):
             top = name.split(".")[0]
             allowed = {*sys.stdlib_module_names, "numpy", "onnxruntime", "cflightning_serve"}
-            assert top in allowed | EXTRAS.get(path.name, set()), f"{path}: {name}"
+            extras = HTTP if path.parent.name == "http" else EXTRAS.get(path.name, set())
+            assert top in allowed | extras, f"{path}: {name}"
     for folder in ("cflightning", "export"):
         for path in (repository / folder).rglob("*.py"):
             assert not any(name.split(".")[0] == "cflightning_serve" for name in imports(path)), path

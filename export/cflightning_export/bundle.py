@@ -25,6 +25,7 @@ from cflightning_export.new_rows import find_new_rows
 from cflightning_export.new_rows import graphs as new_row_graphs
 from cflightning_export.placing import FORMAT, check_target, placed
 from cflightning_export.precision import Precision, Rounding, round_within, store
+from cflightning_export.reference import reference
 from cflightning_export.training_rows import training_rows
 from cflightning_export.two_pass import recommend_graph
 from cflightning_export.verify import verify
@@ -156,6 +157,7 @@ def _write(
         "graphs": {name: f"{name}.onnx" for name in (*GRAPHS, *more)},
         "catalogue": "catalogue.json",
         "titles": "titles.json" if vocabulary.titles else None,
+        "reference": reference(folder, vocabulary),
         "files": {name: _describe(folder / name) for name in names},
     }
     if "choice" in parts.units.values():  # a reader of format 1 would take them for ratings

@@ -1,4 +1,4 @@
-"""The command line: ``python -m cflightning_serve score|recommend|similar|fold-in|explain|batch|info BUNDLE``."""
+"""The command line: ``python -m cflightning_serve score|recommend|similar|fold-in|explain|batch|info|http BUNDLE``."""
 
 import argparse
 import json
@@ -11,6 +11,7 @@ from cflightning_serve import __version__
 from cflightning_serve.answers import Answer, info, recommend, score, similar
 from cflightning_serve.batch_command import batch
 from cflightning_serve.errors import BundleError, InputError, ServeError
+from cflightning_serve.http import options as http
 from cflightning_serve.manifest import Manifest
 from cflightning_serve.new_answers import explain, fold_in
 from cflightning_serve.scorer import Scorer
@@ -27,6 +28,7 @@ _EXAMPLES = """examples:
   python -m cflightning_serve explain BUNDLE --item 50 --ratings 1193:5,661:4
   python -m cflightning_serve batch BUNDLE --k 100 --out lists.csv
   python -m cflightning_serve info BUNDLE
+  python -m cflightning_serve http BUNDLE --port 8000
 
 exit codes: 0 answered, 1 the bundle is at fault, 2 the question is
 """
@@ -49,6 +51,9 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(args)
     try:
+        if options.command == "http":
+            http.run(options)
+            return 0
         answer = _ask(options)
         for note in answer.notes if not options.json else ():
             print(f"{_PROGRAM}: {note}", file=sys.stderr)
@@ -117,7 +122,8 @@ def _parser() -> argparse.ArgumentParser:
             **more,
         )
         sub.add_argument("bundle", metavar="BUNDLE", help="folder of the bundle")
-        sub.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+        if name != "http":
+            sub.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
         sub.add_argument("--no-verify", dest="verify", action="store_false", help="do not compare the files' digests")
         return sub
 
@@ -166,6 +172,7 @@ def _parser() -> argparse.ArgumentParser:
         given.add_argument("--ratings", metavar="ITEM:RATING,...", help="what the user has rated")
         given.add_argument("--liked", metavar="ID", nargs="+", help="or only likes")
     command("info", "say what a bundle holds and whether it is intact", "BUNDLE")
+    http.add_options(command("http", "answer over HTTP", "BUNDLE --port 8000"))
     for sub in (recommend_, similar_, fold_in_, batch_):
         sub.add_argument("--k", metavar="N", type=int, default=10, help="how many (default: 10)")
     for sub in (score_, recommend_, similar_, fold_in_, explain_, batch_):

@@ -11,6 +11,8 @@ from cflightning_serve.errors import BundleError
 
 AGAIN = "copy or export the bundle again"
 """What to do about a damaged file."""
+_LARGEST = 16 << 20
+"""Bytes of a manifest, which nothing vouches for before it is read."""
 JSON_NAMES = {dict: "object", list: "array", str: "string", int: "integer", float: "number", type(None): "null"}
 
 
@@ -45,6 +47,8 @@ def digest_of(path: Path) -> str:
 def read_object(path: Path) -> dict[str, Any]:
     """Parse a file that must be one JSON object; see :func:`read_json`."""
     refuse_unless_plain_file(path)
+    if path.stat().st_size > _LARGEST:
+        raise BundleError(f"{path}: must be a manifest of a few kB, holds {path.stat().st_size:,} bytes; {AGAIN}")
     raw = read_json(path)
     if type(raw) is not dict:
         raise BundleError(f"{path}: must be one JSON object, is of type {json_name(raw)}; {AGAIN}")

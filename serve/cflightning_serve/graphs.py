@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from cflightning_serve.errors import BundleError, InputError, UnsupportedError
 from cflightning_serve.manifest import Manifest
-from cflightning_serve.signatures import signature
+from cflightning_serve.signatures import SIGNATURES, signature
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -65,6 +65,17 @@ class Graphs:
                     )
                 self._sessions[question] = _session(self._manifest, question, self._threads)
             return self._sessions[question]
+
+    def open_all(self) -> None:
+        """Open every graph that this reader knows, all from one bundle, so that its folder may be replaced later.
+
+        Raises:
+            BundleError: one cannot be opened, or another bundle took the folder in the meantime.
+        """
+        for question in filter(SIGNATURES.__contains__, self._manifest.graphs):
+            self.open(question)
+        if Manifest.read(self._manifest.folder).sha256 != self._manifest.sha256:
+            raise BundleError(f"{self._manifest.folder}: was replaced while it was loaded; load it again")
 
 
 def _session(manifest: Manifest, question: str, threads: int) -> "ort.InferenceSession":

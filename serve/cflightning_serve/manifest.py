@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
@@ -18,6 +18,7 @@ from cflightning_serve.files import (
     readable,
     refuse_unless_plain_file,
 )
+from cflightning_serve.reference import Reference, parse_reference
 
 FORMAT = "cflightning-bundle"
 FORMAT_VERSION = 2
@@ -86,6 +87,7 @@ class Manifest:
     catalogue: str | None
     files: Mapping[str, FileEntry]
     sha256: str
+    reference: Mapping[str, Reference] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> "Manifest":
@@ -191,6 +193,10 @@ def _parse(folder: Path, raw: dict[str, Any]) -> Manifest:
     named |= {f'"{key}"': raw[key] for key in ("titles", "catalogue") if raw.get(key) is not None}
     for key, name in named.items():
         check(type(name) is str and name in raw["files"], key, f'a file named in "files", is {name!r}')
+    try:
+        reference = parse_reference(raw.get("reference"))
+    except (ValueError, OverflowError) as error:
+        raise BundleError(f'{path}: "reference" must be {error}; {AGAIN}') from error
 
     return Manifest(
         folder=folder,
@@ -200,6 +206,7 @@ def _parse(folder: Path, raw: dict[str, Any]) -> Manifest:
         rating_range=None if limits is None else (float(limits[0]), float(limits[1])),
         units={question: cast(Unit, units[question]) for question in SCORED},
         files={name: FileEntry(entry["bytes"], entry["sha256"]) for name, entry in raw["files"].items()},
+        reference=reference,
         **{key: raw[key] for key in _KEYS if key not in ("ids", "rating_range", "files")},
     )
 

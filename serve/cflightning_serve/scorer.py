@@ -42,7 +42,9 @@ class Scorer:
         self._reading = threading.Lock()
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, verify: bool = True, threads: int = 1) -> "Scorer":
+    def load(
+        cls, path: str | os.PathLike[str], *, verify: bool = True, threads: int = 1, eager: bool = False
+    ) -> "Scorer":
         """Open the bundle in the folder ``path``.
 
         Args:
@@ -50,6 +52,8 @@ class Scorer:
             verify: compare the digest of every file. False skips only that (about a second per GB); names, lengths
                 and the manifest's own digest are always checked.
             threads: threads of onnxruntime inside one call, at least 1.
+            eager: open every graph, read titles and catalogue now rather than when first asked, so that the folder
+                may be replaced or removed while this scorer goes on.
 
         Raises:
             BundleError: the bundle is damaged, incomplete, edited by hand, newer than this reader, or not a bundle.
@@ -57,12 +61,23 @@ class Scorer:
         """
         manifest = Manifest.read(path)
         manifest.verify(digests=verify)
-        return cls(manifest, threads=threads)
+        scorer = cls(manifest, threads=threads)
+        if eager:
+            scorer._read_titles()
+            if manifest.catalogue is not None:
+                _ = scorer.catalogue
+            scorer.graphs.open_all()
+        return scorer
 
     @property
     def manifest(self) -> Manifest:
         """What the bundle says of itself."""
         return self._manifest
+
+    @property
+    def graphs(self) -> Graphs:
+        """The graphs themselves, for questions in raw tensors as ``BUNDLE.md`` has them."""
+        return self._graphs
 
     @overload
     def score(self, users: OneId, items: OneId) -> float: ...  # type: ignore[overload-overlap]  # a str is also a sequence

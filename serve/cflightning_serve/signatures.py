@@ -7,7 +7,7 @@ _FOLD_IN = (
     {"item": _ITEM, "rating": "float", "k": "int64", "exclude_item": _ITEM, "score_item": _ITEM},
     {"best": _ITEM, "score": "float", "vector": "float", "asked": "float", "known": "bool"},
 )
-_SIGNATURES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+SIGNATURES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     "score": ({"user": _USER, "item": _ITEM}, {"score": "float", "known": "bool"}),
     "recommend": (
         {"user": _USER, "k": "int64", "exclude_user": "int64", "exclude_item": _ITEM},
@@ -41,6 +41,7 @@ _SIGNATURES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         },
     ),
 }
+"""Question -> inputs and outputs; graphs of other questions are left alone."""
 
 
 def signature(manifest: Manifest, question: str) -> tuple[dict[str, str], dict[str, str]]:
@@ -50,5 +51,5 @@ def signature(manifest: Manifest, question: str) -> tuple[dict[str, str], dict[s
     def types(side: dict[str, str]) -> dict[str, str]:
         return {name: f"tensor({ids.get(type_, type_)})" for name, type_ in side.items()}
 
-    inputs, outputs = _SIGNATURES[question]
+    inputs, outputs = SIGNATURES[question]
     return types(inputs), types(outputs)

@@ -37,6 +37,7 @@ class Tables:
     categories: dict[str, list[int]] | None = None  # places of items; None for no catalogue, as older bundles
     history: list[tuple[int, int, float]] | None = None  # places of user and item, rating; by user, then item
     beside: Tables | None = None  # what recommends, of the same ids; None for these tables themselves
+    reference: dict | None = None  # what scores were like, for drift
 
     @property
     def recommender(self):
@@ -178,6 +179,7 @@ def write_bundle(folder: Path, tables: Tables) -> Path:
             "graphs": {name: f"{name}.onnx" for name in graphs},
             **({} if tables.categories is None else {"catalogue": "catalogue.json"}),
             "titles": None if tables.titles is None else "titles.json",
+            **({} if tables.reference is None else {"reference": tables.reference}),
         },
     )
     return folder

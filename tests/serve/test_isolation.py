@@ -9,6 +9,10 @@ from pathlib import Path
 import cflightning_serve
 
 SERVE = Path(__file__).parents[2] / "serve"
+HTTP = {"anyio", "fastapi", "prometheus_client", "pydantic", "starlette", "typing_extensions", "uvicorn"}
+"""What the extra brings, for its folder alone."""
+LIGHT = {"__init__.py", "options.py", "settings.py"}
+"""Files of that folder that the command line imports: they do without."""
 ALLOWED = {*sys.stdlib_module_names, "numpy", "onnxruntime", "cflightning_serve"}
 EXTRAS = {"pyarrow", "tqdm"}
 """May be imported inside functions, which say what is missing or do without."""
@@ -19,6 +23,7 @@ def test_sources_import_nothing_else():
     files = sorted(SERVE.rglob("*.py"))
     assert len(files) > 5
     for file in files:
+        extra = HTTP if file.parent.name == "http" and file.name not in LIGHT else set()
         tree = ast.parse(file.read_text("utf-8"))
         inside = {node for part in ast.walk(tree) if isinstance(part, ast.FunctionDef) for node in ast.walk(part)}
         for node in ast.walk(tree):
@@ -29,7 +34,9 @@ def test_sources_import_nothing_else():
                 names = [node.module]
             else:
                 continue
-            foreign = {name.partition(".")[0] for name in names} - (ALLOWED | EXTRAS if node in inside else ALLOWED)
+            foreign = (
+                {name.partition(".")[0] for name in names} - (ALLOWED | EXTRAS if node in inside else ALLOWED) - extra
+            )
             assert not foreign, f"{file}:{node.lineno}: imports {foreign}"
 
 
@@ -57,6 +64,15 @@ def test_a_fresh_interpreter_brings_in_nothing_heavy(bundle, environment):
 def test_onnxruntime_waits_for_the_first_bundle(bundle, environment):
     modules, _ = modules_after("import cflightning_serve", bundle, environment)
     assert not (HEAVY | {"onnxruntime"}) & modules
+
+
+def test_the_command_line_waits_for_the_extra(bundle, environment):
+    code = (
+        "import contextlib, io; from cflightning_serve.cli import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()): main(['info', BUNDLE])"
+    )
+    modules, _ = modules_after(code, bundle, environment)
+    assert not (HTTP | {"onnxruntime"}) & modules
 
 
 def test_the_public_names():

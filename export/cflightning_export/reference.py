@@ -1,0 +1,60 @@
+"""What the scores of a bundle are like: written into its manifest, so that a server can tell when they change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cflightning.data.vocabulary import Vocabulary
+from cflightning_export.verify import _session, ids
+
+BINS = 10
+PAIRS = 10_000
+USERS = 1_000
+K = 10  # what is asked for where nobody says how many
+
+
+def reference(folder: Path, vocabulary: Vocabulary, seed: int = 0) -> dict[str, Any]:
+    """Ask the graphs about random known ids and describe the scores by their deciles.
+
+    Users are drawn evenly, and nothing is excluded: who asks often, and what the asked have seen, is not known here.
+
+    Args:
+        folder: with the graphs.
+        vocabulary: ids of the rows.
+        seed: of the draws.
+
+    Returns:
+        Question -> `edges` (ascending; the outer bins are open), `shares` of the bins, and `k`: of `score` on
+        random pairs, k = 1; of `recommend` on the lists of the best k items, at most ten.
+    """
+    rng = np.random.default_rng(seed)
+    users, items = vocabulary.users.num_rows, vocabulary.items.num_rows
+    pairs = {
+        "user": ids(vocabulary.users, rng.integers(1, users, PAIRS)),
+        "item": ids(vocabulary.items, rng.integers(1, items, PAIRS)),
+    }
+    (scores,) = _session(folder / "score.onnx").run(["score"], pairs)
+    k = min(K, items - 1)
+    recommend = _session(folder / "recommend.onnx")
+    lists = []
+    for user in rng.permutation(np.arange(1, users))[:USERS]:  # one by one: a block would hold a catalogue for each
+        feeds = {
+            "user": ids(vocabulary.users, np.array([user])),
+            "k": np.array([k], np.int64),
+            "exclude_user": np.array([], np.int64),
+            "exclude_item": ids(vocabulary.items, np.array([], np.int64)),
+        }
+        lists.append(recommend.run(["score"], feeds)[0][0])
+    return {"score": {**spread(scores), "k": 1}, "recommend": {**spread(np.concatenate(lists)), "k": k}}
+
+
+def spread(scores: npt.NDArray[np.float32]) -> dict[str, list[float]]:
+    """Deciles of scores, float32 [n], n > 0, and the shares of the bins between them; equal deciles are one."""
+    deciles = np.quantile(scores, np.arange(1, BINS) / BINS, method="inverted_cdf")  # scores themselves: float32
+    edges = np.unique(deciles)
+    counts = np.bincount(np.searchsorted(edges, scores), minlength=len(edges) + 1)
+    return {"edges": edges.tolist(), "shares": (counts / len(scores)).tolist()}

@@ -1,0 +1,205 @@
+"""One request of the Open Inference Protocol: its tensors checked against a graph, the graph asked."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+from cflightning_serve import Scorer
+from cflightning_serve.errors import BundleError
+from cflightning_serve.http.errors import Refusal
+from cflightning_serve.http.settings import Limits
+from cflightning_serve.http.tensors import KINDS, Kind, from_bytes, from_json, to_bytes, to_json
+from cflightning_serve.http.work import Work
+from cflightning_serve.signatures import SIGNATURES, signature
+
+log = logging.getLogger(__name__)
+
+CELLS = 1 << 23
+"""Numbers that a graph may hold in one table, 32 MiB: users times items, or items times targets."""
+
+_PAIRED = (("user", "item"), ("exclude_user", "exclude_item"), ("item", "rating"))
+"""Inputs of one length where a graph has both."""
+
+
+class InputTensor(BaseModel):
+    """A tensor of a question."""
+
+    model_config = ConfigDict(strict=True)
+
+    name: str
+    datatype: str
+    shape: list[int] = Field(min_length=1, max_length=1, description="every input has one dimension")
+    data: list[Any] | None = Field(None, description="missing where it follows as bytes")
+    parameters: dict[str, Any] = {}
+
+
+class OutputWanted(BaseModel):
+    """An output that is wanted; where none is named, all are."""
+
+    model_config = ConfigDict(strict=True)
+
+    name: str
+    parameters: dict[str, Any] = {}
+
+
+class InferRequest(BaseModel):
+    """A question to a model."""
+
+    model_config = ConfigDict(strict=True)
+
+    id: str | None = None
+    inputs: list[InputTensor]
+    outputs: list[OutputWanted] | None = None
+    parameters: dict[str, Any] = {}
+
+
+def models(name: str, scorer: Scorer) -> dict[str, str]:
+    """Name of each model -> the question that its graph answers."""
+    graphs = scorer.manifest.graphs
+    return {name: "recommend"} | {f"{name}-{question}": question for question in graphs if question in SIGNATURES}
+
+
+def metadata(scorer: Scorer, question: str) -> dict[str, list[dict[str, Any]]]:
+    """Names, types and shapes of a graph's inputs and outputs; -1 is a free length."""
+    session = scorer.graphs.open(question)
+    sides = {"inputs": session.get_inputs(), "outputs": session.get_outputs()}
+    return {
+        side: [
+            {
+                "name": one.name,
+                "datatype": KINDS[one.type].datatype,
+                "shape": [length if isinstance(length, int) else -1 for length in one.shape],
+            }
+            for one in arguments
+        ]
+        for side, arguments in sides.items()
+    }
+
+
+async def infer(
+    scorer: Scorer, question: str, request: InferRequest, blobs: memoryview, limits: Limits, work: Work
+) -> tuple[list[dict[str, Any]], bytes]:
+    """Ask a graph.
+
+    Args:
+        scorer: of the bundle.
+        question: which graph.
+        request: what is asked.
+        blobs: what followed the JSON.
+        limits: what may be asked.
+        work: where it is computed.
+
+    Returns:
+        The outputs as the protocol's JSON has them, and the bytes that follow it.
+
+    Raises:
+        Refusal: the request does not fit the graph.
+    """
+    inputs, outputs = signature(scorer.manifest, question)
+    feeds = _feeds(request, blobs, inputs, limits)
+    _check(scorer, question, feeds, limits)
+    wanted = request.outputs if request.outputs is not None else [OutputWanted(name=name) for name in outputs]
+    for one in wanted:
+        if one.name not in outputs:
+            raise Refusal(400, "input", f"outputs: the model has {', '.join(outputs)}, got {one.name}")
+    names = [one.name for one in wanted]
+    rows = max(len(feed) for feed in feeds.values()) + _rows(question, feeds) * scorer.manifest.num_items
+
+    def ask() -> list[npt.NDArray[Any]]:
+        return scorer.graphs.run(question, names, feeds) if names else []
+
+    try:
+        arrays = await work.run(rows, ask)
+    except BundleError as error:  # the graph is whole, or it would not have been loaded: these inputs are at fault
+        log.warning("%s", error)
+        raise Refusal(400, "input", "the model cannot answer these inputs; see its metadata") from error
+    default = request.parameters.get("binary_data_output") is True
+    told, tail = [], []
+    for one, array in zip(wanted, arrays, strict=True):
+        output: dict[str, Any] = {
+            "name": one.name, "datatype": KINDS[outputs[one.name]].datatype, "shape": list(array.shape)
+        }  # fmt: skip
+        if one.parameters.get("binary_data", default) is True:
+            tail.append(to_bytes(array))
+            output["parameters"] = {"binary_data_size": len(tail[-1])}
+        else:
+            output["data"] = to_json(array)
+        told.append(output)
+    return told, b"".join(tail)
+
+
+def _feeds(
+    request: InferRequest, blobs: memoryview, inputs: dict[str, str], limits: Limits
+) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of a request, each with the type of the graph's input of that name."""
+    given = [tensor.name for tensor in request.inputs]
+    if sorted(given) != sorted(inputs):
+        raise Refusal(400, "input", f"inputs: must be {', '.join(inputs)}, got {', '.join(given) or 'none'}")
+    feeds, at = {}, 0
+    for tensor in request.inputs:
+        kind = KINDS[inputs[tensor.name]]
+        if tensor.datatype != kind.datatype:
+            raise Refusal(400, "input", f"{tensor.name}: datatype must be {kind.datatype}, got {tensor.datatype}")
+        size = tensor.parameters.get("binary_data_size")
+        if size is not None:
+            if type(size) is not int or not 0 <= size <= len(blobs) - at or tensor.data is not None:
+                raise Refusal(400, "input", f"{tensor.name}: binary_data_size must fit the bytes behind the JSON")
+            array = from_bytes(tensor.name, kind, bytes(blobs[at : at + size]))
+            at += size
+        elif tensor.data is None:
+            raise Refusal(400, "input", f"{tensor.name}: needs data")
+        else:
+            array = from_json(tensor.name, kind, tensor.data)
+        feeds[tensor.name] = _shaped(tensor, array, kind, limits)
+    if at != len(blobs):
+        raise Refusal(400, "input", f"{len(blobs) - at} bytes behind the JSON belong to no input")
+    return feeds
+
+
+def _shaped(tensor: InputTensor, array: npt.NDArray[Any], kind: Kind, limits: Limits) -> npt.NDArray[Any]:
+    if math.prod(tensor.shape) != len(array):
+        raise Refusal(400, "input", f"{tensor.name}: shape {tensor.shape} does not fit {len(array)} elements")
+    if kind.datatype != "BOOL" and len(array) > limits.ids:  # a mask is as long as the catalogue
+        raise Refusal(400, "limit", f"{tensor.name}: must not hold more than {limits.ids:,} elements")
+    return array
+
+
+def _check(scorer: Scorer, question: str, feeds: dict[str, npt.NDArray[Any]], limits: Limits) -> None:
+    """What a graph does not check itself, and whose breach is undefined there."""
+    num_items = scorer.manifest.num_items
+    for name, length in _fixed(scorer, question).items():
+        if len(feeds[name]) != length:
+            raise Refusal(400, "input", f"{name}: must hold {length}, got {len(feeds[name])}")
+    for one, other in _PAIRED:
+        if one in feeds and other in feeds and len(feeds[one]) != len(feeds[other]):
+            raise Refusal(400, "input", f"{one}, {other}: must be of one length")
+    if "k" in feeds and not 1 <= feeds["k"][0] <= limits.k:
+        raise Refusal(400, "limit", f"k: must be one number from 1 to {limits.k:,}")
+    if "begin" in feeds and not 0 <= (begin := int(feeds["begin"][0])) <= feeds["end"][0] <= begin + limits.ids:
+        raise Refusal(400, "limit", f"begin, end: must be in order, and not more than {limits.ids:,} apart")
+    where, users = feeds.get("exclude_user"), feeds.get("user")
+    if where is not None and users is not None and ((where < 0) | (where >= len(users))).any():
+        raise Refusal(400, "input", f"exclude_user: must be positions in user, below {len(users)}")
+    if "allowed" in feeds and len(feeds["allowed"]) != num_items - 1:
+        raise Refusal(400, "input", f"allowed: must hold one flag for each of the {num_items - 1:,} items")
+    if _rows(question, feeds) * num_items > CELLS:
+        raise Refusal(400, "limit", f"too many rows at once: ask for {max(1, CELLS // num_items):,} or fewer")
+
+
+def _fixed(scorer: Scorer, question: str) -> dict[str, int]:
+    """Inputs whose length the graph itself fixes."""
+    inputs = scorer.graphs.open(question).get_inputs()
+    return {one.name: one.shape[0] for one in inputs if isinstance(one.shape[0], int)}
+
+
+def _rows(question: str, feeds: dict[str, npt.NDArray[Any]]) -> int:
+    """How many rows of the whole catalogue a graph fills."""
+    by = {"recommend": "user", "filtered": "user", "scores": "user", "similar": "item"}.get(question)
+    if by is not None:
+        return len(feeds[by])
+    return 1 if question == "fold_in" else 0

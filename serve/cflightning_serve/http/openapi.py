@@ -1,0 +1,64 @@
+"""The OpenAPI description, with the id types of the bundle in use and the limits of this server."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from fastapi import FastAPI
+
+from cflightning_serve.http.inference import InferRequest, models
+from cflightning_serve.http.settings import Limits
+from cflightning_serve.http.state import State
+from cflightning_serve.manifest import IdType
+
+_QUESTIONS = ("Recommend", "Score", "Similar", "FoldIn", "Explain")
+_IDS: dict[IdType, dict[str, Any]] = {
+    "int64": {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
+    "string": {"type": "string"},
+}
+
+
+def describe(app: FastAPI, state: State) -> None:
+    """Make an application describe itself by what it serves at the moment."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        described = copy.deepcopy(plain())
+        schemas = described["components"]["schemas"]
+        _add_infer(schemas)
+        manifest = state.served.scorer.manifest
+        for name, kind in (("UserId", manifest.user_ids), ("ItemId", manifest.item_ids)):
+            schemas[name] = {"title": name, **_IDS[kind]}
+        for name in _QUESTIONS:
+            _limit(schemas[name], state.settings.limits)
+        choices = {"model": list(models(state.settings.name, state.served.scorer)), "version": [state.served.version]}
+        for path in described["paths"].values():
+            for operation in path.values():
+                for parameter in operation.get("parameters", ()):
+                    parameter["schema"] = {"type": "string", "enum": choices[parameter["name"]]}
+        if state.settings.keys:
+            described["components"]["securitySchemes"] = {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            }
+            described["security"] = [{"bearer": []}, {"key": []}]
+        return described
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend it
+
+
+def _add_infer(schemas: dict[str, Any]) -> None:
+    """The body of infer, whose route reads it itself, so that FastAPI does not know of it."""
+    schema = InferRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas |= schema.pop("$defs")
+    schemas[InferRequest.__name__] = schema
+
+
+def _limit(schema: dict[str, Any], limits: Limits) -> None:
+    for name, value in schema["properties"].items():
+        if name == "k":
+            value["maximum"] = limits.k
+        for one in (value, *value.get("anyOf", ())):
+            if one.get("type") == "array":
+                one["maxItems"] = limits.ids

@@ -1,0 +1,55 @@
+"""The words after ``python -m cflightning_serve http``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from cflightning_serve.errors import InputError
+from cflightning_serve.http.settings import Limits, Settings, read_keys
+from cflightning_serve.inputs import positive_integer
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the server."""
+    limits, settings = Limits(), Settings(Path())
+
+    def number(flag: str, default: float, text: str) -> None:
+        parser.add_argument(flag, metavar="N", type=type(default), default=default, help=f"{text} (default: {default})")
+
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: 127.0.0.1)")
+    number("--port", 8000, "port to listen at; 0 takes a free one")
+    parser.add_argument("--api-key-file", metavar="FILE", help="API keys, one a line; without it anybody may ask")
+    parser.add_argument("--name", default=settings.name, help=f"name of the model (default: {settings.name})")
+    number("--max-body", limits.body, "bytes of a request")
+    number("--max-ids", limits.ids, "ids in one list of a request")
+    number("--max-k", limits.k, "items in an answer's list")
+    number("--max-seconds", limits.seconds, "seconds for a request")
+    number("--max-concurrent", limits.concurrent, "requests in work at once")
+    number("--poll", settings.poll, "seconds between two looks for a new bundle; 0 waits for SIGHUP")
+    number("--threads", settings.threads, "threads of onnxruntime for one request")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Serve until told to stop.
+
+    Raises:
+        BundleError: the bundle cannot be used.
+        InputError: an option makes no sense, or the extra is not installed.
+    """
+    settings = Settings(
+        bundle=Path(options.bundle),
+        name=options.name,
+        keys=() if options.api_key_file is None else read_keys(options.api_key_file),
+        limits=Limits(options.max_body, options.max_ids, options.max_k, options.max_seconds, options.max_concurrent),
+        poll=options.poll,
+        threads=positive_integer("threads", options.threads),
+        verify=options.verify,
+    )
+    try:
+        from cflightning_serve.http.server import serve
+    except ModuleNotFoundError as error:
+        raise InputError(f"http: needs {error.name}; pip install 'cflightning-serve[http]'") from error
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    serve(settings, options.host, options.port)

@@ -1,0 +1,165 @@
+"""The JSON routes: ``/recommend``, ``/score``, ``/similar``, ``/fold-in``, ``/explain``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Response
+
+from cflightning_serve import Scorer, TopK
+from cflightning_serve.http import bodies
+from cflightning_serve.http.errors import Refusal
+from cflightning_serve.http.metrics import Metrics
+from cflightning_serve.http.routing import REFUSED, QuestionRoute
+from cflightning_serve.http.settings import Limits
+from cflightning_serve.http.state import Served, State
+from cflightning_serve.http.work import Work
+from cflightning_serve.output import number
+
+_UNKNOWN: dict[int | str, dict[str, Any]] = {404: {**REFUSED[422], "description": "The item was not seen in training"}}
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_FILTERS = ("exclude_seen", "allow", "deny", "categories", "min_count", "diversity")
+
+
+def routes(state: State, work: Work) -> APIRouter:
+    """Make the routes.
+
+    Args:
+        state: of the server.
+        work: where large questions are answered.
+    """
+    limits, metrics = state.settings.limits, state.metrics
+    router = APIRouter(route_class=QuestionRoute, responses=REFUSED, tags=["questions"])
+
+    @router.post("/recommend", response_model=bodies.Recommendations)
+    async def recommend(body: bodies.Recommend) -> Response:
+        """Find the best items for a user; a user who is not known gets what most would like."""
+        _check(limits, body.k, body.exclude, body.allow, body.deny, body.categories)
+        served = state.served
+        scorer = served.scorer
+        filters = {name: value for name in _FILTERS if (value := getattr(body, name)) is not None}
+
+        def ask() -> tuple[TopK, bool]:
+            return scorer.recommend(body.user, body.k, body.exclude or None, **filters), served.knows_user(body.user)
+
+        best, known = await work.run(scorer.manifest.num_items, ask)
+        metrics.ids("user", (known,))
+        _spread(served, "recommend", best.scores)
+        return _reply({"items": _listed(scorer, best, "score"), "known_user": known})
+
+    @router.post("/score", response_model=bodies.Scores)
+    async def score(body: bodies.Score) -> Response:
+        """Predict what users give items, pair by pair."""
+        _check(limits, 1, body.pairs)
+        served = state.served
+        scorer = served.scorer
+        users: list[Any] = [pair[0] for pair in body.pairs]
+        items: list[Any] = [pair[1] for pair in body.pairs]
+
+        def ask() -> tuple[Any, list[bool], list[bool]]:
+            known = scorer.knows_user(users).tolist(), scorer.knows_item(items).tolist()
+            return scorer.score(users, items), *known
+
+        scores, known_users, known_items = await work.run(4 * len(users), ask)
+        metrics.ids("user", known_users)
+        metrics.ids("item", known_items)
+        _spread(served, "score", scores)
+        keys = ("user", "item", "score", "known_user", "known_item")
+        rows = zip(users, items, map(number, scores), known_users, known_items, strict=True)
+        return _reply({"scores": [dict(zip(keys, row, strict=True)) for row in rows]})
+
+    @router.post("/similar", response_model=bodies.Neighbours, responses=_UNKNOWN)
+    async def similar(body: bodies.Similar) -> Response:
+        """Find the items most like an item."""
+        _check(limits, body.k)
+        scorer = state.served.scorer
+        _count_items(metrics, scorer, [body.item])
+        nearest = await work.run(scorer.manifest.num_items, lambda: scorer.similar_items(body.item, body.k))
+        return _reply({"items": _listed(scorer, nearest, "similarity")})
+
+    @router.post("/fold-in", response_model=bodies.FoldedIn)
+    async def fold_in(body: bodies.FoldIn) -> Response:
+        """Find the best items for somebody by ratings alone."""
+        _check(limits, body.k, body.ratings, body.exclude)
+        scorer: Any = state.served.scorer
+        items, ratings = _columns(body.ratings)
+
+        def ask() -> Any:
+            return scorer.fold_in(items, ratings, body.k, exclude=body.exclude or None)
+
+        answer = await work.run(scorer.manifest.num_items + 20 * len(items), ask)
+        known = np.asarray(answer.known).tolist()
+        metrics.ids("item", known)
+        unknown = [item for item, knows in zip(items, known, strict=True) if not knows]
+        best = TopK(answer.items, answer.scores)
+        return _reply({"items": _listed(scorer, best, "score"), "unknown_items": unknown})
+
+    @router.post("/explain", response_model=bodies.Explanation, responses=_UNKNOWN)
+    async def explain(body: bodies.Explain) -> Response:
+        """Say what each rated item adds to the score of an item."""
+        _check(limits, 1, body.ratings)
+        given = body.model_fields_set & {"user", "ratings"}
+        if len(given) != 1 or getattr(body, *given) is None:
+            raise Refusal(422, "input", "explain: needs either user or ratings; give one of them")
+        scorer: Any = state.served.scorer
+        _count_items(metrics, scorer, [body.item])
+
+        def ask() -> tuple[Any, dict[Any, float]]:
+            if body.ratings is None:
+                answer = scorer.explain(body.user, body.item)
+                seen, given = scorer.history(body.user)
+                return answer, dict(zip(seen.tolist(), map(number, given), strict=True))
+            items, ratings = _columns(body.ratings)
+            return scorer.explain(None, body.item, items=items, ratings=ratings), dict(body.ratings)
+
+        answer, rated = await work.run(scorer.manifest.num_items + 20 * len(body.ratings or ()), ask)
+        return _reply(_explanation(scorer, answer, rated))
+
+    return router
+
+
+def _explanation(scorer: Scorer, answer: Any, rated: dict[Any, float]) -> dict[str, Any]:
+    items = answer.items.tolist()
+    keys = ("item", "title", "rating", "contribution")
+    rows = zip(items, scorer.titles(items), map(rated.get, items), map(number, answer.contributions), strict=True)
+    return {
+        **{name: number(np.float32(getattr(answer, name))) for name in ("score", "base", "rest")},
+        "contributions": [dict(zip(keys, row, strict=True)) for row in rows],
+        "nearest": _listed(scorer, answer.nearest, "similarity"),
+    }
+
+
+def _listed(scorer: Scorer, top: TopK, measure: str) -> list[dict[str, Any]]:
+    items = top.items.tolist()
+    rows = zip(items, scorer.titles(items), map(number, top.scores), strict=True)
+    return [{"item": item, "title": title, measure: value} for item, title, value in rows]
+
+
+def _columns(ratings: Sequence[tuple[Any, float]]) -> tuple[list[Any], list[float]]:
+    return [one[0] for one in ratings], [one[1] for one in ratings]
+
+
+def _count_items(metrics: Metrics, scorer: Scorer, items: list[Any]) -> None:
+    metrics.ids("item", scorer.knows_item(items).tolist())
+
+
+def _spread(served: Served, question: str, scores: Any) -> None:
+    spread = served.spreads.get(question)
+    if spread is not None:
+        spread.add(scores)
+
+
+def _check(limits: Limits, k: int, *lists: Iterable[Any] | None) -> None:
+    """Raise ``Refusal`` where a question is larger than this server answers."""
+    if k > limits.k:
+        raise Refusal(422, "limit", f"k: must not exceed {limits.k:,}, got {k}")
+    for ids in lists:
+        if ids is not None and len(list(ids)) > limits.ids:
+            raise Refusal(422, "limit", f"a list must not hold more than {limits.ids:,} ids, got {len(list(ids)):,}")
+
+
+def _reply(document: dict[str, Any]) -> Response:
+    return Response(_encode(document), media_type="application/json")

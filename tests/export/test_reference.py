@@ -1,0 +1,44 @@
+"""What the manifest says of scores is what the bundle answers."""
+
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from cflightning_export.reference import spread
+from cflightning_serve import Scorer
+
+
+def shares(edges, scores):
+    """Of the bins (-inf, e1], (e1, e2], ..., counted one by one."""
+    bounds = [-np.inf, *edges, np.inf]
+    return [np.mean([low < one <= high for one in scores]) for low, high in pairwise(bounds)]
+
+
+def test_spread_of_known_numbers():
+    found = spread(np.arange(100, dtype=np.float32))
+    assert found == {"edges": [9, 19, 29, 39, 49, 59, 69, 79, 89], "shares": [0.1] * 10}
+
+
+@pytest.mark.parametrize("scores", [[5.0], [5.0] * 50, [1.0, 2.0], [1.0] * 90 + [2.0] * 10])
+def test_equal_scores_share_a_bin(scores):
+    found = spread(np.array(scores, np.float32))
+    assert found["edges"] == sorted(set(found["edges"]))
+    assert found["shares"] == pytest.approx(shares(found["edges"], scores))
+
+
+def test_the_bundle_says_what_it_answers(bundle):
+    said = json.loads((bundle / "manifest.json").read_text("utf-8"))["reference"]
+    scorer = Scorer.load(bundle)
+    users = [one for one in range(1, 200) if scorer.knows_user(one)]
+    lists = [scorer.recommend(user, 10) for user in users]
+    items = scorer.recommend(users[0], 1000).items
+    edges = said["recommend"]["edges"]
+    # Every user is asked, so that the lists' spread is exact.
+    assert said["recommend"]["shares"] == pytest.approx(shares(edges, np.concatenate([top.scores for top in lists])))
+    assert said["recommend"]["k"] == 10
+    every = np.concatenate([scorer.score(user, items) for user in users])
+    assert said["score"]["shares"] == pytest.approx(shares(said["score"]["edges"], every), abs=0.03)
+    assert said["score"]["k"] == 1
+    assert scorer.manifest.reference["recommend"].edges == tuple(edges)

@@ -1,0 +1,124 @@
+"""``python -m cflightning_serve http`` as a process: it says where it is, reloads, and ends in peace."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import httpx
+import pytest
+
+from cflightning_serve.cli import main
+
+
+@contextmanager
+def process(environment, *words):
+    """A server as a process; gives its address and what it says, line by line."""
+    command = [sys.executable, "-m", "cflightning_serve", "http", *map(str, words), "--port", "0"]
+    running = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        for line in running.stderr:
+            if found := re.search(r"at (http://\S+)", line):
+                break
+        else:
+            raise AssertionError("it ended")
+        with httpx.Client(base_url=found[1], timeout=20) as client:
+            yield running, client
+    finally:
+        running.kill()
+        running.wait()
+        running.stderr.close()
+
+
+def wait_for(running, text):
+    for line in running.stderr:
+        if text in line:
+            return line
+    raise AssertionError(f"{text!r} was never said")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs SIGHUP")
+def test_from_start_to_end(copy, choice_bundle, environment, tmp_path):
+    (tmp_path / "keys").write_text("a key of some length\n")
+    with process(environment, copy, "--poll", "0", "--api-key-file", tmp_path / "keys", "--max-k", 5) as (
+        running,
+        client,
+    ):
+        wait_for(running, "startup complete")
+        assert client.post("/recommend", json={"user": 10, "k": 5}).status_code == 401
+        client.headers["X-API-Key"] = "a key of some length"
+        assert client.post("/recommend", json={"user": 10, "k": 5}).status_code == 200
+        assert client.post("/recommend", json={"user": 10, "k": 6}).status_code == 422
+        before = client.get("/v2/models/cflightning").json()["versions"]
+
+        (copy / "manifest.json").write_text("{")
+        os.kill(running.pid, signal.SIGHUP)
+        wait_for(running, "kept bundle")
+        shutil.rmtree(copy)
+        shutil.copytree(choice_bundle, copy)
+        os.kill(running.pid, signal.SIGHUP)
+        wait_for(running, "serving bundle")
+        assert client.get("/v2/models/cflightning").json()["versions"] != before
+        assert client.post("/recommend", json={"user": 10}).status_code == 422  # the limit is still there
+
+        os.kill(running.pid, signal.SIGTERM)
+        said = running.stderr.read()
+        assert running.wait(timeout=20) in (0, -signal.SIGTERM)
+        assert "Traceback" not in said
+
+
+def test_a_request_in_work_is_finished_at_the_end(bundle, environment):
+    with process(environment, bundle) as (running, client):
+        wait_for(running, "startup complete")
+        with socket.create_connection((client.base_url.host, client.base_url.port), timeout=20) as slow:
+            slow.sendall(b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n{")
+            client.get("/v2/health/live")
+            os.kill(running.pid, signal.SIGTERM)
+            wait_for(running, "Shutting down")
+            slow.sendall(b'"user": 10}')
+            assert slow.recv(65536).startswith(b"HTTP/1.1 200")
+        assert running.wait(timeout=20) in (0, -signal.SIGTERM)
+
+
+def test_the_world_is_warned_of(bundle, environment):
+    with process(environment, bundle, "--host", "0.0.0.0") as (running, _):
+        assert "--api-key-file" in wait_for(running, "anybody")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "reason"),
+    [
+        (["--api-key-file", "/nowhere"], 2, "/nowhere: cannot be read"),
+        (["--max-body", "0"], 2, "body must be above 0"),
+        (["--max-k", "-1"], 2, "k must be above 0"),
+        (["--threads", "0"], 2, "threads: must be an integer from 1"),
+        (["--port", "99999"], 2, "port must be from 0 to 65535"),
+        (["--host", "no such host"], 2, "cannot listen at no such host"),
+    ],
+)
+def test_options_that_make_no_sense(bundle, capsys, words, code, reason):
+    assert main(["http", str(bundle), *words]) == code
+    said = capsys.readouterr().err
+    assert reason in said and said.count("\n") == 1
+
+
+def test_a_port_that_is_taken(bundle, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert main(["http", str(bundle), "--port", str(taken.getsockname()[1])]) == 2
+    assert "Address already in use; choose another" in capsys.readouterr().err
+
+
+def test_a_bundle_that_is_none(tmp_path, capsys):
+    assert main(["http", str(tmp_path / "none")]) == 1
+    assert "does not exist" in capsys.readouterr().err
+
+
+def test_without_the_extra(bundle, environment):
+    code = "import sys; sys.modules['fastapi'] = None; from cflightning_serve.cli import main; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", code, "http", bundle], env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "cflightning_serve: http: needs fastapi; pip install 'cflightning-serve[http]'\n"

@@ -1,0 +1,203 @@
+"""Keys, sizes, time, and requests that are none."""
+
+import socket
+import threading
+import time
+
+import pytest
+
+from cflightning_serve import InputError, Scorer
+from cflightning_serve.http.settings import Limits, Settings, read_keys
+from cflightning_serve.http.state import State
+
+KEY, OTHER = "0123456789abcdef", "another key: zoë"
+
+
+@pytest.fixture
+def keyed(bundle, start, tmp_path):
+    file = tmp_path / "keys"
+    file.write_bytes(f"{KEY}\r\n\n{OTHER}\n".encode())
+    with start(State(Settings(bundle, keys=read_keys(file)))) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-API-Key": KEY},
+        {"Authorization": f"Bearer {KEY}"},
+        {"authorization": f"bearer  {KEY}"},
+        {"X-API-Key": OTHER.encode()},
+    ],
+)
+def test_who_has_a_key_may_ask(keyed, headers):
+    assert keyed.post("/recommend", json={"user": 10}, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"X-API-Key": ""},
+        {"X-API-Key": KEY[:-1]},
+        {"X-API-Key": KEY + "0"},
+        {"X-API-Key": f"{KEY}, {KEY}"},
+        {"Authorization": KEY},
+        {"Authorization": f"Basic {KEY}"},
+        {"Authorization": "Bearer"},
+    ],
+)
+def test_who_has_none_may_not(keyed, headers):
+    for method, path in (("POST", "/recommend"), ("GET", "/metrics"), ("GET", "/openapi.json"), ("GET", "/nothing"),
+                         ("GET", "/v2"), ("GET", "/v2/models/cflightning"), ("POST", "/v2/models/cflightning/infer"),
+                         ("GET", "//v2/health/live"), ("GET", "/v2/health")):  # fmt: skip
+        reply = keyed.request(method, path, headers=headers)
+        assert reply.status_code == 401, path
+        assert reply.headers["www-authenticate"] == "Bearer"
+        assert "error" in reply.json()
+
+
+def test_health_needs_no_key(keyed):
+    assert keyed.get("/v2/health/live").status_code == 200
+    assert keyed.get("/v2/health/ready").status_code == 200
+
+
+def test_the_description_says_that_a_key_is_needed(keyed, client):
+    assert keyed.get("/openapi.json", headers={"X-API-Key": KEY}).json()["security"] == [{"bearer": []}, {"key": []}]
+    assert "security" not in client.get("/openapi.json").json()
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "short\n", f"{KEY}\nshort\n"])
+def test_files_that_hold_no_keys(tmp_path, text):
+    (tmp_path / "keys").write_text(text)
+    with pytest.raises(InputError, match="16 characters or more"):
+        read_keys(tmp_path / "keys")
+
+
+def test_a_file_of_keys_that_is_missing(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        read_keys(tmp_path / "keys")
+
+
+@pytest.mark.parametrize("limit", ["body", "ids", "k", "seconds", "concurrent"])
+def test_limits_are_above_zero(limit):
+    for value in (0, -1, float("nan")):
+        with pytest.raises(InputError, match=f"{limit} must be above 0"):
+            Limits(**{limit: value})
+
+
+@pytest.fixture
+def small(bundle, start):
+    with start(State(Settings(bundle, limits=Limits(body=1000)))) as client:
+        yield client
+
+
+def test_bodies_may_not_be_larger_than_the_limit(small):
+    body = b'{"user": 10}'
+    assert small.post("/recommend", content=body.ljust(1000)).status_code == 200
+    for path in ("/recommend", "/v2/models/cflightning/infer", "/nothing"):
+        reply = small.post(path, content=body.ljust(1001))
+        assert reply.status_code == 413
+        assert "1,000 bytes" in reply.text
+
+
+def test_nor_in_chunks_of_unstated_length(small):
+    for path in ("/recommend", "/v2/models/cflightning/infer"):
+        reply = small.post(path, content=(b" " * 100 for _ in range(100_000)))
+        assert reply.status_code == 413
+    assert small.post("/recommend", content=iter([b'{"user"', b": 10}"])).status_code == 200
+
+
+def raw(client, data, wait=0.5):
+    """What a server answers to bytes."""
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=wait) as connection:
+        connection.sendall(data)
+        answer = b""
+        try:
+            while part := connection.recv(65536):
+                answer += part
+        except TimeoutError:
+            pass
+        return answer
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"nonsense\r\n\r\n",
+        b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+        b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n",
+        b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\nConnection: close\r\n\r\n",
+        b"POST /recommend HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /%ff%00 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"GET /v2/models/%ff/ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    ],
+)
+def test_requests_that_are_none(client, data):
+    answer = raw(client, data)
+    assert answer.startswith(b"HTTP/1.1 4"), answer
+    assert b"Traceback" not in answer
+    assert client.get("/v2/health/live").status_code == 200
+
+
+def test_a_body_that_never_ends_is_cut_off(bundle, start):
+    with start(State(Settings(bundle, limits=Limits(seconds=0.3)))) as client:
+        answer = raw(client, b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n{")
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b"not answered within 0.3 seconds" in answer
+
+
+def test_a_question_that_takes_too_long_is_cut_off(bundle, start, everything, monkeypatch):
+    monkeypatch.setattr("cflightning_serve.http.work.SMALL", 0)
+    scorer, done = everything(Scorer.load(bundle)), threading.Event()
+    quick = scorer.recommend
+
+    def slow(*given, **more):
+        done.wait(5)
+        return quick(*given, **more)
+
+    scorer.recommend = slow
+    with start(State(Settings(bundle, limits=Limits(seconds=0.2)), scorer)) as client:
+        began = time.monotonic()
+        reply = client.post("/recommend", json={"user": 10})
+        assert (reply.status_code, reply.json()["error"]["code"]) == (503, "time")
+        assert time.monotonic() - began < 3
+        assert client.get("/v2/health/live").status_code == 200  # the event loop is free
+        done.set()
+        assert client.post("/recommend", json={"user": 10}).status_code == 200
+        assert 'status="503"' in client.get("/metrics").text
+
+
+def test_no_more_requests_at_once_than_the_limit(bundle, start):
+    with start(State(Settings(bundle, limits=Limits(concurrent=1, seconds=2)))) as client:
+        host, port = client.base_url.host, client.base_url.port
+        with socket.create_connection((host, port)) as slow:
+            slow.sendall(b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n{")
+            time.sleep(0.2)
+            reply = client.post("/recommend", json={"user": 10})
+            assert (reply.status_code, reply.json()["error"]["code"]) == (503, "busy")
+            assert reply.headers["retry-after"] == "1"
+        time.sleep(0.2)
+        assert client.post("/recommend", json={"user": 10}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/nothing", 404),
+        ("GET", "/docs", 404),
+        ("POST", "/recommend/", 404),
+        ("GET", "/recommend", 405),
+        ("PUT", "/score", 405),
+        ("POST", "/metrics", 405),
+        ("DELETE", "/v2", 405),
+        ("PATCH", "/v2", 405),
+    ],
+)
+def test_routes_and_methods_that_are_not_there(client, method, path, status):
+    reply = client.request(method, path)
+    assert reply.status_code == status
+    assert "openapi" in str(reply.json()["error"])
+    if status == 405:
+        assert reply.headers["allow"]
