@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("fastapi", reason="the page needs the extra `http`")
-
 HERE = Path(__file__).parent
 
 

@@ -6,7 +6,13 @@ import uvicorn
 from films import make_films
 from stub import StubScorer, make_app
 
-if __name__ == "__main__":
+
+def make_page():
+    """The application over the films, half stars."""
     titles, counts, vectors, biases = make_films()
     scorer = StubScorer(range(1, len(titles) + 1), titles, counts, vectors, (0.5, 5.0))
-    uvicorn.run(make_app(scorer, biases), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
+    return make_app(scorer, biases, noise=1.0)
+
+
+if __name__ == "__main__":
+    uvicorn.run(make_page(), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")

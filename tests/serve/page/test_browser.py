@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 pytestmark = pytest.mark.browser
-pytest.importorskip("selenium", reason="browser tests need selenium")
+pytest.importorskip("selenium", reason="browser tests need the extra `browser`")
+pytest.importorskip("fastapi", reason="the page needs the extra `http` of cflightning-serve")
 
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402

@@ -30,7 +30,12 @@ export class FilmMap {
   /** What lies where; `more` are items beside those of the whole map. */
   load(items, more = false) {
     if (!more) {
-      this.extent = ["x", "y"].map((axis) => [Math.min(...items.map((one) => one[axis])), Math.max(...items.map((one) => one[axis]))]);
+      // One item in 200 may lie on the edge: a few far ones would press all others together.
+      this.extent = ["x", "y"].map((axis) => {
+        const sorted = items.map((one) => one[axis]).sort((a, b) => a - b);
+        const beyond = Math.floor(sorted.length / 200);
+        return [sorted[beyond], sorted[sorted.length - 1 - beyond]];
+      });
       this.all = items.length;
     }
     for (const one of items) this.places.set(String(one.item), one);
@@ -80,6 +85,7 @@ export class FilmMap {
   /** Labels that cover neither each other nor a mark: rated ones first, then recommended, then the most popular. */
   #labels(rated, best, wide, high) {
     const taken = [...rated, ...best].map(({ x, y }) => [x - 6, y - 6, x + 6, y + 6]);
+    const open = String(this.marks.open?.item);
     const clash = (box) => box[0] < 2 || box[2] > wide - 2 || box[1] < 2 || box[3] > high - 2
       || taken.some((other) => box[0] < other[2] && box[2] > other[0] && box[1] < other[3] && box[3] > other[1]);
     const labels = [];
@@ -89,7 +95,8 @@ export class FilmMap {
       const text = short(named(dot.one).name, 24);
       const width = 6 * text.length + 4;
       const { x, y } = dot;
-      const spots = [[x + 8, y + 4, "start"], [x - 8, y + 4, "end"], [x, y - 10, "middle"], [x, y + 18, "middle"]];
+      const gap = String(dot.one.item) === open ? 13 : 8;
+      const spots = [[x + gap, y + 4, "start"], [x - gap, y + 4, "end"], [x, y - gap - 2, "middle"], [x, y + gap + 10, "middle"]];
       for (const [left, base, anchor] of spots) {
         const start = left - { start: 0, end: width, middle: width / 2 }[anchor];
         const box = [start, base - 11, start + width, base + 4];

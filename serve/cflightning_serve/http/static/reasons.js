@@ -17,6 +17,7 @@ export function reasons({ score, base, rest, contributions, nearest }, many, sca
   const sum = contributions.reduce((total, { contribution }) => total + contribution, 0);
   const parts = [`${signed(base)} from everyone's opinion`, `${signed(sum)} from your ratings`];
   if (Math.abs(rest) >= 0.005) parts.push(`${signed(rest)} from what else is known`);
+  const near = nearest.filter(({ similarity }) => similarity > 0.1);
   const end = scale ? `, squeezed into the range of ratings: ${score.toFixed(2)}.` : ".";
   return [
     element("h3", {}, "What your ratings add"),
@@ -24,7 +25,7 @@ export function reasons({ score, base, rest, contributions, nearest }, many, sca
     others.length > 0 && element("p", { class: "note" }, `and ${others.length} more: ${signed(
       others.reduce((total, { contribution }) => total + contribution, 0))}`),
     element("p", { class: "note sum" }, parts.join(", ") + end),
-    nearest.length > 0 && element("p", { class: "nearest" }, "Nearest of yours: ", nearest.flatMap((one, place) => [
+    near.length > 0 && element("p", { class: "nearest" }, "Nearest of yours: ", near.flatMap((one, place) => [
       place ? ", " : "", element("span", { class: "name" }, named(one).name), ` ${one.similarity.toFixed(2)}`])),
   ].filter((one) => one !== false);
 }
