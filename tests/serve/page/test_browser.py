@@ -138,7 +138,7 @@ def test_enter_waits_for_what_was_typed(page):
     box = page.find_element(By.ID, "query")
     box.click()
     press(page, "comet station", Keys.ENTER)  # faster than any answer
-    assert wait(page, lambda: texts(page, "#rated .name")) == ["Comet Station"]
+    assert wait(page, lambda: texts(page, "#rated .name")) == ["The Comet Station"]
     box.click()
     press(page, "raven guest qqq", Keys.ENTER)
     wait(page, lambda: "Nothing has" in text(page, "#found"))

@@ -12,9 +12,9 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the page needs the extra `http`")
 
-from cflightning_serve.errors import InputError, UnsupportedError  # noqa: E402
-from cflightning_serve.http.catalogued import Catalogued, parse_ids  # noqa: E402
-from cflightning_serve.http.page import routes  # noqa: E402
+from cflightning_serve.errors import InputError, UnsupportedError
+from cflightning_serve.http.catalogued import Catalogued, parse_ids
+from cflightning_serve.http.page import routes
 
 STATIC = files("cflightning_serve.http").joinpath("static")
 NAMES = sorted(file.name for file in STATIC.iterdir())
