@@ -292,6 +292,25 @@ def test_a_dot_is_named_under_the_pointer_and_taken_by_a_click(page):
     assert named.startswith(name)
 
 
+def test_a_finger_names_a_dot_before_it_takes_it(app, serve, visit):
+    page = ready(visit(serve(app)[0], 390, 800, touch=True))
+    x, y = page.execute_script(
+        "const d = document.querySelector('#map .others circle'); d.scrollIntoView({block: 'center'});"
+        "const b = d.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]"
+    )
+
+    def tap():
+        for kind, points in (("touchStart", [{"x": x, "y": y}]), ("touchEnd", [])):
+            page.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    tap()
+    wait(page, lambda: all_of(page, "#map .tip")[0].is_displayed())
+    assert texts(page, "#rated li") == []
+    named = text(page, "#map .tip")
+    tap()
+    assert named.startswith(wait(page, lambda: texts(page, "#rated .name"))[0])
+
+
 def test_items_beyond_the_map_are_placed(serve, visit, stub, films, make_scorer, monkeypatch):
     monkeypatch.setattr("cflightning_serve.http.catalogued.MAPPED", 20)
     page = ready(visit(serve(stub.make_app(make_scorer(), films[3]))[0]))
@@ -401,6 +420,17 @@ def test_choices_of_strings_without_titles(serve, visit, stub, films, make_score
     page.find_element(By.CSS_SELECTOR, "#list .open .like").click()
     wait(page, lambda: len(all_of(page, "#rated li")) == 2)
     assert "sku-170" not in text(page, "#curl")
+
+
+def test_stars_where_choices_are_recommended(serve, visit, stub, films, make_scorer):
+    scorer = make_scorer(rating_range=(1.0, 5.0), unit="choice")
+    page = ready(visit(serve(stub.make_app(scorer, films[3]))[0]))
+    find_and_pick(page, "comet station")
+    assert [star.get_attribute("value") for star in all_of(page, "#rated input")] == ["1", "2", "3", "4", "5"]
+    press(page, "4")
+    wait(page, lambda: "Comet Station" in text(page, ".open .bars"))
+    assert all_of(page, "#list .meter") == []
+    assert "range of ratings" not in text(page, ".open .sum")
 
 
 def test_a_scale_of_its_own_is_a_slider(serve, visit, stub, films, make_scorer):

@@ -93,6 +93,14 @@ def test_against_a_slow_search():
         assert index.find(query, 7) == expected[:7], query
 
 
+def test_words_in_any_order_are_looked_for_among_the_popular(monkeypatch):
+    monkeypatch.setattr("cflightning_serve.http.search._LOOKED_AT", 3)
+    titles = ["long a", "long b", "b long", "long c", "c long"]
+    assert Titles(titles).find("b long", 9) == [2, 1]
+    assert Titles(titles).find("long c", 9) == [3]  # the last title lies beyond
+    assert Titles(titles).find("c", 9) == [4, 3]
+
+
 @pytest.mark.parametrize(
     ("text", "key"),
     [

@@ -12,6 +12,7 @@ import { call, named, scaleOf } from "./words.js";
 
 const K = 10;
 const WAIT = 80;  // ms: keys and clicks that follow each other are one question
+const PLACED = 50;  // items in one question; the next one places more
 const SAID = 700;  // ms of rest before a screen reader is told
 
 const page = { rated: [], items: [], unknown: new Set(), discarded: null, opened: undefined, mapless: false };
@@ -129,7 +130,7 @@ async function map(signal) {
   try {
     if (!parts.map.all) return parts.map.load((await get("map", {}, signal)).items);
     const marked = [...page.items, ...page.rated].filter(({ item }) => !page.unknown.has(String(item)));
-    const missing = parts.map.missing(marked).map(({ item }) => item);
+    const missing = parts.map.missing(marked).map(({ item }) => item).slice(0, PLACED);
     if (missing.length) parts.map.load((await get("map", { item: missing }, signal)).items, true);
   } catch (error) {
     if (error.kind !== "unsupported") throw error;

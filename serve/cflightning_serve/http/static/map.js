@@ -17,7 +17,7 @@ export class FilmMap {
     this.picture = drawing("svg", { role: "img" });
     this.place.append(this.picture, this.tip);
     this.picture.addEventListener("pointermove", (event) => event.pointerType !== "touch" && this.#point(this.#nearest(event)));
-    this.picture.addEventListener("pointerleave", () => this.#point(null));
+    this.picture.addEventListener("pointerleave", (event) => event.pointerType !== "touch" && this.#point(null));
     this.picture.addEventListener("click", (event) => {
       const found = this.#nearest(event);
       // A finger hides what it touches: the first tap names the dot, the second one takes it.
