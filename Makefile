@@ -3,7 +3,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: fit test check lint bars bench bench-accuracy bench-defaults bench-kernel bench-gpu bench-large bench-lists bench-ranking bench-scaling clean help
+.PHONY: fit test check lint javascript bars bench bench-accuracy bench-defaults bench-kernel bench-gpu bench-large bench-lists bench-ranking bench-scaling clean help
 help:
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/ -/'
 
@@ -29,7 +29,14 @@ lint: .venv/developed ## format, style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-check: lint ## all that CI runs: lint, and the tests with coverage
+# The tests of the JavaScript example are skipped without this: 290 MB, since the package brings every system's library.
+serve/examples/javascript/node_modules: serve/examples/javascript/package-lock.json
+	cd $(@D) && npm ci --no-audit --no-fund
+	touch $@
+
+javascript: serve/examples/javascript/node_modules ## what the JavaScript example needs (with npm)
+
+check: lint $(if $(shell command -v npm),javascript) ## all that CI runs: lint, and the tests with coverage
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
 
 bars: .venv/installed ## measure accuracy, speed and latency against their bars (needs the data sets: CFLIGHTNING_DATA)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 KEY = "cflightning"
 FORMAT = 1
+VOCABULARY = ("users", "items", "titles", "categories", "counts")
+"""What of the packed value is the vocabulary's; older checkpoints lack the last two."""
 
 
 def pack(vocabulary: Vocabulary, **facts: Any) -> dict[str, Any]:
@@ -43,7 +45,8 @@ def unpack(checkpoint: dict[str, Any], source: str = "checkpoint") -> tuple[Voca
             f"{source}: has checkpoint format {packed['format']}, this version reads up to {FORMAT}; "
             "upgrade cflightning"
         )
-    facts = {key: value for key, value in packed.items() if key not in {"format", "users", "items", "titles"}}
+    known = {"format", *VOCABULARY}
+    facts = {key: value for key, value in packed.items() if key not in known}
     return Vocabulary.from_state(packed), facts
 
 

@@ -21,6 +21,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.trainer import Trainer
 from lightning_utilities.core.rank_zero import rank_zero_only
 
+from cflightning.blending import lean
 from cflightning.checkpoint import KEY, FileCheckpointIO, find, read
 from cflightning.comparison import Comparison
 from cflightning.data.datamodule import RatingsDataModule
@@ -164,6 +165,9 @@ class CFLightningCLI(LightningCLI):
             return
         kept = self.trainer.checkpoint_callback
         best = kept.best_model_path if isinstance(kept, ModelCheckpoint) else ""
+        if best and getattr(self.model, "rates", True) and self.trainer.is_global_zero and "://" not in best:
+            lean(Path(best), self.datamodule, self.evaluation.baseline(self.datamodule))
+        self.trainer.strategy.barrier()
         if self.datamodule.split.sizes[TEST]:
             self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best or None, verbose=False)
             kept_figures = self.model.facts.get("metrics", {})  # came with the checkpoint

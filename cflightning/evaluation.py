@@ -15,7 +15,7 @@ from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.split import TEST, TRAIN
 from cflightning.errors import ConfigError
 from cflightning.files import write_csv
-from cflightning.metrics.baseline import fit_baseline
+from cflightning.metrics.baseline import BiasBaseline, fit_baseline
 from cflightning.metrics.calibration import Calibration, calibrate
 from cflightning.metrics.uncertainty import error_sums, interval, resample, rmse_and_mae
 from cflightning.plots import draw_calibration
@@ -59,6 +59,7 @@ class Evaluation(Callback):
         self.seed = seed
         self.calibration: Calibration | None = None
         self._seen: list[tuple[Tensor, Tensor]] = []
+        self._baseline: tuple[np.ndarray, BiasBaseline] | None = None
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget what was there before."""
@@ -113,9 +114,7 @@ class Evaluation(Callback):
         if not np.isfinite(scores).all():
             return {}, None  # training diverged, which the errors say
         users, items, ratings = table.user.codes, table.item.codes, table.ratings
-        baseline = fit_baseline(
-            users, items, ratings, data.split.parts == TRAIN, len(table.user.ids), len(table.item.ids), data.given_range
-        )
+        baseline = self.baseline(data)
         users, items, ratings = users[rows], items[rows], ratings[rows]
         sums = error_sums(users, ratings, scores, baseline.score(users, items))
         calibration = calibrate(scores, ratings, users, self.bins)
@@ -130,6 +129,17 @@ class Evaluation(Callback):
                 figures[f"{name}_low"], figures[f"{name}_high"] = interval(errors)
                 figures[f"{name}_gain_low"], figures[f"{name}_gain_high"] = interval(others - errors)
         return figures, calibration
+
+    def baseline(self, data: RatingsDataModule) -> BiasBaseline:
+        """What user and item biases alone have learnt from the training part; kept, as long as it is the same."""
+        table, parts = data.table, data.split.parts
+        if self._baseline is None or self._baseline[0] is not parts:
+            found = fit_baseline(
+                table.user.codes, table.item.codes, table.ratings, parts == TRAIN,
+                len(table.user.ids), len(table.item.ids), data.given_range,
+            )  # fmt: skip
+            self._baseline = parts, found
+        return self._baseline[1]
 
     def write(self, folder: Path) -> Path | None:
         """Write the calibration of the last test as `calibration.csv` and, with matplotlib, `calibration.svg`.

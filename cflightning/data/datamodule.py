@@ -40,6 +40,7 @@ class RatingsDataModule(LightningDataModule):
         timestamp: Column of times (seconds or ISO 8601) in a table; the usual names are guessed; may be missing; ''
             leaves it unread.
         title: Column of item titles in a table; may be missing.
+        categories: Column of item categories in a table, such as genres, several with | between them; may be missing.
         columns: Column names of a text table that has no header line.
         delimiter: Delimiter of a text table; guessed from its first line.
         feedback: What a row says: ratings (how the user rated the item), or choices (that the user chose it, whatever
@@ -86,6 +87,7 @@ class RatingsDataModule(LightningDataModule):
         rating: str | None = None,
         timestamp: str | None = None,
         title: str | None = None,
+        categories: str | None = None,
         columns: list[str] | None = None,
         delimiter: str | None = None,
         feedback: Feedback = "ratings",
@@ -111,7 +113,10 @@ class RatingsDataModule(LightningDataModule):
         seed: int = 42,
     ) -> None:
         super().__init__()
-        names = {"user": user, "item": item, "rating": rating, "timestamp": timestamp, "title": title, "weight": weight}
+        names = {
+            "user": user, "item": item, "rating": rating, "timestamp": timestamp, "title": title,
+            "categories": categories, "weight": weight,
+        }  # fmt: skip
         self.reading = Reading(
             path=path, source=source, columns=names, names=columns, delimiter=delimiter, split=split, fold=fold,
             test_path=test_path, feedback=feedback, min_rating=min_rating, duplicates=duplicates,

@@ -36,6 +36,7 @@ class RatingTable:
         test_rows: bool [rows], the source's own test part, or None.
         noise_floor: float64 [rows], squared error of the best possible prediction (synthetic data), or None.
         weight: float32 [rows], above 0, what a choice counts; None where all count the same.
+        categories: item id -> its categories, such as genres, where known.
         unique: whether every (user, item) pair is known to stand once.
     """
 
@@ -49,6 +50,7 @@ class RatingTable:
     noise_floor: np.ndarray | None = None
     unique: bool = False
     weight: np.ndarray | None = None
+    categories: dict[Id, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame, name: str, **more: Any) -> RatingTable:
@@ -103,7 +105,10 @@ class RatingTable:
         }
         test_rows = np.repeat([False, True], [len(self), len(test)])
         users, items = self.user.append(test.user), self.item.append(test.item)
-        return RatingTable(users, items, **both, name=name, titles=test.titles | self.titles, test_rows=test_rows)
+        of_items: dict[str, Any] = {
+            "titles": test.titles | self.titles, "categories": test.categories | self.categories
+        }  # fmt: skip
+        return RatingTable(users, items, **both, **of_items, name=name, test_rows=test_rows)
 
 
 def check_range(table: RatingTable, rating_range: tuple[float, float]) -> None:

@@ -6,9 +6,6 @@ import hashlib
 import json
 import logging
 import math
-import os
-import shutil
-import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,80 +15,55 @@ from cflightning import checkpoint as checkpoints
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import ExportError
 from cflightning_export.answering import Answering, answering
+from cflightning_export.catalogue import write_catalogue
 from cflightning_export.graphs import recommend_graph, score_graph, similar_graph
+from cflightning_export.history_graph import history_graph
+from cflightning_export.list_graphs import list_graphs
+from cflightning_export.placing import FORMAT, check_target, placed
+from cflightning_export.training_rows import TrainingRows, training_rows
 from cflightning_export.verify import verify
+from cflightning_export.verify_lists import verify_lists
 from cflightning_export.weights import share_weights
 
 log = logging.getLogger(__name__)
 
-FORMAT = "cflightning-bundle"
 GRAPHS = {"score": score_graph, "recommend": recommend_graph, "similar": similar_graph}
 
 
-def export_bundle(source: Path | str, target: Path | str, *, overwrite: bool = False) -> Path:
+def export_bundle(
+    source: Path | str, target: Path | str, *, overwrite: bool = False, with_history: bool = False
+) -> Path:
     """Turn a checkpoint into a bundle.
 
     Args:
         source: a run folder or a checkpoint.
         target: the folder to make.
         overwrite: whether an existing bundle is replaced; any other existing folder is never touched.
+        with_history: whether the training rows travel in the bundle, which everyone who has it can then read.
 
     Returns:
         The bundle's folder.
 
     Raises:
         CheckpointError: the source cannot be used.
-        ExportError: the target exists, or the graphs differ from the network; then nothing is left behind.
+        ExportError: the target exists, the training rows cannot be found again, or the graphs differ from the network;
+            then nothing is left behind.
     """
     path, target = checkpoints.find(Path(source)), Path(target).absolute()
-    _check_target(target, overwrite)
+    check_target(target, overwrite)
     task = checkpoints.load_task(path)
     vocabulary = task.vocabulary
     assert vocabulary is not None
     if not len(vocabulary.users) or not len(vocabulary.items):
         raise ExportError(f"{path}: must know at least one user and one item")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        scratch.chmod(0o755)  # mkdtemp makes it private
+    rows = training_rows(path, vocabulary, task.facts.get("train_rows")) if with_history else None
+    with placed(target) as scratch:
         parts = answering(task)
-        _write(scratch, parts, vocabulary, _metrics(path, task.facts))
+        _write(scratch, parts, vocabulary, _metrics(path, task.facts), rows)
         log.info("checking the graphs against torch")
         verify(scratch, parts.networks, vocabulary)
-        _move(scratch, target)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
+        verify_lists(scratch, parts.networks["recommend"], vocabulary, rows)
     return target
-
-
-def _move(scratch: Path, target: Path) -> None:
-    """Put the new bundle in place; an old one goes only when the new one is there."""
-    old = scratch.with_name(f"{scratch.name}.old")
-    if target.exists():
-        os.replace(target, old)
-    os.replace(scratch, target)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _check_target(target: Path, overwrite: bool) -> None:
-    if target.is_symlink():
-        raise ExportError(f"{target}: is a link; name the folder itself")
-    if not target.exists():
-        return
-    if target == Path.cwd():
-        raise ExportError(f"{target}: is the current folder; name one to be made in it")
-    if target.is_dir() and not any(target.iterdir()):
-        target.rmdir()
-        return
-    try:
-        ours = json.loads((target / "manifest.json").read_text(encoding="utf-8")).get("format") == FORMAT
-    except (OSError, ValueError, AttributeError):
-        ours = False
-    if not ours:
-        raise ExportError(f"{target}: exists and is no bundle; choose another folder")
-    if not overwrite:
-        raise ExportError(f"{target}: exists; choose another folder, or replace it with --overwrite")
 
 
 def _metrics(path: Path, facts: dict[str, Any]) -> dict[str, float]:
@@ -107,15 +79,23 @@ def _metrics(path: Path, facts: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in kept.items() if math.isfinite(value)}  # JSON has no NaN
 
 
-def _write(folder: Path, parts: Answering, vocabulary: Vocabulary, metrics: dict[str, float]) -> None:
+def _write(
+    folder: Path, parts: Answering, vocabulary: Vocabulary, metrics: dict[str, float], rows: TrainingRows | None
+) -> None:
     network, models = parts.networks["score"], {}
     for name, build in GRAPHS.items():
         log.info("writing %s.onnx", name)
         models[f"{name}.onnx"] = build(parts.networks[name], vocabulary)
+    log.info("writing the graphs for lists")
+    lists = list_graphs(parts.networks["recommend"], vocabulary)
+    if rows is not None:
+        lists["history"] = history_graph(rows, vocabulary)
+    models |= {f"{name}.onnx": model for name, model in lists.items()}
     share_weights(models, folder / "weights.bin")
     for name, model in models.items():
         (folder / name).write_bytes(model.SerializeToString())
-    names = [*models, "weights.bin"]
+    write_catalogue(folder / "catalogue.json", vocabulary)
+    names = [*models, "weights.bin", "catalogue.json"]
     if vocabulary.titles:
         titles = {str(key): title for key, title in vocabulary.titles.items()}
         (folder / "titles.json").write_text(json.dumps(titles, ensure_ascii=False, indent=0), encoding="utf-8")
@@ -132,7 +112,8 @@ def _write(folder: Path, parts: Answering, vocabulary: Vocabulary, metrics: dict
         "num_items": vocabulary.items.num_rows,
         "rating_range": list(network.rating_range) if network.rating_range else None,
         "metrics": metrics,
-        "graphs": {name: f"{name}.onnx" for name in GRAPHS},
+        "graphs": {name: f"{name}.onnx" for name in (*GRAPHS, *lists)},
+        "catalogue": "catalogue.json",
         "titles": "titles.json" if vocabulary.titles else None,
         "files": {name: _describe(folder / name) for name in names},
     }

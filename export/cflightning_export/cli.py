@@ -8,6 +8,7 @@ import logging
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -26,17 +27,34 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("source", metavar="RUN_OR_CHECKPOINT", type=Path, help="run folder (its best epoch) or .ckpt")
     parser.add_argument("target", metavar="BUNDLE", type=Path, help="folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing bundle")
+    parser.add_argument(
+        "--layout",
+        choices=("bundle", "triton", "mlflow"),
+        default="bundle",
+        help="bundle (default), Triton model repository or MLflow model folder",
+    )
+    parser.add_argument(
+        "--with-history",
+        action="store_true",
+        help="put the training rows of every user into the bundle, so that what they know is left out of their lists",
+    )
     options = parser.parse_args(args)
 
     from cflightning.checkpoint import find, read, unpack
     from cflightning_export.bundle import export_bundle  # torch and onnx only now: --help is quick
+    from cflightning_export.layouts.writing import LAYOUTS, export_layout
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("cflightning_export").setLevel(logging.INFO)
     source = find(options.source)
-    folder = export_bundle(source, options.target, overwrite=options.overwrite)
-    user = unpack(read(source))[0].users.values[0]
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    wanted: dict[str, Any] = {"overwrite": options.overwrite, "with_history": options.with_history}
+    if options.layout == "bundle":
+        folder = export_bundle(source, options.target, **wanted)
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    else:
+        folder = export_layout(source, options.target, options.layout, **wanted)
+        manifest = json.loads((folder / "layout.json").read_text(encoding="utf-8"))["bundle"]
+    user = unpack(read(source))[0].users.values[:1].tolist()[0]
     size = sum(file["bytes"] for file in manifest["files"].values())
     print(
         f"{options.target}: {manifest['model']}, "
@@ -45,6 +63,13 @@ def main(args: Sequence[str] | None = None) -> int:
     )
     if (units := manifest.get("units")) is not None:
         print(f"answers  score: {units['score']}, recommend: {units['recommend']}")
-    print(f"next  python -m cflightning_serve info {options.target}")
-    print(f"      python -m cflightning_serve recommend {options.target} --user {shlex.quote(str(user))} --k 10")
+    if options.layout == "bundle":
+        next_steps = [
+            f"python -m cflightning_serve info {options.target}",
+            f"python -m cflightning_serve recommend {options.target} --user {shlex.quote(str(user))} --k 10",
+        ]
+    else:
+        next_steps = LAYOUTS[options.layout].next_steps(options.target, manifest, user)
+    for number, line in enumerate(next_steps):
+        print(f"{'      ' if number else 'next  '}{line}")
     return 0

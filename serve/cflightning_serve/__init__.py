@@ -4,15 +4,20 @@
 when the first bundle is opened. The bundle's format is specified in ``serve/BUNDLE.md``.
 """
 
+from cflightning_serve.catalogue import Catalogue
 from cflightning_serve.errors import BundleError, InputError, ServeError, UnknownIdError, UnsupportedError
+from cflightning_serve.lists import Lists
 from cflightning_serve.manifest import Manifest
-from cflightning_serve.scorer import Scorer, TopK
+from cflightning_serve.scorer import Scorer
+from cflightning_serve.topk import TopK
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BundleError",
+    "Catalogue",
     "InputError",
+    "Lists",
     "Manifest",
     "Scorer",
     "ServeError",

@@ -1,16 +1,13 @@
 """The command line's answers: each as text for people, as one document for JSON, and notes on what is unknown."""
 
-import csv
-import re
-import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cflightning_serve.errors import InputError
-from cflightning_serve.manifest import IdType, Manifest, Unit
+from cflightning_serve.manifest import Manifest, Unit
 from cflightning_serve.output import number, table
-from cflightning_serve.scorer import Scorer, TopK
+from cflightning_serve.scorer import Scorer
+from cflightning_serve.topk import TopK
+from cflightning_serve.typed import parse_ids, read_ids
 
 
 class Answer(NamedTuple):
@@ -35,10 +32,11 @@ def score(scorer: Scorer, user: str | None, items: Sequence[str] | None, pairs: 
         InputError: an id has the wrong type, or the file cannot be read or lacks a column.
     """
     if pairs is None:
-        asked_items = _parse(items or (), scorer.manifest.item_ids, "--item")
-        asked_users = _parse([user or ""], scorer.manifest.user_ids, "--user") * len(asked_items)
+        asked_items = parse_ids(items or (), scorer.manifest.item_ids, "--item")
+        asked_users = parse_ids([user or ""], scorer.manifest.user_ids, "--user") * len(asked_items)
     else:
-        asked_users, asked_items = _read_pairs(pairs, scorer.manifest)
+        columns = {"user": scorer.manifest.user_ids, "item": scorer.manifest.item_ids}
+        asked_users, asked_items = read_ids(pairs, columns)
     answers = zip(
         asked_users,
         asked_items,
@@ -62,7 +60,9 @@ def score(scorer: Scorer, user: str | None, items: Sequence[str] | None, pairs: 
     return Answer(text, {"unit": unit, "pairs": document}, notes)
 
 
-def recommend(scorer: Scorer, users: Sequence[str], k: int, exclude: Sequence[str]) -> Answer:
+def recommend(
+    scorer: Scorer, users: Sequence[str], k: int, exclude: Sequence[str], wishes: Mapping[str, Any] | None = None
+) -> Answer:
     """List the best items for each user.
 
     Args:
@@ -70,13 +70,18 @@ def recommend(scorer: Scorer, users: Sequence[str], k: int, exclude: Sequence[st
         users: user ids as typed.
         k: how many items for each.
         exclude: item ids as typed, left out for every user.
+        wishes: further arguments of :meth:`Scorer.recommend`; ids of ``allow`` and ``deny`` as typed.
 
     Raises:
         InputError: an id has the wrong type, or ``k`` is below one.
     """
-    asked = _parse(users, scorer.manifest.user_ids, "--user")
-    left_out = _parse(exclude, scorer.manifest.item_ids, "--exclude")
-    best = scorer.recommend(asked, k, exclude=[left_out] * len(asked))
+    asked = parse_ids(users, scorer.manifest.user_ids, "--user")
+    left_out = parse_ids(exclude, scorer.manifest.item_ids, "--exclude")
+    further = dict(wishes or {})
+    for name in ("allow", "deny"):
+        if further.get(name) is not None:
+            further[name] = parse_ids(further[name], scorer.manifest.item_ids, f"--{name}")
+    best = scorer.recommend(asked, k, exclude=[left_out] * len(asked), **further)
     known = scorer.knows_user(asked).tolist()
     document = [
         {"user": user, "known": knows, "items": _listed(scorer, top, "score")}
@@ -101,7 +106,7 @@ def similar(scorer: Scorer, items: Sequence[str], k: int) -> Answer:
         UnknownIdError: an item was not seen in training.
         InputError: an id has the wrong type, or ``k`` is below one.
     """
-    asked = _parse(items, scorer.manifest.item_ids, "--item")
+    asked = parse_ids(items, scorer.manifest.item_ids, "--item")
     nearest = scorer.similar_items(asked, k)
     document: list[dict[str, Any]] = [
         {"item": item, "title": title, "similar": _listed(scorer, top, "similarity")}
@@ -142,41 +147,6 @@ def info(manifest: Manifest) -> Answer:
     rows += [(name, f"{value:.6g}") for name, value in manifest.metrics.items()]
     rows += [(name, f"{entry.bytes:,} bytes") for name, entry in manifest.files.items()]
     return Answer(table(("bundle", str(manifest.folder)), rows), facts)
-
-
-def _parse(texts: Sequence[str], kind: IdType, where: str) -> list[Any]:
-    """Turn ids as typed into ids as the bundle has them."""
-    if kind == "string":
-        return list(texts)
-    for text in texts:
-        if not re.fullmatch(r"\s*[+-]?[0-9]{1,30}\s*", text):
-            raise InputError(f"{where}: ids are integers in this bundle, got {text!r}")
-    return [int(text) for text in texts]
-
-
-def _read_pairs(file: str, manifest: Manifest) -> tuple[list[Any], list[Any]]:
-    users: list[Any] = []
-    items: list[Any] = []
-    try:
-        with nullcontext(sys.stdin) if file == "-" else open(file, newline="", encoding="utf-8-sig") as lines:
-            reader = csv.DictReader(lines, strict=True)
-            missing = {"user", "item"}.difference(reader.fieldnames or ())
-            if missing:
-                raise InputError(
-                    f"{file}: the first line must name the columns user and item, "
-                    f"got {', '.join(reader.fieldnames or ()) or 'nothing'}"
-                )
-            for row in reader:
-                for column, kind, parsed in (("user", manifest.user_ids, users), ("item", manifest.item_ids, items)):
-                    where = f"{file}: line {reader.line_num}: column {column}"
-                    if row[column] is None:
-                        raise InputError(f"{where}: must hold an id, is missing")
-                    parsed += _parse([row[column]], kind, where)
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}") from error
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: must be CSV in UTF-8, is not: {error}") from error
-    return users, items
 
 
 def _listed(scorer: Scorer, top: TopK, measure: str) -> list[dict[str, Any]]:

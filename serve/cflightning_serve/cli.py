@@ -1,4 +1,4 @@
-"""The command line: ``python -m cflightning_serve score|recommend|similar|info BUNDLE``."""
+"""The command line: ``python -m cflightning_serve score|recommend|similar|batch|info BUNDLE``."""
 
 import argparse
 import json
@@ -9,16 +9,20 @@ from typing import Any, NoReturn
 
 from cflightning_serve import __version__
 from cflightning_serve.answers import Answer, info, recommend, score, similar
+from cflightning_serve.batch_command import batch
 from cflightning_serve.errors import BundleError, InputError, ServeError
 from cflightning_serve.manifest import Manifest
 from cflightning_serve.scorer import Scorer
 
 _PROGRAM = "cflightning_serve"
+_WISHES = ("exclude_seen", "allow", "deny", "categories", "min_count", "diversity")
+"""Options of `recommend` that are arguments of ``Scorer.recommend`` as well."""
 _EXAMPLES = """examples:
   python -m cflightning_serve recommend BUNDLE --user 42 --k 10
   python -m cflightning_serve score BUNDLE --user 42 --item 1193 661
   python -m cflightning_serve score BUNDLE --pairs pairs.csv --json
   python -m cflightning_serve similar BUNDLE --item 1193
+  python -m cflightning_serve batch BUNDLE --k 100 --out lists.csv
   python -m cflightning_serve info BUNDLE
 
 exit codes: 0 answered, 1 the bundle is at fault, 2 the question is
@@ -67,11 +71,16 @@ def _ask(options: argparse.Namespace) -> Answer:
         (options.user is not None) == (options.item is not None) == (options.pairs is None)
     ):
         raise InputError("score: needs --user with --item, or --pairs alone")
-    scorer = Scorer.load(options.bundle, verify=options.verify, threads=options.threads)
+    # A batch has blocks of users for its threads.
+    threads = 1 if options.command == "batch" else options.threads
+    scorer = Scorer.load(options.bundle, verify=options.verify, threads=threads)
     if options.command == "score":
         return score(scorer, options.user, options.item, options.pairs)
     if options.command == "recommend":
-        return recommend(scorer, options.user, options.k, options.exclude)
+        wishes = {name: getattr(options, name) for name in _WISHES}
+        return recommend(scorer, options.user, options.k, options.exclude, wishes)
+    if options.command == "batch":
+        return batch(scorer, options)
     return similar(scorer, options.item, options.k)
 
 
@@ -114,11 +123,32 @@ def _parser() -> argparse.ArgumentParser:
     recommend_ = command("recommend", "list the best items for a user", "BUNDLE --user 42 --k 10 --exclude 1193 661")
     recommend_.add_argument("--user", metavar="ID", nargs="+", required=True, help="one or more users")
     recommend_.add_argument("--exclude", metavar="ID", nargs="+", default=[], help="items to leave out, for every user")
+    recommend_.add_argument("--allow", metavar="ID", nargs="+", help="only these items")
+    recommend_.add_argument("--deny", metavar="ID", nargs="+", help="none of these items")
+    recommend_.add_argument(
+        "--category", dest="categories", metavar="NAME", nargs="+", help="only items of any of them"
+    )
+    recommend_.add_argument("--min-count", metavar="N", type=int, help="only items with N training rows or more")
+    recommend_.add_argument(
+        "--diversity", metavar="D", type=float, default=0.0, help="0 lists the highest scores (default), 1 what differs"
+    )
+    batch_ = command("batch", "write the best items of all users", "BUNDLE --k 100 --out lists.csv --shard 3/16")
+    batch_.add_argument("--out", metavar="FILE", required=True, help="file to write: .csv, or .parquet (needs pyarrow)")
+    batch_.add_argument("--users", metavar="FILE", help="CSV with the column user (default: all known users)")
+    batch_.add_argument(
+        "--shard", metavar="N/OF", help="of OF equal parts of the users the N-th alone, in its own file"
+    )
+    for sub in (recommend_, batch_):
+        sub.add_argument(
+            "--exclude-seen",
+            action=argparse.BooleanOptionalAction,
+            help="leave out what the user had in training (default: where the bundle has the history)",
+        )
     similar_ = command("similar", "list the items most like an item", "BUNDLE --item 1193 --k 10")
     similar_.add_argument("--item", metavar="ID", nargs="+", required=True, help="one or more items")
     command("info", "say what a bundle holds and whether it is intact", "BUNDLE")
-    for sub in (recommend_, similar_):
+    for sub in (recommend_, similar_, batch_):
         sub.add_argument("--k", metavar="N", type=int, default=10, help="how many (default: 10)")
-    for sub in (score_, recommend_, similar_):
+    for sub in (score_, recommend_, similar_, batch_):
         sub.add_argument("--threads", metavar="N", type=int, default=1, help="threads of onnxruntime (default: 1)")
     return parser

@@ -83,6 +83,7 @@ class Manifest:
     metrics: Mapping[str, float]
     graphs: Mapping[str, str]
     titles: str | None
+    catalogue: str | None
     files: Mapping[str, FileEntry]
     sha256: str
 
@@ -187,8 +188,7 @@ def _parse(folder: Path, raw: dict[str, Any]) -> Manifest:
         check(fits, f'"files" -> "{name}"', '{"bytes": integer, "sha256": string}')
         check(_is_plain_name(name), f'"files" -> "{name}"', "a plain file name inside the folder")
     named = {f'"graphs" -> "{question}"': name for question, name in raw["graphs"].items()}
-    if raw["titles"] is not None:
-        named['"titles"'] = raw["titles"]
+    named |= {f'"{key}"': raw[key] for key in ("titles", "catalogue") if raw.get(key) is not None}
     for key, name in named.items():
         check(type(name) is str and name in raw["files"], key, f'a file named in "files", is {name!r}')
 
@@ -196,6 +196,7 @@ def _parse(folder: Path, raw: dict[str, Any]) -> Manifest:
         folder=folder,
         user_ids=cast(IdType, raw["ids"]["user"]),
         item_ids=cast(IdType, raw["ids"]["item"]),
+        catalogue=raw.get("catalogue"),  # bundles of older versions have none
         rating_range=None if limits is None else (float(limits[0]), float(limits[1])),
         units={question: cast(Unit, units[question]) for question in SCORED},
         files={name: FileEntry(entry["bytes"], entry["sha256"]) for name, entry in raw["files"].items()},

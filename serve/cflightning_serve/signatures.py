@@ -9,6 +9,14 @@ _SIGNATURES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {"user": _USER, "k": "int64", "exclude_user": "int64", "exclude_item": _ITEM},
         {"item": _ITEM, "score": "float", "known": "bool"},
     ),
+    "filtered": (
+        {"user": _USER, "k": "int64", "exclude_user": "int64", "exclude_item": _ITEM, "allowed": "bool"},
+        {"item": _ITEM, "score": "float", "known": "bool"},
+    ),
+    "scores": ({"user": _USER}, {"order": "float", "score": "float", "known": "bool"}),
+    "factors": ({"item": _ITEM}, {"vector": "float", "bias": "float", "known": "bool"}),
+    "history": ({"user": _USER}, {"item": _ITEM, "place": "int64", "rating": "float", "position": "int64"}),
+    "users": ({"begin": "int64", "end": "int64"}, {"user": _USER}),
     "similar": ({"item": _ITEM, "k": "int64"}, {"similar": _ITEM, "similarity": "float", "known": "bool"}),
 }
 

@@ -33,6 +33,9 @@ class Tables:
     rating_range: tuple[float, float] | None = (0.5, 5.0)
     titles: dict[str, str] | None = None
     metrics: dict[str, float] = field(default_factory=lambda: {"test/rmse": 0.875})
+    counts: list[int] | None = None  # training rows of each item
+    categories: dict[str, list[int]] | None = None  # places of items; None for no catalogue, as older bundles
+    history: list[tuple[int, int, float]] | None = None  # places of user and item, rating; by user, then item
     beside: Tables | None = None  # what recommends, of the same ids; None for these tables themselves
 
     @property
@@ -77,6 +80,11 @@ class Tables:
         best = np.argsort(-logits, kind="stable")
         return [one for one in self.item_ids[best].tolist() if one not in set(exclude)][:k]
 
+    def seen(self, user):
+        """Items and ratings of a user's history."""
+        mine = [(i, r) for u, i, r in self.history or () if self.user_ids[u] == user]
+        return [self.item_ids[i] for i, _ in mine], [r for _, r in mine]
+
     def cosines(self, item):
         """With every known item, [items]."""
         vectors = self.recommender.item_vectors.astype(float)
@@ -111,6 +119,19 @@ def make_tables(users=7, items=11, dim=4, *, strings=False, titles=False, choice
     )
 
 
+def make_rich(tables: Tables, seed=5) -> Tables:
+    """The same with a catalogue and a history: the first user has none, the second all items but one."""
+    rng = np.random.default_rng(seed)
+    users, items = len(tables.user_ids), len(tables.item_ids)
+    pairs = [(1, item) for item in range(items - 1)]
+    pairs += [(u, i) for u in range(2, users) for i in range(items) if rng.random() < 0.3]
+    values = (0.5, 1.5, 5.0) if tables.rating_range else (1.0,)
+    history = [(u, i, float(rng.choice(values))) for u, i in pairs]
+    counts = np.bincount([i for _, i in pairs], minlength=items).tolist()
+    categories = {"Drama": [0, 2, 3], "Crime": [2, 5], "Sci-Fi & més": [items - 1]}
+    return replace(tables, counts=counts, categories=categories, history=history)
+
+
 def make_both(tables: Tables, dim=3, seed=9) -> Tables:
     """The same with tables of choices beside them."""
     beside = make_tables(len(tables.user_ids), len(tables.item_ids), dim, choices=True, seed=seed)
@@ -127,6 +148,16 @@ def write_bundle(folder: Path, tables: Tables) -> Path:
     _save(_score(tables), shared, folder / "score.onnx")
     _save(_recommend(tables.recommender), recommending, folder / "recommend.onnx")
     _save(_similar(tables.recommender), recommending, folder / "similar.onnx")
+    graphs = ["score", "recommend", "similar"]
+    if tables.categories is not None:
+        for graph in (_filtered, _scores, _factors, _users):
+            _save(graph(tables.recommender), recommending, folder / f"{graph.__name__[1:]}.onnx")
+            graphs.append(graph.__name__[1:])
+        about = {"item": tables.item_ids.tolist(), "count": tables.counts, "categories": tables.categories}
+        (folder / "catalogue.json").write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
+    if tables.history is not None:
+        _save(_history(tables), {}, folder / "history.onnx")
+        graphs.append("history")
     if tables.titles is not None:
         (folder / "titles.json").write_text(json.dumps(tables.titles, ensure_ascii=False), encoding="utf-8")
     write_manifest(
@@ -144,7 +175,8 @@ def write_bundle(folder: Path, tables: Tables) -> Path:
             "rating_range": list(tables.rating_range) if tables.rating_range else None,
             **({"units": tables.units} if "choice" in tables.units.values() else {}),
             "metrics": tables.metrics,
-            "graphs": {name: f"{name}.onnx" for name in ("score", "recommend", "similar")},
+            "graphs": {name: f"{name}.onnx" for name in graphs},
+            **({} if tables.categories is None else {"catalogue": "catalogue.json"}),
             "titles": None if tables.titles is None else "titles.json",
         },
     )
@@ -274,7 +306,7 @@ def _score(tables):
     return g
 
 
-def _recommend(tables):
+def _recommend(tables, allowed=False):
     g = _Graph(tables)
     g.input("user", g.user, "n")
     g.input("k", TensorProto.INT64, 1)
@@ -287,7 +319,12 @@ def _recommend(tables):
     g.to_rows("exclude_item", "exclude_row", tables.item_ids)
     g.node("Gather", "user_vectors user_row", "u")
     g.node("Gemm", "u item_vectors item_bias", "logits", transB=1)
-    _mask(g, "logits", "exclude_user", "exclude_row", "masked")
+    _mask(g, "logits", "exclude_user", "exclude_row", "left" if allowed else "masked")
+    if allowed:
+        g.input("allowed", TensorProto.BOOL, len(tables.item_ids))
+        g.const("yes", [True])
+        g.node("Concat", "yes allowed", "allowed_rows", axis=0)
+        g.node("Where", "allowed_rows left nothing", "masked")
     _best(g, "masked", "item", "best")
     g.node("Gather", "user_bias user_row", "bu")
     g.node("Add", "best bu", "logit")
@@ -295,6 +332,82 @@ def _recommend(tables):
     g.node("Equal", "best nothing", "filler")
     g.node("Where", "filler nothing scaled", "score")
     g.node("Greater", "user_row zero", "known")
+    return g
+
+
+def _filtered(tables):
+    return _recommend(tables, allowed=True)
+
+
+def _scores(tables):
+    g = _Graph(tables)
+    g.input("user", g.user, "n")
+    for name in ("order", "score"):
+        g.output(name, TensorProto.FLOAT, "n", len(tables.item_ids))
+    g.output("known", TensorProto.BOOL, "n")
+    g.const("one", [1], np.int64)
+    g.const("zero", 0, np.int64)
+    g.const("end", [len(tables.item_ids) + 1], np.int64)
+    g.to_rows("user", "user_row", tables.user_ids)
+    g.node("Gather", "user_vectors user_row", "u")
+    g.node("Gemm", "u item_vectors item_bias", "products", transB=1)
+    g.node("Gather", "user_bias user_row", "bu")
+    g.node("Add", "products bu", "every_row")
+    g.node("Slice", "every_row one end one", "order")
+    g.scale("order", "score")
+    g.node("Greater", "user_row zero", "known")
+    return g
+
+
+def _factors(tables):
+    g = _Graph(tables)
+    g.input("item", g.item, "n")
+    g.output("vector", TensorProto.FLOAT, "n", tables.item_vectors.shape[1])
+    g.output("bias", TensorProto.FLOAT, "n")
+    g.output("known", TensorProto.BOOL, "n")
+    g.const("zero", 0, np.int64)
+    g.to_rows("item", "row", tables.item_ids)
+    g.node("Gather", "item_vectors row", "vector")
+    g.node("Gather", "item_bias row", "bias")
+    g.node("Greater", "row zero", "known")
+    return g
+
+
+def _users(tables):
+    g = _Graph(tables)
+    g.input("begin", TensorProto.INT64, 1)
+    g.input("end", TensorProto.INT64, 1)
+    g.output("user", g.user, "n")
+    g.const("user_ids", tables.user_ids)
+    g.node("Slice", "user_ids begin end", "user")
+    return g
+
+
+def _history(tables):
+    """By comparing every row's user with every user asked for: slow and short."""
+    g = _Graph(tables)
+    g.input("user", g.user, "n")
+    g.output("item", g.item, "m")
+    g.output("place", TensorProto.INT64, "m")
+    g.output("rating", TensorProto.FLOAT, "m")
+    g.output("position", TensorProto.INT64, "m")
+    user, item, rating = (np.array(column) for column in zip(*tables.history, strict=True))
+    g.const("owner", user + 1, np.int64)
+    g.const("places", item, np.int64)
+    g.const("ratings", rating, np.float32)
+    g.const("item_ids", tables.item_ids)
+    g.const("one", [1], np.int64)
+    g.const("minus", [-1], np.int64)
+    g.to_rows("user", "row", tables.user_ids)
+    g.node("Unsqueeze", "row one", "row_column")
+    g.node("Equal", "row_column owner", "whose")
+    g.node("NonZero", "whose", "found")
+    g.node("Split", "found", "position_2 number_2", axis=0, num_outputs=2)
+    g.node("Reshape", "position_2 minus", "position")
+    g.node("Reshape", "number_2 minus", "number")
+    g.node("Gather", "places number", "place")
+    g.node("Gather", "ratings number", "rating")
+    g.node("Gather", "item_ids place", "item")
     return g
 
 

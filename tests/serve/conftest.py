@@ -99,6 +99,14 @@ def mixed_scorer(mixed_bundle):
     return Scorer.load(mixed_bundle)
 
 
+@pytest.fixture(scope="session", params=["int", "string", "choice", "mixed"])
+def rich(request, bundles, tmp_path_factory):
+    """Scorer and tables of bundles that know a catalogue and a history, as the exporter writes them."""
+    prefix = "" if request.param == "int" else f"{request.param}_"
+    tables = bundles.make_rich(request.getfixturevalue(f"{prefix}tables"))
+    return Scorer.load(bundles.write_bundle(tmp_path_factory.mktemp("bundles") / "rich", tables)), tables
+
+
 @pytest.fixture
 def copy(bundle, tmp_path):
     """A bundle of one's own, to damage."""

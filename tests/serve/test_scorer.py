@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import cflightning_serve.scorer as module
 from cflightning_serve import BundleError, InputError, Scorer, TopK, UnknownIdError
+from cflightning_serve import blocks as module
 
 UNKNOWN = 99_999
 
@@ -80,7 +80,7 @@ def test_long_questions_are_asked_in_blocks(both, monkeypatch):
     best = scorer.recommend(tables.user_ids, 4, exclude=[tables.item_ids[n : n + 2] for n in range(7)])
     nearest = scorer.similar_items(tables.item_ids, 3)
     known = scorer.knows_item(tables.item_ids)
-    monkeypatch.setattr(module, "_BLOCK", 30)
+    monkeypatch.setattr(module, "BLOCK", 30)
     np.testing.assert_allclose(scorer.score(tables.user_ids[0], tables.item_ids), whole, rtol=1e-6)
     assert_same(scorer.recommend(tables.user_ids, 4, exclude=[tables.item_ids[n : n + 2] for n in range(7)]), best)
     assert_same(scorer.similar_items(tables.item_ids, 3), nearest)

@@ -11,8 +11,8 @@ from typing import Any, Literal, get_args
 from cflightning.data.sources import columns_cache
 from cflightning.data.sources.download import ALIASES, cache_dir, cached, download
 from cflightning.data.sources.files import Files
+from cflightning.data.sources.item_list import TITLE_FILES
 from cflightning.data.sources.movielens import (
-    TITLE_FILES,
     is_movielens,
     is_movielens_file,
     ratings_files,

@@ -32,6 +32,9 @@ USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "timestamp": ("timestamp", "time", "date", "datetime", "ts", "unixreviewtime", "createdat", "ratedat"),
 }  # fmt: skip
 
+NO_CATEGORY = {"", "unknown", "(no genres listed)"}
+"""What MovieLens writes for an item of no category."""
+
 Where = Callable[[int], str]
 """Names a row for messages: ``where(16)`` -> ``"ratings.csv: line 18"``."""
 
@@ -39,7 +42,7 @@ Where = Callable[[int], str]
 def choose_columns(
     names: Sequence[str], wanted: dict[str, str | None], source: str, optional: set[str]
 ) -> dict[str, str]:
-    """Which column of the file is user, item, rating, timestamp, title and weight.
+    """Which column of the file is user, item, rating, timestamp, title, categories and weight.
 
     Args:
         names: the file's columns.
@@ -114,6 +117,13 @@ def to_table(columns: dict[str, Any], where: Where, source: str) -> RatingTable:
     if not len(data["user"]):
         raise DataError(f"{source}: must have at least one row, got none below the header; is it the right file?")
     return RatingTable(**data, name=source)
+
+
+def split_categories(text: Any) -> tuple[str, ...]:
+    """`Crime|Drama` -> its parts, each once; none for a missing value or one that says so."""
+    if not isinstance(text, str):
+        return ()
+    return tuple(dict.fromkeys(part.strip() for part in text.split("|") if part.strip() not in NO_CATEGORY))
 
 
 def read_ids(column: Any, role: str, where: Where) -> IdColumn:

@@ -22,7 +22,7 @@ from cflightning.files import replacing
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Of the readers and of the file: to be raised whenever the same source would give another table."""
 SMALLEST = 1_000_000
 """Bytes of source below which reading is quicker than it is worth a file."""
@@ -121,6 +121,7 @@ def _pack(table: RatingTable, path: str) -> Any:
         "name": table.name.removeprefix(path),  # it may lie elsewhere next time
         "unique": table.unique,
         "titles": list(table.titles.items()),
+        "categories": list(table.categories.items()),
     }
     return pa.table(columns).replace_schema_metadata({"cflightning": json.dumps(about)})
 
@@ -161,6 +162,7 @@ def _unpack(packed: Any, path: str) -> RatingTable:
         timestamp=plain("timestamp", np.int64),
         name=path + str(about["name"]),
         titles={key: str(title) for key, title in about["titles"]},
+        categories={key: tuple(map(str, names)) for key, names in about["categories"]},
         test_rows=None if test is None else test.astype(bool),
         unique=bool(about["unique"]),
     )

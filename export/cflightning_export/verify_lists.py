@@ -1,0 +1,102 @@
+"""The graphs for lists must answer as the network and the training rows do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cflightning.data.vocabulary import Vocabulary
+from cflightning.errors import ExportError
+from cflightning.models.network import RatingNetwork
+from cflightning_export.training_rows import TrainingRows
+from cflightning_export.verify import _ask, _close, _session, _tolerance, ids
+
+
+def verify_lists(folder: Path, network: RatingNetwork, vocabulary: Vocabulary, rows: TrainingRows | None) -> None:
+    """Ask `filtered`, `scores`, `factors`, `users` and, where there is one, `history`, and compare.
+
+    Args:
+        folder: with the graphs.
+        network: what recommends, in evaluation mode, on the CPU.
+        vocabulary: ids of the rows.
+        rows: what the history must hold; None where there is none.
+
+    Raises:
+        ExportError: says which graph differs, where, and by how much.
+    """
+    users, items = vocabulary.users.num_rows, vocabulary.items.num_rows
+    rng = np.random.default_rng(1)
+    with torch.inference_mode():
+        for name, user in (
+            ("many", rng.integers(0, users, 20)),
+            ("last", np.array([users - 1])),
+            ("unknown", np.array([0])),
+            ("zero", np.array([], np.int64)),
+        ):
+            _verify_products(folder, network, vocabulary, name, user, rng.random(items - 1) < 0.5)
+            if rows is not None:
+                _verify_history(folder, vocabulary, rows, name, user)
+        _verify_factors(folder, network, vocabulary, np.append(rng.integers(0, items, 50), [0, items - 1]))
+    half = users // 2
+    for begin, end in ((0, half), (half, users + 5), (0, 0)):
+        asked = {"begin": np.array([begin]), "end": np.array([end])}
+        [found] = _ask(_session(folder / "users.onnx"), "users", asked)
+        if not np.array_equal(found, vocabulary.users.values[begin:end]):
+            raise ExportError(f"users.onnx, {begin} to {end}: must be the ids of the vocabulary, are others")
+
+
+def _verify_products(
+    folder: Path, network: RatingNetwork, vocabulary: Vocabulary, case: str, user: np.ndarray, allowed: np.ndarray
+) -> None:
+    logits = network.catalogue(torch.from_numpy(user))[:, 1:]
+    asked = {"user": ids(vocabulary.users, user)}
+    order, score, known = _ask(_session(folder / "scores.onnx"), case, asked)
+    _close("scores.onnx", f"{case} (order)", order, logits.numpy(), _logit_tolerance(logits))
+    _close("scores.onnx", case, score, network.scale(logits).numpy(), _tolerance(network))
+    asked |= {
+        "k": np.array([5]),
+        "exclude_user": np.arange(len(user)),
+        "exclude_item": vocabulary.items.values[np.zeros(len(user), np.int64)],
+        "allowed": allowed,
+    }
+    item, best, known_too = _ask(_session(folder / "filtered.onnx"), case, asked)
+    kept = logits.clone()
+    kept[:, ~torch.from_numpy(allowed)] = -torch.inf
+    kept[:, 0] = -torch.inf  # the excluded item
+    top = kept.topk(min(5, kept.shape[1]), dim=-1)
+    expected = network.scale(top.values).masked_fill(top.values.isneginf(), -torch.inf).numpy()
+    _close("filtered.onnx", case, best, expected, _tolerance(network))
+    chosen = vocabulary.items.rows(item.reshape(-1)).reshape(item.shape) - 1
+    actual = network.scale(kept.gather(1, torch.from_numpy(chosen))).numpy()
+    real = np.isfinite(best)
+    _close("filtered.onnx", f"{case} (items)", actual[real], best[real], _tolerance(network))
+    if not np.array_equal(known, user > 0) or not np.array_equal(known_too, user > 0):
+        raise ExportError(f"scores.onnx, filtered.onnx, {case}: the known flags differ from the vocabulary's")
+
+
+def _logit_tolerance(logits: torch.Tensor) -> float:
+    return 1e-5 * max(float(logits.abs().max()) if logits.numel() else 0.0, 1e-30)
+
+
+def _verify_factors(folder: Path, network: RatingNetwork, vocabulary: Vocabulary, item: np.ndarray) -> None:
+    vector, bias, known = _ask(_session(folder / "factors.onnx"), "factors", {"item": ids(vocabulary.items, item)})
+    folded = network.fold()
+    expected = (network.item_vectors() if folded is None else folded.item_vectors).numpy()[item]
+    _close("factors.onnx", "vectors", vector, expected, 0.0)
+    _close("factors.onnx", "biases", bias, np.zeros(len(item)) if folded is None else folded.item_bias.numpy()[item], 0)
+    if not np.array_equal(known, item > 0):
+        raise ExportError("factors.onnx: the known flags differ from the vocabulary's")
+
+
+def _verify_history(folder: Path, vocabulary: Vocabulary, rows: TrainingRows, case: str, user: np.ndarray) -> None:
+    item, place, rating, position = _ask(_session(folder / "history.onnx"), case, {"user": ids(vocabulary.users, user)})
+    for at, row in enumerate(user.tolist()):
+        mine, theirs = position == at, rows.user == row
+        expected = rows.item[theirs] if row else []
+        same = all(np.array_equal(found[mine], expected) for found in (vocabulary.items.rows(item), place + 1))
+        if not same or not np.array_equal(rating[mine], rows.rating[theirs] if row else []):
+            raise ExportError(f"history.onnx, {case}: must hold the training rows of user row {row}, holds others")
+    if len(position) != int(np.isin(rows.user, user[user > 0]).sum()) and len(np.unique(user)) == len(user):
+        raise ExportError(f"history.onnx, {case}: must hold the rows of the users asked for, holds {len(position)}")

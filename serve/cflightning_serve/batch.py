@@ -1,0 +1,151 @@
+"""The lists of all users in one file: in parts, which are kept when it is stopped, and for one machine of several."""
+
+import hashlib
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cflightning_serve.errors import InputError
+from cflightning_serve.files import read_object
+from cflightning_serve.inputs import IdArray, as_array, positive_integer
+from cflightning_serve.list_files import check_format, join_parts, replacing, write_part
+from cflightning_serve.progress import progress
+from cflightning_serve.scorer import Scorer
+
+PART = 4096
+"""Users of one part."""
+RECORD = "record.json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What parts are of; those of anything else are never joined with them."""
+
+    bundle: str
+    k: int
+    exclude_seen: bool
+    users: str
+    part: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of several runs that share the users: number ``number``, from 1, of ``of``."""
+
+    number: int = 1
+    of: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """From ``3/16``.
+
+        Raises:
+            InputError: something else.
+        """
+        number, slash, of = text.partition("/")
+        if not (slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+            raise InputError(f"--shard: must be like 3/16, from 1/16 to 16/16, got {text!r}")
+        return cls(int(number), int(of))
+
+    def users(self, everyone: IdArray) -> IdArray:
+        """Its users: neighbours, as many as every other shard has, or one more."""
+        ends = [len(everyone) * number // self.of for number in (self.number - 1, self.number)]
+        return everyone[ends[0] : ends[1]]
+
+    def file(self, path: Path) -> Path:
+        """Its own file: several may be given the same name."""
+        if self.of == 1:
+            return path
+        return path.with_name(f"{path.stem}-{self.number:05d}-of-{self.of:05d}{path.suffix}")
+
+
+def write_lists(
+    scorer: Scorer,
+    out: Path,
+    k: int,
+    *,
+    users: object = None,
+    shard: Shard | None = None,
+    exclude_seen: bool | None = None,
+    threads: int = 1,
+) -> Path:
+    """Write the best items of many users: columns user, rank (from 1), item and score, in the order of the users.
+
+    Parts lie beside the file, in ``FILE.parts``, until all are there; the same call goes on where one was stopped.
+
+    Args:
+        scorer: of the bundle; made with one thread.
+        out: ends in .csv or .parquet; a file that is there is replaced at the end.
+        k: items of each user, at least 1.
+        users: ids [n]; None for all known users.
+        shard: which of the users; None for all. A shard writes a file of its own, ``FILE-00003-of-00016.csv``.
+        exclude_seen: as in :meth:`Scorer.recommend`.
+        threads: blocks of users that are worked on at once.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: an option that cannot be, a file that cannot be written, or parts of something else in its place.
+        UnsupportedError: the bundle was written without what this takes.
+    """
+    threads, k = positive_integer("threads", threads), positive_integer("k", k)
+    check_format(out)
+    if not out.parent.is_dir():
+        raise InputError(f"--out: {out.parent}: must be a folder, is none; make it first")
+    manifest = scorer.manifest
+    everyone = scorer.users() if users is None else as_array(users, manifest.user_ids, "user")[0]
+    shard = shard or Shard()
+    mine, target = shard.users(everyone), shard.file(out)
+    seen = "history" in manifest.graphs if exclude_seen is None else exclude_seen
+    folder = target.with_name(f"{target.name}.parts")
+    _begin(folder, Record(manifest.sha256, k, seen, _digest(mine), PART))
+    starts = range(0, max(len(mine), 1), PART)  # a shard without users has a part without rows
+    parts = [folder / f"{number:06d}{target.suffix}" for number in range(len(starts))]
+    there = [part.is_file() for part in parts]
+    done = sum(len(mine[start : start + PART]) for start, known in zip(starts, there, strict=True) if known)
+    with progress(len(mine), done, "users") as advance, ThreadPoolExecutor(threads) as workers:
+        for start, part, known in zip(starts, parts, there, strict=True):
+            if known:
+                continue
+            some = mine[start : start + PART]
+            cuts = np.array_split(some, threads)
+            lists = workers.map(lambda cut: scorer.lists(cut, k, exclude_seen=seen), cuts)
+            joined = type(first := next(lists))(*map(np.concatenate, zip(first, *lists, strict=True)))
+            write_part(part, some, joined, (manifest.user_ids, manifest.item_ids))
+            advance(len(some))
+    join_parts(parts, target)
+    shutil.rmtree(folder, ignore_errors=True)
+    return target
+
+
+def _begin(folder: Path, record: Record) -> None:
+    """Make the folder of parts, or see whether those that are there are of the same lists."""
+    about: dict[str, Any] = asdict(record)
+    if (folder / RECORD).exists():
+        before = read_object(folder / RECORD)
+        different = [name for name, value in about.items() if before.get(name) != value]
+        if different:
+            raise InputError(
+                f"{folder}: holds parts of other lists: {', '.join(different)} differ; remove the folder, or choose "
+                "another --out"
+            )
+        return
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made: {error.strerror}") from error
+    if any(folder.iterdir()):
+        raise InputError(f"{folder}: must be empty or hold parts of these lists, holds something else; remove it")
+    with replacing(folder / RECORD) as out:
+        out.write(json.dumps(about, indent=1).encode())
+
+
+def _digest(users: IdArray) -> str:
+    """SHA-256 of ids, in hex."""
+    return hashlib.sha256(json.dumps(users.tolist()).encode()).hexdigest()

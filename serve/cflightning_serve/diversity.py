@@ -1,0 +1,57 @@
+"""Lists whose items differ: maximal marginal relevance (Carbonell & Goldstein 1998)."""
+
+import numpy as np
+import numpy.typing as npt
+
+from cflightning_serve.errors import InputError
+
+
+def check_diversity(diversity: float) -> float:
+    """Check the share that being different has.
+
+    Raises:
+        InputError: no number from 0 to 1.
+    """
+    number = isinstance(diversity, (int, float, np.integer, np.floating)) and not isinstance(diversity, bool)
+    if not number or not 0 <= diversity <= 1:  # also refuses NaN
+        raise InputError(f"diversity: must be a number from 0 (only scores) to 1, got {diversity!r}")
+    return float(diversity)
+
+
+def pool_size(k: int) -> int:
+    """How many of the best items a list of ``k`` is chosen from."""
+    return max(100, 5 * k)
+
+
+def choose(
+    scores: npt.NDArray[np.float32], vectors: npt.NDArray[np.float32], k: int, diversity: float
+) -> npt.NDArray[np.int64]:
+    """Choose ``k`` of a pool, one after the other: each the best by ``(1 - d) * relevance - d * similarity``.
+
+    Relevance is the score, moved and stretched so that the pool's lie from 0 to 1; similarity the largest cosine with
+    an item that is already chosen. Among equals the one that stands first in the pool is taken.
+
+    Args:
+        scores: float32 [pool], descending.
+        vectors: float32 [pool, dim], item factors.
+        k: how many.
+        diversity: d, from 0 to 1.
+
+    Returns:
+        int64 [min(k, pool)], places in the pool; the first is always 0.
+    """
+    if not len(scores):
+        return np.empty(0, np.int64)
+    spread = float(scores[0]) - float(scores[-1])
+    relevance = (scores - scores[-1]) / np.float32(spread) if spread > 0 else np.ones_like(scores)
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    units = vectors / np.where(norms > 0, norms, 1)
+    value = np.float32(1 - diversity) * relevance
+    nearest = np.full(len(scores), -np.inf, np.float32)
+    chosen = np.zeros(min(k, len(scores)), np.int64)
+    for place in range(1, len(chosen)):
+        before = chosen[place - 1]
+        value[before] = -np.inf  # not twice
+        np.maximum(nearest, units @ units[before], out=nearest)
+        chosen[place] = np.argmax(value - np.float32(diversity) * nearest)
+    return chosen

@@ -1,0 +1,106 @@
+"""Files of lists, a row for each user and place: CSV, or Parquet with pyarrow; written in parts that are joined."""
+
+import csv
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from cflightning_serve.errors import InputError
+from cflightning_serve.inputs import IdArray
+from cflightning_serve.lists import Lists
+from cflightning_serve.manifest import IdType
+
+COLUMNS = ("user", "rank", "item", "score")
+FORMATS = (".csv", ".parquet")
+
+
+def check_format(path: Path) -> None:
+    """Refuse a file that could not be written at the end.
+
+    Raises:
+        InputError: another ending, or Parquet without pyarrow.
+    """
+    if path.suffix not in FORMATS:
+        raise InputError(f"--out: must end in {' or '.join(FORMATS)}, got {path.name!r}")
+    if path.suffix == ".parquet":
+        try:
+            import pyarrow.parquet  # noqa: F401
+        except ImportError as error:
+            raise InputError(
+                "--out: a Parquet file needs pyarrow: pip install 'cflightning-serve[parquet]', or write .csv"
+            ) from error
+
+
+def write_part(path: Path, users: IdArray, lists: Lists, kinds: tuple[IdType, IdType]) -> None:
+    """Write the lists of some users: whole, or not at all.
+
+    Args:
+        path: of the part; its ending says the format. A part in CSV has no header.
+        users: ids [n].
+        lists: of the same users.
+        kinds: types of user and item ids.
+    """
+    user = np.repeat(users, lists.counts)
+    rank = np.arange(1, len(user) + 1) - np.repeat(np.cumsum(lists.counts) - lists.counts, lists.counts)
+    with replacing(path) as out:
+        if path.suffix == ".parquet":
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
+            types = [pa.int64() if kind == "int64" else pa.string() for kind in kinds]
+            columns = [pa.array(user, types[0]), pa.array(rank, pa.int32()), pa.array(lists.items, types[1])]
+            pq.write_table(pa.table([*columns, pa.array(lists.scores)], names=COLUMNS), out)
+            return
+        # The fewest digits that still name each float32.
+        scores = lists.scores.astype(str)
+        rows = zip(user.tolist(), rank.tolist(), lists.items.tolist(), scores.tolist(), strict=True)
+        out.write(_as_csv(rows))
+
+
+def join_parts(parts: Sequence[Path], target: Path) -> None:
+    """Write one file of all parts, in order: whole, or not at all."""
+    with replacing(target) as out:
+        if target.suffix == ".csv":
+            out.write(_as_csv([COLUMNS]))
+            for part in parts:
+                with part.open("rb") as rows:
+                    shutil.copyfileobj(rows, out)
+            return
+        import pyarrow.parquet as pq
+
+        with pq.ParquetWriter(out, pq.read_schema(parts[0])) as writer:
+            for part in parts:
+                writer.write_table(pq.read_table(part))
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file that takes its place in one step, at the end.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        try:
+            with os.fdopen(handle, "wb") as out:
+                yield out
+            os.chmod(scratch, 0o644)  # mkstemp makes it private
+            os.replace(scratch, path)
+        finally:
+            Path(scratch).unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def _as_csv(rows: Any) -> bytes:
+    lines = io.StringIO(newline="")
+    csv.writer(lines).writerows(rows)
+    return lines.getvalue().encode("utf-8")

@@ -1,0 +1,174 @@
+"""A layout is made from an intact bundle alone, is complete or not there, and replaces nothing but exports."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cflightning.__main__ import main as front_door
+from cflightning.errors import ExportError
+from cflightning_export.layouts import writing
+from cflightning_export.layouts.writing import LAYOUTS, Layout, export_layout, lay_out
+from cflightning_export.placing import check_target
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_bundle_stays_and_the_layout_says_what_it_is_of(copy, tmp_path, layout):
+    before = contents(copy)
+    folder = lay_out(copy, tmp_path / "out", layout)
+    assert folder == tmp_path / "out"
+    assert contents(copy) == before
+    assert json.loads((folder / "layout.json").read_text("utf-8")) == {
+        "format": "cflightning-layout",
+        "layout": layout,
+        "bundle": json.loads((copy / "manifest.json").read_text("utf-8")),
+    }
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "out"]
+
+
+def test_no_file_of_a_layout_is_one_of_the_bundle(copy, tmp_path):
+    folder = lay_out(copy, tmp_path / "out", "triton")
+    linked = {path.stat().st_ino for path in copy.iterdir()}
+    assert not linked & {path.stat().st_ino for path in folder.rglob("*")}
+
+
+def damage_file(folder):
+    weights = folder / "weights.bin"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+
+
+def edit_manifest(folder, **changes):
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | changes), "utf-8")
+
+
+def link_file(folder):
+    shutil.move(folder / "score.onnx", folder.parent / "score.onnx")
+    (folder / "score.onnx").symlink_to(folder.parent / "score.onnx")
+
+
+DAMAGE = {
+    "no folder": (shutil.rmtree, "export one first"),
+    "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "export one first"),
+    "no JSON": (lambda folder: (folder / "manifest.json").write_text("{"), "is not"),
+    "a list": (lambda folder: (folder / "manifest.json").write_text("[]"), "is not"),
+    "another object": (lambda folder: (folder / "manifest.json").write_text("{}"), "is not"),
+    "edited": (lambda folder: edit_manifest(folder, dim=99), "as it was written"),
+    "another format": (lambda folder: edit_manifest(folder, format="x"), "as it was written"),
+    "a flipped bit": (damage_file, "weights.bin: its sha256"),
+    "a missing file": (lambda folder: (folder / "similar.onnx").unlink(), "similar.onnx: must be a file"),
+    "a link": (link_file, "score.onnx: must be a file"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_bundle_is_refused_and_nothing_written(copy, tmp_path, damage):
+    harm, says = DAMAGE[damage]
+    harm(copy)
+    with pytest.raises(ExportError, match=says):
+        lay_out(copy, tmp_path / "out", "triton")
+    assert not any("out" in path.name for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "..", ""])
+def test_paths_that_lead_out_of_the_bundle(bundles, copy, tmp_path, name):
+    (tmp_path / "outside").write_text("")
+    manifest = json.loads((copy / "manifest.json").read_text("utf-8"))
+    entry = {"bytes": 0, "sha256": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}
+    bundles.seal(copy, manifest | {"files": manifest["files"] | {name: entry}})
+    with pytest.raises(ExportError, match="file of the bundle itself"):
+        lay_out(copy, tmp_path / "out", "mlflow")
+
+
+@pytest.mark.parametrize("graph", [{"more": "more.onnx"}, {"../more": "score.onnx"}, {"": "score.onnx"}])
+def test_graphs_with_no_file_or_a_name_that_is_none(bundles, copy, tmp_path, graph):
+    manifest = json.loads((copy / "manifest.json").read_text("utf-8"))
+    bundles.seal(copy, manifest | {"graphs": manifest["graphs"] | graph})
+    with pytest.raises(ExportError, match="as it was written"):
+        lay_out(copy, tmp_path / "out", "triton")
+
+
+def test_a_failure_leaves_the_old_one(copy, tmp_path, monkeypatch):
+    lay_out(copy, tmp_path / "out", "triton")
+    before = contents(tmp_path / "out")
+
+    def fail(bundle, folder):
+        (folder / "half").write_text("")
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(LAYOUTS, "triton", Layout(fail, None))
+    with pytest.raises(KeyboardInterrupt):
+        lay_out(copy, tmp_path / "out", "triton", overwrite=True)
+    assert contents(tmp_path / "out") == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "out"]
+
+
+def test_what_is_replaced(copy, tmp_path):
+    folder = lay_out(copy, tmp_path / "out", "triton")
+    with pytest.raises(ExportError, match="--overwrite"):
+        lay_out(copy, folder, "mlflow")
+    lay_out(copy, folder, "mlflow", overwrite=True)
+    assert (folder / "MLmodel").is_file()
+    assert not (folder / "cflightning_score").exists()
+
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes").write_text("mine")
+    with pytest.raises(ExportError, match="no bundle"):
+        lay_out(copy, tmp_path / "mine", "triton", overwrite=True)
+    assert (tmp_path / "mine" / "notes").read_text() == "mine"
+
+
+def test_a_bundle_may_take_the_place_of_a_layout(copy, tmp_path):
+    folder = lay_out(copy, tmp_path / "out", "triton")
+    with pytest.raises(ExportError, match="--overwrite"):
+        check_target(folder, overwrite=False)
+    check_target(folder, overwrite=True)
+
+
+def test_a_place_that_is_taken_is_refused_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ExportError, match="no bundle"):
+        export_layout(tmp_path / "no checkpoint", tmp_path / "file", "triton")
+
+
+def test_the_command(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = ["export", str(run), "deep/out put", "--layout", "triton"]
+    assert front_door(command) == 0
+    said = capsys.readouterr().out
+    assert "60 users x 40 items" in said
+    assert "tritonserver --model-repository 'deep/out put'" in said  # quoted, so that the line can be typed
+    assert "curl localhost:8000/" in said
+    assert json.loads(Path("deep/out put/layout.json").read_text("utf-8"))["layout"] == "triton"
+    assert [path.name for path in Path("deep").iterdir()] == ["out put"]
+    assert front_door(command) == 2
+    assert "--overwrite" in capsys.readouterr().err
+
+
+def test_options_of_the_bundle_reach_it(copy, tmp_path, monkeypatch):
+    """And the bundle itself is not kept."""
+    seen = []
+
+    def export_bundle(source, target, **options):
+        seen.append((source, options))
+        return Path(shutil.copytree(copy, target))
+
+    monkeypatch.setattr(writing, "export_bundle", export_bundle)
+    export_layout("run", tmp_path / "out", "mlflow", precision="int8")
+    assert seen == [("run", {"precision": "int8"})]
+    assert (tmp_path / "out" / "MLmodel").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "out"]
+
+
+def test_an_unknown_layout(tmp_path, capsys):
+    with pytest.raises(SystemExit) as done:
+        front_door(["export", "run", str(tmp_path / "out"), "--layout", "kserve"])
+    assert done.value.code == 2
+    assert "kserve" in capsys.readouterr().err
