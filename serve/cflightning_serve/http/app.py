@@ -9,7 +9,7 @@ from fastapi import APIRouter, FastAPI, Response
 from starlette.types import ASGIApp
 
 from cflightning_serve import __version__
-from cflightning_serve.http import protocol, questions
+from cflightning_serve.http import page, protocol, questions
 from cflightning_serve.http.errors import add_handlers
 from cflightning_serve.http.guard import Guard
 from cflightning_serve.http.metrics import CONTENT_TYPE
@@ -48,7 +48,7 @@ def create_app(state: State, watcher: Watcher | None = None) -> ASGIApp:
     app.include_router(asked)
     app.include_router(protocol.routes(state, work))
     app.include_router(_metrics(state))
-    # The page: app.include_router(page.routes(state))
+    app.include_router(page.routes(lambda: state.served.scorer))
     add_handlers(app)
     describe(app, state)
     return Guard(Shortcut(app, asked), state)

@@ -1,0 +1,146 @@
+"""The page at ``/``: its files, and what it asks for beside the routes that everybody uses.
+
+Nothing of it comes from elsewhere: the files lie in ``static``, and its Content-Security-Policy lets a browser ask no
+other server and run no other script.
+"""
+
+from collections.abc import Callable
+from hashlib import sha256
+from importlib.resources import files
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, HTTPException, Query, Request, Response
+from pydantic import BaseModel
+
+from cflightning_serve.http.catalogued import Latest, parse_ids
+from cflightning_serve.manifest import Unit
+from cflightning_serve.scorer import Scorer
+
+_TYPES = {
+    "html": "text/html; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+}
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
+)
+_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",  # ask each time; the answer is 304 while the file is the same
+}
+
+
+class About(BaseModel):
+    """What the page must know of the bundle to speak of it."""
+
+    items: int
+    """Known items."""
+    what: Literal["film", "item"]
+    titles: bool
+    rating_range: tuple[float, float] | None
+    unit: Unit
+    """Of the recommendations' scores."""
+
+
+class Found(BaseModel):
+    """One item of the catalogue."""
+
+    item: int | str
+    title: str | None
+    count: int | None
+
+
+class Finds(BaseModel):
+    """The items that a query finds, best first."""
+
+    items: list[Found]
+
+
+class Mapped(Found):
+    """One item on the map."""
+
+    x: float
+    y: float
+
+
+class Map(BaseModel):
+    """Items on the plane of the two principal components of the item vectors."""
+
+    items: list[Mapped]
+
+
+def routes(get_scorer: Callable[[], Scorer]) -> APIRouter:
+    """Make the routes of the page.
+
+    ``/`` and ``/static/`` hold nothing of the bundle. The others raise the errors of ``cflightning_serve.errors``.
+
+    Args:
+        get_scorer: returns the scorer in use; called once for each request.
+    """
+    router = APIRouter(tags=["page"])
+    latest = Latest()
+    static = _read_static()
+
+    def send(name: str, request: Request) -> Response:
+        if name not in static:
+            raise HTTPException(404, "Not Found")
+        kind, body, tag = static[name]
+        headers = _HEADERS | {"ETag": tag}
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers=headers)
+        return Response(body, media_type=kind, headers=headers)
+
+    @router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+    async def page(request: Request) -> Response:
+        return send("index.html", request)
+
+    @router.api_route("/static/{name}", methods=["GET", "HEAD"], include_in_schema=False)
+    async def file(name: str, request: Request) -> Response:
+        return send(name, request)
+
+    @router.get("/about", summary="What kind of answers the bundle gives")
+    def about() -> About:
+        scorer = get_scorer()
+        manifest = scorer.manifest
+        return About(
+            items=manifest.num_items - 1,
+            what="film" if latest.of(scorer).films else "item",
+            titles=manifest.titles is not None,
+            rating_range=manifest.rating_range,
+            unit=manifest.units["recommend"],
+        )
+
+    @router.get("/items", summary="Find items by a part of their title, the most rated first")
+    def items(
+        query: Annotated[str, Query(max_length=200, description="none: the most rated items")] = "",
+        limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    ) -> Finds:
+        found = latest.of(get_scorer()).find(query, limit)
+        return Finds(items=[Found(**vars(one)) for one in found])
+
+    @router.get("/map", summary="Items on two principal components of the item vectors")
+    def mapped(
+        item: Annotated[list[str] | None, Query(max_length=100, description="none: the most rated items")] = None,
+    ) -> Map:
+        scorer = get_scorer()
+        asked = None if item is None else parse_ids(item, scorer.manifest.item_ids)
+        places = latest.of(scorer).places(scorer, asked)
+        return Map(items=[Mapped(**vars(one)) for one in places])
+
+    return router
+
+
+def _read_static() -> dict[str, tuple[str, bytes, str]]:
+    """Name -> type, content and tag of every file of the page; few and small, so they are kept."""
+    static = {}
+    for file in files("cflightning_serve.http").joinpath("static").iterdir():
+        kind = _TYPES.get(file.name.rpartition(".")[2])
+        if kind is not None:
+            body = file.read_bytes()
+            static[file.name] = kind, body, f'"{sha256(body).hexdigest()[:20]}"'
+    return static

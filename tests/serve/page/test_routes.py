@@ -1,0 +1,274 @@
+"""The page's files, and the routes that it asks beside everybody's."""
+
+import gc
+import re
+import threading
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
+
+import numpy as np
+import pytest
+
+pytest.importorskip("fastapi", reason="the page needs the extra `http`")
+
+from cflightning_serve.errors import InputError, UnsupportedError
+from cflightning_serve.http.catalogued import Catalogued, parse_ids
+from cflightning_serve.http.page import routes
+
+STATIC = files("cflightning_serve.http").joinpath("static")
+NAMES = sorted(file.name for file in STATIC.iterdir())
+
+
+@pytest.fixture
+def tiny(make_scorer):
+    """Four items, the third one the most rated; one has no title."""
+
+    def make(**more):
+        vectors = np.array([[1.0, 0, 0], [0, 2, 0], [-1, 0, 0], [0, -2, 0.1]])
+        options = {
+            "ids": [7, -3, 5, 2**60],
+            "titles": ["B", "Älter", "C", None],
+            "counts": [3, 3, 9, 1],
+            "vectors": vectors,
+        }
+        return make_scorer(**options | more)
+
+    return make
+
+
+# Files ----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_asks_nobody_else(ask, make_scorer):
+    reply = ask(make_scorer(), "/")
+    assert reply.status_code == 200
+    assert reply.headers["content-type"] == "text/html; charset=utf-8"
+    policy = dict(part.strip().split(" ", 1) for part in reply.headers["content-security-policy"].split(";"))
+    assert policy["default-src"] == "'none'"
+    assert {"script-src", "style-src", "connect-src", "img-src"} <= {
+        name for name, of in policy.items() if of == "'self'"
+    }
+    assert "unsafe" not in reply.headers["content-security-policy"]
+    assert reply.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_file_is_served_once(ask, make_scorer, name):
+    reply = ask(make_scorer(), f"/static/{name}")
+    assert reply.status_code == 200
+    assert reply.content == STATIC.joinpath(name).read_bytes()
+    again = ask(make_scorer(), f"/static/{name}", headers={"If-None-Match": reply.headers["etag"]})
+    assert again.status_code == 304
+    assert again.content == b""
+    head = ask(make_scorer(), f"/static/{name}", "HEAD")
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len(reply.content))
+
+
+@pytest.mark.parametrize(
+    "name", ["no.js", "..%2Fpage.py", "../page.py", "%2e%2e/__init__.py", "", "app.js/x", "APP.JS"]
+)
+def test_nothing_else_is_served(ask, make_scorer, name):
+    assert ask(make_scorer(), f"/static/{name}").status_code == 404
+
+
+def test_the_files_name_nothing_outside_and_each_other_rightly():
+    text = {name: STATIC.joinpath(name).read_text("utf-8") for name in NAMES}
+    for name, content in text.items():
+        urls = re.findall(r"(?:https?:)?//[\w.-]+\.\w+[^\s\"']*", content)
+        assert all(url.startswith("http://www.w3.org/") for url in urls), (name, urls)  # namespaces are no addresses
+        assert len(content.splitlines()) <= 250, name
+        for file in re.findall(r'from "\./([^"]+)"', content) + re.findall(r'"static/([^"]+)"', content):
+            assert file in NAMES, (name, file)
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", "".join(text.values()))
+    assert " style=" not in text["index.html"]  # the policy would drop it
+    ids = re.findall(r'\bid="([^"]+)"', text["index.html"])
+    assert len(ids) == len(set(ids))
+    for name in (name for name in NAMES if name.endswith(".js")):
+        assert set(re.findall(r'byId\("([^"]+)"\)', text[name])) <= set(ids), name
+
+
+# About ----------------------------------------------------------------------------------------------------------------
+
+
+def test_about(ask, make_scorer, tiny):
+    assert ask(make_scorer(), "/about").json() == {
+        "items": 360,
+        "what": "film",
+        "titles": True,
+        "rating_range": [0.5, 5.0],
+        "unit": "rating",
+    }
+    about = ask(tiny(rating_range=None, unit="choice", titles=None), "/about").json()
+    assert about == {"items": 4, "what": "item", "titles": False, "rating_range": None, "unit": "choice"}
+
+
+# Items ----------------------------------------------------------------------------------------------------------------
+
+
+def test_items_are_listed_by_popularity(ask, tiny):
+    items = ask(tiny(), "/items").json()["items"]
+    assert items == [
+        {"item": 5, "title": "C", "count": 9},
+        {"item": 7, "title": "B", "count": 3},  # as many as the next: the catalogue's order
+        {"item": -3, "title": "Älter", "count": 3},
+        {"item": 2**60, "title": None, "count": 1},
+    ]
+    assert ask(tiny(), "/items", params={"limit": 2}).json()["items"] == items[:2]
+    assert ask(tiny(), "/items", params={"query": "alt"}).json()["items"] == items[2:3]
+    assert ask(tiny(), "/items", params={"query": str(2**60)[:6]}).json()["items"] == items[3:]
+    assert ask(tiny(), "/items", params={"query": "nothing"}).json() == {"items": []}
+
+
+def test_items_of_string_ids_without_titles_and_counts(ask, tiny):
+    scorer = tiny(ids=["x1", "007", "zoë", "b"], titles=None, counts=None)
+    items = ask(scorer, "/items").json()["items"]
+    assert [one["item"] for one in items] == ["x1", "007", "zoë", "b"]
+    assert all(one["title"] is None and one["count"] is None for one in items)
+    assert [one["item"] for one in ask(scorer, "/items", params={"query": "ZOE"}).json()["items"]] == ["zoë"]
+
+
+def test_an_empty_catalogue(ask, tiny):
+    scorer = tiny(ids=[], titles=None, counts=[], vectors=np.zeros((0, 3)))
+    assert ask(scorer, "/items").json() == {"items": []}
+    assert ask(scorer, "/map").json() == {"items": []}
+    assert ask(scorer, "/about").json()["what"] == "item"
+
+
+@pytest.mark.parametrize("params", [{"limit": 0}, {"limit": 101}, {"limit": "x"}, {"query": "a" * 201}])
+def test_bad_questions_are_refused(ask, tiny, params):
+    assert ask(tiny(), "/items", params=params).status_code == 422
+
+
+# Map ------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_map_has_the_most_rated_items(ask, make_scorer, films, monkeypatch):
+    monkeypatch.setattr("cflightning_serve.http.catalogued.MAPPED", 50)
+    titles, counts, vectors, _ = films
+    places = ask(make_scorer(), "/map").json()["items"]
+    rows = np.argsort(-counts, kind="stable")[:50]
+    assert [one["item"] for one in places] == (rows + 1).tolist()
+    assert [one["title"] for one in places] == [titles[row] for row in rows]
+    assert [one["count"] for one in places] == counts[rows].tolist()
+    centred = vectors[rows] - vectors[rows].mean(0)
+    left, values, _ = np.linalg.svd(centred, full_matrices=False)
+    points = np.array([[one["x"], one["y"]] for one in places])
+    np.testing.assert_allclose(np.abs(points), np.abs(left[:, :2] * values[:2]), atol=1e-4)
+
+
+def test_other_items_are_placed_on_the_same_map(ask, tiny, monkeypatch):
+    whole = ask(tiny(), "/map").json()["items"]
+    some = ask(tiny(), "/map?item=-3&item=99&item=5").json()["items"]
+    assert [one["item"] for one in some] == [-3, 5]  # the unknown one has no place
+    for one in some:
+        twin = next(other for other in whole if other["item"] == one["item"])
+        assert (one["x"], one["y"], one["title"]) == (twin["x"], twin["y"], twin["title"])
+    monkeypatch.setattr("cflightning_serve.http.catalogued.MAPPED", 3)
+    beside = ask(tiny(), f"/map?item={2**60}").json()["items"]
+    assert [one["item"] for one in beside] == [2**60]
+
+
+@pytest.mark.parametrize("text", ["x", "1.5", "", "1" * 40, "٣", "1e3"])
+def test_an_id_that_is_no_integer(ask, tiny, text):
+    reply = ask(tiny(), "/map", params={"item": text})
+    assert reply.status_code == 422
+    assert "integers" in reply.json()["error"]["message"]
+
+
+def test_ids_out_of_urls():
+    assert parse_ids(["1", "-3", "+7"], "int64") == [1, -3, 7]
+    assert parse_ids(["1", "007"], "string") == ["1", "007"]
+    with pytest.raises(InputError, match="integers"):
+        parse_ids(["0x1"], "int64")
+
+
+def test_a_bundle_that_gives_no_factors_away(ask, tiny):
+    scorer = tiny()
+    scorer.gives_factors = False
+    reply = ask(scorer, "/map")
+    assert reply.status_code == 422
+    assert reply.json()["error"]["code"] == "unsupported"
+    assert ask(scorer, "/items").status_code == 200
+    with pytest.raises(UnsupportedError):
+        Catalogued(scorer).places(scorer)
+
+
+# Once a bundle --------------------------------------------------------------------------------------------------------
+
+
+def app_of(current):
+    from fastapi import FastAPI
+
+    app = FastAPI()
+    app.include_router(routes(lambda: current[0]))
+    return app
+
+
+def test_a_reload_shows_the_new_catalogue_and_frees_the_old_one(ask, tiny):
+    current = [tiny()]
+    app = app_of(current)
+    assert ask(app, "/items?limit=1").json()["items"][0]["item"] == 5
+    old = weakref.ref(current[0])
+    current[0] = tiny(ids=[1, 2, 3, 4])
+    assert ask(app, "/items?limit=1").json()["items"][0]["item"] == 3
+    assert [one["item"] for one in ask(app, "/map").json()["items"]] == [3, 1, 2, 4]
+    gc.collect()
+    assert old() is None
+
+
+def test_the_map_is_computed_once_and_when_asked(ask, make_scorer):
+    scorer = make_scorer()
+    app = app_of([scorer])
+    ask(app, "/items")
+    assert scorer.asked == 0
+    together = threading.Barrier(4)
+
+    def one(_):
+        together.wait()
+        return ask(app, "/map").json()
+
+    with ThreadPoolExecutor(4) as pool:
+        first, *others = pool.map(one, range(4))
+    assert scorer.asked == 1
+    assert all(other == first for other in others)
+
+
+def test_the_routes_are_described(ask, tiny):
+    paths = ask(app_of([tiny()]), "/openapi.json").json()["paths"]
+    assert {"/about", "/items", "/map"} == set(paths)
+
+
+# Real bundles ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_real_bundle(ask, rich):
+    scorer, tables = rich
+    app = app_of([scorer])
+    about = ask(app, "/about").json()
+    assert about["items"] == len(tables.item_ids)
+    assert about["rating_range"] == (list(tables.rating_range) if tables.rating_range else None)
+    assert about["unit"] == tables.units["recommend"]
+    order = np.argsort(-np.array(tables.counts), kind="stable")
+    items = ask(app, "/items?limit=100").json()["items"]
+    assert [one["item"] for one in items] == tables.item_ids[order].tolist()
+    assert [one["count"] for one in items] == np.array(tables.counts)[order].tolist()
+    titles = tables.titles or {}
+    assert [one["title"] for one in items] == [titles.get(str(one["item"])) for one in items]
+
+    vectors = tables.recommender.item_vectors[1:][order].astype(np.float64)
+    left, values, _ = np.linalg.svd(vectors - vectors.mean(0), full_matrices=False)
+    places = ask(app, "/map").json()["items"]
+    points = np.array([[one["x"], one["y"]] for one in places])
+    np.testing.assert_allclose(np.abs(points), np.abs(left[:, :2] * values[:2]), atol=2e-4)
+    some = [str(items[3]["item"]), str(items[0]["item"]), "424242"]
+    beside = ask(app, "/map", params={"item": some}).json()["items"]
+    assert [(one["item"], one["x"], one["y"]) for one in beside] == [
+        (places[n]["item"], places[n]["x"], places[n]["y"]) for n in (3, 0)
+    ]
+
+
+def test_an_older_bundle_has_no_catalogue(scorer):
+    with pytest.raises(UnsupportedError):
+        Catalogued(scorer)
