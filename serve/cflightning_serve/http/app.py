@@ -48,7 +48,7 @@ def create_app(state: State, watcher: Watcher | None = None) -> ASGIApp:
     app.include_router(asked)
     app.include_router(protocol.routes(state, work))
     app.include_router(_metrics(state))
-    # The page: app.include_router(page.routes(state))
+    # The page: app.include_router(page.routes(lambda: state.served.scorer))
     add_handlers(app)
     describe(app, state)
     return Guard(Shortcut(app, asked), state)
