@@ -20,7 +20,7 @@ _Id = Annotated[int, Strict(), _Whole] | Annotated[str, Strict()]
 UserId = TypeAliasType("UserId", _Id)
 ItemId = TypeAliasType("ItemId", _Id)
 Count = Annotated[int, Strict(), Field(ge=1, description="how many items"), _Whole]
-Rating = Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)]
+Rating = TypeAliasType("Rating", Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)])
 
 
 class _Question(BaseModel):

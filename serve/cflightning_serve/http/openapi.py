@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from cflightning_serve.http.inference import InferRequest, models
 from cflightning_serve.http.settings import Limits
 from cflightning_serve.http.state import State
-from cflightning_serve.manifest import IdType
+from cflightning_serve.manifest import IdType, Manifest
 
 _QUESTIONS = ("Recommend", "Score", "Similar", "FoldIn", "Explain")
 _IDS: dict[IdType, dict[str, Any]] = {
@@ -30,13 +30,15 @@ def describe(app: FastAPI, state: State) -> None:
         manifest = state.served.scorer.manifest
         for name, kind in (("UserId", manifest.user_ids), ("ItemId", manifest.item_ids)):
             schemas[name] = {"title": name, **_IDS[kind]}
+        schemas["Rating"] = {"title": "Rating", **_rating(manifest)}
         for name in _QUESTIONS:
             _limit(schemas[name], state.settings.limits)
         choices = {"model": list(models(state.settings.name, state.served.scorer)), "version": [state.served.version]}
         for path in described["paths"].values():
             for operation in path.values():
                 for parameter in operation.get("parameters", ()):
-                    parameter["schema"] = {"type": "string", "enum": choices[parameter["name"]]}
+                    if parameter["in"] == "path" and parameter["name"] in choices:
+                        parameter["schema"] = {"type": "string", "enum": choices[parameter["name"]]}
         if state.settings.keys:
             described["components"]["securitySchemes"] = {
                 "bearer": {"type": "http", "scheme": "bearer"},
@@ -53,6 +55,16 @@ def _add_infer(schemas: dict[str, Any]) -> None:
     schema = InferRequest.model_json_schema(ref_template="#/components/schemas/{model}")
     schemas |= schema.pop("$defs")
     schemas[InferRequest.__name__] = schema
+
+
+def _rating(manifest: Manifest) -> dict[str, Any]:
+    """What a rating may be: of a bundle of choices alone, a weight."""
+    if manifest.rating_range is not None:
+        low, high = manifest.rating_range
+        return {"type": "number", "minimum": low, "maximum": high}
+    if manifest.units["score"] == "choice":
+        return {"type": "number", "exclusiveMinimum": 0, "maximum": 1e9}
+    return {"type": "number", "minimum": -1e9, "maximum": 1e9}
 
 
 def _limit(schema: dict[str, Any], limits: Limits) -> None:

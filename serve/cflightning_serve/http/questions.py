@@ -84,11 +84,12 @@ def routes(state: State, work: Work) -> APIRouter:
     async def fold_in(body: bodies.FoldIn) -> Response:
         """Find the best items for somebody by ratings alone."""
         _check(limits, body.k, body.ratings, body.exclude)
-        scorer: Any = state.served.scorer
+        scorer = state.served.scorer
         items, ratings = _columns(body.ratings)
 
         def ask() -> Any:
-            return scorer.fold_in(items, ratings, body.k, exclude=body.exclude or None)
+            exclude: list[Any] = body.exclude
+            return scorer.fold_in(items, ratings, body.k, exclude=exclude or None)
 
         answer = await work.run(scorer.manifest.num_items + 20 * len(items), ask)
         known = np.asarray(answer.known).tolist()
@@ -104,16 +105,17 @@ def routes(state: State, work: Work) -> APIRouter:
         given = body.model_fields_set & {"user", "ratings"}
         if len(given) != 1 or getattr(body, *given) is None:
             raise Refusal(422, "input", "explain: needs either user or ratings; give one of them")
-        scorer: Any = state.served.scorer
+        scorer = state.served.scorer
         _count_items(metrics, scorer, [body.item])
 
         def ask() -> tuple[Any, dict[Any, float]]:
-            if body.ratings is None:
+            if body.user is not None:
                 answer = scorer.explain(body.user, body.item)
                 seen, given = scorer.history(body.user)
                 return answer, dict(zip(seen.tolist(), map(number, given), strict=True))
-            items, ratings = _columns(body.ratings)
-            return scorer.explain(None, body.item, items=items, ratings=ratings), dict(body.ratings)
+            rated = body.ratings or []
+            items, ratings = _columns(rated)
+            return scorer.explain(None, body.item, items=items, ratings=ratings), dict(rated)
 
         answer, rated = await work.run(scorer.manifest.num_items + 20 * len(body.ratings or ()), ask)
         return _reply(_explanation(scorer, answer, rated))
@@ -128,7 +130,7 @@ def _explanation(scorer: Scorer, answer: Any, rated: dict[Any, float]) -> dict[s
     return {
         **{name: number(np.float32(getattr(answer, name))) for name in ("score", "base", "rest")},
         "contributions": [dict(zip(keys, row, strict=True)) for row in rows],
-        "nearest": _listed(scorer, answer.nearest, "similarity"),
+        "nearest": _listed(scorer, TopK(*answer.nearest), "similarity"),
     }
 
 
