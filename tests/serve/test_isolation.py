@@ -16,8 +16,6 @@ LIGHT = {"__init__.py", "options.py", "settings.py"}
 ALLOWED = {*sys.stdlib_module_names, "numpy", "onnxruntime", "cflightning_serve"}
 EXTRAS = {"pyarrow", "tqdm"}
 """May be imported inside functions, which say what is missing or do without."""
-SERVER = {"fastapi", "pydantic"}
-"""What the extra `http` brings, for its folder."""
 HEAVY = {"torch", "lightning", "pandas", "onnx", "scipy", "sklearn", "pyarrow", "cflightning", "cflightning_export"}
 
 

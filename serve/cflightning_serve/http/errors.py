@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -68,8 +70,10 @@ def as_refusal(error: Exception) -> Refusal:
     for kind, status, code in _CODES:
         if isinstance(error, kind):
             return Refusal(status, code, _PLACE.sub("", str(error)))
+    if isinstance(error, RequestValidationError):  # of what stands in the address
+        return _invalid(error.errors())
     if isinstance(error, ValidationError):
-        return _invalid(error)
+        return _invalid(error.errors(include_url=False, include_context=False, include_input=False))
     if isinstance(error, HTTPException):
         code = _HTTP_CODES.get(error.status_code, "request")
         return Refusal(error.status_code, code, f"{error.detail}; /openapi.json lists what there is", error.headers)
@@ -88,12 +92,11 @@ def add_handlers(app: FastAPI) -> None:
     async def refuse(request: Request, error: Exception) -> Response:
         return as_refusal(error).response(request.url.path)
 
-    for kind in (Refusal, ServeError, ValidationError, HTTPException, Exception):
+    for kind in (Refusal, ServeError, ValidationError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, refuse)
 
 
-def _invalid(error: ValidationError) -> Refusal:
-    found = error.errors(include_url=False, include_context=False, include_input=False)
+def _invalid(found: Sequence[Any]) -> Refusal:
     if found[0]["type"] == "json_invalid":
         return Refusal(400, "json", f"the body must be JSON: {found[0]['msg']}")
     reasons: dict[str, list[str]] = {}

@@ -58,10 +58,14 @@ class InferRequest(BaseModel):
     parameters: dict[str, Any] = {}
 
 
+PERSONAL = ("history", "users")
+"""Questions that the server does not answer: who there is, and what each of them rated."""
+
+
 def models(name: str, scorer: Scorer) -> dict[str, str]:
     """Name of each model -> the question that its graph answers."""
-    graphs = scorer.manifest.graphs
-    return {name: "recommend"} | {f"{name}-{question}": question for question in graphs if question in SIGNATURES}
+    graphs = [question for question in scorer.manifest.graphs if question in SIGNATURES and question not in PERSONAL]
+    return {name: "recommend"} | {f"{name}-{question}": question for question in graphs}
 
 
 def metadata(scorer: Scorer, question: str) -> dict[str, list[dict[str, Any]]]:

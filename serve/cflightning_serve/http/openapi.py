@@ -11,6 +11,7 @@ from cflightning_serve.http.inference import InferRequest, models
 from cflightning_serve.http.settings import Limits
 from cflightning_serve.http.state import State
 from cflightning_serve.manifest import IdType, Manifest
+from cflightning_serve.scorer import Scorer
 
 _QUESTIONS = ("Recommend", "Score", "Similar", "FoldIn", "Explain")
 _IDS: dict[IdType, dict[str, Any]] = {
@@ -33,12 +34,16 @@ def describe(app: FastAPI, state: State) -> None:
         schemas["Rating"] = {"title": "Rating", **_rating(manifest)}
         for name in _QUESTIONS:
             _limit(schemas[name], state.settings.limits)
+        _name_categories(schemas["Recommend"], state.served.scorer)
         choices = {"model": list(models(state.settings.name, state.served.scorer)), "version": [state.served.version]}
         for path in described["paths"].values():
             for operation in path.values():
                 for parameter in operation.get("parameters", ()):
                     if parameter["in"] == "path" and parameter["name"] in choices:
                         parameter["schema"] = {"type": "string", "enum": choices[parameter["name"]]}
+                    elif parameter["name"] == "item":  # an address knows text alone
+                        ids = {"type": "array", "items": {"$ref": "#/components/schemas/ItemId"}, "maxItems": 100}
+                        parameter["schema"] = ids
         if state.settings.keys:
             described["components"]["securitySchemes"] = {
                 "bearer": {"type": "http", "scheme": "bearer"},
@@ -65,6 +70,15 @@ def _rating(manifest: Manifest) -> dict[str, Any]:
     if manifest.units["score"] == "choice":
         return {"type": "number", "exclusiveMinimum": 0, "maximum": 1e9}
     return {"type": "number", "minimum": -1e9, "maximum": 1e9}
+
+
+def _name_categories(schema: dict[str, Any], scorer: Scorer) -> None:
+    """The categories that may be asked for, which no type says."""
+    if scorer.manifest.catalogue is None or not (known := list(scorer.catalogue.categories)):
+        return
+    for one in schema["properties"]["categories"]["anyOf"]:
+        if one.get("type") == "array":
+            one["items"] = {"type": "string", "enum": known}
 
 
 def _limit(schema: dict[str, Any], limits: Limits) -> None:

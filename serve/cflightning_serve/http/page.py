@@ -13,6 +13,7 @@ from fastapi import APIRouter, HTTPException, Query, Request, Response
 from pydantic import BaseModel
 
 from cflightning_serve.http.catalogued import Latest, parse_ids
+from cflightning_serve.http.routing import REFUSED
 from cflightning_serve.manifest import Unit
 from cflightning_serve.scorer import Scorer
 
@@ -42,7 +43,7 @@ class About(BaseModel):
     """Known items."""
     what: Literal["film", "item"]
     titles: bool
-    rating_range: tuple[float, float] | None
+    rating_range: list[float] | None
     unit: Unit
     """Of the recommendations' scores."""
 
@@ -82,7 +83,7 @@ def routes(get_scorer: Callable[[], Scorer]) -> APIRouter:
     Args:
         get_scorer: returns the scorer in use; called once for each request.
     """
-    router = APIRouter(tags=["page"])
+    router = APIRouter(responses=REFUSED, tags=["page"])
     latest = Latest()
     static = _read_static()
 
@@ -111,7 +112,7 @@ def routes(get_scorer: Callable[[], Scorer]) -> APIRouter:
             items=manifest.num_items - 1,
             what="film" if latest.of(scorer).films else "item",
             titles=manifest.titles is not None,
-            rating_range=manifest.rating_range,
+            rating_range=None if manifest.rating_range is None else list(manifest.rating_range),
             unit=manifest.units["recommend"],
         )
 

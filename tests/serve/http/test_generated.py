@@ -6,7 +6,6 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from cflightning_serve import Scorer
 from cflightning_serve.http.settings import Settings
 from cflightning_serve.http.state import State
 
@@ -14,18 +13,21 @@ EXAMPLES = 8
 """Good ones and as many bad ones, for each of some twenty operations; tests/benchmarks/fuzz_http.py makes up 10,000."""
 
 
-@pytest.fixture(params=["bundle", "string_bundle"])
-def described(request, start, everything):
-    """A server's description of itself, read over HTTP."""
-    bundle = request.getfixturevalue(request.param)
-    with start(State(Settings(bundle), everything(Scorer.load(bundle)))) as client:
+@pytest.fixture(params=["tables", "string_tables", "mixed_tables"])
+def described(request, start, bundles, new_rows, tmp_path):
+    """What a server says of itself, read over HTTP; its bundle can answer everything."""
+    tables = bundles.make_rich(request.getfixturevalue(request.param))
+    folder = bundles.write_bundle(tmp_path / "bundle", tables)
+    new_rows.add(folder, tables, bundles)
+    with start(State(Settings(folder))) as client:
         yield schemathesis.openapi.from_url(f"{client.base_url}/openapi.json")
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
 def test_every_answer_is_as_described(described, mode):
     operations = [result.ok() for result in described.get_all_operations()]
-    assert {"/recommend", "/score", "/similar", "/fold-in", "/explain", "/metrics"} < {one.path for one in operations}
+    questions = {"/recommend", "/score", "/similar", "/fold-in", "/explain", "/metrics", "/about", "/items", "/map"}
+    assert questions < {one.path for one in operations}
     for operation in operations:
         if mode is GenerationMode.NEGATIVE and not operation.body:
             continue  # nothing of it can be wrong
