@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import threading
@@ -19,7 +20,8 @@ from cflightning_serve.manifest import Manifest
 log = logging.getLogger(__name__)
 
 _REMEMBERED = 1 << 17
-"""Users, some 10 MB."""
+"""Users, some 10 MB; and items, some 20."""
+encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 Mark = tuple[tuple[str, int, int, int], ...]
 """Of a folder: name, inode, bytes and nanoseconds of last change of each file."""
@@ -36,6 +38,7 @@ class Served:
     loaded: float = field(default_factory=time.time)
     """When, in seconds since 1970."""
     _known: set[int | str] = field(default_factory=set)
+    _texts: dict[int | str, str] = field(default_factory=dict)
 
     def knows_user(self, user: int | str) -> bool:
         """As ``Scorer.knows_user``; who was found known is remembered, since asking costs half of a recommendation."""
@@ -45,6 +48,15 @@ class Served:
         if known and len(self._known) < _REMEMBERED:
             self._known.add(user)
         return known
+
+    def text_of(self, item: int | str) -> str:
+        """JSON of an item and its title, up to where its score follows; remembered."""
+        text = self._texts.get(item)
+        if text is None:
+            text = f'{{"item":{encode(item)},"title":{encode(self.scorer.title(item))},"score":'
+            if len(self._texts) < _REMEMBERED:
+                self._texts[item] = text
+        return text
 
 
 class State:
