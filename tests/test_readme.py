@@ -84,7 +84,7 @@ def test_tune_commands_are_understood(repository, monkeypatch, tmp_path):
 
 
 def test_install_line_is_the_makefiles(repository):
-    line = 'pip install -c constraints.txt -e ./serve -e ".[movielens,fast,test]"'
+    line = 'pip install -c constraints.txt -e "./serve[http]" -e ".[movielens,fast,test]"'
     assert line in (repository / "README.md").read_text()
     assert f"$(BIN)/python -m {line}" in (repository / "Makefile").read_text()
 

@@ -40,6 +40,7 @@ class Choosing(NamedTuple):
         unit: by which vectors are divided first.
         length: of every solution; None for what the minimum has.
         user_bias: of everybody, which no order depends on.
+        stranger: float32 [dim], factors of who has chosen nothing that is known; None for zeros, which like all alike.
     """
 
     ids: Ids
@@ -51,6 +52,7 @@ class Choosing(NamedTuple):
     unit: float
     length: float | None
     user_bias: float
+    stranger: NDArray[np.float32] | None = None
 
     def axes(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Eigenvalues of weight * Q'Q, float64 [dim], and axes, float64 [dim, dim]."""
@@ -111,6 +113,7 @@ def find_choosing(task: RankingTask, tables: FoldedTables, ids: Ids) -> Choosing
         unit,
         length,
         float(tables.user_bias[1:].mean()),
+        tables.user_vectors[0].numpy(),  # the mean user, see `answering`
     )
 
 
@@ -123,7 +126,11 @@ def fold_in_choice_graph(choosing: Choosing) -> onnx.ModelProto:
     """A new user's chosen items -> the best others, and scores of those that were asked for."""
     g = Nodes()
     chosen = choose(g, choosing, STEPS)
-    vector = g("Concat", chosen.factors, g.constant("user_bias", [[choosing.user_bias]]), axis=1)
+    factors = chosen.factors
+    if choosing.stranger is not None:
+        some = g("Greater", g("ReduceSum", chosen.row, g.integers(0), keepdims=1), g.integers(0))
+        factors = g("Where", some, factors, g.constant("stranger", choosing.stranger[None]))
+    vector = g("Concat", factors, g.constant("user_bias", [[choosing.user_bias]]), axis=1)
     dim = choosing.vectors.shape[1]
     rank_and_ask(g, choosing.ids, None, chosen.row, vector, dim)
     return fold_in_model(g, "fold_in_choice", choosing.ids, dim)

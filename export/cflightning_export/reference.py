@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cflightning.data.vocabulary import Vocabulary
-from cflightning_export.verify import _session, ids
+from cflightning_export.verify import _ask, _session, ids
 
 BINS = 10
 PAIRS = 10_000
@@ -37,18 +37,15 @@ def reference(folder: Path, vocabulary: Vocabulary, seed: int = 0) -> dict[str, 
         "user": ids(vocabulary.users, rng.integers(1, users, PAIRS)),
         "item": ids(vocabulary.items, rng.integers(1, items, PAIRS)),
     }
-    (scores,) = _session(folder / "score.onnx").run(["score"], pairs)
+    scores = _ask(_session(folder / "score.onnx"), "score.onnx, random pairs", pairs)[0]
     k = min(K, items - 1)
     recommend = _session(folder / "recommend.onnx")
     lists = []
-    for user in rng.permutation(np.arange(1, users))[:USERS]:  # one by one: a block would hold a catalogue for each
-        feeds = {
-            "user": ids(vocabulary.users, np.array([user])),
-            "k": np.array([k], np.int64),
-            "exclude_user": np.array([], np.int64),
-            "exclude_item": ids(vocabulary.items, np.array([], np.int64)),
-        }
-        lists.append(recommend.run(["score"], feeds)[0][0])
+    asked = ids(vocabulary.users, rng.permutation(np.arange(1, users))[:USERS])
+    nothing = {"exclude_user": np.array([], np.int64), "exclude_item": vocabulary.items.values[:0]}
+    for one in range(len(asked)):  # a block would hold a catalogue for each
+        feeds = {"user": asked[one : one + 1], "k": np.array([k], np.int64), **nothing}
+        lists.append(_ask(recommend, "recommend.onnx, random users", feeds)[1][0])
     return {"score": {**spread(scores), "k": 1}, "recommend": {**spread(np.concatenate(lists)), "k": k}}
 
 

@@ -124,6 +124,8 @@ def solve(folding: Folding, row: NDArray[np.int64], rating: NDArray[np.float32])
 
 def solve_choices(choosing: Choosing, row: NDArray[np.int64]) -> NDArray[np.float64]:
     """A new user's factors, straight from the formula at the top of `fold_in_choice`: float64 [dim]."""
+    if not len(row) and choosing.stranger is not None:
+        return choosing.stranger.astype(np.float64)
     vectors = choosing.vectors.astype(np.float64) / choosing.unit
     chosen = vectors[row]
     ridge = choosing.l2 * (len(row) + choosing.weight * len(choosing.ids)) ** choosing.exponent

@@ -118,7 +118,8 @@ def test_the_catalogue_is_of_the_training_part(exported):
 
 def test_without_the_option_no_training_row_travels(run, bundle):
     manifest = json.loads((bundle / "manifest.json").read_text())
-    assert set(manifest["graphs"]) == {"score", "recommend", "similar", "filtered", "scores", "factors", "users"}
+    always = {"score", "recommend", "similar", "filtered", "scores", "factors", "users", "fold_in", "explain"}
+    assert set(manifest["graphs"]) == always
     scorer = Scorer.load(bundle)
     with pytest.raises(UnsupportedError):
         scorer.history(1)

@@ -290,6 +290,19 @@ def test_weights_and_lengths_of_choices():
     np.testing.assert_allclose(nothing["vector"][:-1], 0, atol=1e-6)
 
 
+def test_who_has_chosen_nothing_that_is_known_is_a_mean_user():
+    stranger = np.linspace(-1, 1, DIM, dtype=np.float32)
+    chosen = choosing(stranger=stranger, user_bias=0.3)
+    model, best = fold_in_choice_graph(chosen), np.argsort(-(chosen.vectors[1:] @ stranger), kind="stable")[:5]
+    for items in ([], [-7, -8]):
+        answer = fold(model, chosen.ids, items, np.full(len(items), np.nan), k=5)
+        np.testing.assert_allclose(answer["vector"], [*stranger, 0.3], atol=1e-6)
+        assert answer["best"].tolist() == chosen.ids.values[best].tolist()
+    with_one = fold(model, chosen.ids, [-7, chosen.ids.values[2]], [np.nan] * 2)
+    alone = fold(fold_in_choice_graph(choosing(user_bias=0.3)), chosen.ids, [chosen.ids.values[2]], [np.nan])
+    np.testing.assert_allclose(with_one["vector"], alone["vector"], atol=1e-6)
+
+
 @pytest.mark.parametrize("length", [None, 1.7])
 def test_reasons_of_choices_add_up(length):
     found, chosen = tables(), choosing(length=length)
