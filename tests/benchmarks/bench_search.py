@@ -64,7 +64,7 @@ def write_bundle(folder: Path, tables: dict[str, np.ndarray]) -> None:
     vocabulary = Vocabulary(Ids(np.arange(1, len(tables["user"])) * 3), Ids(np.arange(1, len(tables["item"])) * 2))
     networks = dict.fromkeys(("score", "recommend", "similar"), network)
     folder.mkdir()
-    _write(folder, Answering(networks, dict.fromkeys(("score", "recommend"), "rating")), vocabulary, {}, None, None)
+    _write(folder, Answering(networks, dict.fromkeys(("score", "recommend"), "rating")), vocabulary, {}, {}, None)
 
 
 def engines(folder: Path, tables: dict[str, np.ndarray]) -> tuple[dict, dict[str, str]]:
