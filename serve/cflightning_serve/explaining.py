@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cflightning_serve.errors import InputError, UnknownIdError
-from cflightning_serve.folding import Ratings, as_ratings, many
+from cflightning_serve.folding import Ratings, as_ratings, as_weights, many
 from cflightning_serve.graphs import Graphs
 from cflightning_serve.inputs import IdArray, ManyIds, OneId, as_array
 from cflightning_serve.manifest import Manifest
@@ -59,10 +59,12 @@ def explain(
     who = as_array(() if user is None else user, manifest.user_ids, "user")[0]
     if len(who) > 1:
         raise InputError(f"user: must be one id, got {len(who)}; ask for one user at a time")
-    mixed = manifest.units["score"] != manifest.units["recommend"]
+    counted = rating
+    if manifest.units["score"] != manifest.units["recommend"]:  # of a known user every choice has counted the same
+        counted = as_weights(rating, manifest) if user is None else np.full(len(rated), np.nan, np.float32)
     feeds = {
         "item": rated,
-        "rating": np.full(len(rated), np.nan, np.float32) if mixed else rating,
+        "rating": counted,
         "target": target,
         "user": who,
     }

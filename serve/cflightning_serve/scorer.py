@@ -317,8 +317,8 @@ class Scorer:
     ) -> FoldIn:
         """Recommend to somebody who was not there in training, by what they rated or like.
 
-        A bundle that recommends by choices counts every given item as chosen; where ratings are predicted beside them,
-        ``ratings`` go into the scores that are asked for.
+        A bundle that recommends by choices takes the given items as chosen. Where it predicts ratings as well, a choice
+        counts by its rating: twice its share of the rating range, so hardly at all for the lowest.
 
         Args:
             items: item ids [n] that the user has rated; n may be 0. Unknown ones have no say.

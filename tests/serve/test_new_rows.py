@@ -1,12 +1,14 @@
 """New users and reasons from the reader's side: bundles by another writer, answers beside numpy."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from cflightning_serve import BundleError, InputError, Scorer, UnknownIdError, UnsupportedError
 from cflightning_serve.cli import main
+from cflightning_serve.folding import as_weights
 
 KINDS = ("tables", "string_tables", "choice_tables", "mixed_tables")
 
@@ -250,3 +252,32 @@ def test_wrong_commands_are_one_line(made, capsys, words, match):
     assert (code, out) == (2, "")
     assert match in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "ratings", "weights"),
+    [
+        ((1.0, 5.0), [5, 3, 1, 2], [2, 1, 1e-3, 0.5]),
+        ((0.5, 5.0), [5, 2.75, 0.5], [2, 1, 1e-3]),
+        ((-10.0, 10.0), [10, 0, -10, np.nan], [2, 1, 1e-3, np.nan]),
+        ((3.0, 3.0), [3, 3], [np.nan, np.nan]),
+        (None, [4.0, np.nan], [4.0, np.nan]),
+    ],
+)
+def test_choices_count_by_their_ratings(limits, ratings, weights):
+    manifest = SimpleNamespace(rating_range=limits)
+    found = as_weights(np.array(ratings, np.float32), manifest)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, weights, rtol=1e-6)
+
+
+def test_of_mixed_bundles_low_ratings_pull_less(made, monkeypatch):
+    (tables, scorer), asked = made("mixed_tables"), []
+    run = scorer._graphs.run
+    monkeypatch.setattr(scorer._graphs, "run", lambda *a: asked.append((a[0], a[2])) or run(*a))
+    items = tables.item_ids[:2].tolist()
+    low, high = scorer.manifest.rating_range
+    scorer.fold_in(items, [high, low], score=items)
+    scorer.explain(None, items[0], items=items, ratings=[high, low])
+    seen = {name: feeds["rating"].tolist() for name, feeds in asked if "rating" in feeds}
+    assert seen == {"fold_in_choice": [2, np.float32(1e-3)], "fold_in": [high, low], "explain": [2, np.float32(1e-3)]}
