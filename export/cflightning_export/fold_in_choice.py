@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import TensorProto
 
 from cflightning.data.ids import Ids
 from cflightning.models.network import FoldedTables
@@ -40,7 +41,8 @@ class Choosing(NamedTuple):
         unit: by which vectors are divided first.
         length: of every solution; None for what the minimum has.
         user_bias: of everybody, which no order depends on.
-        stranger: float32 [dim], factors of who has chosen nothing that is known; None for zeros, which like all alike.
+        stranger: float32 [dim], factors of who has said nothing: added as far as all weights together are below 1, so
+            that who only dislikes is no fan; None for zeros, which like all alike.
     """
 
     ids: Ids
@@ -91,8 +93,8 @@ def find_choosing(task: RankingTask, tables: FoldedTables, ids: Ids) -> Choosing
     One that implicit ALS made takes them as its own. Any other is taken as if its item vectors had been made so: they
     are brought to a mean length of 1, as `Ials.start` does, and solutions to the usual length of a user's vector.
     """
-    beside = task.objective == "both"
-    kind = (task.ranking or {}).get("objective", BESIDE) if beside else task.objective
+    beside = task.minimised == "both"
+    kind = (task.ranking or {}).get("objective", BESIDE) if beside else task.minimised
     settings = dict(Alternating.defaults)
     unit, length = 1.0, None
     if kind == "ials":
@@ -128,8 +130,10 @@ def fold_in_choice_graph(choosing: Choosing) -> onnx.ModelProto:
     chosen = choose(g, choosing, STEPS)
     factors = chosen.factors
     if choosing.stranger is not None:
-        some = g("Greater", g("ReduceSum", chosen.row, g.integers(0), keepdims=1), g.integers(0))
-        factors = g("Where", some, factors, g.constant("stranger", choosing.stranger[None]))
+        known = g.cast(g("Greater", chosen.row, g.integers(0)), TensorProto.FLOAT)
+        said = g("ReduceSum", g("Mul", chosen.weight, known), g.integers(1), keepdims=1)
+        missing = g("Max", g("Sub", g.constant("one", 1.0), said), g.constant("zero", 0.0))
+        factors = g("Add", factors, g("Mul", missing, g.constant("stranger", choosing.stranger[None])))
     vector = g("Concat", factors, g.constant("user_bias", [[choosing.user_bias]]), axis=1)
     dim = choosing.vectors.shape[1]
     rank_and_ask(g, choosing.ids, None, chosen.row, vector, dim)

@@ -8,13 +8,14 @@ import onnxruntime as ort
 import pytest
 import torch
 
+from cflightning import EmbeddingDotTask
 from cflightning.data.ids import Ids
 from cflightning.errors import ExportError
 from cflightning.models.network import FoldedTables, RatingScale
 from cflightning.solvers.ials import Ials
 from cflightning_export.explain import explain_choice_graph, explain_graph
 from cflightning_export.fold_in import fold_in_graph, fold_in_item_graph
-from cflightning_export.fold_in_choice import Choosing, fold_in_choice_graph
+from cflightning_export.fold_in_choice import Choosing, find_choosing, fold_in_choice_graph
 from cflightning_export.folding import of_items, of_users
 from cflightning_export.new_rows import NewRows
 from cflightning_export.prior import TRUST, covariance, find_prior
@@ -290,6 +291,13 @@ def test_weights_and_lengths_of_choices():
     np.testing.assert_allclose(nothing["vector"][:-1], 0, atol=1e-6)
 
 
+def test_the_objective_that_the_data_decided_counts():
+    task = EmbeddingDotTask()
+    assert find_choosing(task, tables(), item_ids()).length is None  # both, by implicit ALS
+    task.facts = {"objective": "bce"}
+    assert find_choosing(task, tables(), item_ids()).length > 0
+
+
 def test_who_has_chosen_nothing_that_is_known_is_a_mean_user():
     stranger = np.linspace(-1, 1, DIM, dtype=np.float32)
     chosen = choosing(stranger=stranger, user_bias=0.3)
@@ -298,6 +306,8 @@ def test_who_has_chosen_nothing_that_is_known_is_a_mean_user():
         answer = fold(model, chosen.ids, items, np.full(len(items), np.nan), k=5)
         np.testing.assert_allclose(answer["vector"], [*stranger, 0.3], atol=1e-6)
         assert answer["best"].tolist() == chosen.ids.values[best].tolist()
+    [disliked] = fold(model, chosen.ids, [chosen.ids.values[2]], [1e-3])["vector"][None, :-1]
+    np.testing.assert_allclose(disliked, stranger, atol=0.01)
     with_one = fold(model, chosen.ids, [-7, chosen.ids.values[2]], [np.nan] * 2)
     alone = fold(fold_in_choice_graph(choosing(user_bias=0.3)), chosen.ids, [chosen.ids.values[2]], [np.nan])
     np.testing.assert_allclose(with_one["vector"], alone["vector"], atol=1e-6)
