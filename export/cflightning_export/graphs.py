@@ -96,13 +96,32 @@ def score_graph(network: RatingNetwork, vocabulary: Vocabulary) -> onnx.ModelPro
 def recommend_graph(network: RatingNetwork, vocabulary: Vocabulary) -> onnx.ModelProto:
     """User ids, k, exclusions -> `item` ids [n, k'], `score` float32 [n, k'], `known` bool [n]."""
     core = _core(Catalogue(network), {"user_row": torch.tensor([1, 0, 1])}, "value")
+    return best_items("recommend", core, network.scale, vocabulary)
+
+
+def best_items(
+    name: str, core: onnx.ModelProto, scale: RatingScale, vocabulary: Vocabulary, *, filtered: bool = False
+) -> onnx.ModelProto:
+    """The graph of `recommend_graph` around the core of a catalogue.
+
+    Args:
+        name: of the graph.
+        core: rows of users -> logits of every item.
+        scale: from logits to scores.
+        vocabulary: ids of the rows.
+        filtered: whether there is an input `allowed` bool [num_items - 1], in the order of the catalogue: only these.
+    """
     before = [
         *_encode("user", "user_row", vocabulary.users),
         *_encode("exclude_item", "exclude_row", vocabulary.items),
         helper.make_node("Greater", ["user_row", "unknown_row"], ["known"]),
     ]
     after, constants = _top_k(vocabulary.items, "exclude_user", "exclude_row", "item", "top_value")
-    scaling, scale_constants = _rating_scale(network.scale, "top_value", "scaled")
+    if filtered:  # between the mask of single pairs and the best k: what no user may have
+        at = next(number for number, node in enumerate(after) if node.output[0] == "known_items")
+        after[at].output[0] = "every_item"
+        after.insert(at + 1, helper.make_node("Where", ["allowed", "every_item", "minus_infinity"], ["known_items"]))
+    scaling, scale_constants = _rating_scale(scale, "top_value", "scaled")
     after += [
         *scaling,
         helper.make_node("IsInf", ["top_value"], ["filler"], detect_positive=0),
@@ -114,12 +133,14 @@ def recommend_graph(network: RatingNetwork, vocabulary: Vocabulary) -> onnx.Mode
         ("exclude_user", TensorProto.INT64, ["m"]),
         ("exclude_item", _kind(vocabulary.items), ["m"]),
     ]
+    if filtered:
+        inputs.append(("allowed", TensorProto.BOOL, [len(vocabulary.items)]))
     outputs: list[Value] = [
         ("item", _kind(vocabulary.items), ["n", "count"]),
         ("score", TensorProto.FLOAT, ["n", "count"]),
         ("known", TensorProto.BOOL, ["n"]),
     ]
-    return _assemble("recommend", core, before, after, constants | scale_constants, inputs, outputs)
+    return _assemble(name, core, before, after, constants | scale_constants, inputs, outputs)
 
 
 def similar_graph(network: RatingNetwork, vocabulary: Vocabulary) -> onnx.ModelProto:

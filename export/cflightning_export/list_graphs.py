@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.models.network import RatingNetwork
-from cflightning_export.graphs import Catalogue, Value, _assemble, _core, _encode, _kind, _rating_scale, _top_k
+from cflightning_export.graphs import Catalogue, Value, _assemble, _core, _encode, _kind, _rating_scale, best_items
 
 
 def list_graphs(network: RatingNetwork, vocabulary: Vocabulary) -> dict[str, onnx.ModelProto]:
@@ -25,35 +25,7 @@ def list_graphs(network: RatingNetwork, vocabulary: Vocabulary) -> dict[str, onn
 
 def filtered_graph(core: onnx.ModelProto, network: RatingNetwork, vocabulary: Vocabulary) -> onnx.ModelProto:
     """As `recommend`, and `allowed` bool [num_items - 1], in the order of the catalogue: only these."""
-    before = [
-        *_encode("user", "user_row", vocabulary.users),
-        *_encode("exclude_item", "exclude_row", vocabulary.items),
-        helper.make_node("Greater", ["user_row", "unknown_row"], ["known"]),
-    ]
-    after, constants = _top_k(vocabulary.items, "exclude_user", "exclude_row", "item", "top_value")
-    # Between the mask of single pairs and the best k: what no user may have.
-    at = next(number for number, node in enumerate(after) if node.output[0] == "known_items")
-    after[at].output[0] = "every_item"
-    after.insert(at + 1, helper.make_node("Where", ["allowed", "every_item", "minus_infinity"], ["known_items"]))
-    scaling, scale_constants = _rating_scale(network.scale, "top_value", "scaled")
-    after += [
-        *scaling,
-        helper.make_node("IsInf", ["top_value"], ["filler"], detect_positive=0),
-        helper.make_node("Where", ["filler", "minus_infinity", "scaled"], ["score"]),
-    ]
-    inputs: list[Value] = [
-        ("user", _kind(vocabulary.users), ["n"]),
-        ("k", TensorProto.INT64, [1]),
-        ("exclude_user", TensorProto.INT64, ["m"]),
-        ("exclude_item", _kind(vocabulary.items), ["m"]),
-        ("allowed", TensorProto.BOOL, [len(vocabulary.items)]),
-    ]
-    outputs: list[Value] = [
-        ("item", _kind(vocabulary.items), ["n", "count"]),
-        ("score", TensorProto.FLOAT, ["n", "count"]),
-        ("known", TensorProto.BOOL, ["n"]),
-    ]
-    return _assemble("filtered", core, before, after, constants | scale_constants, inputs, outputs)
+    return best_items("filtered", core, network.scale, vocabulary, filtered=True)
 
 
 def scores_graph(core: onnx.ModelProto, network: RatingNetwork, vocabulary: Vocabulary) -> onnx.ModelProto:
