@@ -20,8 +20,7 @@ from cflightning.models.network import RatingScale
 from cflightning_export.fold_in import read_given
 from cflightning_export.fold_in_choice import Choosing, choose
 from cflightning_export.folding import Folding
-from cflightning_export.graphs import Value
-from cflightning_export.nodes import Nodes, element
+from cflightning_export.nodes import Nodes, Value, element
 from cflightning_export.solving import CAREFUL, conjugate_gradients, newton
 
 STEPS = 24

@@ -11,8 +11,7 @@ from onnx import TensorProto
 from cflightning.data.ids import Ids
 from cflightning.models.network import RatingScale
 from cflightning_export.folding import Folding
-from cflightning_export.graphs import Value
-from cflightning_export.nodes import END, Nodes, element
+from cflightning_export.nodes import END, Nodes, Value, element
 from cflightning_export.solving import INNER, newton
 
 
@@ -102,8 +101,7 @@ def read_given(g: Nodes, folding: Folding, side: str, *, leaning: bool = False) 
 def read_rows(g: Nodes, ids: Ids, source: str) -> tuple[str, str]:
     """Rows of raw ids, int64 [n], and 1 for known ones and 0 for others, float [n]; adds the output `known`."""
     row = g.rows(ids, source)
-    g("Greater", row, g.constant("unknown_row", 0, np.int64), to="known")
-    return row, g.cast("known", TensorProto.FLOAT)
+    return row, g.cast(g.known(row), TensorProto.FLOAT)
 
 
 def split(g: Nodes, vector: str, dim: int) -> tuple[str, str]:

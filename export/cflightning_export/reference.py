@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cflightning.data.vocabulary import Vocabulary
-from cflightning_export.verify import _ask, _session, ids
+from cflightning_export.asking import ask, open_graph, raw_ids
 
 BINS = 10
 PAIRS = 10_000
@@ -34,18 +34,18 @@ def reference(folder: Path, vocabulary: Vocabulary, seed: int = 0) -> dict[str, 
     rng = np.random.default_rng(seed)
     users, items = vocabulary.users.num_rows, vocabulary.items.num_rows
     pairs = {
-        "user": ids(vocabulary.users, rng.integers(1, users, PAIRS)),
-        "item": ids(vocabulary.items, rng.integers(1, items, PAIRS)),
+        "user": raw_ids(vocabulary.users, rng.integers(1, users, PAIRS)),
+        "item": raw_ids(vocabulary.items, rng.integers(1, items, PAIRS)),
     }
-    scores = _ask(_session(folder / "score.onnx"), "score.onnx, random pairs", pairs)[0]
+    scores = ask(open_graph(folder / "score.onnx"), "score.onnx, random pairs", pairs)[0]
     k = min(K, items - 1)
-    recommend = _session(folder / "recommend.onnx")
+    recommend = open_graph(folder / "recommend.onnx")
     lists = []
-    asked = ids(vocabulary.users, rng.permutation(np.arange(1, users))[:USERS])
+    asked = raw_ids(vocabulary.users, rng.permutation(np.arange(1, users))[:USERS])
     nothing = {"exclude_user": np.array([], np.int64), "exclude_item": vocabulary.items.values[:0]}
     for one in range(len(asked)):  # a block would hold a catalogue for each
         feeds = {"user": asked[one : one + 1], "k": np.array([k], np.int64), **nothing}
-        lists.append(_ask(recommend, "recommend.onnx, random users", feeds)[1][0])
+        lists.append(ask(recommend, "recommend.onnx, random users", feeds)[1][0])
     return {"score": {**spread(scores), "k": 1}, "recommend": {**spread(np.concatenate(lists)), "k": k}}
 
 

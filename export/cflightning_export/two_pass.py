@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.models.network import FoldedTables, RatingNetwork, RatingScale
 from cflightning_export import graphs
 from cflightning_export.codes import MASKED, Codes, encode, needed
-from cflightning_export.graphs import Value, _assemble, _encode, _kind, _rating_scale
+from cflightning_export.nodes import END, Nodes, Value
 
 FEWEST_ITEMS = 16_384
 """Rows, the unknown one included, of the smallest catalogue that is searched so; measured (`make bench-search`)."""
@@ -65,140 +65,113 @@ def recommend_graph(network: RatingNetwork, vocabulary: Vocabulary) -> onnx.Mode
 def two_pass_graph(tables: FoldedTables, scale: RatingScale, vocabulary: Vocabulary) -> onnx.ModelProto:
     """Answers as `graphs.recommend_graph` does, with the same inputs and outputs."""
     codes = encode(tables)
-    nodes = [
-        *_encode("user", "user_row", vocabulary.users),
-        *_encode("exclude_item", "exclude_row", vocabulary.items),
-        _node("Greater", "user_row unknown_row", "known"),
-        _node("Gather", "user_vectors user_row", "vector"),
-        _node("Min", "k catalogue", "count"),
-        _node("Unsqueeze", "exclude_user last", "exclude_user_column"),
-        _node("Unsqueeze", "exclude_row last", "exclude_row_column"),
-        _node("Concat", "exclude_user_column exclude_row_column", "excluded", axis=1),
-        _node("Shape", "exclude_row", "how_many"),
-        *_first_pass(),
-        *_second_pass(),
-        *_proof(),
-        _node("If", "doubt", "value row", then_branch=_everything(), else_branch=_as_found()),
-        _node("Gather", "user_bias user_row", "offset"),
-        _node("Add", "value offset", "logit"),
-    ]
-    scaling, scale_constants = _rating_scale(scale, "logit", "scaled")
-    nodes += [
-        *scaling,
-        _node("Equal", "value minus_infinity", "filler"),
-        _node("Where", "filler minus_infinity scaled", "score"),
-        _node("Sub", "row one", "index"),
-        _node("Gather", "item_ids index", "item"),
-    ]
-    inputs: list[Value] = [
-        ("user", _kind(vocabulary.users), ["n"]),
-        ("k", TensorProto.INT64, [1]),
-        ("exclude_user", TensorProto.INT64, ["m"]),
-        ("exclude_item", _kind(vocabulary.items), ["m"]),
-    ]
-    outputs: list[Value] = [
-        ("item", _kind(vocabulary.items), ["n", "count"]),
-        ("score", TensorProto.FLOAT, ["n", "count"]),
-        ("known", TensorProto.BOOL, ["n"]),
-    ]
-    constants = _constants(tables, codes, candidates(codes, tables), vocabulary) | scale_constants
-    return _assemble("recommend", onnx.ModelProto(), nodes, [], constants, inputs, outputs)
+    g = Nodes()
+    for name, value in _constants(tables, codes, candidates(codes, tables), vocabulary).items():
+        g.constant(name, value, value.dtype)
+    g.rows(vocabulary.users, "user", to="user_row")
+    g.rows(vocabulary.items, "exclude_item", to="exclude_row")
+    g.known("user_row")
+    g("Gather", "user_vectors", "user_row", to="vector")
+    g("Min", "k", "catalogue", to="count")
+    g("Unsqueeze", "exclude_user", "last", to="exclude_user_column")
+    g("Unsqueeze", "exclude_row", "last", to="exclude_row_column")
+    g("Concat", "exclude_user_column", "exclude_row_column", to="excluded", axis=1)
+    g("Shape", "exclude_row", to="how_many")
+    _first_pass(g)
+    _second_pass(g)
+    _proof(g)
+    g("If", "doubt", to="value row", then_branch=_everything(), else_branch=_as_found())
+    g("Gather", "user_bias", "user_row", to="offset")
+    g.scaled(scale, g("Add", "value", "offset"), to="score")
+    g("Gather", "item_ids", g("Sub", "row", "one"), to="item")
+    return g.model("recommend", *graphs.recommend_signature(vocabulary))
 
 
-def _first_pass() -> list[Any]:
+def _first_pass(g: Nodes) -> None:
     """Rough scores `masked` int32 [n, rows]; of the best of them `rough` [n, c] and their `rows`."""
-    return [
-        # Unsigned codes without a zero point: the only ones for which onnxruntime has a kernel of one row.
-        _node("Gather", "user_code user_row", "code"),
-        _node("MatMulInteger", "code item_code", "products"),
-        _node("Add", "products item_shift", "shifted"),
-        _node("Squeeze", "shifted first", "unmasked"),
-        _node("Expand", "masked_score how_many", "masks"),
-        _node("ScatterND", "unmasked excluded masks", "masked"),
-        # Without what it excludes, a list of k reaches as deep as a longer one.
-        _node("Shape", "user_row", "how_many_users"),
-        _node("Max", "how_many_users one_user", "at_least_one"),
-        _node("Div", "how_many at_least_one", "exclusions"),
-        _node("Add", "k exclusions", "depth"),
-        _node("Mul", "depth slope", "sloped"),
-        _node("Add", "sloped base", "wanted"),
-        _node("Min", "wanted most", "examined"),
-        _node("Reshape", "masked by_lane", "lanes"),
-        _node("ReduceMax", "lanes second", "best_of_lanes", keepdims=0),
-        _node("TopK", "best_of_lanes examined", "place_score place", sorted=0),
-        _node("Unsqueeze", "place last", "place_column"),
-        _node("Add", "place_column lane_starts", "place_rows"),
-        _node("Flatten", "place_rows", "member"),
-        _node("GatherElements", "masked member", "member_score", axis=1),
-        _node("TopK", "member_score examined", "rough at", sorted=0),
-        _node("GatherElements", "member at", "rows", axis=1),
-    ]
+    # Unsigned codes without a zero point: the only ones for which onnxruntime has a kernel of one row.
+    g("Gather", "user_code", "user_row", to="code")
+    g("MatMulInteger", "code", "item_code", to="products")
+    g("Add", "products", "item_shift", to="shifted")
+    g("Squeeze", "shifted", "first", to="unmasked")
+    g("Expand", "masked_score", "how_many", to="masks")
+    g("ScatterND", "unmasked", "excluded", "masks", to="masked")
+    # Without what it excludes, a list of k reaches as deep as a longer one.
+    g("Shape", "user_row", to="how_many_users")
+    g("Max", "how_many_users", "one_user", to="at_least_one")
+    g("Div", "how_many", "at_least_one", to="exclusions")
+    g("Add", "k", "exclusions", to="depth")
+    g("Mul", "depth", "slope", to="sloped")
+    g("Add", "sloped", "base", to="wanted")
+    g("Min", "wanted", "most", to="examined")
+    g("Reshape", "masked", "by_lane", to="lanes")
+    g("ReduceMax", "lanes", "second", to="best_of_lanes", keepdims=0)
+    g("TopK", "best_of_lanes", "examined", to="place_score place", sorted=0)
+    g("Unsqueeze", "place", "last", to="place_column")
+    g("Add", "place_column", "lane_starts", to="place_rows")
+    g("Flatten", "place_rows", to="member")
+    g("GatherElements", "masked", "member", to="member_score", axis=1)
+    g("TopK", "member_score", "examined", to="rough at", sorted=0)
+    g("GatherElements", "member", "at", to="rows", axis=1)
 
 
-def _second_pass() -> list[Any]:
+def _second_pass(g: Nodes) -> None:
     """Exact scores without the user's bias: the best, `found_value` float32 [n, k'] and their `found_row`."""
-    return [
-        # In the order of the catalogue, so that equals stay in it.
-        _node("TopK", "rows examined", "ordered order", largest=0),
-        _node("Min", "ordered last_row", "candidate"),  # padding may be among them where nearly all is masked
-        _node("Gather", "item_vectors candidate", "candidate_vector"),
-        _node("Unsqueeze", "vector last", "vector_column"),
-        _node("MatMul", "candidate_vector vector_column", "dot_column"),
-        _node("Squeeze", "dot_column last", "dot"),
-        _node("Gather", "item_bias candidate", "candidate_bias"),
-        _node("Add", "dot candidate_bias", "exact"),
-        _node("Min", "count examined", "found"),
-        _node("TopK", "exact found", "found_value found_at"),
-        _node("GatherElements", "candidate found_at", "found_row", axis=1),
-    ]
+    # In the order of the catalogue, so that equals stay in it.
+    g("TopK", "rows", "examined", to="ordered order", largest=0)
+    (g("Min", "ordered", "last_row", to="candidate"),)  # padding may be among them where nearly all is masked
+    g("Gather", "item_vectors", "candidate", to="candidate_vector")
+    g("Unsqueeze", "vector", "last", to="vector_column")
+    g("MatMul", "candidate_vector", "vector_column", to="dot_column")
+    g("Squeeze", "dot_column", "last", to="dot")
+    g("Gather", "item_bias", "candidate", to="candidate_bias")
+    g("Add", "dot", "candidate_bias", to="exact")
+    g("Min", "count", "examined", to="found")
+    g("TopK", "exact", "found", to="found_value found_at")
+    g("GatherElements", "candidate", "found_at", to="found_row", axis=1)
 
 
-def _proof() -> list[Any]:
+def _proof(g: Nodes) -> None:
     """`doubt`: whether for some user the last found may be beaten by what the last rough score can hide.
 
     So may it where exclusions have left so little that the masked are among the candidates.
     """
-    return [
-        _node("ReduceMin", "rough second", "last_rough"),
-        _node("Cast", "last_rough", "last_float", to=TensorProto.FLOAT),
-        _node("Gather", "user_step user_row", "step"),
-        _node("Mul", "last_float step", "last_logit"),
-        _node("Gather", "user_slack user_row", "slack"),
-        _node("Add", "last_logit slack", "hidden"),
-        _node("Slice", "found_value last end second", "last_found"),
-        _node("LessOrEqual", "last_found hidden", "beatable"),
-        _node("Less", "found count", "too_few"),
-        _node("Less", "last_rough half_masked", "has_masked"),
-        _node("Or", "beatable has_masked", "unproven"),
-        _node("Or", "unproven too_few", "doubts"),
-        _node("Cast", "doubts", "doubt_counts", to=TensorProto.INT64),
-        _node("ReduceSum", "doubt_counts", "doubt_count", keepdims=0),
-        _node("Cast", "doubt_count", "doubt", to=TensorProto.BOOL),
-    ]
+    g("ReduceMin", "rough", "second", to="last_rough")
+    g.cast("last_rough", TensorProto.FLOAT, to="last_float")
+    g("Gather", "user_step", "user_row", to="step")
+    g("Mul", "last_float", "step", to="last_logit")
+    g("Gather", "user_slack", "user_row", to="slack")
+    g("Add", "last_logit", "slack", to="hidden")
+    g("Slice", "found_value", "last", "end", "second", to="last_found")
+    g("LessOrEqual", "last_found", "hidden", to="beatable")
+    g("Less", "found", "count", to="too_few")
+    g("Less", "last_rough", "half_masked", to="has_masked")
+    g("Or", "beatable", "has_masked", to="unproven")
+    g("Or", "unproven", "too_few", to="doubts")
+    g.cast("doubts", TensorProto.INT64, to="doubt_counts")
+    g("ReduceSum", "doubt_counts", to="doubt_count", keepdims=0)
+    g.cast("doubt_count", TensorProto.BOOL, to="doubt")
 
 
 def _everything() -> onnx.GraphProto:
     """The best k of exact scores of all items."""
-    nodes = [
-        _node("Gemm", "vector item_vectors item_bias", "all", transB=1),
-        _node("Expand", "minus_infinity how_many", "minus_infinities"),
-        _node("ScatterND", "all excluded minus_infinities", "all_allowed"),
-        _node("TopK", "all_allowed count", "all_value all_row"),
-    ]
-    return _branch("everything", nodes, "all_value", "all_row")
+    g = Nodes()
+    g("Gemm", "vector", "item_vectors", "item_bias", to="all", transB=1)
+    g("Expand", "minus_infinity", "how_many", to="minus_infinities")
+    g("ScatterND", "all", "excluded", "minus_infinities", to="all_allowed")
+    g("TopK", "all_allowed", "count", to="all_value all_row")
+    return g.branch("everything", _found("all_value", "all_row"))
 
 
 def _as_found() -> onnx.GraphProto:
-    nodes = [_node("Identity", "found_value", "same_value"), _node("Identity", "found_row", "same_row")]
-    return _branch("as_found", nodes, "same_value", "same_row")
+    g = Nodes()
+    g("Identity", "found_value", to="same_value")
+    g("Identity", "found_row", to="same_row")
+    return g.branch("as_found", _found("same_value", "same_row"))
 
 
-def _branch(name: str, nodes: list[Any], value: str, row: str) -> onnx.GraphProto:
-    outputs = [
-        helper.make_tensor_value_info(value, TensorProto.FLOAT, ["n", "count"]),
-        helper.make_tensor_value_info(row, TensorProto.INT64, ["n", "count"]),
-    ]
-    return helper.make_graph(nodes, name, [], outputs)
+def _found(value: str, row: str) -> list[Value]:
+    return [(value, TensorProto.FLOAT, ["n", "count"]), (row, TensorProto.INT64, ["n", "count"])]
 
 
 def _constants(
@@ -230,15 +203,10 @@ def _constants(
         "catalogue": np.array([len(vocabulary.items)]),
         "last_row": np.array(len(vocabulary.items)),
         "item_ids": vocabulary.items.values,
-        "unknown_row": np.array(0),
         "one": np.array(1),
         "one_user": np.array([1]),
         "first": np.array([0]),
         "second": np.array([1]),
         "last": np.array([-1]),
-        "end": np.array([np.iinfo(np.int64).max]),
+        "end": np.array([END]),
     }
-
-
-def _node(kind: str, inputs: str, outputs: str, **attributes: Any) -> onnx.NodeProto:
-    return helper.make_node(kind, inputs.split(), outputs.split(), **attributes)

@@ -7,16 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import torch
 
-from cflightning.data.ids import Ids
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import ExportError
 from cflightning.models.network import RatingNetwork
-from cflightning_export.graphs import Cosines
-
-TOLERANCE = 1e-5  # of the rating range; of the largest score, where there is none; of 1, for cosines
+from cflightning_export.asking import TOLERANCE, ask, compare, open_graph, raw_ids, tolerance_of
+from cflightning_export.core import Cosines
 
 
 def verify(folder: Path, networks: Mapping[str, RatingNetwork], vocabulary: Vocabulary, seed: int = 0) -> None:
@@ -34,32 +31,9 @@ def verify(folder: Path, networks: Mapping[str, RatingNetwork], vocabulary: Voca
     rng = np.random.default_rng(seed)
     score, recommend, similar = networks["score"], networks["recommend"], networks["similar"]
     with torch.inference_mode():
-        _verify_score(_session(folder / "score.onnx"), score, vocabulary, rng, _tolerance(score))
-        _verify_recommend(_session(folder / "recommend.onnx"), recommend, vocabulary, rng, _tolerance(recommend))
-        _verify_similar(_session(folder / "similar.onnx"), similar, vocabulary, rng)
-
-
-def _tolerance(network: RatingNetwork) -> float:
-    """What a score may be off by."""
-    if network.rating_range is not None:
-        low, high = network.rating_range
-        return TOLERANCE * max(high - low, 1.0)
-    some = torch.linspace(0, network.num_users - 1, min(network.num_users, 20)).long()
-    return TOLERANCE * float(network.catalogue(some).abs().max())
-
-
-def _session(path: Path) -> Any:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1  # onnxruntime's own choice hangs in some containers
-    options.log_severity_level = 3
-    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-
-def _ask(session: Any, case: str, inputs: dict[str, np.ndarray]) -> Any:
-    try:
-        return session.run(None, inputs)
-    except Exception as error:  # onnxruntime's errors share no public base
-        raise ExportError(f"{case}: onnxruntime cannot answer ({error}); this is a bug, please report it") from error
+        _verify_score(open_graph(folder / "score.onnx"), score, vocabulary, rng, tolerance_of(score))
+        _verify_recommend(open_graph(folder / "recommend.onnx"), recommend, vocabulary, rng, tolerance_of(recommend))
+        _verify_similar(open_graph(folder / "similar.onnx"), similar, vocabulary, rng)
 
 
 def _verify_score(session: Any, network: RatingNetwork, vocabulary: Vocabulary, rng: Any, tolerance: float) -> None:
@@ -77,9 +51,11 @@ def _verify_score(session: Any, network: RatingNetwork, vocabulary: Vocabulary, 
         "zero": (np.array([], np.int64), np.array([], np.int64)),
     }
     for name, (user, item) in cases.items():
-        score, known = _ask(session, name, {"user": ids(vocabulary.users, user), "item": ids(vocabulary.items, item)})
+        score, known = ask(
+            session, name, {"user": raw_ids(vocabulary.users, user), "item": raw_ids(vocabulary.items, item)}
+        )
         expected = network(torch.from_numpy(user), torch.from_numpy(item)).numpy()
-        _close("score.onnx", name, score, expected, tolerance)
+        compare("score.onnx", name, score, expected, tolerance)
         if not np.array_equal(known, np.stack([user > 0, item > 0], axis=1)):
             raise ExportError(f"score.onnx, {name}: the known flags differ from the vocabulary's")
 
@@ -101,21 +77,21 @@ def _verify_recommend(session: Any, network: RatingNetwork, vocabulary: Vocabula
         logits[:, 0] = -torch.inf
         best = logits.topk(min(k, items - 1), dim=-1)
         expected = network.scale(best.values).masked_fill(best.values.isneginf(), -torch.inf).numpy()
-        item, score, known = _ask(
+        item, score, known = ask(
             session,
             name,
             {
-                "user": ids(vocabulary.users, user),
+                "user": raw_ids(vocabulary.users, user),
                 "k": np.array([k], np.int64),
                 "exclude_user": at,
-                "exclude_item": ids(vocabulary.items, row),
+                "exclude_item": raw_ids(vocabulary.items, row),
             },
         )
-        _close("recommend.onnx", name, score, expected, tolerance)
+        compare("recommend.onnx", name, score, expected, tolerance)
         # Ties may come in another order; then the scores of the items themselves must agree.
         chosen = vocabulary.items.rows(item.reshape(-1)).reshape(item.shape)
         actual = network.scale(logits.gather(1, torch.from_numpy(chosen))).numpy()
-        _close("recommend.onnx", f"{name} (items)", actual[np.isfinite(score)], score[np.isfinite(score)], tolerance)
+        compare("recommend.onnx", f"{name} (items)", actual[np.isfinite(score)], score[np.isfinite(score)], tolerance)
         if not np.array_equal(known, user > 0):
             raise ExportError(f"recommend.onnx, {name}: the known flags differ from the vocabulary's")
 
@@ -133,35 +109,11 @@ def _verify_similar(session: Any, network: RatingNetwork, vocabulary: Vocabulary
         values[torch.arange(len(item)), torch.from_numpy(item)] = -torch.inf
         values[:, 0] = -torch.inf
         expected = values.topk(min(k, items - 1), dim=-1).values.numpy()
-        similar, similarity, known = _ask(
-            session, name, {"item": ids(vocabulary.items, item), "k": np.array([k], np.int64)}
+        similar, similarity, known = ask(
+            session, name, {"item": raw_ids(vocabulary.items, item), "k": np.array([k], np.int64)}
         )
-        _close("similar.onnx", name, similarity, expected, TOLERANCE)
+        compare("similar.onnx", name, similarity, expected, TOLERANCE)
         chosen = torch.from_numpy(vocabulary.items.rows(similar.reshape(-1)).reshape(similar.shape))
-        _close("similar.onnx", f"{name} (items)", values.gather(1, chosen).numpy(), similarity, TOLERANCE)
+        compare("similar.onnx", f"{name} (items)", values.gather(1, chosen).numpy(), similarity, TOLERANCE)
         if not known.all():
             raise ExportError(f"similar.onnx, {name}: known items are flagged as unknown")
-
-
-def ids(known: Ids, rows: np.ndarray) -> np.ndarray:
-    """Raw ids of rows: int64 [n] or object [n] of str; row 0 becomes an id that is not known."""
-    if known.kind == "int64":
-        above = int(known.values[-1]) + 1
-        unknown: int | str = above if above < 2**63 else int(known.values[0]) - 1
-    else:
-        unknown = str(known.values[-1]) + "?"  # sorts behind the last one, so it is none of them
-    with_unknown = np.array([unknown, *known.values], dtype=known.values.dtype)
-    return np.asarray(with_unknown[rows])
-
-
-def _close(graph: str, case: str, actual: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
-    if actual.shape != expected.shape:
-        raise ExportError(f"{graph}, {case}: must have shape {expected.shape}, got {actual.shape}")
-    both = np.isneginf(actual) & np.isneginf(expected)
-    off = np.abs(np.where(both, 0, actual) - np.where(both, 0, expected))
-    if off.size and not off.max() <= tolerance:  # also refuses NaN
-        at = np.unravel_index(np.nanargmax(np.nan_to_num(off, nan=np.inf)), off.shape)
-        raise ExportError(
-            f"{graph}, {case}: must agree with torch within {tolerance:.1e}, "
-            f"got {actual[at]:.6f} for {expected[at]:.6f}; this is a bug, please report it"
-        )

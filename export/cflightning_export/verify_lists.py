@@ -10,8 +10,8 @@ import torch
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import ExportError
 from cflightning.models.network import RatingNetwork
+from cflightning_export.asking import ask, compare, open_graph, raw_ids, tolerance_of
 from cflightning_export.training_rows import TrainingRows
-from cflightning_export.verify import _ask, _close, _session, _tolerance, ids
 
 
 def verify_lists(folder: Path, network: RatingNetwork, vocabulary: Vocabulary, rows: TrainingRows | None) -> None:
@@ -42,7 +42,7 @@ def verify_lists(folder: Path, network: RatingNetwork, vocabulary: Vocabulary, r
     half = users // 2
     for begin, end in ((0, half), (half, users + 5), (0, 0)):
         asked = {"begin": np.array([begin]), "end": np.array([end])}
-        [found] = _ask(_session(folder / "users.onnx"), "users", asked)
+        [found] = ask(open_graph(folder / "users.onnx"), "users", asked)
         if not np.array_equal(found, vocabulary.users.values[begin:end]):
             raise ExportError(f"users.onnx, {begin} to {end}: must be the ids of the vocabulary, are others")
 
@@ -51,27 +51,27 @@ def _verify_products(
     folder: Path, network: RatingNetwork, vocabulary: Vocabulary, case: str, user: np.ndarray, allowed: np.ndarray
 ) -> None:
     logits = network.catalogue(torch.from_numpy(user))[:, 1:]
-    asked = {"user": ids(vocabulary.users, user)}
-    order, score, known = _ask(_session(folder / "scores.onnx"), case, asked)
-    _close("scores.onnx", f"{case} (order)", order, logits.numpy(), _logit_tolerance(logits))
-    _close("scores.onnx", case, score, network.scale(logits).numpy(), _tolerance(network))
+    asked = {"user": raw_ids(vocabulary.users, user)}
+    order, score, known = ask(open_graph(folder / "scores.onnx"), case, asked)
+    compare("scores.onnx", f"{case} (order)", order, logits.numpy(), _logit_tolerance(logits))
+    compare("scores.onnx", case, score, network.scale(logits).numpy(), tolerance_of(network))
     asked |= {
         "k": np.array([5]),
         "exclude_user": np.arange(len(user)),
         "exclude_item": vocabulary.items.values[np.zeros(len(user), np.int64)],
         "allowed": allowed,
     }
-    item, best, known_too = _ask(_session(folder / "filtered.onnx"), case, asked)
+    item, best, known_too = ask(open_graph(folder / "filtered.onnx"), case, asked)
     kept = logits.clone()
     kept[:, ~torch.from_numpy(allowed)] = -torch.inf
     kept[:, 0] = -torch.inf  # the excluded item
     top = kept.topk(min(5, kept.shape[1]), dim=-1)
     expected = network.scale(top.values).masked_fill(top.values.isneginf(), -torch.inf).numpy()
-    _close("filtered.onnx", case, best, expected, _tolerance(network))
+    compare("filtered.onnx", case, best, expected, tolerance_of(network))
     chosen = vocabulary.items.rows(item.reshape(-1)).reshape(item.shape) - 1
     actual = network.scale(kept.gather(1, torch.from_numpy(chosen))).numpy()
     real = np.isfinite(best)
-    _close("filtered.onnx", f"{case} (items)", actual[real], best[real], _tolerance(network))
+    compare("filtered.onnx", f"{case} (items)", actual[real], best[real], tolerance_of(network))
     if not np.array_equal(known, user > 0) or not np.array_equal(known_too, user > 0):
         raise ExportError(f"scores.onnx, filtered.onnx, {case}: the known flags differ from the vocabulary's")
 
@@ -81,17 +81,21 @@ def _logit_tolerance(logits: torch.Tensor) -> float:
 
 
 def _verify_factors(folder: Path, network: RatingNetwork, vocabulary: Vocabulary, item: np.ndarray) -> None:
-    vector, bias, known = _ask(_session(folder / "factors.onnx"), "factors", {"item": ids(vocabulary.items, item)})
+    vector, bias, known = ask(open_graph(folder / "factors.onnx"), "factors", {"item": raw_ids(vocabulary.items, item)})
     folded = network.fold()
     expected = (network.item_vectors() if folded is None else folded.item_vectors).numpy()[item]
-    _close("factors.onnx", "vectors", vector, expected, 0.0)
-    _close("factors.onnx", "biases", bias, np.zeros(len(item)) if folded is None else folded.item_bias.numpy()[item], 0)
+    compare("factors.onnx", "vectors", vector, expected, 0.0)
+    compare(
+        "factors.onnx", "biases", bias, np.zeros(len(item)) if folded is None else folded.item_bias.numpy()[item], 0
+    )
     if not np.array_equal(known, item > 0):
         raise ExportError("factors.onnx: the known flags differ from the vocabulary's")
 
 
 def _verify_history(folder: Path, vocabulary: Vocabulary, rows: TrainingRows, case: str, user: np.ndarray) -> None:
-    item, place, rating, position = _ask(_session(folder / "history.onnx"), case, {"user": ids(vocabulary.users, user)})
+    item, place, rating, position = ask(
+        open_graph(folder / "history.onnx"), case, {"user": raw_ids(vocabulary.users, user)}
+    )
     for at, row in enumerate(user.tolist()):
         mine, theirs = position == at, rows.user == row
         expected = rows.item[theirs] if row else []

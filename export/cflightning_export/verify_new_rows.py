@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cflightning.data.ids import Ids
+from cflightning_export.asking import ask, compare, open_graph, raw_ids
 from cflightning_export.fold_in_choice import Choosing
 from cflightning_export.folding import Folding
 from cflightning_export.new_rows import NewRows
-from cflightning_export.verify import _ask, _close, _session, ids
 
 TOLERANCE = 0.02
 """Of the rating range: what few steps may leave of a score. Usual are 1e-5 with 20 ratings and .001 with hundreds."""
@@ -49,32 +49,32 @@ def _verify_ratings(path: Path, folding: Folding, side: str, count: int, rng: An
     row = rng.integers(0, len(folding.ids) + 1, count)
     rating = rng.uniform(*(folding.scale.rating_range or (0.0, 1.0)), count).astype(np.float32)
     every = np.arange(len(folding.ids) + 1)
-    feeds = {side: ids(folding.ids, row), "rating": rating, f"score_{side}": ids(folding.ids, every)}
+    feeds = {side: raw_ids(folding.ids, row), "rating": rating, f"score_{side}": raw_ids(folding.ids, every)}
     asked = _ask_all(path, f"{count} ratings", feeds, folding.ids, side)
     vector = solve(folding, row[row > 0], rating[row > 0])
     logits = folding.vectors @ vector[:-1] + vector[-1] + folding.bias + folding.global_bias
     expected = _link(folding, logits)
     low, high = folding.scale.rating_range or (0.0, 1.0)
-    _close(path.name, f"{count} ratings", asked, expected.clip(low, high), TOLERANCE * (high - low))
+    compare(path.name, f"{count} ratings", asked, expected.clip(low, high), TOLERANCE * (high - low))
 
 
 def _verify_choices(path: Path, choosing: Choosing, count: int, rng: Any) -> None:
     row = rng.integers(0, len(choosing.ids) + 1, count)
     every = np.arange(len(choosing.ids) + 1)
     unweighted = np.full(count, np.nan, np.float32)
-    feeds = {"item": ids(choosing.ids, row), "rating": unweighted, "score_item": ids(choosing.ids, every)}
+    feeds = {"item": raw_ids(choosing.ids, row), "rating": unweighted, "score_item": raw_ids(choosing.ids, every)}
     asked = _ask_all(path, f"{count} choices", feeds, choosing.ids, "item")
     factors = solve_choices(choosing, row[row > 0])
     expected = choosing.vectors @ factors + choosing.bias + choosing.user_bias
-    _close(path.name, f"{count} choices", asked, expected, CHOICE_TOLERANCE * max(float(abs(expected).max()), 1e-30))
+    compare(path.name, f"{count} choices", asked, expected, CHOICE_TOLERANCE * max(float(abs(expected).max()), 1e-30))
 
 
 def _ask_all(path: Path, case: str, feeds: dict[str, Any], known: Ids, side: str) -> NDArray[np.float32]:
     if side == "item":
-        feeds |= {"k": np.array([1]), "exclude_item": ids(known, np.empty(0, np.int64))}
-    session = _session(path)
+        feeds |= {"k": np.array([1]), "exclude_item": raw_ids(known, np.empty(0, np.int64))}
+    session = open_graph(path)
     names = [output.name for output in session.get_outputs()]
-    answer: NDArray[np.float32] = dict(zip(names, _ask(session, f"{path.name}, {case}", feeds), strict=True))["asked"]
+    answer: NDArray[np.float32] = dict(zip(names, ask(session, f"{path.name}, {case}", feeds), strict=True))["asked"]
     return answer
 
 
