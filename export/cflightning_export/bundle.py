@@ -15,7 +15,7 @@ from cflightning import __version__
 from cflightning import checkpoint as checkpoints
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import ExportError
-from cflightning.tasks.rating import BAGS_KEY
+from cflightning.tasks.network_task import BAGS_KEY
 from cflightning_export.answering import Answering, answering
 from cflightning_export.catalogue import write_catalogue
 from cflightning_export.graphs import score_graph, similar_graph
