@@ -119,7 +119,8 @@ def _second_pass(g: Nodes) -> None:
     """Exact scores without the user's bias: the best, `found_value` float32 [n, k'] and their `found_row`."""
     # In the order of the catalogue, so that equals stay in it.
     g("TopK", "rows", "examined", to="ordered order", largest=0)
-    (g("Min", "ordered", "last_row", to="candidate"),)  # padding may be among them where nearly all is masked
+    # Padding may be among them where nearly all is masked.
+    g("Min", "ordered", "last_row", to="candidate")
     g("Gather", "item_vectors", "candidate", to="candidate_vector")
     g("Unsqueeze", "vector", "last", to="vector_column")
     g("MatMul", "candidate_vector", "vector_column", to="dot_column")
