@@ -17,7 +17,7 @@ from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning_export import export_bundle
 from cflightning_export.answering import answering
 from cflightning_export.precision import NARROWEST, Change, Rounding, change, round_tables, round_within, store
-from cflightning_export.two_pass import two_pass_graph
+from cflightning_export.two_pass import find_search, two_pass_graph
 from cflightning_serve import Scorer
 
 from .test_bundle import TASKS, checkpoint
@@ -167,7 +167,7 @@ def test_two_passes_over_rounded_tables(precision):
         network.item_bias.weight[1:] = 0.2 * torch.randn(900, 1, generator=torch.Generator().manual_seed(0))
     tables = round_tables({"recommend": network}, precision)
     words = Vocabulary(Ids(np.arange(1, 30)), Ids(np.arange(1, 901)))
-    model = two_pass_graph(network.fold(), network.scale, words)
+    model = two_pass_graph("recommend", find_search(network.fold()), network.scale, words)
     size = len(model.SerializeToString())
     store([model], Rounding(precision, tables, Change(0.0, 1.0)))
     assert len(model.SerializeToString()) < size - 900 * 16
