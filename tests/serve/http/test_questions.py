@@ -125,6 +125,12 @@ def test_explain(full_client, tables):
     assert [(one["item"], one["rating"]) for one in by_ratings["contributions"]] == [(tables.item_ids.tolist()[3], 4.5)]
 
 
+def test_an_item_rated_twice_keeps_both_ratings(full_client, tables):
+    one, other = tables.item_ids.tolist()[:2]
+    answer = ask(full_client, "/explain", item=one, ratings=[[other, 5], [one, 3], [other, 1.5]])
+    assert [(row["item"], row["rating"]) for row in answer["contributions"]] == [(other, 5), (one, 3), (other, 1.5)]
+
+
 def test_explain_needs_one_of_two(full_client):
     assert ask(full_client, "/explain", 422, item=0)[0] == "input"
     assert ask(full_client, "/explain", 422, item=0, user=10, ratings=[])[0] == "input"
