@@ -52,7 +52,8 @@ def from_json(name: str, kind: Kind, data: list[Any]) -> npt.NDArray[Any]:
     if wrong:
         raise Refusal(400, "input", f"{name}: data must be {kind.datatype}, got {wrong.pop().__name__}")
     try:
-        array = np.array(flat, dtype=kind.dtype)
+        with np.errstate(over="ignore"):  # of a number beyond float32: it becomes infinite, and is refused
+            array = np.array(flat, dtype=kind.dtype)
     except OverflowError as error:
         raise Refusal(400, "input", f"{name}: data must fit into {kind.datatype}") from error
     return finite(name, array)

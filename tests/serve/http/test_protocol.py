@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from cflightning_serve.http import inference
+from cflightning_serve.http.errors import Refusal
 from cflightning_serve.http.settings import Limits, Settings
 from cflightning_serve.http.state import State
+from cflightning_serve.http.tensors import KINDS, from_json
 
 NAMES = {"INT64": "<i8", "FP32": "<f4", "BOOL": "?"}
 
@@ -256,6 +258,12 @@ USER, ITEM = tensor("user", [10, 20]), tensor("item", [0, 3])
 )
 def test_tensors_that_do_not_fit(client, model, inputs, reason):
     assert reason in infer(client, f"cflightning-{model}", inputs, 400)
+
+
+@pytest.mark.parametrize("value", [1e39, -1e39, float("inf"), 10**30 * 10**30])
+def test_numbers_beyond_float32(value):
+    with pytest.raises(Refusal, match="must be finite"):
+        from_json("rating", KINDS["tensor(float)"], [3, value])
 
 
 def test_outputs_that_are_not_there(client):
