@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
@@ -56,8 +56,9 @@ class InferRequest(BaseModel):
     model_config = ConfigDict(strict=True)
 
     id: str | None = None
-    inputs: list[InputTensor]
-    outputs: list[OutputWanted] | None = None
+    # To the first mistake, as in ``bodies``.
+    inputs: Annotated[list[InputTensor], Field(fail_fast=True)]
+    outputs: Annotated[list[OutputWanted], Field(fail_fast=True)] | None = None
     parameters: dict[str, Any] = {}
 
 

@@ -210,6 +210,25 @@ def test_bodies_that_are_no_question(client, body):
     assert len(reply.content) < 1000
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/score", {"pairs": [[]] * 100}),
+        *(("/recommend", {"user": 1, name: [{}] * 100}) for name in ("exclude", "allow", "deny", "categories")),
+        ("/fold-in", {"ratings": [[]] * 100}),
+        ("/fold-in", {"ratings": [], "exclude": [{}] * 100}),
+        ("/explain", {"item": 1, "ratings": [[]] * 100}),
+        ("/v2/models/cflightning/infer", {"inputs": [{}] * 100}),
+        ("/v2/models/cflightning/infer", {"inputs": [], "outputs": [{}] * 100}),
+        ("/v2/models/cflightning/infer", {"inputs": [{"name": "", "datatype": "", "shape": [{}] * 100}]}),
+    ],
+)
+def test_of_a_list_of_mistakes_the_first_is_told(client, path, body):
+    reply = client.post(path, json=body)  # each mistake costs a kilobyte until the answer is sent
+    assert reply.status_code == 422
+    assert "more" not in reply.text and ".1." not in reply.text
+
+
 def test_string_ids_of_any_kind(string_client):
     for user in ("", "\x00", "a" * 10_000, "zoë", "𝕏", '"\\\n'):
         answer = ask(string_client, "/score", pairs=[[user, "i1"]])["scores"][0]
