@@ -101,6 +101,19 @@ def scores_of(folding, x):
     return logits, scores.clip(*scale.rating_range)
 
 
+def cost(folding, x, row, rating):
+    """What is minimised, at x."""
+    low, high = folding.scale.rating_range
+    logits, _ = scores_of(folding, x)
+    width = folding.scale.high - folding.scale.low
+    scores = folding.scale.low + width / (1 + np.exp(-logits)) if folding.scale.sigmoid else logits
+    mean, leaning = folding.prior.mean, folding.prior.leaning
+    if leaning is not None:
+        mean = mean + leaning.vectors[row].astype(float).sum(0) @ leaning.directions / (len(row) + 1) ** 0.5
+    y = np.linalg.solve(folding.prior.root, x - mean)
+    return ((scores[row] - rating) ** 2).sum() / (0.3 / 16 * (high - low) ** 2) + y @ y
+
+
 # Priors ---------------------------------------------------------------------------------------------------------------
 
 
@@ -175,6 +188,28 @@ def test_folded_in_users_are_the_minimum(folding, count):
     np.testing.assert_allclose(found["score"], scores[folding.ids.rows(found["best"])], atol=5e-3 * (high - low))
     np.testing.assert_allclose(found["score"], np.sort(scores[np.argsort(-logits)[:7]])[::-1], atol=5e-3 * (high - low))
     assert found["known"].tolist() == [True] * count
+
+
+@pytest.mark.parametrize("count", [5, 20, 90, 900])
+@pytest.mark.parametrize("kind", ["lowest", "highest", "one item", "both ends", "surprising"])
+def test_ratings_that_full_steps_overshoot(folding, count, kind):
+    rng = np.random.default_rng(count)
+    low, high = folding.scale.rating_range
+    row = np.sort(rng.permutation(np.resize(np.arange(1, ITEMS + 1), count)))
+    rating = np.full(count, high if kind == "highest" else low, np.float32)
+    if kind == "one item":
+        row[:] = 1 + np.argmax(folding.bias[1:])
+    elif kind == "both ends":
+        rating[::2] = high
+    elif kind == "surprising":
+        expected = scores_of(folding, folding.prior.mean)[1][row]
+        rating[expected < np.median(expected)] = high
+    every = folding.ids.values
+    found = fold(fold_in_graph(folding), folding.ids, every[row - 1], rating, score=every)
+    x = descend(folding, row, rating)
+    assert cost(folding, found["vector"], row, rating) < 1.005 * cost(folding, x, row, rating)  # minima may be two
+    if kind != "surprising":
+        np.testing.assert_allclose(found["asked"], scores_of(folding, x)[1][1:], atol=2e-3 * (high - low))
 
 
 def test_what_is_left_out_and_what_is_unknown():
