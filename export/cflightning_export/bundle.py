@@ -81,7 +81,7 @@ def export_bundle(
     with placed(target) as scratch:
         parts = answering(task)
         rounding = round_within(parts.networks, precision, max_rmse_change, min_overlap)
-        new = find_new_rows(task, parts, vocabulary, _bags(path), new_items=new_items)
+        new = find_new_rows(task, parts, vocabulary, _bags(path), new_items=new_items, rounding=rounding)
         more = list_graphs(parts.networks["recommend"], vocabulary)
         if rows is not None:
             more["history"] = history_graph(rows, vocabulary)
