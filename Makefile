@@ -37,7 +37,7 @@ serve/examples/javascript/node_modules: serve/examples/javascript/package-lock.j
 javascript: serve/examples/javascript/node_modules ## what the JavaScript example needs (with npm)
 
 check: lint $(if $(shell command -v npm),javascript) ## all that CI runs: lint, and the tests with coverage
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
 
 bars: .venv/installed ## measure accuracy, speed and latency against their bars (needs the data sets: CFLIGHTNING_DATA)
 	$(BIN)/python tests/benchmarks/bench_bars.py $(ARGS)

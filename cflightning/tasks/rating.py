@@ -4,47 +4,39 @@ from __future__ import annotations
 
 import logging
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
-from cflightning import checkpoint as checkpoints
-from cflightning.data.batches import BatchLoader, RatingBatch
+from cflightning.data.batches import RatingBatch
 from cflightning.data.datamodule import RatingsDataModule
-from cflightning.data.split import TRAIN
-from cflightning.data.vocabulary import Vocabulary
-from cflightning.errors import CheckpointError, ConfigError
+from cflightning.errors import CheckpointError
 from cflightning.metrics.rating import RatingErrors
 from cflightning.models.network import RatingNetwork
 from cflightning.objectives.bags import Bag
 from cflightning.objectives.penalty import BIAS_L2, Penalty, count_weights
 from cflightning.objectives.squared_error import squared_error
 from cflightning.tasks import steering
-from cflightning.tasks.bags import Bags
-from cflightning.tasks.engine import EPOCHS, Engine, Plan
-from cflightning.tasks.engines import EngineName, choose_engine
-from cflightning.tasks.learners import Learners
+from cflightning.tasks.engine import EPOCHS, Engine
+from cflightning.tasks.engines import EngineName
+from cflightning.tasks.network_task import NetworkTask
 from cflightning.tasks.optimizers import configure, step_schedules
 from cflightning.tasks.shrinkage import find_shrinkage
 from cflightning.tasks.steering import Steering
 
 if TYPE_CHECKING:
-    from cflightning.models.embedding_dot import EmbeddingDot
     from cflightning.tasks.bags import BagPrior
 
 log = logging.getLogger(__name__)
-BAGS_KEY, STEERING_KEY = "cflightning_bags", "cflightning_steering"
-"""Keys of a checkpoint under which bags and multiples of the penalties are kept, for training to go on."""
+STEERING_KEY = "cflightning_steering"
+"""Key of a checkpoint under which multiples of the penalties are kept, for training to go on."""
 
 
-class RatingTask(LightningModule, ABC):
+class RatingTask(NetworkTask):
     """Minimises the squared error of predicted ratings; subclasses say which network.
 
     The network is built when the task meets its data (sizes and rating range come from the vocabulary of the training
@@ -80,15 +72,10 @@ class RatingTask(LightningModule, ABC):
     known: ClassVar[dict[str, type[RatingTask]]] = {}
     """Every imported task by its name in checkpoints; nothing else is ever made from a checkpoint."""
 
-    network: RatingNetwork
     user_weights: Tensor
     item_weights: Tensor
     user_shares: Tensor
     item_shares: Tensor
-    learners: Learners
-    bags: Bags = "none"
-    members = 1
-    """How many of them."""
 
     def __init__(
         self,
@@ -103,27 +90,19 @@ class RatingTask(LightningModule, ABC):
         lr_scheduler: dict[str, Any] | None = None,
         engine: EngineName = "auto",
     ) -> None:
-        super().__init__()
+        super().__init__(seed, engine)
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.l2 = l2
         self.l2_exponent = l2_exponent
         self.margin = margin
         self.sigmoid = sigmoid
-        self.seed = seed
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
-        self.engine = engine
-        self._kept_bags: list[dict[str, Tensor]] = []
         self._kept_steering: dict[str, float] = {}
         self._steering: Steering | None = None
         self.bias_l2: tuple[float, float] = (BIAS_L2, BIAS_L2)
         self.l2_multiple = 1.0
-        self._settled = -1  # the step after which the network was last made of what is trained apart
-        self._plan: Plan | None = None
-        self._engine: Engine | None = None
-        self.vocabulary: Vocabulary | None = None
-        self.facts: dict[str, Any] = {}
         self.val_errors, self.test_errors = RatingErrors(), RatingErrors()  # one each: sums must not mix
         self._loss_sum: Tensor | None = None
         self._loss_rows = 0
@@ -131,42 +110,6 @@ class RatingTask(LightningModule, ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         RatingTask.known[f"{cls.__module__}.{cls.__qualname__}"] = cls
-
-    @abstractmethod
-    def build_network(
-        self, num_users: int, num_items: int, rating_range: tuple[float, float] | None, mean_rating: float | None
-    ) -> RatingNetwork:
-        """Make the network.
-
-        Args:
-            num_users: Rows of a user table, the unknown row included.
-            num_items: Rows of an item table, the unknown row included.
-            rating_range: Lowest and highest rating; None where no ratings are predicted.
-            mean_rating: Mean rating of the training part; likewise.
-        """
-
-    @property
-    def learns_apart(self) -> bool:
-        """Whether networks of `build_learner` are trained, and the network that answers is their mean."""
-        return False
-
-    def build_learner(
-        self, num_users: int, num_items: int, rating_range: tuple[float, float] | None, mean_rating: float | None
-    ) -> EmbeddingDot:
-        """Make a network to be trained in the stead of the one that answers; see `build_network`."""
-        raise ConfigError(f"--model: {type(self).__name__} has no networks whose mean could answer")
-
-    def start_learners(self) -> list[EmbeddingDot]:
-        """`members` networks, each with a start of its own; the first one's is that of a network trained alone."""
-        assert self.vocabulary is not None
-        sizes = self.vocabulary.users.num_rows, self.vocabulary.items.num_rows
-        limits, mean = self._range_and_mean
-        found = []
-        for number in range(self.members):
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.seed + number * 1_000_003)
-                found.append(self.build_learner(*sizes, limits, mean))
-        return found
 
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
         """Scores of pairs: int64 [batch] rows twice -> float32 [batch], rating units."""
@@ -195,122 +138,16 @@ class RatingTask(LightningModule, ABC):
         items, users = len(self.vocabulary.items), len(self.vocabulary.users)
         return min(max(0.6 + 0.06 * math.log2(max(items, 1) / max(users, 1)), 0.6), 0.85)
 
-    # Meeting the data, or a checkpoint ---------------------------------------------------------------------------
-
-    def configure_model(self) -> None:
-        """Build the network for the data at hand, unless a checkpoint has brought one or will."""
-        data = self._data()
-        if self.vocabulary is not None:
-            if data is not None:
-                data.vocabulary = self.vocabulary
-        elif data is not None and self.trainer.state.fn == TrainerFn.FITTING:
-            data.vocabulary = None  # what another task has lent does not count
-            self._build(data.vocabulary, self._facts(data))
-        if data is not None and self.trainer.state.fn == TrainerFn.FITTING:
-            self._choose_engine(data)
-
-    def _facts(self, data: RatingsDataModule) -> dict[str, Any]:
-        """What the network has to know of the data, beside the vocabulary."""
-        return {"rating_range": [float(v) for v in data.rating_range], "mean_rating": data.mean_rating,
-                "train_rows": data.split.sizes[TRAIN]}  # fmt: skip
-
-    @property
-    def _engine_name(self) -> str:
-        return "autograd" if self._plan is None else self._plan.name
-
-    def _choose_engine(self, data: RatingsDataModule) -> None:
-        self._take_plan(choose_engine(self, self.trainer, self.learners.networks, data.given_batch_size), data)
-
-    def _take_plan(self, plan: Plan | None, data: RatingsDataModule) -> None:
-        self._plan = plan
-        self.automatic_optimization = plan is None
-        data.train_loader = BatchLoader if plan is None else plan.loader
-
-    @property
-    def _range_and_mean(self) -> tuple[tuple[float, float] | None, float | None]:
-        """None twice where no ratings are predicted."""
-        limits, mean = self.facts["rating_range"], self.facts["mean_rating"]
-        return None if limits is None else (limits[0], limits[1]), None if mean is None else float(mean)
-
-    def _build(self, vocabulary: Vocabulary, facts: Mapping[str, Any]) -> None:
-        self.facts = dict(facts)
-        with torch.random.fork_rng(devices=[]):  # the same start on every device, and nobody's random state changed
-            torch.manual_seed(self.seed)
-            self.network = self.build_network(
-                vocabulary.users.num_rows, vocabulary.items.num_rows, *self._range_and_mean
-            )
-        self.vocabulary = vocabulary
-        training = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
-        self.learners = Learners(self.network, self.start_learners() if self.learns_apart and training else ())
-
-    def _compare(self, facts: Mapping[str, Any], data: RatingsDataModule) -> None:
-        before = facts.get("train_rows")
-        now = data.split.sizes[TRAIN]
-        if before is not None and before != now:
-            log.warning("the checkpoint was trained on %d rows, now there are %d: is it the right data?", before, now)
-
-    def _compare_learners(self, kept: list[str]) -> None:
-        """Raise where a checkpoint has other networks than are to be trained on; by the names of their tables."""
-        before = len({name.split(".")[2] for name in kept})
-        if before != len(self.learners.apart):
-            raise CheckpointError(
-                f"--model.members: must be {max(before, 1)}, as in the checkpoint, got {self.members}"
-                + (", and --model.compress likewise" if max(before, 1) == self.members else "")
-            )
-
-    def _require_network(self) -> None:
-        if self.vocabulary is None:
-            raise CheckpointError(
-                f"{type(self).__name__}: has no network yet; "
-                "fit it with a RatingsDataModule (Trainer.fit(task, data)), or load a checkpoint (ckpt_path=...)"
-            )
-
-    def _data(self) -> RatingsDataModule | None:
-        data = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
-        return data if isinstance(data, RatingsDataModule) else None
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add vocabulary, sizes and metrics under the key `cflightning`."""
-        if self.vocabulary is None:
-            return
-        metrics = self._trainer.callback_metrics if self._trainer is not None else {}
-        self.facts["task"] = f"{type(self).__module__}.{type(self).__qualname__}"
-        self.facts["engine"] = self._engine_name
-        self.facts["metrics"] = {name: float(value) for name, value in metrics.items()}
-        checkpoint[checkpoints.KEY] = checkpoints.pack(self.vocabulary, **self.facts)
-        if self.learners.priors:
-            checkpoint[BAGS_KEY] = self.learners.state()
+        """Add where steering has got to, to what `NetworkTask` keeps."""
+        super().on_save_checkpoint(checkpoint)
         if self._steering is not None:
             checkpoint[STEERING_KEY] = self._steering.state
-        self._settle()  # the tables that are already in the checkpoint
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take vocabulary and sizes from the checkpoint; the data at hand is read through that vocabulary."""
-        vocabulary, facts = checkpoints.unpack(checkpoint)
-        if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
-            # To answer, the checkpoint's choices hold; to train on, those given now.
-            for name, value in checkpoint.get("hyper_parameters", {}).items():
-                if name in self.hparams:
-                    setattr(self, name, value)
-        self._build(vocabulary, facts)
-        self._kept_bags = checkpoint.get(BAGS_KEY, [])
+        """Go on with steering from there."""
+        super().on_load_checkpoint(checkpoint)
         self._kept_steering = checkpoint.get(STEERING_KEY, {})
-        kept = [name for name in checkpoint["state_dict"] if name.startswith("learners.")]
-        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
-            self._compare_learners(kept)
-        else:  # to answer, the network is enough
-            for name in kept:
-                del checkpoint["state_dict"][name]
-        if (data := self._data()) is not None:
-            data.vocabulary = vocabulary
-            if self.trainer.state.fn == TrainerFn.FITTING:
-                self._compare(facts, data)
-                self._choose_engine(data)  # again: what was chosen before is laid out for the network of the data
-                before = facts.get("engine", self._engine_name)
-                if before != self._engine_name:  # each remembers other things from step to step
-                    raise CheckpointError(
-                        f"--model.engine: a {before} run can be gone on with by {before} alone, got {self._engine_name}"
-                    )
 
     # Steps -------------------------------------------------------------------------------------------------------
 
@@ -365,13 +202,6 @@ class RatingTask(LightningModule, ABC):
         self.learners.lean_on(user, item, self.bags, self.penalty.exponent, kind())
         self.learners.load(self._kept_bags)
         self._kept_bags = []
-
-    def _settle(self) -> None:
-        """Let the network that answers catch up with what is trained."""
-        step = self.trainer.global_step if self._trainer is not None else -1
-        if step != self._settled:
-            self.learners.settle()
-            self._settled = step
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Let the bags learn from the steps so far, eight times an epoch (engines do so themselves), and steer."""

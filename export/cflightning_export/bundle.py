@@ -15,7 +15,7 @@ from cflightning import __version__
 from cflightning import checkpoint as checkpoints
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import ExportError
-from cflightning.tasks.rating import BAGS_KEY
+from cflightning.tasks.network_task import BAGS_KEY
 from cflightning_export.answering import Answering, answering
 from cflightning_export.catalogue import write_catalogue, write_titles
 from cflightning_export.graphs import score_graph, similar_graph
@@ -27,7 +27,6 @@ from cflightning_export.placing import FORMAT, check_target, placed
 from cflightning_export.precision import Precision, Rounding, round_within, store
 from cflightning_export.reference import reference
 from cflightning_export.training_rows import training_rows
-from cflightning_export.two_pass import recommend_graph
 from cflightning_export.verify import verify
 from cflightning_export.verify_lists import verify_lists
 from cflightning_export.verify_new_rows import verify_new_rows
@@ -35,7 +34,7 @@ from cflightning_export.weights import share_weights
 
 log = logging.getLogger(__name__)
 
-GRAPHS = {"score": score_graph, "recommend": recommend_graph, "similar": similar_graph}
+GRAPHS = {"score": score_graph, "similar": similar_graph}
 
 
 def export_bundle(
@@ -128,9 +127,9 @@ def _write(
 ) -> None:
     network, models = parts.networks["score"], {}
     for name, build in GRAPHS.items():
-        log.info("writing %s.onnx", name)
         models[f"{name}.onnx"] = build(parts.networks[name], vocabulary)
     models |= {f"{name}.onnx": model for name, model in more.items()}
+    log.info("writing %s", ", ".join(models))
     if rounding is not None:
         store(models.values(), rounding)
     share_weights(models, folder / "weights.bin")

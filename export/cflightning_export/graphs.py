@@ -24,18 +24,13 @@ def score_graph(network: RatingNetwork, vocabulary: Vocabulary) -> onnx.ModelPro
     return g.model("score", inputs, [("score", TensorProto.FLOAT, ["n"]), ("known", TensorProto.BOOL, ["n", 2])])
 
 
-def recommend_graph(network: RatingNetwork, vocabulary: Vocabulary) -> onnx.ModelProto:
-    """User ids, k, exclusions -> `item` ids [n, k'], `score` float32 [n, k'], `known` bool [n]."""
-    return best_items("recommend", catalogue_core(network), network.scale, vocabulary)
-
-
 def catalogue_core(network: RatingNetwork) -> onnx.ModelProto:
     """From `user_row` int64 [n] to `value` float32 [n, num_items], the logits of every item."""
     return export_core(Catalogue(network), ["user_row"], "value")
 
 
-def recommend_signature(vocabulary: Vocabulary) -> tuple[list[Value], list[Value]]:
-    """Inputs and outputs of `recommend`, as serve/BUNDLE.md has them."""
+def recommend_signature(vocabulary: Vocabulary, *, filtered: bool) -> tuple[list[Value], list[Value]]:
+    """Inputs and outputs of `recommend`, or `filtered`, as serve/BUNDLE.md has them."""
     user, item = element(vocabulary.users), element(vocabulary.items)
     inputs: list[Value] = [
         ("user", user, ["n"]),
@@ -43,6 +38,8 @@ def recommend_signature(vocabulary: Vocabulary) -> tuple[list[Value], list[Value
         ("exclude_user", TensorProto.INT64, ["m"]),
         ("exclude_item", item, ["m"]),
     ]
+    if filtered:
+        inputs.append(("allowed", TensorProto.BOOL, [len(vocabulary.items)]))
     outputs: list[Value] = [
         ("item", item, ["n", "count"]),
         ("score", TensorProto.FLOAT, ["n", "count"]),
@@ -54,7 +51,7 @@ def recommend_signature(vocabulary: Vocabulary) -> tuple[list[Value], list[Value
 def best_items(
     name: str, core: onnx.ModelProto, scale: RatingScale, vocabulary: Vocabulary, *, filtered: bool = False
 ) -> onnx.ModelProto:
-    """The graph of `recommend_graph` around the core of a catalogue.
+    """User ids, k, exclusions -> `item` ids [n, k'], `score` float32 [n, k'], `known` bool [n].
 
     Args:
         name: of the graph.
@@ -70,10 +67,7 @@ def best_items(
     g.core(core)
     best = _top_k(g, vocabulary.items, "exclude_user", excluded, to="item", allowed="allowed" if filtered else "")
     g.scaled(scale, best, to="score")
-    inputs, outputs = recommend_signature(vocabulary)
-    if filtered:
-        inputs.append(("allowed", TensorProto.BOOL, [len(vocabulary.items)]))
-    return g.model(name, inputs, outputs)
+    return g.model(name, *recommend_signature(vocabulary, filtered=filtered))
 
 
 def similar_graph(network: RatingNetwork, vocabulary: Vocabulary) -> onnx.ModelProto:

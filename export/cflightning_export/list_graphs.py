@@ -1,4 +1,4 @@
-"""Graphs for lists as they are used in life: a part of the catalogue, all users at once, factors of items, users."""
+"""Graphs for lists: the best items, all of the catalogue or a part, scores of many users, factors of items, users."""
 
 from __future__ import annotations
 
@@ -8,24 +8,19 @@ from onnx import TensorProto
 
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.models.network import RatingNetwork
-from cflightning_export.graphs import best_items, catalogue_core
+from cflightning_export.graphs import catalogue_core
 from cflightning_export.nodes import END, Nodes, Value, element
+from cflightning_export.two_pass import best_graphs
 
 
 def list_graphs(network: RatingNetwork, vocabulary: Vocabulary) -> dict[str, onnx.ModelProto]:
-    """Question -> graph, of the network that recommends: `filtered`, `scores`, `factors` and `users`."""
+    """Question -> graph, of the network that recommends: `recommend`, `filtered`, `scores`, `factors` and `users`."""
     core = catalogue_core(network)  # once, it takes a second
-    return {
-        "filtered": filtered_graph(core, network, vocabulary),
+    return best_graphs(network, vocabulary, core) | {
         "scores": scores_graph(core, network, vocabulary),
         "factors": factors_graph(network, vocabulary),
         "users": users_graph(vocabulary),
     }
-
-
-def filtered_graph(core: onnx.ModelProto, network: RatingNetwork, vocabulary: Vocabulary) -> onnx.ModelProto:
-    """As `recommend`, and `allowed` bool [num_items - 1], in the order of the catalogue: only these."""
-    return best_items("filtered", core, network.scale, vocabulary, filtered=True)
 
 
 def scores_graph(core: onnx.ModelProto, network: RatingNetwork, vocabulary: Vocabulary) -> onnx.ModelProto:

@@ -21,6 +21,8 @@ from cflightning_export import graphs
 from cflightning_export.codes import MASKED, Codes, encode, needed
 from cflightning_export.nodes import END, Nodes, Value
 
+FILTERED = {"recommend": False, "filtered": True}
+"""Question -> whether only some items are allowed."""
 FEWEST_ITEMS = 16_384
 """Rows, the unknown one included, of the smallest catalogue that is searched so; measured (`make bench-search`)."""
 LANES = 16
@@ -36,6 +38,20 @@ class Candidates(NamedTuple):
 
     base: int
     slope: int
+
+
+class Search(NamedTuple):
+    """What a search in two passes needs."""
+
+    tables: FoldedTables
+    codes: Codes
+    candidates: Candidates
+
+
+def find_search(tables: FoldedTables) -> Search:
+    """The codes of tables, and how many candidates these take."""
+    codes = encode(tables)
+    return Search(tables, codes, candidates(codes, tables))
 
 
 def candidates(codes: Codes, tables: FoldedTables, seed: int = 0) -> Candidates:
@@ -54,20 +70,34 @@ def candidates(codes: Codes, tables: FoldedTables, seed: int = 0) -> Candidates:
     return Candidates(max(0, math.ceil(1.25 * short) - slope * SHORT), slope)
 
 
-def recommend_graph(network: RatingNetwork, vocabulary: Vocabulary) -> onnx.ModelProto:
-    """One pass over a small catalogue, two over a large one; the same inputs and outputs, the same answers."""
+def best_graphs(network: RatingNetwork, vocabulary: Vocabulary, core: onnx.ModelProto) -> dict[str, onnx.ModelProto]:
+    """`recommend` and `filtered`: one pass over a small catalogue, two over a large one, with the same answers.
+
+    Args:
+        network: that recommends.
+        vocabulary: its ids.
+        core: its `graphs.catalogue_core`.
+    """
     tables = network.fold()
     if tables is None or network.num_items < FEWEST_ITEMS:
-        return graphs.recommend_graph(network, vocabulary)
-    return two_pass_graph(tables, network.scale, vocabulary)
+        return {
+            name: graphs.best_items(name, core, network.scale, vocabulary, filtered=filtered)
+            for name, filtered in FILTERED.items()
+        }
+    search = find_search(tables)
+    return {
+        name: two_pass_graph(name, search, network.scale, vocabulary, filtered=filtered)
+        for name, filtered in FILTERED.items()
+    }
 
 
-def two_pass_graph(tables: FoldedTables, scale: RatingScale, vocabulary: Vocabulary) -> onnx.ModelProto:
-    """Answers as `graphs.recommend_graph` does, with the same inputs and outputs."""
-    codes = encode(tables)
+def two_pass_graph(
+    name: str, search: Search, scale: RatingScale, vocabulary: Vocabulary, *, filtered: bool = False
+) -> onnx.ModelProto:
+    """Answers as `graphs.best_items` does, with the same inputs and outputs."""
     g = Nodes()
-    for name, value in _constants(tables, codes, candidates(codes, tables), vocabulary).items():
-        g.constant(name, value, value.dtype)
+    for constant, value in _constants(search, vocabulary).items():
+        g.constant(constant, value, value.dtype)
     g.rows(vocabulary.users, "user", to="user_row")
     g.rows(vocabulary.items, "exclude_item", to="exclude_row")
     g.known("user_row")
@@ -77,17 +107,17 @@ def two_pass_graph(tables: FoldedTables, scale: RatingScale, vocabulary: Vocabul
     g("Unsqueeze", "exclude_row", "last", to="exclude_row_column")
     g("Concat", "exclude_user_column", "exclude_row_column", to="excluded", axis=1)
     g("Shape", "exclude_row", to="how_many")
-    _first_pass(g)
+    _first_pass(g, filtered)
     _second_pass(g)
     _proof(g)
-    g("If", "doubt", to="value row", then_branch=_everything(), else_branch=_as_found())
+    g("If", "doubt", to="value row", then_branch=_everything(filtered), else_branch=_as_found())
     g("Gather", "user_bias", "user_row", to="offset")
     g.scaled(scale, g("Add", "value", "offset"), to="score")
     g.raw(vocabulary.items, g("Sub", "row", g.integer(1)), to="item")
-    return g.model("recommend", *graphs.recommend_signature(vocabulary))
+    return g.model(name, *graphs.recommend_signature(vocabulary, filtered=filtered))
 
 
-def _first_pass(g: Nodes) -> None:
+def _first_pass(g: Nodes, filtered: bool) -> None:
     """Rough scores `masked` int32 [n, rows]; of the best of them `rough` [n, c] and their `rows`."""
     # Unsigned codes without a zero point: the only ones for which onnxruntime has a kernel of one row.
     g("Gather", "user_code", "user_row", to="code")
@@ -95,7 +125,10 @@ def _first_pass(g: Nodes) -> None:
     g("Add", "products", "item_shift", to="shifted")
     g("Squeeze", "shifted", "first", to="unmasked")
     g("Expand", "masked_score", "how_many", to="masks")
-    g("ScatterND", "unmasked", "excluded", "masks", to="masked")
+    g("ScatterND", "unmasked", "excluded", "masks", to="without" if filtered else "masked")
+    if filtered:
+        g("Pad", "allowed", "around", to="may")
+        g("Where", "may", "without", "masked_score", to="masked")
     # Without what it excludes, a list of k reaches as deep as a longer one.
     g("Shape", "user_row", to="how_many_users")
     g("Max", "how_many_users", "one_user", to="at_least_one")
@@ -119,7 +152,8 @@ def _second_pass(g: Nodes) -> None:
     """Exact scores without the user's bias: the best, `found_value` float32 [n, k'] and their `found_row`."""
     # In the order of the catalogue, so that equals stay in it.
     g("TopK", "rows", "examined", to="ordered order", largest=0)
-    (g("Min", "ordered", "last_row", to="candidate"),)  # padding may be among them where nearly all is masked
+    # Padding may be among them where nearly all is masked.
+    g("Min", "ordered", "last_row", to="candidate")
     g("Gather", "item_vectors", "candidate", to="candidate_vector")
     g("Unsqueeze", "vector", "last", to="vector_column")
     g("MatMul", "candidate_vector", "vector_column", to="dot_column")
@@ -153,12 +187,15 @@ def _proof(g: Nodes) -> None:
     g.cast("doubt_count", TensorProto.BOOL, to="doubt")
 
 
-def _everything() -> onnx.GraphProto:
+def _everything(filtered: bool) -> onnx.GraphProto:
     """The best k of exact scores of all items."""
     g = Nodes()
     g("Gemm", "vector", "item_vectors", "item_bias", to="all", transB=1)
     g("Expand", "minus_infinity", "how_many", to="minus_infinities")
-    g("ScatterND", "all", "excluded", "minus_infinities", to="all_allowed")
+    g("ScatterND", "all", "excluded", "minus_infinities", to="all_without" if filtered else "all_allowed")
+    if filtered:
+        g("Pad", "allowed", "before", to="all_may")
+        g("Where", "all_may", "all_without", "minus_infinity", to="all_allowed")
     g("TopK", "all_allowed", "count", to="all_value all_row")
     return g.branch("everything", _found("all_value", "all_row"))
 
@@ -174,9 +211,8 @@ def _found(value: str, row: str) -> list[Value]:
     return [(value, TensorProto.FLOAT, ["n", "count"]), (row, TensorProto.INT64, ["n", "count"])]
 
 
-def _constants(
-    tables: FoldedTables, codes: Codes, chosen: Candidates, vocabulary: Vocabulary
-) -> dict[str, NDArray[Any]]:
+def _constants(search: Search, vocabulary: Vocabulary) -> dict[str, NDArray[Any]]:
+    tables, codes, chosen = search
     rows = len(codes.shift)
     width = -(-rows // LANES)
     padding = width * LANES - rows
@@ -195,6 +231,8 @@ def _constants(
         "masked_score": np.array(MASKED, np.int32),
         "half_masked": np.array(MASKED // 2, np.int32),
         "minus_infinity": np.array(-np.inf, np.float32),
+        "around": np.array([1, padding]),  # of what is allowed: the unknown row, and rows that do not exist
+        "before": np.array([1, 0]),
         "by_lane": np.array([0, LANES, width]),
         "lane_starts": np.arange(LANES) * width,
         "base": np.array([chosen.base]),

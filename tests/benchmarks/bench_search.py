@@ -55,6 +55,7 @@ def write_bundle(folder: Path, tables: dict[str, np.ndarray]) -> None:
     from cflightning.models.embedding_dot import EmbeddingDot
     from cflightning_export.answering import Answering
     from cflightning_export.bundle import _write
+    from cflightning_export.list_graphs import list_graphs
 
     network = EmbeddingDot(len(tables["user"]), len(tables["item"]), DIM, (1.0, 5.0), std=0.0).eval()
     with torch.no_grad():
@@ -64,7 +65,8 @@ def write_bundle(folder: Path, tables: dict[str, np.ndarray]) -> None:
     vocabulary = Vocabulary(Ids(np.arange(1, len(tables["user"])) * 3), Ids(np.arange(1, len(tables["item"])) * 2))
     networks = dict.fromkeys(("score", "recommend", "similar"), network)
     folder.mkdir()
-    _write(folder, Answering(networks, dict.fromkeys(("score", "recommend"), "rating")), vocabulary, {}, {}, None)
+    parts = Answering(networks, dict.fromkeys(("score", "recommend"), "rating"))
+    _write(folder, parts, vocabulary, {}, list_graphs(network, vocabulary), None)
 
 
 def engines(folder: Path, tables: dict[str, np.ndarray]) -> tuple[dict, dict[str, str]]:

@@ -26,7 +26,7 @@ from cflightning_export.precision import (
     round_within,
     store,
 )
-from cflightning_export.two_pass import two_pass_graph
+from cflightning_export.two_pass import find_search, two_pass_graph
 from cflightning_serve import Scorer
 
 from .test_bundle import TASKS, checkpoint
@@ -182,7 +182,7 @@ def test_two_passes_over_rounded_tables(precision):
         network.item_bias.weight[1:] = 0.2 * torch.randn(900, 1, generator=torch.Generator().manual_seed(0))
     tables = round_tables({"recommend": network}, precision)
     words = Vocabulary(Ids(np.arange(1, 30)), Ids(np.arange(1, 901)))
-    model = two_pass_graph(network.fold(), network.scale, words)
+    model = two_pass_graph("recommend", find_search(network.fold()), network.scale, words)
     size = len(model.SerializeToString())
     store([model], Rounding(precision, tables, Change(0.0, 1.0)))
     assert len(model.SerializeToString()) < size - 900 * 16

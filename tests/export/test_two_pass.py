@@ -11,9 +11,9 @@ from cflightning.data.vocabulary import Vocabulary
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.embedding_mlp import EmbeddingMLP
 from cflightning.models.network import FoldedTables, RatingScale
-from cflightning_export import two_pass
+from cflightning_export import graphs, two_pass
 from cflightning_export.codes import ITEM_LIMIT, MASKED, USER_ZERO, encode, needed
-from cflightning_export.two_pass import LANES, candidates, two_pass_graph
+from cflightning_export.two_pass import LANES, best_graphs, candidates, find_search, two_pass_graph
 
 USERS, ITEMS, DIM = 40, 3000, 12
 
@@ -49,10 +49,10 @@ def vocabulary(tables, strings=False):
 class Asked:
     """The graph's answers, and whether it scored everything after all; beside it a slow reference."""
 
-    def __init__(self, tables, scale=None, strings=False):
+    def __init__(self, tables, scale=None, strings=False, filtered=False):
         self.tables, self.scale = tables, scale or RatingScale((1.0, 5.0))
-        self.vocabulary = vocabulary(tables, strings)
-        model = two_pass_graph(tables, self.scale, self.vocabulary)
+        self.vocabulary, self.filtered = vocabulary(tables, strings), filtered
+        model = two_pass_graph("asked", find_search(tables), self.scale, self.vocabulary, filtered=filtered)
         model.graph.output.append(helper.make_tensor_value_info("doubt", TensorProto.BOOL, []))
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -63,8 +63,9 @@ class Asked:
         unknown = -99 if known.kind == "int64" else "?"
         return np.array([unknown if row == 0 else known.values[row - 1] for row in rows], dtype=known.values.dtype)
 
-    def __call__(self, users, k, excluded=()):
-        """Rows in, rows out."""
+    def __call__(self, users, k, excluded=(), allowed=None):
+        """Rows in, rows out; bool [items] of what is allowed."""
+        more = {"allowed": allowed} if self.filtered else {}
         at = np.array([pair[0] for pair in excluded], np.int64)
         item, score, known, doubt = self.session.run(
             ["item", "score", "known", "doubt"],
@@ -73,6 +74,7 @@ class Asked:
                 "k": np.array([k]),
                 "exclude_user": at,
                 "exclude_item": self.ids("items", [pair[1] for pair in excluded]),
+                **more,
             },
         )
         assert known.tolist() == [user > 0 for user in users]
@@ -82,11 +84,12 @@ class Asked:
         vectors, items, bias, item_bias, global_bias = (table.double().numpy() for table in self.tables)
         return (vectors[user] @ items.T + item_bias + bias[user] + global_bias)[1:]
 
-    def check(self, users, k, excluded=()):
-        rows, scores, doubt = self(users, k, excluded)
+    def check(self, users, k, excluded=(), allowed=None):
+        rows, scores, doubt = self(users, k, excluded, allowed)
         for at, user in enumerate(users):
             logits = self.logits(user)
             logits[[row - 1 for pair, row in excluded if pair == at and row]] = -np.inf
+            logits[slice(0) if allowed is None else ~allowed] = -np.inf
             best = np.argsort(-logits, kind="stable")[:k]
             best = best[np.isfinite(logits[best])]
             assert rows[at][: len(best)].tolist() == (best + 1).tolist()
@@ -229,12 +232,28 @@ def test_candidates_are_those_that_prove_the_lists():
             assert count <= chosen.base + chosen.slope * k
 
 
+@pytest.mark.parametrize(("share", "proven"), [(1.0, True), (0.5, True), (0.004, False), (0.0, False)])
+def test_a_part_of_the_catalogue(share, proven):
+    """However little is allowed; where that is less than what is looked at a second time, everything is scored."""
+    asked, rng = Asked(make(), filtered=True), np.random.default_rng(3)
+    allowed = rng.random(ITEMS) < share
+    pairs = [(1, row) for row in rng.integers(0, ITEMS + 1, 5).tolist()]
+    assert asked.check([4, 0, 9], 10, pairs, allowed) == (not proven)
+    assert asked.check([4], 10, (), allowed) == (not proven)
+
+
 def test_only_large_catalogues_are_searched_in_two_passes(monkeypatch):
     tables = make(items=500)
     words, network = vocabulary(tables), EmbeddingDot(USERS + 1, 501, DIM, (1.0, 5.0))
-    monkeypatch.setattr(two_pass.graphs, "recommend_graph", lambda network, words: "one pass")
+    mlp = EmbeddingMLP(USERS + 1, 501, DIM)
+
+    def two_passes(network):
+        found = best_graphs(network, words, graphs.catalogue_core(network))
+        assert list(found) == ["recommend", "filtered"]
+        return [any(node.op_type == "MatMulInteger" for node in model.graph.node) for model in found.values()]
+
     monkeypatch.setattr(two_pass, "FEWEST_ITEMS", 501)
-    assert any(node.op_type == "MatMulInteger" for node in two_pass.recommend_graph(network, words).graph.node)
-    assert two_pass.recommend_graph(EmbeddingMLP(USERS + 1, 501, DIM), words) == "one pass"  # no dot product
+    assert two_passes(network) == [True, True]
+    assert two_passes(mlp) == [False, False]  # no dot product
     monkeypatch.setattr(two_pass, "FEWEST_ITEMS", 502)
-    assert two_pass.recommend_graph(network, words) == "one pass"
+    assert two_passes(network) == [False, False]

@@ -1,0 +1,213 @@
+"""What a task does for its network: building it for the data it meets, keeping it in checkpoints, finding it there."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+from cflightning import checkpoint as checkpoints
+from cflightning.data.batches import BatchLoader
+from cflightning.data.datamodule import RatingsDataModule
+from cflightning.data.split import TRAIN
+from cflightning.data.vocabulary import Vocabulary
+from cflightning.errors import CheckpointError, ConfigError
+from cflightning.models.network import RatingNetwork
+from cflightning.tasks.bags import Bags
+from cflightning.tasks.engine import Engine, Plan
+from cflightning.tasks.engines import EngineName, choose_engine
+from cflightning.tasks.learners import Learners
+
+if TYPE_CHECKING:
+    from cflightning.models.embedding_dot import EmbeddingDot
+
+log = logging.getLogger(__name__)
+BAGS_KEY = "cflightning_bags"
+"""Key of a checkpoint under which bags are kept, for training to go on."""
+
+
+class NetworkTask(LightningModule, ABC):
+    """Has a network, made when it meets its data (sizes come from the vocabulary of the training part) or a checkpoint.
+
+    Args:
+        seed: Of the initial parameters.
+        engine: See `RatingTask`.
+    """
+
+    network: RatingNetwork
+    learners: Learners
+    bags: Bags = "none"
+    members = 1
+    """How many of them."""
+
+    def __init__(self, seed: int, engine: EngineName) -> None:
+        super().__init__()
+        self.seed = seed
+        self.engine = engine
+        self.vocabulary: Vocabulary | None = None
+        self.facts: dict[str, Any] = {}
+        self._kept_bags: list[dict[str, Tensor]] = []
+        self._settled = -1  # the step after which the network was last made of what is trained apart
+        self._plan: Plan | None = None
+        self._engine: Engine | None = None
+
+    @abstractmethod
+    def build_network(
+        self, num_users: int, num_items: int, rating_range: tuple[float, float] | None, mean_rating: float | None
+    ) -> RatingNetwork:
+        """Make the network.
+
+        Args:
+            num_users: Rows of a user table, the unknown row included.
+            num_items: Rows of an item table, the unknown row included.
+            rating_range: Lowest and highest rating; None where no ratings are predicted.
+            mean_rating: Mean rating of the training part; likewise.
+        """
+
+    @property
+    def learns_apart(self) -> bool:
+        """Whether networks of `build_learner` are trained, and the network that answers is their mean."""
+        return False
+
+    def build_learner(
+        self, num_users: int, num_items: int, rating_range: tuple[float, float] | None, mean_rating: float | None
+    ) -> EmbeddingDot:
+        """Make a network to be trained in the stead of the one that answers; see `build_network`."""
+        raise ConfigError(f"--model: {type(self).__name__} has no networks whose mean could answer")
+
+    def start_learners(self) -> list[EmbeddingDot]:
+        """`members` networks, each with a start of its own; the first one's is that of a network trained alone."""
+        assert self.vocabulary is not None
+        sizes = self.vocabulary.users.num_rows, self.vocabulary.items.num_rows
+        limits, mean = self._range_and_mean
+        found = []
+        for number in range(self.members):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.seed + number * 1_000_003)
+                found.append(self.build_learner(*sizes, limits, mean))
+        return found
+
+    def configure_model(self) -> None:
+        """Build the network for the data at hand, unless a checkpoint has brought one or will."""
+        data = self._data()
+        if self.vocabulary is not None:
+            if data is not None:
+                data.vocabulary = self.vocabulary
+        elif data is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            data.vocabulary = None  # what another task has lent does not count
+            self._build(data.vocabulary, self._facts(data))
+        if data is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self._choose_engine(data)
+
+    def _facts(self, data: RatingsDataModule) -> dict[str, Any]:
+        """What the network has to know of the data, beside the vocabulary."""
+        return {"rating_range": [float(v) for v in data.rating_range], "mean_rating": data.mean_rating,
+                "train_rows": data.split.sizes[TRAIN]}  # fmt: skip
+
+    @property
+    def _engine_name(self) -> str:
+        return "autograd" if self._plan is None else self._plan.name
+
+    def _choose_engine(self, data: RatingsDataModule) -> None:
+        self._take_plan(choose_engine(self, self.trainer, self.learners.networks, data.given_batch_size), data)
+
+    def _take_plan(self, plan: Plan | None, data: RatingsDataModule) -> None:
+        self._plan = plan
+        self.automatic_optimization = plan is None
+        data.train_loader = BatchLoader if plan is None else plan.loader
+
+    @property
+    def _range_and_mean(self) -> tuple[tuple[float, float] | None, float | None]:
+        """None twice where no ratings are predicted."""
+        limits, mean = self.facts["rating_range"], self.facts["mean_rating"]
+        return None if limits is None else (limits[0], limits[1]), None if mean is None else float(mean)
+
+    def _build(self, vocabulary: Vocabulary, facts: Mapping[str, Any]) -> None:
+        self.facts = dict(facts)
+        with torch.random.fork_rng(devices=[]):  # the same start on every device, and nobody's random state changed
+            torch.manual_seed(self.seed)
+            self.network = self.build_network(
+                vocabulary.users.num_rows, vocabulary.items.num_rows, *self._range_and_mean
+            )
+        self.vocabulary = vocabulary
+        training = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
+        self.learners = Learners(self.network, self.start_learners() if self.learns_apart and training else ())
+
+    def _compare(self, facts: Mapping[str, Any], data: RatingsDataModule) -> None:
+        before = facts.get("train_rows")
+        now = data.split.sizes[TRAIN]
+        if before is not None and before != now:
+            log.warning("the checkpoint was trained on %d rows, now there are %d: is it the right data?", before, now)
+
+    def _compare_learners(self, kept: list[str]) -> None:
+        """Raise where a checkpoint has other networks than are to be trained on; by the names of their tables."""
+        before = len({name.split(".")[2] for name in kept})
+        if before != len(self.learners.apart):
+            raise CheckpointError(
+                f"--model.members: must be {max(before, 1)}, as in the checkpoint, got {self.members}"
+                + (", and --model.compress likewise" if max(before, 1) == self.members else "")
+            )
+
+    def _require_network(self) -> None:
+        if self.vocabulary is None:
+            raise CheckpointError(
+                f"{type(self).__name__}: has no network yet; "
+                "fit it with a RatingsDataModule (Trainer.fit(task, data)), or load a checkpoint (ckpt_path=...)"
+            )
+
+    def _data(self) -> RatingsDataModule | None:
+        data = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
+        return data if isinstance(data, RatingsDataModule) else None
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add vocabulary, sizes and metrics under the key `cflightning`."""
+        if self.vocabulary is None:
+            return
+        metrics = self._trainer.callback_metrics if self._trainer is not None else {}
+        self.facts["task"] = f"{type(self).__module__}.{type(self).__qualname__}"
+        self.facts["engine"] = self._engine_name
+        self.facts["metrics"] = {name: float(value) for name, value in metrics.items()}
+        checkpoint[checkpoints.KEY] = checkpoints.pack(self.vocabulary, **self.facts)
+        if self.learners.priors:
+            checkpoint[BAGS_KEY] = self.learners.state()
+        self._settle()  # the tables that are already in the checkpoint
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take vocabulary and sizes from the checkpoint; the data at hand is read through that vocabulary."""
+        vocabulary, facts = checkpoints.unpack(checkpoint)
+        if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
+            # To answer, the checkpoint's choices hold; to train on, those given now.
+            for name, value in checkpoint.get("hyper_parameters", {}).items():
+                if name in self.hparams:
+                    setattr(self, name, value)
+        self._build(vocabulary, facts)
+        self._kept_bags = checkpoint.get(BAGS_KEY, [])
+        kept = [name for name in checkpoint["state_dict"] if name.startswith("learners.")]
+        if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self._compare_learners(kept)
+        else:  # to answer, the network is enough
+            for name in kept:
+                del checkpoint["state_dict"][name]
+        if (data := self._data()) is not None:
+            data.vocabulary = vocabulary
+            if self.trainer.state.fn == TrainerFn.FITTING:
+                self._compare(facts, data)
+                self._choose_engine(data)  # again: what was chosen before is laid out for the network of the data
+                before = facts.get("engine", self._engine_name)
+                if before != self._engine_name:  # each remembers other things from step to step
+                    raise CheckpointError(
+                        f"--model.engine: a {before} run can be gone on with by {before} alone, got {self._engine_name}"
+                    )
+
+    def _settle(self) -> None:
+        """Let the network that answers catch up with what is trained."""
+        step = self.trainer.global_step if self._trainer is not None else -1
+        if step != self._settled:
+            self.learners.settle()
+            self._settled = step
