@@ -2,8 +2,8 @@
 
     python tests/benchmarks/bench_bundle.py RUN [RUN ...] [--write]
 
-Every run is exported in each precision. A fresh process loads a bundle with all its graphs open (`Scorer.load(folder,
-eager=True)`), the packages imported before; medians of several such processes, which take turns.
+Every run folder is exported in each precision. A fresh process loads a bundle with all its graphs open
+(`Scorer.load(folder, eager=True)`), the packages imported before; medians of several such processes, which take turns.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import yaml
 from results import write_section
 
 from cflightning_export import export_bundle
@@ -32,6 +33,11 @@ before, began = peak(), time.perf_counter()
 scorer = Scorer.load(sys.argv[1], eager=True)
 print(time.perf_counter() - began, peak() - before)
 """
+
+
+def source(run: Path) -> str:
+    """What a run's data are."""
+    return yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["data"]["init_args"]["source"]
 
 
 def weights(folder: Path) -> dict[str, int]:
@@ -66,15 +72,15 @@ def section(runs: list[Path], processes: int, scratch: Path) -> str:
         "KB are 1,000 bytes of the folder. Loading opens every graph, in a fresh process; MB are what that grows by, "
         "at most.",
         "",
-        "| scores, lists | tables | weights.bin KB | graphs KB | rest KB | all KB | of fp32 | load ms | load MB |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| data | scores, lists | tables | weights KB | graphs KB | rest KB | all KB | of fp32 | load ms | load MB |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for (run, precision), folder in bundles.items():
         manifest, size = Manifest.read(folder), weights(folder)
         share = size["all"] / weights(bundles[run, "fp32"])["all"]
         milliseconds, grown = (statistics.median(column) for column in zip(*costs[run, precision], strict=True))
         lines.append(
-            f"| {manifest.units['score']}s, {manifest.units['recommend']}s | {precision} | "
+            f"| {source(run)} | {manifest.units['score']}s, {manifest.units['recommend']}s | {precision} | "
             + " | ".join(f"{size[part] / 1e3:,.0f}" for part in ("weights.bin", "graphs", "rest", "all"))
             + f" | {share:.3f} | {milliseconds:.0f} | {grown:.0f} |"
         )
@@ -84,7 +90,7 @@ def section(runs: list[Path], processes: int, scratch: Path) -> str:
 def main() -> None:
     """Measure and print, and write the section if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders or checkpoints")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders")
     parser.add_argument("--processes", type=int, default=7, help="that load each bundle (default: %(default)s)")
     parser.add_argument("--write", action="store_true", help="write the section of RESULTS.md")
     options = parser.parse_args()

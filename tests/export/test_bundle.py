@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pandas as pd
 import pytest
 import torch
@@ -16,10 +17,14 @@ import cflightning_export.bundle as module
 from cflightning import EmbeddingDotTask, EmbeddingMLPTask, RatingsDataModule
 from cflightning.__main__ import main as front_door
 from cflightning.checkpoint import load_task
+from cflightning.data.ids import Ids
+from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CheckpointError, ExportError
-from cflightning_export import export_bundle
+from cflightning.models.embedding_dot import EmbeddingDot
+from cflightning_export import core, export_bundle
 from cflightning_export.answering import answering
 from cflightning_export.catalogue import write_titles
+from cflightning_export.graphs import similar_graph
 from cflightning_export.verify import verify
 from cflightning_serve import Scorer
 
@@ -144,6 +149,28 @@ def test_similar_items_are_by_cosine(exported):
     near = scorer.similar_items(items[5], k=4)
     assert near.items.tolist() == items[np.argsort(-cosine)[:4]].tolist()
     np.testing.assert_allclose(near.scores, np.sort(cosine)[::-1][:4], atol=1e-5)
+
+
+def test_norms_of_a_large_catalogue_are_stored_and_nothing_else_changes(monkeypatch):
+    network = EmbeddingDot(5, 3000, 8, std=0.5).eval()
+    with torch.no_grad():
+        network.item_factors.weight[7] = 0  # no direction
+    words, found = Vocabulary(Ids(np.arange(4)), Ids(np.arange(2999))), []
+    for bound in (3000, 2999):
+        monkeypatch.setattr(core, "MOST_NORMS", bound)
+        model = similar_graph(network, words)
+        stored = [tensor.name for tensor in model.graph.initializer]
+        assert ("inverse_norm" in stored) == (bound < 3000)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        found.append(session.run(["similar", "similarity"], {"item": np.array([6, 0, 2998]), "k": np.array([5])}))
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    np.testing.assert_allclose(found[0][1], found[1][1], atol=1e-6)
+    assert not found[0][1][0].any()
+    vectors = network.item_vectors().detach()[1:]
+    expected = torch.cosine_similarity(vectors, vectors[2998]).numpy()
+    np.testing.assert_allclose(found[0][1][2], np.sort(expected)[::-1][1:6], atol=1e-5)
 
 
 def test_manifest_and_shared_weights(bundle, run):
