@@ -43,7 +43,7 @@ def explain_graph(
     if given.leaning:
         each = g("Add", each, g("Gemm", z, given.leaning, transB=1))
     base = g("Add", bias, _column(g, g("Gemm", z, g.constant("start", folding.start), transB=1)))
-    vector = g("Gemm", found.row, g.constant("colour", folding.whiten), transB=1)
+    vector = g("Gemm", found.row, "colour", transB=1)
     _finish(g, users, user_vectors, user_bias, dim, given.vectors, vectors, bias, vector, each, base, folding.scale)
     return _model(g, folding.ids, users)
 

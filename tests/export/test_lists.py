@@ -1,5 +1,6 @@
 """What an exported bundle knows for lists: catalogue, history, factors, parts of the catalogue; against the run."""
 
+import gzip
 import json
 import shutil
 from dataclasses import replace
@@ -156,8 +157,9 @@ def test_tables_of_lists_are_shared_with_the_other_graphs(bundle):
 
 def test_old_checkpoints_have_no_counts(run, tmp_path):
     vocabulary = load_task(run / "checkpoints" / "best.ckpt").vocabulary
-    write_catalogue(tmp_path / "catalogue.json", replace(vocabulary, counts=None, categories={}))
-    catalogue = json.loads((tmp_path / "catalogue.json").read_text())
+    name = write_catalogue(tmp_path, replace(vocabulary, counts=None, categories={}))
+    assert name == "catalogue.json.gz"
+    catalogue = json.loads(gzip.decompress((tmp_path / name).read_bytes()))
     assert catalogue == {"item": vocabulary.items.values.tolist(), "count": None, "categories": {}}
 
 
