@@ -191,6 +191,18 @@ def test_histories_of_many_ratings_are_packed_and_found(different, strings):
         assert found_rating.tolist() == rating[numbers].tolist()
 
 
+def test_ratings_that_an_objective_did_not_see_are_no_weights(tmp_path):
+    frame = make_frame()
+    make_run(tmp_path / "run", frame, EmbeddingDotTask(dim=4, objective="ials"))
+    scorer = Scorer.load(export_bundle(tmp_path / "run", tmp_path / "bundle", with_history=True))
+    user = int(frame["user"][0])
+    items, counted = scorer.history(user)
+    assert len(items) > 2
+    assert counted.tolist() == [1.0] * len(items)
+    by_history, alike = scorer.explain(user, int(items[0])), scorer.explain(user, int(items[0]), items=items)
+    np.testing.assert_array_equal(by_history.contributions, alike.contributions)
+
+
 # Histories that cannot be found again ---------------------------------------------------------------------------------
 
 
