@@ -3,7 +3,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: fit test check lint javascript bars bench bench-accuracy bench-batch bench-defaults bench-fold-in bench-kernel bench-gpu bench-http bench-large bench-lists bench-ranking bench-scaling bench-search clean help
+.PHONY: fit test check lint javascript bars bench bench-accuracy bench-batch bench-bundle bench-defaults bench-fold-in bench-kernel bench-gpu bench-http bench-large bench-lists bench-ranking bench-scaling bench-search clean help
 help:
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/ -/'
 
@@ -51,6 +51,9 @@ bench: .venv/installed ## measure other recommenders beside this one, each in an
 
 bench-batch: .venv/installed ## the lists of all users of a bundle beside a matrix product and the best top-k of others
 	$(BIN)/python tests/benchmarks/bench_batch.py $(ARGS)
+
+bench-bundle: .venv/installed ## the bytes of bundles in each precision, and what loading costs (ARGS="RUN ...")
+	$(BIN)/python tests/benchmarks/bench_bundle.py --write $(ARGS)
 
 bench-fold-in: .venv/installed ## new users without retraining: errors and latency (needs MovieLens 1M: CFLIGHTNING_DATA)
 	$(BIN)/python tests/benchmarks/bench_fold_in.py $(ARGS)

@@ -17,7 +17,7 @@ from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import ExportError
 from cflightning.tasks.network_task import BAGS_KEY
 from cflightning_export.answering import Answering, answering
-from cflightning_export.catalogue import write_catalogue
+from cflightning_export.catalogue import write_catalogue, write_titles
 from cflightning_export.graphs import score_graph, similar_graph
 from cflightning_export.history_graph import history_graph
 from cflightning_export.list_graphs import list_graphs
@@ -80,7 +80,7 @@ def export_bundle(
     with placed(target) as scratch:
         parts = answering(task)
         rounding = round_within(parts.networks, precision, max_rmse_change, min_overlap)
-        new = find_new_rows(task, parts, vocabulary, _bags(path), new_items=new_items)
+        new = find_new_rows(task, parts, vocabulary, _bags(path), new_items=new_items, rounding=rounding)
         more = list_graphs(parts.networks["recommend"], vocabulary)
         if rows is not None:
             more["history"] = history_graph(rows, vocabulary)
@@ -135,12 +135,8 @@ def _write(
     share_weights(models, folder / "weights.bin")
     for name, model in models.items():
         (folder / name).write_bytes(model.SerializeToString())
-    write_catalogue(folder / "catalogue.json", vocabulary)
-    names = [*models, "weights.bin", "catalogue.json"]
-    if vocabulary.titles:
-        titles = {str(key): title for key, title in vocabulary.titles.items()}
-        (folder / "titles.json").write_text(json.dumps(titles, ensure_ascii=False, indent=0), encoding="utf-8")
-        names.append("titles.json")
+    catalogue, titles = write_catalogue(folder, vocabulary), write_titles(folder, vocabulary)
+    names = [*models, "weights.bin", catalogue, *([titles] if titles else [])]
     manifest: dict[str, Any] = {
         "format": FORMAT,
         "format_version": 1,
@@ -154,8 +150,8 @@ def _write(
         "rating_range": list(network.rating_range) if network.rating_range else None,
         "metrics": metrics,
         "graphs": {name: f"{name}.onnx" for name in (*GRAPHS, *more)},
-        "catalogue": "catalogue.json",
-        "titles": "titles.json" if vocabulary.titles else None,
+        "catalogue": catalogue,
+        "titles": titles,
         "reference": reference(folder, vocabulary),
         "files": {name: _describe(folder / name) for name in names},
     }

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from cflightning.models.network import RatingNetwork
 from cflightning_export.nodes import OPSET
 
+MOST_NORMS = 1 << 14
+"""Items whose norms are computed whenever `similar.onnx` is loaded."""
+
 
 class Pairs(nn.Module):
     """Scores of pairs: rating units, or none where the network predicts choices."""
@@ -43,20 +46,27 @@ class Catalogue(nn.Module):
 class Cosines(nn.Module):
     """Cosines of items with every item; 0 where a vector is zero."""
 
-    inverse_norm: Tensor
+    inverse_norm: Tensor | None
 
     def __init__(self, network: RatingNetwork) -> None:
         super().__init__()
         self.network = network
-        norm = network.item_vectors().detach().norm(dim=-1)
-        # Inverse norms beside the one table, not a second, normalised table.
-        self.register_buffer("inverse_norm", torch.where(norm > 0, 1 / norm, torch.zeros(())))
+        # Inverse norms beside the one table, not a second, normalised table. Of a small one runtimes compute them when
+        # they load the graph; a large one is not to be read then.
+        large = network.num_items > MOST_NORMS
+        self.register_buffer("inverse_norm", _inverse_norm(network.item_vectors().detach()) if large else None)
 
     def forward(self, item: Tensor) -> Tensor:
         """int64 [n] rows -> float32 [n, num_items]."""
         vectors = self.network.item_vectors()
+        inverse = _inverse_norm(vectors) if self.inverse_norm is None else self.inverse_norm
         dot = nn.functional.linear(nn.functional.embedding(item, vectors), vectors)
-        return (dot * self.inverse_norm[item].unsqueeze(1) * self.inverse_norm).clamp(-1, 1)
+        return (dot * inverse[item].unsqueeze(1) * inverse).clamp(-1, 1)
+
+
+def _inverse_norm(vectors: Tensor) -> Tensor:
+    norm = vectors.norm(dim=-1)
+    return torch.where(norm > 0, 1 / norm, torch.zeros(()))
 
 
 def export_core(module: nn.Module, inputs: list[str], output: str) -> onnx.ModelProto:
@@ -82,7 +92,16 @@ def export_core(module: nn.Module, inputs: list[str], output: str) -> onnx.Model
             verbose=False,
         )
     assert program is not None
-    model: onnx.ModelProto = program.model_proto
+    return _bare(program.model_proto)
+
+
+def _bare(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Without what the exporter says of itself, such as stack traces: it is most of a small graph."""
+    for part in (*model.graph.node, *model.graph.initializer):
+        part.ClearField("doc_string")
+        part.ClearField("metadata_props")
+    for node in model.graph.node:
+        node.ClearField("name")
     return model
 
 

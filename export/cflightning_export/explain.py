@@ -4,8 +4,8 @@ A folded-in row is a sum over its ratings, ``y = start + A^-1 sum_j v_j z_j`` (t
 
     logit_t = base_t + sum_j <z_t, A^-1 z_j> v_j + rest_t
 
-with the base what a new user without ratings has, and what is left of rounding as the rest. A known user's rest is also
-what the trained row knows beyond the folded-in one.
+with the base what a new user without ratings has (of choices, as far as all weights together are below 1), and what is
+left of rounding as the rest. A known user's rest is also what the trained row knows beyond the folded-in one.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def explain_graph(
     if given.leaning:
         each = g("Add", each, g("Gemm", z, given.leaning, transB=1))
     base = g("Add", bias, _column(g, g("Gemm", z, g.constant("start", folding.start), transB=1)))
-    vector = g("Gemm", found.row, g.constant("colour", folding.whiten), transB=1)
+    vector = g("Gemm", found.row, "colour", transB=1)
     _finish(g, users, user_vectors, user_bias, dim, given.vectors, vectors, bias, vector, each, base, folding.scale)
     return _model(g, folding.ids, users)
 
@@ -62,6 +62,8 @@ def explain_choice_graph(
     if chosen.longer:
         each = g("Mul", each, chosen.longer)
     base = g("Add", bias, g.constant("everybody", choosing.user_bias))
+    if chosen.added:
+        base = g("Add", base, _column(g, g("Gemm", vectors, chosen.added, transB=1)))
     vector = g("Concat", chosen.factors, g.constant("user_bias", [[choosing.user_bias]]), axis=1)
     _finish(g, users, user_vectors, user_bias, dim, chosen.vectors, vectors, bias, vector, each, base, None)
     return _model(g, choosing.ids, users)

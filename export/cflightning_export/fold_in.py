@@ -43,7 +43,7 @@ def fold_in_graph(folding: Folding) -> onnx.ModelProto:
     given = read_given(g, folding, "item")
     link = folding.scale.sigmoid
     found = newton(g, given.z, given.bias, given.target, given.start, sigmoid=link, inner=INNER[link])
-    vector = g("Gemm", found.row, g.constant("colour", folding.whiten), transB=1)
+    vector = g("Gemm", found.row, "colour", transB=1)
     dim = folding.vectors.shape[1]
     rank_and_ask(g, folding.ids, folding.scale, given.row, vector, dim)
     return fold_in_model(g, "fold_in", folding.ids, dim)
@@ -55,7 +55,7 @@ def fold_in_item_graph(folding: Folding) -> onnx.ModelProto:
     given = read_given(g, folding, "user")
     link = folding.scale.sigmoid
     found = newton(g, given.z, given.bias, given.target, given.start, sigmoid=link, inner=INNER[link])
-    vector = g("Gemm", found.row, g.constant("colour", folding.whiten), transB=1)
+    vector = g("Gemm", found.row, "colour", transB=1)
     factors, bias = split(g, vector, folding.vectors.shape[1])
     logits = ask(g, g.rows(folding.ids, "score_user"), factors)
     g("Identity", g.scaled(folding.scale, g("Add", logits, bias)), to="asked")
@@ -77,8 +77,11 @@ def read_given(g: Nodes, folding: Folding, side: str, *, leaning: bool = False) 
     dim = folding.vectors.shape[1]
     row, known = read_rows(g, folding.ids, side)
     vectors = g("Gather", g.constant("vectors", folding.vectors), row)
-    whiten = folding.whiten
-    z = g("Gemm", vectors, g.constant("whiten", whiten[:dim]), g.constant("whiten_bias", whiten[dim]))
+    # Computed when the graph is loaded, as is the bias: what they are made of is stored once.
+    whole = g.constant("colour", folding.whiten)
+    g.slice(whole, g.integers(0), g.integers(dim), to="whiten")
+    g("Gather", whole, g.integer(dim), to="whiten_bias")
+    z = g("Gemm", vectors, "whiten", "whiten_bias")
     z = g("Mul", z, g("Unsqueeze", known, g.integers(1)))
     start, each = g.constant("start", folding.start), ""
     if folding.prior.leaning is not None:
@@ -90,7 +93,9 @@ def read_given(g: Nodes, folding: Folding, side: str, *, leaning: bool = False) 
         start = g("Gemm", moved, directions, start)
         if leaning:
             each = g("Mul", g("Gemm", apart, directions), g("Unsqueeze", share, g.integers(1)))
-    bias = g("Gather", g.constant("bias", folding.bias[None] + np.float32(folding.global_bias)), row, axis=1)
+    row_bias = g("Unsqueeze", g.constant("row_bias", folding.bias), g.integers(0))
+    g("Add", row_bias, g.constant("global_bias", folding.global_bias), to="bias")
+    bias = g("Gather", "bias", row, axis=1)
     liked = g("Where", g("IsNaN", "rating"), g.constant("liked", folding.liked), "rating")
     target = g("Unsqueeze", liked, g.integers(0))
     if folding.scale.sigmoid:
@@ -136,7 +141,7 @@ def rank_and_ask(g: Nodes, ids: Ids, scale: RatingScale | None, given: str, vect
     masked = g("ScatterElements", logits, left_out, nothing)
     count = g("Min", "k", g.integers(len(ids)))
     top = g("TopK", masked, count)
-    g.raw(ids, f"{top}_index", to="best")
+    g.raw(ids, g("Sub", f"{top}_index", g.integer(1)), to="best")
     # Both in one go: a node costs more than a few numbers more.
     both = g("Add", g("Concat", top, ask(g, g.rows(ids, "score_item"), factors), axis=0), bias)
     scores = both if scale is None else g.scaled(scale, both)

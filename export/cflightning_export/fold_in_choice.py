@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto
 
 from cflightning.data.ids import Ids
 from cflightning.models.network import FoldedTables
@@ -39,7 +38,7 @@ class Choosing(NamedTuple):
         l2: penalty.
         exponent: of the penalty's growth with the number of choices.
         unit: by which vectors are divided first.
-        length: of every solution; None for what the minimum has.
+        length: of every solution, as far as all weights together are below 1 shorter; None for what the minimum has.
         user_bias: of everybody, which no order depends on.
         stranger: float32 [dim], factors of who has said nothing: added as far as all weights together are below 1, so
             that who only dislikes is no fan; None for zeros, which like all alike.
@@ -73,8 +72,9 @@ class Chosen(NamedTuple):
         z: float [n, dim], in axes and scaled; zeros for unknown ones.
         rooted: float [n, dim], the same times the root of each weight.
         weight: float [1, n], of each choice.
-        factors: float [1, dim], the solution.
-        longer: float [1, 1], by how much it was made longer; "" where it was not.
+        factors: float [1, dim], the solution, and what is added of the stranger.
+        longer: float [1, 1], by how much the solution was made longer; "" where it was not.
+        added: float [1, dim], of the stranger; "" where there is none.
     """
 
     row: str
@@ -85,6 +85,7 @@ class Chosen(NamedTuple):
     weight: str
     factors: str
     longer: str
+    added: str
 
 
 def find_choosing(task: RankingTask, tables: FoldedTables, ids: Ids) -> Choosing:
@@ -128,13 +129,7 @@ def fold_in_choice_graph(choosing: Choosing) -> onnx.ModelProto:
     """A new user's chosen items -> the best others, and scores of those that were asked for."""
     g = Nodes()
     chosen = choose(g, choosing, STEPS)
-    factors = chosen.factors
-    if choosing.stranger is not None:
-        known = g.cast(g("Greater", chosen.row, g.integers(0)), TensorProto.FLOAT)
-        said = g("ReduceSum", g("Mul", chosen.weight, known), g.integers(1), keepdims=1)
-        missing = g("Max", g("Sub", g.constant("one", 1.0), said), g.constant("zero", 0.0))
-        factors = g("Add", factors, g("Mul", missing, g.constant("stranger", choosing.stranger[None])))
-    vector = g("Concat", factors, g.constant("user_bias", [[choosing.user_bias]]), axis=1)
+    vector = g("Concat", chosen.factors, g.constant("user_bias", [[choosing.user_bias]]), axis=1)
     dim = choosing.vectors.shape[1]
     rank_and_ask(g, choosing.ids, None, chosen.row, vector, dim)
     return fold_in_model(g, "fold_in_choice", choosing.ids, dim)
@@ -158,8 +153,16 @@ def choose(g: Nodes, choosing: Choosing, steps: int) -> Chosen:
     rooted = g("Mul", z, g("Transpose", g("Sqrt", weight)))
     solved = conjugate_gradients(g, rooted, g("Gemm", weight, z), steps)
     factors = g("Gemm", g("Mul", solved, column), g.constant("axes_back", axes / choosing.unit), transB=1)
-    if choosing.length is None:
-        return Chosen(row, vectors, column, z, rooted, weight, factors, "")
-    squared = g("Gemm", factors, factors, g.constant("tiny", 1e-20), transB=1)
-    longer = g("Div", g.constant("length", choosing.length), g("Sqrt", squared))
-    return Chosen(row, vectors, column, z, rooted, weight, g("Mul", factors, longer), longer)
+    longer = added = ""
+    said = g("Gemm", weight, g("Unsqueeze", known, g.integers(1)))
+    said = g("Min", said, g.constant("one", 1.0))
+    if choosing.length is not None:
+        squared = g("Gemm", factors, factors, g.constant("tiny", 1e-20), transB=1)
+        length = g("Mul", said, g.constant("length", choosing.length))
+        longer = g("Div", length, g("Sqrt", squared))
+        factors = g("Mul", factors, longer)
+    if choosing.stranger is not None:
+        missing = g("Sub", g.constant("one", 1.0), said)
+        added = g("Mul", missing, g.constant("stranger", choosing.stranger[None]))
+        factors = g("Add", factors, added)
+    return Chosen(row, vectors, column, z, rooted, weight, factors, longer, added)

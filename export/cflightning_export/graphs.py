@@ -76,7 +76,7 @@ def similar_graph(network: RatingNetwork, vocabulary: Vocabulary) -> onnx.ModelP
     item = g.rows(vocabulary.items, "item", to="item_row")
     g.known(item)
     length = g("Squeeze", g("Shape", item))
-    itself = g("Range", g.constant("zero", 0, np.int64), length, g.constant("one", 1, np.int64))
+    itself = g("Range", g.integer(0), length, g.integer(1))
     g.core(export_core(Cosines(network), [item], "value"))
     # An item is left out of its own list, as an exclusion like any other.
     _top_k(g, vocabulary.items, itself, item, to="similar", values="similarity")
@@ -111,5 +111,5 @@ def _top_k(g: Nodes, ids: Ids, left: str, row: str, *, to: str, values: str | No
     if allowed:
         known = g("Where", allowed, known, nothing)
     best = g("TopK", known, g("Min", "k", g.integers(len(ids))), to=values)
-    g("Gather", g.constant("item_ids", ids.values, ids.values.dtype), f"{best}_index", to=to)
+    g.raw(ids, f"{best}_index", to=to)
     return best

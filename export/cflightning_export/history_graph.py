@@ -19,7 +19,7 @@ def history_graph(rows: TrainingRows, vocabulary: Vocabulary) -> onnx.ModelProto
     the number of each row is that of its place in the answer, moved by as much as its user's rows begin elsewhere.
     """
     g = Nodes()
-    zero, one = (g.constant(name, value, np.int64) for name, value in (("zero", 0), ("one", 1)))
+    zero, one = g.integer(0), g.integer(1)
     user = g.rows(vocabulary.users, "user")
     begins = np.searchsorted(rows.user, np.arange(vocabulary.users.num_rows + 1))
     g.constant("begins", begins, np.int32 if len(rows.user) < 2**31 else np.int64)
@@ -36,7 +36,7 @@ def history_graph(rows: TrainingRows, vocabulary: Vocabulary) -> onnx.ModelProto
     number = g("Add", nth, g("Gather", g("Sub", end, until), position))
     items = g.constant("items", rows.item - 1, np.uint16 if len(vocabulary.items) <= 2**16 else np.int32)
     g.cast(g("Gather", items, number), TensorProto.INT64, to="place")
-    g("Gather", g.constant("item_ids", vocabulary.items.values, vocabulary.items.values.dtype), "place", to="item")
+    g.raw(vocabulary.items, "place", to="item")
     different, codes = np.unique(rows.rating, return_inverse=True)
     if len(different) <= 2**8:
         code = g.cast(g("Gather", g.constant("codes", codes, np.uint8), number), TensorProto.INT64)

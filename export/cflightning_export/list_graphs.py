@@ -61,6 +61,6 @@ def users_graph(vocabulary: Vocabulary) -> onnx.ModelProto:
     """From and to which place -> `user` ids [n] of the known users there, in the order of their rows."""
     g = Nodes()
     ids = vocabulary.users
-    g("Slice", g.constant("user_ids", ids.values, ids.values.dtype), "begin", "end", to="user")
+    g.raw(ids, "begin", "end", to="user", op="Slice")
     places: list[Value] = [("begin", TensorProto.INT64, [1]), ("end", TensorProto.INT64, [1])]
     return g.model("users", places, [("user", element(ids), ["n"])])

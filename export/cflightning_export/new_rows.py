@@ -17,7 +17,8 @@ from cflightning_export.explain import explain_choice_graph, explain_graph
 from cflightning_export.fold_in import fold_in_graph, fold_in_item_graph
 from cflightning_export.fold_in_choice import Choosing, find_choosing, fold_in_choice_graph
 from cflightning_export.folding import Folding, of_items, of_users
-from cflightning_export.prior import find_prior
+from cflightning_export.precision import Rounding
+from cflightning_export.prior import Prior, find_prior
 
 
 class NewRows(NamedTuple):
@@ -43,6 +44,7 @@ def find_new_rows(
     bags: Mapping[str, Tensor] | None = None,
     *,
     new_items: bool = False,
+    rounding: Rounding | None = None,
 ) -> NewRows | None:
     """How a bundle's networks take new rows; None where they are no dot products.
 
@@ -52,6 +54,7 @@ def find_new_rows(
         vocabulary: its ids.
         bags: the checkpoint's, of a network that was trained alone.
         new_items: whether items are to be folded in, too.
+        rounding: of the networks' tables, which is done to those of bags as well.
     """
     rating, recommender = (_tables(parts.networks[question]) for question in ("score", "recommend"))
     if rating is None or recommender is None:
@@ -59,10 +62,10 @@ def find_new_rows(
     users = items = choosers = None
     if parts.units["score"] == "rating":
         scale = parts.networks["score"].scale
-        prior = find_prior(rating.user_vectors, rating.user_bias, "user", bags)
+        prior = _rounded(find_prior(rating.user_vectors, rating.user_bias, "user", bags), rounding)
         users = of_users(rating, vocabulary.items, scale, prior)
         if new_items:
-            prior = find_prior(rating.item_vectors, rating.item_bias, "item", bags)
+            prior = _rounded(find_prior(rating.item_vectors, rating.item_bias, "item", bags), rounding)
             items = of_items(rating, vocabulary.users, scale, prior)
     if parts.units["recommend"] == "choice":
         assert isinstance(task, RankingTask)
@@ -85,6 +88,12 @@ def graphs(new: NewRows, vocabulary: Vocabulary) -> dict[str, onnx.ModelProto]:
     elif new.users is not None:
         found["explain"] = explain_graph(new.users, *known)
     return found
+
+
+def _rounded(prior: Prior, rounding: Rounding | None) -> Prior:
+    if rounding is None or prior.leaning is None:
+        return prior
+    return prior._replace(leaning=prior.leaning._replace(vectors=rounding.round("bags", prior.leaning.vectors)))
 
 
 def _tables(network: RatingNetwork) -> FoldedTables | None:

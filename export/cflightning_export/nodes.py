@@ -7,12 +7,16 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from cflightning.data.ids import Ids
 from cflightning.models.network import RatingScale
+from cflightning_export.dense import Dense, dense, narrowest
 
 OPSET, ML_OPSET, IR_VERSION = 18, 4, 10
+SHORT = 1 << 16
+"""Numbers in a table that may be widened as a whole, for every graph again."""
 END = np.iinfo(np.int64).max
 """Of a slice that goes to the end."""
 
@@ -27,6 +31,8 @@ class Nodes:
         self.nodes: list[Any] = []
         self.constants: dict[str, np.ndarray] = {}
         self.tensors: list[TensorProto] = []
+        self.sides: list[tuple[Ids, Dense | None]] = []
+        self.widened: dict[str, str] = {}
 
     def __call__(self, op: str, *sources: str, to: str | None = None, domain: str = "", **attributes: Any) -> str:
         """Add a node and return the name of its (first) output.
@@ -60,6 +66,10 @@ class Nodes:
         """A constant int64 [values]."""
         return self.constant("integers_" + "_".join(map(str, values)).replace("-", "minus_"), values, np.int64)
 
+    def integer(self, value: int) -> str:
+        """A constant int64 []."""
+        return self.constant(f"integer_{value}".replace("-", "minus_"), value, np.int64)
+
     def cast(self, source: str, kind: int, to: str | None = None) -> str:
         """To another element type."""
         target = to or f"v{len(self.nodes)}"
@@ -71,19 +81,59 @@ class Nodes:
         return self("Slice", source, start, end, self.integers(axis), to=to)
 
     def rows(self, ids: Ids, source: str, to: str | None = None) -> str:
-        """Raw ids [n] -> rows int64 [n]; 0 where an id is not known."""
-        keys = {f"keys_{'int64s' if ids.kind == 'int64' else 'strings'}": ids.values.tolist()}
-        numbers = list(range(1, len(ids) + 1))
-        return self("LabelEncoder", source, to=to, domain="ai.onnx.ml", values_int64s=numbers, default_int64=0, **keys)
+        """Raw ids [n] -> rows int64 [n]; 0 where an id is not known.
+
+        Ids that are not `dense` are keys of a LabelEncoder, which holds them itself. The others are places in a table,
+        which all graphs share: beyond its ends its last place is meant, -1 from below.
+        """
+        number, table = self._side(ids)
+        if table is None:
+            keys = {f"keys_{'int64s' if ids.kind == 'int64' else 'strings'}": ids.values.tolist()}
+            rows = list(range(1, len(ids) + 1))
+            return self("LabelEncoder", source, to=to, domain="ai.onnx.ml", values_int64s=rows, default_int64=0, **keys)
+        place = self("Clip", source, self.integer(table.first - 1), self.integer(table.last + 1))
+        if table.first:
+            place = self("Sub", place, self.integer(table.first))
+        return self._pick(f"rows_{number}", table.rows, "Gather", place, to=to)
+
+    def raw(self, ids: Ids, *where: str, to: str, op: str = "Gather") -> str:
+        """Raw ids at places among the known ones: int64 [any shape] -> [same]; -1 leads to one that means nothing.
+
+        Args:
+            ids: of the side.
+            where: the places, or what else the operator takes.
+            to: name of the output.
+            op: takes ids from the list of all.
+        """
+        name = f"ids_{self._side(ids)[0]}"
+        if ids.kind == "int64":
+            return self._pick(name, ids.values, op, *where, to=to)
+        return self(op, self.constant(name, ids.values, object), *where, to=to)
+
+    def _side(self, ids: Ids) -> tuple[int, Dense | None]:
+        """A number for ids that the graph uses, and their table."""
+        for number, (known, table) in enumerate(self.sides):
+            if known is ids:
+                return number, table
+        self.sides.append((ids, dense(ids)))
+        return len(self.sides) - 1, self.sides[-1][1]
+
+    def _pick(self, name: str, values: NDArray[np.int64], op: str, *where: str, to: str | None) -> str:
+        """Some of many integers, which are stored in as few bits as hold them, as int64.
+
+        A short table is widened when a runtime loads the graph. A long one stays in the file that all graphs share, and
+        what was picked is widened.
+        """
+        table = self.constant(name, values, narrowest(values))
+        if len(values) > SHORT:
+            return self.cast(self(op, table, *where), TensorProto.INT64, to)
+        if name not in self.widened:
+            self.widened[name] = self.cast(table, TensorProto.INT64)
+        return self(op, self.widened[name], *where, to=to)
 
     def known(self, row: str) -> str:
         """Adds the output `known` bool [n]: whether rows are those of known ids."""
-        return self("Greater", row, self.constant("unknown_row", 0, np.int64), to="known")
-
-    def raw(self, ids: Ids, rows: str, to: str) -> str:
-        """Rows int64 [n] -> raw ids [n]; that of row 0 means nothing."""
-        values = np.concatenate([ids.values[:1], ids.values])
-        return self("Gather", self.constant("raw_ids", values, ids.values.dtype), rows, to=to)
+        return self("Greater", row, self.integer(0), to="known")
 
     def scaled(self, scale: RatingScale, logit: str, to: str | None = None, *, fillers: bool = True) -> str:
         """Logits to rating units, as `RatingScale` does outside training.

@@ -1,4 +1,4 @@
-"""Tables of half the bytes (fp16) or a quarter (int8 with a scale for each row), and what that changes.
+"""Tables of half the bytes (fp16) or a quarter (int8 with a scale for each row; biases fp16), and what that changes.
 
 The networks' tables are rounded first, so that graphs are built, and checked, from what is stored. Rows are looked up
 and then scaled: scaling the table before a look-up costs a thousand times as much.
@@ -7,6 +7,7 @@ and then scaled: scaling the table before a look-up costs a thousand times as mu
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -19,10 +20,13 @@ from torch import nn
 
 from cflightning.errors import ExportError
 from cflightning.models.network import RatingNetwork
+from cflightning_export.nodes import SHORT
 
 Precision = Literal["fp32", "fp16", "int8"]
 NARROWEST = 8
-"""Columns of the narrowest table that is rounded: biases stay as they are."""
+"""Columns of the narrowest table that is int8: a scale for each row would take as much as biases in half floats."""
+NEAR = 2**-10
+"""Share of a scale, or of a mean one, by which half floats may be off: all of 6e-5 to 65,504 are by less."""
 LARGEST_CODE = 127
 PAIRS, USERS, LENGTH = 100_000, 1000, 10
 
@@ -49,6 +53,15 @@ class Rounding(NamedTuple):
     tables: list[Table]
     change: Change
 
+    def round(self, name: str, values: Table) -> Table:
+        """Round one more table, which no network has: float32 [rows, columns].
+
+        Raises:
+            ExportError: there are numbers that fp16 has no room for.
+        """
+        self.tables.append(round_table(name, values, self.precision))
+        return self.tables[-1]
+
     def facts(self) -> dict[str, Any]:
         """The manifest's `precision`."""
         figures = {"rmse_change": round(self.change.rmse_change, 7), "overlap@10": round(self.change.overlap, 4)}
@@ -71,20 +84,31 @@ def round_tables(networks: Mapping[str, RatingNetwork], precision: Precision) ->
     tables: list[Table] = []
     for network in {id(network): network for network in networks.values()}.values():
         for name, module in network.named_modules():
-            if not isinstance(module, nn.Embedding) or module.embedding_dim < NARROWEST:
-                continue
-            values = module.weight.detach().numpy()
-            if precision == "fp16":
-                if np.abs(values).max() > np.finfo(np.float16).max:
-                    raise ExportError(f"--precision fp16: must hold {name}, whose numbers reach 65,504; use int8")
-                rounded = values.astype(np.float16).astype(np.float32)
-            else:
-                code, scale = _encode_rows(values)
-                rounded = code.astype(np.float32) * scale
-            with torch.no_grad():
-                module.weight.copy_(torch.from_numpy(rounded))
-            tables.append(rounded)
+            if isinstance(module, nn.Embedding):
+                rounded = round_table(name, module.weight.detach().numpy(), precision)
+                with torch.no_grad():
+                    module.weight.copy_(torch.from_numpy(rounded))
+                tables.append(rounded)
     return tables
+
+
+def round_table(name: str, values: Table, precision: Precision) -> Table:
+    """Values that the precision holds exactly: float32 [rows, columns].
+
+    Args:
+        name: of the table.
+        values: float32 [rows, columns].
+        precision: of the tables.
+
+    Raises:
+        ExportError: there are numbers that fp16 has no room for.
+    """
+    if precision == "int8" and values.shape[1] >= NARROWEST:
+        code, scale = _encode_rows(values)
+        return code.astype(np.float32) * scale.astype(np.float32)
+    if np.abs(values).max() > np.finfo(np.float16).max:
+        raise ExportError(f"--precision {precision}: must hold {name}, whose numbers reach 65,504; use fp32")
+    return values.astype(np.float16).astype(np.float32)
 
 
 def change(before: Mapping[str, RatingNetwork], after: Mapping[str, RatingNetwork], seed: int = 0) -> Change:
@@ -152,12 +176,17 @@ def round_within(
 
 def store(models: Iterable[onnx.ModelProto], rounding: Rounding) -> None:
     """Store the tables of graphs, wherever they are one of the rounded, in the precision; changes the models."""
-    rounded_bytes = {table.tobytes() for table in rounding.tables}
+    rounded = {table.tobytes(): table for table in rounding.tables}
     for model in models:
         kept, stored = [], {}
         for tensor in model.graph.initializer:
-            if tensor.data_type == TensorProto.FLOAT and tensor.raw_data in rounded_bytes:
-                stored[tensor.name] = _stored(tensor, rounding.precision)
+            if tensor.data_type == TensorProto.FLOAT and tensor.raw_data in rounded:
+                parts = _encode(rounded[tensor.raw_data], rounding.precision)
+                shape = tuple(tensor.dims)  # a bias may also lie there as a row
+                stored[tensor.name] = [
+                    numpy_helper.from_array(part.reshape(shape) if part.size == math.prod(shape) else part, name)
+                    for part, name in zip(parts, (f"{tensor.name}.code", f"{tensor.name}.scale"), strict=False)
+                ]
             else:
                 kept.append(tensor)
         del model.graph.initializer[:]
@@ -165,55 +194,86 @@ def store(models: Iterable[onnx.ModelProto], rounding: Rounding) -> None:
         _restore(model.graph, stored)
 
 
-def _encode_rows(values: Table) -> tuple[NDArray[np.int8], Table]:
-    """int8 codes [rows, dim] and float32 scales [rows, 1]."""
+def _encode(table: Table, precision: Precision) -> list[NDArray[Any]]:
+    """What is stored of a rounded table: codes and scales, or half floats."""
+    if precision == "int8" and table.shape[1] >= NARROWEST:
+        return list(_encode_rows(table))
+    return [table.astype(np.float16)]
+
+
+def _encode_rows(values: Table) -> tuple[NDArray[np.int8], NDArray[np.floating[Any]]]:
+    """int8 codes [rows, dim] and scales [rows, 1], in half floats where these come near enough."""
     scale = np.abs(values).max(1, keepdims=True) / np.float32(LARGEST_CODE)
+    with np.errstate(over="ignore"):
+        half = scale.astype(np.float16)
+    # Not rounded up, so that the largest code is 127 and the same numbers are coded in the same way again.
+    half = np.where(half > scale, np.nextafter(half, np.float16(0)), half)
+    stored = half if (scale - half <= NEAR * np.maximum(scale, scale.mean())).all() else scale
+    scale = stored.astype(np.float32)
     code = np.rint(np.divide(values, scale, out=np.zeros_like(values), where=scale > 0))
-    return code.clip(-LARGEST_CODE, LARGEST_CODE).astype(np.int8), scale
+    return code.clip(-LARGEST_CODE, LARGEST_CODE).astype(np.int8), stored
 
 
-def _stored(tensor: TensorProto, precision: Precision) -> list[TensorProto]:
-    values = numpy_helper.to_array(tensor)
-    if precision == "fp16":
-        return [numpy_helper.from_array(values.astype(np.float16), f"{tensor.name}.half")]
-    code, scale = _encode_rows(values)
-    return [
-        numpy_helper.from_array(code, f"{tensor.name}.code"),
-        numpy_helper.from_array(scale, f"{tensor.name}.scale"),
-    ]
+class _Floats:
+    """Adds nodes that make floats of what is stored, in one graph."""
+
+    def __init__(self, graph: onnx.GraphProto, stored: Mapping[str, list[TensorProto]]) -> None:
+        self.graph, self.stored = graph, stored
+        self.nodes: list[onnx.NodeProto] = []
+        self.made: dict[str, str] = {}
+
+    def whole(self, name: str) -> str:
+        """A table as a whole, once: runtimes compute it when they load the graph."""
+        if name not in self.made:
+            parts = [self.part(part) for part in self.stored[name]]
+            self.made[name] = parts[0] if len(parts) == 1 else self.add("Mul", parts, f"{self.graph.name}.{name}")
+        return self.made[name]
+
+    def part(self, part: TensorProto) -> str:
+        """Codes or scales as floats, likewise."""
+        if part.data_type == TensorProto.FLOAT:
+            return part.name
+        if part.name not in self.made:
+            self.made[part.name] = self.cast(part.name, f"{self.graph.name}.{part.name}")
+        return self.made[part.name]
+
+    def rows(self, gather: onnx.NodeProto) -> None:
+        """What a node looks up: first the rows, then floats of them. Of a short column floats are made as a whole."""
+        target, parts = gather.output[0], self.stored[gather.input[0]]
+        found = []
+        for part in parts:
+            name = target if len(parts) == 1 else f"{target}.{part.name}"
+            short = math.prod(part.dims) == max(part.dims) <= SHORT
+            row = copy.deepcopy(gather)
+            row.input[0] = self.part(part) if short else part.name
+            row.output[0] = name if short or part.data_type == TensorProto.FLOAT else f"{name}.stored"
+            self.nodes.append(row)
+            found.append(name if row.output[0] == name else self.cast(row.output[0], name))
+        if len(found) > 1:
+            self.add("Mul", found, target)
+
+    def cast(self, source: str, target: str) -> str:
+        return self.add("Cast", [source], target, to=TensorProto.FLOAT)
+
+    def add(self, op: str, sources: list[str], target: str, **attributes: Any) -> str:
+        self.nodes.append(helper.make_node(op, sources, [target], **attributes))
+        return target
 
 
 def _restore(graph: onnx.GraphProto, stored: Mapping[str, list[TensorProto]]) -> None:
     """Put the nodes that make floats of stored tables before those that read them, in this graph and its branches."""
-    nodes: list[onnx.NodeProto] = []
-    whole: dict[str, str] = {}
+    floats = _Floats(graph, stored)
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("g"):
                 _restore(attribute.g, stored)
+        if node.op_type == "Gather" and node.input[0] in stored:
+            floats.rows(node)
+            continue
+        kept = copy.deepcopy(node)
         for place, name in enumerate(node.input):
-            if name not in stored:
-                continue
-            parts = [part.name for part in stored[name]]
-            if node.op_type == "Gather" and place == 0:
-                rows = [f"{node.output[0]}.{part}" for part in ("rows", "scales")][: len(parts)]
-                nodes += [
-                    helper.make_node("Gather", [part, node.input[1]], [row])
-                    for part, row in zip(parts, rows, strict=True)
-                ]
-                nodes += _floats(rows, node.output[0])
-                break
-            if name not in whole:  # runtimes compute this once, when they load the graph
-                whole[name] = f"{graph.name}.{name}"
-                nodes += _floats(parts, whole[name])
-            node.input[place] = whole[name]
-        else:
-            nodes.append(copy.deepcopy(node))
+            if name in stored:
+                kept.input[place] = floats.whole(name)
+        floats.nodes.append(kept)
     del graph.node[:]
-    graph.node.extend(nodes)
-
-
-def _floats(parts: list[str], target: str) -> list[onnx.NodeProto]:
-    cast = target if len(parts) == 1 else f"{target}.cast"
-    nodes = [helper.make_node("Cast", parts[:1], [cast], to=TensorProto.FLOAT)]
-    return nodes if len(parts) == 1 else [*nodes, helper.make_node("Mul", [cast, parts[1]], [target])]
+    graph.node.extend(floats.nodes)

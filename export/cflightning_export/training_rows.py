@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
+from cflightning import checkpoint as checkpoints
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.lists import encode
 from cflightning.data.split import TRAIN
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CFLightningError, ExportError
+from cflightning.tasks.ranking import RATING
 
 CLASSES = ("cflightning.RatingsDataModule", "cflightning.data.datamodule.RatingsDataModule")
 
@@ -69,7 +71,8 @@ def training_rows(checkpoint: Path, vocabulary: Vocabulary, rows: int | None) ->
             f"{len(vocabulary.items):,}, or others; train again, or leave the history out"
         )
     user, item, rating = encode(data.table, split, TRAIN, vocabulary)
-    if data.table.rating is None:
+    _, facts = checkpoints.unpack(checkpoints.read(checkpoint))
+    if data.table.rating is None or facts.get("objective", "mse") not in RATING:  # which sees no ratings
         weights = data.training_weights()
         rating = np.ones(len(user), np.float32) if weights is None else weights
     order = np.lexsort((item, user))

@@ -113,7 +113,7 @@ def two_pass_graph(
     g("If", "doubt", to="value row", then_branch=_everything(filtered), else_branch=_as_found())
     g("Gather", "user_bias", "user_row", to="offset")
     g.scaled(scale, g("Add", "value", "offset"), to="score")
-    g("Gather", "item_ids", g("Sub", "row", "one"), to="item")
+    g.raw(vocabulary.items, g("Sub", "row", g.integer(1)), to="item")
     return g.model(name, *graphs.recommend_signature(vocabulary, filtered=filtered))
 
 
@@ -240,8 +240,6 @@ def _constants(search: Search, vocabulary: Vocabulary) -> dict[str, NDArray[Any]
         "most": np.array([min(MOST, width)]),
         "catalogue": np.array([len(vocabulary.items)]),
         "last_row": np.array(len(vocabulary.items)),
-        "item_ids": vocabulary.items.values,
-        "one": np.array(1),
         "one_user": np.array([1]),
         "first": np.array([0]),
         "second": np.array([1]),

@@ -52,7 +52,9 @@ def _verify_score(session: Any, network: RatingNetwork, vocabulary: Vocabulary, 
     }
     for name, (user, item) in cases.items():
         score, known = ask(
-            session, name, {"user": raw_ids(vocabulary.users, user), "item": raw_ids(vocabulary.items, item)}
+            session,
+            f"score.onnx, {name}",
+            {"user": raw_ids(vocabulary.users, user), "item": raw_ids(vocabulary.items, item)},
         )
         expected = network(torch.from_numpy(user), torch.from_numpy(item)).numpy()
         compare("score.onnx", name, score, expected, tolerance)
@@ -79,7 +81,7 @@ def _verify_recommend(session: Any, network: RatingNetwork, vocabulary: Vocabula
         expected = network.scale(best.values).masked_fill(best.values.isneginf(), -torch.inf).numpy()
         item, score, known = ask(
             session,
-            name,
+            f"recommend.onnx, {name}",
             {
                 "user": raw_ids(vocabulary.users, user),
                 "k": np.array([k], np.int64),
@@ -110,7 +112,7 @@ def _verify_similar(session: Any, network: RatingNetwork, vocabulary: Vocabulary
         values[:, 0] = -torch.inf
         expected = values.topk(min(k, items - 1), dim=-1).values.numpy()
         similar, similarity, known = ask(
-            session, name, {"item": raw_ids(vocabulary.items, item), "k": np.array([k], np.int64)}
+            session, f"similar.onnx, {name}", {"item": raw_ids(vocabulary.items, item), "k": np.array([k], np.int64)}
         )
         compare("similar.onnx", name, similarity, expected, TOLERANCE)
         chosen = torch.from_numpy(vocabulary.items.rows(similar.reshape(-1)).reshape(similar.shape))

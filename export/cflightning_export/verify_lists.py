@@ -42,7 +42,7 @@ def verify_lists(folder: Path, network: RatingNetwork, vocabulary: Vocabulary, r
     half = users // 2
     for begin, end in ((0, half), (half, users + 5), (0, 0)):
         asked = {"begin": np.array([begin]), "end": np.array([end])}
-        [found] = ask(open_graph(folder / "users.onnx"), "users", asked)
+        [found] = ask(open_graph(folder / "users.onnx"), "users.onnx", asked)
         if not np.array_equal(found, vocabulary.users.values[begin:end]):
             raise ExportError(f"users.onnx, {begin} to {end}: must be the ids of the vocabulary, are others")
 
@@ -52,7 +52,7 @@ def _verify_products(
 ) -> None:
     logits = network.catalogue(torch.from_numpy(user))[:, 1:]
     asked = {"user": raw_ids(vocabulary.users, user)}
-    order, score, known = ask(open_graph(folder / "scores.onnx"), case, asked)
+    order, score, known = ask(open_graph(folder / "scores.onnx"), f"scores.onnx, {case}", asked)
     compare("scores.onnx", f"{case} (order)", order, logits.numpy(), _logit_tolerance(logits))
     compare("scores.onnx", case, score, network.scale(logits).numpy(), tolerance_of(network))
     asked |= {
@@ -61,7 +61,7 @@ def _verify_products(
         "exclude_item": vocabulary.items.values[np.zeros(len(user), np.int64)],
         "allowed": allowed,
     }
-    item, best, known_too = ask(open_graph(folder / "filtered.onnx"), case, asked)
+    item, best, known_too = ask(open_graph(folder / "filtered.onnx"), f"filtered.onnx, {case}", asked)
     kept = logits.clone()
     kept[:, ~torch.from_numpy(allowed)] = -torch.inf
     kept[:, 0] = -torch.inf  # the excluded item
@@ -81,7 +81,9 @@ def _logit_tolerance(logits: torch.Tensor) -> float:
 
 
 def _verify_factors(folder: Path, network: RatingNetwork, vocabulary: Vocabulary, item: np.ndarray) -> None:
-    vector, bias, known = ask(open_graph(folder / "factors.onnx"), "factors", {"item": raw_ids(vocabulary.items, item)})
+    vector, bias, known = ask(
+        open_graph(folder / "factors.onnx"), "factors.onnx", {"item": raw_ids(vocabulary.items, item)}
+    )
     folded = network.fold()
     expected = (network.item_vectors() if folded is None else folded.item_vectors).numpy()[item]
     compare("factors.onnx", "vectors", vector, expected, 0.0)
@@ -93,9 +95,8 @@ def _verify_factors(folder: Path, network: RatingNetwork, vocabulary: Vocabulary
 
 
 def _verify_history(folder: Path, vocabulary: Vocabulary, rows: TrainingRows, case: str, user: np.ndarray) -> None:
-    item, place, rating, position = ask(
-        open_graph(folder / "history.onnx"), case, {"user": raw_ids(vocabulary.users, user)}
-    )
+    asked = {"user": raw_ids(vocabulary.users, user)}
+    item, place, rating, position = ask(open_graph(folder / "history.onnx"), f"history.onnx, {case}", asked)
     for at, row in enumerate(user.tolist()):
         mine, theirs = position == at, rows.user == row
         expected = rows.item[theirs] if row else []

@@ -1,4 +1,4 @@
-"""``catalogue.json``: ids, training rows and categories of the items, and which of them a question allows."""
+"""The catalogue of a bundle: ids, training rows and categories of the items, and which of them a question allows."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ AGAIN = "copy or export the bundle again"
 """What to do about a damaged file."""
 _LARGEST = 16 << 20
 """Bytes of a manifest, which nothing vouches for before it is read."""
+_PLAIN, _RATIO = 1 << 24, 64
+"""What a packed file may unpack to: so many bytes, and so many for each packed one."""
 JSON_NAMES = {dict: "object", list: "array", str: "string", int: "integer", float: "number", type(None): "null"}
 
 
@@ -56,10 +59,10 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> Any:
-    """Parse a UTF-8 JSON file strictly: ``NaN`` and ``Infinity`` are not JSON.
+    """Parse a UTF-8 JSON file strictly: ``NaN`` and ``Infinity`` are not JSON. One named ``.gz`` is unpacked first.
 
     Raises:
-        BundleError: the file cannot be read or is not JSON.
+        BundleError: the file cannot be read or is not JSON, or holds more than its size allows.
     """
 
     def refuse(constant: str) -> NoReturn:
@@ -67,10 +70,27 @@ def read_json(path: Path) -> Any:
 
     with readable(path):
         data = path.read_bytes()
+    if path.suffix == ".gz":
+        data = _unpacked(path, data)
     try:
         return json.loads(data.decode("utf-8"), parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{path}: must be UTF-8 JSON, is not: {error}; {AGAIN}") from error
+
+
+def _unpacked(path: Path, data: bytes) -> bytes:
+    """The one member of a gzip file, no more than readers promise to take: a few kB may unpack to gigabytes."""
+    limit = _PLAIN + _RATIO * len(data)
+    gzip = zlib.decompressobj(wbits=31)
+    try:
+        plain = gzip.decompress(data, limit + 1)
+    except zlib.error as error:
+        raise BundleError(f"{path}: must be packed by gzip, is not: {error}; {AGAIN}") from error
+    if len(plain) > limit:
+        raise BundleError(f"{path}: must unpack to at most {limit:,} bytes, to {_RATIO} for each packed one; {AGAIN}")
+    if not gzip.eof or gzip.unused_data:
+        raise BundleError(f"{path}: must be one whole gzip file, {'goes on' if gzip.eof else 'breaks off'}; {AGAIN}")
+    return plain
 
 
 def json_name(value: object) -> str:

@@ -1,4 +1,4 @@
-"""``titles.json``: item id -> title."""
+"""Titles of a bundle: item id -> title."""
 
 from cflightning_serve.errors import BundleError
 from cflightning_serve.files import read_json

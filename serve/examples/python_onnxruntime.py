@@ -4,6 +4,7 @@ Run it: ``python python_onnxruntime.py BUNDLE --user 42 --k 10 --rated 1193:5 66
 """
 
 import argparse
+import gzip
 import json
 from pathlib import Path
 
@@ -24,7 +25,10 @@ class Bundle:
         if self.manifest["format"] != "cflightning-bundle" or self.manifest["format_version"] > 2:
             raise SystemExit(f"{folder}: must be a bundle of format 1 or 2")
         name = self.manifest["titles"]
-        self.titles = json.loads((self.folder / name).read_text("utf-8")) if name else {}
+        self.titles = {}
+        if name:
+            data = (self.folder / name).read_bytes()
+            self.titles = json.loads(gzip.decompress(data) if name.endswith(".gz") else data)
         self.sessions: dict[str, ort.InferenceSession] = {}
 
     def ids(self, side: str, values: list[str]) -> np.ndarray:

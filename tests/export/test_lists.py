@@ -1,5 +1,6 @@
 """What an exported bundle knows for lists: catalogue, history, factors, parts of the catalogue; against the run."""
 
+import gzip
 import json
 import shutil
 from dataclasses import replace
@@ -156,8 +157,9 @@ def test_tables_of_lists_are_shared_with_the_other_graphs(bundle):
 
 def test_old_checkpoints_have_no_counts(run, tmp_path):
     vocabulary = load_task(run / "checkpoints" / "best.ckpt").vocabulary
-    write_catalogue(tmp_path / "catalogue.json", replace(vocabulary, counts=None, categories={}))
-    catalogue = json.loads((tmp_path / "catalogue.json").read_text())
+    name = write_catalogue(tmp_path, replace(vocabulary, counts=None, categories={}))
+    assert name == "catalogue.json.gz"
+    catalogue = json.loads(gzip.decompress((tmp_path / name).read_bytes()))
     assert catalogue == {"item": vocabulary.items.values.tolist(), "count": None, "categories": {}}
 
 
@@ -187,6 +189,18 @@ def test_histories_of_many_ratings_are_packed_and_found(different, strings):
         assert (place + 1).tolist() == item[keep][numbers].tolist()
         assert found_item.tolist() == vocabulary.items.values[place].tolist()
         assert found_rating.tolist() == rating[numbers].tolist()
+
+
+def test_ratings_that_an_objective_did_not_see_are_no_weights(tmp_path):
+    frame = make_frame()
+    make_run(tmp_path / "run", frame, EmbeddingDotTask(dim=4, objective="ials"))
+    scorer = Scorer.load(export_bundle(tmp_path / "run", tmp_path / "bundle", with_history=True))
+    user = int(frame["user"][0])
+    items, counted = scorer.history(user)
+    assert len(items) > 2
+    assert counted.tolist() == [1.0] * len(items)
+    by_history, alike = scorer.explain(user, int(items[0])), scorer.explain(user, int(items[0]), items=items)
+    np.testing.assert_array_equal(by_history.contributions, alike.contributions)
 
 
 # Histories that cannot be found again ---------------------------------------------------------------------------------

@@ -101,6 +101,19 @@ def scores_of(folding, x):
     return logits, scores.clip(*scale.rating_range)
 
 
+def cost(folding, x, row, rating):
+    """What is minimised, at x."""
+    low, high = folding.scale.rating_range
+    logits, _ = scores_of(folding, x)
+    width = folding.scale.high - folding.scale.low
+    scores = folding.scale.low + width / (1 + np.exp(-logits)) if folding.scale.sigmoid else logits
+    mean, leaning = folding.prior.mean, folding.prior.leaning
+    if leaning is not None:
+        mean = mean + leaning.vectors[row].astype(float).sum(0) @ leaning.directions / (len(row) + 1) ** 0.5
+    y = np.linalg.solve(folding.prior.root, x - mean)
+    return ((scores[row] - rating) ** 2).sum() / (0.3 / 16 * (high - low) ** 2) + y @ y
+
+
 # Priors ---------------------------------------------------------------------------------------------------------------
 
 
@@ -175,6 +188,28 @@ def test_folded_in_users_are_the_minimum(folding, count):
     np.testing.assert_allclose(found["score"], scores[folding.ids.rows(found["best"])], atol=5e-3 * (high - low))
     np.testing.assert_allclose(found["score"], np.sort(scores[np.argsort(-logits)[:7]])[::-1], atol=5e-3 * (high - low))
     assert found["known"].tolist() == [True] * count
+
+
+@pytest.mark.parametrize("count", [5, 20, 90, 900])
+@pytest.mark.parametrize("kind", ["lowest", "highest", "one item", "both ends", "surprising"])
+def test_ratings_that_full_steps_overshoot(folding, count, kind):
+    rng = np.random.default_rng(count)
+    low, high = folding.scale.rating_range
+    row = np.sort(rng.permutation(np.resize(np.arange(1, ITEMS + 1), count)))
+    rating = np.full(count, high if kind == "highest" else low, np.float32)
+    if kind == "one item":
+        row[:] = 1 + np.argmax(folding.bias[1:])
+    elif kind == "both ends":
+        rating[::2] = high
+    elif kind == "surprising":
+        expected = scores_of(folding, folding.prior.mean)[1][row]
+        rating[expected < np.median(expected)] = high
+    every = folding.ids.values
+    found = fold(fold_in_graph(folding), folding.ids, every[row - 1], rating, score=every)
+    x = descend(folding, row, rating)
+    assert cost(folding, found["vector"], row, rating) < 1.005 * cost(folding, x, row, rating)  # minima may be two
+    if kind != "surprising":
+        np.testing.assert_allclose(found["asked"], scores_of(folding, x)[1][1:], atol=2e-3 * (high - low))
 
 
 def test_what_is_left_out_and_what_is_unknown():
@@ -306,24 +341,31 @@ def test_who_has_chosen_nothing_that_is_known_is_a_mean_user():
         answer = fold(model, chosen.ids, items, np.full(len(items), np.nan), k=5)
         np.testing.assert_allclose(answer["vector"], [*stranger, 0.3], atol=1e-6)
         assert answer["best"].tolist() == chosen.ids.values[best].tolist()
-    [disliked] = fold(model, chosen.ids, [chosen.ids.values[2]], [1e-3])["vector"][None, :-1]
-    np.testing.assert_allclose(disliked, stranger, atol=0.01)
+    lengthy = fold_in_choice_graph(choosing(stranger=stranger, length=1.7))
+    for disliking in (model, lengthy):
+        disliked = fold(disliking, chosen.ids, [chosen.ids.values[2]], [1e-3])["vector"][:-1]
+        np.testing.assert_allclose(disliked, stranger, atol=0.01)
     with_one = fold(model, chosen.ids, [-7, chosen.ids.values[2]], [np.nan] * 2)
     alone = fold(fold_in_choice_graph(choosing(user_bias=0.3)), chosen.ids, [chosen.ids.values[2]], [np.nan])
     np.testing.assert_allclose(with_one["vector"], alone["vector"], atol=1e-6)
 
 
+@pytest.mark.parametrize("weights", [[], [np.nan] * 3, [0.25, 0.125, 0.25], [3.0, 0.5, 1e-3]])
 @pytest.mark.parametrize("length", [None, 1.7])
-def test_reasons_of_choices_add_up(length):
-    found, chosen = tables(), choosing(length=length)
+def test_reasons_of_choices_add_up(length, weights):
+    found, stranger = tables(), np.linspace(-1, 1, DIM, dtype=np.float32)
+    chosen = choosing(length=length, stranger=stranger, user_bias=0.3)
     model = explain_choice_graph(chosen, Ids(np.arange(USERS)), found.user_vectors.numpy(), found.user_bias.numpy())
     ids, none = chosen.ids.values, np.empty(0, np.int64)
-    item, target = ids[[2, 16, 43]], ids[50:60]
-    answer = ask(model, item=item, rating=np.full(3, np.nan, np.float32), target=target, user=none)
+    item, target, rating = ids[[2, 16, 43][: len(weights)]], ids[50:60], np.array(weights, np.float32)
+    answer = ask(model, item=item, rating=rating, target=target, user=none)
     total = answer["contribution"].sum(1) + answer["base"]
     np.testing.assert_allclose(total, answer["logit"], atol=1e-4)
-    folded = fold(fold_in_choice_graph(chosen), chosen.ids, item, [np.nan] * 3, score=target)
+    folded = fold(fold_in_choice_graph(chosen), chosen.ids, item, weights, score=target)
     np.testing.assert_allclose(answer["logit"], folded["asked"], atol=1e-5)
+    missing = max(1 - np.nan_to_num(rating, nan=1).sum(), 0)
+    strange = missing * chosen.vectors[51:61] @ stranger + 0.3
+    np.testing.assert_allclose(answer["base"], strange, atol=1e-5)
 
 
 # Verification ---------------------------------------------------------------------------------------------------------

@@ -16,7 +16,16 @@ from cflightning.errors import ExportError
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning_export import export_bundle
 from cflightning_export.answering import answering
-from cflightning_export.precision import NARROWEST, Change, Rounding, change, round_tables, round_within, store
+from cflightning_export.precision import (
+    NARROWEST,
+    Change,
+    Rounding,
+    change,
+    round_table,
+    round_tables,
+    round_within,
+    store,
+)
 from cflightning_export.two_pass import find_search, two_pass_graph
 from cflightning_serve import Scorer
 
@@ -30,10 +39,14 @@ def by_rows(values, precision):
     """Rounded in float64, one row after the other."""
     if precision == "fp16":
         return values.astype(np.float16).astype(float)
+    if values.shape[1] < NARROWEST:
+        return values.astype(np.float16).astype(float)
     rows = []
     for row in values.astype(float):
         scale = np.abs(row).max() / 127
-        rows.append(np.round(row / scale) * scale if scale else row)
+        half = np.float16(scale)
+        scale = float(half if half <= scale else np.nextafter(half, np.float16(0)))  # never above, or 127 would be 126
+        rows.append(np.clip(np.round(row / scale), -127, 127) * scale if scale else 0 * row)
     return np.array(rows)
 
 
@@ -53,7 +66,7 @@ def test_answers_are_those_of_rounded_tables(exported):
     kept = {name: value.clone() for name, value in task.state_dict().items()}
     for network in {id(network): network for network in networks.values()}.values():
         for module in network.modules():
-            if isinstance(module, torch.nn.Embedding) and module.embedding_dim >= NARROWEST:
+            if isinstance(module, torch.nn.Embedding):
                 with torch.no_grad():
                     module.weight.copy_(torch.from_numpy(by_rows(module.weight.numpy(), precision)))
     rows = torch.arange(1, len(items) + 1)
@@ -87,8 +100,10 @@ def test_tables_are_stored_once_and_in_few_bytes(exported):
                 entry = {one.key: one.value for one in tensor.external_data}
                 places.setdefault(tensor.name, set()).add(entry["offset"])
         looked_up = {node.input[0] for node in model.graph.node if node.op_type == "Gather"}
-        # Rows are looked up before they are scaled, never the other way round.
-        assert not looked_up & {node.output[0] for node in model.graph.node if node.op_type in ("Cast", "Mul")}
+        # Rows are looked up before they are scaled, never the other way round; only columns are floats before.
+        floats = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type in ("Cast", "Mul")}
+        shapes = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+        assert all(shapes[floats[name]][1:] in ([], [1]) for name in looked_up & set(floats))
     assert wide
     assert places
     assert all(len(offsets) == 1 for offsets in places.values())
@@ -150,7 +165,7 @@ def test_numbers_that_fp16_cannot_hold():
     with pytest.raises(ExportError, match="must hold item_factors, whose numbers reach 65,504"):
         round_tables({"score": network}, "fp16")
     round_tables({"score": network}, "int8")
-    assert network.item_factors.weight[2, 3].item() == pytest.approx(1e5)
+    assert network.item_factors.weight[2, 3].item() == pytest.approx(1e5, rel=1e-3)
     assert not network.item_factors.weight[0].any()
 
 
@@ -183,3 +198,47 @@ def test_two_passes_over_rounded_tables(precision):
             item, score, _ = session.run(None, feeds)
             np.testing.assert_allclose(score[0], np.sort(logits[user])[::-1][:k], atol=1e-5)
             np.testing.assert_allclose(logits[user][item[0] - 1], score[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1e-12, 1e-4, 1.0, 1e3, 1e8])
+def test_rounded_tables_are_coded_as_what_they_are(size):
+    """What is stored stands for the rounded numbers themselves; where half floats do, scales are half floats."""
+    rng = np.random.default_rng(0)
+    table = (rng.standard_normal((50, 16)) * size * rng.lognormal(0, 1, (50, 1))).astype(np.float32)
+    table[0] = 0
+    table[1] *= np.float32(1e-9)
+    rounded = round_table("table", table, "int8")
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["table"], ["out"])],
+        "g",
+        [],
+        [onnx.helper.make_tensor_value_info("out", onnx.TensorProto.FLOAT, [50, 16])],
+        [onnx.numpy_helper.from_array(rounded, "table")],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    store([model], Rounding("int8", [rounded], Change(0.0, 1.0)))
+    code, scale = (onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer)
+    assert (code.dtype, scale.dtype) == (np.int8, np.float16 if 1e-4 < size < 1e8 else np.float32)
+    np.testing.assert_allclose(code * scale.astype(np.float32), rounded, rtol=1e-6)
+    np.testing.assert_allclose(rounded, by_rows(table, "int8") if scale.dtype == np.float16 else rounded, rtol=1e-6)
+    step = np.abs(table).max(1, keepdims=True) / 127
+    assert (
+        np.abs(rounded - table) <= 0.51 * step + 127 * 2.0**-24 * (scale.dtype == np.float16) + 1e-3 * 127 * step
+    ).all()
+
+
+def test_tables_of_bags_are_rounded_as_well(run, tmp_path):
+    bundle = export_bundle(run, tmp_path / "bundle", precision="int8", **LOOSE)
+    for name in ("fold_in", "explain"):
+        tensors = onnx.load(bundle / f"{name}.onnx", load_external_data=False).graph.initializer
+        kinds = {tensor.name: onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type) for tensor in tensors}
+        assert kinds["leaning.code"] in (np.int8, np.float16)
+        assert kinds["vectors.code"] == np.int8
+        assert kinds["row_bias.code"] == np.float16
+        assert not {"leaning", "vectors", "row_bias"} & set(kinds)
+    scorer = Scorer.load(bundle)
+    items = scorer.catalogue.ids[:5].tolist()
+    plain = Scorer.load(export_bundle(run, tmp_path / "plain"))
+    scores = [one.fold_in(items, [5, 4, 1, 2, 3], score=items).asked for one in (scorer, plain)]
+    np.testing.assert_allclose(*scores, atol=0.05)
+    assert not np.array_equal(*scores)

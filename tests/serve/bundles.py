@@ -6,6 +6,7 @@ answers, in numpy and with no graph. Tables without a rating range predict choic
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 from dataclasses import dataclass, field, replace
@@ -183,6 +184,24 @@ def write_bundle(folder: Path, tables: Tables) -> Path:
         },
     )
     return folder
+
+
+def pack(folder: Path) -> Path:
+    """Pack titles and catalogue, as the exporter does."""
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    for key in ("titles", "catalogue"):
+        if manifest.get(key) is not None:
+            plain = folder / manifest[key]
+            manifest[key] = f"{plain.name}.gz"
+            (folder / manifest[key]).write_bytes(gzip.compress(plain.read_bytes(), mtime=0))
+            plain.unlink()
+    write_manifest(folder, manifest)
+    return folder
+
+
+def reseal(folder: Path) -> None:
+    """Digests of what now lies there: a bundle that is wrong, but undamaged."""
+    write_manifest(folder, json.loads((folder / "manifest.json").read_text("utf-8")))
 
 
 def write_manifest(folder: Path, manifest: dict, *, files: dict | None = None) -> None:

@@ -84,6 +84,14 @@ def test_a_known_user(ask, asked):
     assert "new_user" not in answer  # the bundle has no such graph
 
 
+def test_packed_titles(ask, bundles, tables, tmp_path):
+    packed = bundles.pack(bundles.write_bundle(tmp_path / "packed", tables))
+    rows = ask(packed, tables.user_ids[0], 3)["items"]
+    best = tables.recommend(tables.user_ids[0], 3)
+    assert [row["title"] for row in rows] == [tables.titles.get(str(item)) for item in best]
+    assert any(row["title"] for row in rows)
+
+
 def test_an_unknown_user_and_nothing_rated(ask, string_bundle, string_tables):
     answer = ask(string_bundle, "nobody", 3)
     assert answer["known_user"] is False

@@ -267,21 +267,16 @@ def test_a_value_that_makes_no_sense(bundles, copy, change, match):
 # Graphs and titles ----------------------------------------------------------------------------------------------------
 
 
-def reseal(bundles, folder):
-    """Digests of what now lies there: a bundle that is wrong, but undamaged."""
-    bundles.write_manifest(folder, json.loads((folder / "manifest.json").read_text("utf-8")))
-
-
 def test_a_graph_that_is_no_graph(bundles, copy):
     (copy / "score.onnx").write_bytes(b"no graph")
     (copy / "recommend.onnx").write_bytes(b"")
-    reseal(bundles, copy)
+    bundles.reseal(copy)
     refused(copy, "score.onnx: onnxruntime cannot open it: .*; export the bundle again")
 
 
 def test_a_lazy_graph_that_is_no_graph(bundles, copy):
     (copy / "similar.onnx").write_bytes(b"no graph")
-    reseal(bundles, copy)
+    bundles.reseal(copy)
     scorer = Scorer.load(copy)
     assert scorer.recommend(10)
     for _ in range(2):
@@ -303,7 +298,7 @@ def test_other_outputs(bundles, copy):
     edit(bundles, copy, lambda raw: raw["graphs"].update(recommend="other.onnx"))
     data = (copy / "recommend.onnx").read_bytes()
     (copy / "other.onnx").write_bytes(data.replace(b"known", b"knows"))
-    reseal(bundles, copy)
+    bundles.reseal(copy)
     scorer = Scorer.load(copy)
     with pytest.raises(BundleError, match=r"other.onnx: outputs must be .*'known'.*, are .*'knows'"):
         scorer.recommend(10)
@@ -318,7 +313,7 @@ def test_a_graph_that_fails_when_it_runs(bundles, copy, tables):
     values = next(attribute for attribute in encoder.attribute if attribute.name == "values_tensor")
     values.t.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(values.t) + 1000))
     path.write_bytes(model.SerializeToString())
-    reseal(bundles, copy)
+    bundles.reseal(copy)
     with pytest.raises(BundleError, match=r"score.onnx: the graph failed: .*; export the bundle again"):
         Scorer.load(copy).score(10, 0)
 
@@ -326,7 +321,7 @@ def test_a_graph_that_fails_when_it_runs(bundles, copy, tables):
 @pytest.mark.parametrize("text", ["[]", '{"1": 2}', "{", '{"1": null}', ""])
 def test_titles_that_are_none(bundles, copy, text):
     (copy / "titles.json").write_text(text)
-    reseal(bundles, copy)
+    bundles.reseal(copy)
     scorer = Scorer.load(copy)
     with pytest.raises(BundleError, match=r"titles.json: must be"):
         scorer.title(0)

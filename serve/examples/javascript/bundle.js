@@ -2,6 +2,7 @@
 
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { gunzipSync } from 'node:zlib'
 import ort from 'onnxruntime-node'
 
 export class Bundle {
@@ -15,7 +16,10 @@ export class Bundle {
 
   /** Reads the bundle in a folder; its graphs are opened when they are first asked. */
   static async open (folder) {
-    const read = async name => JSON.parse(await readFile(join(folder, name), 'utf8'))
+    const read = async name => {
+      const data = await readFile(join(folder, name))
+      return JSON.parse(name.endsWith('.gz') ? gunzipSync(data) : data)
+    }
     const manifest = await read('manifest.json')
     if (manifest.format !== 'cflightning-bundle' || manifest.format_version > 2) {
       throw new Error(`${folder}: must be a bundle of format 1 or 2`)

@@ -38,7 +38,7 @@ def tables(request, kinds):
 @pytest.fixture(scope="session")
 def bundle(bundles, tables, tmp_path_factory):
     """Folder of a bundle that tests must not change."""
-    return bundles.write_bundle(tmp_path_factory.mktemp("bundles") / "bundle", tables)
+    return bundles.pack(bundles.write_bundle(tmp_path_factory.mktemp("bundles") / "bundle", tables))
 
 
 @pytest.fixture

@@ -1,0 +1,105 @@
+"""What bundles weigh, and what it costs to load them, by the precision of their tables.
+
+    python tests/benchmarks/bench_bundle.py RUN [RUN ...] [--write]
+
+Every run folder is exported in each precision. A fresh process loads a bundle with all its graphs open
+(`Scorer.load(folder, eager=True)`), the packages imported before; medians of several such processes, which take turns.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+from results import write_section
+
+from cflightning_export import export_bundle
+from cflightning_serve import Manifest
+
+PRECISIONS = ("fp32", "fp16", "int8")
+LOADER = """
+import sys, time
+import numpy, onnxruntime
+from cflightning_serve import Scorer
+def peak():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+before, began = peak(), time.perf_counter()
+scorer = Scorer.load(sys.argv[1], eager=True)
+print(time.perf_counter() - began, peak() - before)
+"""
+
+
+def source(run: Path) -> str:
+    """What a run's data are."""
+    return yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["data"]["init_args"]["source"]
+
+
+def weights(folder: Path) -> dict[str, int]:
+    """Bytes of the parts of a bundle, and of all."""
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+    parts = {"weights.bin": sizes["weights.bin"], "graphs": sum(sizes[n] for n in sizes if n.endswith(".onnx"))}
+    return {**parts, "rest": sum(sizes.values()) - sum(parts.values()), "all": sum(sizes.values())}
+
+
+def loaded(folder: Path) -> tuple[float, float]:
+    """Milliseconds, and megabytes by which the process has grown at most."""
+    done = subprocess.run([sys.executable, "-c", LOADER, folder], capture_output=True, text=True, check=True)
+    seconds, grown = map(float, done.stdout.split())
+    return seconds * 1e3, grown * 1024 / 1e6
+
+
+def section(runs: list[Path], processes: int, scratch: Path) -> str:
+    """The table of RESULTS.md."""
+    bundles = {
+        (run, precision): export_bundle(run, scratch / f"{number}-{precision}", precision=precision)
+        for number, run in enumerate(runs)
+        for precision in PRECISIONS
+    }
+    costs = {key: [] for key in bundles}
+    for _ in range(processes):
+        for key, folder in bundles.items():
+            costs[key].append(loaded(folder))
+    lines = [
+        "## Bundles",
+        "",
+        f"`make bench-bundle ARGS=...`, {time.strftime('%Y-%m-%d')}; {platform.machine()}, {os.cpu_count()} cores. "
+        "KB are 1,000 bytes of the folder. Loading opens every graph, in a fresh process; MB are what that grows by, "
+        "at most.",
+        "",
+        "| data | scores, lists | tables | weights KB | graphs KB | rest KB | all KB | of fp32 | load ms | load MB |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for (run, precision), folder in bundles.items():
+        manifest, size = Manifest.read(folder), weights(folder)
+        share = size["all"] / weights(bundles[run, "fp32"])["all"]
+        milliseconds, grown = (statistics.median(column) for column in zip(*costs[run, precision], strict=True))
+        lines.append(
+            f"| {source(run)} | {manifest.units['score']}s, {manifest.units['recommend']}s | {precision} | "
+            + " | ".join(f"{size[part] / 1e3:,.0f}" for part in ("weights.bin", "graphs", "rest", "all"))
+            + f" | {share:.3f} | {milliseconds:.0f} | {grown:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure and print, and write the section if asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders")
+    parser.add_argument("--processes", type=int, default=7, help="that load each bundle (default: %(default)s)")
+    parser.add_argument("--write", action="store_true", help="write the section of RESULTS.md")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        text = section(options.runs, options.processes, Path(scratch))
+    print(text)
+    if options.write:
+        write_section("bundles", text)
+
+
+if __name__ == "__main__":
+    main()

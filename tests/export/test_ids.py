@@ -1,0 +1,118 @@
+"""Raw ids become rows and come back, whatever the ids: against a dictionary."""
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto
+
+from cflightning.data.ids import Ids
+from cflightning_export import nodes
+from cflightning_export.dense import SPARSEST, dense, narrowest
+from cflightning_export.nodes import Nodes, element
+
+LOW, HIGH = -(2**63), 2**63 - 1
+CLOSE = {
+    "from 1": range(1, 40),
+    "from 0": range(30),
+    "with gaps": [3, 4, 9, 11, 30, 31, 55],
+    "one": [5],
+    "one that is 0": [0],
+    "below 0": [-9, -8, -3, 0, 4],
+    "far from 0": [10**9, 10**9 + 3, 10**9 + 4],
+    "far below 0": [-(10**15), 2 - 10**15],
+    "near the top": [HIGH - 5, HIGH - 1],
+    "near the bottom": [LOW + 1, LOW + 4],
+}
+APART = {
+    "sparse": [1, 2, 1 + 3 * SPARSEST],
+    "the largest": [HIGH - 1, HIGH],
+    "the smallest": [LOW, LOW + 1],
+    "both": [LOW, HIGH],
+    "strings": ["a", "b", "é"],
+}
+
+
+def graph(ids, to_rows=True):
+    g = Nodes()
+    if to_rows:
+        g.known(g.rows(ids, "id", to="row"))
+        return g.model(
+            "rows",
+            [("id", element(ids), ["n"])],
+            [("row", TensorProto.INT64, ["n"]), ("known", TensorProto.BOOL, ["n"])],
+        )
+    g.raw(ids, "place", to="id")
+    return g.model("ids", [("place", TensorProto.INT64, ["n"])], [("id", element(ids), ["n"])])
+
+
+def ask(model, **feeds):
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    onnx.checker.check_model(model, full_check=True)
+    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"]).run(None, feeds)
+
+
+def made(values):
+    values = list(values)
+    return Ids(np.array(values, object if isinstance(values[0], str) else np.int64))
+
+
+@pytest.fixture(params=[nodes.SHORT, 3], ids=["short", "long"])
+def length(request, monkeypatch):
+    """Tables are widened as a whole, or what was found in them is."""
+    monkeypatch.setattr(nodes, "SHORT", request.param)
+
+
+@pytest.mark.parametrize("name", [*CLOSE, *APART])
+def test_ids_and_rows(name, length):
+    ids = made((CLOSE | APART)[name])
+    known = {value: row for row, value in enumerate(ids.values.tolist(), start=1)}
+    asked = list(known)
+    if ids.kind == "int64":
+        around = [value + by for value in known for by in (-2, -1, 1, 2, len(known) * SPARSEST)]
+        asked += [value for value in (*around, LOW, LOW + 1, -1, 0, 1, HIGH - 1, HIGH) if LOW <= value <= HIGH]
+    else:
+        asked += ["", "c", "A"]
+    model = graph(ids)
+    assert any(node.op_type == "LabelEncoder" for node in model.graph.node) == (name in APART)
+    row, flags = ask(model, id=np.array(asked, ids.values.dtype))
+    assert row.tolist() == [known.get(value, 0) for value in asked]
+    assert flags.tolist() == [value in known for value in asked]
+    assert [len(found) for found in ask(model, id=ids.values[:0])] == [0, 0]
+    places = np.arange(len(ids))[::-1].copy()
+    [back] = ask(graph(ids, to_rows=False), place=places)
+    assert back.tolist() == ids.values[::-1].tolist()
+
+
+def test_a_table_begins_at_0_where_ids_begin_near_it():
+    """Then nothing need be subtracted, and a user of the most usual ids costs two nodes."""
+    assert [dense(made(ids)).first for ids in ([0, 1], [1, 2], [2, 3], [3, 4], [-1, 0])] == [0, 0, 0, 3, -1]
+    assert [node.op_type for node in graph(made(range(1, 9))).graph.node] == ["Clip", "Cast", "Gather", "Greater"]
+
+
+def test_no_more_places_than_the_bound():
+    edge = SPARSEST * 2
+    assert len(dense(made([100, 99 + edge])).rows) == edge + 1  # one for what is no id
+    assert dense(made([100, 100 + edge])) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [([0, 65535], np.uint16), ([0, 65536], np.int32), ([-1, 0], np.int32), ([2**31], np.int64), ([], np.uint16)],
+)
+def test_integers_are_stored_in_as_few_bits_as_hold_them(values, kind):
+    assert narrowest(np.array(values, np.int64)) is kind
+
+
+def test_both_sides_of_a_graph_keep_their_tables():
+    users, items = made(range(1, 9)), made([2, 3, 5])
+    g = Nodes()
+    for name, ids in (("a", users), ("b", items), ("c", users)):
+        g.rows(ids, name, to=f"row_{name}")
+    inputs = [(name, TensorProto.INT64, ["n"]) for name in "abc"]
+    model = g.model("both", inputs, [(f"row_{name}", TensorProto.INT64, ["n"]) for name in "abc"])
+    assert sum(tensor.data_type == TensorProto.UINT16 for tensor in model.graph.initializer) == 2
+    asked = np.array([1, 2, 3, 5, 8, 9])
+    rows = ask(model, a=asked, b=asked, c=asked)
+    assert [row.tolist() for row in rows] == [[1, 2, 3, 5, 8, 0], [0, 1, 2, 3, 0, 0], [1, 2, 3, 5, 8, 0]]
