@@ -1,4 +1,4 @@
-"""One connection: uvicorn's, with bounds on what comes before the body, where no application sees it yet."""
+"""One connection: uvicorn's, with bounds on what comes before the body and around it, where no application sees it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from cflightning_serve.http.settings import Limits
+
 HEAD = 1 << 16
 """Bytes of a request's line and headers; what arrives with the last of them is not counted."""
+_AROUND = 8
+"""Bytes sent for one of a body in chunks: the smallest chunks take six."""
 
 
 class Connection(HttpToolsProtocol):
@@ -20,11 +24,13 @@ class Connection(HttpToolsProtocol):
 
     seconds = 10.0
     """Until the headers of a request are complete, from its first byte or, of the first request, from connecting."""
+    body = 1 << 20
+    """Bytes of a body, without what stands between its chunks and behind them."""
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self._in_head = True
-        self._head = 0
+        self._head = self._behind = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -41,7 +47,12 @@ class Connection(HttpToolsProtocol):
         """Parse, and see how much the headers have become."""
         began = self._in_head
         super().data_received(data)
-        if not self._in_head or self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if not self._in_head:
+            self._behind += 0 if began else len(data)
+            if self._behind > _AROUND * (self.body + HEAD):
+                self.transport.close()
             return
         self._head += len(data) if began else 0
         if self._head > HEAD:
@@ -56,7 +67,7 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Its headers end; from here on the application bounds it."""
-        self._in_head = False
+        self._in_head, self._behind = False, 0
         self._stop_clock()
         super().on_headers_complete()
 
@@ -93,10 +104,6 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
 
-def connections(seconds: float) -> type[Connection]:
-    """The class of a server's connections.
-
-    Args:
-        seconds: that the headers of a request may take.
-    """
-    return type("Connection", (Connection,), {"seconds": seconds})
+def connections(limits: Limits) -> type[Connection]:
+    """The class of a server's connections."""
+    return type("Connection", (Connection,), {"seconds": limits.seconds, "body": limits.body})

@@ -44,7 +44,7 @@ def serve(settings: Settings, host: str, port: int) -> None:
     config = uvicorn.Config(
         create_app(state, watcher),
         loop="uvloop",
-        http=connections(settings.limits.seconds),
+        http=connections(settings.limits),
         ws="none",
         log_config=None,
         access_log=False,

@@ -80,7 +80,7 @@ class Everything:
 @contextmanager
 def serving(state, watcher=None):
     """A client of a server that runs until the end of the block."""
-    http = connections(state.settings.limits.seconds)
+    http = connections(state.settings.limits)
     server = uvicorn.Server(uvicorn.Config(create_app(state, watcher), log_config=None, http=http, ws="none"))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -205,6 +205,19 @@ def test_who_asks_again_after_the_limit_of_seconds_is_answered(bundle, start):
             answers += connection.recv(65536)
 
 
+@pytest.mark.parametrize(
+    ("start_of", "piece"), [(b"0\r\nA: ", b"a" * 10_000), (b"0\r\n", b"a: b\r\n" * 2_000), (b"1;a", b"a" * 10_000)]
+)
+def test_nothing_goes_on_behind_a_body(small, start_of, piece):
+    with socket.create_connection((small.base_url.host, small.base_url.port), timeout=5) as connection:
+        connection.sendall(b"POST /recommend HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + start_of)
+        sent = 0
+        with suppress(OSError):  # it hangs up
+            while sent < 500 * HEAD:
+                sent += connection.send(piece)
+        assert sent < 500 * HEAD
+
+
 def test_headers_behind_a_body_in_chunks_change_nothing(keyed):
     question = b'{"user": 10}'
     asked = b"POST /recommend HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
