@@ -102,6 +102,8 @@ def write_lists(
     everyone = scorer.users() if users is None else as_array(users, manifest.user_ids, "user")[0]
     shard = shard or Shard()
     mine, target = shard.users(everyone), shard.file(out)
+    if target.is_dir():
+        raise InputError(f"--out: {target}: must be a file, is a folder; choose another name")
     seen = "history" in manifest.graphs if exclude_seen is None else exclude_seen
     folder = target.with_name(f"{target.name}.parts")
     _begin(folder, Record(manifest.sha256, k, seen, _digest(mine), PART))

@@ -30,7 +30,7 @@ _EXAMPLES = """examples:
   python -m cflightning_serve info BUNDLE
   python -m cflightning_serve http BUNDLE --port 8000
 
-exit codes: 0 answered, 1 the bundle is at fault, 2 the question is
+exit codes: 0 answered, 1 the bundle is at fault, 2 the question is, 130 stopped by Ctrl+C
 """
 
 
@@ -47,7 +47,7 @@ def main(args: Sequence[str] | None = None) -> int:
         args: the words after the program's name; those of the process when not given.
 
     Returns:
-        The exit code: 0 answered, 1 the bundle is at fault, 2 the question is.
+        The exit code: 0 answered, 1 the bundle is at fault, 2 the question is, 130 stopped by Ctrl+C.
     """
     options = _parser().parse_args(args)
     try:
@@ -65,6 +65,10 @@ def main(args: Sequence[str] | None = None) -> int:
     except ServeError as error:
         print(f"{_PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
         return 1 if isinstance(error, BundleError) else 2
+    except KeyboardInterrupt:
+        again = "; the same command goes on where it was" if options.command == "batch" else ""
+        print(f"{_PROGRAM}: stopped{again}", file=sys.stderr)
+        return 130  # as a shell has it
     except BrokenPipeError:  # the reader has seen enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

@@ -13,6 +13,9 @@ from cflightning_serve.signatures import SIGNATURES, signature
 if TYPE_CHECKING:
     import onnxruntime as ort
 
+_OPTIONS = {"history": "--with-history", "fold_in_item": "--new-items"}
+"""Questions that are answered where the export was told so."""
+
 
 class Graphs:
     """The sessions of one bundle; safe to share between threads.
@@ -55,7 +58,8 @@ class Graphs:
         """
         if question not in self._manifest.graphs:
             raise UnsupportedError(
-                f"{self._manifest.folder}: has no graph that answers {question!r}; export the bundle again with it"
+                f"{self._manifest.folder}: has no graph that answers {question!r}; export the bundle again with "
+                f"{_OPTIONS.get(question, 'it')}"
             )
         with self._lock:
             if question not in self._sessions:

@@ -190,6 +190,10 @@ def test_files_that_cannot_be(rich, tmp_path):
         write_lists(scorer, tmp_path / "lists.txt", 3)
     with pytest.raises(InputError, match="must be a folder"):
         write_lists(scorer, tmp_path / "no" / "lists.csv", 3)
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(InputError, match="must be a file, is a folder"):
+        write_lists(scorer, tmp_path / "folder.csv", 3)
+    assert not (tmp_path / "folder.csv.parts").exists()
     (tmp_path / "lists.csv.parts").write_text("a file")
     with pytest.raises(InputError, match="cannot be made"):
         write_lists(scorer, tmp_path / "lists.csv", 3)
@@ -216,6 +220,19 @@ def test_the_command(bundles, tables, tmp_path, capsys):
     for wrong in (["--out", "x.txt"], ["--out", "x.csv", "--shard", "3"], ["--out", "x.csv", "--users", "none.csv"]):
         assert main([*command, *wrong]) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_ctrl_c_is_no_failure_of_the_program(bundles, tables, tmp_path, capsys, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    folder = bundles.write_bundle(tmp_path / "bundle", bundles.make_rich(tables))
+    words = ["batch", str(folder), "--k", "3", "--out", str(tmp_path / "lists.csv")]
+    with monkeypatch.context() as patch:
+        patch.setattr("cflightning_serve.batch.write_part", stop)
+        assert main(words) == 130
+    assert capsys.readouterr().err == "cflightning_serve: stopped; the same command goes on where it was\n"
+    assert main(words) == 0
 
 
 def test_wishes_on_the_command_line(bundles, tables, tmp_path, capsys):

@@ -170,7 +170,7 @@ def test_what_cannot_be_explained(made):
         ({"user": 99_999, "item": known, "items": [0]}, UnknownIdError, "user must be known"),
         ({"user": None, "item": known}, InputError, "needs a user"),
         ({"user": 10, "item": known, "ratings": [3.0]}, InputError, "needs a user, or the items"),
-        ({"user": 10, "item": known}, UnsupportedError, "history"),
+        ({"user": 10, "item": known}, UnsupportedError, "with --with-history"),
         ({"user": None, "item": [known, known], "items": [0]}, InputError, "one id"),
     ):
         with pytest.raises(error, match=match):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
 from pydantic.json_schema import SkipJsonSchema
@@ -22,6 +22,10 @@ ItemId = TypeAliasType("ItemId", _Id)
 Count = Annotated[int, Strict(), Field(ge=1, description="how many items"), _Whole]
 Rating = TypeAliasType("Rating", Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)])
 
+_One = TypeVar("_One")
+# To the first mistake: half a million of them would take seconds and a gigabyte to tell.
+_Many = Annotated[list[_One], Field(fail_fast=True)]
+
 
 class _Question(BaseModel):
     # A name that nobody knows is a mistake in spelling. Nothing is converted: "5" is no count.
@@ -33,11 +37,11 @@ class Recommend(_Question):
 
     user: UserId
     k: Count = 10
-    exclude: list[ItemId] = []
+    exclude: _Many[ItemId] = []
     exclude_seen: bool | None = Field(None, description="leave out what the user has rated; by default where known")
-    allow: list[ItemId] | None = Field(None, description="nothing but these")
-    deny: list[ItemId] | None = Field(None, description="none of these, now or ever")
-    categories: list[str] | None = Field(None, description="nothing but items of one of these")
+    allow: _Many[ItemId] | None = Field(None, description="nothing but these")
+    deny: _Many[ItemId] | None = Field(None, description="none of these, now or ever")
+    categories: _Many[str] | None = Field(None, description="nothing but items of one of these")
     min_count: Annotated[int, Strict(), Field(ge=0), _Whole] | None = Field(
         None, description="nothing that fewer have rated"
     )
@@ -47,7 +51,7 @@ class Recommend(_Question):
 class Score(_Question):
     """Pairs of a user and an item."""
 
-    pairs: list[tuple[UserId, ItemId]]
+    pairs: _Many[tuple[UserId, ItemId]]
 
 
 class Similar(_Question):
@@ -60,9 +64,9 @@ class Similar(_Question):
 class FoldIn(_Question):
     """What somebody rated who need not be known."""
 
-    ratings: list[tuple[ItemId, Rating]]
+    ratings: _Many[tuple[ItemId, Rating]]
     k: Count = 10
-    exclude: list[ItemId] = []
+    exclude: _Many[ItemId] = []
 
 
 class Explain(_Question):
@@ -72,7 +76,7 @@ class Explain(_Question):
 
     item: ItemId
     user: UserId | SkipJsonSchema[None] = None
-    ratings: list[tuple[ItemId, Rating]] | SkipJsonSchema[None] = None
+    ratings: _Many[tuple[ItemId, Rating]] | SkipJsonSchema[None] = None
 
 
 class Recommended(BaseModel):

@@ -13,7 +13,8 @@ from cflightning_serve.http.deadline import Deadline
 from cflightning_serve.http.errors import Refusal, as_refusal
 from cflightning_serve.http.state import State
 
-OPEN = ("/v2/health/", "/static/")
+HEALTH = "/v2/health/"
+OPEN = (HEALTH, "/static/")
 """Beginnings of paths that need no key: a platform must see the health, a page asks for its key."""
 
 
@@ -56,9 +57,9 @@ class Guard:
                         if status == 0:
                             refusal = as_refusal(error)
                 if deadline.passed:
-                    refusal = Refusal(
-                        503, "time", f"not answered within {self._limits.seconds:g} seconds", {"Retry-After": "1"}
-                    )
+                    # What is left of a body that did not come in time is not waited for.
+                    headers = {"Retry-After": "1", "Connection": "close"}
+                    refusal = Refusal(503, "time", f"not answered within {self._limits.seconds:g} seconds", headers)
             if refusal is not None and status == 0:
                 await refusal.response(scope["path"])(scope, receive, sending)
         finally:
@@ -68,9 +69,10 @@ class Guard:
             self._metrics.request(route, status, perf_counter() - began)
 
     def _refuse(self, scope: Scope) -> Refusal | None:
-        if self._in_work > self._limits.concurrent:
-            return Refusal(503, "busy", "too many requests are in work; try again", {"Retry-After": "1"})
         path = scope["path"]
+        # A platform ends what does not say that it lives: to be busy is no reason.
+        if self._in_work > self._limits.concurrent and not path.startswith(HEALTH):
+            return Refusal(503, "busy", "too many requests are in work; try again", {"Retry-After": "1"})
         if self._keys and path != "/" and not path.startswith(OPEN) and not self._knows(scope["headers"]):
             return Refusal(
                 401,

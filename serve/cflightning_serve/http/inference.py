@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +13,7 @@ from cflightning_serve import Scorer
 from cflightning_serve.errors import BundleError
 from cflightning_serve.http.errors import Refusal
 from cflightning_serve.http.settings import Limits
+from cflightning_serve.http.state import encode
 from cflightning_serve.http.tensors import KINDS, Kind, from_bytes, from_json, to_bytes, to_json
 from cflightning_serve.http.work import Work
 from cflightning_serve.signatures import SIGNATURES, signature
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 
 CELLS = 1 << 23
 """Numbers that a graph may hold in one table, 32 MiB: users times items, or items times targets."""
+_AS_TEXT = 16
+"""Rows of a table that can be read while one number is written as JSON."""
 
 _PAIRED = (("user", "item"), ("exclude_user", "exclude_item"), ("item", "rating"))
 """Inputs of one length where a graph has both."""
@@ -53,8 +56,9 @@ class InferRequest(BaseModel):
     model_config = ConfigDict(strict=True)
 
     id: str | None = None
-    inputs: list[InputTensor]
-    outputs: list[OutputWanted] | None = None
+    # To the first mistake, as in ``bodies``.
+    inputs: Annotated[list[InputTensor], Field(fail_fast=True)]
+    outputs: Annotated[list[OutputWanted], Field(fail_fast=True)] | None = None
     parameters: dict[str, Any] = {}
 
 
@@ -86,8 +90,14 @@ def metadata(scorer: Scorer, question: str) -> dict[str, list[dict[str, Any]]]:
 
 
 async def infer(
-    scorer: Scorer, question: str, request: InferRequest, blobs: memoryview, limits: Limits, work: Work
-) -> tuple[list[dict[str, Any]], bytes]:
+    scorer: Scorer,
+    question: str,
+    request: InferRequest,
+    blobs: memoryview,
+    limits: Limits,
+    work: Work,
+    about: dict[str, str],
+) -> tuple[bytes, bytes]:
     """Ask a graph.
 
     Args:
@@ -97,9 +107,10 @@ async def infer(
         blobs: what followed the JSON.
         limits: what may be asked.
         work: where it is computed.
+        about: what the answer says beside its outputs.
 
     Returns:
-        The outputs as the protocol's JSON has them, and the bytes that follow it.
+        The answer as JSON, and the bytes that follow it.
 
     Raises:
         Refusal: the request does not fit the graph.
@@ -122,19 +133,31 @@ async def infer(
     except BundleError as error:  # the graph is whole, or it would not have been loaded: these inputs are at fault
         log.warning("%s", error)
         raise Refusal(400, "input", "the model cannot answer these inputs; see its metadata") from error
+    elements = sum(array.size for array in arrays)
+    return await work.run(_AS_TEXT * elements, lambda: _encoded(request, wanted, outputs, arrays, about))
+
+
+def _encoded(
+    request: InferRequest,
+    wanted: list[OutputWanted],
+    outputs: dict[str, str],
+    arrays: list[npt.NDArray[Any]],
+    about: dict[str, str],
+) -> tuple[bytes, bytes]:
+    """The answer: JSON, and the bytes that follow it."""
     default = request.parameters.get("binary_data_output") is True
-    told, tail = [], []
+    told: list[str] = []
+    tail: list[bytes] = []
     for one, array in zip(wanted, arrays, strict=True):
-        output: dict[str, Any] = {
+        output = {
             "name": one.name, "datatype": KINDS[outputs[one.name]].datatype, "shape": list(array.shape)
         }  # fmt: skip
         if one.parameters.get("binary_data", default) is True:
             tail.append(to_bytes(array))
-            output["parameters"] = {"binary_data_size": len(tail[-1])}
+            told.append(encode(output | {"parameters": {"binary_data_size": len(tail[-1])}}))
         else:
-            output["data"] = to_json(array)
-        told.append(output)
-    return told, b"".join(tail)
+            told.append(f'{encode(output)[:-1]},"data":{to_json(array)}}}')
+    return f'{encode(about)[:-1]},"outputs":[{",".join(told)}]}}'.encode(), b"".join(tail)
 
 
 def _feeds(

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from cflightning_serve.http.catalogued import Latest, parse_ids
 from cflightning_serve.http.routing import REFUSED
-from cflightning_serve.manifest import Unit
+from cflightning_serve.manifest import IdType, Unit
 from cflightning_serve.scorer import Scorer
 
 _TYPES = {
@@ -42,6 +42,7 @@ class About(BaseModel):
     items: int
     """Known items."""
     what: Literal["film", "item"]
+    item_ids: IdType
     titles: bool
     rating_range: list[float] | None
     unit: Unit
@@ -111,6 +112,7 @@ def routes(get_scorer: Callable[[], Scorer]) -> APIRouter:
         return About(
             items=manifest.num_items - 1,
             what="film" if latest.of(scorer).films else "item",
+            item_ids=manifest.item_ids,
             titles=manifest.titles is not None,
             rating_range=None if manifest.rating_range is None else list(manifest.rating_range),
             unit=manifest.units["recommend"],

@@ -6,7 +6,7 @@ recommends, too. The version of a model says which bundle answered.
 
 from __future__ import annotations
 
-import json
+import re
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -19,6 +19,7 @@ from cflightning_serve.http.state import Served, State
 from cflightning_serve.http.work import Work
 
 _HEADER = "Inference-Header-Content-Length"
+_NUMBER = re.compile("[0-9]{1,15}")  # Python does not read numbers of thousands of digits
 
 
 class ProtocolError(BaseModel):
@@ -94,11 +95,13 @@ def routes(state: State, work: Work) -> APIRouter:
         """Say what this server is."""
         return {"name": "cflightning-serve", "version": __version__, "extensions": ["binary_tensor_data"]}
 
+    @router.head("/health/live", include_in_schema=False)
     @router.get("/health/live")
     async def live() -> dict[str, bool]:
         """Say that the process answers."""
         return {"live": True}
 
+    @router.head("/health/ready", include_in_schema=False)
     @router.get("/health/ready")
     async def ready() -> dict[str, bool]:
         """Say that a bundle is loaded: always so, once the server listens."""
@@ -127,14 +130,13 @@ def routes(state: State, work: Work) -> APIRouter:
         asked = question(served, model, version)
         body = await request.body()
         length = request.headers.get(_HEADER, str(len(body)))
-        if not (length.isascii() and length.isdigit()) or int(length) > len(body):
+        if not _NUMBER.fullmatch(length) or int(length) > len(body):
             raise Refusal(400, "input", f"{_HEADER}: must be the bytes of JSON, up to {len(body)}, got {length}")
         parsed, blobs = InferRequest.model_validate_json(body[: int(length)]), memoryview(body)[int(length) :]
-        outputs, tail = await infer(served.scorer, asked, parsed, blobs, state.settings.limits, work)
-        document = {"model_name": model, "model_version": served.version, "outputs": outputs}
+        about = {"model_name": model, "model_version": served.version}
         if parsed.id is not None:
-            document["id"] = parsed.id
-        text = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+            about["id"] = parsed.id
+        text, tail = await infer(served.scorer, asked, parsed, blobs, state.settings.limits, work, about)
         if not tail:
             return Response(text, media_type="application/json")
         return Response(text + tail, 200, {_HEADER: str(len(text))}, "application/octet-stream")

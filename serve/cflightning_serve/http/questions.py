@@ -107,25 +107,24 @@ def routes(state: State, work: Work) -> APIRouter:
         scorer = state.served.scorer
         _count_items(metrics, scorer, [body.item])
 
-        def ask() -> tuple[Any, dict[Any, float]]:
+        def ask() -> tuple[Any, list[float]]:
             if body.user is not None:
                 answer = scorer.explain(body.user, body.item)
-                seen, given = scorer.history(body.user)
-                return answer, dict(zip(seen.tolist(), map(number, given), strict=True))
-            rated = body.ratings or []
-            items, ratings = _columns(rated)
-            return scorer.explain(None, body.item, items=items, ratings=ratings), dict(rated)
+                return answer, list(map(number, scorer.history(body.user)[1]))
+            items, ratings = _columns(body.ratings or [])
+            return scorer.explain(None, body.item, items=items, ratings=ratings), ratings
 
-        answer, rated = await work.run(scorer.manifest.num_items + 20 * len(body.ratings or ()), ask)
-        return _reply(_explanation(scorer, answer, rated))
+        answer, ratings = await work.run(scorer.manifest.num_items + 20 * len(body.ratings or ()), ask)
+        return _reply(_explanation(scorer, answer, ratings))
 
     return router
 
 
-def _explanation(scorer: Scorer, answer: Any, rated: dict[Any, float]) -> dict[str, Any]:
+def _explanation(scorer: Scorer, answer: Any, ratings: list[float]) -> dict[str, Any]:
+    """``ratings`` are those of the items of ``answer``, which stand as they were given, repeats included."""
     items = answer.items.tolist()
     keys = ("item", "title", "rating", "contribution")
-    rows = zip(items, scorer.titles(items), map(rated.get, items), map(number, answer.contributions), strict=True)
+    rows = zip(items, scorer.titles(items), ratings, map(number, answer.contributions), strict=True)
     return {
         **{name: number(np.float32(getattr(answer, name))) for name in ("score", "base", "rest")},
         "contributions": [dict(zip(keys, row, strict=True)) for row in rows],

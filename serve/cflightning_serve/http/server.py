@@ -9,12 +9,14 @@ import logging
 import os
 import signal
 import socket
+from contextlib import suppress
 
 import uvicorn
 from prometheus_client import disable_created_metrics
 
 from cflightning_serve.errors import InputError
 from cflightning_serve.http.app import create_app
+from cflightning_serve.http.connection import connections
 from cflightning_serve.http.settings import Settings
 from cflightning_serve.http.state import State, Watcher
 
@@ -42,7 +44,7 @@ def serve(settings: Settings, host: str, port: int) -> None:
     config = uvicorn.Config(
         create_app(state, watcher),
         loop="uvloop",
-        http="httptools",
+        http=connections(settings.limits),
         ws="none",
         log_config=None,
         access_log=False,
@@ -58,7 +60,8 @@ def serve(settings: Settings, host: str, port: int) -> None:
         log.info("serving bundle %s at http://%s:%d", state.served.version, shown, listener.getsockname()[1])
         if not settings.keys and not _is_loopback(listener.getsockname()[0]):
             log.warning("anybody who reaches %s may ask: give --api-key-file, or listen at 127.0.0.1", shown)
-        uvicorn.Server(config).run(sockets=[listener])
+        with suppress(KeyboardInterrupt):  # which uvicorn raises again, when all is finished
+            uvicorn.Server(config).run(sockets=[listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from cflightning_serve.errors import InputError
 
 SHORTEST_KEY = 16
 """Characters; a key is made by a program, not thought of by a person."""
+LONGEST_POLL = 86_400
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,14 @@ class Settings:
     poll: float = 2.0
     threads: int = 1
     verify: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.poll <= LONGEST_POLL:
+            raise InputError(f"poll: must be from 0 to {LONGEST_POLL:,} seconds, got {self.poll}")
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", self.name):
+            raise InputError(
+                f"name: must be of letters, digits, dots, - and _, as it stands in routes, got {self.name!r}"
+            )
 
 
 def read_keys(file: str | os.PathLike[str]) -> tuple[bytes, ...]:

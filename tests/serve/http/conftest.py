@@ -14,6 +14,7 @@ import uvicorn
 from cflightning_serve import Scorer, TopK
 from cflightning_serve.errors import UnknownIdError
 from cflightning_serve.http.app import create_app
+from cflightning_serve.http.connection import connections
 from cflightning_serve.http.settings import Settings
 from cflightning_serve.http.state import State
 
@@ -79,7 +80,8 @@ class Everything:
 @contextmanager
 def serving(state, watcher=None):
     """A client of a server that runs until the end of the block."""
-    server = uvicorn.Server(uvicorn.Config(create_app(state, watcher), log_config=None, http="httptools", ws="none"))
+    http = connections(state.settings.limits)
+    server = uvicorn.Server(uvicorn.Config(create_app(state, watcher), log_config=None, http=http, ws="none"))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

@@ -84,6 +84,22 @@ def test_a_request_in_work_is_finished_at_the_end(bundle, environment):
         assert running.wait(timeout=20) in (0, -signal.SIGTERM)
 
 
+def test_ctrl_c_ends_it_in_peace(bundle, environment):
+    with process(environment, bundle) as (running, _):
+        wait_for(running, "startup complete")
+        os.kill(running.pid, signal.SIGINT)
+        assert "Traceback" not in running.stderr.read()
+        assert running.wait(timeout=20) == 0
+
+
+def test_nothing_is_logged_of_other_protocols(bundle, environment):
+    with process(environment, bundle) as (running, client):
+        wait_for(running, "startup complete")
+        assert client.get("/v2", headers={"Connection": "Upgrade", "Upgrade": "websocket"}).status_code == 200
+        os.kill(running.pid, signal.SIGINT)
+        assert "WebSocket" not in running.stderr.read()
+
+
 def test_the_world_is_warned_of(bundle, environment):
     with process(environment, bundle, "--host", "0.0.0.0") as (running, _):
         assert "--api-key-file" in wait_for(running, "anybody")
@@ -95,6 +111,10 @@ def test_the_world_is_warned_of(bundle, environment):
         (["--api-key-file", "/nowhere"], 2, "/nowhere: cannot be read"),
         (["--max-body", "0"], 2, "body must be above 0"),
         (["--max-k", "-1"], 2, "k must be above 0"),
+        (["--poll", "-1"], 2, "poll: must be from 0"),
+        (["--poll", "nan"], 2, "poll: must be from 0"),
+        (["--poll", "inf"], 2, "poll: must be from 0"),
+        (["--name", "films/new"], 2, "name: must be of letters"),
         (["--threads", "0"], 2, "threads: must be an integer from 1"),
         (["--port", "99999"], 2, "port must be from 0 to 65535"),
         (["--host", "no such host"], 2, "cannot listen at no such host"),

@@ -1,12 +1,15 @@
 """Keys, sizes, time, and requests that are none."""
 
+import json
 import socket
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 
 from cflightning_serve import InputError, Scorer
+from cflightning_serve.http.connection import HEAD
 from cflightning_serve.http.settings import Limits, Settings, read_keys
 from cflightning_serve.http.state import State
 
@@ -138,7 +141,94 @@ def test_requests_that_are_none(client, data):
     answer = raw(client, data)
     assert answer.startswith(b"HTTP/1.1 4"), answer
     assert b"Traceback" not in answer
+    assert b"application/json" in answer
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
     assert client.get("/v2/health/live").status_code == 200
+
+
+@pytest.mark.parametrize("piece", [b"a" * 10_000, b"a: b\r\n" * 2_000], ids=["long", "many"])
+def test_headers_without_end_are_refused(client, piece):
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=5) as connection:
+        connection.sendall(b"GET /v2 HTTP/1.1\r\nHost: x\r\nA: b\r\nC: ")
+        sent = 0
+        with suppress(OSError):  # it hangs up
+            while sent < 100 * HEAD:
+                sent += connection.send(piece)
+        assert sent < 100 * HEAD
+    headers = b"GET /v2 HTTP/1.1\r\nHost: x\r\nConnection: close\r\nA: "
+    assert raw(client, headers + b"a" * (HEAD - 1_000) + b"\r\n\r\n").startswith(b"HTTP/1.1 200")
+    refused = raw(client, headers + b"a" * HEAD)
+    assert refused.startswith(b"HTTP/1.1 431")
+    assert json.loads(refused.partition(b"\r\n\r\n")[2])["error"]["code"] == "headers"
+
+
+def test_a_large_body_is_no_header(client):
+    question = b'{"user": 10, "k": 1}' + b" " * 4 * HEAD
+    one = b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(question) + question
+    with socket.create_connection((client.base_url.host, client.base_url.port), timeout=5) as connection:
+        for _ in range(3):  # the end of one and the beginning of the next arrive together
+            connection.sendall(one[: len(one) // 2])
+            connection.sendall(one[len(one) // 2 :] + one[:40])
+            connection.sendall(one[40:])
+            answers = b""
+            while answers.count(b"known_user") < 2:
+                answers += connection.recv(65536)
+            assert answers.count(b"HTTP/1.1 200") == 2
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"), [(b"", b""), (b"GET /v2 HTTP/1.1\r\nHos", b"HTTP/1.1 408")], ids=["nothing", "a part"]
+)
+def test_headers_that_do_not_come_are_not_waited_for(bundle, start, said, answer):
+    with (
+        start(State(Settings(bundle, limits=Limits(seconds=0.3)))) as client,
+        socket.create_connection((client.base_url.host, client.base_url.port), timeout=5) as connection,
+    ):
+        connection.sendall(said)
+        got = connection.recv(65536)
+        assert got.startswith(answer) and bool(got) == bool(answer)
+        with suppress(ConnectionResetError):
+            assert connection.recv(65536) == b""
+
+
+def test_who_asks_again_after_the_limit_of_seconds_is_answered(bundle, start):
+    question = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    with (
+        start(State(Settings(bundle, limits=Limits(seconds=0.3)))) as client,
+        socket.create_connection((client.base_url.host, client.base_url.port), timeout=5) as connection,
+    ):
+        for part in (question[:9], question[9:] + question[:9], question[9:], question):
+            connection.sendall(part)
+            time.sleep(0.2)
+        answers = b""
+        while answers.count(b"true") < 3:
+            answers += connection.recv(65536)
+
+
+@pytest.mark.parametrize(
+    ("start_of", "piece"), [(b"0\r\nA: ", b"a" * 10_000), (b"0\r\n", b"a: b\r\n" * 2_000), (b"1;a", b"a" * 10_000)]
+)
+def test_nothing_goes_on_behind_a_body(small, start_of, piece):
+    with socket.create_connection((small.base_url.host, small.base_url.port), timeout=5) as connection:
+        connection.sendall(b"POST /recommend HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + start_of)
+        sent = 0
+        with suppress(OSError):  # it hangs up
+            while sent < 500 * HEAD:
+                sent += connection.send(piece)
+        assert sent < 500 * HEAD
+
+
+def test_headers_behind_a_body_in_chunks_change_nothing(keyed):
+    question = b'{"user": 10}'
+    asked = b"POST /recommend HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer = raw(keyed, asked + b"%x\r\n%s\r\n0\r\nX-API-Key: %s\r\n\r\n" % (len(question), question, KEY.encode()))
+    assert answer.startswith(b"HTTP/1.1 401")
+
+
+@pytest.mark.parametrize("path", ["/v2/health/live", "/v2/health/ready"])
+def test_health_may_be_asked_for_its_head(keyed, path):
+    reply = keyed.head(path)
+    assert (reply.status_code, reply.content) == (200, b"")
 
 
 def test_a_body_that_never_ends_is_cut_off(bundle, start):
@@ -146,6 +236,7 @@ def test_a_body_that_never_ends_is_cut_off(bundle, start):
         answer = raw(client, b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n{")
         assert answer.startswith(b"HTTP/1.1 503")
         assert b"not answered within 0.3 seconds" in answer
+        assert b"\r\nconnection: close\r\n" in answer.lower()
 
 
 def test_a_question_that_takes_too_long_is_cut_off(bundle, start, everything, monkeypatch):
@@ -178,6 +269,7 @@ def test_no_more_requests_at_once_than_the_limit(bundle, start):
             reply = client.post("/recommend", json={"user": 10})
             assert (reply.status_code, reply.json()["error"]["code"]) == (503, "busy")
             assert reply.headers["retry-after"] == "1"
+            assert client.get("/v2/health/live").status_code == 200
         time.sleep(0.2)
         assert client.post("/recommend", json={"user": 10}).status_code == 200
 

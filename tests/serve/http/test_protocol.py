@@ -2,12 +2,16 @@
 
 import json
 import struct
+import threading
 
 import numpy as np
 import pytest
 
+from cflightning_serve.http import inference
+from cflightning_serve.http.errors import Refusal
 from cflightning_serve.http.settings import Limits, Settings
 from cflightning_serve.http.state import State
+from cflightning_serve.http.tensors import KINDS, from_json
 
 NAMES = {"INT64": "<i8", "FP32": "<f4", "BOOL": "?"}
 
@@ -169,11 +173,30 @@ def test_bytes_in_and_json_out(client, tables):
     np.testing.assert_allclose(scores, tables.score(tables.user_ids[:3], tables.item_ids[:3]), atol=1e-5)
 
 
+def test_long_answers_are_written_in_a_thread(client, tables, monkeypatch):
+    writers = []
+    write = inference.to_json
+
+    def seen(array):
+        writers.append(threading.current_thread())
+        return write(array)
+
+    monkeypatch.setattr(inference, "to_json", seen)
+    for count in (3, 5_000):
+        user, item = [np.full(count, ids[0]).tolist() for ids in (tables.user_ids, tables.item_ids)]
+        inputs = [{"name": name, "shape": [count], "datatype": "INT64", "data": ids}
+                  for name, ids in (("user", user), ("item", item))]  # fmt: skip
+        reply = client.post("/v2/models/cflightning-score/infer", json={"inputs": inputs, "id": "a"})
+        assert len(reply.json()["outputs"][0]["data"]) == count and reply.json()["id"] == "a"
+    assert len(set(writers)) == 2
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
         ({"length": "x"}, "must be the bytes of JSON"),
         ({"length": "99999"}, "must be the bytes of JSON"),
+        ({"length": "9" * 5000}, "must be the bytes of JSON"),
         ({"sizes": [16, 24]}, "binary_data_size must fit"),
         ({"sizes": [16, -8]}, "binary_data_size must fit"),
         ({"sizes": [16, 8]}, "does not fit 1 elements"),
@@ -235,6 +258,12 @@ USER, ITEM = tensor("user", [10, 20]), tensor("item", [0, 3])
 )
 def test_tensors_that_do_not_fit(client, model, inputs, reason):
     assert reason in infer(client, f"cflightning-{model}", inputs, 400)
+
+
+@pytest.mark.parametrize("value", [1e39, -1e39, float("inf"), 10**30 * 10**30])
+def test_numbers_beyond_float32(value):
+    with pytest.raises(Refusal, match="must be finite"):
+        from_json("rating", KINDS["tensor(float)"], [3, value])
 
 
 def test_outputs_that_are_not_there(client):

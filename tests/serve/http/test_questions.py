@@ -125,6 +125,12 @@ def test_explain(full_client, tables):
     assert [(one["item"], one["rating"]) for one in by_ratings["contributions"]] == [(tables.item_ids.tolist()[3], 4.5)]
 
 
+def test_an_item_rated_twice_keeps_both_ratings(full_client, tables):
+    one, other = tables.item_ids.tolist()[:2]
+    answer = ask(full_client, "/explain", item=one, ratings=[[other, 5], [one, 3], [other, 1.5]])
+    assert [(row["item"], row["rating"]) for row in answer["contributions"]] == [(other, 5), (one, 3), (other, 1.5)]
+
+
 def test_explain_needs_one_of_two(full_client):
     assert ask(full_client, "/explain", 422, item=0)[0] == "input"
     assert ask(full_client, "/explain", 422, item=0, user=10, ratings=[])[0] == "input"
@@ -202,6 +208,25 @@ def test_bodies_that_are_no_question(client, body):
     assert reply.status_code in (400, 422)
     assert reply.json()["error"]["code"] in ("json", "input")
     assert len(reply.content) < 1000
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/score", {"pairs": [[]] * 100}),
+        *(("/recommend", {"user": 1, name: [{}] * 100}) for name in ("exclude", "allow", "deny", "categories")),
+        ("/fold-in", {"ratings": [[]] * 100}),
+        ("/fold-in", {"ratings": [], "exclude": [{}] * 100}),
+        ("/explain", {"item": 1, "ratings": [[]] * 100}),
+        ("/v2/models/cflightning/infer", {"inputs": [{}] * 100}),
+        ("/v2/models/cflightning/infer", {"inputs": [], "outputs": [{}] * 100}),
+        ("/v2/models/cflightning/infer", {"inputs": [{"name": "", "datatype": "", "shape": [{}] * 100}]}),
+    ],
+)
+def test_of_a_list_of_mistakes_the_first_is_told(client, path, body):
+    reply = client.post(path, json=body)  # each mistake costs a kilobyte until the answer is sent
+    assert reply.status_code == 422
+    assert "more" not in reply.text and ".1." not in reply.text
 
 
 def test_string_ids_of_any_kind(string_client):

@@ -545,6 +545,21 @@ def test_the_curl_command_asks_the_same(page, serve, app):
         [float(score) for score in texts(page, "#list .number")], abs=0.006))  # fmt: skip
 
 
+def test_ratings_of_other_ids_are_kept_apart(serve, visit, stub, films, make_scorer):
+    def items_of(ids, port=0):
+        scorer = make_scorer(ids=ids, titles=None)
+        return serve(stub.make_app(scorer, films[3]), port)
+
+    url, stop = items_of(None)
+    page = ready(visit(url))
+    find_and_pick(page, "17")
+    wait(page, lambda: len(texts(page, "#rated .name")) == 1)
+    stop()
+    items_of([f"sku-{n:03d}" for n in range(360)], int(url.rstrip("/").rpartition(":")[2]))
+    page.refresh()
+    assert texts(ready(page), "#rated .name") == []
+
+
 # Words ----------------------------------------------------------------------------------------------------------------
 
 
@@ -579,3 +594,16 @@ def test_words(page, call, result):
         f"import('/static/words.js').then(({{named, short, signed, scaleOf}}) => done({call}), (e) => done(String(e)))"
     )
     assert page.execute_async_script(script) == result
+
+
+def test_what_everyone_thinks_is_named_where_it_counts(page):
+    script = """
+        const [base, done] = arguments;
+        const contributions = [{item: 1, title: null, contribution: 0.5}];
+        import('/static/reasons.js')
+          .then(({reasons}) => reasons({score: 1, base, rest: 0, contributions, nearest: []}, 'items', null))
+          .then((shown) => done(shown.map((one) => one.textContent).join(' ')), (error) => done(String(error)));
+    """
+    assert "−0.25 from everyone's opinion, +0.50 from your ratings." in page.execute_async_script(script, -0.25)
+    said = page.execute_async_script(script, 0.001)
+    assert "everyone" not in said and "+0.50 from your ratings." in said

@@ -15,7 +15,8 @@ export function reasons({ score, base, rest, contributions, nearest }, many, sca
   const others = sorted.slice(SHOWN);
   const largest = Math.max(...sorted.map(({ contribution }) => Math.abs(contribution)), 1e-9);
   const sum = contributions.reduce((total, { contribution }) => total + contribution, 0);
-  const parts = [`${signed(base)} from everyone's opinion`, `${signed(sum)} from your ratings`];
+  const parts = [`${signed(sum)} from your ratings`];
+  if (Math.abs(base) >= 0.005) parts.unshift(`${signed(base)} from everyone's opinion`);  // none where choices are counted
   if (Math.abs(rest) >= 0.005) parts.push(`${signed(rest)} from what else is known`);
   const near = nearest.filter(({ similarity }) => similarity > 0.1);
   const end = scale ? `, squeezed into the range of ratings: ${score.toFixed(2)}.` : ".";

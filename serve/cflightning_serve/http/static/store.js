@@ -4,7 +4,8 @@ import { parse, stringify } from "./json.js";
 
 export class Store {
   constructor(about) {
-    this.name = `cflightning ratings ${about.what} ${about.rating_range?.join("-") ?? "liked"}`;
+    const strings = about.item_ids === "string" ? " strings" : "";
+    this.name = `cflightning ratings ${about.what} ${about.rating_range?.join("-") ?? "liked"}${strings}`;
   }
 
   /** Entries {item, title, rating}; rating null where it is not given yet. What does not look so is dropped. */
