@@ -16,6 +16,7 @@ from cflightning import checkpoint as checkpoints
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import ExportError
 from cflightning.tasks.network_task import BAGS_KEY
+from cflightning.tasks.ranking import RATING
 from cflightning_export.answering import Answering, answering
 from cflightning_export.catalogue import write_catalogue, write_titles
 from cflightning_export.graphs import score_graph, similar_graph
@@ -26,7 +27,8 @@ from cflightning_export.new_rows import graphs as new_row_graphs
 from cflightning_export.placing import FORMAT, check_target, placed
 from cflightning_export.precision import Precision, Rounding, round_within, store
 from cflightning_export.reference import reference
-from cflightning_export.training_rows import training_rows
+from cflightning_export.resolving import resolve_if_better
+from cflightning_export.training_rows import training_data, training_rows
 from cflightning_export.verify import verify
 from cflightning_export.verify_lists import verify_lists
 from cflightning_export.verify_new_rows import verify_new_rows
@@ -44,6 +46,7 @@ def export_bundle(
     overwrite: bool = False,
     with_history: bool = False,
     new_items: bool = False,
+    resolve: bool = False,
     precision: Precision = "fp32",
     max_rmse_change: float | None = None,
     min_overlap: float = 0.97,
@@ -60,6 +63,8 @@ def export_bundle(
             the rating range, or of choices .02 standard deviations.
         min_overlap: the share of top-10 lists that rounding must keep.
         new_items: whether the bundle also takes items that were not there in training, by the users who rated them.
+        resolve: whether users are solved once more from their training ratings (`resolving`), unless that predicts the
+            validation part worse.
 
     Returns:
         The bundle's folder.
@@ -76,17 +81,24 @@ def export_bundle(
     assert vocabulary is not None
     if not len(vocabulary.users) or not len(vocabulary.items):
         raise ExportError(f"{path}: must know at least one user and one item")
-    rows = training_rows(path, vocabulary, task.facts.get("train_rows")) if with_history else None
+    data = rows = None
+    if with_history or resolve:
+        flag = "--with-history" if with_history else "--resolve"
+        data = training_data(path, vocabulary, task.facts.get("train_rows"), flag)
+        rows = training_rows(data, vocabulary, rates=task.facts.get("objective", "mse") in RATING)
     with placed(target) as scratch:
-        parts = answering(task)
+        parts, bags, metrics = answering(task), _bags(path), _metrics(path, task.facts)
+        if resolve and data is not None and rows is not None:
+            metrics = resolve_if_better(task, parts, data, rows, bags, metrics)
+        rows = rows if with_history else None
         rounding = round_within(parts.networks, precision, max_rmse_change, min_overlap)
-        new = find_new_rows(task, parts, vocabulary, _bags(path), new_items=new_items, rounding=rounding)
+        new = find_new_rows(task, parts, vocabulary, bags, new_items=new_items, rounding=rounding)
         more = list_graphs(parts.networks["recommend"], vocabulary)
         if rows is not None:
             more["history"] = history_graph(rows, vocabulary)
         if new is not None:
             more |= new_row_graphs(new, vocabulary)
-        _write(scratch, parts, vocabulary, _metrics(path, task.facts), more, rounding)
+        _write(scratch, parts, vocabulary, metrics, more, rounding)
         log.info("checking the graphs against torch")
         verify(scratch, parts.networks, vocabulary)
         verify_lists(scratch, parts.networks["recommend"], vocabulary, rows)

@@ -42,6 +42,10 @@ def main(args: Sequence[str] | None = None) -> int:
         "--new-items", action="store_true", help="also take items that were not there in training, by who rated them"
     )
     parser.add_argument(
+        "--resolve", action="store_true",
+        help="solve known users once more from their training ratings, unless that predicts validation rows worse",
+    )  # fmt: skip
+    parser.add_argument(
         "--precision", choices=("fp32", "fp16", "int8"), default="fp32",
         help="of the tables; int8 has a scale for each row",
     )  # fmt: skip
@@ -66,6 +70,7 @@ def main(args: Sequence[str] | None = None) -> int:
         "overwrite": options.overwrite,
         "with_history": options.with_history,
         "new_items": options.new_items,
+        "resolve": options.resolve,
         "precision": options.precision,
         "max_rmse_change": options.max_rmse_change,
         "min_overlap": options.min_overlap,

@@ -9,10 +9,15 @@ from numpy.typing import NDArray
 
 from cflightning.data.ids import Ids
 from cflightning.models.network import FoldedTables, RatingScale
-from cflightning_export.prior import NOISE, Prior
+from cflightning_export.prior import Prior
 
 LIKED = 0.9
-"""Where in the rating range an item lies of which is only known that it is liked."""
+"""Where in the rating range an item lies of which is only known that it is liked, if predicted ratings make the lists.
+
+Between what predicts best and 1, which orders best: for new users of MovieLens 1M who name 20 of what they rated 4 and
+5, nDCG@10 of other such is .068, .100 and .116 at .75, .9 and 1, RMSE 1.00, 1.16 and 1.31."""
+LIKED_SCORES = 0.75
+"""If another network makes the lists."""
 
 
 class Folding(NamedTuple):
@@ -25,6 +30,7 @@ class Folding(NamedTuple):
         global_bias: number.
         scale: of the network.
         prior: of the new row.
+        liking: where in the rating range a missing rating lies.
     """
 
     ids: Ids
@@ -33,18 +39,13 @@ class Folding(NamedTuple):
     global_bias: float
     scale: RatingScale
     prior: Prior
-
-    @property
-    def noise(self) -> float:
-        """Variance of a rating around its score, squared rating units."""
-        low, high = self.scale.rating_range or (0.0, 1.0)
-        return NOISE * (high - low) ** 2
+    liking: float = LIKED
 
     @property
     def liked(self) -> float:
         """What a missing rating counts as, rating units."""
         low, high = self.scale.rating_range or (0.0, 1.0)
-        return low + LIKED * (high - low)
+        return low + self.liking * (high - low)
 
     @property
     def unit(self) -> float:
@@ -54,7 +55,7 @@ class Folding(NamedTuple):
     @property
     def whiten(self) -> NDArray[np.float64]:
         """[q, 1] times this is z, in whose coordinates the prior is N(0, I) and noise has variance 1 link unit."""
-        whitened: NDArray[np.float64] = self.prior.root * (self.unit / self.noise**0.5)
+        whitened: NDArray[np.float64] = self.prior.root * (self.unit / self.prior.noise**0.5)
         return whitened
 
     @property

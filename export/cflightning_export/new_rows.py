@@ -16,7 +16,7 @@ from cflightning_export.answering import Answering
 from cflightning_export.explain import explain_choice_graph, explain_graph
 from cflightning_export.fold_in import fold_in_graph, fold_in_item_graph
 from cflightning_export.fold_in_choice import Choosing, find_choosing, fold_in_choice_graph
-from cflightning_export.folding import Folding, of_items, of_users
+from cflightning_export.folding import LIKED_SCORES, Folding, of_items, of_users
 from cflightning_export.precision import Rounding
 from cflightning_export.prior import Prior, find_prior
 
@@ -62,14 +62,15 @@ def find_new_rows(
     users = items = choosers = None
     if parts.units["score"] == "rating":
         scale = parts.networks["score"].scale
-        prior = _rounded(find_prior(rating.user_vectors, rating.user_bias, "user", bags), rounding)
+        prior = _rounded(find_prior(rating, "user", scale, vocabulary.counts, bags), rounding)
         users = of_users(rating, vocabulary.items, scale, prior)
         if new_items:
-            prior = _rounded(find_prior(rating.item_vectors, rating.item_bias, "item", bags), rounding)
+            prior = _rounded(find_prior(rating, "item", scale, vocabulary.counts, bags), rounding)
             items = of_items(rating, vocabulary.users, scale, prior)
     if parts.units["recommend"] == "choice":
         assert isinstance(task, RankingTask)
         choosers = find_choosing(task, recommender, vocabulary.items)
+        users = None if users is None else users._replace(liking=LIKED_SCORES)
     return NewRows(users, items, choosers, recommender)
 
 

@@ -8,13 +8,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from cflightning import checkpoint as checkpoints
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.lists import encode
 from cflightning.data.split import TRAIN
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CFLightningError, ExportError
-from cflightning.tasks.ranking import RATING
 
 CLASSES = ("cflightning.RatingsDataModule", "cflightning.data.datamodule.RatingsDataModule")
 
@@ -33,13 +31,16 @@ class TrainingRows(NamedTuple):
     rating: np.ndarray
 
 
-def training_rows(checkpoint: Path, vocabulary: Vocabulary, rows: int | None) -> TrainingRows:
+def training_data(
+    checkpoint: Path, vocabulary: Vocabulary, rows: int | None, flag: str = "--with-history"
+) -> RatingsDataModule:
     """Read a run's data again, cut it as the run did, and hold it against the checkpoint.
 
     Args:
         checkpoint: in the folder `checkpoints` of a run.
         vocabulary: of the checkpoint.
         rows: training rows that the checkpoint counted, where it did.
+        flag: who asks.
 
     Raises:
         ExportError: there is no run around the checkpoint, its data cannot be read, or is not what it was trained on.
@@ -47,16 +48,16 @@ def training_rows(checkpoint: Path, vocabulary: Vocabulary, rows: int | None) ->
     config = checkpoint.parent.parent / "config.yaml"
     if checkpoint.parent.name != "checkpoints" or not config.is_file():
         raise ExportError(
-            f"--with-history: {checkpoint}: must lie in a run folder, whose config.yaml names the data, but there is "
-            "none; export the run itself, or leave the history out"
+            f"{flag}: {checkpoint}: must lie in a run folder, whose config.yaml names the data, but there is "
+            f"none; export the run itself, or leave {flag} out"
         )
-    data = _data_of(config)
+    data = _data_of(config, flag)
     try:
         learnt, split = data.vocabulary, data.split
     except (CFLightningError, OSError) as error:
         raise ExportError(
-            f"--with-history: the data that {config} names cannot be read ({error}); put it back where it was (a "
-            "relative path counts from the current folder), or leave the history out"
+            f"{flag}: the data that {config} names cannot be read ({error}); put it back where it was (a "
+            f"relative path counts from the current folder), or leave {flag} out"
         ) from error
     same = (rows is None or rows == split.sizes[TRAIN]) and all(
         mine.kind == theirs.kind and np.array_equal(mine.values, theirs.values)
@@ -65,34 +66,42 @@ def training_rows(checkpoint: Path, vocabulary: Vocabulary, rows: int | None) ->
     counts = vocabulary.counts
     if not same or (counts is not None and learnt.counts is not None and not np.array_equal(learnt.counts, counts)):
         raise ExportError(
-            f"--with-history: {data.table.name}: must be the data that {checkpoint} was trained on, but its training "
+            f"{flag}: {data.table.name}: must be the data that {checkpoint} was trained on, but its training "
             f"part has {split.sizes[TRAIN]:,} rows of {len(learnt.users):,} users and {len(learnt.items):,} items, the "
             f"checkpoint's {'unknown' if rows is None else f'{rows:,}'} of {len(vocabulary.users):,} and "
-            f"{len(vocabulary.items):,}, or others; train again, or leave the history out"
+            f"{len(vocabulary.items):,}, or others; train again, or leave {flag} out"
         )
-    user, item, rating = encode(data.table, split, TRAIN, vocabulary)
-    _, facts = checkpoints.unpack(checkpoints.read(checkpoint))
-    if data.table.rating is None or facts.get("objective", "mse") not in RATING:  # which sees no ratings
+    return data
+
+
+def training_rows(data: RatingsDataModule, vocabulary: Vocabulary, *, rates: bool = True) -> TrainingRows:
+    """The training part of `training_data`.
+
+    Args:
+        data: of the run.
+        vocabulary: of the checkpoint.
+        rates: whether the objective saw ratings; else each row counts as it was counted.
+    """
+    user, item, rating = encode(data.table, data.split, TRAIN, vocabulary)
+    if data.table.rating is None or not rates:
         weights = data.training_weights()
         rating = np.ones(len(user), np.float32) if weights is None else weights
     order = np.lexsort((item, user))
     return TrainingRows(user[order], item[order], rating[order])
 
 
-def _data_of(config: Path) -> RatingsDataModule:
+def _data_of(config: Path, flag: str) -> RatingsDataModule:
     """The data module that a config describes; no other class is ever imported."""
     try:
         saved: Any = yaml.safe_load(config.read_text(encoding="utf-8"))["data"]
         kind, options = saved["class_path"], saved.get("init_args") or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
-        raise ExportError(f"--with-history: {config}: must describe the data of a run, does not ({error!r})") from error
+        raise ExportError(f"{flag}: {config}: must describe the data of a run, does not ({error!r})") from error
     if kind not in CLASSES:
-        raise ExportError(
-            f"--with-history: {config}: the data must be a {CLASSES[0]}, got {kind}; leave the history out"
-        )
+        raise ExportError(f"{flag}: {config}: the data must be a {CLASSES[0]}, got {kind}; leave {flag} out")
     try:
         return RatingsDataModule(**options)
     except TypeError as error:
         raise ExportError(
-            f"--with-history: {config}: the data's options cannot be used ({error}); was it written by another version?"
+            f"{flag}: {config}: the data's options cannot be used ({error}); was it written by another version?"
         ) from error

@@ -100,7 +100,7 @@ def solve(folding: Folding, row: NDArray[np.int64], rating: NDArray[np.float32])
     if prior.leaning is not None:
         said = prior.leaning.vectors[row].astype(np.float64).sum(axis=0) @ prior.leaning.directions
         mean = mean + said / np.sqrt(len(row) + 1)
-    precision = folding.noise * np.linalg.inv(prior.root @ prior.root.T)
+    precision = prior.noise * np.linalg.inv(prior.root @ prior.root.T)
 
     def cost(x: NDArray[np.float64]) -> float:
         error = _link(folding, z @ x + bias) - rating

@@ -25,7 +25,7 @@ from cflightning_export import export_bundle
 from cflightning_export.answering import answering
 from cflightning_export.catalogue import write_catalogue
 from cflightning_export.history_graph import history_graph
-from cflightning_export.training_rows import TrainingRows, training_rows
+from cflightning_export.training_rows import TrainingRows, training_data, training_rows
 from cflightning_export.verify_lists import verify_lists
 from cflightning_serve import Scorer, UnsupportedError
 
@@ -129,7 +129,7 @@ def test_without_the_option_no_training_row_travels(run, bundle):
 
 def test_a_run_of_the_command_line(run):
     vocabulary = load_task(run / "checkpoints" / "best.ckpt").vocabulary
-    rows = training_rows(run / "checkpoints" / "best.ckpt", vocabulary, None)
+    rows = training_rows(training_data(run / "checkpoints" / "best.ckpt", vocabulary, None), vocabulary)
     assert np.bincount(rows.item)[1:].tolist() == vocabulary.counts.tolist()
 
 
@@ -137,7 +137,8 @@ def test_a_run_of_the_command_line(run):
 def test_choices_count_as_much_as_they_weigh(tmp_path, options):
     task = EmbeddingDotTask(dim=2, objective="ials")
     data = make_run(tmp_path / "run", make_frame(strings=True), task, feedback="choices", **options)
-    rows = training_rows(tmp_path / "run" / "checkpoints" / "best.ckpt", task.vocabulary, len(data.training_pairs()[0]))
+    path = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    rows = training_rows(training_data(path, task.vocabulary, len(data.training_pairs()[0])), task.vocabulary)
     train = data.table.frame[data.split.parts == TRAIN].sort_values(["user", "item"])
     assert task.vocabulary.users.values[rows.user - 1].tolist() == train["user"].tolist()
     assert task.vocabulary.items.values[rows.item - 1].tolist() == train["item"].tolist()
@@ -265,7 +266,9 @@ def test_configs_that_cannot_be(small, tmp_path, text, says):
 def test_a_graph_that_differs_is_found(exported, tmp_path, graph):
     _, task, scorer = exported
     folder = shutil.copytree(scorer.manifest.folder, tmp_path / "copy")
-    rows = training_rows(data_checkpoint(scorer), task.vocabulary, None)
+    rows = training_rows(
+        training_data(data_checkpoint(scorer), task.vocabulary, None), task.vocabulary, rates=task.rates
+    )
     networks = answering(task).networks
     verify_lists(folder, networks["recommend"], task.vocabulary, rows)
     model = onnx.load(folder / f"{graph}.onnx")

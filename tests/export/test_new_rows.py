@@ -5,20 +5,23 @@ import json
 import numpy as np
 import onnx
 import onnxruntime as ort
+import pandas as pd
 import pytest
 import torch
+from lightning.pytorch import Trainer
 
-from cflightning import EmbeddingDotTask
+from cflightning import EmbeddingDotTask, RatingsDataModule
 from cflightning.data.ids import Ids
 from cflightning.errors import ExportError
 from cflightning.models.network import FoldedTables, RatingScale
 from cflightning.solvers.ials import Ials
+from cflightning_export.answering import answering
 from cflightning_export.explain import explain_choice_graph, explain_graph
 from cflightning_export.fold_in import fold_in_graph, fold_in_item_graph
 from cflightning_export.fold_in_choice import Choosing, find_choosing, fold_in_choice_graph
 from cflightning_export.folding import of_items, of_users
-from cflightning_export.new_rows import NewRows
-from cflightning_export.prior import TRUST, covariance, find_prior
+from cflightning_export.new_rows import NewRows, find_new_rows
+from cflightning_export.prior import covariance, find_prior, information, unshrink
 from cflightning_export.verify_new_rows import verify_new_rows
 
 USERS, ITEMS, DIM = 200, 90, 12
@@ -65,7 +68,7 @@ def fold(model, ids, item, rating, k=10, exclude=(), score=()):
                exclude_item=np.array(exclude, kind), score_item=np.array(score, kind))  # fmt: skip
 
 
-def descend(folding, row, rating):
+def descend(folding, row, rating, share_of_noise=0.45):
     """The minimum by Gauss and Newton's steps, each a least-squares problem of ratings and prior together; float64."""
     q = np.column_stack([folding.vectors.astype(float)[row], np.ones(len(row))])
     o = folding.bias.astype(float)[row] + folding.global_bias
@@ -74,7 +77,7 @@ def descend(folding, row, rating):
     if prior.leaning is not None and len(row):
         mean = mean + prior.leaning.vectors[row].astype(float).sum(0) @ prior.leaning.directions / (len(row) + 1) ** 0.5
     low, high = scale.rating_range
-    noise = (0.3 / 16) ** 0.5 * (high - low)
+    noise = (share_of_noise / 16) ** 0.5 * (high - low)
     width = scale.high - scale.low
 
     def residuals(y):
@@ -111,21 +114,87 @@ def cost(folding, x, row, rating):
     if leaning is not None:
         mean = mean + leaning.vectors[row].astype(float).sum(0) @ leaning.directions / (len(row) + 1) ** 0.5
     y = np.linalg.solve(folding.prior.root, x - mean)
-    return ((scores[row] - rating) ** 2).sum() / (0.3 / 16 * (high - low) ** 2) + y @ y
+    return ((scores[row] - rating) ** 2).sum() / (0.45 / 16 * (high - low) ** 2) + y @ y
 
 
 # Priors ---------------------------------------------------------------------------------------------------------------
+
+
+SIGMOID = SCALES["sigmoid"]
 
 
 def test_the_prior_is_the_distribution_of_trained_rows():
     found = tables()
     vectors, bias = found.user_vectors.clone(), found.user_bias.clone()
     vectors[7], bias[7] = 0, 0  # never trained
-    prior = find_prior(vectors, bias, "user")
+    prior = find_prior(found._replace(user_vectors=vectors, user_bias=bias), "user", SIGMOID)
     rows = np.delete(np.column_stack([vectors, bias]).astype(float), [0, 7], axis=0)
     np.testing.assert_allclose(prior.mean, rows.mean(0))
     np.testing.assert_allclose(np.diag(prior.root @ prior.root.T), rows.var(0, ddof=1), rtol=1e-9)
     assert prior.leaning is None
+
+
+def test_variances_are_those_of_true_rows():
+    """Rows drawn from N(m, S) are rated through the identity and estimated as they should be; S is found again."""
+    rng, scale = np.random.default_rng(0), SCALES["identity"]
+    noise, width, count = 0.45, 4, 9
+    mix = 0.4 * rng.normal(size=(width, width))
+    truth, mean = mix @ mix.T, rng.normal(size=width)
+    z = np.column_stack([0.4 * rng.normal(size=(count, width - 1)), np.ones(count)])
+    rows = rng.multivariate_normal(mean, truth, 200_000)
+    rated = rows @ z.T + noise**0.5 * rng.normal(size=(len(rows), count))
+    said = information(np.column_stack([z[:, :-1], np.zeros(count)]), np.full(count, 1 / count), 0.0, scale)
+    said *= count / noise
+    np.testing.assert_allclose(said, z.T @ z / noise)
+    estimates = mean + (rated - z @ mean) @ (z / noise) @ np.linalg.inv(said + np.linalg.inv(truth))
+    spread = np.cov(estimates.T)
+    assert abs(spread - truth).max() > 0.1
+    np.testing.assert_allclose(unshrink(spread, said), truth, atol=0.02)
+
+
+def test_what_variances_have_to_fulfil():
+    rng = np.random.default_rng(1)
+    spread, said = (part @ part.T for part in rng.normal(size=(2, 6, 9)))
+    found = unshrink(spread, said)
+    np.testing.assert_allclose(found, spread + np.linalg.inv(np.linalg.inv(found) + said), rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(unshrink(spread, 1e12 * said), spread, rtol=1e-5)
+    bounded = unshrink(spread, 1e-12 * said)
+    np.testing.assert_allclose(bounded, 30 * spread, rtol=1e-4)
+    assert not unshrink(np.zeros((3, 3)), np.eye(3)).any()
+    assert np.isfinite(unshrink(spread[:3, :3], np.diag([1.0, 2.0, 0.0]))).all()
+
+
+def test_information_is_the_curvature_of_the_error():
+    """By differences of half the expected squared error, at targets that are met exactly."""
+    other = np.random.default_rng(2).normal(size=(30, 5))
+    share, point, scale = np.full(30, 1 / 30), np.zeros(5), SCALES["other range"]
+
+    def score(x):
+        logit = torch.from_numpy(0.3 + other[:, -1] + other[:, :-1] @ x[:-1] + x[-1])
+        return scale.low + (scale.high - scale.low) * torch.sigmoid(logit).numpy()
+
+    target, steps = score(point), 1e-3 * np.eye(5)
+
+    def error(x):
+        return share @ (score(x) - target) ** 2 / 2
+
+    curvature = [[(error(point + a + b) - error(point + a - b) - error(point - a + b) + error(point - a - b)) / 4e-6
+                  for a in steps] for b in steps]  # fmt: skip
+    np.testing.assert_allclose(information(other, share, 0.3, scale), curvature, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("side", ["user", "item"])
+def test_counts_make_the_prior_wider(side):
+    found, kept = tables(), bags()
+    narrow, wide, many = (
+        find_prior(found, side, SIGMOID, counts, kept) for counts in (None, np.full(ITEMS, 5), np.full(ITEMS, 10**9))
+    )
+    before, after, sure = (np.trace(prior.root @ prior.root.T) for prior in (narrow, wide, many))
+    assert after > 1.1 * before
+    if side == "item":  # who is rated so often is known; bags aside, which only users have here
+        assert sure == pytest.approx(before, rel=1e-3)
+    nothing = find_prior(found, side, SIGMOID, np.zeros(ITEMS, np.int64), kept)
+    np.testing.assert_array_equal(nothing.root, narrow.root)
 
 
 def test_correlations_shrink_where_rows_are_few():
@@ -143,22 +212,26 @@ def test_correlations_shrink_where_rows_are_few():
 
 @pytest.mark.parametrize("rows", [0, 1, 2])
 def test_hardly_any_users(rows):
-    prior = find_prior(torch.randn(rows + 1, 3), torch.zeros(rows + 1), "user")
+    found = FoldedTables(
+        torch.randn(rows + 1, 3), torch.randn(5, 3), torch.zeros(rows + 1), torch.zeros(5), torch.zeros(())
+    )
+    prior = find_prior(found, "user", SIGMOID, np.full(4, 2))
     assert np.isfinite(prior.mean).all()
     assert np.linalg.matrix_rank(prior.root) == 4
 
 
-def test_bags_move_the_mean_and_leave_their_share():
+@pytest.mark.parametrize(("counts", "trust"), [(None, 0.5), (np.full(ITEMS, 25), 0.2), (np.full(ITEMS, 300), 0.75)])
+def test_bags_move_the_mean_and_leave_their_share(counts, trust):
     found, kept = tables(), bags()
-    prior = find_prior(found.user_vectors, found.user_bias, "user", kept)
+    prior = find_prior(found, "user", SIGMOID, counts, kept)
     learnt = torch.cat([kept["user_factors.vectors"], kept["user_bias.vectors"]], 1).double().numpy()
-    np.testing.assert_allclose(prior.leaning.vectors @ prior.leaning.directions, TRUST * learnt, atol=1e-6)
+    np.testing.assert_allclose(prior.leaning.vectors @ prior.leaning.directions, trust * learnt, atol=1e-6)
     mean = torch.cat([kept["user_factors.mean"], kept["user_bias.mean"]], 1).double().numpy()[1:]
-    rows = np.column_stack([found.user_vectors, found.user_bias]).astype(float)[1:] - TRUST * mean
+    rows = np.column_stack([found.user_vectors, found.user_bias]).astype(float)[1:] - trust * mean
     np.testing.assert_allclose(prior.mean, rows.mean(0), atol=1e-7)
     other = {name: value[:, :1] for name, value in kept.items()}  # of a network that this one is no longer
-    assert find_prior(found.user_vectors, found.user_bias, "user", other).leaning is None
-    assert find_prior(found.item_vectors, found.item_bias, "item", kept).leaning is None
+    assert find_prior(found, "user", SIGMOID, counts, other).leaning is None
+    assert find_prior(found, "item", SIGMOID, counts, kept).leaning is None
 
 
 # Ratings --------------------------------------------------------------------------------------------------------------
@@ -168,7 +241,7 @@ def test_bags_move_the_mean_and_leave_their_share():
 def folding(request):
     name, _, with_bags = request.param.partition(", ")
     found = tables()
-    prior = find_prior(found.user_vectors, found.user_bias, "user", bags() if with_bags else None)
+    prior = find_prior(found, "user", SCALES[name], np.full(ITEMS, 30), bags() if with_bags else None)
     return of_users(found, item_ids(strings="range" in name), SCALES[name], prior)
 
 
@@ -215,7 +288,7 @@ def test_ratings_that_full_steps_overshoot(folding, count, kind):
 def test_what_is_left_out_and_what_is_unknown():
     found = tables()
     ids = item_ids()
-    prior = find_prior(found.user_vectors, found.user_bias, "user")
+    prior = find_prior(found, "user", SIGMOID)
     model = fold_in_graph(of_users(found, ids, SCALES["sigmoid"], prior))
     given = ids.values[:3].tolist()
     answer = fold(model, ids, [*given, -1], [5, 1, 3, 5], k=1000, exclude=[ids.values[9], -7])
@@ -227,6 +300,9 @@ def test_what_is_left_out_and_what_is_unknown():
     np.testing.assert_allclose(answer["vector"], without["vector"], atol=1e-6)
     liked = fold(model, ids, given, [np.nan] * 3)
     np.testing.assert_array_equal(liked["vector"], fold(model, ids, given, [1 + 0.9 * 4] * 3)["vector"])
+    milder = fold_in_graph(of_users(found, ids, SCALES["sigmoid"], prior)._replace(liking=0.5))
+    liked = fold(milder, ids, given, [np.nan] * 3)
+    np.testing.assert_array_equal(liked["vector"], fold(model, ids, given, [3] * 3)["vector"])
     twice = fold(model, ids, [*given, *given], [5, 1, 3, 5, 1, 3])
     assert np.isfinite(twice["vector"]).all()
 
@@ -234,12 +310,12 @@ def test_what_is_left_out_and_what_is_unknown():
 def test_new_items_are_the_same_with_tables_swapped():
     found = tables()
     users = Ids(np.arange(USERS) * 2)
-    prior = find_prior(found.item_vectors, found.item_bias, "item")
+    prior = find_prior(found, "item", SIGMOID)
     folding = of_items(found, users, SCALES["sigmoid"], prior)
     row = np.arange(1, 60)
     rating = np.random.default_rng(0).uniform(1, 5, 59).astype(np.float32)
     answer = ask(fold_in_item_graph(folding), user=users.values[row - 1], rating=rating, score_user=users.values)
-    x = descend(folding, row, rating)
+    x = descend(folding, row, rating, share_of_noise=0.25)
     np.testing.assert_allclose(answer["asked"], scores_of(folding, x)[1][1:], atol=0.02)
 
 
@@ -266,7 +342,7 @@ def test_reasons_add_up_and_are_the_hat_matrix(folding):
     np.testing.assert_allclose(answer["similarity"], cosine, atol=1e-5)
     if not folding.scale.sigmoid and folding.prior.leaning is None:
         z = np.column_stack([q, np.ones(len(q))])
-        a = z[row].T @ z[row] + 0.3 * np.linalg.inv(folding.prior.root @ folding.prior.root.T)
+        a = z[row].T @ z[row] + 0.45 * np.linalg.inv(folding.prior.root @ folding.prior.root.T)
         apart = rating - (folding.bias + folding.global_bias)[row] - z[row] @ folding.prior.mean
         expected = (z[target] @ np.linalg.inv(a) @ z[row].T) * apart
         np.testing.assert_allclose(answer["contribution"], expected, atol=1e-4)
@@ -280,7 +356,7 @@ def test_reasons_add_up_and_are_the_hat_matrix(folding):
 
 def test_reasons_of_nothing():
     found = tables()
-    folding = of_users(found, item_ids(), SCALES["sigmoid"], find_prior(found.user_vectors, found.user_bias, "user"))
+    folding = of_users(found, item_ids(), SCALES["sigmoid"], find_prior(found, "user", SIGMOID))
     model = explain_graph(folding, Ids(np.arange(USERS)), found.user_vectors.numpy(), found.user_bias.numpy())
     none, ids = np.empty(0, np.int64), folding.ids.values
     for item, target in ((none, ids[:2]), (none, none), (ids[:3], none), (np.array([-1]), ids[:2])):
@@ -368,12 +444,26 @@ def test_reasons_of_choices_add_up(length, weights):
     np.testing.assert_allclose(answer["base"], strange, atol=1e-5)
 
 
+def test_likes_count_for_less_where_choices_make_the_lists():
+    users, items = pd.Series(range(30)).repeat(5), pd.Series(range(150)) % 12
+    frame = pd.DataFrame({"user": users.to_numpy(), "item": items, "rating": items % 5 + 1}).drop_duplicates()
+    likings = {}
+    for objective in ("mse", "both"):
+        data = RatingsDataModule.from_frame(frame, val_fraction=0.2)
+        task = EmbeddingDotTask(dim=2, objective=objective)
+        trainer = Trainer(max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+                          enable_model_summary=False, accelerator="cpu")  # fmt: skip
+        trainer.fit(task, data)
+        likings[objective] = find_new_rows(task, answering(task), task.vocabulary).users.liking
+    assert likings == {"mse": 0.9, "both": 0.75}
+
+
 # Verification ---------------------------------------------------------------------------------------------------------
 
 
 def test_other_weights_are_found(tmp_path):
     found = tables()
-    prior = find_prior(found.user_vectors, found.user_bias, "user", bags())
+    prior = find_prior(found, "user", SIGMOID, None, bags())
     users = of_users(found, item_ids(), SCALES["sigmoid"], prior)
     new = NewRows(users, None, choosing(), found)
     models = {"fold_in": fold_in_graph(users), "fold_in_choice": fold_in_choice_graph(choosing())}
