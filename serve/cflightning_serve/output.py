@@ -44,6 +44,6 @@ def _cell(value: object, decimals: int) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.{decimals}f}"
+        return f"{round(value, decimals) + 0.0:.{decimals}f}"  # no minus before zeros
     # Titles and ids come from data: nothing in them may steer the terminal or break the line.
     return "".join(mark if mark.isprintable() else "?" for mark in str(value))

@@ -96,6 +96,28 @@ def test_a_folder_that_moved_is_named_by_where_it_is(load, movielens, tmp_path):
     assert len(load.reads) == 1
 
 
+@pytest.mark.parametrize("first", ["folder", "file"])
+def test_a_folder_and_its_file_are_named_by_what_was_given(load, movielens, tmp_path, monkeypatch, first):
+    shutil.copytree(movielens("ml-1m"), tmp_path / "x" / "ml-1m")
+    monkeypatch.chdir(tmp_path / "x")
+    paths = {"folder": "ml-1m", "file": "../x/ml-1m/ratings.dat"}
+    names = {which: load(paths[which], keep=False).name for which in paths}
+    assert names == {"folder": "ml-1m", "file": "../x/ml-1m"}
+    load(paths[first])
+    assert {which: load(paths[which]).name for which in paths} == names
+    assert len(load.reads) == 1
+
+
+def test_a_table_beside_is_named_as_it_was_given(load, tmp_path, monkeypatch):
+    (tmp_path / "r.csv").write_text("user,item,rating\n1,2,3\n")
+    monkeypatch.chdir(tmp_path)
+    assert [load("r.csv").name, load("r.csv").name, load(tmp_path / "r.csv").name] == [
+        "r.csv",
+        "r.csv",
+        f"{tmp_path}/r.csv",
+    ]
+
+
 def test_duplicates_are_still_refused(tmp_path, caplog):
     (tmp_path / "a.csv").write_text("user,item,rating\n1,2,3\n1,2,4\n1,3,5\n")
     for _ in range(2):

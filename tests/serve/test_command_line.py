@@ -10,6 +10,7 @@ import pytest
 
 from cflightning_serve import __version__
 from cflightning_serve.cli import main
+from cflightning_serve.output import table
 
 
 @pytest.fixture
@@ -170,6 +171,11 @@ def test_info_of_a_model_without_a_rating_range(bundles, run, copy):
     bundles.seal(copy, raw | {"rating_range": None})
     assert "rating range    none" in run("info", copy)[1]
     assert json.loads(run("info", copy, "--json")[1])["rating_range"] is None
+
+
+def test_what_is_shown_as_zero_has_no_sign():
+    shown = table(("adds",), [(1.0,), (-1e-5,), (-0.0006,), (float("nan"),), (-0.0,)])
+    assert shown.split() == ["adds", "1.000", "0.000", "-0.001", "nan", "0.000"]
 
 
 def test_titles_cannot_steer_the_terminal(bundles, tables, run, tmp_path):

@@ -91,9 +91,9 @@ def load_table(
     if columns_key is None:
         return _read_path(found, predefined, names, options)
     folder = (cache or cache_dir()) / "columns"
-    table = columns_cache.load(folder, columns_key, str(found))
+    table = columns_cache.load(folder, columns_key, found)
     if table is None:
-        table = columns_cache.save(folder, columns_key, _read_path(found, predefined, names, options), str(found))
+        table = columns_cache.save(folder, columns_key, _read_path(found, predefined, names, options), found)
     return table
 
 

@@ -22,7 +22,7 @@ from cflightning.files import replacing
 
 log = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 """Of the readers and of the file: to be raised whenever the same source would give another table."""
 SMALLEST = 1_000_000
 """Bytes of source below which reading is quicker than it is worth a file."""
@@ -50,13 +50,13 @@ def key(sources: Iterable[Path], options: dict[str, Any]) -> str | None:
     return digest.hexdigest()[:40] if size >= SMALLEST else None
 
 
-def load(folder: Path, name: str, path: str) -> RatingTable | None:
+def load(folder: Path, name: str, path: Path) -> RatingTable | None:
     """The cached table, its columns memory-mapped; None where there is none that is sound.
 
     Args:
         folder: of the cache.
         name: from `key`.
-        path: where the source lies now; the table is named after it.
+        path: where the source lies now; the table is named after it, or after its folder.
     """
     kept = folder / f"{name}.arrow"
     try:
@@ -72,7 +72,7 @@ def load(folder: Path, name: str, path: str) -> RatingTable | None:
     return table
 
 
-def save(folder: Path, name: str, table: RatingTable, path: str) -> RatingTable:
+def save(folder: Path, name: str, table: RatingTable, path: Path) -> RatingTable:
     """Write a table for the next time; a cache that cannot be written is no error.
 
     Args:
@@ -106,7 +106,22 @@ def _trim(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _pack(table: RatingTable, path: str) -> Any:
+def _anchor(path: Path, name: str) -> tuple[str, str]:
+    """What a table is named after, which may lie elsewhere next time, and the rest of the name.
+
+    The folder where it can be: whether it is given itself or a file in it, the columns may be the same.
+    """
+    for anchor, start in (("folder", _folder(path)), ("path", path)):
+        if name.startswith(str(start)):
+            return anchor, name.removeprefix(str(start))
+    return "path", ""
+
+
+def _folder(path: Path) -> Path:
+    return path if path.is_dir() else path.parent
+
+
+def _pack(table: RatingTable, path: Path) -> Any:
     """As one Arrow table: a dictionary column for each side, plain columns for the rest."""
     columns: dict[str, Any] = {}
     for side, column in (("user", table.user), ("item", table.item)):
@@ -118,7 +133,7 @@ def _pack(table: RatingTable, path: str) -> Any:
     if table.test_rows is not None:
         columns["test"] = pa.array(table.test_rows.astype(np.uint8))
     about = {
-        "name": table.name.removeprefix(path),  # it may lie elsewhere next time
+        "name": _anchor(path, table.name),
         "unique": table.unique,
         "titles": list(table.titles.items()),
         "categories": list(table.categories.items()),
@@ -126,10 +141,11 @@ def _pack(table: RatingTable, path: str) -> Any:
     return pa.table(columns).replace_schema_metadata({"cflightning": json.dumps(about)})
 
 
-def _unpack(packed: Any, path: str) -> RatingTable:
+def _unpack(packed: Any, path: Path) -> RatingTable:
     """Back from `_pack`, without a copy of anything large; whatever is not as it must be raises."""
     packed.validate(full=True)  # codes lie inside their dictionaries, text is UTF-8
     about = json.loads(packed.schema.metadata[b"cflightning"])
+    anchor, rest = map(str, about["name"])
 
     def column(name: str) -> Any:
         [chunk] = packed[name].chunks
@@ -160,7 +176,7 @@ def _unpack(packed: Any, path: str) -> RatingTable:
         rating=plain("rating", np.float32),
         weight=plain("weight", np.float32),
         timestamp=plain("timestamp", np.int64),
-        name=path + str(about["name"]),
+        name=os.path.normpath(f"{_folder(path) if anchor == 'folder' else path}{rest}"),
         titles={key: str(title) for key, title in about["titles"]},
         categories={key: tuple(map(str, names)) for key, names in about["categories"]},
         test_rows=None if test is None else test.astype(bool),
