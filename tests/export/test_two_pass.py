@@ -13,7 +13,7 @@ from cflightning.models.embedding_mlp import EmbeddingMLP
 from cflightning.models.network import FoldedTables, RatingScale
 from cflightning_export import graphs, two_pass
 from cflightning_export.codes import ITEM_LIMIT, MASKED, USER_ZERO, encode, needed
-from cflightning_export.two_pass import LANES, best_graphs, candidates, find_search, two_pass_graph
+from cflightning_export.two_pass import GROUP, best_graphs, candidates, find_search, two_pass_graph
 
 USERS, ITEMS, DIM = 40, 3000, 12
 
@@ -150,8 +150,8 @@ def test_hardly_anything_left(asked, left):
 
 
 def test_what_is_left_shares_a_place_with_rows_that_do_not_exist(asked):
-    width = -(-(ITEMS + 1) // LANES)  # the last lane ends in padding
-    left = {width - 1, width - 2, width - 3}
+    assert (ITEMS + 1) % GROUP  # the last group ends in padding
+    left = {ITEMS, ITEMS - 1, ITEMS - 2}
     asked.check([4], 2, [(0, row) for row in range(1, ITEMS + 1) if row not in left])
     asked.check([4], 10, [(0, row) for row in range(1, ITEMS + 1) if row not in left])
 
