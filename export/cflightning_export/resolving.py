@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.lists import encode
@@ -147,8 +148,7 @@ def resolve(
     base = (tables.item_bias.double().numpy() + float(tables.global_bias))[1:]
     precision = (prior.noise * np.linalg.inv(prior.root @ prior.root.T)).astype(np.float64)
     ends = np.bincount(rows.user, minlength=len(own)).cumsum()
-    log.info("solving %s users again", f"{int((np.diff(ends) > 0).sum()):,}")
-    for user in range(1, len(own)):
+    for user in tqdm(range(1, len(own)), "Users", leave=False, disable=None):  # on a terminal alone
         part = slice(ends[user - 1], ends[user])
         item, rating = rows.item[part] - 1, rows.rating[part].astype(np.float64)
         if len(item):
