@@ -25,9 +25,14 @@ Value = tuple[str, int, list[Any]]
 
 
 class Nodes:
-    """A graph as it grows; values go by their names."""
+    """A graph as it grows; values go by their names.
 
-    def __init__(self) -> None:
+    Args:
+        prefix: of names that are made up: those of a branch or a loop must not be those of the graph around it.
+    """
+
+    def __init__(self, prefix: str = "v") -> None:
+        self.prefix = prefix
         self.nodes: list[Any] = []
         self.constants: dict[str, np.ndarray] = {}
         self.tensors: list[TensorProto] = []
@@ -45,7 +50,7 @@ class Nodes:
             domain: of the operator.
             attributes: of the node.
         """
-        targets = (to or f"v{len(self.nodes)}").split()
+        targets = (to or f"{self.prefix}{len(self.nodes)}").split()
         if op == "TopK" and len(targets) == 1:
             targets.append(f"{targets[0]}_index")
         self.nodes.append(helper.make_node(op, sources, targets, domain=domain, **attributes))
@@ -72,7 +77,7 @@ class Nodes:
 
     def cast(self, source: str, kind: int, to: str | None = None) -> str:
         """To another element type."""
-        target = to or f"v{len(self.nodes)}"
+        target = to or f"{self.prefix}{len(self.nodes)}"
         self.nodes.append(helper.make_node("Cast", [source], [target], to=kind))
         return target
 

@@ -9,7 +9,7 @@ Vectors are kept as rows: a product of [1, E] and [E, n] takes less than one of 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from onnx import TensorProto, helper
@@ -190,7 +190,7 @@ def _carefully(g: Nodes, problem: _Problem, moved: str, way: str) -> str:
     Returns:
         float [1, E].
     """
-    body = _Body()
+    body = Nodes("turn_")
     logit = body("Gemm", "place", problem.z, problem.first, transB=1)
     lengths = body.constant("lengths", [*([0.5**halvings] for halvings in range(HALVINGS)), [0.0]])
     handicaps = [[1.0], *[[1 + ROUNDING]] * HALVINGS]
@@ -220,13 +220,6 @@ def _is_longer(g: Nodes, way: str, limit: float, to: str | None = None) -> str:
     """Whether a step is: bool []."""
     limits = g.constant(f"squared_{limit}", limit**2)
     return g("Squeeze", g("Greater", _dot(g, way, way), limits), to=to)
-
-
-class _Body(Nodes):
-    """Of a loop, where names that were made up must not be those of the graph around it."""
-
-    def __call__(self, op: str, *sources: str, to: str | None = None, domain: str = "", **attributes: Any) -> str:
-        return super().__call__(op, *sources, to=to or f"turn_{len(self.nodes)}", domain=domain, **attributes)
 
 
 def _dot(g: Nodes, left: str, right: str) -> str:

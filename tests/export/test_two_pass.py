@@ -13,7 +13,7 @@ from cflightning.models.embedding_mlp import EmbeddingMLP
 from cflightning.models.network import FoldedTables, RatingScale
 from cflightning_export import graphs, two_pass
 from cflightning_export.codes import ITEM_LIMIT, MASKED, USER_ZERO, encode, needed
-from cflightning_export.two_pass import GROUP, best_graphs, candidates, find_search, two_pass_graph
+from cflightning_export.two_pass import GROUP, Candidates, best_graphs, candidates, find_search, two_pass_graph
 
 USERS, ITEMS, DIM = 40, 3000, 12
 
@@ -47,13 +47,18 @@ def vocabulary(tables, strings=False):
 
 
 class Asked:
-    """The graph's answers, and whether it scored everything after all; beside it a slow reference."""
+    """The graph's answers, and whether the first look left a doubt; beside it a slow reference."""
 
-    def __init__(self, tables, scale=None, strings=False, filtered=False):
+    def __init__(self, tables, scale=None, strings=False, filtered=False, looks=tuple):
         self.tables, self.scale = tables, scale or RatingScale((1.0, 5.0))
         self.vocabulary, self.filtered = vocabulary(tables, strings), filtered
-        model = two_pass_graph("asked", find_search(tables), self.scale, self.vocabulary, filtered=filtered)
-        model.graph.output.append(helper.make_tensor_value_info("doubt", TensorProto.BOOL, []))
+        search = find_search(tables)
+        search = search._replace(looks=looks(search.looks))
+        self.only = len(search.looks) == 1  # after which everything is scored
+        model = two_pass_graph("asked", search, self.scale, self.vocabulary, filtered=filtered)
+        [branches] = [node for node in model.graph.node if node.op_type == "If"]
+        self.doubt = branches.input[0]
+        model.graph.output.append(helper.make_tensor_value_info(self.doubt, TensorProto.BOOL, []))
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self.session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -68,7 +73,7 @@ class Asked:
         more = {"allowed": allowed} if self.filtered else {}
         at = np.array([pair[0] for pair in excluded], np.int64)
         item, score, known, doubt = self.session.run(
-            ["item", "score", "known", "doubt"],
+            ["item", "score", "known", self.doubt],
             {
                 "user": self.ids("users", users),
                 "k": np.array([k]),
@@ -85,6 +90,7 @@ class Asked:
         return (vectors[user] @ items.T + item_bias + bias[user] + global_bias)[1:]
 
     def check(self, users, k, excluded=(), allowed=None):
+        """Hold the lists against sorting; returns whether everything was scored, as far as that can be seen."""
         rows, scores, doubt = self(users, k, excluded, allowed)
         for at, user in enumerate(users):
             logits = self.logits(user)
@@ -96,12 +102,21 @@ class Asked:
             expected = self.scale.eval()(torch.from_numpy(logits[best])).numpy()
             np.testing.assert_allclose(scores[at][: len(best)], expected, rtol=2e-6, atol=2e-6)
             assert np.isneginf(scores[at][len(best) :]).all()
-        return doubt
+        return doubt and self.only
 
 
-@pytest.fixture(scope="module")
-def asked():
-    return Asked(make())
+def last(found):
+    return found[-1:]
+
+
+def hasty(found):
+    """At first no more candidates than are needed."""
+    return (Candidates(0, 1), *found[1:])
+
+
+@pytest.fixture(scope="module", params=[tuple, last, hasty])
+def asked(request):
+    return Asked(make(), looks=request.param)
 
 
 def test_lists_are_those_of_sorting_all_scores(asked):
@@ -116,8 +131,20 @@ def test_lists_are_those_of_sorting_all_scores(asked):
 @pytest.mark.parametrize("scale", [None, RatingScale((1.0, 5.0), margin=0.1), RatingScale((0.5, 5.0), sigmoid=False),
                                    RatingScale(None)])  # fmt: skip
 def test_string_ids_and_scales(scale):
-    asked = Asked(make(seed=1), scale, strings=True)
+    asked = Asked(make(seed=1), scale, strings=True, looks=last)
     assert not asked.check([3, 0, 3, USERS], 10, [(0, 5), (3, 7)])
+
+
+def test_who_is_not_proven_at_first_is_looked_at_again():
+    asked, careful = Asked(make(), looks=hasty), Asked(make(), looks=last)
+    doubtful = [user for user in range(1, USERS + 1) if asked([user], 10)[2]]
+    assert len(doubtful) > USERS / 2
+    for user in doubtful:
+        assert not careful([user], 10)[2]  # and so no more than a second look is taken
+        asked.check([user], 10)
+    rows, _, doubt = asked(range(1, USERS + 1), 10)  # one of them makes the whole call look again
+    assert doubt
+    assert rows.tolist() == careful(range(1, USERS + 1), 10)[0].tolist()
 
 
 def test_one_user_is_answered_as_in_a_batch(asked):
@@ -170,7 +197,8 @@ def test_equals_stand_in_the_order_of_the_catalogue():
 def test_items_that_stand_out_cost_time_but_no_exactness():
     tables = make(seed=3)
     tables.item_vectors[77] *= 1000  # all others round to nearly nothing
-    assert Asked(tables).check(range(1, 11), 10)
+    assert Asked(tables, looks=last).check(range(1, 11), 10)
+    Asked(tables).check(range(1, 11), 10)
     tables = make(seed=4)
     tables.item_bias[5], tables.item_bias[6] = 1e4, -1e4
     Asked(tables).check([1, 2, 0], 10)
@@ -221,8 +249,9 @@ def test_the_bound_holds_for_every_pair(seed):
 def test_candidates_are_those_that_prove_the_lists():
     tables = make(seed=6)
     codes, users = encode(tables), np.arange(1, USERS + 1)
-    chosen = candidates(codes, tables)
+    first, chosen = candidates(codes, tables)
     for k in (10, 100):
+        assert first.base + first.slope * k <= chosen.base + chosen.slope * k
         exact = tables.user_vectors.numpy() @ tables.item_vectors.numpy().T + tables.item_bias.numpy()
         rough = codes.user.astype(np.int64) @ codes.item.astype(np.int64) + codes.shift
         for user, count in zip(users, needed(codes, tables, users, (k,))[0], strict=True):
@@ -233,13 +262,14 @@ def test_candidates_are_those_that_prove_the_lists():
 
 
 @pytest.mark.parametrize(("share", "proven"), [(1.0, True), (0.5, True), (0.004, False), (0.0, False)])
-def test_a_part_of_the_catalogue(share, proven):
+@pytest.mark.parametrize("looks", [tuple, last, hasty])
+def test_a_part_of_the_catalogue(share, proven, looks):
     """However little is allowed; where that is less than what is looked at a second time, everything is scored."""
-    asked, rng = Asked(make(), filtered=True), np.random.default_rng(3)
+    asked, rng = Asked(make(), filtered=True, looks=looks), np.random.default_rng(3)
     allowed = rng.random(ITEMS) < share
     pairs = [(1, row) for row in rng.integers(0, ITEMS + 1, 5).tolist()]
-    assert asked.check([4, 0, 9], 10, pairs, allowed) == (not proven)
-    assert asked.check([4], 10, (), allowed) == (not proven)
+    assert asked.check([4, 0, 9], 10, pairs, allowed) == (asked.only and not proven)
+    assert asked.check([4], 10, (), allowed) == (asked.only and not proven)
 
 
 def test_only_large_catalogues_are_searched_in_two_passes(monkeypatch):
