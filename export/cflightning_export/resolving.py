@@ -17,6 +17,7 @@ from cflightning.data.lists import encode
 from cflightning.data.split import TEST, VAL
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import ExportError
+from cflightning.metrics.rating import RatingErrors
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.network import RatingNetwork, RatingScale
 from cflightning.tasks.rating import RatingTask
@@ -110,11 +111,11 @@ def errors(network: RatingNetwork, data: RatingsDataModule, part: int, vocabular
     user, item, rating = (torch.from_numpy(column) for column in encode(data.table, data.split, part, vocabulary))
     if not len(rating):
         return {}
+    found = RatingErrors()
     with torch.inference_mode():
-        chunks = zip(torch.split(user.long(), CHUNK), torch.split(item.long(), CHUNK), strict=True)
-        scores = torch.cat([network(*pair) for pair in chunks])
-    apart = scores.double() - rating
-    return {"rmse": float(apart.square().mean().sqrt()), "mae": float(apart.abs().mean())}
+        for users, items, ratings in zip(*(torch.split(column, CHUNK) for column in (user, item, rating)), strict=True):
+            found.update(network(users.long(), items.long()), ratings)
+    return {name: float(value) for name, value in found.compute().items()}
 
 
 def resolve(

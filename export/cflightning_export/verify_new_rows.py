@@ -15,7 +15,7 @@ from cflightning_export.folding import Folding
 from cflightning_export.new_rows import NewRows
 
 TOLERANCE = 0.02
-"""Of the rating range: what few steps may leave of a score. Usual are 1e-5 with 20 ratings and .001 with hundreds."""
+"""Of the rating range: where ratings contradict each other the sum may have several minima. Usual is 1e-5."""
 CHOICE_TOLERANCE = 1e-3
 """Of the largest score."""
 SOME = 20

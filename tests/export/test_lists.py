@@ -11,10 +11,8 @@ import onnxruntime as ort
 import pandas as pd
 import pytest
 import torch
-import yaml
-from lightning.pytorch import Trainer
 
-from cflightning import EmbeddingDotTask, RatingsDataModule
+from cflightning import EmbeddingDotTask
 from cflightning.__main__ import main as front_door
 from cflightning.checkpoint import load_task
 from cflightning.data.split import TRAIN
@@ -28,22 +26,6 @@ from cflightning_export.history_graph import history_graph
 from cflightning_export.training_rows import TrainingRows, training_data, training_rows
 from cflightning_export.verify_lists import verify_lists
 from cflightning_serve import Scorer, UnsupportedError
-
-
-def make_run(folder, frame, task, **options):
-    """A run folder, as the command line leaves it: config.yaml and checkpoints/best.ckpt."""
-    (folder / "checkpoints").mkdir(parents=True)
-    path = folder.parent / "table.csv"
-    frame.to_csv(path, index=False)
-    options |= {"path": str(path)}
-    about = {"class_path": "cflightning.RatingsDataModule", "init_args": options}
-    (folder / "config.yaml").write_text(yaml.safe_dump({"data": about}))
-    data = RatingsDataModule(**options)
-    fit = Trainer(max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-                  enable_model_summary=False, accelerator="cpu")  # fmt: skip
-    fit.fit(task, data)
-    fit.save_checkpoint(folder / "checkpoints" / "best.ckpt")
-    return data
 
 
 def make_frame(strings=False, users=40, items=25, seed=0):
@@ -63,7 +45,7 @@ CASES = {
 
 
 @pytest.fixture(scope="module", params=list(CASES))
-def exported(request, tmp_path_factory):
+def exported(request, tmp_path_factory, make_run):
     make, strings, options = CASES[request.param]
     folder = tmp_path_factory.mktemp("lists") / "run"
     data = make_run(folder, make_frame(strings), make(), categories="kind", **options)
@@ -134,7 +116,7 @@ def test_a_run_of_the_command_line(run):
 
 
 @pytest.mark.parametrize("options", [{"weight": "rating"}, {"min_rating": 3}])
-def test_choices_count_as_much_as_they_weigh(tmp_path, options):
+def test_choices_count_as_much_as_they_weigh(tmp_path, options, make_run):
     task = EmbeddingDotTask(dim=2, objective="ials")
     data = make_run(tmp_path / "run", make_frame(strings=True), task, feedback="choices", **options)
     path = tmp_path / "run" / "checkpoints" / "best.ckpt"
@@ -192,7 +174,7 @@ def test_histories_of_many_ratings_are_packed_and_found(different, strings):
         assert found_rating.tolist() == rating[numbers].tolist()
 
 
-def test_ratings_that_an_objective_did_not_see_are_no_weights(tmp_path):
+def test_ratings_that_an_objective_did_not_see_are_no_weights(tmp_path, make_run):
     frame = make_frame()
     make_run(tmp_path / "run", frame, EmbeddingDotTask(dim=4, objective="ials"))
     scorer = Scorer.load(export_bundle(tmp_path / "run", tmp_path / "bundle", with_history=True))
@@ -208,7 +190,7 @@ def test_ratings_that_an_objective_did_not_see_are_no_weights(tmp_path):
 
 
 @pytest.fixture
-def small(tmp_path):
+def small(tmp_path, make_run):
     folder = tmp_path / "run"
     make_run(folder, make_frame(), EmbeddingDotTask(dim=2))
     return folder

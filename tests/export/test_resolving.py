@@ -6,10 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
-from lightning.pytorch import Trainer
 
-from cflightning import EmbeddingDotTask, RatingsDataModule
+from cflightning import EmbeddingDotTask
 from cflightning.checkpoint import load_task
 from cflightning.data.split import TEST, TRAIN, VAL
 from cflightning.errors import ExportError
@@ -136,29 +134,17 @@ def test_items_of_many_ratings_are_sure():
 # Exports --------------------------------------------------------------------------------------------------------------
 
 
-def make_run(folder, task, users=40, items=25, **options):
-    """A run folder, as the command line leaves it: config.yaml and checkpoints/best.ckpt."""
+def make_frame(users=40, items=25):
     rng = np.random.default_rng(0)
     pairs = rng.permutation(users * items)[: users * items // 3]
-    frame = pd.DataFrame({"user": pairs // items, "item": pairs % items, "rating": rng.integers(1, 6, len(pairs))})
-    (folder / "checkpoints").mkdir(parents=True)
-    frame.to_csv(folder / "table.csv", index=False)
-    options["path"] = str(folder / "table.csv")
-    about = {"class_path": "cflightning.RatingsDataModule", "init_args": options}
-    (folder / "config.yaml").write_text(yaml.safe_dump({"data": about}))
-    data = RatingsDataModule(**options)
-    fit = Trainer(max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-                  enable_model_summary=False, accelerator="cpu")  # fmt: skip
-    fit.fit(task, data)
-    fit.save_checkpoint(folder / "checkpoints" / "best.ckpt")
-    return data
+    return pd.DataFrame({"user": pairs // items, "item": pairs % items, "rating": rng.integers(1, 6, len(pairs))})
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, make_run):
     folder = tmp_path_factory.mktemp("resolve") / "run"
     task = EmbeddingDotTask(dim=4, objective="both")
-    data = make_run(folder, task, 80, 40, val_fraction=0.2)
+    data = make_run(folder, make_frame(80, 40), task, val_fraction=0.2)
     figures = {"val/rmse": 9.0, "val/mae": 9.0, "test/rmse": 9.0, "test/ndcg@10": 0.5, "val/loss": 9.0}
     (folder / "metrics.json").write_text(json.dumps(figures))
     return folder, data
@@ -222,8 +208,8 @@ def test_users_stay_where_validation_is_worse(trained, tmp_path, monkeypatch, ca
 
 
 @pytest.mark.parametrize("task", [{"objective": "ials"}, {"members": 2}])
-def test_what_cannot_be_solved_again(tmp_path, task):
-    make_run(tmp_path / "run", EmbeddingDotTask(dim=3, **task))
+def test_what_cannot_be_solved_again(tmp_path, task, make_run):
+    make_run(tmp_path / "run", make_frame(), EmbeddingDotTask(dim=3, **task))
     with pytest.raises(ExportError, match="--resolve: must meet one network of ratings"):
         export_bundle(tmp_path / "run", tmp_path / "bundle", resolve=True)
     assert not (tmp_path / "bundle").exists()
