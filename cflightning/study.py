@@ -9,8 +9,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from cflightning.data.table import RatingTable
 from cflightning.files import claim, replacing
 
@@ -85,12 +83,9 @@ def line(first: str, figures: Mapping[str, float] | None, note: str = "") -> str
 
 
 def fingerprint(configuration: Mapping[str, Any], table: RatingTable) -> str:
-    """A digest of what decides the figures of every run: the options, and the rows by who and what is the same."""
+    """Return a digest of what decides the figures of every run: the options and the rows of the table."""
     digest = hashlib.sha256(json.dumps(configuration, sort_keys=True, default=str).encode())
-    for column in (table.user.codes, table.item.codes, table.rating, table.timestamp):
-        digest.update(b"-" if column is None else np.ascontiguousarray(column).data)
-    if table.weight is not None:
-        digest.update(np.ascontiguousarray(table.weight).data)
+    digest.update(table.fingerprint.encode())
     return digest.hexdigest()[:40]
 
 

@@ -60,9 +60,10 @@ def test_a_fingerprint_is_of_options_and_ratings():
         fingerprint({"a": 1, "b": (2, 4)}, table()),
         fingerprint({"a": 1, "b": (2, 3)}, table(rating=[3.0, 4.0, 4.0])),
         fingerprint({"a": 1, "b": (2, 3)}, table(user=[1, 2, 2])),
+        fingerprint({"a": 1, "b": (2, 3)}, table(user=[7, 7, 9])),  # numbered alike, but other users
         fingerprint({"a": 1, "b": (2, 3)}, table(timestamp=[1, 2, 4])),
     ]
-    assert len({one, *others}) == 5
+    assert len({one, *others}) == 6
 
 
 def finish(study, *runs):

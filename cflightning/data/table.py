@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from cflightning.data.fingerprint import digest_table
 from cflightning.data.ids import Id, IdColumn
 from cflightning.errors import DataError
 
@@ -81,6 +82,11 @@ class RatingTable:
         }
         columns |= {"rating": self.rating, "weight": self.weight, "timestamp": self.timestamp}
         return pd.DataFrame({name: column for name, column in columns.items() if column is not None})
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of all rows in their order; equal where nothing of the rows differs (`digest_table`)."""
+        return digest_table(self)
 
     @property
     def ratings(self) -> np.ndarray:
