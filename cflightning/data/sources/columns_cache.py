@@ -1,4 +1,4 @@
-"""Tables that were read before, as columns on disk: checked, encoded and memory-mapped."""
+"""Tables that were read before, as columns on disk: checked, encoded, each file with a digest of its content."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable
+import stat
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,36 +24,81 @@ from cflightning.files import replacing
 
 log = logging.getLogger(__name__)
 
-VERSION = 3
+VERSION = 4
 """Of the readers and of the file: to be raised whenever the same source would give another table."""
 SMALLEST = 1_000_000
 """Bytes of source below which reading is quicker than it is worth a file."""
 LARGEST = 20_000_000_000
 """Bytes that all files together may take; those not used for longest go first."""
+_BLOCK = 1 << 20
+_SEAL_BYTES = 32
+_THREADS = min(4, os.cpu_count() or 1)
 
 
-def key(sources: Iterable[Path], options: dict[str, Any]) -> str | None:
-    """Name of the cached table, from the content of its source files and the options of its reader.
+class Key(NamedTuple):
+    """Identity of the content that a table is read from.
+
+    Attributes:
+        name: digest of the source files and of the options of their reader; the cached file is named after it.
+        marks: device, inode, size and times of every source file when hashing began.
+    """
+
+    name: str
+    marks: tuple[tuple[int, ...], ...]
+
+
+def read_through(
+    folder: Path, sources: Sequence[Path], options: dict[str, Any], path: Path, read: Callable[[], RatingTable]
+) -> RatingTable:
+    """Take a table from the cache, or read it and keep it there.
+
+    A table is kept only if its source files were the same before and after they were read.
+
+    Args:
+        folder: of the cache.
+        sources: the files that `read` may look into.
+        options: of the reader.
+        path: where the source lies now.
+        read: reads the source.
+    """
+    before = key(sources, options)
+    if before is None:
+        return read()
+    table = load(folder, before.name, path)
+    if table is not None:
+        return table
+    table = read()
+    if key(sources, options) != before:
+        log.warning("%s: changed while it was read; read it again when nothing writes to it", path)
+        return table
+    return save(folder, before.name, table, path)
+
+
+def key(sources: Iterable[Path], options: dict[str, Any]) -> Key | None:
+    """Identify the content of source files under the options of their reader.
 
     Returns:
-        A digest, or None for a source that is small or cannot be read (its reader will say why).
+        The key, or None for a source that is small or cannot be read (its reader will say why).
     """
     digest = hashlib.sha256(json.dumps([VERSION, options], sort_keys=True).encode())
-    size = 0
+    total, marks = 0, []
     try:
         for source in sources:
-            size += source.stat().st_size
-            digest.update(json.dumps([source.name, source.stat().st_size]).encode())
             with open(source, "rb") as file:
-                while chunk := file.read(1 << 22):
-                    digest.update(chunk)
+                found = os.fstat(file.fileno())
+                marks.append((found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
+                total += found.st_size
+                digest.update(json.dumps([source.name, found.st_size]).encode())
+                digest.update(_digest(file.fileno(), found.st_size))
     except OSError:
         return None
-    return digest.hexdigest()[:40] if size >= SMALLEST else None
+    return Key(digest.hexdigest()[:40], tuple(marks)) if total >= SMALLEST else None
 
 
 def load(folder: Path, name: str, path: Path) -> RatingTable | None:
-    """The cached table, its columns memory-mapped; None where there is none that is sound.
+    """Return the cached table, or None where there is none that is sound.
+
+    The file is read into memory and its digest is checked there: a mapped file could still be changed or cut off.
 
     Args:
         folder: of the cache.
@@ -60,7 +107,8 @@ def load(folder: Path, name: str, path: Path) -> RatingTable | None:
     """
     kept = folder / f"{name}.arrow"
     try:
-        with pa.memory_map(str(kept)) as mapped, pa.ipc.open_file(mapped) as file:
+        content = _verified(kept, name)
+        with pa.ipc.open_file(pa.BufferReader(content)) as file:
             table = _unpack(file.read_all(), path)
         os.utime(kept)  # it was used
     except FileNotFoundError:
@@ -88,12 +136,67 @@ def save(folder: Path, name: str, table: RatingTable, path: Path) -> RatingTable
     try:
         folder.mkdir(parents=True, exist_ok=True)
         packed = _pack(table, path)
-        with replacing(folder / f"{name}.arrow", "wb") as out, pa.ipc.new_file(out, packed.schema) as writer:
-            writer.write_table(packed)
+        with replacing(folder / f"{name}.arrow", "w+b", private=True) as out:
+            with pa.ipc.new_file(out, packed.schema) as writer:
+                writer.write_table(packed)
+            out.flush()
+            out.write(_seal(name, _digest(out.fileno(), out.tell())))
         _trim(folder)
     except OSError as error:
         log.info("%s: the columns cannot be kept for the next time (%s)", folder, error)
     return table
+
+
+def _verified(kept: Path, name: str) -> Any:
+    """Content of a cached file as a pyarrow buffer, read once and checked as it was read.
+
+    Raises:
+        OSError: the file cannot be read, is a link, or belongs to another user.
+        ValueError: its digest is not the one it ends with.
+    """
+    handle = os.open(kept, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    try:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError("it is no regular file")
+        if hasattr(os, "geteuid") and found.st_uid != os.geteuid():
+            raise OSError(f"it belongs to another user, number {found.st_uid}")
+        size = found.st_size - _SEAL_BYTES
+        if size < 0:
+            raise ValueError(f"it has {found.st_size} bytes")
+        content = pa.allocate_buffer(size)
+        if _seal(name, _digest(handle, size, content)) != os.pread(handle, _SEAL_BYTES, size):
+            raise ValueError("its content does not match its digest")
+        return content
+    finally:
+        os.close(handle)
+
+
+def _seal(name: str, digest: bytes) -> bytes:
+    """Last bytes of a cached file, which tie its content to its name."""
+    return hashlib.sha256(name.encode() + digest).digest()
+
+
+def _digest(handle: int, size: int, into: Any = None) -> bytes:
+    """Digest of the first bytes of an open file, by several threads: SHA-256 over the SHA-256 of each block.
+
+    Args:
+        handle: of the file.
+        size: bytes to read; a file that is shorter has another digest.
+        into: writable buffer of that size to be filled with what is hashed, or None.
+    """
+    target = None if into is None else memoryview(into)
+
+    def block(start: int) -> bytes:
+        length = min(_BLOCK, size - start)
+        view = memoryview(bytearray(length)) if target is None else target[start : start + length]
+        done = 0
+        while done < length and (got := os.preadv(handle, [view[done:]], start + done)):
+            done += got
+        return hashlib.sha256(view[:done]).digest()
+
+    with ThreadPoolExecutor(max_workers=_THREADS) as pool:
+        return hashlib.sha256(b"".join(pool.map(block, range(0, size, _BLOCK)))).digest()
 
 
 def _trim(folder: Path) -> None:
@@ -143,7 +246,7 @@ def _pack(table: RatingTable, path: Path) -> Any:
 
 def _unpack(packed: Any, path: Path) -> RatingTable:
     """Back from `_pack`, without a copy of anything large; whatever is not as it must be raises."""
-    packed.validate(full=True)  # codes lie inside their dictionaries, text is UTF-8
+    packed.validate()
     about = json.loads(packed.schema.metadata[b"cflightning"])
     anchor, rest = map(str, about["name"])
 
@@ -167,6 +270,8 @@ def _unpack(packed: Any, path: Path) -> RatingTable:
         if codes.dtype != np.int32:
             raise TypeError(f"column {name} is {codes.dtype}")
         known = to_numpy(values) if values.type == pa.int64() else np.array(values.to_pylist(), dtype=object)
+        if len(codes) and not 0 <= codes.min() <= codes.max() < len(known):
+            raise ValueError(f"column {name} has a code that stands for no id")
         return IdColumn(Ids(known), codes)
 
     test = plain("test", np.uint8)
