@@ -39,13 +39,20 @@ def ask(session: Any, case: str, inputs: dict[str, np.ndarray]) -> Any:
 
 def raw_ids(known: Ids, rows: np.ndarray) -> np.ndarray:
     """Raw ids of rows: int64 [n] or object [n] of str; row 0 becomes an id that is not known."""
-    if known.kind == "int64":
-        above = int(known.values[-1]) + 1
-        unknown: int | str = above if above < 2**63 else int(known.values[0]) - 1
-    else:
-        unknown = str(known.values[-1]) + "?"  # sorts behind the last one, so it is none of them
-    with_unknown = np.array([unknown, *known.values], dtype=known.values.dtype)
-    return np.asarray(with_unknown[rows])
+    ids: np.ndarray = known.values[np.maximum(rows, 1) - 1]
+    ids[rows == 0] = unknown_id(known)
+    return ids
+
+
+def unknown_id(known: Ids) -> int | str:
+    """An id beside the known ones, of which there is at least one."""
+    values = known.values
+    if known.kind == "string":
+        return str(values[-1]) + "?"  # sorts behind the last one, so it is none of them
+    if int(values[-1]) < np.iinfo(np.int64).max:
+        return int(values[-1]) + 1
+    gaps = np.flatnonzero(values[:-1] + 1 != values[1:])
+    return int(values[gaps[-1]]) + 1 if len(gaps) else int(values[0]) - 1
 
 
 def tolerance_of(network: RatingNetwork) -> float:

@@ -13,6 +13,7 @@ from typing import Any
 
 from cflightning import __version__
 from cflightning import checkpoint as checkpoints
+from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import ExportError
 from cflightning.tasks.network_task import BAGS_KEY
@@ -20,7 +21,7 @@ from cflightning.tasks.ranking import RATING
 from cflightning_export.answering import Answering, answering
 from cflightning_export.catalogue import write_catalogue, write_titles
 from cflightning_export.graphs import score_graph, similar_graph
-from cflightning_export.history_graph import history_graph
+from cflightning_export.history_graph import history_graph, seen_graph
 from cflightning_export.list_graphs import list_graphs
 from cflightning_export.new_rows import find_new_rows
 from cflightning_export.new_rows import graphs as new_row_graphs
@@ -28,10 +29,12 @@ from cflightning_export.placing import FORMAT, check_target, placed
 from cflightning_export.precision import Precision, Rounding, round_within, store
 from cflightning_export.reference import reference
 from cflightning_export.resolving import resolve_if_better
+from cflightning_export.seen_rows import SeenRows, seen_rows
 from cflightning_export.training_rows import training_data, training_rows
 from cflightning_export.verify import verify
 from cflightning_export.verify_lists import verify_lists
 from cflightning_export.verify_new_rows import verify_new_rows
+from cflightning_export.verify_seen import verify_seen
 from cflightning_export.weights import share_weights
 
 log = logging.getLogger(__name__)
@@ -44,7 +47,7 @@ def export_bundle(
     target: Path | str,
     *,
     overwrite: bool = False,
-    with_history: bool = False,
+    with_history: bool | None = None,
     new_items: bool = False,
     resolve: bool = False,
     precision: Precision = "fp32",
@@ -57,7 +60,9 @@ def export_bundle(
         source: a run folder or a checkpoint.
         target: the folder to make.
         overwrite: whether an existing bundle is replaced; any other existing folder is never touched.
-        with_history: whether the training rows travel in the bundle, which everyone who has it can then read.
+        with_history: which rows of the table travel in the bundle, where everyone who has it can read them. None: the
+            items of every row of every user, so that lists leave out what users know; where the table cannot be found,
+            none, with a warning. True: also the ratings of the training rows, which explain scores. False: none.
         precision: of the tables: "fp32", "fp16" or "int8" with a scale for each row.
         max_rmse_change: the most that rounding may change scores (`precision.Change`), rating units; None for .001 of
             the rating range, or of choices .02 standard deviations.
@@ -71,8 +76,8 @@ def export_bundle(
 
     Raises:
         CheckpointError: the source cannot be used.
-        ExportError: the target exists, the training rows cannot be found again, the graphs differ from the network, or
-            rounding passes a limit; then nothing is left behind.
+        ExportError: the target exists, rows that an option needs cannot be found again, the graphs differ from the
+            network, or rounding passes a limit; then nothing is left behind.
     """
     path, target = checkpoints.find(Path(source)), Path(target).absolute()
     check_target(target, overwrite)
@@ -81,30 +86,50 @@ def export_bundle(
     assert vocabulary is not None
     if not len(vocabulary.users) or not len(vocabulary.items):
         raise ExportError(f"{path}: must know at least one user and one item")
-    data = rows = None
-    if with_history or resolve:
-        flag = "--with-history" if with_history else "--resolve"
-        data = training_data(path, vocabulary, task.facts.get("train_rows"), flag)
+    rows = seen = None
+    data = _find_data(path, vocabulary, task.facts.get("train_rows"), with_history, resolve)
+    if data is not None:
         rows = training_rows(data, vocabulary, rates=task.facts.get("objective", "mse") in RATING)
+        seen = None if with_history is False else seen_rows(data, vocabulary, rows)
     with placed(target) as scratch:
         parts, bags, metrics = answering(task), _bags(path), _metrics(path, task.facts)
         if resolve and data is not None and rows is not None:
             metrics = resolve_if_better(task, parts, data, rows, bags, metrics)
-        rows = rows if with_history else None
+        data = rows = None  # large, and needed no more
         rounding = round_within(parts.networks, precision, max_rmse_change, min_overlap)
         new = find_new_rows(task, parts, vocabulary, bags, new_items=new_items, rounding=rounding)
         more = list_graphs(parts.networks["recommend"], vocabulary)
-        if rows is not None:
-            more["history"] = history_graph(rows, vocabulary)
+        if seen is not None:
+            more["seen"] = seen_graph(seen, vocabulary)
+        if seen is not None and with_history:
+            more["history"] = history_graph(seen, vocabulary)
         if new is not None:
             more |= new_row_graphs(new, vocabulary)
-        _write(scratch, parts, vocabulary, metrics, more, rounding)
+        _write(scratch, parts, vocabulary, metrics, more, rounding, seen)
         log.info("checking the graphs against torch")
         verify(scratch, parts.networks, vocabulary)
-        verify_lists(scratch, parts.networks["recommend"], vocabulary, rows)
+        verify_lists(scratch, parts.networks["recommend"], vocabulary)
+        if seen is not None:
+            verify_seen(scratch, vocabulary, seen, rated=bool(with_history))
         if new is not None:
             verify_new_rows(scratch, new)
     return target
+
+
+def _find_data(
+    path: Path, vocabulary: Vocabulary, rows: int | None, with_history: bool | None, resolve: bool
+) -> RatingsDataModule | None:
+    """The run's data, where an option asks for it or it can be found."""
+    for flag, asked in (("--with-history", with_history), ("--resolve", resolve)):
+        if asked:
+            return training_data(path, vocabulary, rows, flag)
+    if with_history is False:
+        return None
+    try:
+        return training_data(path, vocabulary, rows, "seen items", "export --without-history if that is meant")
+    except ExportError as error:
+        log.warning("the bundle will list what users know, for it gets no seen items: %s", error)
+        return None
 
 
 def _metrics(path: Path, facts: dict[str, Any]) -> dict[str, float]:
@@ -136,6 +161,7 @@ def _write(
     metrics: dict[str, float],
     more: dict[str, Any],
     rounding: Rounding | None,
+    seen: SeenRows | None,
 ) -> None:
     network, models = parts.networks["score"], {}
     for name, build in GRAPHS.items():
@@ -164,7 +190,7 @@ def _write(
         "graphs": {name: f"{name}.onnx" for name in (*GRAPHS, *more)},
         "catalogue": catalogue,
         "titles": titles,
-        "reference": reference(folder, vocabulary),
+        "reference": reference(folder, vocabulary, seen),
         "files": {name: _describe(folder / name) for name in names},
     }
     if "choice" in parts.units.values():  # a reader of format 1 would take them for ratings

@@ -33,11 +33,16 @@ def main(args: Sequence[str] | None = None) -> int:
         default="bundle",
         help="bundle (default), Triton model repository or MLflow model folder",
     )
-    parser.add_argument(
-        "--with-history",
-        action="store_true",
-        help="put the training rows of every user into the bundle, so that what they know is left out of their lists",
-    )
+    history = parser.add_mutually_exclusive_group()
+    history.add_argument(
+        "--with-history", action="store_true", default=None,
+        help="put the ratings of the training rows into the bundle as well, which explain the scores of known users",
+    )  # fmt: skip
+    history.add_argument(
+        "--without-history", dest="with_history", action="store_false",
+        help="put no row of the table into the bundle. By default it holds the items of every row, so that lists leave "
+        "out what a user knows; whoever has the bundle can read them",
+    )  # fmt: skip
     parser.add_argument(
         "--new-items", action="store_true", help="also take items that were not there in training, by who rated them"
     )
@@ -88,6 +93,7 @@ def main(args: Sequence[str] | None = None) -> int:
         f"{manifest['num_users'] - 1:,} users x {manifest['num_items'] - 1:,} items, "
         f"dim {manifest['dim']}, {size / 1e6:.1f} MB, agrees with torch"
     )
+    print(_about_rows(manifest))
     if (units := manifest.get("units")) is not None:
         print(f"answers  score: {units['score']}, recommend: {units['recommend']}")
     if (precision := manifest.get("precision")) is not None:
@@ -105,3 +111,11 @@ def main(args: Sequence[str] | None = None) -> int:
     for number, line in enumerate(next_steps):
         print(f"{'      ' if number else 'next  '}{line}")
     return 0
+
+
+def _about_rows(manifest: dict[str, Any]) -> str:
+    """Say which rows of the table are in a bundle, and what that means."""
+    if "seen" not in manifest["graphs"]:
+        return "rows  none: lists hold what a user knows already, unless each question names it (--exclude)"
+    ratings = " and ratings" if "history" in manifest["graphs"] else ""
+    return f"rows  every user's items{ratings}: lists leave them out, and whoever has the bundle can read them"

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from cflightning.data.vocabulary import Vocabulary
 from cflightning_export.asking import ask, open_graph, raw_ids
+from cflightning_export.seen_rows import SeenRows
 
 BINS = 10
 PAIRS = 10_000
@@ -17,14 +18,16 @@ USERS = 1_000
 K = 10  # what is asked for where nobody says how many
 
 
-def reference(folder: Path, vocabulary: Vocabulary, seed: int = 0) -> dict[str, Any]:
+def reference(folder: Path, vocabulary: Vocabulary, seen: SeenRows | None = None, seed: int = 0) -> dict[str, Any]:
     """Ask the graphs about random known ids and describe the scores by their deciles.
 
-    Users are drawn evenly, and nothing is excluded: who asks often, and what the asked have seen, is not known here.
+    Users are drawn evenly, since who asks often is not known here; what they have seen is left out, where the bundle
+    leaves it out.
 
     Args:
         folder: with the graphs.
         vocabulary: ids of the rows.
+        seen: the rows of users, where the bundle has them.
         seed: of the draws.
 
     Returns:
@@ -41,12 +44,19 @@ def reference(folder: Path, vocabulary: Vocabulary, seed: int = 0) -> dict[str, 
     k = min(K, items - 1)
     recommend = open_graph(folder / "recommend.onnx")
     lists = []
-    asked = raw_ids(vocabulary.users, rng.permutation(np.arange(1, users))[:USERS])
-    nothing = {"exclude_user": np.array([], np.int64), "exclude_item": vocabulary.items.values[:0]}
-    for one in range(len(asked)):  # a block would hold a catalogue for each
-        feeds = {"user": asked[one : one + 1], "k": np.array([k], np.int64), **nothing}
-        lists.append(ask(recommend, "recommend.onnx, random users", feeds)[1][0])
-    return {"score": {**spread(scores), "k": 1}, "recommend": {**spread(np.concatenate(lists)), "k": k}}
+    for row in rng.permutation(np.arange(1, users))[:USERS].tolist():  # a block would hold a catalogue for each
+        known = np.empty(0, np.int32) if seen is None else seen.item[seen.of(row)]
+        feeds = {
+            "user": vocabulary.users.values[row - 1 : row],
+            "k": np.array([k], np.int64),
+            "exclude_user": np.zeros(len(known), np.int64),
+            "exclude_item": vocabulary.items.values[known - 1],
+        }
+        best = ask(recommend, "recommend.onnx, random users", feeds)[1][0]
+        if best[-1] > -np.inf:  # a shorter list does not compare
+            lists.append(best)
+    found: dict[str, Any] = {"score": {**spread(scores), "k": 1}}
+    return found | {"recommend": {**spread(np.concatenate(lists)), "k": k}} if lists else found
 
 
 def spread(scores: npt.NDArray[np.float32]) -> dict[str, list[float]]:

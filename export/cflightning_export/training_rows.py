@@ -32,7 +32,11 @@ class TrainingRows(NamedTuple):
 
 
 def training_data(
-    checkpoint: Path, vocabulary: Vocabulary, rows: int | None, flag: str = "--with-history"
+    checkpoint: Path,
+    vocabulary: Vocabulary,
+    rows: int | None,
+    flag: str = "--with-history",
+    otherwise: str = "",
 ) -> RatingsDataModule:
     """Read a run's data again, cut it as the run did, and hold it against the checkpoint.
 
@@ -40,24 +44,26 @@ def training_data(
         checkpoint: in the folder `checkpoints` of a run.
         vocabulary: of the checkpoint.
         rows: training rows that the checkpoint counted, where it did.
-        flag: who asks.
+        flag: what needs the data, for messages.
+        otherwise: how to do without, for messages; not given, to leave the flag out.
 
     Raises:
         ExportError: there is no run around the checkpoint, its data cannot be read, or is not what it was trained on.
     """
+    otherwise = otherwise or f"leave {flag} out"
     config = checkpoint.parent.parent / "config.yaml"
     if checkpoint.parent.name != "checkpoints" or not config.is_file():
         raise ExportError(
             f"{flag}: {checkpoint}: must lie in a run folder, whose config.yaml names the data, but there is "
-            f"none; export the run itself, or leave {flag} out"
+            f"none; export the run itself, or {otherwise}"
         )
-    data = _data_of(config, flag)
+    data = _data_of(config, flag, otherwise)
     try:
         learnt, split = data.vocabulary, data.split
     except (CFLightningError, OSError) as error:
         raise ExportError(
             f"{flag}: the data that {config} names cannot be read ({error}); put it back where it was (a "
-            f"relative path counts from the current folder), or leave {flag} out"
+            f"relative path counts from the current folder), or {otherwise}"
         ) from error
     same = (rows is None or rows == split.sizes[TRAIN]) and all(
         mine.kind == theirs.kind and np.array_equal(mine.values, theirs.values)
@@ -69,7 +75,7 @@ def training_data(
             f"{flag}: {data.table.name}: must be the data that {checkpoint} was trained on, but its training "
             f"part has {split.sizes[TRAIN]:,} rows of {len(learnt.users):,} users and {len(learnt.items):,} items, the "
             f"checkpoint's {'unknown' if rows is None else f'{rows:,}'} of {len(vocabulary.users):,} and "
-            f"{len(vocabulary.items):,}, or others; train again, or leave {flag} out"
+            f"{len(vocabulary.items):,}, or others; train again, or {otherwise}"
         )
     return data
 
@@ -90,7 +96,7 @@ def training_rows(data: RatingsDataModule, vocabulary: Vocabulary, *, rates: boo
     return TrainingRows(user[order], item[order], rating[order])
 
 
-def _data_of(config: Path, flag: str) -> RatingsDataModule:
+def _data_of(config: Path, flag: str, otherwise: str) -> RatingsDataModule:
     """The data module that a config describes; no other class is ever imported."""
     try:
         saved: Any = yaml.safe_load(config.read_text(encoding="utf-8"))["data"]
@@ -98,7 +104,7 @@ def _data_of(config: Path, flag: str) -> RatingsDataModule:
     except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
         raise ExportError(f"{flag}: {config}: must describe the data of a run, does not ({error!r})") from error
     if kind not in CLASSES:
-        raise ExportError(f"{flag}: {config}: the data must be a {CLASSES[0]}, got {kind}; leave {flag} out")
+        raise ExportError(f"{flag}: {config}: the data must be a {CLASSES[0]}, got {kind}; {otherwise}")
     try:
         return RatingsDataModule(**options)
     except TypeError as error:

@@ -1,4 +1,4 @@
-"""The graphs for lists must answer as the network and the training rows do."""
+"""The graphs for lists must answer as the network does."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import ExportError
 from cflightning.models.network import RatingNetwork
 from cflightning_export.asking import ask, compare, open_graph, raw_ids, tolerance_of
-from cflightning_export.training_rows import TrainingRows
 
 
-def verify_lists(folder: Path, network: RatingNetwork, vocabulary: Vocabulary, rows: TrainingRows | None) -> None:
-    """Ask `filtered`, `scores`, `factors`, `users` and, where there is one, `history`, and compare.
+def verify_lists(folder: Path, network: RatingNetwork, vocabulary: Vocabulary) -> None:
+    """Ask `filtered`, `scores`, `factors` and `users`, and compare.
 
     Args:
         folder: with the graphs.
         network: what recommends, in evaluation mode, on the CPU.
         vocabulary: ids of the rows.
-        rows: what the history must hold; None where there is none.
 
     Raises:
         ExportError: says which graph differs, where, and by how much.
@@ -36,8 +34,6 @@ def verify_lists(folder: Path, network: RatingNetwork, vocabulary: Vocabulary, r
             ("zero", np.array([], np.int64)),
         ):
             _verify_products(folder, network, vocabulary, name, user, rng.random(items - 1) < 0.5)
-            if rows is not None:
-                _verify_history(folder, vocabulary, rows, name, user)
         _verify_factors(folder, network, vocabulary, np.append(rng.integers(0, items, 50), [0, items - 1]))
     half = users // 2
     for begin, end in ((0, half), (half, users + 5), (0, 0)):
@@ -92,16 +88,3 @@ def _verify_factors(folder: Path, network: RatingNetwork, vocabulary: Vocabulary
     )
     if not np.array_equal(known, item > 0):
         raise ExportError("factors.onnx: the known flags differ from the vocabulary's")
-
-
-def _verify_history(folder: Path, vocabulary: Vocabulary, rows: TrainingRows, case: str, user: np.ndarray) -> None:
-    asked = {"user": raw_ids(vocabulary.users, user)}
-    item, place, rating, position = ask(open_graph(folder / "history.onnx"), f"history.onnx, {case}", asked)
-    for at, row in enumerate(user.tolist()):
-        mine, theirs = position == at, rows.user == row
-        expected = rows.item[theirs] if row else []
-        same = all(np.array_equal(found[mine], expected) for found in (vocabulary.items.rows(item), place + 1))
-        if not same or not np.array_equal(rating[mine], rows.rating[theirs] if row else []):
-            raise ExportError(f"history.onnx, {case}: must hold the training rows of user row {row}, holds others")
-    if len(position) != int(np.isin(rows.user, user[user > 0]).sum()) and len(np.unique(user)) == len(user):
-        raise ExportError(f"history.onnx, {case}: must hold the rows of the users asked for, holds {len(position)}")

@@ -15,6 +15,7 @@ from cflightning_serve.files import read_object
 from cflightning_serve.inputs import IdArray, as_array, positive_integer
 from cflightning_serve.list_files import check_format, join_parts, replacing, write_part
 from cflightning_serve.progress import progress
+from cflightning_serve.recommending import seen_question
 from cflightning_serve.scorer import Scorer
 
 PART = 4096
@@ -104,7 +105,7 @@ def write_lists(
     mine, target = shard.users(everyone), shard.file(out)
     if target.is_dir():
         raise InputError(f"--out: {target}: must be a file, is a folder; choose another name")
-    seen = "history" in manifest.graphs if exclude_seen is None else exclude_seen
+    seen = seen_question(manifest) is not None if exclude_seen is None else exclude_seen
     folder = target.with_name(f"{target.name}.parts")
     _begin(folder, Record(manifest.sha256, k, seen, _digest(mine), PART))
     starts = range(0, max(len(mine), 1), PART)  # a shard without users has a part without rows

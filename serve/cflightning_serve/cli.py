@@ -159,7 +159,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--exclude-seen",
             action=argparse.BooleanOptionalAction,
-            help="leave out what the user had in training (default: where the bundle has the history)",
+            help="leave out the items of which the table had a row of the user (default: where the bundle has them)",
         )
     similar_ = command("similar", "list the items most like an item", "BUNDLE --item 1193 --k 10")
     similar_.add_argument("--item", metavar="ID", nargs="+", required=True, help="one or more items")

@@ -13,7 +13,7 @@ from cflightning_serve.signatures import SIGNATURES, signature
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-_OPTIONS = {"history": "--with-history", "fold_in_item": "--new-items"}
+_OPTIONS = {"seen": "the run's table at hand", "history": "--with-history", "fold_in_item": "--new-items"}
 """Questions that are answered where the export was told so."""
 
 

@@ -10,7 +10,7 @@ from cflightning_serve.catalogue import Catalogue
 from cflightning_serve.graphs import Graphs
 from cflightning_serve.inputs import IdArray
 from cflightning_serve.manifest import Manifest
-from cflightning_serve.recommending import best_lists
+from cflightning_serve.recommending import ask_seen, best_lists
 from cflightning_serve.selection import best_places
 
 _BLOCK = 1 << 19
@@ -39,10 +39,10 @@ def many_lists(
         catalogue: gives the bundle's.
         user: ids [n].
         k: how many, at least 1.
-        exclude_seen: whether to leave out what the history has of each user.
+        exclude_seen: whether to leave out what each user has seen.
 
     Raises:
-        UnsupportedError: there is no history to exclude.
+        UnsupportedError: the bundle does not know what users have seen.
     """
     if "scores" not in manifest.graphs:  # of an older bundle
         best = best_lists(manifest, graphs, user, k, exclude_seen=exclude_seen)
@@ -50,7 +50,7 @@ def many_lists(
     else:
         step = max(1, _BLOCK // manifest.num_items)
         parts = [
-            _block(graphs, catalogue(), user[start : start + step], k, exclude_seen)
+            _block(manifest, graphs, catalogue(), user[start : start + step], k, exclude_seen)
             for start in range(0, len(user), step)
         ]
     if not parts:
@@ -59,10 +59,12 @@ def many_lists(
     return Lists(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-def _block(graphs: Graphs, catalogue: Catalogue, user: IdArray, k: int, exclude_seen: bool) -> Lists:
+def _block(
+    manifest: Manifest, graphs: Graphs, catalogue: Catalogue, user: IdArray, k: int, exclude_seen: bool
+) -> Lists:
     order, score = graphs.run("scores", ("order", "score"), {"user": user})
     if exclude_seen:
-        place, position = graphs.run("history", ("place", "position"), {"user": user})
+        place, position = ask_seen(manifest, graphs, "place", user)
         order[position, place] = -np.inf
     places, counts = best_places(order, k)
     kept = np.arange(places.shape[1]) < counts[:, None]

@@ -1,6 +1,7 @@
 """The best items of users: plain, from a part of the catalogue, without what they know, and made to differ."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,8 @@ from cflightning_serve.inputs import IdArray
 from cflightning_serve.manifest import Manifest
 from cflightning_serve.topk import TopK, without_fillers
 
+SEEN = ("seen", "history")
+"""Questions that say what a user has seen: every row of the table, or, in an older bundle, the training rows alone."""
 _NO_ROWS = np.empty(0, np.int64)
 _NO_ITEMS = {"int64": np.empty(0, np.int64), "string": np.empty(0, object)}
 
@@ -54,6 +57,32 @@ def best_lists(
     return [_differing(graphs, pool, k, diversity) for pool in answers] if diversity else answers
 
 
+def seen_question(manifest: Manifest) -> str | None:
+    """The question that says what users have seen; None where the bundle does not know."""
+    return next((question for question in SEEN if question in manifest.graphs), None)
+
+
+def ask_seen(
+    manifest: Manifest, graphs: Graphs, output: str, user: IdArray
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    """Ask what users have seen.
+
+    Args:
+        manifest: the bundle's.
+        graphs: the bundle's.
+        output: `item` or `place`.
+        user: ids [n].
+
+    Returns:
+        The output [m], and places in ``user``, int64 [m].
+
+    Raises:
+        UnsupportedError: the bundle does not know.
+    """
+    found, position = graphs.run(seen_question(manifest) or SEEN[0], (output, "position"), {"user": user})
+    return found, position
+
+
 def left_out(
     manifest: Manifest, graphs: Graphs, user: IdArray, excluded: Sequence[IdArray] | None, exclude_seen: bool
 ) -> tuple[npt.NDArray[np.int64], IdArray]:
@@ -63,7 +92,7 @@ def left_out(
         rows = np.repeat(np.arange(len(excluded)), [len(part) for part in excluded])
         items = np.concatenate(excluded) if excluded else items
     if exclude_seen:
-        seen, position = graphs.run("history", ("item", "position"), {"user": user})
+        seen, position = ask_seen(manifest, graphs, "item", user)
         rows, items = (position, seen) if excluded is None else (
             np.concatenate([rows, position]), np.concatenate([items, seen])
         )  # fmt: skip

@@ -19,7 +19,7 @@ from cflightning_serve.graphs import Graphs
 from cflightning_serve.inputs import IdArray, ManyIds, OneId, as_array, exclusions, positive_integer
 from cflightning_serve.lists import Lists, many_lists
 from cflightning_serve.manifest import IdType, Manifest
-from cflightning_serve.recommending import best_lists
+from cflightning_serve.recommending import best_lists, seen_question
 from cflightning_serve.titles import read_titles
 from cflightning_serve.topk import TopK, without_fillers
 
@@ -165,8 +165,8 @@ class Scorer:
             k: how many items, at least 1; fewer come back where the catalogue, exclusions taken off, has no more.
             exclude: items to leave out, such as those the user has rated. For one user: item ids. For an array of
                 users: one iterable of item ids for each, in the same order. Unknown items and repeats are fine.
-            exclude_seen: whether to leave out what the user rated or chose in training; None for yes where the bundle
-                has the history.
+            exclude_seen: whether to leave out every item of which the table had a row of the user, whether it trained
+                or tested; None for yes where the bundle knows them.
             allow: only these items, for every user. Unknown items are fine, here and in ``deny``.
             deny: none of these, for every user.
             categories: one category or several: only items of any of them.
@@ -210,7 +210,7 @@ class Scorer:
 
         Raises:
             InputError: ids of the wrong type, or ``k`` no integer from 1.
-            UnsupportedError: there is no history to exclude.
+            UnsupportedError: the bundle does not know what users have seen.
         """
         user, _ = as_array(users, self._manifest.user_ids, "user")
         seen = self._seen(exclude_seen)
@@ -428,7 +428,7 @@ class Scorer:
         return [table.get(str(one)) for one in item]
 
     def _seen(self, exclude_seen: bool | None) -> bool:
-        return "history" in self._manifest.graphs if exclude_seen is None else exclude_seen
+        return seen_question(self._manifest) is not None if exclude_seen is None else exclude_seen
 
     def _read_titles(self) -> dict[str, str]:
         with self._reading:

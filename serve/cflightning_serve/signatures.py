@@ -19,6 +19,7 @@ SIGNATURES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     ),
     "scores": ({"user": _USER}, {"order": "float", "score": "float", "known": "bool"}),
     "factors": ({"item": _ITEM}, {"vector": "float", "bias": "float", "known": "bool"}),
+    "seen": ({"user": _USER}, {"item": _ITEM, "place": "int64", "position": "int64"}),
     "history": ({"user": _USER}, {"item": _ITEM, "place": "int64", "rating": "float", "position": "int64"}),
     "users": ({"begin": "int64", "end": "int64"}, {"user": _USER}),
     "similar": ({"item": _ITEM, "k": "int64"}, {"similar": _ITEM, "similarity": "float", "known": "bool"}),

@@ -3,13 +3,17 @@
 import numpy as np
 import onnx
 import onnxruntime as ort
+import pandas as pd
 import pytest
 from onnx import TensorProto
 
+from cflightning import EmbeddingDotTask
 from cflightning.data.ids import Ids
-from cflightning_export import nodes
+from cflightning_export import export_bundle, nodes
+from cflightning_export.asking import raw_ids, unknown_id
 from cflightning_export.dense import SPARSEST, dense, narrowest
 from cflightning_export.nodes import Nodes, element
+from cflightning_serve import Scorer
 
 LOW, HIGH = -(2**63), 2**63 - 1
 CLOSE = {
@@ -116,3 +120,21 @@ def test_both_sides_of_a_graph_keep_their_tables():
     asked = np.array([1, 2, 3, 5, 8, 9])
     rows = ask(model, a=asked, b=asked, c=asked)
     assert [row.tolist() for row in rows] == [[1, 2, 3, 5, 8, 0], [0, 1, 2, 3, 0, 0], [1, 2, 3, 5, 8, 0]]
+
+
+@pytest.mark.parametrize("values", [*CLOSE.values(), *APART.values(), [LOW, 5, HIGH]])
+def test_an_id_beside_the_known_ones_is_found(values):
+    ids = made(values)
+    assert unknown_id(ids) not in ids.values.tolist()
+    assert ids.rows(raw_ids(ids, np.arange(len(ids) + 1))).tolist() == list(range(len(ids) + 1))
+
+
+def test_ids_at_both_ends_of_64_bits_make_a_bundle(tmp_path, make_run):
+    rng = np.random.default_rng(0)
+    ends = np.array([LOW, LOW + 1, -3, 0, 10**15, HIGH - 1, HIGH])
+    frame = pd.DataFrame({"user": ends.repeat(7), "item": np.tile(ends, 7), "rating": rng.integers(1, 6, 49)})
+    make_run(tmp_path / "run", frame, EmbeddingDotTask(dim=2))
+    scorer = Scorer.load(export_bundle(tmp_path / "run", tmp_path / "bundle"))
+    assert scorer.users().tolist() == ends.tolist()
+    assert scorer.recommend(HIGH, 7, exclude_seen=False).items.tolist() != []
+    assert scorer.knows_item([LOW, HIGH, 7]).tolist() == [True, True, False]

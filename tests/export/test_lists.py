@@ -23,8 +23,10 @@ from cflightning_export import export_bundle
 from cflightning_export.answering import answering
 from cflightning_export.catalogue import write_catalogue
 from cflightning_export.history_graph import history_graph
-from cflightning_export.training_rows import TrainingRows, training_data, training_rows
+from cflightning_export.seen_rows import SeenRows, seen_rows
+from cflightning_export.training_rows import training_data, training_rows
 from cflightning_export.verify_lists import verify_lists
+from cflightning_export.verify_seen import verify_seen
 from cflightning_serve import Scorer, UnsupportedError
 
 
@@ -69,9 +71,9 @@ def test_the_history_is_the_training_part(exported):
 def test_lists_have_nothing_of_it(exported):
     data, task, scorer = exported
     network = getattr(task, "recommender", task.network)
-    train = data.table.frame[data.split.parts == TRAIN]
+    table = data.table.frame
     for row, user in enumerate(scorer.users(), 1):
-        seen = set(train["item"][train["user"] == user])
+        seen = set(table["item"][table["user"] == user])
         with torch.no_grad():
             logits = network.catalogue(torch.tensor([row]))[0, 1:].numpy()
         ids = scorer.catalogue.ids
@@ -99,14 +101,71 @@ def test_the_catalogue_is_of_the_training_part(exported):
     np.testing.assert_array_equal(scorer.factors(scorer.catalogue.ids), vectors[1:])
 
 
-def test_without_the_option_no_training_row_travels(run, bundle):
+ALWAYS = {"score", "recommend", "similar", "filtered", "scores", "factors", "users", "fold_in", "explain"}
+
+
+def test_without_an_option_items_travel_and_ratings_do_not(bundle):
     manifest = json.loads((bundle / "manifest.json").read_text())
-    always = {"score", "recommend", "similar", "filtered", "scores", "factors", "users", "fold_in", "explain"}
-    assert set(manifest["graphs"]) == always
+    assert set(manifest["graphs"]) == ALWAYS | {"seen"}
     scorer = Scorer.load(bundle)
     with pytest.raises(UnsupportedError):
         scorer.history(1)
     assert set(scorer.catalogue.categories) == {"Drama"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"split": "leave_last"},
+        {"val_split": "per_user", "val_fraction": 0.3},
+        {"min_rating": 4, "feedback": "choices"},
+    ],
+    ids=["leave_last", "validation", "min_rating"],
+)
+def test_no_list_has_an_item_of_which_the_table_had_a_row(tmp_path, options, make_run):
+    frame = make_frame().assign(timestamp=range(40 * 25 // 3))
+    objective = "ials" if "feedback" in options else "mse"
+    make_run(tmp_path / "run", frame, EmbeddingDotTask(dim=2, objective=objective), **options)
+    scorer = Scorer.load(export_bundle(tmp_path / "run", tmp_path / "bundle"))
+    users, known = scorer.users(), set(scorer.catalogue.ids.tolist())
+    rows = {user: known & set(frame["item"][frame["user"] == user]) for user in users.tolist()}
+    everything = scorer.recommend(users, 25)
+    assert [set(top.items.tolist()) for top in everything] == [known - rows[user] for user in users.tolist()]
+    lists = scorer.lists(users, 25)
+    assert lists.items.tolist() == [item for top in everything for item in top.items.tolist()]
+    assert set(scorer.recommend(int(users[0]), 25, exclude_seen=False).items.tolist()) == known
+
+
+def test_rows_stay_out_where_that_is_asked(run, tmp_path, capsys):
+    assert front_door(["export", str(run), str(tmp_path / "bundle"), "--without-history"]) == 0
+    assert "lists hold what a user knows already" in capsys.readouterr().out
+    scorer = Scorer.load(tmp_path / "bundle")
+    assert set(scorer.manifest.graphs) == ALWAYS
+    assert len(scorer.recommend(1, 1000).items) == scorer.manifest.num_items - 1
+    with pytest.raises(UnsupportedError, match="seen"):
+        scorer.recommend(1, exclude_seen=True)
+
+
+def test_a_bundle_without_its_table_says_so(small, tmp_path, capsys, caplog):
+    (tmp_path / "table.csv").rename(tmp_path / "elsewhere.csv")
+    assert front_door(["export", str(small), str(tmp_path / "bundle")]) == 0
+    [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "table.csv" in warning
+    assert "--without-history" in warning
+    assert "\n" not in warning
+    assert "lists hold what a user knows already" in capsys.readouterr().out
+    assert "seen" not in Scorer.load(tmp_path / "bundle").manifest.graphs
+
+
+def test_items_of_rows_are_stored_once(exported):
+    _, _, scorer = exported
+    entries = []
+    for question in ("seen", "history"):
+        graph = onnx.load(scorer.manifest.path(question), load_external_data=False).graph
+        [items] = [tensor for tensor in graph.initializer if tensor.name == "items"]
+        entries.append((items.data_type, items.raw_data, [(entry.key, entry.value) for entry in items.external_data]))
+    assert entries[0] == entries[1]
+    assert entries[0][0] == onnx.TensorProto.UINT16
 
 
 def test_a_run_of_the_command_line(run):
@@ -156,7 +215,8 @@ def test_histories_of_many_ratings_are_packed_and_found(different, strings):
     order = np.lexsort((item, user))
     keep = order[user[order] != 7]  # somebody without any
     rating = rng.integers(0, different, len(keep)).astype(np.float32) / 7
-    model = history_graph(TrainingRows(user[keep], item[keep], rating), vocabulary)
+    trained = np.ones(len(keep), bool)
+    model = history_graph(SeenRows(user[keep], item[keep], trained, rating), vocabulary)
     types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
     assert types["items"] == onnx.TensorProto.UINT16
     assert ("codes" in types) == (different == 3)
@@ -244,15 +304,17 @@ def test_configs_that_cannot_be(small, tmp_path, text, says):
 
 
 @pytest.mark.parametrize("exported", ["both"], indirect=True)
-@pytest.mark.parametrize("graph", ["filtered", "scores", "factors", "users", "history"])
+@pytest.mark.parametrize("graph", ["filtered", "scores", "factors", "users", "seen", "history"])
 def test_a_graph_that_differs_is_found(exported, tmp_path, graph):
-    _, task, scorer = exported
+    data, task, scorer = exported
     folder = shutil.copytree(scorer.manifest.folder, tmp_path / "copy")
-    rows = training_rows(
-        training_data(data_checkpoint(scorer), task.vocabulary, None), task.vocabulary, rates=task.rates
-    )
-    networks = answering(task).networks
-    verify_lists(folder, networks["recommend"], task.vocabulary, rows)
+    rows = seen_rows(data, task.vocabulary, training_rows(data, task.vocabulary, rates=task.rates))
+
+    def verify():
+        verify_lists(folder, answering(task).networks["recommend"], task.vocabulary)
+        verify_seen(folder, task.vocabulary, rows, rated=True)
+
+    verify()
     model = onnx.load(folder / f"{graph}.onnx")
     for tensor in model.graph.initializer:
         values = onnx.numpy_helper.to_array(tensor)
@@ -260,8 +322,4 @@ def test_a_graph_that_differs_is_found(exported, tmp_path, graph):
             tensor.CopyFrom(onnx.numpy_helper.from_array(np.roll(values, 1, axis=0), tensor.name))
     onnx.save(model, folder / f"{graph}.onnx")
     with pytest.raises(ExportError, match=rf"{graph}\.onnx"):
-        verify_lists(folder, networks["recommend"], task.vocabulary, rows)
-
-
-def data_checkpoint(scorer):
-    return scorer.manifest.folder.parent / "run" / "checkpoints" / "best.ckpt"
+        verify()

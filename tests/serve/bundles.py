@@ -37,6 +37,7 @@ class Tables:
     counts: list[int] | None = None  # training rows of each item
     categories: dict[str, list[int]] | None = None  # places of items; None for no catalogue, as older bundles
     history: list[tuple[int, int, float]] | None = None  # places of user and item, rating; by user, then item
+    seen_rows: list[tuple[int, int]] | None = None  # places of user and item of all rows, also those of other parts
     beside: Tables | None = None  # what recommends, of the same ids; None for these tables themselves
     reference: dict | None = None  # what scores were like, for drift
 
@@ -160,6 +161,10 @@ def write_bundle(folder: Path, tables: Tables) -> Path:
     if tables.history is not None:
         _save(_history(tables), {}, folder / "history.onnx")
         graphs.append("history")
+    if tables.seen_rows is not None:
+        rows = [(user, item, 0.0) for user, item in tables.seen_rows]
+        _save(_history(replace(tables, history=rows), rated=False), {}, folder / "seen.onnx")
+        graphs.append("seen")
     if tables.titles is not None:
         (folder / "titles.json").write_text(json.dumps(tables.titles, ensure_ascii=False), encoding="utf-8")
     write_manifest(
@@ -404,13 +409,14 @@ def _users(tables):
     return g
 
 
-def _history(tables):
+def _history(tables, rated=True):
     """By comparing every row's user with every user asked for: slow and short."""
     g = _Graph(tables)
     g.input("user", g.user, "n")
     g.output("item", g.item, "m")
     g.output("place", TensorProto.INT64, "m")
-    g.output("rating", TensorProto.FLOAT, "m")
+    if rated:
+        g.output("rating", TensorProto.FLOAT, "m")
     g.output("position", TensorProto.INT64, "m")
     user, item, rating = (np.array(column) for column in zip(*tables.history, strict=True))
     g.const("owner", user + 1, np.int64)

@@ -33,6 +33,24 @@ def test_what_was_seen_is_left_out_by_default(rich):
     assert [top.items.tolist() for top in lists] == [scorer.recommend(u, 4).items.tolist() for u in tables.user_ids]
 
 
+@pytest.mark.parametrize("rated", [True, False])
+def test_rows_of_every_part_are_seen(tables, bundles, tmp_path, rated):
+    trained = [(0, 1, 4.0), (2, 0, 3.0), (2, 5, 1.0)]
+    rows = [(0, 1), (0, 4), (2, 0), (2, 5), (2, 2), (5, 10)]  # the training rows of a user first
+    made = bundles.replace(bundles.make_rich(tables), history=trained if rated else None, seen_rows=rows)
+    scorer = Scorer.load(bundles.write_bundle(tmp_path / "bundle", made))
+    for place, user in enumerate(tables.user_ids.tolist()):
+        seen = {tables.item_ids[item] for owner, item in rows if owner == place}
+        best = expected(tables, user, 11, lambda item, s=seen: item not in s)
+        assert scorer.recommend(user, 11).items.tolist() == best
+        assert scorer.lists([user], 11).items.tolist() == best
+    if rated:
+        assert scorer.history(tables.user_ids[2])[0].tolist() == tables.item_ids[[0, 5]].tolist()
+    else:
+        with pytest.raises(UnsupportedError, match="--with-history"):
+            scorer.history(tables.user_ids[2])
+
+
 def test_the_second_user_has_seen_all_but_one(rich):
     scorer, tables = rich
     second = tables.user_ids[1]

@@ -62,7 +62,7 @@ class InferRequest(BaseModel):
     parameters: dict[str, Any] = {}
 
 
-PERSONAL = ("history", "users")
+PERSONAL = ("history", "seen", "users")
 """Questions that the server does not answer: who there is, and what each of them rated."""
 
 
