@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from cflightning.checkpoint_rules import check_names, plain_settings
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CheckpointError
 from cflightning.files import replacing
@@ -50,26 +52,52 @@ def unpack(checkpoint: dict[str, Any], source: str = "checkpoint") -> tuple[Voca
     return Vocabulary.from_state(packed), facts
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint file, on the CPU; plain types and tensors only, never code.
+def refuse_address(path: Path | str) -> None:
+    """Raise a CheckpointError where a path is an address: what is fetched could be another file each time."""
+    # pathlib leaves one slash of two.
+    if "://" in str(path) or (re.match(r"[A-Za-z][\w+.-]+:/", str(path)) and not Path(path).exists()):
+        raise CheckpointError(f"{str(path)[:100]}: must be a local file, but is an address; download it first")
+
+
+def read(path: Path | str, mapped: bool = False) -> dict[str, Any]:
+    """Return the content of a checkpoint file, on the CPU; plain types and tensors only, never code.
+
+    Every checkpoint that the project reads is read here.
+
+    Args:
+        path: A local file.
+        mapped: Whether tensors are mapped from the file instead of read.
 
     Raises:
-        CheckpointError: no such file, damaged, or it holds other objects.
+        CheckpointError: An address, no such file, damaged, or it holds other objects.
     """
+    refuse_address(path)
+    path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: must be a checkpoint file, but there is none")
     try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # the reader of damaged files fails in many ways
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: cannot be read as a checkpoint ({reason[:200]})") from error
-    if not isinstance(content, dict) or "state_dict" not in content:
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise CheckpointError(f"{path}: must be a Lightning checkpoint, but holds something else")
+    version = str(content.get("pytorch-lightning_version", ""))
+    if version[:1] in "01":  # Lightning would rewrite it first, by rules that nothing of ours has ever needed
+        raise CheckpointError(f"{path}: must be of Lightning 2 or later, got version {version[:20] or 'unknown'}")
     return content
 
 
 class FileCheckpointIO(TorchCheckpointIO):
-    """Lightning's, but straight to and from the file: its own makes two copies of the tables in memory each time."""
+    """Checkpoints straight to and from the file; Lightning's own makes two copies of the tables in memory each time.
+
+    Args:
+        remote: Address of the folder that the user chose for checkpoints, where it is no local one; nothing else is
+            fetched.
+    """
+
+    def __init__(self, remote: str | None = None) -> None:
+        self.remote = remote
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         """Write beside the place, then move: readers see the old file or the new one."""
@@ -81,33 +109,46 @@ class FileCheckpointIO(TorchCheckpointIO):
             torch.save(checkpoint, out)
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
-        """Plain types and tensors of a local file, mapped into memory; other addresses as Lightning does."""
-        if weights_only and Path(path).is_file():
-            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        """Read plain types and tensors, mapped into memory; never code, whatever `weights_only` says."""
+        if self.remote and str(path).startswith(f"{self.remote.rstrip('/')}/") and not str(path).startswith("http"):
+            content: dict[str, Any] = super().load_checkpoint(path, map_location, weights_only=True)
             return content
-        content = super().load_checkpoint(path, map_location, weights_only)
-        return content
+        return read(path, mapped=True)
 
 
-def load_task(path: Path) -> RatingTask:
-    """The task of a checkpoint, its network built and filled, in evaluation mode on the CPU.
+def task_class(content: dict[str, Any], source: str) -> type[RatingTask]:
+    """Return the class of the task that wrote a checkpoint, looked up among those that are imported.
 
-    The class is looked up among the tasks that are already imported: a checkpoint never imports anything.
+    Args:
+        content: A loaded checkpoint.
+        source: Its file, for messages.
 
     Raises:
-        CheckpointError: see `read` and `unpack`, or an unknown task class.
+        CheckpointError: See `unpack`, or there is no such class; a checkpoint never imports anything.
     """
     import cflightning.tasks.embedding  # noqa: F401  (its tasks make themselves known)
     from cflightning.tasks.rating import RatingTask
 
-    content = read(path)
-    _, facts = unpack(content, str(path))
-    kind = RatingTask.known.get(str(facts.get("task")))
+    _, facts = unpack(content, source)
+    name = facts.get("task")
+    kind = RatingTask.known.get(name) if isinstance(name, str) else None
     if kind is None:
-        raise CheckpointError(f"{path}: was written by the task {facts.get('task')}; import its package first")
-    hyper_parameters = {k: v for k, v in content.get("hyper_parameters", {}).items() if not k.startswith("_")}
+        raise CheckpointError(f"{source}: was written by the task {str(name)[:100]}; import its package first")
+    return kind
+
+
+def load_task(path: Path) -> RatingTask:
+    """Return the task of a checkpoint, its network built and filled, in evaluation mode on the CPU.
+
+    Raises:
+        CheckpointError: See `read` and `task_class`, or settings that do not fit.
+    """
+    content = read(path)
+    kind = task_class(content, str(path))
+    settings = plain_settings(content, str(path))
+    check_names(settings, kind, str(path))
     try:
-        task = kind(**hyper_parameters)
+        task = kind(**settings)
         task.on_load_checkpoint(content)
         task.load_state_dict(content["state_dict"])
     except CheckpointError:
@@ -124,6 +165,7 @@ def find(path: Path) -> Path:
     Raises:
         CheckpointError: neither; names what is there.
     """
+    refuse_address(path)
     if path.is_file():
         return path
     if not path.exists():

@@ -22,7 +22,8 @@ from lightning.pytorch.trainer import Trainer
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from cflightning.blending import lean
-from cflightning.checkpoint import KEY, FileCheckpointIO, find, read
+from cflightning.checkpoint import KEY, FileCheckpointIO, find, read, refuse_address, task_class
+from cflightning.checkpoint_rules import DESCRIBED, check_names, foreign, is_inside, plain_settings
 from cflightning.comparison import Comparison
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.split import TEST, VAL
@@ -37,6 +38,8 @@ from cflightning.tasks.ranking import usual_objective
 from cflightning.tasks.rating import RatingTask
 from cflightning.tasks.sampled import EPOCHS as CHOICE_EPOCHS
 from cflightning.tasks.sampled import USUAL
+
+log = logging.getLogger(__name__)
 
 PATIENCE = 3
 """Epochs without a better one, after which training stops."""
@@ -86,31 +89,47 @@ class CFLightningCLI(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Turn ``--ckpt_path last``, ``best`` or a run folder into a file, whose settings Lightning then takes over."""
+        """Turn ``--ckpt_path last``, ``best`` or a run folder into a file, and take over its settings."""
         super().parse_arguments(parser, args)
+        self.checkpoint: Path | None = None
         self.resumed: Path | None = None
         if self.config.get("subcommand") is None:
             return
         config = self.config[self.config.subcommand]
-        if config.get("ckpt_path"):
-            if config.weights_only is None:
-                config.weights_only = True  # also for addresses, where Lightning's default would run code
-            folder = (config.get("checkpoint") or {}).get("dirpath")
-            path = _checkpoint_file(str(config.ckpt_path), Path(config.trainer.default_root_dir or "runs"), folder)
-            if path is not None:
-                config.ckpt_path = str(path)
-                self.resumed = path.parent.parent if path.parent.name == "checkpoints" else None
-            if "://" in str(config.ckpt_path):
-                return
-            settings = read(Path(config.ckpt_path)).get("hyper_parameters", {})  # raises what a user can understand
-            if self.config.subcommand == "fit":
-                # Lightning takes over the model's settings, but what is linked has to come from where the link starts.
-                missing = [k for k in ("optimizer", "lr_scheduler") if config.get(k) is None and settings.get(k)]
-                self.config = parser.parse_object({"fit": {key: settings[key] for key in missing}}, self.config)
+        if not config.get("ckpt_path"):
+            return
+        folder = (config.get("checkpoint") or {}).get("dirpath")
+        path = _checkpoint_file(str(config.ckpt_path), Path(config.trainer.default_root_dir or "runs"), folder)
+        self.checkpoint = path
+        self.resumed = path.parent.parent if path.parent.name == "checkpoints" else None
+        # Lightning would import what the checkpoint names, so it is told the file only when that is done.
+        config.ckpt_path = None
+        self._take_settings(parser, read(path, mapped=True))
+
+    def _take_settings(self, parser: LightningArgumentParser, content: dict[str, Any]) -> None:
+        """Put the settings of a checkpoint's task into the configuration, in place of those that are given."""
+        command, source = self.config.subcommand, str(self.checkpoint)
+        kind, settings = task_class(content, source), plain_settings(content, source)
+        check_names(settings, kind, source)
+        taken: dict[str, Any] = {}
+        unknown = foreign(content)
+        for name in DESCRIBED:  # what is linked into the model has to come from where the link starts
+            described = settings.pop(name, None)
+            if command != "fit" or self.config.fit.get(name) is not None:
+                continue
+            if name in unknown:
+                raise CheckpointError(
+                    f"{source}: names the {name} {unknown[name]}, which is none of torch's; give it again by --{name}"
+                )
+            if described:
+                taken[name] = described
+        model = {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": settings}
+        self.config = parser.parse_object({command: {"model": model, **taken}}, self.config)
 
     def before_instantiate_classes(self) -> None:
         """Defaults that hang on the engine."""
         config = self.config[self.subcommand]
+        config.ckpt_path = None if self.checkpoint is None else str(self.checkpoint)
         if config.trainer.enable_checkpointing is False:
             raise ConfigError(
                 "--trainer.enable_checkpointing: must be true; what is tested and exported is a checkpoint"
@@ -150,7 +169,8 @@ class CFLightningCLI(LightningCLI):
         plugins = trainer["plugins"] or []
         plugins = [*plugins] if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-            plugins.append(FileCheckpointIO())
+            chosen = str(self.config[self.subcommand].checkpoint.dirpath or "")
+            plugins.append(FileCheckpointIO(chosen if "://" in chosen else None))
         return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
 
     def _keep_last(self) -> None:
@@ -165,7 +185,11 @@ class CFLightningCLI(LightningCLI):
         if self.config_init[self.subcommand]["trainer"]["fast_dev_run"]:
             return
         kept = self.trainer.checkpoint_callback
-        best = kept.best_model_path if isinstance(kept, ModelCheckpoint) else ""
+        best, folder = (kept.best_model_path, str(kept.dirpath)) if isinstance(kept, ModelCheckpoint) else ("", "")
+        if "://" not in best and not is_inside(best, folder):
+            best = ""  # what another run's checkpoint has named
+        if not best:
+            log.warning("no checkpoint was written: there was nothing left to train")
         if best and getattr(self.model, "rates", True) and self.trainer.is_global_zero and "://" not in best:
             lean(Path(best), self.datamodule, self.evaluation.baseline(self.datamodule))
         self.trainer.strategy.barrier()
@@ -208,8 +232,8 @@ def _plain(description: Namespace | None) -> dict[str, Any] | None:
     return None if description is None else json.loads(json.dumps(description.as_dict()))
 
 
-def _checkpoint_file(given: str, root: Path, folder: str | None) -> Path | None:
-    """The file that ``--ckpt_path`` means; None where Lightning has to find out.
+def _checkpoint_file(given: str, root: Path, folder: str | None) -> Path:
+    """Return the file that ``--ckpt_path`` means.
 
     Args:
         given: a path, or `last` or `best`: of the newest run below `root`.
@@ -223,7 +247,8 @@ def _checkpoint_file(given: str, root: Path, folder: str | None) -> Path | None:
         if not found:
             raise CheckpointError(f"--ckpt_path {given}: needs a run to go on from, but {folder or root} has none")
         return max(found, key=lambda path: path.stat().st_mtime)
-    return find(Path(given)) if Path(given).is_dir() else None
+    refuse_address(given)
+    return find(Path(given)) if Path(given).is_dir() else Path(given)
 
 
 def loggers(root: Path, resumed: Path | None = None) -> list[Logger]:

@@ -95,7 +95,7 @@ class FoldCLI(CFLightningCLI):
         """Set fold and seed; what is left is the configuration that all runs share."""
         config = self.config[self.subcommand]
         for key, given in (
-            ("ckpt_path", config.ckpt_path),
+            ("ckpt_path", self.checkpoint),
             ("trainer.fast_dev_run", config.trainer.fast_dev_run),
             ("checkpoint.dirpath", config.checkpoint.dirpath),
         ):

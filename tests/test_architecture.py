@@ -38,7 +38,9 @@ LAYERS = {  # folder or file -> what of cflightning it may import, directly
         "item_lists",
         "errors",
         "checkpoint",
+        "checkpoint_rules",
     },
+    "checkpoint_rules.py": {"errors"},
     "blending.py": {"data", "metrics", "models", "checkpoint"},
     "comparison.py": {"data", "tasks", "solvers", "models", "item_lists"},
 }

@@ -13,6 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from cflightning import checkpoint as checkpoints
+from cflightning.checkpoint_rules import confine_states, plain_settings
 from cflightning.data.batches import BatchLoader
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.split import TRAIN
@@ -180,10 +181,11 @@ class NetworkTask(LightningModule, ABC):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take vocabulary and sizes from the checkpoint; the data at hand is read through that vocabulary."""
+        self._confine(checkpoint)
         vocabulary, facts = checkpoints.unpack(checkpoint)
         if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
             # To answer, the checkpoint's choices hold; to train on, those given now.
-            for name, value in checkpoint.get("hyper_parameters", {}).items():
+            for name, value in plain_settings(checkpoint, "checkpoint").items():
                 if name in self.hparams:
                     setattr(self, name, value)
         self._build(vocabulary, facts)
@@ -204,6 +206,37 @@ class NetworkTask(LightningModule, ABC):
                     raise CheckpointError(
                         f"--model.engine: a {before} run can be gone on with by {before} alone, got {self._engine_name}"
                     )
+
+    def _confine(self, checkpoint: dict[str, Any]) -> None:
+        """Let the states of callbacks name files of this run alone, before the Trainer hands them out."""
+        trainer = self._trainer
+        found = getattr(trainer, "checkpoint_callbacks", [])
+        folders = [str(one.dirpath) for one in found if getattr(one, "dirpath", None)]
+        confine_states(
+            checkpoint, folders, None if trainer is None or not trainer.ckpt_path else str(trainer.ckpt_path)
+        )
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the task of a checkpoint file, as `cflightning.checkpoint.load_task`, which never runs code.
+
+        Args:
+            checkpoint_path: A local file.
+            args: None; the checkpoint says everything.
+            kwargs: None likewise.
+
+        Raises:
+            CheckpointError: The file cannot be read, is of another task, or other arguments are given.
+        """
+        if args or kwargs:
+            raise CheckpointError(
+                f"load_from_checkpoint: takes the file alone, got {', '.join(kwargs) or 'more arguments'}; set "
+                "attributes of the task that it returns"
+            )
+        task = checkpoints.load_task(checkpoint_path)
+        if not isinstance(task, cls):
+            raise CheckpointError(f"{checkpoint_path}: must be of {cls.__name__}, but is of {type(task).__name__}")
+        return task
 
     def _settle(self) -> None:
         """Let the network that answers catch up with what is trained."""

@@ -127,7 +127,7 @@ class TrialCLI(CFLightningCLI):
         config = self.config[self.subcommand]
         trainer = config.trainer
         for key, given, instead in (
-            ("ckpt_path", config.ckpt_path, "every trial starts anew; leave it out"),
+            ("ckpt_path", self.checkpoint, "every trial starts anew; leave it out"),
             ("trainer.fast_dev_run", trainer.fast_dev_run, "that measures nothing; leave it out"),
             ("checkpoint.dirpath", config.checkpoint.dirpath, "trials keep no checkpoint; leave it out"),
         ):

@@ -1,0 +1,191 @@
+"""Rules for what a checkpoint may name: no class, file or address in it is trusted."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from cflightning.errors import CheckpointError
+
+DESCRIBED = ("optimizer", "lr_scheduler")
+"""Settings of a task that describe an object by class and arguments."""
+WORD = re.compile(r"[\w@/+ -]{0,200}")
+"""Text of a setting; without dots and braces it can name neither code nor a file nor an address."""
+DEPTH = 4
+"""Lists and dicts in each other, at most, in a setting."""
+PATHS = {"best_model_path", "last_model_path", "kth_best_model_path", "best_k_models", "dirpath"}
+"""Keys of a callback's state that name files."""
+
+
+def check_plain(value: Any, where: str, depth: int = DEPTH) -> None:
+    """Refuse a setting that is not made of numbers, booleans, None, words, lists and dicts of them.
+
+    Args:
+        value: As it was read.
+        where: File and setting, for the message.
+        depth: How deep lists and dicts may lie in each other.
+
+    Raises:
+        CheckpointError: The value could name code, a file or an address.
+    """
+    if value is None or isinstance(value, bool | int | float):
+        return
+    if isinstance(value, str) and WORD.fullmatch(value):
+        return
+    if depth and isinstance(value, list | tuple):
+        for one in value:
+            check_plain(one, where, depth - 1)
+        return
+    if depth and isinstance(value, dict) and "class_path" not in value and all(isinstance(key, str) for key in value):
+        for one in (*value, *value.values()):
+            check_plain(one, where, depth - 1)
+        return
+    raise CheckpointError(
+        f"{where}: must be numbers, words and lists of them, got {_short(value)}; was the checkpoint edited?"
+    )
+
+
+def plain_settings(content: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Return the task's settings in a checkpoint, plain values only.
+
+    An optimiser or a schedule is kept where it is one of torch's own, with plain arguments; others, which only the
+    user may name, are None here (`foreign` names them).
+
+    Args:
+        content: A loaded checkpoint.
+        source: Its file, for messages.
+
+    Raises:
+        CheckpointError: A setting is not plain.
+    """
+    given = content.get("hyper_parameters", {})
+    if not isinstance(given, dict):
+        raise CheckpointError(f"{source}: hyper_parameters: must be settings by name, got {_short(given)}")
+    settings = {name: value for name, value in given.items() if isinstance(name, str) and not name.startswith("_")}
+    for name, value in settings.items():
+        if name not in DESCRIBED:
+            check_plain(value, f"{source}: setting {_short(name)}")
+        elif value is not None and not _is_torch(value, name):
+            settings[name] = None
+        elif value is not None:
+            check_plain(value.get("init_args", {}), f"{source}: setting {name}")
+    return settings
+
+
+def foreign(content: Mapping[str, Any]) -> dict[str, str]:
+    """Return the optimiser and the schedule that a checkpoint names, and that are not torch's: option -> class."""
+    given = content.get("hyper_parameters", {})
+    described = {name: given.get(name) for name in DESCRIBED} if isinstance(given, dict) else {}
+    return {
+        name: _short(value.get("class_path") if isinstance(value, dict) else value)
+        for name, value in described.items()
+        if value is not None and not _is_torch(value, name)
+    }
+
+
+def check_names(settings: Iterable[str], kind: type, source: str) -> None:
+    """Refuse settings that a task class does not take.
+
+    Raises:
+        CheckpointError: Names the first of them.
+    """
+    known: set[str] = set()
+    for base in kind.__mro__:
+        parameters = inspect.signature(base.__init__).parameters.values()  # type: ignore[misc]
+        known.update(one.name for one in parameters if one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL))
+        if all(one.kind != one.VAR_KEYWORD for one in parameters):
+            break
+    if unknown := sorted(set(settings) - known):
+        raise CheckpointError(
+            f"{source}: has {len(unknown)} setting(s) that {kind.__name__} does not know "
+            f"({', '.join(map(_short, unknown[:3]))}); was it written by another version?"
+        )
+
+
+def _is_torch(description: Any, name: str) -> bool:
+    """Whether a description names an optimiser or a schedule of torch (or Lightning's plateau), without any import."""
+    if not isinstance(description, dict) or not isinstance(path := description.get("class_path"), str):
+        return False
+    if set(description) - {"class_path", "init_args"} or not isinstance(description.get("init_args", {}), dict):
+        return False
+    import torch
+
+    module, _, kind = path.rpartition(".")
+    if path != "lightning.pytorch.cli.ReduceLROnPlateau" and not f"{module}.".startswith("torch.optim."):
+        return False
+    found = getattr(sys.modules.get(module), kind, None)
+    kinds: tuple[type, ...] = (torch.optim.Optimizer,)
+    if name == "lr_scheduler":
+        kinds = torch.optim.lr_scheduler.LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau
+    return isinstance(found, type) and issubclass(found, kinds)
+
+
+# Files ---------------------------------------------------------------------------------------------------------------
+
+
+def own_file(path: Any, folders: Iterable[str]) -> str:
+    """Return a checkpoint that a state names, as a file inside a run's own checkpoint folder; else the empty text.
+
+    A file of the same name in the folder stands for one elsewhere, as in a run that was moved.
+
+    Args:
+        path: As the state has it.
+        folders: The run's own checkpoint folders.
+    """
+    if not isinstance(path, str) or not path or "://" in path:
+        return ""
+    for folder in folders:
+        for candidate in (path, os.path.join(folder, os.path.basename(path))):
+            if os.path.isfile(candidate) and is_inside(candidate, folder):
+                return candidate
+    return ""
+
+
+def is_inside(path: str, folder: str) -> bool:
+    """Return whether a path lies in a folder, all links followed."""
+    home = os.path.realpath(folder)
+    return os.path.commonpath([os.path.realpath(path), home]) == home
+
+
+def confine_states(content: dict[str, Any], folders: Iterable[str], source: str | None) -> None:
+    """Let the states of callbacks in a checkpoint name files in a run's own checkpoint folders alone.
+
+    `ModelCheckpoint` would test, delete and rewrite the files that its state names, or fetch an address.
+
+    Args:
+        content: A loaded checkpoint; changed in place.
+        folders: Checkpoint folders of the run, as its own callbacks have them.
+        source: The file that was loaded; where it lies in one of the folders, the state is of the same run.
+
+    Raises:
+        CheckpointError: The states are no states.
+    """
+    own = list(folders)
+    states = content.get("callbacks", {})
+    if not isinstance(states, dict):
+        raise CheckpointError(f"checkpoint: callbacks: must be states by name, got {_short(states)}; was it edited?")
+    at = os.path.dirname(os.path.realpath(source)) if source else ""
+    home = next((folder for folder in own if os.path.realpath(folder) == at), "")
+    for state in states.values():
+        if not isinstance(state, dict) or not PATHS & set(state):
+            continue
+        kept = state.get("best_k_models")
+        kept = {own_file(path, own): score for path, score in kept.items()} if isinstance(kept, dict) else {}
+        kept.pop("", None)
+        worst = own_file(state.get("kth_best_model_path"), own)
+        if state.get("kth_best_model_path") and worst not in kept:
+            kept, worst = {}, ""  # it is looked up among them, so without it they are of no use
+        state |= {"best_k_models": kept, "kth_best_model_path": worst}
+        for name in ("best_model_path", "last_model_path"):
+            state[name] = own_file(state.get(name), own)
+        if state.get("dirpath") not in own:
+            state["dirpath"] = home
+
+
+def _short(value: Any) -> str:
+    shown = value if isinstance(value, str) else type(value).__name__
+    return repr(shown[:60])

@@ -1,0 +1,252 @@
+"""Checkpoints: they come from strangers, and nothing that they name is imported, fetched, followed or rewritten."""
+
+import functools
+import http.server
+import json
+import os
+import pickle
+import shutil
+import sys
+import threading
+
+import pytest
+import torch
+
+from cflightning import EmbeddingDotTask
+from cflightning.__main__ import main as front_door
+from cflightning.checkpoint import FileCheckpointIO, find, load_task, read
+from cflightning.checkpoint_rules import confine_states, own_file
+from cflightning.cli import main
+from cflightning.errors import CheckpointError
+
+QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
+
+
+class Payload:
+    """Unpickled, it writes a file."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.marker),)
+
+
+@pytest.fixture
+def marker(tmp_path, monkeypatch):
+    """What must not come to be; a module `payload` of the current folder makes it as well."""
+    made = tmp_path / "marker"
+    folder = tmp_path / "here"
+    folder.mkdir()
+    (folder / "payload.py").write_text(
+        f"import os, torch\nos.mkdir({str(made)!r})\nclass Evil(torch.optim.SGD): pass\ndef evil(epoch): return 1.0\n"
+    )
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    yield made
+    sys.modules.pop("payload", None)
+
+
+@pytest.fixture
+def evil(tmp_path, marker):
+    """A checkpoint that runs code where it is read carelessly, and its address."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    torch.save({"state_dict": {}, "x": Payload(marker)}, folder / "evil.ckpt")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield folder / "evil.ckpt", f"http://127.0.0.1:{server.server_port}/evil.ckpt"
+        server.shutdown()
+        thread.join()
+
+
+def data_of(run):
+    return ["--config", str(run / "config.yaml"), *QUIET]
+
+
+def hostile(run, path, change):
+    content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    change(content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(content, path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["address", "pickle", "stranger"])
+def test_paths_of_a_checkpoint_are_not_followed(run, tmp_path, marker, evil, kind):
+    # All epochs are done, so that fit goes straight to testing what it takes for its best checkpoint.
+    stranger = tmp_path / "stranger" / "best.ckpt"
+    stranger.parent.mkdir()
+    shutil.copy(run / "checkpoints" / "best.ckpt", stranger)
+    named = {"address": evil[1], "pickle": str(evil[0]), "stranger": str(stranger)}[kind]
+
+    def change(content):
+        for state in content["callbacks"].values():
+            if "best_model_path" in state:
+                state.update(best_model_path=named, last_model_path=named, kth_best_model_path=named,
+                             best_k_models={named: torch.tensor(0.1)})  # fmt: skip
+
+    before = stranger.read_bytes()
+    path = hostile(run, tmp_path / "given.ckpt", change)
+    cli = main(["fit", *data_of(run), "--ckpt_path", str(path), "--trainer.default_root_dir", str(tmp_path / "runs")])
+    assert not marker.exists()
+    assert stranger.read_bytes() == before
+    assert cli.trainer.current_epoch == 3
+    for callback in cli.trainer.checkpoint_callbacks:
+        assert named not in (callback.best_model_path, callback.last_model_path, callback.kth_best_model_path)
+        assert named not in callback.best_k_models
+
+
+@pytest.mark.parametrize("version", ["0.9.0", "1.9.5", None])
+def test_states_of_old_versions_are_not_brought_in(run, tmp_path, marker, evil, version, capsys):
+    def change(content):  # Lightning moves these into the state of ModelCheckpoint
+        content["pytorch-lightning_version"] = version
+        content["checkpoint_callback_best_model_path"] = evil[1]
+        content["checkpoint_callback_best_model_score"] = torch.tensor(0.1)
+        del content["callbacks"], content["loops"]
+        if version is None:
+            del content["pytorch-lightning_version"]
+
+    path = hostile(run, tmp_path / "given.ckpt", change)
+    assert front_door(["fit", *data_of(run), "--ckpt_path", str(path)]) == 2
+    assert "must be of Lightning 2 or later" in capsys.readouterr().err
+    assert not marker.exists()
+
+
+EVIL = {"class_path": "payload.Evil", "init_args": {"lr": 0.1}}
+NAMING = {
+    "class": lambda content: content["hyper_parameters"].update(_class_path="payload.Evil"),
+    "instantiator": lambda content: content["hyper_parameters"].update(_instantiator="payload.evil"),
+    "task": lambda content: content["cflightning"].update(task="payload.Evil"),
+    "optimizer": lambda content: content["hyper_parameters"].update(optimizer=EVIL),
+    "optimizer as text": lambda content: content["hyper_parameters"].update(optimizer="{class_path: payload.Evil}"),
+    "schedule": lambda content: content["hyper_parameters"].update(
+        optimizer={"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}},
+        lr_scheduler={
+            "class_path": "torch.optim.lr_scheduler.LambdaLR",
+            "init_args": {"lr_lambda": "payload.evil"},
+        },
+    ),
+    "nested": lambda content: content["hyper_parameters"].update(ranking={"weight": EVIL}),
+    "text": lambda content: content["hyper_parameters"].update(ranking="payload.evil"),
+    "another setting": lambda content: content["hyper_parameters"].update(callback="payload.evil"),
+}
+
+
+@pytest.mark.parametrize("naming", NAMING)
+@pytest.mark.parametrize("command", ["fit", "test", "predict"])
+def test_classes_of_a_checkpoint_are_not_imported(run, tmp_path, marker, command, naming, capsys):
+    path = hostile(run, tmp_path / "given.ckpt", NAMING[naming])
+    front_door([command, *data_of(run), "--ckpt_path", str(path), "--trainer.default_root_dir", str(tmp_path / "runs")])
+    assert not marker.exists()
+    assert "payload" not in sys.modules
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("naming", NAMING)
+def test_tasks_are_loaded_without_any_import(run, tmp_path, marker, naming):
+    path = hostile(run, tmp_path / "given.ckpt", NAMING[naming])
+    for load in (load_task, EmbeddingDotTask.load_from_checkpoint):
+        try:
+            task = load(path)
+        except CheckpointError:
+            pass
+        else:
+            assert type(task) is EmbeddingDotTask
+            assert task.optimizer is None
+    assert not marker.exists()
+    assert "payload" not in sys.modules
+
+
+def test_an_optimiser_of_ones_own_is_named_again(run, tmp_path, marker, capsys):
+    path = hostile(run, tmp_path / "given.ckpt", NAMING["optimizer"])
+    assert front_door(["fit", *data_of(run), "--ckpt_path", str(path)]) == 2
+    assert "names the optimizer 'payload.Evil'" in capsys.readouterr().err
+    load_task(path)  # to answer, it is not needed
+
+
+@pytest.mark.parametrize("weights_only", [None, False, True])
+def test_files_are_read_without_running_code_whatever_lightning_asks(evil, marker, weights_only):
+    for io in (FileCheckpointIO(), FileCheckpointIO(remote="s3://bucket/run")):
+        with pytest.raises(CheckpointError, match="cannot be read as a checkpoint"):
+            io.load_checkpoint(str(evil[0]), weights_only=weights_only)
+        for address in (evil[1], f"simplecache::{evil[1]}", "s3://other/x.ckpt", "file:///etc/passwd"):
+            with pytest.raises(CheckpointError, match="must be a local file, but is an address; download it first"):
+                io.load_checkpoint(address, weights_only=weights_only)
+    with pytest.raises(CheckpointError, match="download it first"):
+        EmbeddingDotTask.load_from_checkpoint(evil[1])
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+def test_addresses_are_refused_with_one_line(run, evil, marker, command, capsys):
+    assert front_door([command, *data_of(run), "--ckpt_path", evil[1]]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        f"cflightning: {evil[1]}: must be a local file, but is an address; download it first"
+    )
+    with pytest.raises(CheckpointError, match="download it first"):
+        find(type(evil[0])(evil[1]))
+
+
+def test_export_reads_checkpoints_by_the_same_rules(run, evil, marker, tmp_path, capsys):
+    path = hostile(run, tmp_path / "given.ckpt", NAMING["class"])
+    assert front_door(["export", str(path), str(tmp_path / "bundle")]) == 0
+    for source in (str(evil[0]), evil[1]):
+        assert front_door(["export", source, str(tmp_path / "other")]) == 2
+    assert not marker.exists()
+    assert "payload" not in sys.modules
+
+
+def test_own_files_are_those_of_the_folder(tmp_path):
+    own, other = tmp_path / "own", tmp_path / "other"
+    for folder in (own, other):
+        folder.mkdir()
+        for name in ("best.ckpt", f"{folder.name}.ckpt"):
+            (folder / name).write_bytes(b"")
+    (own / "link.ckpt").symlink_to(other / "best.ckpt")
+    folders = [str(own)]
+    assert own_file(str(own / "best.ckpt"), folders) == str(own / "best.ckpt")
+    assert own_file(str(other / "best.ckpt"), folders) == str(own / "best.ckpt")  # as in a run that was moved
+    refused = [str(other / "other.ckpt"), str(own / "link.ckpt"), str(own / ".." / "other" / "other.ckpt"), "", None, 3,
+               "best.ckpt\0", "x" * 5000, f"file://{own}/best.ckpt", "http://host/best.ckpt", str(own)]  # fmt: skip
+    assert [path for path in refused if own_file(path, folders)] == []
+
+
+def test_scores_of_other_files_are_forgotten_with_them(tmp_path):
+    (tmp_path / "best.ckpt").write_bytes(b"")
+    best, gone = str(tmp_path / "best.ckpt"), "/nowhere/a.ckpt"
+
+    def confined(**state):
+        content = {"callbacks": {"ModelCheckpoint{}": {"best_model_path": best, "dirpath": "/nowhere", **state}}}
+        confine_states(content, [str(tmp_path)], str(tmp_path / "last.ckpt"))
+        return content["callbacks"]["ModelCheckpoint{}"]
+
+    kept = confined(kth_best_model_path=best, best_k_models={best: 1.0, gone: 2.0})
+    assert (kept["best_model_path"], kept["best_k_models"], kept["dirpath"]) == (best, {best: 1.0}, str(tmp_path))
+    assert confined(kth_best_model_path=gone, best_k_models={best: 1.0, gone: 2.0})["best_k_models"] == {}
+    assert confined(kth_best_model_path="", best_k_models={best: 1.0})["best_k_models"] == {best: 1.0}
+    with pytest.raises(CheckpointError, match="callbacks: must be states by name"):
+        confine_states({"callbacks": [1]}, [], None)
+
+
+def test_a_run_that_was_moved_goes_on_with_its_best(run, tmp_path):
+    moved = tmp_path / "elsewhere" / "version_7"
+    shutil.copytree(run, moved)
+    for state in read(moved / "checkpoints" / "last.ckpt")["callbacks"].values():
+        assert str(moved) not in str(state)
+    cli = main(["fit", *data_of(run), "--ckpt_path", str(moved / "checkpoints" / "last.ckpt"),
+                "--trainer.default_root_dir", str(tmp_path / "runs")])  # fmt: skip
+    assert cli.trainer.checkpoint_callback.best_model_path == str(moved / "checkpoints" / "best.ckpt")
+    assert cli.trainer.checkpoint_callback.best_k_models
+    old, new = (json.loads((at / "metrics.json").read_text())["test/rmse"] for at in (run, moved))
+    assert new == pytest.approx(old, abs=1e-12)
+
+
+def test_a_pickle_without_tensors_is_refused(tmp_path, marker):
+    (tmp_path / "plain.ckpt").write_bytes(pickle.dumps({"state_dict": {}, "x": Payload(marker)}))
+    for mapped in (False, True):
+        with pytest.raises(CheckpointError, match="cannot be read as a checkpoint"):
+            read(tmp_path / "plain.ckpt", mapped=mapped)
+    assert not marker.exists()
