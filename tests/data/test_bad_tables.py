@@ -43,7 +43,7 @@ def test_named_column_that_is_not_there(table):
     )
 
 
-@pytest.mark.parametrize("bad", ["good", "1e39", "nan", "NaN", "inf", "1_0", "3,5", "0x1"])
+@pytest.mark.parametrize("bad", ["good", "1e39", "nan", "NaN", "inf", "1_0", "1,000", "0x1"])
 def test_rating_that_is_no_number(table, bad):
     cell = f'"{bad}"'
     path = table(f"user,item,rating\n{ROWS}\n91,1,{cell}\n92,1,2\n93,1,{cell}\n")
@@ -127,17 +127,17 @@ def test_mixed_id_types(table):
     frame = pd.DataFrame({"user": [1, "a", 2], "item": [1, 2, 3], "rating": [1, 2, 3]})
     with pytest.raises(DataError, match=r"column 'user': must hold one type .*got mixed types int, str"):
         _ = RatingsDataModule.from_frame(frame).table
-    message = error(table("user,item,rating\n7,1,1\n8.0,2,2\n"))
+    message = error(table("user,item,rating\n7,1,1\n8.5,2,2\n"))
     assert "line 3, column 'user'" in message
     assert "mixed id types" in message
-    assert "'8.0'" in message
+    assert "'8.5'" in message
     train = table("user,item,rating\n1,2,3\n2,3,4\n3,3,3\n", "train.csv")
     test = table("user,item,rating\na,2,3\n", "test.csv")
     assert "mixed id types" in error(train, split="predefined", test_path=str(test), val_fraction=0)
 
 
 def test_float_and_bool_ids(tmp_path):
-    for values in ([1.0, 2.0], [True, False]):
+    for values in ([1.5, 2.0], [True, False], [1e300, 2.0]):
         pd.DataFrame({"user": values, "item": [1, 2], "rating": [1, 2]}).to_parquet(tmp_path / "a.parquet")
         assert "ids must be integers or strings" in error(tmp_path / "a.parquet")
     pd.DataFrame({"user": np.array([2**63, 1], np.uint64), "item": [1, 2], "rating": [1, 2]}).to_parquet(

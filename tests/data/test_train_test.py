@@ -201,7 +201,7 @@ def test_options_that_a_folder_does_not_take(leave_one_out):
         ("(0,8)\t6\t\t8\n", "line 1: must be"),
         ("(0,8)\t6\t7\n(1,6)\t9\n", "line 2: must have 2 negatives like the first line, got 1"),
         (
-            NEGATIVES.replace("\t7\t8\t9", "\t7.0\t8\t9"),
+            NEGATIVES.replace("\t7\t8\t9", "\t7.5\t8\t9"),
             "line 1, column 'item': ids must be integers or strings, got mixed",
         ),
         ("\n \n", "must have a line for each test row, got an empty file"),

@@ -7,21 +7,32 @@ survive, no value is guessed away) and fast (a million ratings have a handful of
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cflightning.data.ids import IdColumn
+from cflightning.data.ids import IdColumn, Ids
+from cflightning.data.sources.arrow_types import UnreadableType, empty_rows, encode, is_text, simplify, to_numpy
+from cflightning.data.sources.numbers import read_ratings, read_weights
+from cflightning.data.sources.options import AS_WRITTEN, ValueOptions
+from cflightning.data.sources.problems import Where, bad_rows, decode, show, undecodable
+from cflightning.data.sources.times import read_times
 from cflightning.data.table import RatingTable
 from cflightning.errors import DataError
 
 log = logging.getLogger(__name__)
 
-_NO_TIME = "correct these rows, or leave the column out: --data.timestamp ''"
 _INTEGER = r"^(0|-?[1-9][0-9]{0,18})$"  # canonical: int(text) written again gives the same text
+_WHOLE = r"^(0|-?[1-9][0-9]{0,18})(\.0*)?$"
+_LARGEST_ID = 2**63 - 1
+_LARGEST_WHOLE = 2.0**53  # above, floats skip integers
+_KINDS = {
+    "user": "ids", "item": "ids", "rating": "numbers", "weight": "numbers", "timestamp": "times", "title": "text",
+    "categories": "text",
+}  # fmt: skip
 
 # What the usual data sets call the columns, lower case without separators, most telling first.
 USUAL_NAMES: dict[str, tuple[str, ...]] = {
@@ -34,9 +45,6 @@ USUAL_NAMES: dict[str, tuple[str, ...]] = {
 
 NO_CATEGORY = {"", "unknown", "(no genres listed)"}
 """What MovieLens writes for an item of no category."""
-
-Where = Callable[[int], str]
-"""Names a row for messages: ``where(16)`` -> ``"ratings.csv: line 18"``."""
 
 
 def choose_columns(
@@ -85,38 +93,40 @@ def choose_columns(
     return chosen
 
 
-def to_numpy(array: Any) -> np.ndarray:
-    """A pyarrow array of numbers or truths, none missing, as it lies in memory; its own `to_numpy` imports pandas."""
-    if pa.types.is_boolean(array.type):
-        return to_numpy(array.cast(pa.uint8())).astype(bool)
-    buffer, dtype = array.buffers()[1], np.dtype(array.type.to_pandas_dtype())
-    if buffer is None:
-        return np.empty(0, dtype)
-    return np.frombuffer(buffer, dtype)[array.offset : array.offset + len(array)]
-
-
-def to_table(columns: dict[str, Any], where: Where, source: str) -> RatingTable:
+def to_table(columns: dict[str, Any], where: Where, source: str, options: ValueOptions = AS_WRITTEN) -> RatingTable:
     """Check and convert the columns of one file.
 
     Args:
         columns: role -> pyarrow array; strings where the file is text.
         where: names a row for messages.
         source: file name for messages, and the table's.
+        options: how the values are meant.
 
     Raises:
         DataError: with file, line, column, value and count of what is wrong.
     """
-    convert = {"user": read_ids, "item": read_ids, "rating": _numbers, "timestamp": _timestamps, "weight": _weights}
-    data: dict[str, Any] = {"rating": None, "timestamp": None}
-    for role, function in convert.items():
-        if role in columns:
-            column = columns[role]
-            if isinstance(column, pa.ChunkedArray):
-                column = column.combine_chunks()
-            data[role] = function(column, role, where)
-    if not len(data["user"]):
+    options.check()
+    notes: list[str] = []
+    simple = {role: read_column(column, role, where) for role, column in columns.items()}
+    user, item = (read_ids(simple[role], role, where, notes) for role in ("user", "item"))
+    data: dict[str, Any] = {"rating": None, "weight": None, "timestamp": None}
+    keep: np.ndarray | None = None
+    for role, read in (("rating", read_ratings), ("weight", read_weights)):
+        if role in simple:
+            data[role], kept = read(simple[role], where, options, notes)
+            keep = kept if keep is None or kept is None else keep & kept
+    if "timestamp" in simple:
+        data["timestamp"] = read_times(simple["timestamp"], where, options.time_format, notes)
+    if not len(user):
         raise DataError(f"{source}: must have at least one row, got none below the header; is it the right file?")
-    return RatingTable(**data, name=source)
+    for note in notes:
+        log.info("%s: %s", source, note)
+    table = RatingTable(user, item, **data, name=source)
+    if keep is None:
+        return table
+    if not keep.any():
+        raise DataError(f"{source}: must have a row that is not left out, got none of {len(keep):,}; leave out less")
+    return table.take(keep)
 
 
 def split_categories(text: Any) -> tuple[str, ...]:
@@ -126,124 +136,102 @@ def split_categories(text: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in text.split("|") if part.strip() not in NO_CATEGORY))
 
 
-def read_ids(column: Any, role: str, where: Where) -> IdColumn:
-    """Ids as integers only if every one of them is written canonically, else as strings."""
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    _refuse_missing(column, role, where, "an id")
-    if not pa.types.is_integer(column.type) and not _is_text(column.type):
+def read_column(column: Any, role: str, where: Where) -> Any:
+    """Return a column as one of Arrow's plain types.
+
+    Raises:
+        DataError: a type that holds no single values, or bytes that are no UTF-8.
+    """
+    try:
+        return simplify(column)
+    except UnreadableType as error:
         raise DataError(
-            f"{where(0)}, column {role!r}: ids must be integers or strings, got {column.type}; "
-            f"convert the column (floats usually come from missing values)"
-        )
-    coded = column.dictionary_encode()
-    distinct, codes = coded.dictionary, to_numpy(coded.indices)
-    if pa.types.is_integer(column.type):
-        try:
-            return IdColumn.from_codes(codes, to_numpy(distinct.cast(pa.int64())))
-        except pa.ArrowInvalid as error:
-            raise DataError(
-                f"{where(0)} ff., column {role!r}: ids must fit in 64 bits, {error}; use strings"
-            ) from error
+            f"{where(0)}, column {role!r}: must hold {_KINDS[role]}, got values of type {str(error)[:80]}; "
+            "convert the column"
+        ) from error
+    except pa.ArrowInvalid as error:
+        row = undecodable(column)
+        raise DataError(
+            f"{where(row)}, column {role!r}: must be UTF-8, got {show(column[row].as_py())}; write the column as text"
+        ) from error
+
+
+def read_ids(column: Any, role: str, where: Where, notes: list[str] | None = None) -> IdColumn:
+    """Read ids: integers if every one of them is written canonically or as a whole decimal (7.0), else strings.
+
+    Args:
+        column: pyarrow array.
+        role: user or item.
+        where: names a row for messages.
+        notes: what was understood is added here.
+
+    Raises:
+        DataError: missing ids, or ones that are neither integers nor strings.
+    """
+    column = read_column(column, role, where)
+    kind = column.type
+    _refuse_missing(column, role, where)
+    if pa.types.is_boolean(kind) or pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        raise DataError(f"{where(0)}, column {role!r}: ids must be integers or strings, got {kind}; convert the column")
+    distinct, codes = encode(column)
+    if not is_text(kind):
+        return _integer_ids(column, distinct, codes, role, where, notes)
     canonical = pc.match_substring_regex(distinct, _INTEGER)
     if pc.all(canonical).as_py():
         try:
             return IdColumn.from_codes(codes, to_numpy(distinct.cast(pa.int64())))
         except pa.ArrowInvalid:  # 19 digits that do not fit
             pass
-    like_float = pc.match_substring_regex(distinct, r"^-?[0-9]+\.[0-9]*$")
-    if pc.any(like_float).as_py():
-        rows = np.flatnonzero(to_numpy(like_float)[codes])
+    whole = pc.match_substring_regex(distinct, _WHOLE)
+    if pc.all(whole).as_py():
+        shortened = pc.replace_substring_regex(distinct, r"\.0*$", "")
+        try:
+            return _merged(codes, to_numpy(shortened.cast(pa.int64())), role, notes)
+        except pa.ArrowInvalid:
+            pass
+    texts = decode(column, distinct, codes, role, where)
+    like_float = to_numpy(pc.match_substring_regex(distinct, r"^-?[0-9]+\.[0-9]*$"))
+    if like_float.any():
+        rows = np.flatnonzero(like_float[codes])
         mixed = "mixed id types: some" if len(rows) < len(column) else "all"
-        raise _offence(column, rows, role, where, f"ids must be integers or strings, got {mixed} written as decimals",
+        raise bad_rows(column, rows, role, where, f"ids must be integers or strings, got {mixed} written as decimals",
                        "write them as 7, not 7.0 (pandas does that to integers beside missing values)")  # fmt: skip
     others = distinct.filter(pc.invert(canonical))
     if 0 < len(others) < len(distinct):
-        log.info("column %r: read as strings, for %d of %d ids are no plain integers (such as %r)",
-                 role, len(others), len(distinct), others[0].as_py())  # fmt: skip
-    return IdColumn.from_codes(codes, np.array(distinct.to_pylist(), dtype=object))
+        log.info("column %r: read as strings, for %d of %d ids are no plain integers (such as %s)",
+                 role, len(others), len(distinct), show(others[0].as_py()))  # fmt: skip
+    return IdColumn.from_codes(codes, np.array(texts, dtype=object))
 
 
-def _numbers(column: Any, role: str, where: Where) -> np.ndarray:
-    """Ratings or weights as float32; every one finite."""
-    _refuse_missing(column, role, where, "a number")
-    if _is_text(column.type):
-        coded = column.dictionary_encode()
-        distinct = np.array([_number(text) for text in coded.dictionary.to_pylist()], dtype=np.float64)
-        values = distinct[to_numpy(coded.indices)]
-    elif pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_decimal(column.type):
-        values = to_numpy(column.cast(pa.float64(), safe=False))
-    else:
-        raise DataError(f"{where(0)}, column {role!r}: {role}s must be numbers, got {column.type}; convert the column")
-    bad = np.flatnonzero(~(np.abs(values) <= np.finfo(np.float32).max))  # also NaN
-    if len(bad):
-        raise _offence(column, bad, role, where, "must be a finite number", "correct or remove these rows")
-    return np.asarray(values, dtype=np.float32)
-
-
-def _weights(column: Any, role: str, where: Where) -> np.ndarray:
-    """Weights as float32; every one finite and above 0."""
-    weights = _numbers(column, role, where)
-    bad = np.flatnonzero(weights <= 0)
-    if len(bad):
-        raise _offence(column, bad, role, where, "must be above 0", "correct or remove these rows")
-    return weights
-
-
-def _timestamps(column: Any, role: str, where: Where) -> Any:
-    """Timestamps as int64 seconds since 1970, from seconds, dates or date-times (ISO 8601)."""
-    _refuse_missing(column, role, where, "a time")
-    if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
-        return to_numpy(column.cast(pa.timestamp("s"), safe=False).cast(pa.int64()))
-    if _is_text(column.type):
+def _integer_ids(
+    column: Any, distinct: Any, codes: np.ndarray, role: str, where: Where, notes: list[str] | None
+) -> IdColumn:
+    """Read ids of a column of numbers."""
+    if pa.types.is_integer(distinct.type):
         try:
-            return to_numpy(column.cast(pa.int64()))
-        except pa.ArrowInvalid:
-            pass
-    try:
-        seconds = to_numpy(column.cast(pa.float64()))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        pass
-    else:
-        bad = np.flatnonzero(~(np.abs(seconds) < 2.0**62))
-        if len(bad):
-            raise _offence(column, bad, role, where, "must be seconds since 1970", _NO_TIME)
-        return np.floor(seconds).astype(np.int64)
-    import pandas as pd
-
-    times = pd.to_datetime(column.to_pandas(), format="ISO8601", utc=True, errors="coerce")
-    bad = np.flatnonzero(times.isna().to_numpy())
-    if len(bad):
-        raise _offence(column, bad, role, where, "must be seconds since 1970 or an ISO 8601 date", _NO_TIME)
-    return times.dt.tz_localize(None).to_numpy().astype("datetime64[s]").astype(np.int64)
+            return IdColumn.from_codes(codes, to_numpy(distinct.cast(pa.int64())))
+        except pa.ArrowInvalid as error:
+            large = np.array([value > _LARGEST_ID for value in distinct.to_pylist()], dtype=bool)
+            raise bad_rows(column, np.flatnonzero(large[codes]), role, where, "ids must fit in 64 bits with a sign",
+                           "use strings") from error  # fmt: skip
+    values = np.array(distinct.cast(pa.float64(), safe=False).to_pylist(), dtype=np.float64)
+    broken = ~(values == np.floor(values)) | ~(np.abs(values) <= _LARGEST_WHOLE)
+    if broken.any():
+        raise bad_rows(column, np.flatnonzero(broken[codes]), role, where, "ids must be integers or strings, or whole "
+                       "numbers up to 2^53 where they are decimals", "convert the column")  # fmt: skip
+    return _merged(codes, values.astype(np.int64), role, notes)
 
 
-def _is_text(kind: Any) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+def _merged(codes: np.ndarray, values: np.ndarray, role: str, notes: list[str] | None) -> IdColumn:
+    """Make a column of integers that were written as decimals, some perhaps in two ways."""
+    distinct, place = np.unique(values, return_inverse=True)
+    if notes is not None:
+        notes.append(f"{role} ids written as decimals (7.0) taken for integers")
+    return IdColumn(Ids(distinct), place.astype(np.int32)[codes])
 
 
-def _number(text: str) -> float:
-    try:
-        return float(text) if "_" not in text else np.nan  # Python reads 1_0 as 10; no table means that
-    except ValueError:
-        return np.nan
-
-
-def _refuse_missing(column: Any, role: str, where: Where, kind: str) -> None:
-    missing = to_numpy(column.is_null())
-    if _is_text(column.type):
-        missing = missing | (to_numpy(pc.binary_length(column.cast(pa.large_string()))) == 0)
-    rows = np.flatnonzero(missing)
-    if len(rows):
-        raise _offence(column, rows, role, where, f"must be {kind}", "fill in or remove these rows")
-
-
-def _offence(column: Any, rows: np.ndarray, role: str, where: Where, must: str, remedy: str) -> DataError:
-    """The one error that names place, column, value and count."""
-    first = int(rows[0])
-    value = column[first].as_py()
-    got = "nothing" if value is None or value == "" else repr(value)
-    more = ""
-    if len(rows) > 1:
-        more = f" (and {len(rows) - 1:,} more such row{'s' if len(rows) > 2 else ''})"
-    return DataError(f"{where(first)}, column {role!r}: {must}, got {got}{more}; {remedy}")
+def _refuse_missing(column: Any, role: str, where: Where) -> None:
+    missing = empty_rows(column)
+    if missing.any():
+        rows = np.flatnonzero(missing)
+        raise bad_rows(column, rows, role, where, "must be an id", "fill in or remove these rows")

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from cflightning.data.ids import IdColumn, Ids
-from cflightning.data.sources.columns import to_numpy
+from cflightning.data.sources.arrow_types import to_numpy
 from cflightning.data.table import RatingTable, has_duplicates
 from cflightning.errors import CFLightningError
 from cflightning.files import replacing

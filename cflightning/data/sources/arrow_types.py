@@ -1,0 +1,125 @@
+"""Every type that Arrow has, brought down to the few that a ratings table is made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+class UnreadableType(ValueError):
+    """A column type that holds neither numbers, text nor times; its message is the name of the type."""
+
+
+def simplify(column: Any) -> Any:
+    """Return a column as plain numbers, booleans, times or text, its values unchanged.
+
+    Dictionaries and runs are written out, views and bytes become text, and extension types their storage where that
+    has the same meaning.
+
+    Args:
+        column: pyarrow array or chunked array of any type.
+
+    Returns:
+        A chunked array of integers, floats, decimals, booleans, strings, dates, timestamps or nulls.
+
+    Raises:
+        UnreadableType: lists, structs, maps, unions, durations, times of day and unknown extension types.
+        pyarrow.ArrowInvalid: bytes that are no UTF-8.
+    """
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    simple = [_simplify(chunk) for chunk in chunks]
+    kind = simple[0].type if simple else _simplify(pa.array([], column.type)).type
+    return pa.chunked_array(simple, kind)
+
+
+def is_text(kind: Any) -> bool:
+    """Whether a type holds strings."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def to_numpy(array: Any) -> np.ndarray:
+    """Return an array of numbers or booleans, none missing, as it lies in memory; its own `to_numpy` imports pandas."""
+    if isinstance(array, pa.ChunkedArray):
+        parts = [to_numpy(chunk) for chunk in array.chunks]
+        dtype = np.dtype(array.type.to_pandas_dtype())
+        return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, dtype), *parts])
+    if pa.types.is_boolean(array.type):
+        return to_numpy(array.cast(pa.uint8())).astype(bool)
+    buffer, dtype = array.buffers()[1], np.dtype(array.type.to_pandas_dtype())
+    if buffer is None:
+        return np.empty(0, dtype)
+    return np.frombuffer(buffer, dtype)[array.offset : array.offset + len(array)]
+
+
+def encode(column: Any) -> tuple[Any, np.ndarray]:
+    """Return the distinct values of a column and the place of each row's value among them.
+
+    The column is not put together first, so its text may be longer than the 2 GiB that one array of strings can hold.
+
+    Args:
+        column: from `simplify`; a missing value is a distinct value as well.
+
+    Returns:
+        A pyarrow array [distinct], and int32 [rows].
+    """
+    if is_text(column.type) and column.nbytes >= 2**31:
+        column = pa.chunked_array([chunk.cast(pa.large_string()) for chunk in column.chunks], pa.large_string())
+    coded = pc.dictionary_encode(column, null_encoding="encode").unify_dictionaries()
+    if not coded.num_chunks:
+        return pa.array([], column.type), np.empty(0, np.int32)
+    parts = [to_numpy(chunk.indices) for chunk in coded.chunks]
+    return coded.chunk(0).dictionary, parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def empty_rows(column: Any) -> np.ndarray:
+    """Return which rows hold nothing: a missing value, an empty text or not a number -> bool [rows]."""
+    empty = np.array(to_numpy(column.is_null(nan_is_null=not is_text(column.type))), dtype=bool)
+    if not is_text(column.type):
+        return empty
+    blank: np.ndarray = to_numpy(pc.equal(pc.binary_length(column), 0).fill_null(True))
+    empty |= blank
+    return empty
+
+
+def _simplify(array: Any) -> Any:
+    kind = array.type
+    if isinstance(kind, pa.BaseExtensionType):
+        if isinstance(kind, pa.UuidType):
+            return pa.array([None if value is None else str(value) for value in array.to_pylist()], pa.string())
+        if getattr(kind, "extension_name", "") in ("arrow.json", "arrow.bool8"):
+            return _simplify(array.storage)
+        raise UnreadableType(str(kind))
+    if pa.types.is_dictionary(kind):
+        values = _simplify(array.dictionary)
+        if is_text(values.type):
+            values = values.cast(pa.large_string())  # written out it may be longer than 2 GiB
+        return pa.DictionaryArray.from_arrays(array.indices, values).dictionary_decode()
+    if pa.types.is_run_end_encoded(kind):
+        runs = pa.RunEndEncodedArray.from_arrays(array.run_ends, _simplify(array.values))
+        return pc.run_end_decode(runs).slice(array.offset, len(array))
+    if pa.types.is_string_view(kind):
+        return array.cast(pa.large_string())
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
+        return array.cast(pa.large_string())  # checks that it is UTF-8
+    if pa.types.is_fixed_size_binary(kind):
+        return array.cast(pa.large_binary()).cast(pa.large_string())
+    if pa.types.is_float16(kind):
+        return array.cast(pa.float32())
+    if pa.types.is_decimal32(kind) or pa.types.is_decimal64(kind):
+        return array.cast(pa.decimal128(kind.precision, kind.scale))
+    plain = (
+        is_text(kind)
+        or pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_decimal(kind)
+        or pa.types.is_boolean(kind)
+        or pa.types.is_date(kind)
+        or pa.types.is_timestamp(kind)
+        or pa.types.is_null(kind)
+    )
+    if not plain:
+        raise UnreadableType(str(kind))
+    return array

@@ -1,0 +1,219 @@
+"""Ratings and weights of a table, as float32."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from cflightning.data.sources.arrow_types import empty_rows, encode, is_text, to_numpy
+from cflightning.data.sources.options import ValueOptions, to_number
+from cflightning.data.sources.problems import Where, bad_rows, decode
+from cflightning.errors import DataError
+
+LARGEST_RATING = 1e12
+"""Ratings beyond this have squares whose sums leave float32."""
+_COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+")
+_THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+")
+_NOT_RATED = {
+    "",
+    "na",
+    "n/a",
+    "nan",
+    "null",
+    "none",
+    "nil",
+    "missing",
+    "unknown",
+    "unrated",
+    "not rated",
+    "-",
+    "--",
+    "?",
+}
+_NEGATIVE_WORDS = {"dislike", "no", "n", "down", "bad", "negative", "thumbs_down", "thumbs down", "skip", "f"}
+_FRACTION = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?/ ?[0-9]+")
+_MOST_VALUES = 12
+"""Different values up to which an error offers a number for each."""
+
+
+class _Numbers(NamedTuple):
+    """A column of numbers, by its distinct values where it is text.
+
+    Attributes:
+        column: pyarrow array [rows], for messages.
+        values: float64 [values].
+        absent: bool [values], which of them stand for no rating.
+        codes: int32 [rows], numbers of the values; None where there is a value for each row.
+    """
+
+    column: Any
+    values: np.ndarray
+    absent: np.ndarray
+    codes: np.ndarray | None
+
+    def spread(self, values: np.ndarray) -> np.ndarray:
+        """Return what stands for each value as what stands for each row."""
+        return values if self.codes is None else values[self.codes]
+
+    def check(self, bad: np.ndarray, role: str, where: Where, must: str, remedy: str) -> None:
+        """Refuse values, bool [values], unless they stand for no rating.
+
+        Raises:
+            DataError: there are such values.
+        """
+        bad = bad & ~self.absent
+        if bad.any():
+            raise bad_rows(self.column, np.flatnonzero(self.spread(bad)), role, where, must, remedy)
+
+    def as_float32(self, role: str, where: Where) -> np.ndarray:
+        """Return the values as float32 [values], 0 for those that stand for no rating.
+
+        Raises:
+            DataError: one is not finite.
+        """
+        bad = ~(np.abs(self.values) <= np.finfo(np.float32).max)  # also NaN
+        self.check(bad, role, where, "must be a finite number within float32", "correct or remove these rows")
+        return np.where(self.absent, 0, self.values).astype(np.float32)
+
+
+def read_ratings(
+    column: Any, where: Where, options: ValueOptions, notes: list[str]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read ratings.
+
+    Args:
+        column: from `simplify`.
+        where: names a row for messages.
+        options: what the values mean.
+        notes: what was understood is added here.
+
+    Returns:
+        float32 [rows], and which rows have a rating: bool [rows], or None if all have.
+
+    Raises:
+        DataError: a value that is no number, or one that float32 cannot hold.
+    """
+    numbers = _read(column, "rating", where, options, notes)
+    ratings = numbers.as_float32("rating", where)
+    numbers.check(
+        (np.abs(numbers.values - ratings) >= 0.5) | (np.abs(numbers.values) > LARGEST_RATING), "rating", where,
+        "must be a number that float32 holds to its whole part",
+        "whole numbers are exact up to 16,777,216 there; divide the ratings, or, if they are counts, give "
+        "--data.feedback choices --data.weight COLUMN",
+    )  # fmt: skip
+    if not numbers.absent.any():
+        return numbers.spread(ratings), None
+    absent = numbers.spread(numbers.absent)
+    notes.append(f"{np.count_nonzero(absent):,} rows not rated (--data.missing) left out")
+    return numbers.spread(ratings), ~absent
+
+
+def read_weights(
+    column: Any, where: Where, options: ValueOptions, notes: list[str]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read weights; arguments, results and errors as for `read_ratings`. Weights must be above 0."""
+    numbers = _read(column, "weight", where, ValueOptions(decimal=options.decimal), notes)
+    weights = numbers.as_float32("weight", where)
+    remedy = "correct or remove these rows"
+    if not (weights < 0).any():
+        remedy += ", or leave rows of weight 0 out: --data.drop_zero_weights true"
+    drop = options.drop_zero_weights and bool((weights == 0).any())
+    numbers.check(weights < 0 if drop else weights <= 0, "weight", where, "must be above 0", remedy)
+    weights = numbers.spread(weights)
+    if not drop:
+        return weights, None
+    notes.append(f"{np.count_nonzero(weights == 0):,} rows of weight 0 left out")
+    return weights, weights > 0
+
+
+def _read(column: Any, role: str, where: Where, options: ValueOptions, notes: list[str]) -> _Numbers:
+    texts, absent_numbers = options.absent
+    nulls = empty_rows(column)
+    if nulls.any() and "" not in texts:
+        remedy = "fill in or remove these rows" + (", or leave them out: --data.missing ''" if role == "rating" else "")
+        raise bad_rows(column, np.flatnonzero(nulls), role, where, "must be a number", remedy)
+    if pa.types.is_boolean(column.type) and role == "rating":
+        column = column.cast(pa.string())
+    if is_text(column.type):
+        return _from_texts(column, role, where, options, notes)
+    if not (
+        pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_decimal(column.type)
+    ) and not pa.types.is_null(column.type):
+        raise DataError(f"{where(0)}, column {role!r}: {role}s must be numbers, got {column.type}; convert the column")
+    given = to_numpy(column.cast(pa.float64(), safe=False).fill_null(np.nan))
+    values = given
+    if options.values:
+        values = given.copy()
+        for text, value in options.values.items():
+            if (number := to_number(text)) is not None:
+                values[given == number] = value
+    return _Numbers(column, values, nulls | np.isin(given, absent_numbers) if texts else nulls, None)
+
+
+def _from_texts(column: Any, role: str, where: Where, options: ValueOptions, notes: list[str]) -> _Numbers:
+    distinct, codes = encode(column)
+    texts = [(text or "").strip() for text in decode(column, distinct, codes, role, where)]
+    absent_texts, absent_numbers = options.absent
+    lower = {text.lower(): value for text, value in options.values.items()}
+    numbers: dict[str, float] = {text: lower[text.lower()] for text in texts if text.lower() in lower}
+    absent = {text for text in texts if text in absent_texts}
+    plain = [text for text in texts if text not in numbers and text not in absent]
+    if role == "rating" and plain and {text.lower() for text in plain} <= {"true", "false"}:
+        numbers |= {text: float(text.lower() == "true") for text in plain}
+        notes.append("ratings true and false as 1 and 0")
+    else:
+        mark = options.decimal or _guess_mark(plain)
+        if mark == "," and options.decimal is None:
+            notes.append("decimal comma")
+        parsed = {text: value for text in plain if (value := _parse(text, mark)) is not None}
+        absent |= {text for text, value in parsed.items() if value in absent_numbers}
+        numbers |= parsed
+    made = _Numbers(
+        column,
+        np.array([numbers.get(text, np.nan) for text in texts], dtype=np.float64),
+        np.array([text in absent for text in texts], dtype=bool),
+        codes,
+    )
+    wrong = [text for text in plain if text not in numbers]
+    bad = np.isin(np.arange(len(texts)), [place for place, text in enumerate(texts) if text in {*wrong}])
+    remedy = "correct or remove these rows" + _advice(wrong, role, options) if wrong else ""
+    made.check(bad, role, where, "must be a finite number", remedy)
+    return made
+
+
+def _parse(text: str, mark: str | None) -> float | None:
+    if mark == ",":
+        return to_number(text.replace(",", ".")) if "." not in text and text.count(",") < 2 else None
+    return to_number(text)
+
+
+def _guess_mark(texts: list[str]) -> str | None:
+    """Return a comma if it is surely the decimal mark, else None."""
+    odd = [text for text in texts if to_number(text) is None]
+    if not odd or not all(_COMMA.fullmatch(text) for text in odd) or any("." in text for text in texts):
+        return None
+    return None if all(_THOUSANDS.fullmatch(text) for text in odd) else ","
+
+
+def _advice(wrong: list[str], role: str, options: ValueOptions) -> str:
+    """Return what else can be done about values that are no numbers."""
+    if options.decimal is None and all(_COMMA.fullmatch(text) or _THOUSANDS.fullmatch(text) for text in wrong):
+        return ", or say what the comma is: --data.decimal , if it is the decimal mark"
+    if role != "rating":
+        return ""
+    if all(text.lower() in _NOT_RATED for text in wrong):
+        return f", or leave them out as not rated: --data.missing={','.join(wrong[:3])}"
+    fractions = [_FRACTION.fullmatch(text) for text in wrong]
+    if all(fractions):
+        numbers = {text: found[1] for text, found in zip(wrong, fractions, strict=True) if found}
+    else:
+        words = sorted(wrong, key=lambda text: (text.lower() not in _NEGATIVE_WORDS, text))
+        numbers = {text: str(number) for number, text in enumerate(words)}
+    if len(wrong) > _MOST_VALUES or any(len(text) > 20 or {",", "="} & {*text} for text in wrong):
+        return ", or say what each value stands for: --data.rating_values VALUE=NUMBER,…"
+    example = ",".join(f"{text}={numbers[text]}" for text in sorted(numbers, key=lambda text: float(numbers[text])))
+    quoted = f"'{example}'" if re.search(r"[^\w=,./+-]", example) else example
+    return f", or say what each value stands for, for example --data.rating_values {quoted}"

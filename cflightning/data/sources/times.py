@@ -1,0 +1,132 @@
+"""Times of a table, as seconds since 1970."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cflightning.data.sources.arrow_types import empty_rows, encode, is_text, to_numpy
+from cflightning.data.sources.problems import Where, bad_rows, decode
+
+_LEAVE_OUT = "correct these rows, or leave the column out: --data.timestamp ''"
+_DATES = (
+    "%d.%m.%Y", "%m.%d.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d",
+    "%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%B %d %Y", "%d %b %Y", "%d %B %Y", "%d-%b-%Y", "%d. %B %Y", "%m %d, %Y",
+    "%d %m %Y", "%a, %d %b %Y", "%a %b %d %Y",
+)  # fmt: skip
+_CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p", ", %H:%M", ", %H:%M:%S",
+           ", %I:%M %p", ", %I:%M:%S %p", " %H:%M:%S %z", " %H:%M:%S GMT")  # fmt: skip
+FORMATS = (*map("".join, product(_DATES, _CLOCKS)), "%a %b %d %H:%M:%S %z %Y", "%a %b %d %H:%M:%S %Y")
+"""Forms of times that are tried."""
+_SAMPLE = 200
+"""Texts that a form must fit before all are read by it."""
+
+
+def read_times(column: Any, where: Where, time_format: str | None, notes: list[str]) -> np.ndarray:
+    """Read times from seconds, dates, or text: numbers, ISO 8601, or another form that is given or sure.
+
+    A form is sure if it fits every text and no other form that does gives another time: a day above 12 tells days from
+    months.
+
+    Args:
+        column: from `simplify`.
+        where: names a row for messages.
+        time_format: as for `datetime.strptime`, or None.
+        notes: what was guessed is added here.
+
+    Returns:
+        int64 [rows].
+
+    Raises:
+        DataError: no time, or a date that can be read in two ways.
+    """
+    missing = empty_rows(column)
+    if missing.any():
+        raise bad_rows(column, np.flatnonzero(missing), "timestamp", where, "must be a time",
+                       "fill in or remove these rows, or leave the column out: --data.timestamp ''")  # fmt: skip
+    if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
+        seconds: np.ndarray = to_numpy(column.cast(pa.timestamp("s"), safe=False).cast(pa.int64()))
+        return seconds
+    if is_text(column.type):
+        return _from_texts(column, where, time_format, notes)
+    if not pa.types.is_boolean(column.type):
+        return _from_numbers(column, to_numpy(column.cast(pa.float64(), safe=False)), where)
+    raise bad_rows(column, np.arange(len(column)), "timestamp", where, "must be seconds since 1970", _LEAVE_OUT)
+
+
+def _from_numbers(column: Any, seconds: np.ndarray, where: Where) -> np.ndarray:
+    if pa.types.is_signed_integer(column.type):
+        exact: np.ndarray = to_numpy(column.cast(pa.int64()))
+        return exact
+    bad = np.flatnonzero(~(np.abs(seconds) < 2.0**62))
+    if len(bad):
+        raise bad_rows(column, bad, "timestamp", where, "must be seconds since 1970", _LEAVE_OUT)
+    rounded: np.ndarray = np.floor(seconds).astype(np.int64)
+    return rounded
+
+
+def _from_texts(column: Any, where: Where, time_format: str | None, notes: list[str]) -> np.ndarray:
+    if time_format is None:
+        for kind in (pa.int64(), pa.float64()):
+            try:
+                numbers = column.cast(kind)
+            except pa.ArrowInvalid:
+                continue
+            return _from_numbers(numbers, to_numpy(numbers), where)
+    distinct, codes = encode(column)
+    texts = [text.strip() for text in decode(column, distinct, codes, "timestamp", where)]
+    if time_format is not None:
+        times, must = _parse(texts, time_format), f"must be a time of the form {time_format} (--data.time_format)"
+        remedy = _LEAVE_OUT
+    else:
+        times, must = _parse(texts, "ISO8601"), "must be seconds since 1970 or an ISO 8601 date"
+        remedy = f"name the form with --data.time_format (such as %d.%m.%Y), {_LEAVE_OUT}"
+        if np.isnat(times[:1]).any():
+            found = _fitting(texts)
+            if len(found) == 1:
+                [(form, times)] = found.items()
+                notes.append(f"times as {form}")
+            elif found:
+                first = next(place for place in range(len(texts)) if len({t[place] for t in found.values()}) > 1)
+                rows = np.flatnonzero(codes == first)
+                forms = " or ".join(f"--data.time_format '{form}'" for form in found)
+                raise bad_rows(column, rows[:1], "timestamp", where, "must be a time that is sure, and no day is above "
+                               "12 to tell days from months", f"say which is meant: {forms}")  # fmt: skip
+    bad = np.flatnonzero(np.isnat(times)[codes])
+    if len(bad):
+        raise bad_rows(column, bad, "timestamp", where, must, remedy)
+    seconds: np.ndarray = times.astype(np.int64)[codes]
+    return seconds
+
+
+def _fitting(texts: list[str]) -> dict[str, np.ndarray]:
+    """Return the forms that fit all texts, with their times; of forms that give the same times only the first."""
+    found: dict[str, np.ndarray] = {}
+    for form in (form for form in FORMATS if _fits(texts[0], form)):
+        if np.isnat(_parse(texts[:_SAMPLE], form)).any():
+            continue
+        times = _parse(texts, form)
+        if not np.isnat(times).any() and not any(np.array_equal(times, other) for other in found.values()):
+            found[form] = times
+    return found
+
+
+def _fits(text: str, form: str) -> bool:
+    try:
+        datetime.strptime(text, form)
+    except ValueError:
+        return False
+    return True
+
+
+def _parse(texts: list[str], form: str) -> np.ndarray:
+    """Return times as datetime64[s] [n], NaT where the form does not fit."""
+    import pandas as pd  # not at the top: tables whose times are numbers do without its half second
+
+    times = pd.to_datetime(pd.Series(texts, dtype=object), format=form, utc=True, errors="coerce")
+    parsed: np.ndarray = times.dt.tz_localize(None).to_numpy().astype("datetime64[s]")
+    return parsed
