@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cflightning.data.pair_hash import held_out_by_hash
 from cflightning.data.table import RatingTable
 from cflightning.errors import DataError
 
@@ -25,7 +26,7 @@ def cut(
     Args:
         table: the rows.
         among: bool [rows], those to cut.
-        method: `random`, `time`, `leave_last` or `per_user`.
+        method: `random`, `hash`, `time`, `leave_last` or `per_user`.
         fraction: of these rows; leave_last does without it.
         leave_n: rows of each user with leave_last.
         seed: of the random ones.
@@ -43,6 +44,9 @@ def cut(
         # A list of one is the same stream as the plain number, so published protocols can be met exactly.
         rng = np.random.default_rng(seed[0] if len(seed) == 1 else seed)
         return _mark(n, permutation(rng, n)[:size])
+    if method == "hash":
+        by_hash: np.ndarray = held_out_by_hash(table, fraction, seed)[among]
+        return by_hash
     if method == "time":
         time = _timestamps(table, f"{option} {method}")[among]
         if size == 0:

@@ -47,16 +47,17 @@ class RatingsDataModule(LightningDataModule):
             its rating; tables without ratings will do).
         min_rating: With choices, rows rated below are left out.
         weight: With choices, column of what each counts (finite, above 0); not given, all count the same.
-        split: How the test part is cut: random (by ratio), time (the newest rows), leave_last (each user's newest),
-            per_user (ratio of each user's rows), users (some users, who are in no training row; lists are made from
-            what is given of them), predefined (the source's own: --data.fold u1, --data.test_path, or a folder of a
-            train and a test table), kfold (part --data.fold of --data.folds). Not given, it is predefined where there
-            is a test table, else random.
-        test_fraction: Share of the rows that test (random, time, per_user).
+        split: How the test part is cut: random (by ratio), hash (by ratio, of a hash of user id and item id: rows stay
+            on their side when a table grows or is reordered, so an old checkpoint can be tested on it), time (the
+            newest rows), leave_last (each user's newest), per_user (ratio of each user's rows), users (some users, who
+            are in no training row; lists are made from what is given of them), predefined (the source's own:
+            --data.fold u1, --data.test_path, or a folder of a train and a test table), kfold (part --data.fold of
+            --data.folds). Not given, it is predefined where there is a test table, else random.
+        test_fraction: Share of the rows that test (random, hash, time, per_user).
         val_fraction: Share of the other rows that choose the best epoch; 0 trains on all of them, without validation.
             None for 0.05, or for 0 where that were fewer than 500 rows, too few to choose anything by.
-        val_split: How these are cut from the others: random, time, leave_last (--data.leave_n of each user, whatever
-            the share), per_user, or same (as the test part; at random with predefined and kfold).
+        val_split: How these are cut from the others: random, hash, time, leave_last (--data.leave_n of each user,
+            whatever the share), per_user, or same (as the test part; at random with predefined and kfold).
         fold: 1, 2, … with kfold; u1 … u5, ua, ub (or 1 … 5) with predefined on ml-100k.
         folds: Parts of kfold.
         leave_n: Rows per user with leave_last.

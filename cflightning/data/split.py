@@ -16,8 +16,8 @@ from cflightning.data import cuts
 from cflightning.data.table import RatingTable
 from cflightning.errors import DataError
 
-Method = Literal["random", "time", "leave_last", "per_user", "users", "predefined", "kfold"]
-Nested = Literal["same", "random", "time", "leave_last", "per_user"]
+Method = Literal["random", "hash", "time", "leave_last", "per_user", "users", "predefined", "kfold"]
+Nested = Literal["same", "random", "hash", "time", "leave_last", "per_user"]
 
 TRAIN, VAL, TEST, FOLD_IN = range(4)
 CHUNK = 1 << 20
@@ -90,19 +90,21 @@ def split_table(
 
     Args:
         table: the ratings.
-        method: `random` by ratio (``default_rng(seed).permutation(n)``, its first part tests); `time`: the newest rows
-            test, one cut for all users; `leave_last`: each user's newest `leave_n` rows test, users with fewer than
-            two more stay in training; `per_user`: the ratio of each user's rows, at random; `users`: users held out
-            whole, but for what is given of them (:func:`~cflightning.data.cuts.held_out_users`); `predefined`: the
-            source's own test part; `kfold`: part `fold` of `folds` of a random permutation.
-        test_fraction: of all rows (random, time, per_user).
+        method: `random` by ratio (``default_rng(seed).permutation(n)``, its first part tests); `hash`: the rows whose
+            (user, item) pair has a hash below the ratio (:mod:`~cflightning.data.pair_hash`), the same ones when rows
+            are added or reordered; `time`: the newest rows test, one cut for all users; `leave_last`: each user's
+            newest `leave_n` rows test, users with fewer than two more stay in training; `per_user`: the ratio of each
+            user's rows, at random; `users`: users held out whole, but for what is given of them
+            (:func:`~cflightning.data.cuts.held_out_users`); `predefined`: the source's own test part; `kfold`: part
+            `fold` of `folds` of a random permutation.
+        test_fraction: of all rows (random, hash, time, per_user).
         val_fraction: of the rows that do not test; 0 for no validation; None for `VAL_FRACTION`, or no validation where
             that were fewer than `FEW` rows (but for the method `users`).
         fold: 1 … `folds` with kfold.
         folds: parts of kfold.
         leave_n: rows per user with leave_last.
-        val_split: how the validation part is cut: `same` as the test part (time, leave_last, per_user, users) and at
-            random where that is no way to cut (predefined, kfold), or one of the others.
+        val_split: how the validation part is cut: `same` as the test part (hash, time, leave_last, per_user, users)
+            and at random where that is no way to cut (predefined, kfold), or one of the others.
         test_users: how many users test (users), below 1 a share of them; None for `test_fraction`.
         val_users: how many users choose, likewise; None for `val_fraction`, and none where that is 0.
         fold_out: share of a held-out user's rows that test or choose; the others are given.
@@ -156,7 +158,7 @@ def split_table(
     if share:
         nested: str = val_split
         if val_split == "same":
-            nested = method if method in ("time", "leave_last", "per_user") else "random"
+            nested = method if method in ("hash", "time", "leave_last", "per_user") else "random"
         option = "split" if val_split == "same" else "val_split"
         val = cuts.cut(table, ~test, nested, share, leave_n, [seed, 1], option)
         if val_fraction is not None or np.count_nonzero(val) >= FEW:

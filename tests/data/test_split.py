@@ -16,8 +16,8 @@ def make(n=1000, users=30, seed=0, **kwargs):
     return RatingTable.from_frame(frame, "made up", **kwargs)
 
 
-METHODS = [{"method": "random"}, {"method": "time"}, {"method": "leave_last"}, {"method": "per_user"},
-           {"method": "kfold", "fold": 2}, {"method": "predefined"}]  # fmt: skip
+METHODS = [{"method": "random"}, {"method": "hash"}, {"method": "time"}, {"method": "leave_last"},
+           {"method": "per_user"}, {"method": "kfold", "fold": 2}, {"method": "predefined"}]  # fmt: skip
 
 
 @pytest.mark.parametrize("options", METHODS)
@@ -41,7 +41,7 @@ def test_chunks_are_the_parts(monkeypatch):
         np.testing.assert_array_equal(np.concatenate(chunks), part)
 
 
-@pytest.mark.parametrize("options", [o for o in METHODS if o["method"] in {"random", "per_user", "kfold"}])
+@pytest.mark.parametrize("options", [o for o in METHODS if o["method"] in {"random", "hash", "per_user", "kfold"}])
 def test_another_seed_cuts_otherwise(options):
     a, b = (split_table(make(), **options, seed=seed).test for seed in (1, 2))
     assert not np.array_equal(a, b)
@@ -120,7 +120,7 @@ def test_leave_last_breaks_ties_by_place_whatever_the_order_of_users():
         assert split.val[np.isin(split.val, rows)].tolist() == rows[-6:-3].tolist()
 
 
-VAL_SPLITS = ["random", "time", "leave_last", "per_user"]
+VAL_SPLITS = ["random", "hash", "time", "leave_last", "per_user"]
 
 
 @pytest.mark.parametrize("val_split", VAL_SPLITS)
@@ -139,6 +139,8 @@ def test_validation_cut_in_another_manner(options, val_split):
     elif val_split == "per_user":
         share = val.groupby("user").size() / left.groupby("user").size()
         assert (share - 0.2).abs().max() < 0.05
+    elif val_split == "hash":
+        assert abs(len(val) / len(left) - 0.2) < 0.05
     else:
         assert len(val) == int(len(left) * 0.2)
     if val_split == options["method"] or (val_split == "random" and options["method"] in {"predefined", "kfold"}):
