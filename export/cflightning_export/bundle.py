@@ -91,7 +91,7 @@ def export_bundle(
     if data is not None:
         rows = training_rows(data, vocabulary, rates=task.facts.get("objective", "mse") in RATING)
         seen = None if with_history is False else seen_rows(data, vocabulary, rows)
-    with placed(target) as scratch:
+    with placed(target, overwrite=overwrite) as scratch:
         parts, bags, metrics = answering(task), _bags(path), _metrics(path, task.facts)
         if resolve and data is not None and rows is not None:
             metrics = resolve_if_better(task, parts, data, rows, bags, metrics)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import onnx
 from onnx import TensorProto
+
+from cflightning_export.placing import require_space
 
 PAGE = 4096
 """Where long tables begin: mappings do so at pages."""
@@ -22,19 +25,26 @@ def share_weights(models: dict[str, onnx.ModelProto], path: Path) -> None:
     Args:
         models: any number of graphs.
         path: the file to write, in the folder where the graphs will lie.
+
+    Raises:
+        OSError: it cannot be written, or there is no room for it.
     """
-    moved: dict[bytes, list[TensorProto]] = {}
+    moved: dict[tuple[int, bytes], list[TensorProto]] = {}  # by length and digest: tables take memory enough once
     for model in models.values():
         for tensor in model.graph.initializer:
             # The format has no external strings.
             if tensor.data_type != TensorProto.STRING and len(tensor.raw_data) >= SMALL:
-                moved.setdefault(tensor.raw_data, []).append(tensor)
+                data = tensor.raw_data
+                moved.setdefault((len(data), hashlib.sha256(data).digest()), []).append(tensor)
+    require_space(path.parent, sum(length for length, _ in moved))
     with path.open("wb") as out:
-        for data in sorted(moved, key=len, reverse=True):  # long ones first, so that few pages are filled up
-            out.write(b"\0" * (-out.tell() % (PAGE if len(data) >= LONG else LINE)))
-            for tensor in moved[data]:
+        # Long ones first, so that few pages are filled up.
+        for (length, _), tensors in sorted(moved.items(), key=lambda entry: entry[0][0], reverse=True):
+            out.write(b"\0" * (-out.tell() % (PAGE if length >= LONG else LINE)))
+            begin, data = out.tell(), tensors[0].raw_data
+            out.write(data)
+            for tensor in tensors:
                 tensor.ClearField("raw_data")
                 tensor.data_location = TensorProto.EXTERNAL
-                for name, value in (("location", path.name), ("offset", out.tell()), ("length", len(data))):
+                for name, value in (("location", path.name), ("offset", begin), ("length", length)):
                     tensor.external_data.add(key=name, value=str(value))
-            out.write(data)

@@ -19,6 +19,7 @@ from cflightning_serve.files import (
     refuse_unless_plain_file,
 )
 from cflightning_serve.reference import Reference, parse_reference
+from cflightning_serve.replaced import find_folder
 
 FORMAT = "cflightning-bundle"
 FORMAT_VERSION = 2
@@ -96,7 +97,7 @@ class Manifest:
         Raises:
             BundleError: there is no bundle, or its manifest is damaged, edited, incomplete or of a newer format.
         """
-        root = Path(folder)
+        root = find_folder(Path(folder))
         with readable(root):
             if not root.is_dir():
                 got = "is a file" if root.exists() else "does not exist"

@@ -326,3 +326,12 @@ def test_titles_that_are_none(bundles, copy, text):
     with pytest.raises(BundleError, match=r"titles.json: must be"):
         scorer.title(0)
     assert scorer.recommend(10)
+
+
+def test_a_bundle_that_left_its_place_for_one_that_never_came_is_found(copy):
+    left = copy.with_name(".bundle-0123456789abcdef.old")
+    copy.rename(left)
+    assert Manifest.read(copy).folder == left
+    left.rename(copy.with_name(".bundle-old"))
+    with pytest.raises(BundleError, match="does not exist"):
+        Manifest.read(copy)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -12,7 +11,8 @@ from typing import Any, Literal, NamedTuple
 from cflightning_export.bundle import export_bundle
 from cflightning_export.layouts import mlflow, triton
 from cflightning_export.layouts.source import Bundle, read_bundle
-from cflightning_export.placing import LAYOUT_FORMAT, check_target, placed
+from cflightning_export.placing import LAYOUT_FORMAT, check_target, placed, writing
+from cflightning_export.scratch import scratch_folder
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def lay_out(bundle: Path | str, target: Path | str, layout: LayoutName, *, overw
     """
     source, target = read_bundle(Path(bundle)), Path(target).absolute()
     check_target(target, overwrite)
-    with placed(target) as scratch:
+    with placed(target, overwrite=overwrite) as scratch:
         LAYOUTS[layout].write(source, scratch)
         mark = {"format": LAYOUT_FORMAT, "layout": layout, "bundle": source.manifest}
         (scratch / "layout.json").write_text(json.dumps(mark, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
@@ -80,8 +80,7 @@ def export_layout(
     """
     target = Path(target).absolute()
     check_target(target, overwrite)  # before the work
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
-        bundle = export_bundle(source, Path(scratch) / "bundle", **options)
+    with writing(target), scratch_folder(target) as scratch:
+        bundle = export_bundle(source, scratch / "bundle", **options)
         log.info("writing the %s layout", layout)
         return lay_out(bundle, target, layout, overwrite=overwrite)
