@@ -9,10 +9,10 @@ def find_folder(folder: Path) -> Path:
 
     The next export moves it back; readers take it where it is.
     """
-    if folder.exists() or folder.is_symlink():
-        return folder
     name = re.compile(rf"\.{re.escape(folder.name)}-[0-9a-f]{{16}}\.old")
     try:
+        if folder.exists() or folder.is_symlink():
+            return folder
         left = [path for path in folder.parent.iterdir() if name.fullmatch(path.name) and path.is_dir()]
         return max(left, key=lambda path: path.stat().st_mtime_ns, default=folder)
     except OSError:
