@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from cflightning.data.sources import Source, load_candidates, load_table
-from cflightning.data.sources.tables import from_pandas
+from cflightning.data.sources.frames import from_frame
 from cflightning.data.sources.train_test import CandidateLists
 from cflightning.data.split import Method
 from cflightning.data.table import Duplicates, RatingTable, check_range, merge_duplicates
@@ -89,7 +89,7 @@ class Reading:
 
     def _read(self, path: str | None, need_rating: bool) -> RatingTable:
         if self.frame is not None and path is None:
-            return from_pandas(self.frame, self.columns, need_rating=need_rating)
+            return from_frame(self.frame, self.columns, need_rating=need_rating)
         return load_table(
             self.source,
             path,

@@ -58,7 +58,7 @@ class RatingTable:
         """From clean columns `user`, `item` (int64 or str) and, as far as given, `rating`, `weight`, `timestamp`.
 
         Args:
-            frame: one row a rating; nothing is checked (`sources.tables.from_pandas` does).
+            frame: one row a rating; nothing is checked (`sources.frames.from_frame` does).
             name: the source, for messages.
             more: other attributes.
         """

@@ -29,10 +29,11 @@ _INTEGER = r"^(0|-?[1-9][0-9]{0,18})$"  # canonical: int(text) written again giv
 _WHOLE = r"^(0|-?[1-9][0-9]{0,18})(\.0*)?$"
 _LARGEST_ID = 2**63 - 1
 _LARGEST_WHOLE = 2.0**53  # above, floats skip integers
-_KINDS = {
+KINDS = {
     "user": "ids", "item": "ids", "rating": "numbers", "weight": "numbers", "timestamp": "times", "title": "text",
     "categories": "text",
 }  # fmt: skip
+"""What the column of a role holds."""
 
 # What the usual data sets call the columns, lower case without separators, most telling first.
 USUAL_NAMES: dict[str, tuple[str, ...]] = {
@@ -65,7 +66,7 @@ def choose_columns(
         DataError: a named column is missing, or a needed role has no usual name.
     """
     chosen: dict[str, str] = {}
-    plain = {"".join(c for c in name.lower() if c.isalnum()): name for name in reversed(names)}
+    plain = {plain_name(name): name for name in reversed(names)}
     for role, name in wanted.items():
         if name == "" and role in optional:
             continue
@@ -91,6 +92,11 @@ def choose_columns(
                 f"{source}: must have a column for the {role}, got only {', '.join(map(repr, names))}; {hint}"
             )
     return chosen
+
+
+def plain_name(name: str) -> str:
+    """Return a column's name in lower case, without separators."""
+    return "".join(c for c in name.lower() if c.isalnum())
 
 
 def to_table(columns: dict[str, Any], where: Where, source: str, options: ValueOptions = AS_WRITTEN) -> RatingTable:
@@ -146,7 +152,7 @@ def read_column(column: Any, role: str, where: Where) -> Any:
         return simplify(column)
     except UnreadableType as error:
         raise DataError(
-            f"{where(0)}, column {role!r}: must hold {_KINDS[role]}, got values of type {str(error)[:80]}; "
+            f"{where(0)}, column {role!r}: must hold {KINDS[role]}, got values of type {str(error)[:80]}; "
             "convert the column"
         ) from error
     except pa.ArrowInvalid as error:

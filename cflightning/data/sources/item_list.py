@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from cflightning.data.ids import Id, Ids
-from cflightning.data.sources.columns import split_categories
+from cflightning.data.sources.columns import USUAL_NAMES, plain_name, split_categories
 from cflightning.data.sources.files import Files
 from cflightning.data.sources.tables import read_text
+from cflightning.errors import DataError
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +22,20 @@ FLAGS = (
 )  # fmt: skip
 """What the last columns of `u.item` (ml-100k) stand for, as its README has it."""
 _FIRST_FLAG = 5
+_TABLE = "movies.csv"
+_TITLES = (
+    "title",
+    "name",
+    "movietitle",
+    "moviename",
+    "booktitle",
+    "itemtitle",
+    "itemname",
+    "producttitle",
+    "productname",
+)
+_GENRES = ("genres", "genre", "categories", "category")
+_INTEGER = re.compile(r"-?[0-9]{1,19}(\.0*)?")  # pandas writes 7.0 beside missing values
 
 
 class ItemList(NamedTuple):
@@ -41,27 +57,37 @@ def make_item_list(ids: Iterable[Id], titles: Iterable[str], categories: Iterabl
     return ItemList(dict(zip(ids, titles, strict=True)), named)
 
 
-def read_item_list(files: Files, items: Ids) -> ItemList:
-    """Read whichever list lies beside the ratings of a MovieLens folder; ids of the same type as `items`."""
-    rows = _rows(files)
+def read_item_list(files: Files, items: Ids, item_column: str | None = None) -> ItemList:
+    """Read whichever list lies beside the ratings of a MovieLens folder.
+
+    The list is not needed, so one that cannot be read is left out, with a warning.
+
+    Args:
+        files: the folder.
+        items: of the ratings; the list's ids are of the same type.
+        item_column: name of the item column of the ratings, which the list's may share.
+    """
+    try:
+        rows = _rows(files, item_column)
+    except DataError as error:
+        log.warning("%s: is left out, so there may be no titles (%s)", files.path, error)
+        rows = []
     if rows is None:
         log.info("%s: no list of items beside the ratings, so there are no titles", files.path)
         return ItemList({}, {})
-    if items.kind == "int64":
-        rows = [row for row in rows if row[0].isdigit()]
-    ids = [int(row[0]) if items.kind == "int64" else row[0] for row in rows]
-    return make_item_list(ids, (row[1] for row in rows), (row[2] for row in rows))
+    kept = [row for row in rows if row[0] and (items.kind == "string" or _INTEGER.fullmatch(row[0]))]
+    ids = [int(row[0].partition(".")[0]) if items.kind == "int64" else row[0] for row in kept]
+    found = make_item_list(ids, (row[1] for row in kept), (row[2] for row in kept))
+    if rows and not any(found.titles.keys() & set(items.values.tolist())):
+        log.warning("%s: the list of items beside the ratings knows none of their items, so there are no titles",
+                    files.path)  # fmt: skip
+    return found
 
 
-def _rows(files: Files) -> Sequence[tuple[str, str, tuple[str, ...]]] | None:
+def _rows(files: Files, item_column: str | None) -> Sequence[tuple[str, str, tuple[str, ...]]] | None:
     """Id, title and categories of every line; None where there is no list."""
-    if "movies.csv" in files:
-        table = read_text(files.file("movies.csv"), ",")
-        if table.num_columns < 2:
-            return []
-        genres = table["genres"].to_pylist() if "genres" in table.column_names else [""] * len(table)
-        columns = table.column(0).to_pylist(), table.column(1).to_pylist(), map(split_categories, genres)
-        return list(zip(*columns, strict=True))
+    if _TABLE in files:
+        return _table_rows(files, item_column)
     name = next((name for name in TITLE_FILES if name in files), None)
     if name is None:
         return None
@@ -73,6 +99,35 @@ def _rows(files: Files) -> Sequence[tuple[str, str, tuple[str, ...]]] | None:
     # Not splitlines(): to it, latin-1 titles contain line ends.
     lines = [line.rstrip("\r").split("::" if name == "movies.dat" else "|") for line in text.split("\n")]
     return [(line[0], line[1], _categories(name, line)) for line in lines if len(line) > 1]
+
+
+def _table_rows(files: Files, item_column: str | None) -> Sequence[tuple[str, str, tuple[str, ...]]]:
+    """Rows of a list with a header line, its columns found by their names.
+
+    Raises:
+        DataError: it cannot be read, or has no columns of ids and titles.
+    """
+    table = read_text(files.file(_TABLE))
+    plain = {plain_name(name): name for name in reversed(table.column_names)}
+
+    def find(*names: str) -> str | None:
+        return next((plain[name] for name in names if name in plain), None)
+
+    item = (
+        item_column
+        if item_column in table.column_names
+        else find(*(n for n in USUAL_NAMES["item"] if n != "title"), "id")
+    )
+    title = find(*_TITLES)
+    if item is None or title is None or item == title:
+        raise DataError(
+            f"{files.file(_TABLE)}: must have a column of item ids and one of titles (such as movieId and title), got "
+            f"{', '.join(map(repr, table.column_names))[:150]}; rename them"
+        )
+    kinds = find(*_GENRES)
+    genres = table[kinds].to_pylist() if kinds else [""] * len(table)
+    columns = table[item].to_pylist(), table[title].to_pylist(), map(split_categories, genres)
+    return list(zip(*columns, strict=True))
 
 
 def _categories(name: str, line: list[str]) -> tuple[str, ...]:

@@ -75,7 +75,7 @@ def read_movielens(
     if ratings.endswith(".csv"):
         # Any table can have that name, so it is read by its header.
         table = from_text(file, columns or {}, delimiter=delimiter, need_rating=need_rating)
-        beside = read_item_list(files, table.item.ids)
+        beside = read_item_list(files, table.item.ids, (columns or {}).get("item"))
         return replace(table, titles=table.titles or beside.titles, categories=table.categories or beside.categories)
     if delimiter is not None or any((columns or {}).values()):
         raise DataError(f"{file}: has no header and the fixed columns {', '.join(COLUMNS)}; leave --data.user … out")

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
@@ -17,9 +17,6 @@ from cflightning.data.sources.columns import choose_columns, split_categories, t
 from cflightning.data.sources.files import TextFile, single_file
 from cflightning.data.table import RatingTable
 from cflightning.errors import DataError
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _DELIMITERS = ("\t", ";", "|", ",")
 ROLES = ("user", "item", "rating", "timestamp", "title", "categories", "weight")
@@ -74,29 +71,6 @@ def from_text(
 def from_arrow(table: Any, source: str, columns: dict[str, str | None], *, need_rating: bool = True) -> RatingTable:
     """A ratings table from a pyarrow table with typed columns (Parquet, a pandas frame)."""
     return _with_titles(None, table, columns, source, need_rating, header=True)
-
-
-def from_pandas(frame: pd.DataFrame, columns: dict[str, str | None], *, need_rating: bool = True) -> RatingTable:
-    """A ratings table from a pandas frame.
-
-    Raises:
-        DataError: among others, a column that mixes integers and strings.
-    """
-    frame = frame.rename(columns=str)
-    if frame.columns.has_duplicates:
-        raise DataError(f"the frame: must have columns of different names, got {', '.join(frame.columns)}")
-    chosen = choose_columns(list(frame.columns), columns, "the frame", _optional(need_rating))
-    converted = {}
-    for role, name in chosen.items():
-        try:
-            converted[name] = pa.array(frame[name], from_pandas=True)
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            kinds = sorted({type(value).__name__ for value in frame[name]})
-            raise DataError(
-                f"the frame, column {name!r}: must hold one type ({role}), got mixed types {', '.join(kinds)}; "
-                f"convert it, for example frame[{name!r}].astype(str)"
-            ) from error
-    return from_arrow(pa.table(converted), "the frame", columns, need_rating=need_rating)
 
 
 def read_text(
@@ -189,7 +163,7 @@ def _with_titles(
     def where(row: int) -> str:
         return f"{file}: line {file.line(row, header=header)}" if file else f"{source}: row {row + 1}"
 
-    chosen = choose_columns(table.column_names, dict.fromkeys(ROLES) | columns, source, _optional(need_rating))
+    chosen = choose_columns(table.column_names, dict.fromkeys(ROLES) | columns, source, optional_roles(need_rating))
     unread = OF_ITEMS | (set() if need_rating else {"rating"})
     made = to_table({role: table[name] for role, name in chosen.items() if role not in unread}, where, source)
     of_items = {role: _first_of_items(made.item, table[chosen[role]]) for role in OF_ITEMS if role in chosen}
@@ -207,7 +181,8 @@ def _first_of_items(item: IdColumn, column: Any) -> dict[Id, str]:
     return dict(zip(ids, first["value"].astype(str).tolist(), strict=True))
 
 
-def _optional(need_rating: bool) -> set[str]:
+def optional_roles(need_rating: bool) -> set[str]:
+    """Return the roles that a table may lack."""
     return {"timestamp", "weight", *OF_ITEMS} | (set() if need_rating else {"rating"})
 
 
