@@ -1,26 +1,30 @@
 """The lists of all users in one file: in parts, which are kept when it is stopped, and for one machine of several."""
 
+import errno
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cflightning_serve.errors import InputError
-from cflightning_serve.files import read_object
 from cflightning_serve.inputs import IdArray, as_array, positive_integer
-from cflightning_serve.list_files import check_format, join_parts, replacing, write_part
+from cflightning_serve.list_files import check_format, join_parts, write_part
+from cflightning_serve.parts import parts_folder, remove
 from cflightning_serve.progress import progress
 from cflightning_serve.recommending import seen_question
 from cflightning_serve.scorer import Scorer
 
 PART = 4096
 """Users of one part."""
-RECORD = "record.json"
+ROW = 25
+"""Bytes of a row, about, before any is written."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -107,46 +111,43 @@ def write_lists(
         raise InputError(f"--out: {target}: must be a file, is a folder; choose another name")
     seen = seen_question(manifest) is not None if exclude_seen is None else exclude_seen
     folder = target.with_name(f"{target.name}.parts")
-    _begin(folder, Record(manifest.sha256, k, seen, _digest(mine), PART))
+    record = Record(manifest.sha256, k, seen, _digest(mine), PART)
     starts = range(0, max(len(mine), 1), PART)  # a shard without users has a part without rows
     parts = [folder / f"{number:06d}{target.suffix}" for number in range(len(starts))]
-    there = [part.is_file() for part in parts]
-    done = sum(len(mine[start : start + PART]) for start, known in zip(starts, there, strict=True) if known)
-    with progress(len(mine), done, "users") as advance, ThreadPoolExecutor(threads) as workers:
-        for start, part, known in zip(starts, parts, there, strict=True):
-            if known:
-                continue
-            some = mine[start : start + PART]
-            cuts = np.array_split(some, threads)
-            lists = workers.map(lambda cut: scorer.lists(cut, k, exclude_seen=seen), cuts)
-            joined = type(first := next(lists))(*map(np.concatenate, zip(first, *lists, strict=True)))
-            write_part(part, some, joined, (manifest.user_ids, manifest.item_ids))
-            advance(len(some))
-    join_parts(parts, target)
-    shutil.rmtree(folder, ignore_errors=True)
+    with parts_folder(folder, asdict(record)), _writing(target, parts, len(mine) * k):
+        there = [part.is_file() for part in parts]
+        done = sum(len(mine[start : start + PART]) for start, known in zip(starts, there, strict=True) if known)
+        with progress(len(mine), done, "users") as advance, ThreadPoolExecutor(threads) as workers:
+            for start, part, known in zip(starts, parts, there, strict=True):
+                if known:
+                    continue
+                some = mine[start : start + PART]
+                cuts = np.array_split(some, threads)
+                lists = workers.map(lambda cut: scorer.lists(cut, k, exclude_seen=seen), cuts)
+                joined = type(first := next(lists))(*map(np.concatenate, zip(first, *lists, strict=True)))
+                write_part(part, some, joined, (manifest.user_ids, manifest.item_ids))
+                advance(len(some))
+        join_parts(parts, target)
+        remove(folder)
     return target
 
 
-def _begin(folder: Path, record: Record) -> None:
-    """Make the folder of parts, or see whether those that are there are of the same lists."""
-    about: dict[str, Any] = asdict(record)
-    if (folder / RECORD).exists():
-        before = read_object(folder / RECORD)
-        different = [name for name, value in about.items() if before.get(name) != value]
-        if different:
-            raise InputError(
-                f"{folder}: holds parts of other lists: {', '.join(different)} differ; remove the folder, or choose "
-                "another --out"
-            )
-        return
+@contextmanager
+def _writing(target: Path, parts: Sequence[Path], rows: int) -> Iterator[None]:
+    """Turn errors of the file system into `InputError`: what cannot be written, how much it needs and what is kept."""
     try:
-        folder.mkdir(exist_ok=True)
+        yield
     except OSError as error:
-        raise InputError(f"{folder}: cannot be made: {error.strerror}") from error
-    if any(folder.iterdir()):
-        raise InputError(f"{folder}: must be empty or hold parts of these lists, holds something else; remove it")
-    with replacing(folder / RECORD) as out:
-        out.write(json.dumps(about, indent=1).encode())
+        sizes = [part.stat().st_size for part in parts if part.is_file()]
+        whole = sum(sizes) / len(sizes) * len(parts) if sizes else rows * ROW
+        room = (
+            f": about {(2 * whole - sum(sizes)) / 1e6:,.1f} MB more are needed (the parts, and the file of them), "
+            f"{shutil.disk_usage(target.parent).free / 1e6:,.1f} MB are free"
+        )
+        raise InputError(
+            f"--out: {target}: cannot be written: {error.strerror}{room if error.errno in FULL else ''}; the parts "
+            f"that are finished ({len(sizes)} of {len(parts)}) stay, and the same command goes on with them"
+        ) from error
 
 
 def _digest(users: IdArray) -> str:

@@ -3,8 +3,8 @@
 import csv
 import io
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +21,8 @@ COLUMNS = ("user", "rank", "item", "score")
 REPEATED = ["user", "rank", "item"]
 """Columns that Parquet keeps as places in a dictionary; scores hardly repeat, and take longer so than as they are."""
 FORMATS = (".csv", ".parquet")
+SCRATCH = r"\..+-[0-9a-f]{16}"
+"""Names of files that are being written."""
 
 
 def check_format(path: Path) -> None:
@@ -67,8 +69,8 @@ def write_part(path: Path, users: IdArray, lists: Lists, kinds: tuple[IdType, Id
 
 
 def join_parts(parts: Sequence[Path], target: Path) -> None:
-    """Write one file of all parts, in order: whole, or not at all."""
-    with replacing(target) as out:
+    """Write one file of all parts, in order: whole, or not at all; half of it would lie in the folder of the parts."""
+    with replacing(target, parts[0].parent) as out:
         if target.suffix == ".csv":
             out.write(_as_csv([COLUMNS]))
             for part in parts:
@@ -83,23 +85,35 @@ def join_parts(parts: Sequence[Path], target: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file that takes its place in one step, at the end.
+def replacing(path: Path, folder: Path | None = None) -> Iterator[IO[bytes]]:
+    """Open a file that takes its place in one step, at the end, when it is on the disk.
 
-    Raises:
-        InputError: it cannot be written.
+    Args:
+        path: its place.
+        folder: where it lies until then; on the same file system. None for the folder of its place.
     """
+    scratch = (folder or path.parent) / f".{path.name}-{secrets.token_hex(8)}"
+    # The system applies the umask, which a process with threads cannot ask for safely.
+    handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        handle, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        try:
-            with os.fdopen(handle, "wb") as out:
-                yield out
-            os.chmod(scratch, 0o644)  # mkstemp makes it private
-            os.replace(scratch, path)
-        finally:
-            Path(scratch).unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+        with os.fdopen(handle, "wb") as out:
+            yield out
+            out.flush()
+            os.fsync(handle)
+        os.replace(scratch, path)
+        _sync(path.parent)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass  # file systems that do not sync folders
+    finally:
+        os.close(handle)
 
 
 def _as_csv(rows: Any) -> bytes:

@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import resource
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -154,6 +157,89 @@ def test_a_stopped_run_goes_on(rich, tmp_path, suffix, monkeypatch):
     users = tables.user_ids.tolist()
     assert asked == [users[0:2], users[2:4], users[4:6], users[4:6], users[6:]]
     assert_rows(rows_of(out), expected_rows(scorer, users, 4, suffix == ".csv"))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_wherever_it_was_killed_the_same_bytes_come_of_it(rich, tmp_path, suffix, monkeypatch):
+    scorer, _ = rich
+    monkeypatch.setattr(module, "PART", 2)
+    out, folder, kept = tmp_path / f"lists{suffix}", tmp_path / f"lists{suffix}.parts", tmp_path / "kept"
+    whole = write_lists(scorer, out, 4).read_bytes()
+    out.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "join_parts", lambda parts, target: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            write_lists(scorer, out, 4)
+    folder.rename(kept)
+    scratch = f".lists{suffix}-0123456789abcdef"
+    states = {
+        "nothing but the folder": lambda: folder.mkdir(),
+        "while the record was written": lambda: (folder.mkdir(), (folder / ".record.json-0123456789abcdef").touch()),
+        "while a part was written": lambda: (
+            shutil.copytree(kept, folder),
+            (folder / f"000001{suffix}").rename(folder / f".000001{suffix}-0123456789abcdef"),
+        ),
+        "while the parts were joined": lambda: (shutil.copytree(kept, folder), (folder / scratch).write_bytes(b"half")),
+        "before the parts were removed": lambda: (shutil.copytree(kept, folder), out.write_bytes(whole)),
+        "while the parts were removed": lambda: (
+            shutil.copytree(kept, folder),
+            (folder / f"000000{suffix}").unlink(),
+            out.write_bytes(whole),
+        ),
+        "all but the folder removed": lambda: (folder.mkdir(), out.write_bytes(whole)),
+    }
+    for make in states.values():
+        make()
+        assert write_lists(scorer, out, 4).read_bytes() == whole
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", out.name]
+        out.unlink()
+
+
+def test_two_at_once_do_not_write_the_same_parts(rich, tmp_path):
+    scorer, _ = rich
+    out = tmp_path / "lists.csv"
+
+    class Twice:
+        manifest, users = scorer.manifest, staticmethod(scorer.users)
+
+        def lists(self, users, k, *, exclude_seen):
+            with pytest.raises(InputError, match="another process is writing these lists"):
+                write_lists(scorer, out, 4)
+            return scorer.lists(users, k, exclude_seen=exclude_seen)
+
+    write_lists(Twice(), out, 4)
+    assert [path.name for path in tmp_path.iterdir()] == ["lists.csv"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(rich, tmp_path, suffix, monkeypatch):
+    scorer, _ = rich
+    monkeypatch.setattr(module, "PART", 2)
+    whole = write_lists(scorer, tmp_path / f"whole{suffix}", 4).read_bytes()
+    out = tmp_path / f"lists{suffix}"
+    largest = max(len(whole) - 1, 1)  # of a file, as on a full disk, for this process alone: parts fit, all do not
+
+    def fill():
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, hard))
+        try:
+            write_lists(scorer, out, 4)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    with pytest.raises(InputError, match=r"cannot be written: .*MB more are needed.*\(4 of 4\) stay") as raised:
+        fill()
+    assert "\n" not in str(raised.value)
+    assert not out.exists()
+    assert write_lists(scorer, out, 4).read_bytes() == whole
+
+
+def test_files_have_the_mode_that_the_umask_says(rich, tmp_path):
+    before = os.umask(0o077)
+    try:
+        assert write_lists(rich[0], tmp_path / "lists.csv", 4).stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
 
 
 def test_parts_of_other_lists_are_never_mixed(rich, choice_scorer, bundles, tmp_path, monkeypatch):
