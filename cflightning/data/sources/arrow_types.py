@@ -79,8 +79,7 @@ def empty_rows(column: Any) -> np.ndarray:
     empty = np.array(to_numpy(column.is_null(nan_is_null=not is_text(column.type))), dtype=bool)
     if not is_text(column.type):
         return empty
-    blank: np.ndarray = to_numpy(pc.equal(pc.binary_length(column), 0).fill_null(True))
-    empty |= blank
+    empty |= to_numpy(pc.binary_length(column)) == 0  # compared by numpy: a scalar of pyarrow's would import pandas
     return empty
 
 

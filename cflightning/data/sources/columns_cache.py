@@ -24,7 +24,7 @@ from cflightning.files import replacing
 
 log = logging.getLogger(__name__)
 
-VERSION = 4
+VERSION = 5
 """Of the readers and of the file: to be raised whenever the same source would give another table."""
 SMALLEST = 1_000_000
 """Bytes of source below which reading is quicker than it is worth a file."""

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from cflightning.data.ids import Id, Ids
 from cflightning.data.sources.columns import USUAL_NAMES, plain_name, split_categories
+from cflightning.data.sources.delimited import read_text
 from cflightning.data.sources.files import Files
-from cflightning.data.sources.tables import read_text
 from cflightning.errors import DataError
 
 log = logging.getLogger(__name__)

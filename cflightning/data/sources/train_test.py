@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from typing import Any, NamedTuple
 
@@ -9,14 +10,15 @@ import pyarrow as pa
 
 from cflightning.data.ids import IdColumn
 from cflightning.data.sources.columns import read_ids
+from cflightning.data.sources.delimited import open_text
 from cflightning.data.sources.files import Files, TextFile
-from cflightning.data.sources.tables import from_text, read_any
+from cflightning.data.sources.tables import read_any, to_ratings
 from cflightning.data.table import RatingTable
 from cflightning.errors import DataError
 
 FIXED = ["user", "item", "rating", "timestamp"]
 """Columns of a `.rating` file, which has no header."""
-_TABLE = r"(.+\.)?{}\.((csv|tsv|txt|dat|rating)(\.gz)?|parquet|pq)"
+_TABLE = r"(.+\.)?{}\.((csv|tsv|txt|dat|rating|json|jsonl|ndjson)(\.(gz|bz2|xz|zst))?|parquet|pq|feather|arrow|orc)"
 _NEGATIVES = r".+\.test\.negative(\.gz)?"
 _PAIR = re.compile(r"\((.+),(.+)\)")
 
@@ -86,10 +88,11 @@ def read_parts(files: Files, parts: Parts, **options: Any) -> RatingTable:
 
 
 def _read(files: Files, name: str, *, columns: dict[str, str | None], **options: Any) -> RatingTable:
-    if not name.removesuffix(".gz").endswith(".rating"):
-        return read_any(files.path / name, columns=columns, **options)
+    if not re.search(r"\.rating(\.(gz|bz2|xz|zst))?$", name):
+        return read_any(files.file(name), columns=columns, **options)
     fixed = {**dict(zip(FIXED, FIXED, strict=True)), "weight": columns.get("weight")}
-    return from_text(files.file(name), fixed, names=FIXED, delimiter="\t", need_rating=options.get("need_rating", True))
+    opened = open_text(files.file(name), names=FIXED, delimiter="\t")
+    return to_ratings(opened, fixed, need_rating=options.get("need_rating", True))
 
 
 def read_candidates(file: TextFile) -> CandidateLists:
@@ -105,10 +108,11 @@ def read_candidates(file: TextFile) -> CandidateLists:
     items: list[str] = []
     lines: list[int] = []
     width = 0
-    for number, line in enumerate(file.read().decode("utf-8", "replace").split("\n"), start=1):
+    for number, raw in enumerate(io.BytesIO(file.read()), start=1):
+        line = raw.decode("utf-8", "replace").rstrip("\r\n")
         if not line.strip():
             continue
-        head, *negatives = line.rstrip("\r").split("\t")
+        head, *negatives = line.split("\t")
         pair = _PAIR.fullmatch(head)
         if pair is None or not negatives or not all(negatives):
             raise DataError(

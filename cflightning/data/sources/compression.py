@@ -1,0 +1,160 @@
+"""Compressed and binary files, told by their first bytes and unpacked in blocks."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import re
+import zipfile
+import zlib
+from typing import IO, Any
+
+from cflightning.data.sources.encodings import check_encoding, unicode_of
+from cflightning.data.sources.limits import check_size
+from cflightning.errors import DataError
+
+HEAD = 1 << 16
+"""First bytes of a file that say what it is."""
+_BLOCK = 1 << 22
+_ZSTD, _LZ4 = b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"
+
+DAMAGED = (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError)
+"""What the readers of the standard library raise for damaged archives, beside OSError."""
+
+FORMATS: dict[bytes, str] = {
+    b"PAR1": "parquet",
+    b"ARROW1": "arrow",
+    b"FEA1": "feather",
+    b"\xff\xff\xff\xff": "arrow stream",
+    b"ORC": "orc",
+    b"PK\x03\x04": "zip",
+    b"PK\x05\x06": "zip",
+}
+"""First bytes of the binary formats that are read."""
+_OTHERS: dict[bytes, str] = {
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "an old Excel workbook (or another Office document); save its sheet as CSV",
+    b"SQLite format 3\x00": "an SQLite database; write the query's rows as CSV or Parquet",
+    b"\x89HDF\r\n": "an HDF5 file; write the frame with to_parquet",
+    b"\x93NUMPY": "a NumPy array; write user, item and rating as columns of a CSV or Parquet file",
+    b"Obj\x01": "an Avro file; write it as Parquet",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive; unpack it",
+    b"Rar!\x1a\x07": "a RAR archive; unpack it",
+    b"%PDF-": "a PDF document",
+    b"\x89PNG": "a picture",
+    b"\xff\xd8\xff": "a picture",
+    b"\x80\x02": "a pickle, which could run code; write the frame with to_parquet",
+    b"\x80\x03": "a pickle, which could run code; write the frame with to_parquet",
+    b"\x80\x04": "a pickle, which could run code; write the frame with to_parquet",
+    b"\x80\x05": "a pickle, which could run code; write the frame with to_parquet",
+    b"\xff\x06\x00\x00sNaPpY": "a Snappy file; unpack it",
+}
+READ = (
+    "CSV, TSV and other delimited text, JSON lines, Parquet, Arrow (Feather), ORC; plain, .gz, .bz2, .xz, .zst or .zip"
+)
+_ODD = bytes(set(range(32)) - set(b"\t\n\r\f\x01\x02\x03\x1a\x1b\x1c\x1d\x1e\x1f"))
+"""Control characters that no text has; some others are used as delimiters."""
+
+_JSON = re.compile(r"\s*(\[\s*)?\{\s*[\"'}]|\s*\[\s*[\[\]]")
+"""A column name of a text table may begin with a bracket, too."""
+
+
+def unpacked(stream: Any) -> Any:
+    """Return the stream that unpacks a compressed one; None for one that is not compressed.
+
+    Args:
+        stream: binary, at its start, with `peek`.
+    """
+    head = stream.peek(16)[:16]
+    if head[:2] == b"\x1f\x8b":
+        return gzip.GzipFile(fileobj=stream)
+    if head[:3] == b"BZh" and head[4:10] == b"1AY&SY":
+        return bz2.BZ2File(stream)
+    if head[:6] == b"\xfd7zXZ\x00" or head[:5] == b"\x5d\x00\x00\x80\x00":
+        return lzma.LZMAFile(stream)
+    if head[:4] in (_ZSTD, _LZ4):
+        import pyarrow as pa
+
+        return pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd" if head[:4] == _ZSTD else "lz4")
+    return None
+
+
+def read_all(stream: IO[bytes], name: str, packed: int | None, known: int | None = None) -> bytes:
+    """Read a stream to its end, within the limits.
+
+    Args:
+        stream: binary.
+        name: for messages.
+        packed: bytes on disk of a compressed source.
+        known: bytes that the stream is said to have.
+
+    Raises:
+        DataError: too many bytes.
+    """
+    if known is not None:
+        check_size(name, known, packed)
+        whole = stream.read(known)
+        if not (more := stream.read(1)):
+            return whole
+        blocks = io.BytesIO(whole + more)  # it grew
+    else:
+        blocks = io.BytesIO()
+    size = blocks.seek(0, io.SEEK_END)
+    while block := stream.read(_BLOCK):
+        size += len(block)
+        check_size(name, size, packed)
+        blocks.write(block)
+    return blocks.getvalue()
+
+
+def recognise(head: bytes, name: str, encoding: str | None = None) -> str:
+    """Return the format of a file by its first bytes: one of `FORMATS`, `json` or `text`.
+
+    Args:
+        head: first bytes, unpacked.
+        name: for messages, which never quote binary content.
+        encoding: of text, as given; None to go by the bytes.
+
+    Raises:
+        DataError: a format that is not read.
+    """
+    for magic, what in FORMATS.items():
+        if head.startswith(magic):
+            return what
+    what = next((what for magic, what in _OTHERS.items() if head.startswith(magic)), "")
+    if head[257:262] == b"ustar":
+        what = "a tar archive; unpack it"
+    if unpacked(io.BufferedReader(io.BytesIO(head))) is not None:
+        what = "compressed more than once; unpack it"
+    check_encoding(encoding)
+    encoding = encoding or unicode_of(head)
+    if not what and encoding is None and (b"\x00" in head or len(head.translate(None, _ODD)) < 0.95 * len(head)):
+        what = "a binary file of a format that is not known here"
+    if what:
+        raise DataError(f"{name}: must be a table, but is {what}; these are read: {READ}")
+    start = head.decode(encoding or "utf-8", "ignore").removeprefix("\ufeff")
+    return "json" if _JSON.match(start) else "text"
+
+
+def refuse_documents(name: str, members: list[str]) -> None:
+    """Refuse documents that are zip files inside.
+
+    Args:
+        name: of the zip, for messages.
+        members: names inside.
+
+    Raises:
+        DataError: it is one.
+    """
+    what = ""
+    if "[Content_Types].xml" in members:
+        what = (
+            "an Excel workbook (or another Office document); save its sheet as CSV, or give from_frame a pandas frame"
+        )
+    elif "mimetype" in members:
+        what = "an OpenDocument file; save its sheet as CSV"
+    elif members and all(member.endswith(".npy") for member in members):
+        what = "an archive of NumPy arrays; write user, item and rating as columns of a CSV or Parquet file"
+    if what:
+        raise DataError(f"{name}: must be a table, but is {what}; these are read: {READ}")

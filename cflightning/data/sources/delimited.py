@@ -1,0 +1,189 @@
+"""Delimited text: its delimiter, its header, its rows, and the quotes that would hide some of them."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cflightning.data.sources.encodings import to_utf8
+from cflightning.data.sources.files import TextFile
+from cflightning.data.sources.limits import MAX_LINE, check_columns
+from cflightning.data.sources.opened import Columns, OpenTable
+from cflightning.data.sources.rows import (
+    Shape,
+    find_line,
+    is_number,
+    may_hold_line_ends,
+    parse_rows,
+    too_long,
+    without_open_quotes,
+)
+from cflightning.errors import DataError
+
+log = logging.getLogger(__name__)
+
+_DELIMITERS = ("\t", ";", "|", ",")
+USUAL_ORDER = ("user", "item", "rating", "timestamp")
+
+
+def open_text(
+    file: TextFile,
+    *,
+    delimiter: str | None = None,
+    names: Sequence[str] | None = None,
+    encoding: str | None = None,
+    quoting: bool = True,
+) -> OpenTable:
+    """Open delimited text, whose columns are strings, nothing interpreted.
+
+    Args:
+        file: the text.
+        delimiter: one character, or ``::`` as MovieLens has it; None to go by the header line.
+        names: column names of a file without a header line.
+        encoding: as for `to_utf8`.
+        quoting: whether double quotes may wrap values.
+
+    Raises:
+        DataError: empty file, a header that is none; when read, rows of different lengths.
+    """
+    raw = to_utf8(file.read(), str(file), encoding)
+    if not raw.strip():
+        raise DataError(f"{file}: must be a table, got an empty file; is it the right one?")
+    first, skip = _firstfind_line(raw, str(file))
+    if delimiter is None:
+        delimiter = "::" if first.count("::") >= 2 else max(reversed(_DELIMITERS), key=first.count)
+    if delimiter == "::":
+        raw, first, delimiter = raw.replace(b"::", b"\t"), first.replace("::", "\t"), "\t"
+    if len(delimiter) != 1 or not delimiter.isascii():
+        raise DataError(f"--data.delimiter: must be one character of ASCII or '::', got {delimiter[:40]!r}")
+    check_columns(str(file), first.count(delimiter) + 1)
+    if names is not None:
+        header, skip = list(names), 0
+    else:
+        header = _header(first, delimiter, quoting)
+    if names is None and all(is_number(name) for name in header):
+        raise no_header(str(file), header)
+    if len(set(header)) < len(header):
+        twice = sorted({name for name in header if header.count(name) > 1})
+        raise DataError(
+            f"{file}: must have columns of different names, got {', '.join(twice[:3])[:100]} more than once; rename"
+        )
+    shape = Shape(str(file), header, skip, delimiter, quoting, f"{delimiter} " in first)
+    content = [raw]  # given up when it is read: columns and text need not lie in memory together
+
+    def read(columns: Sequence[str]) -> Columns:
+        return _read(content.pop(), file, shape, columns, encoding)
+
+    return OpenTable(str(file), header, read)
+
+
+def read_text(file: TextFile, delimiter: str | None = None) -> Any:
+    """Read all columns of a text table with a header line; arguments and errors as for `open_text`."""
+    opened = open_text(file, delimiter=delimiter)
+    return opened.read(opened.names).table
+
+
+def no_header(source: str, names: Sequence[str]) -> DataError:
+    """Make the error of a table whose first line is a row."""
+    usual = ",".join([*USUAL_ORDER, *(f"other{n}" for n in range(1, len(names)))][: len(names)])
+    return DataError(
+        f"{source}: must have a header line, but seems to have none: the first line is {', '.join(names)[:60]!r}; "
+        f"add one, or name the columns in their order, for example --data.columns '[{usual[:200]}]'"
+    )
+
+
+def _firstfind_line(raw: bytes, source: str) -> tuple[str, int]:
+    """Return the first line that is not empty, and how many lines it ends."""
+    start = raw[:MAX_LINE]
+    lines = start.splitlines()
+    number = next((n for n, line in enumerate(lines) if line.strip()), None)
+    if number is None or (number == len(lines) - 1 and len(raw) > MAX_LINE and start[-1:] not in b"\r\n"):
+        raise DataError(f"{source}: must have lines of at most {MAX_LINE:,} bytes, got a longer one at its start")
+    return lines[number].decode("utf-8"), number + 1
+
+
+def _header(line: str, delimiter: str, quoting: bool) -> list[str]:
+    try:
+        names = (
+            next(csv.reader([line], delimiter=delimiter, skipinitialspace=True)) if quoting else line.split(delimiter)
+        )
+    except csv.Error:
+        names = line.split(delimiter)
+    return [name.strip() for name in names]
+
+
+def _read(raw: bytes, file: TextFile, shape: Shape, columns: Sequence[str], encoding: str | None) -> Columns:
+    quoted = shape.quoting and b'"' in raw
+    shape = shape._replace(quoting=quoted)
+    # A quote that was opened in any column could take in rows, so all columns are looked at.
+    parsed = parse_rows(raw, shape, shape.names if quoted else columns)
+    if quoted and (shape.spaced or (parsed is not None and parsed.bad)):
+        closer = re.sub(re.escape(shape.delimiter.encode()) + rb' +"', shape.delimiter.encode() + b'"', raw)
+        if len(closer) < len(raw):
+            again = parse_rows(closer, shape, shape.names)
+            if again is not None and not again.bad:
+                raw, parsed = closer, again
+    if quoted:
+        parsed, shape = without_open_quotes(raw, shape, parsed)
+    elif parsed is None:
+        raise too_long(raw, shape)
+    assert parsed is not None
+    if parsed.bad:
+        raise _bad_rows(raw, shape, parsed.bad)
+    table = parsed.table.select(columns)
+    if shape.quoting and may_hold_line_ends(raw, shape, parsed):
+        _warn_of_line_ends(raw, shape, table)
+    if _may_have_blanks(raw, shape.delimiter):
+        table = pa.table({name: _trim(table[name]) for name in columns})
+
+    def where(row: int) -> str:
+        return f"{file}: line {find_line(to_utf8(file.read(), str(file), encoding), row, shape)}"
+
+    return Columns(table, where)
+
+
+def _warn_of_line_ends(raw: bytes, shape: Shape, table: Any) -> None:
+    for name in table.column_names:
+        rows = pc.indices_nonzero(pc.match_substring_regex(table[name], "[\r\n]"))
+        if len(rows):
+            log.warning("%s: line %d, column %r: holds a line end inside quotes (%d such value(s))",
+                        shape.source, find_line(raw, rows[0].as_py(), shape), name, len(rows))  # fmt: skip
+
+
+def _bad_rows(raw: bytes, shape: Shape, bad: list[Any]) -> DataError:
+    row = bad[0]
+    line = f"line {find_line(raw, row.number - shape.skip - 1, shape)}"
+    opened = ", where a double quote opens that does not close" if "\n" in row.text else ""
+    return DataError(
+        f"{shape.source}: {line}{opened}: must have {row.expected_columns} values like the first line, "
+        f"got {row.actual_columns} ({row.text[:80]!r}; {len(bad):,} such line{'s' if len(bad) > 1 else ''}, "
+        f"delimiter {shape.delimiter!r}); correct the lines, or give another --data.delimiter"
+    )
+
+
+def _may_have_blanks(raw: bytes, delimiter: str) -> bool:
+    """Whether blanks stand beside delimiters or line ends; in quoted text they may mean nothing."""
+    mark = delimiter.encode()
+    if mark == b" " or not (b" " in raw or (mark != b"\t" and b"\t" in raw)):
+        return False
+    return (
+        any(
+            blank + other in raw or other + blank in raw
+            for blank in (b" ", b"\t")
+            if blank != mark
+            for other in (mark, b"\n")
+        )
+        or b" \r" in raw
+    )
+
+
+def _trim(column: Any) -> Any:
+    """Take away the blanks around values, which are no part of them."""
+    beside = (test(column, blank) for blank in " \t" for test in (pc.starts_with, pc.ends_with))
+    return pc.utf8_trim_whitespace(column) if any(pc.any(found).as_py() for found in beside) else column

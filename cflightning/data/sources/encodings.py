@@ -1,0 +1,152 @@
+"""How text is encoded: UTF-8, or else what is given or guessed."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import logging
+import re
+
+from cflightning.errors import DataError
+
+log = logging.getLogger(__name__)
+
+_BLOCK = 1 << 20
+_LEGACY = (
+    "cp1252", "cp1250", "cp1251", "gb18030", "big5", "cp932", "euc_jp", "cp949", "koi8_r", "cp1253", "cp1254", "cp1255",
+    "cp1256", "cp1257", "cp874",
+)  # fmt: skip
+"""Encodings that are guessed, more common ones first."""
+_SAMPLE = 1 << 16
+"""Bytes of lines beyond ASCII that are looked at for a guess."""
+_REMEDY = "correct the file, or name its encoding, for example --data.encoding cp1252"
+
+
+def check_encoding(name: str | None) -> None:
+    """Refuse an encoding that is not known.
+
+    Raises:
+        DataError: Python has no such text encoding.
+    """
+    if name is None:
+        return
+    try:
+        "".encode(name)
+    except (LookupError, ValueError) as error:
+        raise DataError(
+            f"--data.encoding: must be an encoding such as utf-8, cp1252, cp1251, gb18030 or utf-16, got {name[:40]!r}"
+        ) from error
+
+
+def unicode_of(head: bytes) -> str | None:
+    """Return the name of UTF-16 or UTF-32 if a file's first bytes say so, by a mark or by zeros in every other byte."""
+    for mark, name in (
+        (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
+        (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
+    ):  # fmt: skip
+        if head.startswith(mark):
+            return name
+    sample = head[: min(len(head), 64) // 2 * 2]  # the header
+    low, high = sample[::2], sample[1::2]
+    for name, zeros, others in (("utf-16-le", high, low), ("utf-16-be", low, high)):
+        if zeros and zeros.count(0) > 0.7 * len(zeros) and 0 not in others:
+            return name
+    return None
+
+
+def to_utf8(raw: bytes, name: str, encoding: str | None = None) -> bytes:
+    """Return text as UTF-8 without a byte order mark.
+
+    Args:
+        raw: the file.
+        name: of the file, for messages.
+        encoding: as given; None for UTF-8, UTF-16 and UTF-32 by their marks, and at last a guess.
+
+    Raises:
+        DataError: bytes that the encoding does not have, or a few bad ones in a file of UTF-8.
+    """
+    check_encoding(encoding)
+    if encoding is None:
+        if raw.isascii():
+            return raw
+        encoding = unicode_of(raw[:1024])
+    if encoding is None or codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii"):
+        bad = _first_bad(raw, "utf-8")
+        if bad is None:
+            return raw[3:] if raw.startswith(codecs.BOM_UTF8) else raw
+        count, good = _count_bad(raw)
+        if encoding is not None or count <= good:
+            line, column = _place(raw, bad)
+            more = f", and {count - 1:,} more such byte{'s' if count > 2 else ''}" if count > 1 else ""
+            raise DataError(
+                f"{name}: line {line}: must be UTF-8, but byte {column} of the line (byte {bad + 1:,} of the file) is "
+                f"0x{raw[bad]:02x}{more}; {_REMEDY}"
+            )
+        encoding = _guess(raw)
+        log.warning(
+            "%s: is no UTF-8 (line %d, byte %d) and is read as %s, which is a guess; --data.encoding names another",
+            name, *_place(raw, bad), encoding,
+        )  # fmt: skip
+    out = io.BytesIO()
+    decoder = codecs.getincrementaldecoder(encoding)()
+    try:
+        for start in range(0, len(raw), _BLOCK):
+            out.write(decoder.decode(raw[start : start + _BLOCK]).encode("utf-8"))
+        out.write(decoder.decode(b"", final=True).encode("utf-8"))
+    except UnicodeError as error:
+        line, column = _place(raw, _first_bad(raw, encoding) or 0)
+        raise DataError(
+            f"{name}: line {line}: must be {encoding}, but byte {column} of the line is none ({str(error)[:100]}); "
+            f"{_REMEDY}"
+        ) from error
+    return out.getvalue().removeprefix(codecs.BOM_UTF8)
+
+
+def _first_bad(raw: bytes, encoding: str) -> int | None:
+    """Return the position of the first byte that cannot be decoded; None where all can."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    for start in range(0, len(raw), _BLOCK):
+        held = len(decoder.getstate()[0])
+        try:
+            decoder.decode(raw[start : start + _BLOCK], final=start + _BLOCK >= len(raw))
+        except UnicodeDecodeError as error:
+            return start - held + error.start
+        except UnicodeError:  # UTF-16 without its mark
+            return start
+    return None
+
+
+def _count_bad(raw: bytes) -> tuple[int, int]:
+    """Count the bytes that are no UTF-8, and the characters beyond ASCII that are."""
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    bad = beyond = 0
+    for start in range(0, len(raw), _BLOCK):
+        text = decoder.decode(raw[start : start + _BLOCK], final=start + _BLOCK >= len(raw))
+        bad += len(re.findall("[\udc80-\udcff]", text))
+        beyond += len(re.findall("[^\x00-\x7f]", text))
+    return bad, beyond - bad
+
+
+def _place(raw: bytes, at: int) -> tuple[int, int]:
+    """Return the 1-based line and the byte in it."""
+    return raw.count(b"\n", 0, at) + 1, at - raw.rfind(b"\n", 0, at)
+
+
+def _guess(raw: bytes) -> str:
+    """Guess an encoding that can decode everything, from the lines that are beyond ASCII."""
+    from charset_normalizer import from_bytes
+
+    lines = re.finditer(rb"[^\n]*[\x80-\xff][^\n]*\n?", raw)
+    sample, size = [], 0
+    for found in lines:
+        sample.append(found[0])
+        size += len(sample[-1])
+        if size > _SAMPLE:
+            break
+    ranked = sorted(
+        ((match.chaos, -match.coherence, _LEGACY.index(name), name)
+         for match in from_bytes(b"".join(sample), cp_isolation=list(_LEGACY))
+         for name in match.could_be_from_charset if name in _LEGACY),
+    )  # fmt: skip
+    names = [name for *_, name in ranked] + ["cp1252"]
+    return next((name for name in names if _first_bad(raw, name) is None), "latin-1")

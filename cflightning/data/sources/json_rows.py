@@ -1,0 +1,161 @@
+"""JSON lines and JSON arrays: one object a row."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.json
+
+from cflightning.data.sources.encodings import to_utf8
+from cflightning.data.sources.files import TextFile
+from cflightning.data.sources.limits import check_columns
+from cflightning.data.sources.opened import Columns, OpenTable
+from cflightning.errors import DataError
+
+_SAMPLE = 1000
+"""Objects that say which columns there are."""
+_BLOCK, _LARGEST = 1 << 20, 1 << 26
+"""Bytes that are decoded at once, and that one object may have at most."""
+_REMEDY = "write one object for each row, as pandas does with frame.to_json(path, orient='records', lines=True)"
+
+
+def open_json(file: TextFile, encoding: str | None = None) -> OpenTable:
+    """Open JSON lines, or an array of objects; values are text, numbers, truths, or lists of text.
+
+    Args:
+        file: the text.
+        encoding: as for `to_utf8`.
+
+    Raises:
+        DataError: what is there is no JSON, or no objects.
+    """
+    raw = to_utf8(file.read(), str(file), encoding)
+    sample = list(itertools.islice(_objects(raw, str(file)), _SAMPLE))
+    names = list(dict.fromkeys(name for _, row in sample for name in row))
+    check_columns(str(file), len(names))
+    if not names:
+        raise DataError(f"{file}: must be a table, got no row in it; {_REMEDY}")
+    content = [raw]  # given up when it is read
+
+    def where(row: int) -> str:
+        again = _objects(to_utf8(file.read(), str(file), encoding), str(file))
+        return f"{file}: {next(itertools.islice(again, row, None))[0]}"
+
+    def read(columns: Sequence[str]) -> Columns:
+        return Columns(_read(content.pop(), str(file), [row for _, row in sample], columns), where)
+
+    return OpenTable(str(file), names, read)
+
+
+def _read(raw: bytes, source: str, sample: list[dict[str, Any]], columns: Sequence[str]) -> Any:
+    table = _read_lines(raw, sample, columns)
+    if table is not None:
+        return table
+    values: dict[str, list[Any]] = {name: [] for name in columns}
+    for place, row in _objects(raw, source):
+        for name in columns:
+            values[name].append(_plain(row.get(name), name, f"{source}: {place}"))
+    return pa.table({name: _column(found) for name, found in values.items()})
+
+
+def _read_lines(raw: bytes, sample: list[dict[str, Any]], columns: Sequence[str]) -> Any:
+    """Read JSON lines by pyarrow; None where it cannot, which the slower way then reads or explains."""
+    types = {name: _type({type(row.get(name)) for row in sample}) for name in columns}
+    if raw.lstrip()[:1] != b"{" or None in types.values():
+        return None
+    try:
+        return pyarrow.json.read_json(
+            pa.BufferReader(raw),
+            parse_options=pyarrow.json.ParseOptions(
+                explicit_schema=pa.schema(list(types.items())), unexpected_field_behavior="ignore"
+            ),
+        ).select(columns)
+    except (pa.ArrowInvalid, KeyError):
+        return None
+
+
+def _type(kinds: set[type]) -> Any:
+    """The type of a column by the types of its first values; None where they do not say."""
+    kinds = kinds - {type(None)}
+    if kinds in ({int, float}, {float}):
+        return pa.float64()
+    return {int: pa.int64(), str: pa.string(), bool: pa.bool_()}.get(next(iter(kinds))) if len(kinds) == 1 else None
+
+
+def _column(values: list[Any]) -> Any:
+    """A column of values that are all of one kind, else of text."""
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        return pa.array([None if value is None else _text(value) for value in values], pa.string())
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _plain(value: Any, name: str, where: str) -> Any:
+    """A value that can stand in a column; a list of names, such as genres, is written with | between them."""
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        return "|".join(value)
+    if isinstance(value, (list, dict)):
+        kind = "a list" if isinstance(value, list) else "an object"
+        raise DataError(f"{where}, column {name!r}: must be text or a number, got {kind}; {_REMEDY}")
+    return value
+
+
+def _objects(raw: bytes, source: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every object, by its line or its number in the array.
+
+    Raises:
+        DataError: something else than an object.
+    """
+    values = _of_array(raw, source) if raw.lstrip()[:1] == b"[" else _of_lines(raw, source)
+    for place, row in values:
+        if not isinstance(row, dict):
+            raise DataError(f"{source}: {place}: must be a JSON object, got {str(row)[:60]!r}; {_REMEDY}")
+        yield place, row
+
+
+def _of_lines(raw: bytes, source: str) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(io.BytesIO(raw), start=1):
+        if line.strip():
+            try:
+                yield f"line {number}", json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise _no_json(source, f"line {number}", line.decode(), error) from error
+
+
+def _of_array(raw: bytes, source: str) -> Iterator[tuple[str, Any]]:
+    """The values of an array; the text is decoded in blocks, so that the time is linear and little memory is taken."""
+    decode = codecs.getincrementaldecoder("utf-8")().decode
+    parse = json.JSONDecoder().raw_decode
+    text, at, taken = "", 0, raw.index(b"[") + 1
+    for number in itertools.count(1):
+        while True:
+            at += len(text[at : at + 100]) - len(text[at : at + 100].lstrip(", \t\r\n"))
+            try:
+                if text[at] == "]":
+                    if text[at + 1 :].strip() or raw[taken:].strip():
+                        raise DataError(f"{source}: must end where its array ends, but something follows; {_REMEDY}")
+                    return
+                value, at = parse(text, at)
+                break
+            except (IndexError, ValueError, RecursionError) as error:
+                if isinstance(error, DataError):
+                    raise
+                if taken == len(raw) or len(text) - at > _LARGEST:
+                    raise _no_json(source, f"row {number}", text[at:], error) from error
+            end = min(taken + max(_BLOCK, len(text) - at), len(raw))
+            text, at, taken = text[at:] + decode(raw[taken:end], end == len(raw)), 0, end
+        yield f"row {number}", value
+
+
+def _no_json(source: str, place: str, text: str, error: Exception) -> DataError:
+    return DataError(f"{source}: {place}: must be a JSON object, got {text[:60]!r} ({str(error)[:80]}); {_REMEDY}")

@@ -1,0 +1,104 @@
+"""Limits on what one table may take, checked before the memory is spent."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from cflightning.errors import DataError
+
+VARIABLE = "CFLIGHTNING_MAX_BYTES"
+"""Environment variable: the most bytes of a source, unpacked; in place of the limits below."""
+MAX_COLUMNS = 10_000
+MAX_LINE = 1_000_000
+"""Bytes of the first line of a text table."""
+_SUSPICIOUS_SIZE, _SUSPICIOUS_RATIO = 1 << 28, 200
+"""Tables of ratings shrink to a tenth or so; what shrinks to a two-hundredth repeats itself and is none."""
+
+
+def check_size(name: str, size: int, packed: int | None = None) -> None:
+    """Refuse a source that is too large to be read.
+
+    Args:
+        name: of the source, for messages.
+        size: bytes that are to be held; of a packed source those unpacked so far.
+        packed: bytes of a packed source as it lies on disk.
+
+    Raises:
+        DataError: larger than the memory that is left, or packed so well that it cannot be a table.
+    """
+    what = "holds" if packed is None else f"unpacks from {packed:,} bytes to"
+    given = os.environ.get(VARIABLE)
+    if given is not None:
+        if not given.isdecimal():
+            raise DataError(f"{VARIABLE}: must be a number of bytes, got {given[:40]!r}; correct it or unset it")
+        if size > int(given):
+            raise DataError(
+                f"{name}: {what} at least {size:,} bytes, more than {VARIABLE}={given}; raise it to read it"
+            )
+        return
+    if packed is not None and size > max(_SUSPICIOUS_SIZE, _SUSPICIOUS_RATIO * packed):
+        raise DataError(
+            f"{name}: {what} more than {size - 1:,} bytes, which no table of ratings does; if it is one all the same, "
+            f"set the environment variable {VARIABLE} to the bytes that it may take"
+        )
+    left = available_memory()
+    if left is not None and size > left:
+        raise DataError(
+            f"{name}: {what} at least {size:,} bytes, but {left:,} bytes of memory are left; "
+            "use a larger machine, or a part of the rows or columns"
+        )
+
+
+def check_columns(name: str, count: int) -> None:
+    """Refuse a table of too many columns.
+
+    Raises:
+        DataError: there are more than `MAX_COLUMNS`.
+    """
+    if count > MAX_COLUMNS:
+        raise DataError(
+            f"{name}: must have at most {MAX_COLUMNS:,} columns, got {count:,}; one row is one rating: a matrix of "
+            "users and items must be melted into columns user, item and rating"
+        )
+
+
+def available_memory() -> int | None:
+    """Return the bytes that this process can still take, swap included; None where the system does not tell."""
+    found = [left for left in (_of_machine(), _of_container(), _of_process()) if left is not None]
+    return max(min(found), 0) if found else None
+
+
+def _of_machine() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    sizes = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines if len(line.split()) > 1}
+    return sizes["MemAvailable"] + sizes.get("SwapFree", 0) if "MemAvailable" in sizes else None
+
+
+def _of_container() -> int | None:
+    """Return what the memory limit of a control group leaves (version 2, at its root as containers see it)."""
+    try:
+        limit, used = (Path(f"/sys/fs/cgroup/memory.{what}").read_text(encoding="ascii") for what in ("max", "current"))
+        cached = Path("/sys/fs/cgroup/memory.stat").read_text(encoding="ascii").split("inactive_file ")[1].split()[0]
+        return int(limit) - int(used) + int(cached)
+    except (OSError, ValueError, IndexError):  # none, or "max"
+        return None
+
+
+def _of_process() -> int | None:
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return None
+    try:
+        used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    except OSError:
+        used = 0
+    return limit - used
