@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cflightning_serve.contents import Contents
 from cflightning_serve.errors import BundleError, InputError, UnsupportedError
-from cflightning_serve.files import AGAIN, read_json
+from cflightning_serve.files import AGAIN, parse_json, unpacked
 from cflightning_serve.inputs import IdArray, as_array
 from cflightning_serve.manifest import IdType, Manifest
 
@@ -109,7 +110,7 @@ class Catalogue:
         return self.counts >= least
 
 
-def read_catalogue(manifest: Manifest) -> Catalogue:
+def read_catalogue(manifest: Manifest, contents: Contents) -> Catalogue:
     """Read the catalogue of a bundle.
 
     Raises:
@@ -118,8 +119,8 @@ def read_catalogue(manifest: Manifest) -> Catalogue:
     """
     if manifest.catalogue is None:
         raise UnsupportedError(f"{manifest.folder}: has no catalogue, which an older version wrote; export it again")
-    path = manifest.folder / manifest.catalogue
-    raw = read_json(path)
+    path = contents.path(manifest.catalogue)
+    raw = parse_json(path, unpacked(path, contents.read(manifest.catalogue)))
     items = manifest.num_items - 1
 
     def check(holds: bool, must: str) -> None:

@@ -1,14 +1,20 @@
 """The graphs of a bundle as onnxruntime sessions, each opened when it is first asked."""
 
+import math
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
+from cflightning_serve.cancellation import Cancellation
+from cflightning_serve.contents import Contents
 from cflightning_serve.errors import BundleError, InputError, UnsupportedError
+from cflightning_serve.graph_rules import TYPES, check_graph
 from cflightning_serve.manifest import Manifest
-from cflightning_serve.signatures import SIGNATURES, signature
+from cflightning_serve.onnx_reader import ExternalTensor
+from cflightning_serve.signatures import FILLED, SIGNATURES, signature
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -21,39 +27,47 @@ class Graphs:
     """The sessions of one bundle; safe to share between threads.
 
     Args:
-        manifest: the bundle's manifest, its files checked.
+        manifest: the bundle's manifest.
+        contents: the bundle's files.
         threads: threads of onnxruntime inside one call.
     """
 
-    def __init__(self, manifest: Manifest, threads: int) -> None:
+    def __init__(self, manifest: Manifest, contents: Contents, threads: int) -> None:
         self._manifest = manifest
+        self._contents = contents
         self._threads = threads
         self._lock = threading.Lock()
         self._sessions: dict[str, ort.InferenceSession] = {}
+        self._tables: list[Any] = []  # the memory that sessions read from
+        self._run_options: ort.RunOptions | None = None
 
     def run(self, question: str, outputs: Sequence[str], feeds: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-        """Ask the graph that answers ``question`` for the named outputs.
+        """Ask the graph that answers ``question`` for the named outputs; numbers are finite, but for fillers of lists.
 
         Raises:
-            BundleError: the graph cannot be opened or fails.
+            BundleError: the graph cannot be opened or fails, or its answer holds NaN or infinity.
             UnsupportedError: the bundle has no such graph.
             InputError: a string id is no valid Unicode.
         """
         session = self._sessions.get(question) or self.open(question)
         try:
-            answer: list[npt.NDArray[Any]] = session.run(outputs, feeds)
+            answer: list[npt.NDArray[Any]] = session.run(outputs, feeds, self._run_options)
         except UnicodeEncodeError as error:  # a lone surrogate, which JSON can smuggle in
             raise InputError(f"ids: must be valid Unicode, got {error.object!r}") from error
         except Exception as error:  # onnxruntime's own errors have no common base
             path = self._manifest.path(question)
             raise BundleError(f"{path}: the graph failed: {error}; export the bundle again") from error
+        for name, values in zip(outputs, answer, strict=True):
+            # The sum of squares is quicker than a look at each number: finite, all is well.
+            if values.dtype == np.float32 and not math.isfinite(np.vdot(values, values)):
+                self._refuse_infinite(question, name, values)
         return answer
 
-    def open(self, question: str) -> "ort.InferenceSession":
+    def open(self, question: str, cancellation: Cancellation | None = None) -> "ort.InferenceSession":
         """Open a graph unless it is open.
 
         Raises:
-            BundleError: it cannot be opened, or another bundle has taken the folder since this one was loaded.
+            BundleError: it cannot be opened.
             UnsupportedError: the bundle has no such graph.
         """
         if question not in self._manifest.graphs:
@@ -63,43 +77,75 @@ class Graphs:
             )
         with self._lock:
             if question not in self._sessions:
-                if self._sessions and Manifest.read(self._manifest.folder).sha256 != self._manifest.sha256:
-                    raise BundleError(
-                        f"{self._manifest.folder}: now holds another bundle than was loaded; load it again"
-                    )
-                self._sessions[question] = _session(self._manifest, question, self._threads)
+                self._sessions[question] = self._session(question, cancellation or Cancellation())
             return self._sessions[question]
 
-    def open_all(self) -> None:
-        """Open every graph that this reader knows, all from one bundle, so that its folder may be replaced later.
+    def open_all(self, cancellation: Cancellation | None = None) -> None:
+        """Open every graph that this reader knows.
 
         Raises:
-            BundleError: one cannot be opened, or another bundle took the folder in the meantime.
+            BundleError: one cannot be opened.
         """
         for question in filter(SIGNATURES.__contains__, self._manifest.graphs):
-            self.open(question)
-        if Manifest.read(self._manifest.folder).sha256 != self._manifest.sha256:
-            raise BundleError(f"{self._manifest.folder}: was replaced while it was loaded; load it again")
+            self.open(question, cancellation)
+        self._contents.forget(*self._manifest.graphs.values())
 
+    def stop_with(self, options: "ort.RunOptions | None") -> None:
+        """Have every call run with options whose ``terminate`` ends it; None for none."""
+        self._run_options = options
 
-def _session(manifest: Manifest, question: str, threads: int) -> "ort.InferenceSession":
-    import onnxruntime as ort  # here, since a damaged bundle can be refused without it
+    def _refuse_infinite(self, question: str, output: str, values: npt.NDArray[np.float32]) -> None:
+        filler = -np.inf if output in FILLED.get(question, ()) else np.nan
+        wrong = int(np.count_nonzero(~np.isfinite(values) & (values != filler)))
+        if wrong:
+            path = self._manifest.path(question)
+            raise BundleError(
+                f"{path}: {output} must be finite numbers, has {wrong:,} that are not; export the bundle again, unless "
+                "the question held immense numbers"
+            )
 
-    path = manifest.path(question)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads  # the default counts the machine's cores, not the container's
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # what matters arrives as an exception
-    # Packing would copy the item table out of the memory-mapped file, once per session; without it calls are as quick.
-    options.add_session_config_entry("session.disable_prepacking", "1")
-    try:
-        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own errors have no common base
-        raise BundleError(f"{path}: onnxruntime cannot open it: {error}; export the bundle again") from error
-    has = tuple(
-        {argument.name: argument.type for argument in side} for side in (session.get_inputs(), session.get_outputs())
-    )
-    for side, must, got in zip(("inputs", "outputs"), signature(manifest, question), has, strict=True):
-        if must != got:
-            raise BundleError(f"{path}: {side} must be {must}, are {got}; export the bundle again")
-    return session
+    def _session(self, question: str, cancellation: Cancellation) -> "ort.InferenceSession":
+        import onnxruntime as ort  # here, since a damaged bundle can be refused without it
+
+        name = self._manifest.graphs[question]
+        path, model = self._contents.path(name), self._contents.read(name)
+        external = check_graph(path, model, self._manifest.files)
+        tables = [self._table(tensor) for tensor in external]
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self._threads  # the default counts the machine's cores, not the container's
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # what matters arrives as an exception
+        # Packing would copy the item table, once per session; without it calls are as quick.
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        # Else a file that begins as onnxruntime's own format does is read as that, which nobody has checked.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
+        try:
+            values = [ort.OrtValue.ortvalue_from_numpy(table) for table in tables]
+            if values:
+                # The first is for what folds constants and is freed again, the second for the calls, in place.
+                options.add_external_initializers([tensor.name for tensor in external], values)
+            for tensor, value in zip(external, values, strict=True):
+                options.add_initializer(tensor.name, value)
+            with cancellation.stopping(lambda: options.set_load_cancellation_flag(True)):
+                session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except BundleError:
+            raise
+        except Exception as error:  # onnxruntime's own errors have no common base
+            cancellation.check()
+            raise BundleError(f"{path}: onnxruntime cannot open it: {error}; export the bundle again") from error
+        has = tuple(
+            {argument.name: argument.type for argument in side}
+            for side in (session.get_inputs(), session.get_outputs())
+        )
+        for side, must, got in zip(("inputs", "outputs"), signature(self._manifest, question), has, strict=True):
+            if must != got:
+                raise BundleError(f"{path}: {side} must be {must}, are {got}; export the bundle again")
+        self._tables += [tables, values]
+        return session
+
+    def _table(self, tensor: ExternalTensor) -> npt.NDArray[Any]:
+        """A tensor as it lies in its file, without a copy."""
+        kind = np.dtype(TYPES[tensor.type])
+        length = math.prod(tensor.shape) * kind.itemsize
+        part = self._contents.view(tensor.location)[tensor.offset : tensor.offset + length]
+        return np.require(np.frombuffer(part, kind).reshape(tensor.shape), requirements="A")

@@ -10,7 +10,9 @@ import numpy.typing as npt
 
 from cflightning_serve import explaining, folding
 from cflightning_serve.blocks import blocks
+from cflightning_serve.cancellation import Cancellation
 from cflightning_serve.catalogue import Catalogue, read_catalogue
+from cflightning_serve.contents import Contents
 from cflightning_serve.diversity import check_diversity
 from cflightning_serve.errors import InputError, UnknownIdError
 from cflightning_serve.explaining import Explanation
@@ -22,51 +24,71 @@ from cflightning_serve.manifest import IdType, Manifest
 from cflightning_serve.recommending import best_lists, seen_question
 from cflightning_serve.titles import read_titles
 from cflightning_serve.topk import TopK, without_fillers
+from cflightning_serve.trust import Trust
 
 
 class Scorer:
     """Answers questions from one bundle. Made by :meth:`load`; safe to share between threads.
 
     Args:
-        manifest: the bundle's manifest, its files checked.
+        manifest: the bundle's manifest.
+        contents: the bundle's files.
         threads: threads of onnxruntime inside one call. 1 is right for a server, which has
             threads or processes of its own.
     """
 
-    def __init__(self, manifest: Manifest, *, threads: int = 1) -> None:
+    def __init__(self, manifest: Manifest, contents: Contents, *, threads: int = 1) -> None:
         self._manifest = manifest
-        self._graphs = Graphs(manifest, positive_integer("threads", threads))
-        self._graphs.open("score")
+        self._contents = contents
+        self._graphs = Graphs(manifest, contents, positive_integer("threads", threads))
         self._titles: dict[str, str] | None = None
         self._catalogue: Catalogue | None = None
         self._reading = threading.Lock()
 
     @classmethod
     def load(
-        cls, path: str | os.PathLike[str], *, verify: bool = True, threads: int = 1, eager: bool = False
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        verify: bool = True,
+        threads: int = 1,
+        eager: bool = False,
+        mapped: bool = False,
+        digest: str | None = None,
+        trusted_key: str | os.PathLike[str] | None = None,
+        trust: Trust | None = None,
+        cancellation: Cancellation | None = None,
     ) -> "Scorer":
-        """Open the bundle in the folder ``path``.
+        """Open the bundle in the folder ``path``; nothing is read from the folder once it is open, unless ``mapped``.
 
         Args:
             path: folder of the bundle.
             verify: compare the digest of every file. False skips only that (about a second per GB); names, lengths
                 and the manifest's own digest are always checked.
             threads: threads of onnxruntime inside one call, at least 1.
-            eager: open every graph, read titles and catalogue now rather than when first asked, so that the folder
-                may be replaced or removed while this scorer goes on.
+            eager: open every graph, read titles and catalogue now rather than when first asked.
+            mapped: map the tables from the folder instead of keeping a copy in memory, so that processes share them.
+                Nobody may then change the files in place: that changes the answers, or ends the process.
+            digest: SHA-256 that the file ``manifest.json`` must have, hex.
+            trusted_key: PEM file of the Ed25519 public key that must have signed the manifest (``manifest.json.sig``).
+            trust: both of these, where they have been read before.
+            cancellation: gives up the load.
 
         Raises:
-            BundleError: the bundle is damaged, incomplete, edited by hand, newer than this reader, or not a bundle.
-            InputError: ``threads`` is no integer from 1.
+            BundleError: the bundle is damaged, incomplete, edited by hand, newer than this reader, not the one that is
+                trusted, or not a bundle.
+            InputError: ``threads`` is no integer from 1, or the digest or the key is none.
         """
-        manifest = Manifest.read(path)
-        manifest.verify(digests=verify)
-        scorer = cls(manifest, threads=threads)
+        positive_integer("threads", threads)
+        manifest = Manifest.read(path, trust or Trust.of(digest, trusted_key))
+        contents = Contents.load(manifest, verify=verify, mapped=mapped, cancellation=cancellation)
+        scorer = cls(manifest, contents, threads=threads)
+        scorer.graphs.open("score", cancellation)
         if eager:
             scorer._read_titles()
             if manifest.catalogue is not None:
                 _ = scorer.catalogue
-            scorer.graphs.open_all()
+            scorer.graphs.open_all(cancellation)
         return scorer
 
     @property
@@ -267,7 +289,7 @@ class Scorer:
         """
         with self._reading:
             if self._catalogue is None:
-                self._catalogue = read_catalogue(self._manifest)
+                self._catalogue = read_catalogue(self._manifest, self._contents)
             return self._catalogue
 
     @overload
@@ -433,7 +455,7 @@ class Scorer:
     def _read_titles(self) -> dict[str, str]:
         with self._reading:
             if self._titles is None:
-                self._titles = read_titles(self._manifest)
+                self._titles = read_titles(self._manifest, self._contents)
             return self._titles
 
     def _pairs(self, output: str, user: IdArray, item: IdArray) -> npt.NDArray[Any]:

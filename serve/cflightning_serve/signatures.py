@@ -44,6 +44,12 @@ SIGNATURES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
 }
 """Question -> inputs and outputs; graphs of other questions are left alone."""
 
+FILLED = {
+    "recommend": ("score",), "filtered": ("score",), "similar": ("similarity",), "fold_in": ("score",),
+    "fold_in_choice": ("score",),
+}  # fmt: skip
+"""Question -> outputs where -inf marks a filler; all other numbers are finite."""
+
 
 def signature(manifest: Manifest, question: str) -> tuple[dict[str, str], dict[str, str]]:
     """Name -> onnxruntime type of the inputs and of the outputs of the graph that answers ``question``."""

@@ -1,11 +1,12 @@
 """Titles of a bundle: item id -> title."""
 
+from cflightning_serve.contents import Contents
 from cflightning_serve.errors import BundleError
-from cflightning_serve.files import read_json
+from cflightning_serve.files import parse_json, unpacked
 from cflightning_serve.manifest import Manifest
 
 
-def read_titles(manifest: Manifest) -> dict[str, str]:
+def read_titles(manifest: Manifest, contents: Contents) -> dict[str, str]:
     """Read the titles of a bundle; none where it has no file of them.
 
     Returns:
@@ -16,8 +17,8 @@ def read_titles(manifest: Manifest) -> dict[str, str]:
     """
     if manifest.titles is None:
         return {}
-    path = manifest.folder / manifest.titles
-    titles = read_json(path)
+    path = contents.path(manifest.titles)
+    titles = parse_json(path, unpacked(path, contents.read(manifest.titles)))
     if type(titles) is not dict or not all(type(title) is str for title in titles.values()):
         raise BundleError(f"{path}: must be one JSON object of item id -> title; export the bundle again")
     return titles

@@ -14,7 +14,7 @@ HTTP = {"anyio", "fastapi", "prometheus_client", "pydantic", "starlette", "typin
 LIGHT = {"__init__.py", "options.py", "settings.py"}
 """Files of that folder that the command line imports: they do without."""
 ALLOWED = {*sys.stdlib_module_names, "numpy", "onnxruntime", "cflightning_serve"}
-EXTRAS = {"pyarrow", "tqdm"}
+EXTRAS = {"cryptography", "pyarrow", "tqdm"}
 """May be imported inside functions, which say what is missing or do without."""
 HEAVY = {"torch", "lightning", "pandas", "onnx", "scipy", "sklearn", "pyarrow", "cflightning", "cflightning_export"}
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cflightning_serve import BundleError, InputError, Scorer, TopK, UnknownIdError
+from cflightning_serve import InputError, Scorer, TopK, UnknownIdError
 from cflightning_serve import blocks as module
 
 UNKNOWN = 99_999
@@ -276,15 +276,14 @@ def test_one_scorer_serves_many_threads(bundle, tables):
         assert all(pool.map(ask, range(8)))
 
 
-def test_a_bundle_replaced_behind_the_scorer_is_noticed(bundles, tables, copy):
+def test_a_scorer_keeps_to_its_bundle_whatever_becomes_of_the_folder(bundles, tables, copy):
     scorer = Scorer.load(copy)
     before = scorer.score(10, 0)
     copy.rename(copy.with_name("old"))
     bundles.write_bundle(copy, bundles.make_tables(seed=5))
     assert scorer.score(10, 0) == before
-    with pytest.raises(BundleError, match="another bundle than was loaded; load it again"):
-        scorer.recommend(10)
-    assert Scorer.load(copy).recommend(10)
+    assert scorer.recommend(10, 3).items.tolist() == tables.recommend(10, 3)  # opened only now
+    assert scorer.title(0) == tables.titles["0"]
 
 
 def test_a_link_to_the_folder_may_move_on(bundle, string_bundle, tables, tmp_path):
@@ -296,13 +295,14 @@ def test_a_link_to_the_folder_may_move_on(bundle, string_bundle, tables, tmp_pat
     assert scorer.recommend(10, 3).items.tolist() == tables.recommend(10, 3)
 
 
-def test_tables_of_pages_are_mapped(bundles, tmp_path):
+@pytest.mark.parametrize("mapped", [False, True])
+def test_tables_are_mapped_where_asked_for(bundles, tmp_path, mapped):
     tables = bundles.make_tables(users=300, items=500, dim=16)
-    scorer = Scorer.load(bundles.write_bundle(tmp_path / "larger", tables))
+    scorer = Scorer.load(bundles.write_bundle(tmp_path / "larger", tables), mapped=mapped)
     for user in tables.user_ids[:20]:
         assert scorer.recommend(user, 10).items.tolist() == tables.recommend(user, 10)
     with open("/proc/self/maps") as maps:
-        assert any(line.rstrip().endswith("larger/weights.bin") for line in maps)
+        assert any(line.rstrip().endswith("larger/weights.bin") for line in maps) is mapped
 
 
 def test_a_catalogue_of_one(bundles, tmp_path):

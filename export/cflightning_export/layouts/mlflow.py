@@ -31,7 +31,7 @@ from cflightning.errors import ExportError
 from cflightning_export.layouts.source import Bundle
 
 PACKAGE = "cflightning_serve"
-REQUIREMENTS = ("mlflow>=2.10", "numpy>=1.26", "onnxruntime>=1.20")
+REQUIREMENTS = ("mlflow>=2.10", "numpy>=1.26", "onnxruntime>=1.24")
 """MLflow since columns may be lists; the others are those of serve/pyproject.toml."""
 
 

@@ -1,0 +1,46 @@
+"""Giving up the load of a bundle from another thread."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from cflightning_serve.errors import BundleError
+
+
+class Cancellation:
+    """A request to give up a load. What loads asks :meth:`check` between its steps, and lets long steps be stopped."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stops: list[Callable[[], None]] = []
+        self._cancelled = False
+
+    def cancel(self) -> None:
+        """Make the load end at its next step, and stop the step that it is at."""
+        with self._lock:
+            self._cancelled = True
+            for stop in self._stops:
+                stop()
+
+    def check(self) -> None:
+        """Raise if the load was given up.
+
+        Raises:
+            BundleError: it was.
+        """
+        if self._cancelled:
+            raise BundleError("loading the bundle was given up")
+
+    @contextmanager
+    def stopping(self, stop: Callable[[], None]) -> Iterator[None]:
+        """Have ``stop`` called if the load is given up within the block."""
+        self.check()
+        with self._lock:
+            self._stops.append(stop)
+            if self._cancelled:
+                stop()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._stops.remove(stop)

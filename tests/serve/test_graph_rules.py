@@ -1,0 +1,251 @@
+"""What a graph may name and run: nothing outside the bundle, nothing beyond BUNDLE.md, whoever sealed the bundle."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from cflightning_serve import BundleError, Scorer
+from cflightning_serve.graph_rules import OPERATOR_SETS, OPERATORS, check_graph
+from cflightning_serve.manifest import Manifest
+from cflightning_serve.onnx_reader import read_outline
+
+
+def point(tensor, location, offset=0, length=None, key="location"):
+    """Make a tensor lie in another file."""
+    tensor.ClearField("raw_data")
+    tensor.ClearField("external_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key=key, value=location)
+    tensor.external_data.add(key="offset", value=str(offset))
+    if length is not None:
+        tensor.external_data.add(key="length", value=str(length))
+    return tensor
+
+
+def far(location="secret"):
+    """Four bytes of another file."""
+    return point(TensorProto(name="far", data_type=TensorProto.FLOAT, dims=[1]), location, 0, 4)
+
+
+def branch(*nodes, tables=()):
+    output = helper.make_tensor_value_info("out", TensorProto.FLOAT, [1])
+    return helper.make_graph(
+        [*nodes, helper.make_node("Identity", ["far"], ["out"])], "branch", [], [output], [*tables]
+    )
+
+
+def add(model, *nodes, tables=()):
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(tables)
+
+
+def elsewhere(model, location, **how):
+    table = next(one for one in model.graph.initializer if one.data_location == TensorProto.EXTERNAL)
+    point(table, location, 0, 4 * int(np.prod(table.dims)), **how)
+
+
+def in_a_branch(model):
+    same = branch(tables=[far()])
+    add(model, helper.make_node("If", ["known"], ["never"], then_branch=same, else_branch=same))
+
+
+def in_branches_of_branches(model):
+    inner = branch(tables=[far()])
+    for _ in range(3):
+        inner = branch(helper.make_node("If", ["known"], ["x"], then_branch=inner, else_branch=inner))
+    add(model, helper.make_node("If", ["known"], ["never"], then_branch=inner, else_branch=inner))
+
+
+def in_a_function(model):
+    node = helper.make_node("Constant", [], ["y"], value=far())
+    model.functions.append(helper.make_function("ai.onnx.ml", "F", [], ["y"], [node], model.opset_import))
+
+
+def sparse(model):
+    model.graph.sparse_initializer.append(
+        helper.make_sparse_tensor(far(), numpy_helper.from_array(np.array([0]), "i"), [9])
+    )
+
+
+HOSTILE = {
+    "parent folder": lambda model: elsewhere(model, "../secret"),
+    "absolute": lambda model: elsewhere(model, "/etc/hostname"),
+    "unnamed file": lambda model: elsewhere(model, "secret"),
+    "link": lambda model: elsewhere(model, "link"),
+    "dot": lambda model: elsewhere(model, "./weights.bin"),
+    "memory": lambda model: elsewhere(model, "*/_ORT_MEM_ADDR_/*"),
+    "other key": lambda model: elsewhere(model, "weights.bin", key="basepath"),
+    "behind the end": lambda model: point(model.graph.initializer[0], "weights.bin", 1 << 40),
+    "another length": lambda model: point(model.graph.initializer[0], "weights.bin", 0, 4),
+    "attribute": lambda model: add(model, helper.make_node("Constant", [], ["never"], value=far("weights.bin"))),
+    "branch": in_a_branch,
+    "branches": in_branches_of_branches,
+    "function": in_a_function,
+    "sparse": sparse,
+    "sparse attribute": lambda model: add(
+        model,
+        helper.make_node(
+            "Constant",
+            [],
+            ["never"],
+            sparse_value=helper.make_sparse_tensor(far(), numpy_helper.from_array(np.array([0]), "i"), [9]),
+        ),
+    ),
+    "training": lambda model: model.training_info.add(),
+    "strings": lambda model: add(model, tables=[point(TensorProto(name="s", data_type=8, dims=[1]), "weights.bin")]),
+    "operator of others": lambda model: add(model, helper.make_node("EPContext", [], ["n"], domain="com.microsoft")),
+    "operator at random": lambda model: add(model, helper.make_node("RandomNormal", [], ["n"], shape=[1])),
+    "operator in a branch": lambda model: add(
+        model,
+        helper.make_node(
+            "If",
+            ["known"],
+            ["n"],
+            then_branch=branch(helper.make_node("RandomNormal", [], ["far"], shape=[1])),
+            else_branch=branch(helper.make_node("RandomNormal", [], ["far"], shape=[1])),
+        ),
+    ),
+    "operator set": lambda model: model.opset_import.add(domain="com.microsoft", version=1),
+    "newer operators": lambda model: setattr(model.opset_import[0], "version", 21),
+    "newer model": lambda model: setattr(model, "ir_version", 12),
+    "options": lambda model: model.metadata_props.add(key="ort_config", value="{}"),
+    "twice": lambda model: add(model, tables=[one for one in model.graph.initializer if one.external_data]),
+}
+
+
+@pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.parametrize("how", HOSTILE)
+def test_a_sealed_bundle_cannot_name_or_run_what_is_not_its_own(bundles, copy, monkeypatch, how, verify):
+    """Digests are unkeyed: whoever changes a graph seals the bundle again."""
+    (copy.parent / "secret").write_bytes(b"\0" * 4096)
+    path = copy / "score.onnx"
+    model = onnx.load(path, load_external_data=False)
+    HOSTILE[how](model)
+    path.write_bytes(model.SerializeToString())
+    bundles.reseal(copy)
+    (copy / "secret").write_bytes(b"\0" * 4096)
+    (copy / "link").symlink_to(copy.parent / "secret")
+    monkeypatch.chdir(copy)  # where onnxruntime looks if nobody says where
+    with pytest.raises(BundleError, match=r"score\.onnx: .*; copy or export the bundle again") as caught:
+        Scorer.load(copy, verify=verify)
+    assert "onnxruntime cannot open" not in str(caught.value)  # it has not been asked
+    assert len(str(caught.value)) < 500
+
+
+def test_bytes_that_onnxruntime_takes_for_its_own_format(bundles, copy):
+    path = copy / "score.onnx"
+    model = onnx.load(path, load_external_data=False)
+    model.producer_name = "ORTM, of all names"
+    path.write_bytes(model.SerializeToString())
+    assert path.read_bytes()[4:8] == b"ORTM"
+    bundles.reseal(copy)
+    assert Scorer.load(copy).score(10, 0)
+
+
+def test_the_limits_are_those_of_the_specification(repository):
+    text = (repository / "serve" / "BUNDLE.md").read_text("utf-8")
+    listed = text.split("Operators:")[1].split("\n\n")[0]
+    assert set(re.findall(r"`([A-Z]\w+)`", listed)) == OPERATORS[""] | OPERATORS["ai.onnx.ml"]
+    assert all(f"`{domain or 'ai.onnx'}` {version}" in text for domain, version in OPERATOR_SETS.items())
+
+
+def walk(graph):
+    """(domain, operator) of every node."""
+    for node in graph.node:
+        yield node.domain, node.op_type
+        for attribute in node.attribute:
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from walk(inner)
+
+
+def same(outline, model):
+    """Whether an outline agrees with the onnx package."""
+    external = [one for one in model.graph.initializer if one.data_location == TensorProto.EXTERNAL]
+    assert [(one.name, one.type, one.shape) for one in outline.external] == [
+        (one.name, one.data_type, tuple(one.dims)) for one in external
+    ]
+    for one, tensor in zip(outline.external, external, strict=True):
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        assert one.location == entries["location"]
+        assert one.offset == int(entries.get("offset", 0))
+    assert outline.operators == set(walk(model.graph))
+    assert outline.metadata == {entry.key for entry in model.metadata_props}
+
+
+def test_the_reader_sees_what_onnx_sees(bundle, string_bundle, choice_bundle):
+    for folder in (bundle, string_bundle, choice_bundle):
+        for path in folder.glob("*.onnx"):
+            same(read_outline(path.read_bytes()), onnx.load(path, load_external_data=False))
+
+
+def test_damaged_models_are_refused_or_read_as_onnx_reads_them(bundle, string_bundle):
+    rng = np.random.default_rng(0)
+    read = refused = 0
+    for n in range(1500):
+        whole = (bundle if n % 2 else string_bundle).joinpath("score.onnx").read_bytes()
+        at = int(rng.integers(len(whole)))
+        if n % 3:
+            data = whole[:at] + bytes([int(rng.integers(256))]) + whole[at + 1 :]
+        else:
+            data = whole[:at]
+        try:
+            outline = read_outline(data)
+        except ValueError:
+            refused += 1
+            continue
+        try:
+            model = onnx.load_from_string(data)
+        except Exception:  # what onnx cannot read, onnxruntime cannot either
+            continue
+        same(outline, model)
+        read += 1
+    assert read > 100
+    assert refused > 100
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\x08" + b"\x80" * 1000, b"\x3a\xff\xff\xff\xff\x0f", b"\x0b", b"\x3a" + b"\x80" * 9 + b"\x01"],
+    ids=["nothing", "endless number", "endless field", "group", "immense length"],
+)  # fmt: skip
+def test_bytes_that_are_no_model(bundle, data):
+    with pytest.raises(BundleError, match="score.onnx: must"):
+        check_graph(Path("score.onnx"), data, Manifest.read(bundle).files)
+
+
+def test_graphs_in_graphs_end_somewhere():
+    inner = b""
+    for _ in range(2000):
+        attribute = b"\x32" + size(inner)
+        inner = b"\x0a" + size(b"\x2a" + size(attribute))
+    with pytest.raises(ValueError, match="more than 8 deep"):
+        read_outline(b"\x3a" + size(inner))
+
+
+def size(data):
+    """Bytes led by their length."""
+    length, head = len(data), []
+    while length > 127:
+        head.append(length & 127 | 128)
+        length >>= 7
+    return bytes([*head, length]) + data
+
+
+def test_long_tables_of_ids_are_read_quickly():
+    """By the count of steps, not by the clock: strings and integers of a LabelEncoder are no fields to look at."""
+    count = 200_000
+    node = helper.make_node(
+        "LabelEncoder", ["a"], ["b"], domain="ai.onnx.ml",
+        keys_strings=[f"B{n:09d}" for n in range(count)], values_int64s=list(range(count)),
+    )  # fmt: skip
+    graph = helper.make_graph([node], "g", [], [], [])
+    data = helper.make_model(graph).SerializeToString()
+    from cflightning_serve import onnx_reader
+
+    reader = onnx_reader._Reader(data)
+    reader.model()
+    assert onnx_reader._MOST - reader._fields_left < 100
