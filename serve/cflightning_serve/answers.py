@@ -135,6 +135,7 @@ def info(manifest: Manifest) -> Answer:
         "units": dict(manifest.units),
         "titles": manifest.titles is not None,
         "metrics": dict(manifest.metrics),
+        "digest": manifest.file_sha256,
         "files": {name: entry.bytes for name, entry in manifest.files.items()},
     }
     shown = facts | {

@@ -15,6 +15,7 @@ from cflightning_serve.http import options as http
 from cflightning_serve.manifest import Manifest
 from cflightning_serve.new_answers import explain, fold_in
 from cflightning_serve.scorer import Scorer
+from cflightning_serve.trust import add_trust_options, trust_of
 
 _PROGRAM = "cflightning_serve"
 _WISHES = ("exclude_seen", "allow", "deny", "categories", "min_count", "diversity")
@@ -76,7 +77,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _ask(options: argparse.Namespace) -> Answer:
     if options.command == "info":
-        manifest = Manifest.read(options.bundle)
+        manifest = Manifest.read(options.bundle, trust_of(options))
         manifest.verify(digests=options.verify)
         return info(manifest)
     if options.command == "score" and not (
@@ -85,7 +86,9 @@ def _ask(options: argparse.Namespace) -> Answer:
         raise InputError("score: needs --user with --item, or --pairs alone")
     # A batch has blocks of users for its threads.
     threads = 1 if options.command == "batch" else options.threads
-    scorer = Scorer.load(options.bundle, verify=options.verify, threads=threads)
+    scorer = Scorer.load(
+        options.bundle, verify=options.verify, threads=threads, mapped=options.mapped, trust=trust_of(options)
+    )
     if options.command == "score":
         return score(scorer, options.user, options.item, options.pairs)
     if options.command == "fold-in":
@@ -129,6 +132,14 @@ def _parser() -> argparse.ArgumentParser:
         if name != "http":
             sub.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
         sub.add_argument("--no-verify", dest="verify", action="store_false", help="do not compare the files' digests")
+        add_trust_options(sub)
+        if name != "info":
+            sub.add_argument(
+                "--map-weights",
+                dest="mapped",
+                action="store_true",
+                help="map the tables from the folder, shared by processes, where nobody changes files in place",
+            )
         return sub
 
     score_ = command(

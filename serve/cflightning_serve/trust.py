@@ -9,9 +9,13 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cflightning_serve.errors import BundleError, InputError
 from cflightning_serve.files import read_bytes
+
+if TYPE_CHECKING:
+    import argparse
 
 SIGNATURE = "manifest.json.sig"
 """File beside the manifest: the 64 bytes of its Ed25519 signature."""
@@ -63,6 +67,23 @@ class Trust:
                 raise BundleError(f"{path}: must have the sha256 {self.digest}, which is required, has {got}")
         if self.key is not None:
             _check_signature(self.key, path, data)
+
+
+def add_trust_options(parser: "argparse.ArgumentParser") -> None:
+    """Add the options that say whose bundle is trusted."""
+    parser.add_argument("--require-digest", metavar="SHA256", help="what `sha256sum BUNDLE/manifest.json` must print")
+    parser.add_argument(
+        "--trusted-key", metavar="FILE", help="Ed25519 public key (PEM) that must have signed manifest.json"
+    )
+
+
+def trust_of(options: "argparse.Namespace") -> Trust | None:
+    """Trust what the options ask for.
+
+    Raises:
+        InputError: the digest is none, or the key cannot be read.
+    """
+    return Trust.of(options.require_digest, options.trusted_key)
 
 
 def _check_signature(key: bytes, path: Path, data: bytes) -> None:

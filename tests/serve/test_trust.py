@@ -66,7 +66,9 @@ def test_a_signed_bundle(bundles, copy, private, public):
     assert Scorer.load(copy, trusted_key=public)
     assert Scorer.load(copy)
     sealed_again(bundles, copy)
-    with pytest.raises(BundleError, match=r"manifest.json.sig must be its Ed25519 signature by the trusted key, is not"):
+    with pytest.raises(
+        BundleError, match=r"manifest.json.sig must be its Ed25519 signature by the trusted key, is not"
+    ):
         Scorer.load(copy, trusted_key=public, verify=False)
 
 

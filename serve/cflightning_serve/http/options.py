@@ -9,6 +9,7 @@ from pathlib import Path
 from cflightning_serve.errors import InputError
 from cflightning_serve.http.settings import Limits, Settings, read_keys
 from cflightning_serve.inputs import positive_integer
+from cflightning_serve.trust import trust_of
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     number("--max-seconds", limits.seconds, "seconds for a request")
     number("--max-concurrent", limits.concurrent, "requests in work at once")
     number("--poll", settings.poll, "seconds between two looks for a new bundle; 0 waits for SIGHUP")
+    number("--load-seconds", settings.load_seconds, "seconds for loading a bundle, which is given up after that")
     number("--threads", settings.threads, "threads of onnxruntime for one request")
 
 
@@ -46,6 +48,9 @@ def run(options: argparse.Namespace) -> None:
         poll=options.poll,
         threads=positive_integer("threads", options.threads),
         verify=options.verify,
+        mapped=options.mapped,
+        trust=trust_of(options),
+        load_seconds=options.load_seconds,
     )
     try:
         from cflightning_serve.http.server import serve

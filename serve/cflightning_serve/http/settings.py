@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cflightning_serve.errors import InputError
+from cflightning_serve.trust import Trust
 
 SHORTEST_KEY = 16
 """Characters; a key is made by a program, not thought of by a person."""
@@ -48,6 +49,9 @@ class Settings:
         poll: seconds between two looks at the folder; 0 looks only when told to.
         threads: of onnxruntime inside one call.
         verify: whether the digests of a bundle's files are compared before it is used.
+        mapped: whether tables are mapped from the folder instead of kept in memory.
+        trust: the digest or the signature that a bundle must have; None for any.
+        load_seconds: for loading a bundle and asking it once; after that it is given up.
     """
 
     bundle: Path
@@ -57,10 +61,15 @@ class Settings:
     poll: float = 2.0
     threads: int = 1
     verify: bool = True
+    mapped: bool = False
+    trust: Trust | None = None
+    load_seconds: float = 300.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.poll <= LONGEST_POLL:
             raise InputError(f"poll: must be from 0 to {LONGEST_POLL:,} seconds, got {self.poll}")
+        if not 0 < self.load_seconds <= LONGEST_POLL:
+            raise InputError(f"load-seconds: must be above 0, up to {LONGEST_POLL:,}, got {self.load_seconds}")
         if not re.fullmatch(r"[A-Za-z0-9._-]+", self.name):
             raise InputError(
                 f"name: must be of letters, digits, dots, - and _, as it stands in routes, got {self.name!r}"

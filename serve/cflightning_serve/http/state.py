@@ -101,7 +101,14 @@ class State:
 
     def _load(self) -> Scorer:
         settings = self.settings
-        scorer = Scorer.load(settings.bundle, verify=settings.verify, threads=settings.threads, eager=True)
+        scorer = Scorer.load(
+            settings.bundle,
+            verify=settings.verify,
+            threads=settings.threads,
+            eager=True,
+            mapped=settings.mapped,
+            trust=settings.trust,
+        )
         _warm_up(scorer)
         return scorer
 
