@@ -44,8 +44,8 @@ LAYERS = {  # folder or file -> what of cflightning it may import, directly
     "blending.py": {"data", "metrics", "models", "checkpoint"},
     "comparison.py": {"data", "tasks", "solvers", "models", "item_lists"},
 }
-HTTP = {"anyio", "fastapi", "prometheus_client", "pydantic", "starlette", "typing_extensions", "uvicorn"}
 EXTRAS = {"list_files.py": {"pyarrow"}, "progress.py": {"tqdm"}, "trust.py": {"cryptography"}}
+HTTP = {"fastapi", "httptools", "prometheus_client", "pydantic", "starlette", "typing_extensions", "uvicorn"}
 """Files of cflightning_serve -> what else they may import, when it is asked for and installed."""
 TORCH_ONLY = {"models", "objectives"}  # of third parties
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI, Response
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from cflightning_serve import __version__
 from cflightning_serve.http import page, protocol, questions
+from cflightning_serve.http.budget import Budget
 from cflightning_serve.http.errors import add_handlers
 from cflightning_serve.http.guard import Guard
 from cflightning_serve.http.metrics import CONTENT_TYPE
 from cflightning_serve.http.openapi import describe
+from cflightning_serve.http.protocol import HEADER_LENGTH
 from cflightning_serve.http.routing import Shortcut
 from cflightning_serve.http.state import State, Watcher
 from cflightning_serve.http.work import Work
@@ -34,6 +37,7 @@ def create_app(state: State, watcher: Watcher | None = None) -> ASGIApp:
         yield
         if watcher is not None:
             watcher.stop()
+        work.stop()
 
     app = FastAPI(
         title="cflightning-serve",
@@ -43,15 +47,27 @@ def create_app(state: State, watcher: Watcher | None = None) -> ASGIApp:
         redoc_url=None,
         redirect_slashes=False,
     )
-    work = Work()
+    work, budget = Work(), Budget(state.settings.limits.held)
     asked = questions.routes(state, work)
     app.include_router(asked)
-    app.include_router(protocol.routes(state, work))
+    app.include_router(protocol.routes(state, work, budget))
     app.include_router(_metrics(state))
-    app.include_router(page.routes(lambda: state.served.scorer))
+    app.include_router(page.routes(lambda: state.served.scorer, work))
     add_handlers(app)
     describe(app, state)
-    return Guard(Shortcut(app, asked), state)
+    guarded = Guard(Shortcut(app, asked), state, work, budget)
+    return _shared(guarded, state.settings.origins) if state.settings.origins else guarded
+
+
+def _shared(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+    """Let pages of other origins ask and read answers (CORS)."""
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["Authorization", "Content-Encoding", "Content-Type", HEADER_LENGTH, "X-API-Key"],
+        expose_headers=[HEADER_LENGTH, "Retry-After"],
+    )
 
 
 def _metrics(state: State) -> APIRouter:

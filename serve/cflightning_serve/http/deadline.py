@@ -35,6 +35,11 @@ class Deadline:
         uncancel = getattr(self._task, "uncancel", None)  # since Python 3.11
         return uncancel is None or uncancel() == 0
 
+    def extend(self, seconds: float) -> None:
+        """Start the clock anew, with so many seconds more than before."""
+        self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(self._seconds + seconds, self._cut)
+
     def _cut(self) -> None:
         self.passed = True
         if self._task is not None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Mapping
 from time import perf_counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from cflightning_serve.http.budget import Budget
+from cflightning_serve.http.content import Body, has_body, is_packed, refuse_body, unpack
 from cflightning_serve.http.deadline import Deadline
 from cflightning_serve.http.errors import Refusal, as_refusal
+from cflightning_serve.http.hosts import Hosts
+from cflightning_serve.http.keys import WrongKeys
+from cflightning_serve.http.sending import Sender
 from cflightning_serve.http.state import State
+from cflightning_serve.http.turns import Turns
+from cflightning_serve.http.work import LARGE, Work
 
 HEALTH = "/v2/health/"
 OPEN = (HEALTH, "/static/")
@@ -21,16 +27,24 @@ OPEN = (HEALTH, "/static/")
 class Guard:
     """ASGI middleware, the outermost one.
 
+    A request is in work from the last byte of its body to the first of its answer: waiting for a client is no work.
+
     Args:
         app: what answers.
         state: of the server.
+        work: where packed bodies are unpacked.
+        budget: of the server.
     """
 
-    def __init__(self, app: ASGIApp, state: State) -> None:
+    def __init__(self, app: ASGIApp, state: State, work: Work, budget: Budget) -> None:
         self._app = app
         self._keys = state.settings.keys
         self._limits = state.settings.limits
         self._metrics = state.metrics
+        self._hosts = Hosts(state.settings.hosts)
+        self._wrong = WrongKeys()
+        self._turns = Turns()
+        self._work, self._budget = work, budget
         self._in_work = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -38,84 +52,113 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status = perf_counter(), 0
+        began = perf_counter()
+        working = False
 
-        async def sending(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
+        def computed() -> None:
+            nonlocal working
+            self._in_work -= working
+            working = False
 
-        self._in_work += 1
+        deadline = Deadline(self._limits.seconds)
+        sender = Sender(scope, send, self._budget, deadline, computed)
+        body = Body(receive, self._limits.body, self._budget)
+        refusal: Refusal | None = None
         try:
-            refusal = self._refuse(scope)
-            if refusal is None:
-                with Deadline(self._limits.seconds) as deadline:
-                    try:
-                        await self._app(scope, self._counting(scope, receive), sending)
-                    except Exception as error:
-                        if status == 0:
-                            refusal = as_refusal(error)
-                if deadline.passed:
-                    # What is left of a body that did not come in time is not waited for.
-                    headers = {"Retry-After": "1", "Connection": "close"}
-                    refusal = Refusal(503, "time", f"not answered within {self._limits.seconds:g} seconds", headers)
-            if refusal is not None and status == 0:
-                await refusal.response(scope["path"])(scope, receive, sending)
+            with deadline:
+                try:
+                    if scope["path"].startswith(HEALTH):  # whoever asks, however busy the server is
+                        await self._app(scope, receive, sender)
+                    else:
+                        receive = await self._admit(scope, receive, body)
+                        self._in_work += 1
+                        working = True
+                        await self._turns.take()
+                        await self._app(scope, receive, sender)
+                except Exception as error:
+                    refusal = sender.refused or as_refusal(error)
+            if deadline.passed:
+                # What is left of a body that did not come in time is not waited for.
+                headers = {"Retry-After": "1", "Connection": "close"}
+                refusal = Refusal(503, "time", f"not answered within {self._limits.seconds:g} seconds", headers)
+            if refusal is not None:
+                await sender.refuse(refusal)
         finally:
-            self._in_work -= 1
+            computed()
+            body.give_back()
             # Paths that are no route's share one label: strangers must not make up labels.
             route = getattr(scope.get("route"), "path", "none")
-            self._metrics.request(route, status, perf_counter() - began)
+            self._metrics.request(route, sender.status, perf_counter() - began)
 
-    def _refuse(self, scope: Scope) -> Refusal | None:
+    async def _admit(self, scope: Scope, receive: Receive, body: Body) -> Receive:
+        """Check a request and wait for its body.
+
+        Returns:
+            What gives the body to the application.
+
+        Raises:
+            Refusal: the request is not answered.
+        """
+        refusal = self._hosts.refuse(scope)
+        if refusal is not None:
+            raise refusal
+        headers = dict(scope["headers"])
         path = scope["path"]
-        # A platform ends what does not say that it lives: to be busy is no reason.
-        if self._in_work > self._limits.concurrent and not path.startswith(HEALTH):
-            return Refusal(503, "busy", "too many requests are in work; try again", {"Retry-After": "1"})
-        if self._keys and path != "/" and not path.startswith(OPEN) and not self._knows(scope["headers"]):
-            return Refusal(
-                401,
-                "key",
-                "needs an API key: Authorization: Bearer KEY, or X-API-Key: KEY",
-                {"WWW-Authenticate": "Bearer"},
-            )
-        length = _header(scope["headers"], b"content-length")
-        if length is not None and (not length.isdigit() or int(length) > self._limits.body):
-            return self._too_large()
-        return None
-
-    def _knows(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-        given = _header(headers, b"x-api-key")
-        if given is None:
-            scheme, _, given = (_header(headers, b"authorization") or b"").partition(b" ")
-            if scheme.lower() != b"bearer":
-                return False
-        digest = hashlib.sha256(given.strip()).digest()
-        # Every key is compared, to its last byte: how long it takes tells nothing.
-        return sum(hmac.compare_digest(digest, key) for key in self._keys) > 0
-
-    def _counting(self, scope: Scope, receive: Receive) -> Receive:
-        """Refuse a body that grows beyond the limit; one of a stated length cannot."""
-        if _header(scope["headers"], b"content-length") is not None:
+        if self._keys and path != "/" and not path.startswith(OPEN):
+            await self._check_key(scope, headers)
+        read: bytes | None = None
+        if has_body(headers):
+            refusal = refuse_body(headers, self._limits.body)
+            if refusal is not None:
+                raise refusal
+            read = await body.read()
+        # A platform ends a server that does not say that it lives: to be busy is no reason.
+        if self._in_work >= self._limits.concurrent:
+            raise Refusal(503, "busy", "too many requests are in work; try again", {"Retry-After": "1"})
+        if read is None:
             return receive
-        size = 0
+        if is_packed(headers):
+            packed = read
+            read = await self._work.run(LARGE, lambda: unpack(packed, self._limits.body))
+        return _replay(read, receive)
 
-        async def counted() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > self._limits.body:
-                raise self._too_large()
-            return message
-
-        return counted
-
-    def _too_large(self) -> Refusal:
-        return Refusal(
-            413, "too_large", f"the body must not exceed {self._limits.body:,} bytes", {"Connection": "close"}
+    async def _check_key(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
+        given = headers.get(b"x-api-key")
+        if given is None:
+            scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+            if scheme.lower() != b"bearer":
+                given = b""
+        if self._keys.knows(given):
+            return
+        if given.strip():
+            client = (scope.get("client") or ("",))[0]
+            seconds = self._wrong.note(client)
+            if seconds is None:
+                again = {"Retry-After": "1", "Connection": "close"}
+                raise Refusal(429, "key", "too many wrong API keys; try again", again)
+            if seconds > 0:
+                self._wrong.wait(client, 1)
+                try:
+                    await asyncio.sleep(min(seconds, self._limits.seconds / 2))
+                finally:
+                    self._wrong.wait(client, -1)
+        raise Refusal(
+            401,
+            "key",
+            "needs an API key: Authorization: Bearer KEY, or X-API-Key: KEY",
+            {"WWW-Authenticate": "Bearer"},
         )
 
 
-def _header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
-    return next((value for key, value in headers if key == name), None)
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Give a body that has been read once more, and then what follows it."""
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay

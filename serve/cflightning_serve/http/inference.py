@@ -1,20 +1,24 @@
-"""One request of the Open Inference Protocol: its tensors checked against a graph, the graph asked."""
+"""One request of the Open Inference Protocol: its tensors are checked against a graph, and the graph is asked."""
 
 from __future__ import annotations
 
 import logging
 import math
-from typing import Annotated, Any
+from io import BytesIO
+from typing import Annotated, Any, NamedTuple
 
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from cflightning_serve import Scorer
 from cflightning_serve.errors import BundleError
+from cflightning_serve.http.budget import Budget
+from cflightning_serve.http.content import FREE
+from cflightning_serve.http.costs import PER_ID
 from cflightning_serve.http.errors import Refusal
 from cflightning_serve.http.settings import Limits
 from cflightning_serve.http.state import encode
-from cflightning_serve.http.tensors import KINDS, Kind, from_bytes, from_json, to_bytes, to_json
+from cflightning_serve.http.tensors import KINDS, Kind, from_bytes, from_json, to_bytes, write_json
 from cflightning_serve.http.work import Work
 from cflightning_serve.signatures import SIGNATURES, signature
 
@@ -22,11 +26,15 @@ log = logging.getLogger(__name__)
 
 CELLS = 1 << 23
 """Numbers that a graph may hold in one table, 32 MiB: users times items, or items times targets."""
-_AS_TEXT = 16
-"""Rows of a table that can be read while one number is written as JSON."""
-
-_PAIRED = (("user", "item"), ("exclude_user", "exclude_item"), ("item", "rating"))
+_BYTES = 32
+"""Of an element of an answer: in its array, and as text."""
+_PAIRED = (("exclude_user", "exclude_item"), ("item", "rating"))
 """Inputs of one length where a graph has both."""
+_PAIRED_IN = {"score": (("user", "item"),), "fold_in_item": (("user", "rating"),)}
+"""More of them in some graphs; the user of ``explain`` is one, or none, for all items."""
+
+_ROWS = {"recommend": "user", "filtered": "user", "scores": "user", "similar": "item", "explain": "target"}
+"""Questions about many -> the input that says about how many."""
 
 
 class InputTensor(BaseModel):
@@ -89,75 +97,99 @@ def metadata(scorer: Scorer, question: str) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-async def infer(
-    scorer: Scorer,
-    question: str,
-    request: InferRequest,
-    blobs: memoryview,
-    limits: Limits,
-    work: Work,
-    about: dict[str, str],
-) -> tuple[bytes, bytes]:
-    """Ask a graph.
+class Asked(NamedTuple):
+    """A request that fits its graph."""
+
+    request: InferRequest
+    question: str
+    wanted: list[OutputWanted]
+    feeds: dict[str, npt.NDArray[Any]]
+
+
+def read(scorer: Scorer, question: str, text: bytes | memoryview, blobs: memoryview, limits: Limits) -> Asked:
+    """Read a request and check it against a graph.
 
     Args:
         scorer: of the bundle.
         question: which graph.
-        request: what is asked.
+        text: JSON.
         blobs: what followed the JSON.
         limits: what may be asked.
+
+    Raises:
+        ValidationError: the JSON is none, or has another form.
+        Refusal: the request does not fit the graph.
+    """
+    request = InferRequest.model_validate_json(bytes(text))
+    inputs, outputs = signature(scorer.manifest, question)
+    feeds = _feeds(request, blobs, inputs, limits)
+    _check(scorer, question, feeds, limits)
+    wanted = request.outputs if request.outputs is not None else [OutputWanted(name=name) for name in outputs]
+    names = [one.name for one in wanted]
+    for name in names:
+        if name not in outputs:
+            raise Refusal(400, "input", f"outputs: the model has {', '.join(outputs)}, got {name[:60]!a}")
+    if len(set(names)) < len(names):
+        raise Refusal(400, "input", f"outputs: must be named once each, got {len(names)} names of {len(set(names))}")
+    return Asked(request, question, wanted, feeds)
+
+
+async def infer(scorer: Scorer, asked: Asked, work: Work, budget: Budget, about: dict[str, str]) -> tuple[bytes, bytes]:
+    """Ask a graph.
+
+    Args:
+        scorer: of the bundle.
+        asked: what to.
         work: where it is computed.
+        budget: of the server; the tables of the graph and of the answer count.
         about: what the answer says beside its outputs.
 
     Returns:
         The answer as JSON, and the bytes that follow it.
 
     Raises:
-        Refusal: the request does not fit the graph.
+        Refusal: the graph cannot answer, or the answer takes more than the server can hold.
     """
-    inputs, outputs = signature(scorer.manifest, question)
-    feeds = _feeds(request, blobs, inputs, limits)
-    _check(scorer, question, feeds, limits)
-    wanted = request.outputs if request.outputs is not None else [OutputWanted(name=name) for name in outputs]
-    for one in wanted:
-        if one.name not in outputs:
-            raise Refusal(400, "input", f"outputs: the model has {', '.join(outputs)}, got {one.name}")
-    names = [one.name for one in wanted]
-    rows = max(len(feed) for feed in feeds.values()) + _rows(question, feeds) * scorer.manifest.num_items
+    question, feeds = asked.question, asked.feeds
+    cells = _cells(scorer, question, feeds)
+    elements = len(asked.wanted) * max(_elements(scorer, question, feeds), max(map(len, feeds.values())))
 
-    def ask() -> list[npt.NDArray[Any]]:
-        return scorer.graphs.run(question, names, feeds) if names else []
+    def ask() -> tuple[bytes, bytes]:
+        names = [one.name for one in asked.wanted]
+        try:
+            arrays = scorer.graphs.run(question, names, feeds) if names else []
+        except BundleError as error:  # the graph is whole, or it would not have been loaded: these inputs are at fault
+            log.warning("%s", error)
+            raise Refusal(400, "input", "the model cannot answer these inputs; see its metadata") from error
+        return _encoded(asked, signature(scorer.manifest, question)[1], arrays, about)
 
-    try:
-        arrays = await work.run(rows, ask)
-    except BundleError as error:  # the graph is whole, or it would not have been loaded: these inputs are at fault
-        log.warning("%s", error)
-        raise Refusal(400, "input", "the model cannot answer these inputs; see its metadata") from error
-    elements = sum(array.size for array in arrays)
-    return await work.run(_AS_TEXT * elements, lambda: _encoded(request, wanted, outputs, arrays, about))
+    held = _BYTES * elements + 4 * cells
+    with budget.holding(held if held > FREE else 0):
+        return await work.run(cells + PER_ID * elements, ask)
 
 
 def _encoded(
-    request: InferRequest,
-    wanted: list[OutputWanted],
-    outputs: dict[str, str],
-    arrays: list[npt.NDArray[Any]],
-    about: dict[str, str],
+    asked: Asked, outputs: dict[str, str], arrays: list[npt.NDArray[Any]], about: dict[str, str]
 ) -> tuple[bytes, bytes]:
-    """The answer: JSON, and the bytes that follow it."""
-    default = request.parameters.get("binary_data_output") is True
-    told: list[str] = []
+    """Write the answer: JSON, and the bytes that follow it."""
+    default = asked.request.parameters.get("binary_data_output") is True
+    text = BytesIO()
+    text.write(f'{encode(about)[:-1]},"outputs":['.encode(errors="replace"))
     tail: list[bytes] = []
-    for one, array in zip(wanted, arrays, strict=True):
+    for place, (one, array) in enumerate(zip(asked.wanted, arrays, strict=True)):
         output = {
             "name": one.name, "datatype": KINDS[outputs[one.name]].datatype, "shape": list(array.shape)
         }  # fmt: skip
+        text.write(b"," if place else b"")
         if one.parameters.get("binary_data", default) is True:
             tail.append(to_bytes(array))
-            told.append(encode(output | {"parameters": {"binary_data_size": len(tail[-1])}}))
+            text.write(encode(output | {"parameters": {"binary_data_size": len(tail[-1])}}).encode())
         else:
-            told.append(f'{encode(output)[:-1]},"data":{to_json(array)}}}')
-    return f'{encode(about)[:-1]},"outputs":[{",".join(told)}]}}'.encode(), b"".join(tail)
+            text.write(f'{encode(output)[:-1]},"data":'.encode())
+            write_json(text, array)
+            text.write(b"}")
+    text.write(b"]}")
+    return text.getvalue(), b"".join(tail)
 
 
 def _feeds(
@@ -202,7 +234,7 @@ def _check(scorer: Scorer, question: str, feeds: dict[str, npt.NDArray[Any]], li
     for name, length in _fixed(scorer, question).items():
         if len(feeds[name]) != length:
             raise Refusal(400, "input", f"{name}: must hold {length}, got {len(feeds[name])}")
-    for one, other in _PAIRED:
+    for one, other in (*_PAIRED, *_PAIRED_IN.get(question, ())):
         if one in feeds and other in feeds and len(feeds[one]) != len(feeds[other]):
             raise Refusal(400, "input", f"{one}, {other}: must be of one length")
     if "k" in feeds and not 1 <= feeds["k"][0] <= limits.k:
@@ -214,8 +246,9 @@ def _check(scorer: Scorer, question: str, feeds: dict[str, npt.NDArray[Any]], li
         raise Refusal(400, "input", f"exclude_user: must be positions in user, below {len(users)}")
     if "allowed" in feeds and len(feeds["allowed"]) != num_items - 1:
         raise Refusal(400, "input", f"allowed: must hold one flag for each of the {num_items - 1:,} items")
-    if _rows(question, feeds) * num_items > CELLS:
-        raise Refusal(400, "limit", f"too many rows at once: ask for {max(1, CELLS // num_items):,} or fewer")
+    if _cells(scorer, question, feeds) > CELLS:
+        most = max(1, CELLS // max(1, len(feeds["item"]) if question == "explain" else num_items))
+        raise Refusal(400, "limit", f"too many rows at once: ask for {most:,} or fewer")
 
 
 def _fixed(scorer: Scorer, question: str) -> dict[str, int]:
@@ -224,9 +257,21 @@ def _fixed(scorer: Scorer, question: str) -> dict[str, int]:
     return {one.name: one.shape[0] for one in inputs if isinstance(one.shape[0], int)}
 
 
-def _rows(question: str, feeds: dict[str, npt.NDArray[Any]]) -> int:
-    """How many rows of the whole catalogue a graph fills."""
-    by = {"recommend": "user", "filtered": "user", "scores": "user", "similar": "item"}.get(question)
-    if by is not None:
-        return len(feeds[by])
-    return 1 if question == "fold_in" else 0
+def _cells(scorer: Scorer, question: str, feeds: dict[str, npt.NDArray[Any]]) -> int:
+    """Count the numbers in the largest table that a graph fills."""
+    rows = len(feeds.get(_ROWS.get(question, ""), ()))
+    if question == "explain":
+        return rows * len(feeds["item"])
+    return (1 if question.startswith("fold_in") else rows) * scorer.manifest.num_items
+
+
+def _elements(scorer: Scorer, question: str, feeds: dict[str, npt.NDArray[Any]]) -> int:
+    """Count the elements of the largest output of a graph."""
+    rows = len(feeds.get(_ROWS.get(question, ""), ()))
+    if question == "explain":
+        return rows * len(feeds["item"])
+    if question == "scores":
+        return rows * scorer.manifest.num_items
+    if question == "factors":
+        return len(feeds["item"]) * scorer.manifest.dim
+    return max(1, rows) * min(int(feeds["k"][0]), scorer.manifest.num_items) if "k" in feeds else 0

@@ -14,6 +14,8 @@ from pydantic import BaseModel
 
 from cflightning_serve.http.catalogued import Latest, parse_ids
 from cflightning_serve.http.routing import REFUSED
+from cflightning_serve.http.state import encode
+from cflightning_serve.http.work import LARGE, Work
 from cflightning_serve.manifest import IdType, Unit
 from cflightning_serve.scorer import Scorer
 
@@ -76,13 +78,14 @@ class Map(BaseModel):
     items: list[Mapped]
 
 
-def routes(get_scorer: Callable[[], Scorer]) -> APIRouter:
+def routes(get_scorer: Callable[[], Scorer], work: Work) -> APIRouter:
     """Make the routes of the page.
 
     ``/`` and ``/static/`` hold nothing of the bundle. The others raise the errors of ``cflightning_serve.errors``.
 
     Args:
         get_scorer: returns the scorer in use; called once for each request.
+        work: where the catalogue is read and searched.
     """
     router = APIRouter(responses=REFUSED, tags=["page"])
     latest = Latest()
@@ -97,6 +100,10 @@ def routes(get_scorer: Callable[[], Scorer]) -> APIRouter:
             return Response(status_code=304, headers=headers)
         return Response(body, media_type=kind, headers=headers)
 
+    async def answer(ask: Callable[[], BaseModel]) -> Response:
+        text = await work.run(LARGE, lambda: encode(ask().model_dump(mode="json")))
+        return Response(text.encode(errors="replace"), media_type="application/json")
+
     @router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def page(request: Request) -> Response:
         return send("index.html", request)
@@ -105,35 +112,42 @@ def routes(get_scorer: Callable[[], Scorer]) -> APIRouter:
     async def file(name: str, request: Request) -> Response:
         return send(name, request)
 
-    @router.get("/about", summary="What kind of answers the bundle gives")
-    def about() -> About:
+    @router.get("/about", summary="What kind of answers the bundle gives", response_model=About)
+    async def about() -> Response:
         scorer = get_scorer()
         manifest = scorer.manifest
-        return About(
-            items=manifest.num_items - 1,
-            what="film" if latest.of(scorer).films else "item",
-            item_ids=manifest.item_ids,
-            titles=manifest.titles is not None,
-            rating_range=None if manifest.rating_range is None else list(manifest.rating_range),
-            unit=manifest.units["recommend"],
-        )
 
-    @router.get("/items", summary="Find items by a part of their title, the most rated first")
-    def items(
+        def tell() -> About:
+            return About(
+                items=manifest.num_items - 1,
+                what="film" if latest.of(scorer).films else "item",
+                item_ids=manifest.item_ids,
+                titles=manifest.titles is not None,
+                rating_range=None if manifest.rating_range is None else list(manifest.rating_range),
+                unit=manifest.units["recommend"],
+            )
+
+        return await answer(tell)
+
+    @router.get("/items", summary="Find items by a part of their title, the most rated first", response_model=Finds)
+    async def items(
         query: Annotated[str, Query(max_length=200, description="none: the most rated items")] = "",
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    ) -> Finds:
-        found = latest.of(get_scorer()).find(query, limit)
-        return Finds(items=[Found(**vars(one)) for one in found])
-
-    @router.get("/map", summary="Items on two principal components of the item vectors")
-    def mapped(
-        item: Annotated[list[str] | None, Query(max_length=100, description="none: the most rated items")] = None,
-    ) -> Map:
+    ) -> Response:
         scorer = get_scorer()
-        asked = None if item is None else parse_ids(item, scorer.manifest.item_ids)
-        places = latest.of(scorer).places(scorer, asked)
-        return Map(items=[Mapped(**vars(one)) for one in places])
+        return await answer(lambda: Finds(items=[Found(**vars(one)) for one in latest.of(scorer).find(query, limit)]))
+
+    @router.get("/map", summary="Items on two principal components of the item vectors", response_model=Map)
+    async def mapped(
+        item: Annotated[list[str] | None, Query(max_length=100, description="none: the most rated items")] = None,
+    ) -> Response:
+        scorer = get_scorer()
+
+        def place() -> Map:
+            asked = None if item is None else parse_ids(item, scorer.manifest.item_ids)
+            return Map(items=[Mapped(**vars(one)) for one in latest.of(scorer).places(scorer, asked)])
+
+        return await answer(place)
 
     return router
 

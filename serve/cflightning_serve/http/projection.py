@@ -3,6 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
+from cflightning_serve.http.numbers import not_finite
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -11,10 +13,15 @@ class Plane:
 
     Args:
         vectors: float [n, dim]; any n and dim, zero included.
+
+    Raises:
+        Refusal: a number is NaN or infinite.
     """
 
     def __init__(self, vectors: npt.NDArray[np.floating]) -> None:
         table = np.asarray(vectors, np.float64)
+        if not np.isfinite(table).all():
+            raise not_finite()
         self._mean = table.mean(0) if len(table) else np.zeros(table.shape[1])
         # The right singular vectors of the centred table (Pearson 1901); the small Gram matrix has the same ones.
         centred = table - self._mean
@@ -34,6 +41,11 @@ class Plane:
 
         Returns:
             float64 [n, 2]: x along the first component, y along the second, in units of the vectors.
+
+        Raises:
+            Refusal: a number is NaN or infinite.
         """
         placed: Floats = (np.asarray(vectors, np.float64) - self._mean) @ self._axes
+        if not np.isfinite(placed).all():
+            raise not_finite()
         return placed

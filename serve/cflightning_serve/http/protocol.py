@@ -13,12 +13,14 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict
 
 from cflightning_serve import __version__
+from cflightning_serve.http.budget import Budget
 from cflightning_serve.http.errors import Refusal
-from cflightning_serve.http.inference import InferRequest, infer, metadata, models
+from cflightning_serve.http.inference import InferRequest, infer, metadata, models, read
+from cflightning_serve.http.routing import LONG
 from cflightning_serve.http.state import Served, State
-from cflightning_serve.http.work import Work
+from cflightning_serve.http.work import LARGE, Work
 
-_HEADER = "Inference-Header-Content-Length"
+HEADER_LENGTH = "Inference-Header-Content-Length"
 _NUMBER = re.compile("[0-9]{1,15}")  # Python does not read numbers of thousands of digits
 
 
@@ -54,7 +56,10 @@ _REFUSED: dict[int | str, dict[str, Any]] = {
         401: "The API key is missing or wrong",
         404: "There is no such model or version",
         413: "The body is too large",
+        415: "The body is not said to be JSON, or packed other than by gzip",
+        421: "The host is no name of this server",
         422: "The request has another form",
+        429: "Too many wrong API keys",
         503: "Too many requests, or not answered in time; try again",
     }.items()
 }
@@ -68,12 +73,13 @@ _BODY = {
 """What OpenAPI says of the body, which the route reads itself."""
 
 
-def routes(state: State, work: Work) -> APIRouter:
+def routes(state: State, work: Work, budget: Budget) -> APIRouter:
     """Make the routes.
 
     Args:
         state: of the server.
         work: where large questions are answered.
+        budget: of the server.
     """
     router = APIRouter(prefix="/v2", responses=_REFUSED, tags=["Open Inference Protocol v2"])
 
@@ -129,16 +135,20 @@ def routes(state: State, work: Work) -> APIRouter:
         served = state.served
         asked = question(served, model, version)
         body = await request.body()
-        length = request.headers.get(_HEADER, str(len(body)))
+        length = request.headers.get(HEADER_LENGTH, str(len(body)))
         if not _NUMBER.fullmatch(length) or int(length) > len(body):
-            raise Refusal(400, "input", f"{_HEADER}: must be the bytes of JSON, up to {len(body)}, got {length}")
-        parsed, blobs = InferRequest.model_validate_json(body[: int(length)]), memoryview(body)[int(length) :]
+            raise Refusal(400, "input", f"{HEADER_LENGTH}: must be the bytes of JSON, up to {len(body)}, got {length}")
+        whole, end = memoryview(body), int(length)
+        parsed = await work.run(
+            LARGE if len(body) > LONG else 0,
+            lambda: read(served.scorer, asked, whole[:end], whole[end:], state.settings.limits),
+        )
         about = {"model_name": model, "model_version": served.version}
-        if parsed.id is not None:
-            about["id"] = parsed.id
-        text, tail = await infer(served.scorer, asked, parsed, blobs, state.settings.limits, work, about)
+        if parsed.request.id is not None:
+            about["id"] = parsed.request.id
+        text, tail = await infer(served.scorer, parsed, work, budget, about)
         if not tail:
             return Response(text, media_type="application/json")
-        return Response(text + tail, 200, {_HEADER: str(len(text))}, "application/octet-stream")
+        return Response(text + tail, 200, {HEADER_LENGTH: str(len(text))}, "application/octet-stream")
 
     return router

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from fastapi import APIRouter, Response
 
 from cflightning_serve import Scorer, TopK
-from cflightning_serve.http import bodies
+from cflightning_serve.http import bodies, costs
 from cflightning_serve.http.errors import Refusal
 from cflightning_serve.http.metrics import Metrics
-from cflightning_serve.http.routing import REFUSED, QuestionRoute
+from cflightning_serve.http.numbers import number, numbers
+from cflightning_serve.http.routing import REFUSED, question_route
 from cflightning_serve.http.settings import Limits
 from cflightning_serve.http.state import Served, State, encode
 from cflightning_serve.http.work import Work
-from cflightning_serve.output import number
 
 _UNKNOWN: dict[int | str, dict[str, Any]] = {404: {**REFUSED[422], "description": "The item was not seen in training"}}
 _FILTERS = ("exclude_seen", "allow", "deny", "categories", "min_count", "diversity")
@@ -30,23 +30,29 @@ def routes(state: State, work: Work) -> APIRouter:
         work: where large questions are answered.
     """
     limits, metrics = state.settings.limits, state.metrics
-    router = APIRouter(route_class=QuestionRoute, responses=REFUSED, tags=["questions"])
+    router = APIRouter(route_class=question_route(work), responses=REFUSED, tags=["questions"])
 
     @router.post("/recommend", response_model=bodies.Recommendations)
     async def recommend(body: bodies.Recommend) -> Response:
         """Find the best items for a user; a user who is not known gets what most would like."""
-        _check(limits, body.k, body.exclude, body.allow, body.deny, body.categories)
+        lists = (body.exclude, body.allow, body.deny, body.categories)
+        _check(limits, body.k, *lists)
         served = state.served
         scorer = served.scorer
         filters = {name: value for name in _FILTERS if (value := getattr(body, name)) is not None}
 
-        def ask() -> tuple[TopK, bool]:
-            return scorer.recommend(body.user, body.k, body.exclude or None, **filters), served.knows_user(body.user)
+        def ask() -> tuple[TopK, bool, str]:
+            best = scorer.recommend(body.user, body.k, body.exclude or None, **filters)
+            known = served.knows_user(body.user)
+            return best, known, f'{{"items":{_scored(served, best)},"known_user":{"true" if known else "false"}}}'
 
-        best, known = await work.run(scorer.manifest.num_items, ask)
+        rows = costs.recommend(
+            scorer.manifest, body.k, sum(len(ids) for ids in lists if ids is not None), body.diversity
+        )
+        best, known, text = await work.run(rows, ask)
         metrics.ids("user", (known,))
         _spread(served, "recommend", best.scores)
-        return _sent(f'{{"items":{_scored(served, best)},"known_user":{"true" if known else "false"}}}')
+        return _sent(text)
 
     @router.post("/score", response_model=bodies.Scores)
     async def score(body: bodies.Score) -> Response:
@@ -57,17 +63,19 @@ def routes(state: State, work: Work) -> APIRouter:
         users: list[Any] = [pair[0] for pair in body.pairs]
         items: list[Any] = [pair[1] for pair in body.pairs]
 
-        def ask() -> tuple[Any, list[bool], list[bool]]:
-            known = scorer.knows_user(users).tolist(), scorer.knows_item(items).tolist()
-            return scorer.score(users, items), *known
+        def ask() -> tuple[Any, list[bool], list[bool], str]:
+            known_users, known_items = scorer.knows_user(users).tolist(), scorer.knows_item(items).tolist()
+            scores = scorer.score(users, items)
+            keys = ("user", "item", "score", "known_user", "known_item")
+            rows = zip(users, items, numbers(scores), known_users, known_items, strict=True)
+            text = encode({"scores": [dict(zip(keys, row, strict=True)) for row in rows]})
+            return scores, known_users, known_items, text
 
-        scores, known_users, known_items = await work.run(4 * len(users), ask)
+        scores, known_users, known_items, text = await work.run(costs.PER_LINE * len(users), ask)
         metrics.ids("user", known_users)
         metrics.ids("item", known_items)
         _spread(served, "score", scores)
-        keys = ("user", "item", "score", "known_user", "known_item")
-        rows = zip(users, items, map(number, scores), known_users, known_items, strict=True)
-        return _reply({"scores": [dict(zip(keys, row, strict=True)) for row in rows]})
+        return _sent(text)
 
     @router.post("/similar", response_model=bodies.Neighbours, responses=_UNKNOWN)
     async def similar(body: bodies.Similar) -> Response:
@@ -75,8 +83,11 @@ def routes(state: State, work: Work) -> APIRouter:
         _check(limits, body.k)
         scorer = state.served.scorer
         _count_items(metrics, scorer, [body.item])
-        nearest = await work.run(scorer.manifest.num_items, lambda: scorer.similar_items(body.item, body.k))
-        return _reply({"items": _listed(scorer, nearest, "similarity")})
+
+        def ask() -> str:
+            return encode({"items": _listed(scorer, scorer.similar_items(body.item, body.k), "similarity")})
+
+        return _sent(await work.run(costs.similar(scorer.manifest, body.k), ask))
 
     @router.post("/fold-in", response_model=bodies.FoldedIn)
     async def fold_in(body: bodies.FoldIn) -> Response:
@@ -86,16 +97,17 @@ def routes(state: State, work: Work) -> APIRouter:
         scorer = served.scorer
         items, ratings = _columns(body.ratings)
 
-        def ask() -> Any:
+        def ask() -> tuple[list[bool], str]:
             exclude: list[Any] = body.exclude
-            return scorer.fold_in(items, ratings, body.k, exclude=exclude or None)
+            answer = scorer.fold_in(items, ratings, body.k, exclude=exclude or None)
+            known = np.asarray(answer.known).tolist()
+            unknown = [item for item, knows in zip(items, known, strict=True) if not knows]
+            best = TopK(answer.items, answer.scores)
+            return known, f'{{"items":{_scored(served, best)},"unknown_items":{encode(unknown)}}}'
 
-        answer = await work.run(scorer.manifest.num_items + 20 * len(items), ask)
-        known = np.asarray(answer.known).tolist()
+        known, text = await work.run(costs.fold_in(scorer.manifest, body.k, len(items), len(body.exclude)), ask)
         metrics.ids("item", known)
-        unknown = [item for item, knows in zip(items, known, strict=True) if not knows]
-        best = TopK(answer.items, answer.scores)
-        return _sent(f'{{"items":{_scored(served, best)},"unknown_items":{encode(unknown)}}}')
+        return _sent(text)
 
     @router.post("/explain", response_model=bodies.Explanation, responses=_UNKNOWN)
     async def explain(body: bodies.Explain) -> Response:
@@ -107,15 +119,15 @@ def routes(state: State, work: Work) -> APIRouter:
         scorer = state.served.scorer
         _count_items(metrics, scorer, [body.item])
 
-        def ask() -> tuple[Any, list[float]]:
+        def ask() -> str:
             if body.user is not None:
                 answer = scorer.explain(body.user, body.item)
-                return answer, list(map(number, scorer.history(body.user)[1]))
+                return encode(_explanation(scorer, answer, numbers(scorer.history(body.user)[1])))
             items, ratings = _columns(body.ratings or [])
-            return scorer.explain(None, body.item, items=items, ratings=ratings), ratings
+            answer = scorer.explain(None, body.item, items=items, ratings=ratings)
+            return encode(_explanation(scorer, answer, ratings))
 
-        answer, ratings = await work.run(scorer.manifest.num_items + 20 * len(body.ratings or ()), ask)
-        return _reply(_explanation(scorer, answer, ratings))
+        return _sent(await work.run(costs.explain(scorer.manifest, body.ratings), ask))
 
     return router
 
@@ -124,7 +136,7 @@ def _explanation(scorer: Scorer, answer: Any, ratings: list[float]) -> dict[str,
     """``ratings`` are those of the items of ``answer``, which stand as they were given, repeats included."""
     items = answer.items.tolist()
     keys = ("item", "title", "rating", "contribution")
-    rows = zip(items, scorer.titles(items), ratings, map(number, answer.contributions), strict=True)
+    rows = zip(items, scorer.titles(items), ratings, numbers(answer.contributions), strict=True)
     return {
         **{name: number(np.float32(getattr(answer, name))) for name in ("score", "base", "rest")},
         "contributions": [dict(zip(keys, row, strict=True)) for row in rows],
@@ -134,7 +146,7 @@ def _explanation(scorer: Scorer, answer: Any, ratings: list[float]) -> dict[str,
 
 def _listed(scorer: Scorer, top: TopK, measure: str) -> list[dict[str, Any]]:
     items = top.items.tolist()
-    rows = zip(items, scorer.titles(items), map(number, top.scores), strict=True)
+    rows = zip(items, scorer.titles(items), numbers(top.scores), strict=True)
     return [{"item": item, "title": title, measure: value} for item, title, value in rows]
 
 
@@ -152,24 +164,21 @@ def _spread(served: Served, question: str, scores: Any) -> None:
         spread.add(scores)
 
 
-def _check(limits: Limits, k: int, *lists: Iterable[Any] | None) -> None:
+def _check(limits: Limits, k: int, *lists: Sequence[Any] | None) -> None:
     """Raise ``Refusal`` where a question is larger than this server answers."""
     if k > limits.k:
         raise Refusal(422, "limit", f"k: must not exceed {limits.k:,}, got {k}")
     for ids in lists:
-        if ids is not None and len(list(ids)) > limits.ids:
-            raise Refusal(422, "limit", f"a list must not hold more than {limits.ids:,} ids, got {len(list(ids)):,}")
+        if ids is not None and len(ids) > limits.ids:
+            raise Refusal(422, "limit", f"a list must not hold more than {limits.ids:,} ids, got {len(ids):,}")
 
 
 def _scored(served: Served, top: TopK) -> str:
     """JSON of `_listed`, put together of texts that are kept: most of a short answer's time went into titles."""
     parts = map(served.text_of, top.items.tolist())
-    return f"[{','.join([f'{part}{number(score)}}}' for part, score in zip(parts, top.scores, strict=True)])}]"
-
-
-def _reply(document: dict[str, Any]) -> Response:
-    return _sent(encode(document))
+    return f"[{','.join([f'{part}{score}}}' for part, score in zip(parts, numbers(top.scores), strict=True)])}]"
 
 
 def _sent(text: str) -> Response:
-    return Response(text, media_type="application/json")
+    # A title out of a damaged table may hold half a character (a lone surrogate), which no encoding has.
+    return Response(text.encode(errors="replace"), media_type="application/json")

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 from contextlib import suppress
 
 import uvicorn
@@ -20,14 +21,23 @@ from cflightning_serve.http.connection import connections
 from cflightning_serve.http.settings import Settings
 from cflightning_serve.http.state import State, Watcher
 
+try:
+    import resource
+except ModuleNotFoundError:  # pragma: no cover  # not on Windows
+    resource = None  # type: ignore[assignment]
+
 log = logging.getLogger(__name__)
 
+_OTHER_FILES = 128
+"""Files beside the connections: what listens, libraries, the bundle, and a new one beside it."""
 _GRACE = 30
 """Seconds that requests in work have at shutdown."""
 
 
 def serve(settings: Settings, host: str, port: int) -> None:
-    """Serve a bundle until SIGINT or SIGTERM; requests in work are finished first. SIGHUP looks for a new bundle.
+    """Serve a bundle until SIGINT or SIGTERM; requests in work are finished first.
+
+    SIGHUP reads the keys again and looks for a new bundle.
 
     Args:
         settings: of the server.
@@ -49,11 +59,13 @@ def serve(settings: Settings, host: str, port: int) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # whom a client says to be is nothing that we act upon
         timeout_graceful_shutdown=_GRACE,
     )
+    _allow_files(settings.limits.connections)
     with _listen(host, port) as listener:
         if hasattr(signal, "SIGHUP"):
-            signal.signal(signal.SIGHUP, lambda *_: watcher.wake())
+            signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=_hang_up, args=(settings, watcher)).start())
         gc.collect()
         gc.freeze()  # what is loaded by now stays; no later collection walks through it
         shown = f"[{host}]" if ":" in host else host
@@ -62,6 +74,33 @@ def serve(settings: Settings, host: str, port: int) -> None:
             log.warning("anybody who reaches %s may ask: give --api-key-file, or listen at 127.0.0.1", shown)
         with suppress(KeyboardInterrupt):  # which uvicorn raises again, when all is finished
             uvicorn.Server(config).run(sockets=[listener])
+
+
+def _hang_up(settings: Settings, watcher: Watcher) -> None:
+    """Read the keys again and look for a new bundle; in a thread, since a signal's handler may not log."""
+    try:
+        settings.keys.reread()
+    except InputError as error:
+        log.error("kept the API keys: %s", error)
+    watcher.wake()
+
+
+def _allow_files(connections: int) -> None:
+    """Raise the limit of open files to what the connections need, as far as the system lets it be raised."""
+    if resource is None:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = connections + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        if most < needed:
+            log.warning(
+                "--max-connections %d needs %d open files, the system allows %d: raise ulimit -n, or lower it",
+                connections,
+                needed,
+                most,
+            )
 
 
 def _listen(host: str, port: int) -> socket.socket:

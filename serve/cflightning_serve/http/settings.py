@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cflightning_serve.errors import InputError
+from cflightning_serve.http.keys import Keys
 from cflightning_serve.trust import Trust
 
-SHORTEST_KEY = 16
-"""Characters; a key is made by a program, not thought of by a person."""
 LONGEST_POLL = 86_400
+_HOST = re.compile(r"\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[?[0-9A-Fa-f:.]+\]?")
+_ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9._-]+(:[0-9]{1,5})?|https?://\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,10 @@ class Limits:
     """From the first byte to the last byte of the answer."""
     concurrent: int = 256
     """Requests in work; what comes above is told to try again."""
+    connections: int = 1_000
+    """Connections; above, the one that has been idle longest is closed."""
+    held: int = 1 << 28
+    """Bytes of large requests and answers that are held at once."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -44,7 +47,7 @@ class Settings:
     Attributes:
         bundle: folder, looked at again and again: a new bundle there is taken up.
         name: of the model, in the routes of the Open Inference Protocol and in metrics.
-        keys: digests of the API keys; none lets everybody in.
+        keys: the API keys; none lets everybody in.
         limits: what one request may ask for.
         poll: seconds between two looks at the folder; 0 looks only when told to.
         threads: of onnxruntime inside one call.
@@ -52,11 +55,13 @@ class Settings:
         mapped: whether tables are mapped from the folder instead of kept in memory.
         trust: the digest or the signature that a bundle must have; None for any.
         load_seconds: for loading a bundle and asking it once; after that it is given up.
+        hosts: names of this server beside those of loopback; ``*`` stands for any, ``*.example.com`` for a part.
+        origins: of pages elsewhere that may read answers, ``https://shop.example``; ``*`` stands for any.
     """
 
     bundle: Path
     name: str = "cflightning"
-    keys: tuple[bytes, ...] = ()
+    keys: Keys = field(default_factory=Keys)
     limits: Limits = field(default_factory=Limits)
     poll: float = 2.0
     threads: int = 1
@@ -64,6 +69,8 @@ class Settings:
     mapped: bool = False
     trust: Trust | None = None
     load_seconds: float = 300.0
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.poll <= LONGEST_POLL:
@@ -74,26 +81,9 @@ class Settings:
             raise InputError(
                 f"name: must be of letters, digits, dots, - and _, as it stands in routes, got {self.name!r}"
             )
-
-
-def read_keys(file: str | os.PathLike[str]) -> tuple[bytes, ...]:
-    """Read API keys, one a line, so that a new one can be handed out before the old one goes.
-
-    Returns:
-        The SHA-256 digest of each: all are of one length, whatever the keys are.
-
-    Raises:
-        InputError: the file cannot be read, holds no key, or one that is short.
-    """
-    try:
-        lines = Path(file).read_bytes().split(b"\n")
-    except OSError as error:
-        raise InputError(f"{file}: cannot be read: {error.strerror}; give the file that holds the API keys") from error
-    keys = [line.strip() for line in lines if line.strip()]
-    if not keys or min(map(len, keys)) < SHORTEST_KEY:
-        got = f"a key of {min(map(len, keys))}" if keys else "nothing"
-        raise InputError(
-            f"{file}: must hold API keys of {SHORTEST_KEY} characters or more, one a line, got {got}; "
-            "make one with: openssl rand -hex 32"
-        )
-    return tuple(hashlib.sha256(key).digest() for key in keys)
+        for host in self.hosts:
+            if not _HOST.fullmatch(host):
+                raise InputError(f"allow-host: must be a name or an address without a port, got {host[:60]!r}")
+        for origin in self.origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise InputError(f"cors-origin: must be like https://shop.example, got {origin[:60]!r}")

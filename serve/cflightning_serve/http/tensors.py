@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from cflightning_serve.http.errors import Refusal
+from cflightning_serve.http.numbers import not_finite
 from cflightning_serve.http.state import encode
 
 
@@ -82,22 +83,39 @@ def finite(name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return array
 
 
-def to_json(array: npt.NDArray[Any]) -> str:
-    """One list of all elements. JSON has no infinity: the -inf of a filler becomes the lowest float32."""
+def write_json(file: BinaryIO, array: npt.NDArray[Any]) -> None:
+    """Write one list of all elements. JSON has no infinity: the -inf of a filler becomes the lowest float32.
+
+    Raises:
+        Refusal: an element is NaN or infinite.
+    """
+    flat = _answered(array).reshape(-1)
     if array.dtype.kind == "f":
-        array = np.nan_to_num(array.astype(np.float64), nan=_LOWEST, posinf=-_LOWEST, neginf=_LOWEST)
-    flat = array.reshape(-1)
+        flat = np.maximum(flat.astype(np.float64), _LOWEST)
+    file.write(b"[")
     # Piece by piece: no other thread of Python runs while one of them is written.
-    pieces = (encode(flat[at : at + _PIECE].tolist())[1:-1] for at in range(0, len(flat), _PIECE))
-    return f"[{','.join(pieces)}]"
+    for at in range(0, len(flat), _PIECE):
+        file.write(b"," if at else b"")
+        file.write(encode(flat[at : at + _PIECE].tolist())[1:-1].encode(errors="replace"))
+    file.write(b"]")
 
 
 def to_bytes(array: npt.NDArray[Any]) -> bytes:
-    """Elements as bytes, in the order of rows."""
+    """Return elements as bytes, in the order of rows.
+
+    Raises:
+        Refusal: an element is NaN or infinite; -inf marks a filler.
+    """
     if array.dtype.kind == "O":
-        encoded = [str(one).encode() for one in array.reshape(-1)]
+        encoded = [str(one).encode(errors="replace") for one in array.reshape(-1)]
         return b"".join(part for one in encoded for part in (struct.pack("<I", len(one)), one))
-    return np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+    return np.ascontiguousarray(_answered(array), array.dtype.newbyteorder("<")).tobytes()
+
+
+def _answered(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if array.dtype.kind == "f" and not (array < np.inf).all():
+        raise not_finite()
+    return array
 
 
 def _flat(data: list[Any], depth: int = 0) -> Iterator[Any]:

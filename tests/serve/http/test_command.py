@@ -14,6 +14,8 @@ import pytest
 
 from cflightning_serve.cli import main
 
+POST = b"POST /recommend HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
 
 @contextmanager
 def process(environment, *words):
@@ -44,6 +46,7 @@ def wait_for(running, text):
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs SIGHUP")
 def test_from_start_to_end(copy, choice_bundle, environment, tmp_path):
     (tmp_path / "keys").write_text("a key of some length\n")
+    (tmp_path / "keys").chmod(0o600)
     with process(environment, copy, "--poll", "0", "--api-key-file", tmp_path / "keys", "--max-k", 5) as (
         running,
         client,
@@ -75,7 +78,7 @@ def test_a_request_in_work_is_finished_at_the_end(bundle, environment):
     with process(environment, bundle) as (running, client):
         wait_for(running, "startup complete")
         with socket.create_connection((client.base_url.host, client.base_url.port), timeout=20) as slow:
-            slow.sendall(b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n{")
+            slow.sendall(POST + b"Content-Length: 12\r\n\r\n{")
             client.get("/v2/health/live")
             os.kill(running.pid, signal.SIGTERM)
             wait_for(running, "Shutting down")

@@ -4,15 +4,18 @@ import json
 import socket
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 
 from cflightning_serve import InputError, Scorer
 from cflightning_serve.http.connection import HEAD
-from cflightning_serve.http.settings import Limits, Settings, read_keys
+from cflightning_serve.http.keys import Keys
+from cflightning_serve.http.settings import Limits, Settings
 from cflightning_serve.http.state import State
 
+POST = b"POST /recommend HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+JSON = {"Content-Type": "application/json"}
 KEY, OTHER = "0123456789abcdef", "another key: zoë"
 
 
@@ -20,7 +23,8 @@ KEY, OTHER = "0123456789abcdef", "another key: zoë"
 def keyed(bundle, start, tmp_path):
     file = tmp_path / "keys"
     file.write_bytes(f"{KEY}\r\n\n{OTHER}\n".encode())
-    with start(State(Settings(bundle, keys=read_keys(file)))) as client:
+    file.chmod(0o600)
+    with start(State(Settings(bundle, keys=Keys(file)))) as client:
         yield client
 
 
@@ -73,16 +77,17 @@ def test_the_description_says_that_a_key_is_needed(keyed, client):
 @pytest.mark.parametrize("text", ["", "\n\n", "short\n", f"{KEY}\nshort\n"])
 def test_files_that_hold_no_keys(tmp_path, text):
     (tmp_path / "keys").write_text(text)
+    (tmp_path / "keys").chmod(0o600)
     with pytest.raises(InputError, match="16 characters or more"):
-        read_keys(tmp_path / "keys")
+        Keys(tmp_path / "keys")
 
 
 def test_a_file_of_keys_that_is_missing(tmp_path):
     with pytest.raises(InputError, match="cannot be read"):
-        read_keys(tmp_path / "keys")
+        Keys(tmp_path / "keys")
 
 
-@pytest.mark.parametrize("limit", ["body", "ids", "k", "seconds", "concurrent"])
+@pytest.mark.parametrize("limit", ["body", "ids", "k", "seconds", "concurrent", "connections", "held"])
 def test_limits_are_above_zero(limit):
     for value in (0, -1, float("nan")):
         with pytest.raises(InputError, match=f"{limit} must be above 0"):
@@ -97,18 +102,18 @@ def small(bundle, start):
 
 def test_bodies_may_not_be_larger_than_the_limit(small):
     body = b'{"user": 10}'
-    assert small.post("/recommend", content=body.ljust(1000)).status_code == 200
+    assert small.post("/recommend", content=body.ljust(1000), headers=JSON).status_code == 200
     for path in ("/recommend", "/v2/models/cflightning/infer", "/nothing"):
-        reply = small.post(path, content=body.ljust(1001))
+        reply = small.post(path, content=body.ljust(1001), headers=JSON)
         assert reply.status_code == 413
         assert "1,000 bytes" in reply.text
 
 
 def test_nor_in_chunks_of_unstated_length(small):
     for path in ("/recommend", "/v2/models/cflightning/infer"):
-        reply = small.post(path, content=(b" " * 100 for _ in range(100_000)))
+        reply = small.post(path, content=(b" " * 100 for _ in range(100_000)), headers=JSON)
         assert reply.status_code == 413
-    assert small.post("/recommend", content=iter([b'{"user"', b": 10}"])).status_code == 200
+    assert small.post("/recommend", content=iter([b'{"user"', b": 10}"]), headers=JSON).status_code == 200
 
 
 def raw(client, data, wait=0.5):
@@ -128,13 +133,13 @@ def raw(client, data, wait=0.5):
     "data",
     [
         b"nonsense\r\n\r\n",
-        b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
-        b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n",
-        b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
-        b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\nConnection: close\r\n\r\n",
-        b"POST /recommend HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        b"GET /%ff%00 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
-        b"GET /v2/models/%ff/ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        POST + b"Content-Length: -1\r\n\r\n",
+        POST + b"Content-Length: x\r\n\r\n",
+        POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        POST + b"Content-Length: 99999999999999999999\r\nConnection: close\r\n\r\n",
+        POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /%ff%00 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        b"GET /v2/models/%ff/ready HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
     ],
 )
 def test_requests_that_are_none(client, data):
@@ -149,13 +154,13 @@ def test_requests_that_are_none(client, data):
 @pytest.mark.parametrize("piece", [b"a" * 10_000, b"a: b\r\n" * 2_000], ids=["long", "many"])
 def test_headers_without_end_are_refused(client, piece):
     with socket.create_connection((client.base_url.host, client.base_url.port), timeout=5) as connection:
-        connection.sendall(b"GET /v2 HTTP/1.1\r\nHost: x\r\nA: b\r\nC: ")
+        connection.sendall(b"GET /v2 HTTP/1.1\r\nHost: localhost\r\nA: b\r\nC: ")
         sent = 0
         with suppress(OSError):  # it hangs up
             while sent < 100 * HEAD:
                 sent += connection.send(piece)
         assert sent < 100 * HEAD
-    headers = b"GET /v2 HTTP/1.1\r\nHost: x\r\nConnection: close\r\nA: "
+    headers = b"GET /v2 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nA: "
     assert raw(client, headers + b"a" * (HEAD - 1_000) + b"\r\n\r\n").startswith(b"HTTP/1.1 200")
     refused = raw(client, headers + b"a" * HEAD)
     assert refused.startswith(b"HTTP/1.1 431")
@@ -164,7 +169,7 @@ def test_headers_without_end_are_refused(client, piece):
 
 def test_a_large_body_is_no_header(client):
     question = b'{"user": 10, "k": 1}' + b" " * 4 * HEAD
-    one = b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(question) + question
+    one = POST + b"Content-Length: %d\r\n\r\n" % len(question) + question
     with socket.create_connection((client.base_url.host, client.base_url.port), timeout=5) as connection:
         for _ in range(3):  # the end of one and the beginning of the next arrive together
             connection.sendall(one[: len(one) // 2])
@@ -192,7 +197,7 @@ def test_headers_that_do_not_come_are_not_waited_for(bundle, start, said, answer
 
 
 def test_who_asks_again_after_the_limit_of_seconds_is_answered(bundle, start):
-    question = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    question = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with (
         start(State(Settings(bundle, limits=Limits(seconds=0.3)))) as client,
         socket.create_connection((client.base_url.host, client.base_url.port), timeout=5) as connection,
@@ -210,7 +215,7 @@ def test_who_asks_again_after_the_limit_of_seconds_is_answered(bundle, start):
 )
 def test_nothing_goes_on_behind_a_body(small, start_of, piece):
     with socket.create_connection((small.base_url.host, small.base_url.port), timeout=5) as connection:
-        connection.sendall(b"POST /recommend HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + start_of)
+        connection.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n" + start_of)
         sent = 0
         with suppress(OSError):  # it hangs up
             while sent < 500 * HEAD:
@@ -220,7 +225,7 @@ def test_nothing_goes_on_behind_a_body(small, start_of, piece):
 
 def test_headers_behind_a_body_in_chunks_change_nothing(keyed):
     question = b'{"user": 10}'
-    asked = b"POST /recommend HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    asked = POST + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
     answer = raw(keyed, asked + b"%x\r\n%s\r\n0\r\nX-API-Key: %s\r\n\r\n" % (len(question), question, KEY.encode()))
     assert answer.startswith(b"HTTP/1.1 401")
 
@@ -233,7 +238,10 @@ def test_health_may_be_asked_for_its_head(keyed, path):
 
 def test_a_body_that_never_ends_is_cut_off(bundle, start):
     with start(State(Settings(bundle, limits=Limits(seconds=0.3)))) as client:
-        answer = raw(client, b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n{")
+        answer = raw(
+            client,
+            POST + b"Content-Length: 12\r\n\r\n{",
+        )
         assert answer.startswith(b"HTTP/1.1 503")
         assert b"not answered within 0.3 seconds" in answer
         assert b"\r\nconnection: close\r\n" in answer.lower()
@@ -260,18 +268,38 @@ def test_a_question_that_takes_too_long_is_cut_off(bundle, start, everything, mo
         assert 'status="503"' in client.get("/metrics").text
 
 
-def test_no_more_requests_at_once_than_the_limit(bundle, start):
-    with start(State(Settings(bundle, limits=Limits(concurrent=1, seconds=2)))) as client:
-        host, port = client.base_url.host, client.base_url.port
-        with socket.create_connection((host, port)) as slow:
-            slow.sendall(b"POST /recommend HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n{")
-            time.sleep(0.2)
-            reply = client.post("/recommend", json={"user": 10})
-            assert (reply.status_code, reply.json()["error"]["code"]) == (503, "busy")
-            assert reply.headers["retry-after"] == "1"
-            assert client.get("/v2/health/live").status_code == 200
-        time.sleep(0.2)
+def test_no_more_requests_at_once_than_the_limit(bundle, start, everything, monkeypatch):
+    monkeypatch.setattr("cflightning_serve.http.work.SMALL", 0)
+    scorer, begun, done = everything(Scorer.load(bundle)), threading.Event(), threading.Event()
+    quick = scorer.recommend
+
+    def slow(*given, **more):
+        begun.set()
+        done.wait(20)
+        return quick(*given, **more)
+
+    scorer.recommend = slow
+    with start(State(Settings(bundle, limits=Limits(concurrent=1)), scorer)) as client:
+        answers = []
+        one = threading.Thread(target=lambda: answers.append(client.post("/recommend", json={"user": 10})))
+        one.start()
+        assert begun.wait(20)
+        reply = client.post("/recommend", json={"user": 10})
+        assert (reply.status_code, reply.json()["error"]["code"]) == (503, "busy")
+        assert reply.headers["retry-after"] == "1"
+        assert client.get("/v2/health/live").status_code == 200
+        done.set()
+        one.join(20)
+        assert answers[0].status_code == 200
         assert client.post("/recommend", json={"user": 10}).status_code == 200
+
+
+def test_waiting_for_bodies_is_no_work(bundle, start):
+    with start(State(Settings(bundle, limits=Limits(concurrent=1)))) as client, ExitStack() as slow:
+        for _ in range(20):
+            one = slow.enter_context(socket.create_connection((client.base_url.host, client.base_url.port)))
+            one.sendall(POST + b"Content-Length: 12\r\n\r\n{")
+        assert [client.post("/recommend", json={"user": 10}).status_code for _ in range(3)] == [200] * 3
 
 
 @pytest.mark.parametrize(

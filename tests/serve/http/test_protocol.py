@@ -175,13 +175,13 @@ def test_bytes_in_and_json_out(client, tables):
 
 def test_long_answers_are_written_in_a_thread(client, tables, monkeypatch):
     writers = []
-    write = inference.to_json
+    write = inference.write_json
 
-    def seen(array):
+    def seen(file, array):
         writers.append(threading.current_thread())
-        return write(array)
+        write(file, array)
 
-    monkeypatch.setattr(inference, "to_json", seen)
+    monkeypatch.setattr(inference, "write_json", seen)
     for count in (3, 5_000):
         user, item = [np.full(count, ids[0]).tolist() for ids in (tables.user_ids, tables.item_ids)]
         inputs = [{"name": name, "shape": [count], "datatype": "INT64", "data": ids}
@@ -276,7 +276,12 @@ def test_requests_of_another_form(client):
     for body in ({}, {"inputs": {}}, {"inputs": [{**USER, "shape": [2, 1]}]}, {"inputs": [{**USER, "shape": ["2"]}]}):
         reply = client.post("/v2/models/cflightning/infer", json=body)
         assert reply.status_code == 422 and type(reply.json()["error"]) is str
-    assert client.post("/v2/models/cflightning/infer", content=b"{").status_code == 400
+    assert (
+        client.post(
+            "/v2/models/cflightning/infer", content=b"{", headers={"Content-Type": "application/json"}
+        ).status_code
+        == 400
+    )
     assert client.get("/v2/models/cflightning/infer").status_code == 405
 
 

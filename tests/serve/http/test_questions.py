@@ -204,7 +204,7 @@ def test_questions_that_make_no_sense(full_client, path, body, reason):
     ],
 )
 def test_bodies_that_are_no_question(client, body):
-    reply = client.post("/recommend", content=body)
+    reply = client.post("/recommend", content=body, headers={"Content-Type": "application/json"})
     assert reply.status_code in (400, 422)
     assert reply.json()["error"]["code"] in ("json", "input")
     assert len(reply.content) < 1000

@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 
 from cflightning_serve.errors import InputError, ServeError, UnsupportedError
 from cflightning_serve.http.page import routes
+from cflightning_serve.http.work import Work
 
 
 class Catalogue(NamedTuple):
@@ -60,7 +61,7 @@ class StubScorer:
 def make_app(scorer, biases, *, fold_in=True, key=None, noise=0.3):
     """Make the server. ``app.state.down`` True: answers nothing but 503, as one that is about to end."""
     app = FastAPI()
-    app.include_router(routes(lambda: scorer))
+    app.include_router(routes(lambda: scorer, Work()))
     app.state.down = False
     vectors, rating_range = scorer._vectors, scorer.manifest.rating_range
 

@@ -1,12 +1,12 @@
 """The page's files, and the routes that it asks beside everybody's."""
 
+import asyncio
 import gc
 import re
-import threading
 import weakref
-from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 
+import httpx
 import numpy as np
 import pytest
 
@@ -15,6 +15,7 @@ pytest.importorskip("fastapi", reason="the page needs the extra `http`")
 from cflightning_serve.errors import InputError, UnsupportedError
 from cflightning_serve.http.catalogued import Catalogued, parse_ids
 from cflightning_serve.http.page import routes
+from cflightning_serve.http.work import Work
 
 STATIC = files("cflightning_serve.http").joinpath("static")
 NAMES = sorted(file.name for file in STATIC.iterdir())
@@ -204,7 +205,7 @@ def app_of(current):
     from fastapi import FastAPI
 
     app = FastAPI()
-    app.include_router(routes(lambda: current[0]))
+    app.include_router(routes(lambda: current[0], Work()))
     return app
 
 
@@ -225,14 +226,12 @@ def test_the_map_is_computed_once_and_when_asked(ask, make_scorer):
     app = app_of([scorer])
     ask(app, "/items")
     assert scorer.asked == 0
-    together = threading.Barrier(4)
 
-    def one(_):
-        together.wait()
-        return ask(app, "/map").json()
+    async def all_at_once():
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://page") as client:
+            return await asyncio.gather(*(client.get("/map") for _ in range(4)))
 
-    with ThreadPoolExecutor(4) as pool:
-        first, *others = pool.map(one, range(4))
+    first, *others = [reply.json() for reply in asyncio.run(all_at_once())]
     assert scorer.asked == 1
     assert all(other == first for other in others)
 
