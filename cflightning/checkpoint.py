@@ -83,7 +83,9 @@ def read(path: Path | str, mapped: bool = False) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise CheckpointError(f"{path}: must be a Lightning checkpoint, but holds something else")
     version = str(content.get("pytorch-lightning_version", ""))
-    if version[:1] in "01":  # Lightning would rewrite it first, by rules that nothing of ours has ever needed
+    if (
+        KEY in content and version[:1] in "01"
+    ):  # Lightning would rewrite it first, by rules that nothing of ours has ever needed
         raise CheckpointError(f"{path}: must be of Lightning 2 or later, got version {version[:20] or 'unknown'}")
     return content
 

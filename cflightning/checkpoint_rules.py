@@ -101,8 +101,8 @@ def check_names(settings: Iterable[str], kind: type, source: str) -> None:
             break
     if unknown := sorted(set(settings) - known):
         raise CheckpointError(
-            f"{source}: has {len(unknown)} setting(s) that {kind.__name__} does not know "
-            f"({', '.join(map(_short, unknown[:3]))}); was it written by another version?"
+            f"{source}: does not fit {kind.__name__}, without a setting {', '.join(map(_short, unknown[:3]))}; was it "
+            "written by another version?"
         )
 
 

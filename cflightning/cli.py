@@ -22,10 +22,11 @@ from lightning.pytorch.trainer import Trainer
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from cflightning.blending import lean
-from cflightning.checkpoint import KEY, FileCheckpointIO, find, read, refuse_address, task_class
+from cflightning.checkpoint import KEY, FileCheckpointIO, find, read, refuse_address, task_class, unpack
 from cflightning.checkpoint_rules import DESCRIBED, check_names, foreign, is_inside, plain_settings
 from cflightning.comparison import Comparison
 from cflightning.data.datamodule import RatingsDataModule
+from cflightning.data.provenance import Provenance, Stage, check_rows, data_settings
 from cflightning.data.split import TEST, VAL
 from cflightning.errors import CheckpointError, ConfigError
 from cflightning.evaluation import Evaluation
@@ -41,6 +42,7 @@ from cflightning.tasks.sampled import USUAL
 
 log = logging.getLogger(__name__)
 
+DATA = ("cflightning.RatingsDataModule", "cflightning.data.datamodule.RatingsDataModule")
 PATIENCE = 3
 """Epochs without a better one, after which training stops."""
 
@@ -60,6 +62,7 @@ class CFLightningCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Callbacks that are on by default, with their options."""
+        self.parsers = [*getattr(self, "parsers", []), parser]  # of the subcommands, in their order
         # Linked as descriptions: the automatic way would make them at once, before the network has parameters.
         parser.add_optimizer_args((torch.optim.Optimizer,))
         parser.add_lr_scheduler_args(LRSchedulerTypeTuple)
@@ -93,6 +96,7 @@ class CFLightningCLI(LightningCLI):
         super().parse_arguments(parser, args)
         self.checkpoint: Path | None = None
         self.resumed: Path | None = None
+        self.provenance: Provenance | None = None
         if self.config.get("subcommand") is None:
             return
         config = self.config[self.config.subcommand]
@@ -102,9 +106,26 @@ class CFLightningCLI(LightningCLI):
         path = _checkpoint_file(str(config.ckpt_path), Path(config.trainer.default_root_dir or "runs"), folder)
         self.checkpoint = path
         self.resumed = path.parent.parent if path.parent.name == "checkpoints" else None
+        content = read(path, mapped=True)
+        self.provenance = Provenance.from_state(unpack(content, str(path))[1].get("data"))
+        if self.provenance is not None and self._lend_data_settings(self.provenance):
+            super().parse_arguments(parser, args)
         # Lightning would import what the checkpoint names, so it is told the file only when that is done.
-        config.ckpt_path = None
-        self._take_settings(parser, read(path, mapped=True))
+        self.config[self.config.subcommand].ckpt_path = None
+        self._take_settings(parser, content)
+
+    def _lend_data_settings(self, kept: Provenance) -> bool:
+        """Make a checkpoint's data settings the defaults, below what is given; whether there is anything to parse."""
+        command = str(self.config.subcommand)
+        if self.config[command].data.class_path not in DATA:
+            return False
+        given = self.config[command].data.init_args.as_dict()
+        settings = data_settings(kept, given, command)
+        if not settings:
+            return False
+        parser = self.parsers[list(self.subcommands()).index(command)]
+        parser.set_defaults({"data": {"class_path": DATA[0], "init_args": settings}})
+        return True
 
     def _take_settings(self, parser: LightningArgumentParser, content: dict[str, Any]) -> None:
         """Put the settings of a checkpoint's task into the configuration, in place of those that are given."""
@@ -162,6 +183,7 @@ class CFLightningCLI(LightningCLI):
             if not validated or trainer["limit_val_batches"] == 0:
                 trainer["limit_val_batches"] = 0
                 self._keep_last()
+        self._check_data()
         if self.subcommand == "fit" and trainer["logger"] in (None, True):
             kwargs["logger"] = loggers(Path(trainer["default_root_dir"] or "runs"), self.resumed)
         elif self.subcommand != "fit" and trainer["logger"] is None:
@@ -172,6 +194,16 @@ class CFLightningCLI(LightningCLI):
             chosen = str(self.config[self.subcommand].checkpoint.dirpath or "")
             plugins.append(FileCheckpointIO(chosen if "://" in chosen else None))
         return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
+
+    def _check_data(self) -> None:
+        """Refuse other data than the checkpoint's while nothing of its run has been touched; see `check_rows`."""
+        stages: dict[str | None, Stage] = {"fit": "fit", "validate": "validate", "test": "test"}
+        stage = stages.get(self.subcommand)
+        if self.provenance is None or stage is None:
+            return
+        check_rows(self.provenance, self.datamodule, stage)
+        if self.provenance.fingerprint != self.datamodule.table.fingerprint:
+            self.resumed = None  # a run of its own
 
     def _keep_last(self) -> None:
         """Without a validation part there is nothing to stop by: train to the end and keep the last epoch."""

@@ -14,6 +14,7 @@ from lightning.pytorch import LightningDataModule
 from cflightning.data import lists
 from cflightning.data.batches import BatchLoader, default_batch_size
 from cflightning.data.candidates import Candidates, find_candidates
+from cflightning.data.provenance import Provenance, plain_settings
 from cflightning.data.reading import Feedback, Reading
 from cflightning.data.sources import Source, locate
 from cflightning.data.split import TEST, TRAIN, VAL, Method, Nested, Split, split_table
@@ -77,6 +78,9 @@ class RatingsDataModule(LightningDataModule):
         cache: Whether to keep the columns of files of a megabyte or more in the cache folder (CFLIGHTNING_CACHE, else
             ~/.cache/cflightning), so that the next run need not read them.
         seed: Of the split and of the order of training rows.
+        other_data: Whether fit may go on from a checkpoint with another table than the one that it was trained on. It
+            then starts a new run, and needs test and validation rows that the checkpoint has not seen: by
+            --data.split hash then and now, or none.
 
     Raises:
         DataError: when the data is first needed; names file, line, column, value and remedy.
@@ -116,8 +120,12 @@ class RatingsDataModule(LightningDataModule):
         synthetic: dict[str, Any] | None = None,
         cache: bool = True,
         seed: int = 42,
+        other_data: bool = False,
     ) -> None:
+        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
+        self.settings = plain_settings(given)
+        self.other_data = other_data
         names = {
             "user": user, "item": item, "rating": rating, "timestamp": timestamp, "title": title,
             "categories": categories, "weight": weight,
@@ -141,6 +149,7 @@ class RatingsDataModule(LightningDataModule):
         self._pairs: RatingTable | None = None
         self._learnt: Vocabulary | None = None
         self._lent: Vocabulary | None = None
+        self._provenance: Provenance | None = None
 
     @classmethod
     def from_frame(cls, frame: Any, **options: Any) -> RatingsDataModule:
@@ -181,7 +190,7 @@ class RatingsDataModule(LightningDataModule):
     @table.setter
     def table(self, table: RatingTable) -> None:
         """Take the table of another module with the same options, which need not be read again."""
-        self._table = table
+        self._table, self._provenance = table, None
 
     @property
     def pairs(self) -> RatingTable:
@@ -209,7 +218,14 @@ class RatingsDataModule(LightningDataModule):
     @split.setter
     def split(self, split: Split) -> None:
         """Take the split of another module with the same options and table."""
-        self._split = split
+        self._split, self._provenance = split, None
+
+    @property
+    def provenance(self) -> Provenance:
+        """What a checkpoint keeps of table and split, to be recognised by."""
+        if self._provenance is None:
+            self._provenance = Provenance.of(self)
+        return self._provenance
 
     @property
     def vocabulary(self) -> Vocabulary:

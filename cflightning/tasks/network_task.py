@@ -16,6 +16,7 @@ from cflightning import checkpoint as checkpoints
 from cflightning.checkpoint_rules import confine_states, plain_settings
 from cflightning.data.batches import BatchLoader
 from cflightning.data.datamodule import RatingsDataModule
+from cflightning.data.provenance import Provenance, Stage, check_rows
 from cflightning.data.split import TRAIN
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CheckpointError, ConfigError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from cflightning.models.embedding_dot import EmbeddingDot
 
 log = logging.getLogger(__name__)
+STAGES: dict[Any, Stage] = {TrainerFn.FITTING: "fit", TrainerFn.VALIDATING: "validate", TrainerFn.TESTING: "test"}
 BAGS_KEY = "cflightning_bags"
 """Key of a checkpoint under which bags are kept, for training to go on."""
 
@@ -141,10 +143,17 @@ class NetworkTask(LightningModule, ABC):
         self.learners = Learners(self.network, self.start_learners() if self.learns_apart and training else ())
 
     def _compare(self, facts: Mapping[str, Any], data: RatingsDataModule) -> None:
-        before = facts.get("train_rows")
-        now = data.split.sizes[TRAIN]
-        if before is not None and before != now:
-            log.warning("the checkpoint was trained on %d rows, now there are %d: is it the right data?", before, now)
+        """Raise where figures would be of rows that a checkpoint was trained on, or training go on with others."""
+        stage = STAGES.get(self.trainer.state.fn)
+        kept = Provenance.from_state(facts.get("data"))
+        if stage is not None and kept is not None:
+            check_rows(kept, data, stage)
+        elif stage == "fit":  # of an older version
+            before, now = facts.get("train_rows"), data.split.sizes[TRAIN]
+            if before is not None and before != now:
+                log.warning(
+                    "the checkpoint was trained on %d rows, now there are %d: is it the right data?", before, now
+                )
 
     def _compare_learners(self, kept: list[str]) -> None:
         """Raise where a checkpoint has other networks than are to be trained on; by the names of their tables."""
@@ -173,6 +182,8 @@ class NetworkTask(LightningModule, ABC):
         metrics = self._trainer.callback_metrics if self._trainer is not None else {}
         self.facts["task"] = f"{type(self).__module__}.{type(self).__qualname__}"
         self.facts["engine"] = self._engine_name
+        if (data := self._data()) is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            self.facts["data"] = data.provenance.state()
         self.facts["metrics"] = {name: float(value) for name, value in metrics.items()}
         checkpoint[checkpoints.KEY] = checkpoints.pack(self.vocabulary, **self.facts)
         if self.learners.priors:
@@ -198,8 +209,8 @@ class NetworkTask(LightningModule, ABC):
                 del checkpoint["state_dict"][name]
         if (data := self._data()) is not None:
             data.vocabulary = vocabulary
+            self._compare(facts, data)
             if self.trainer.state.fn == TrainerFn.FITTING:
-                self._compare(facts, data)
                 self._choose_engine(data)  # again: what was chosen before is laid out for the network of the data
                 before = facts.get("engine", self._engine_name)
                 if before != self._engine_name:  # each remembers other things from step to step
@@ -223,12 +234,12 @@ class NetworkTask(LightningModule, ABC):
         Args:
             checkpoint_path: A local file.
             args: None; the checkpoint says everything.
-            kwargs: None likewise.
+            kwargs: `weights_only` alone, which changes nothing.
 
         Raises:
             CheckpointError: The file cannot be read, is of another task, or other arguments are given.
         """
-        if args or kwargs:
+        if args or set(kwargs) - {"weights_only"}:
             raise CheckpointError(
                 f"load_from_checkpoint: takes the file alone, got {', '.join(kwargs) or 'more arguments'}; set "
                 "attributes of the task that it returns"

@@ -207,12 +207,13 @@ def test_checkpoints_of_both_engines_are_of_the_same_network(tmp_path):
 
 def test_resuming_on_other_data_is_laid_out_for_the_checkpoints_network(tmp_path):
     fit, task = trainer(1), EmbeddingDotTask(dim=4, engine="fused")
-    fit.fit(task, data())
+    fit.fit(task, data(split="hash"))
     fit.save_checkpoint(tmp_path / "large.ckpt")
     frame = data().table.frame
     part = frame[(frame["user"] > 200) & frame["rating"].between(2.5, 3.5)]  # fewer ids, and a narrower range
     again, resumed = trainer(2), EmbeddingDotTask(dim=4, engine="fused")
-    again.fit(resumed, RatingsDataModule.from_frame(part), ckpt_path=tmp_path / "large.ckpt", weights_only=True)
+    other = RatingsDataModule.from_frame(part, split="hash", other_data=True)
+    again.fit(resumed, other, ckpt_path=tmp_path / "large.ckpt", weights_only=True)
     loader, scale = again.train_dataloader, resumed.network.scale
     assert len(loader.layout.user_counts) == resumed.network.num_users
     assert len(loader.layout.item_counts) == resumed.network.num_items

@@ -183,12 +183,21 @@ def test_load_from_checkpoint_of_lightning(checkpoint):
     assert task.vocabulary.users.values[0] == "u001"
 
 
-def test_vocabulary_comes_from_the_checkpoint_and_not_from_the_data(checkpoint, caplog):
+@pytest.fixture
+def unnamed(checkpoint, tmp_path):
+    """The same of an older version, which did not say what data it was trained on: any data is taken."""
+    content = read(checkpoint)
+    del content["cflightning"]["data"]
+    torch.save(content, tmp_path / "unnamed.ckpt")
+    return tmp_path / "unnamed.ckpt"
+
+
+def test_vocabulary_comes_from_the_checkpoint_and_not_from_the_data(checkpoint, unnamed, caplog):
     # Fewer users, in another order, and one who is new: sizes and rows must be those of the checkpoint.
     frame = pd.DataFrame({"user": ["u007", "zoe", "u003", "u003"], "item": [3, 3, 5, 7], "rating": [2.0, 3, 4, 1]})
     module = RatingsDataModule.from_frame(frame, test_fraction=0.5, val_fraction=0, seed=1)
     task, fit = EmbeddingDotTask(dim=4), trainer()
-    [metrics] = fit.test(task, module, ckpt_path=checkpoint, verbose=False, weights_only=True)
+    [metrics] = fit.test(task, module, ckpt_path=unnamed, verbose=False, weights_only=True)
     assert task.network.num_users == load_task(checkpoint).network.num_users
     rows = frame.iloc[module.split.test]
     reference = load_task(checkpoint)
@@ -201,11 +210,11 @@ def test_vocabulary_comes_from_the_checkpoint_and_not_from_the_data(checkpoint, 
     assert "predict: 1 of 4 rows hold an id not seen in training" in caplog.text
 
 
-def test_data_with_ids_of_another_type_is_refused(checkpoint):
+def test_data_with_ids_of_another_type_is_refused(unnamed):
     frame = pd.DataFrame({"user": [1, 2], "item": [3, 3], "rating": [2.0, 3]})
     module = RatingsDataModule.from_frame(frame, test_fraction=0.5, val_fraction=0)
     with pytest.raises(DataError, match="mixed id types"):
-        trainer().test(EmbeddingDotTask(dim=4), module, ckpt_path=checkpoint, verbose=False, weights_only=True)
+        trainer().test(EmbeddingDotTask(dim=4), module, ckpt_path=unnamed, verbose=False, weights_only=True)
 
 
 def test_checkpoints_that_cannot_be_used(checkpoint, tmp_path):

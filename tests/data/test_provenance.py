@@ -1,0 +1,185 @@
+"""What a checkpoint was trained on travels with it, and rows that it has seen never test it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from cflightning import EmbeddingDotTask, RatingsDataModule
+from cflightning.data.provenance import Provenance, check_rows, data_settings
+from cflightning.errors import CheckpointError, DataError
+
+
+def frame(n=600, seed=0):
+    rng = np.random.default_rng(seed)
+    pairs = rng.permutation(40 * 30)[:n]
+    return pd.DataFrame({"user": pairs // 30, "item": pairs % 30, "rating": rng.integers(1, 6, n).astype(float)})
+
+
+def data(rows=None, **options):
+    return RatingsDataModule.from_frame(frame() if rows is None else rows, **options)
+
+
+GROWN = pd.concat([frame(), frame(900)[600:].assign(user=lambda rows: rows["user"] + 100)], ignore_index=True)
+SHUFFLED = frame().sample(frac=1, random_state=1, ignore_index=True)
+OTHERS = {"grown": GROWN, "shuffled": SHUFFLED, "another rating": frame().assign(rating=frame()["rating"] % 5 + 1)}
+
+
+def test_it_is_plain_data_that_a_checkpoint_can_keep(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frame().to_csv("rows.csv", index=False)
+    module = RatingsDataModule(tmp_path.joinpath("rows.csv").relative_to(tmp_path), rating_range=(1, 5), columns=None)
+    kept = module.provenance
+    torch.save({"x": kept.state()}, "x.ckpt")
+    again = Provenance.from_state(torch.load("x.ckpt", weights_only=True)["x"])
+    assert again == kept
+    assert again.settings["path"] == str(tmp_path / "rows.csv")
+    assert again.settings["rating_range"] == [1, 5]
+    assert (again.rows, again.frame, again.fingerprint) == (600, False, module.table.fingerprint)
+    assert RatingsDataModule(**again.settings).table.fingerprint == kept.fingerprint
+
+
+def test_it_is_that_of_the_table_and_split_at_hand():
+    module = data()
+    first = module.provenance
+    module.table = data(GROWN).table
+    assert module.provenance.fingerprint != first.fingerprint
+    module = data()
+    module.split = data(seed=7).split
+    assert module.provenance.parts != first.parts
+
+
+@pytest.mark.parametrize("stage", ["fit", "validate", "test"])
+def test_the_same_rows_and_split_are_taken(stage):
+    check_rows(data().provenance, data(batch_size=7, eval_batch_size=3), stage)
+
+
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("split", ["random", "per_user", "kfold"])
+def test_rows_that_may_have_been_trained_on_are_refused(other, split):
+    options = {"split": split, "fold": 1 if split == "kfold" else None}
+    kept, now = data(**options).provenance, data(OTHERS[other], **options)
+    for stage, part in (("test", "test"), ("validate", "validation")):
+        with pytest.raises(DataError, match=f"its {part} part may hold rows that the checkpoint was trained on"):
+            check_rows(kept, now, stage)
+    with pytest.raises(
+        DataError, match=r"must be the table that the checkpoint was trained on, 600 rows of .*other_dat"
+    ):
+        check_rows(kept, now, "fit")
+    with pytest.raises(DataError, match="--data.split hash"):
+        check_rows(kept, data(OTHERS[other], other_data=True, **options), "fit")
+
+
+def test_a_split_that_is_drawn_otherwise_is_refused_by_the_rows_that_would_leak():
+    kept = data(seed=1).provenance
+    now = data(seed=2)
+    before = data(seed=1).split
+    leaked = len(np.intersect1d(now.split.test, np.concatenate([before.train, before.val])))
+    with pytest.raises(DataError, match=f"trained on {leaked} of 60 test rows.*seed 2 now, random, seed 1 then"):
+        check_rows(kept, now, "test")
+    with pytest.raises(DataError, match="test rows"):
+        check_rows(kept, data(split="hash"), "fit")
+    # The same test rows, whatever chooses the epoch.
+    check_rows(data().provenance, data(val_fraction=0), "test")
+    check_rows(data().provenance, data(val_fraction=0), "fit")
+    with pytest.raises(DataError, match="validation rows"):
+        check_rows(data(val_fraction=0).provenance, data(), "validate")
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_rows_stay_on_their_side_by_their_hash(other):
+    kept = data(split="hash").provenance
+    for stage in ("test", "validate"):
+        check_rows(kept, data(OTHERS[other], split="hash"), stage)
+    with pytest.raises(DataError, match="--data.other_data true"):
+        check_rows(kept, data(OTHERS[other], split="hash"), "fit")
+    check_rows(kept, data(OTHERS[other], split="hash", other_data=True), "fit")
+    for changed in ({"seed": 7}, {"test_fraction": 0.2}, {"split": "random"}):
+        with pytest.raises(DataError, match="may hold rows"):
+            check_rows(kept, data(OTHERS[other], **{"split": "hash", **changed}), "test")
+
+
+def test_by_hash_rows_that_trained_for_want_of_rows_never_validate(few):
+    small = data(split="hash")  # too few rows to choose an epoch by
+    assert not small.split.sizes[1]
+    assert small.provenance.settings["val_fraction"] == 0
+    with pytest.raises(DataError, match="validation part may hold"):
+        check_rows(small.provenance, data(GROWN, split="hash", val_fraction=0.1), "validate")
+    check_rows(small.provenance, data(GROWN, split="hash", val_fraction=0.1), "test")
+
+
+def test_a_test_table_beside_the_training_table_holds_new_rows(tmp_path):
+    frame().to_csv(tmp_path / "old.csv", index=False)
+    frame(900)[600:].assign(user=lambda rows: rows["user"] + 100).to_csv(tmp_path / "new.csv", index=False)
+    frame()[:5].to_csv(tmp_path / "seen.csv", index=False)
+    old, new = str(tmp_path / "old.csv"), str(tmp_path / "new.csv")
+    kept = RatingsDataModule(old).provenance
+    beside = RatingsDataModule(old, test_path=new)
+    check_rows(kept, beside, "test")
+    assert beside.split.sizes[2] == 300
+    # Rows that are in both tables: refused when read, and when one of the two is left out of training.
+    with pytest.raises(DataError, match="5 repeated"):
+        check_rows(kept, RatingsDataModule(old, test_path=str(tmp_path / "seen.csv")), "test")
+    with pytest.raises(DataError, match="may hold rows"):
+        check_rows(kept, RatingsDataModule(old, test_path=str(tmp_path / "seen.csv"), duplicates="last"), "test")
+    with pytest.raises(DataError, match="may hold rows"):
+        check_rows(kept, RatingsDataModule(new, test_path=old), "test")
+
+
+def test_tasks_refuse_other_rows_from_python_as_well(tmp_path):
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    fit = Trainer(max_epochs=1, default_root_dir=tmp_path, enable_checkpointing=False, **quiet)
+    task = EmbeddingDotTask(dim=4)
+    fit.fit(task, data())
+    fit.save_checkpoint(tmp_path / "x.ckpt")
+    other = Trainer(max_epochs=2, enable_checkpointing=False, **quiet)
+    for use in (other.test, other.validate, other.fit):
+        with pytest.raises(DataError, match="that the checkpoint was trained on"):
+            use(EmbeddingDotTask(dim=4), datamodule=data(GROWN), ckpt_path=tmp_path / "x.ckpt")
+    other.test(EmbeddingDotTask(dim=4), datamodule=data(), ckpt_path=tmp_path / "x.ckpt", verbose=False)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state["settings"].update(path="relative.csv"),
+        lambda state: state["settings"].update(path="http://host/x.csv"),
+        lambda state: state["settings"].update(test_path="//host/share/x.csv"),
+        lambda state: state["settings"].update(path=["a"]),
+        lambda state: state["settings"].update(synthetic={"x": {"y": {"z": {"deep": 1}}}}),
+        lambda state: state.update(settings=[]),
+        lambda state: state.update(rows="600"),
+        lambda state: state.update(name="a\x1b[2J"),
+        lambda state: state.pop("parts"),
+    ],
+)
+def test_what_a_checkpoint_says_of_its_data_is_checked(change):
+    state = data().provenance.state()
+    change(state)
+    with pytest.raises(CheckpointError, match="was it edited"):
+        Provenance.from_state(state)
+    assert Provenance.from_state(None) is None
+
+
+def test_settings_are_taken_where_none_are_given(tmp_path):
+    usual = dict(RatingsDataModule().settings)
+    frame().rename(columns={"user": "who"}).to_csv(tmp_path / "rows.csv", index=False)
+    path = str(tmp_path / "rows.csv")
+    kept = RatingsDataModule(path, user="who", seed=3, source="ml-1m").provenance
+    for command in ("fit", "test", "validate"):
+        found = data_settings(kept, usual, command)
+        assert (found["path"], found["user"], found["seed"]) == (path, "who", 3)
+    # Another table is another table altogether.
+    for given in ({"path": "other.csv"}, {"source": "ml-100k"}):
+        found = data_settings(kept, {**usual, **given}, "test")
+        assert found["seed"] == 3
+        assert not {"path", "source", "test_path"} & set(found)
+    assert data_settings(kept, {**usual, "path": "pairs.csv"}, "predict") == {"user": "who"}
+    with pytest.raises(DataError, match="--data.path: must name the table whose rows are to be scored"):
+        data_settings(kept, usual, "predict")
+    with pytest.raises(DataError, match="rows in memory"):
+        data_settings(data().provenance, usual, "test")
+    (tmp_path / "rows.csv").unlink()
+    with pytest.raises(DataError, match="--data.path: .*rows.csv, which the checkpoint was trained on, is not there"):
+        data_settings(kept, usual, "test")
