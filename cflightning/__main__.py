@@ -49,7 +49,7 @@ def main(args: list[str] | None = None) -> int:
         args: Command-line arguments without the program; None for those of the process.
 
     Returns:
-        Exit status: 0, or 2 for a mistake on the command line.
+        Exit status: 0; 2 for a mistake that the user can put right; 130 after Ctrl+C, 143 after SIGTERM.
     """
     given, args = args, sys.argv[1:] if args is None else args
     if args[:1] in (["--version"], ["-V"]):
@@ -60,6 +60,20 @@ def main(args: list[str] | None = None) -> int:
     if not args or args[0] in ("-h", "--help"):
         print(HELP, end="")
         return 0 if args else 2
+    from cflightning.stopping import INTERRUPTED, Stopped, stoppable
+
+    try:
+        with stoppable():
+            return _run(args, given)
+    except KeyboardInterrupt as error:
+        line, status = (error.line, error.status) if isinstance(error, Stopped) else ("stopped", INTERRUPTED)
+        if line:
+            print(line, file=sys.stderr)
+        return status
+
+
+def _run(args: list[str], given: list[str] | None) -> int:
+    """Run one command; see `main`."""
     from cflightning.errors import CFLightningError
 
     try:

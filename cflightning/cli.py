@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 import sys
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from jsonargparse import Namespace
-from lightning.fabric.plugins import CheckpointIO
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, LRSchedulerTypeTuple
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.trainer import Trainer
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from cflightning.blending import lean
+from cflightning.callbacks import StopAtOnce
 from cflightning.checkpoint import KEY, FileCheckpointIO, find, read, refuse_address, task_class, unpack
 from cflightning.checkpoint_rules import DESCRIBED, check_names, foreign, is_inside, plain_settings
 from cflightning.comparison import Comparison
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.provenance import Provenance, Stage, check_rows, data_settings
 from cflightning.data.split import TEST, VAL
-from cflightning.errors import CheckpointError, ConfigError
+from cflightning.errors import CFLightningError, CheckpointError, ConfigError
 from cflightning.evaluation import Evaluation
-from cflightning.files import claim
-from cflightning.report import RunReport, write_predictions
+from cflightning.report import RunReport, short, write_predictions
+from cflightning.runs import claim_run, first_process, loggers, single_task
+from cflightning.stopping import Stopped, stop_status
 from cflightning.tasks import embedding  # noqa: F401  (its tasks are then known by their names)
 from cflightning.tasks.engine import EPOCHS, SWEEPS
 from cflightning.tasks.rankers import Ranker
@@ -48,7 +51,26 @@ PATIENCE = 3
 
 
 class CFLightningCLI(LightningCLI):
-    """Adds early stopping, checkpoints, loggers and the report of a run; `fit` ends by testing the best checkpoint."""
+    """Adds early stopping, checkpoints, loggers and the report of a run; `fit` ends by testing the best checkpoint.
+
+    Args:
+        args: of LightningCLI.
+        held: keeps the locks of run folders until it is closed.
+        kwargs: of LightningCLI.
+
+    Raises:
+        Stopped: by a signal.
+    """
+
+    def __init__(self, *args: Any, held: ExitStack | None = None, **kwargs: Any) -> None:
+        self.held = ExitStack() if held is None else held
+        try:
+            super().__init__(*args, **kwargs)
+        except (KeyboardInterrupt, SystemExit) as error:
+            status = stop_status(error)
+            if status is None:
+                raise
+            raise Stopped(status, self.how_to_go_on() if first_process() else "") from None
 
     only: ClassVar[str | None] = None
     """The subcommand that is asked for, if that is known: parsers for the others need not be built."""
@@ -173,27 +195,35 @@ class CFLightningCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A Trainer with the project's loggers and a calmer progress bar, unless the config names others."""
-        trainer = self.config_init[self.subcommand]["trainer"]
+        settings = self.config_init[self.subcommand]["trainer"]
         self.report, self.evaluation = RunReport(), Evaluation()
-        callbacks = [*(trainer["callbacks"] or []), self.report, self.evaluation, Comparison()]
-        if trainer["enable_progress_bar"] is not False and not any(hasattr(c, "refresh_rate") for c in callbacks):
+        callbacks = [*(settings["callbacks"] or []), self.report, self.evaluation, Comparison(), StopAtOnce()]
+        if settings["enable_progress_bar"] is not False and not any(hasattr(c, "refresh_rate") for c in callbacks):
             callbacks.append(TQDMProgressBar(refresh_rate=20))  # drawing every step costs more than the step
-        if self.subcommand == "fit":
-            validated = self.datamodule.split.sizes[VAL]  # read now: a bad table must not leave an empty run folder
-            if not validated or trainer["limit_val_batches"] == 0:
-                trainer["limit_val_batches"] = 0
-                self._keep_last()
-        self._check_data()
-        if self.subcommand == "fit" and trainer["logger"] in (None, True):
-            kwargs["logger"] = loggers(Path(trainer["default_root_dir"] or "runs"), self.resumed)
-        elif self.subcommand != "fit" and trainer["logger"] is None:
-            kwargs["logger"] = False
-        plugins = trainer["plugins"] or []
+        plugins = settings["plugins"] or []
         plugins = [*plugins] if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             chosen = str(self.config[self.subcommand].checkpoint.dirpath or "")
             plugins.append(FileCheckpointIO(chosen if "://" in chosen else None))
-        return super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
+        logs = self.subcommand == "fit" and settings["logger"] in (None, True)
+        if logs or settings["logger"] is None:
+            kwargs["logger"] = False  # a run folder is made when it is known which process this is
+        if single_task(settings) and not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
+            plugins.append(LightningEnvironment())
+        try:
+            trainer = super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
+        except CFLightningError:
+            raise
+        except (ValueError, RuntimeError, TypeError) as error:  # a choice that Lightning does not know
+            raise ConfigError(f"--trainer: {' '.join(str(error).split())[:200]}") from error
+        if not isinstance(trainer.strategy, ParallelStrategy):
+            # Lightning believes RANK, SLURM_PROCID and the like, which may be of another program.
+            rank_zero_only.rank = 0  # type: ignore[attr-defined]
+            _show_progress()
+        self._check_data()
+        if self.subcommand == "fit":
+            self.begin_fit(trainer, logs and not settings["fast_dev_run"])
+        return trainer
 
     def _check_data(self) -> None:
         """Refuse other data than the checkpoint's while nothing of its run has been touched; see `check_rows`."""
@@ -205,12 +235,39 @@ class CFLightningCLI(LightningCLI):
         if self.provenance.fingerprint != self.datamodule.table.fingerprint:
             self.resumed = None  # a run of its own
 
-    def _keep_last(self) -> None:
+    def begin_fit(self, trainer: Trainer, logs: bool) -> None:
+        """Read the data, then choose the run folder: a bad table must leave none.
+
+        Args:
+            trainer: is given loggers, and callbacks that suit the data.
+            logs: whether the loggers are the project's.
+        """
+        if not self.datamodule.split.sizes[VAL] or trainer.limit_val_batches == 0:
+            trainer.limit_val_batches = 0
+            self._keep_last(trainer)
+        if logs:
+            root = Path(self.config_init[self.subcommand]["trainer"]["default_root_dir"] or "runs")
+            trainer.loggers = loggers(claim_run(root, self.resumed, self.held))
+
+    def _keep_last(self, trainer: Trainer) -> None:
         """Without a validation part there is nothing to stop by: train to the end and keep the last epoch."""
         config = self.config_init[self.subcommand]
         config["checkpoint"].monitor, config["checkpoint"].mode = None, "min"  # the other one has max
         # The loss alone is looked at, whether it is a number.
-        config["early_stopping"] = EarlyStopping("train/loss", patience=1_000_000, check_on_train_epoch_end=True)
+        stopping = EarlyStopping("train/loss", patience=1_000_000, check_on_train_epoch_end=True)
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        callbacks[callbacks.index(config["early_stopping"])] = stopping
+
+    def how_to_go_on(self) -> str:
+        """The line that a user reads who has stopped the command."""
+        trainer = getattr(self, "trainer", None)
+        if getattr(self, "subcommand", "fit") != "fit":
+            return "stopped"
+        for callback in trainer.checkpoint_callbacks if trainer is not None else ():
+            last = Path(getattr(callback, "dirpath", None) or "") / "last.ckpt"
+            if last.is_file():
+                return f"stopped; go on with: python -m cflightning fit --ckpt_path {short(str(last))}"
+        return "stopped before an epoch was kept; start again with the same command"
 
     def after_fit(self) -> None:
         """Test the best checkpoint and write the report."""
@@ -283,29 +340,6 @@ def _checkpoint_file(given: str, root: Path, folder: str | None) -> Path:
     return find(Path(given)) if Path(given).is_dir() else Path(given)
 
 
-def loggers(root: Path, resumed: Path | None = None) -> list[Logger]:
-    """CSV always, TensorBoard where it is installed; both in one folder.
-
-    Args:
-        root: a new folder `version_N` is made in it.
-        resumed: a run's folder, to go on in it; what it has logged so far is kept as `metrics.1.csv`, ….
-    """
-    run = resumed or root / "version_0"  # other processes write nothing, and are told the folder by the first
-    if getattr(rank_zero_only, "rank", 0) == 0:
-        run = resumed or claim(root, "version")
-        logged = run / "metrics.csv"
-        if logged.is_file():  # CSVLogger deletes what it finds
-            number = next(n for n in itertools.count(1) if not (run / f"metrics.{n}.csv").exists())
-            logged.rename(run / f"metrics.{number}.csv")
-    found: list[Logger] = [CSVLogger(str(run.parent), name="", version=run.name)]
-    try:
-        import tensorboard  # noqa: F401
-        from lightning.pytorch.loggers import TensorBoardLogger
-    except ImportError:
-        return found
-    return [*found, TensorBoardLogger(str(run.parent), name="", version=run.name)]
-
-
 @rank_zero_only
 def _show_progress() -> None:
     """Let the library's own log lines be seen; only the first process speaks."""
@@ -336,7 +370,7 @@ def main(
     RunReport.imported = now
     given = sys.argv[1:] if args is None else args
     CFLightningCLI.only = given[0] if isinstance(given, list) and given else None
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), ExitStack() as held:
         _ignore_what_no_user_can_change()
         return kind(
             RatingTask,
@@ -349,6 +383,7 @@ def main(
             seed_everything_default=0,  # for layers with dropout; data and start have seeds of their own
             auto_configure_optimizers=False,
             args=args,
+            held=held,
         )
 
 

@@ -29,5 +29,13 @@ class ExportError(CFLightningError, RuntimeError):
     """A bundle that could not be written or failed its check."""
 
 
+class StorageError(CFLightningError, OSError):
+    """A file that cannot be written: the disk is full, or the folder may not be written to."""
+
+
+class ResourceError(CFLightningError, MemoryError):
+    """More memory than there is."""
+
+
 class ConfigError(CFLightningError, ValueError):
     """Options that do not fit together."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 import os
 import warnings
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer import Trainer
 from lightning_utilities.core.rank_zero import rank_zero_only
 
@@ -19,6 +21,9 @@ from cflightning.cli import main as fit
 from cflightning.data.split import TEST
 from cflightning.data.table import RatingTable
 from cflightning.errors import ConfigError
+from cflightning.files import make_folder
+from cflightning.locks import LOCK, alone_in, waiting_for
+from cflightning.runs import first_process, sweep_runs
 from cflightning.study import REPORT, Run, Study, fingerprint, line, summary
 
 PUBLISHED = ["u1", "u2", "u3", "u4", "u5"]
@@ -30,11 +35,12 @@ class Shared:
 
     Args:
         count: folds that are asked for; None for the configured number.
-        seeds: fits of each fold.
+        held: keeps the lock of the study.
     """
 
-    def __init__(self, count: int | None, seeds: int) -> None:
-        self.count, self.seeds = count, seeds
+    def __init__(self, count: int | None, held: ExitStack) -> None:
+        self.count = count
+        self.held = ExitStack() if held is None else held
         self.folds: list[Any] | None = None  # known when the configuration is
         self.table: RatingTable | None = None
         self.study: Study | None = None
@@ -123,8 +129,8 @@ class FoldCLI(CFLightningCLI):
                 config.trainer[key] = False  # there is a table, and one model
         super().before_instantiate_classes()
 
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """A Trainer that writes into the study's folder."""
+    def begin_fit(self, trainer: Trainer, logs: bool) -> None:
+        """Find the folder in the study, or that the run is there already."""
         shared = self.shared
         if shared.table is not None:
             self.datamodule.table = shared.table
@@ -137,20 +143,27 @@ class FoldCLI(CFLightningCLI):
             )
         if shared.study is None:
             root = Path(self.config_init[self.subcommand]["trainer"]["default_root_dir"] or "runs")
-            shared.study = Study(
+            shared.study = open_study(
                 root,
                 fingerprint({"version": __version__, **self.settings}, self.datamodule.table),
-                {"data": self.datamodule.table.name},
-                write=getattr(rank_zero_only, "rank", 0) == 0,
+                self.datamodule.table.name,
+                shared.held,
             )
         self.run = shared.study.find(self.fold, self.seed)
         if self.run is not None:
             raise Finished(self.run)
         parts = [f"fold_{self.fold}"] if self.fold is not None else []
         self.resumed = shared.study.folder / "_".join([*parts, f"seed_{self.seed}"])
-        trainer = super().instantiate_trainer(default_root_dir=str(self.resumed), **kwargs)
+        if not logs and not trainer.loggers:
+            for callback in trainer.checkpoint_callbacks:
+                if isinstance(callback, ModelCheckpoint):
+                    callback.dirpath = str(self.resumed / "checkpoints")
+        super().begin_fit(trainer, logs)
         self.report.talks = False
-        return trainer
+
+    def how_to_go_on(self) -> str:
+        """The line that a user reads who has stopped the command."""
+        return "stopped; the same command goes on, and keeps the runs that are finished"
 
     def run_folder(self) -> Path:
         """In the study, whatever loggers there are."""
@@ -165,6 +178,29 @@ class FoldCLI(CFLightningCLI):
         self.shared.study.add(self.run)
 
 
+def open_study(root: Path, fingerprint: str, data: str, held: ExitStack) -> Study:
+    """Find or make a study, and lock it; every process must ask.
+
+    Args:
+        root: where studies lie.
+        fingerprint: of the configuration and the data.
+        data: name of the table.
+        held: keeps the lock.
+
+    Raises:
+        ConfigError: another process works on it.
+    """
+    if not first_process():
+        return Study(root, fingerprint, {"data": data}, write=False)
+    make_folder(root)
+    sweep_runs(root)
+    with waiting_for(root / LOCK):  # two commands at once must not make two studies of one
+        study = Study(root, fingerprint, {"data": data})
+        held.enter_context(alone_in(study.folder))
+    study.refresh()  # another command may have finished a run just before
+    return study
+
+
 def run_folds(args: list[str], count: int | None, seeds: int, started: float | None = None) -> Study:
     """Fit every fold with every seed; print a table as it goes.
 
@@ -177,7 +213,12 @@ def run_folds(args: list[str], count: int | None, seeds: int, started: float | N
     Returns:
         All runs, finished now or before.
     """
-    shared = Shared(count, seeds)
+    with ExitStack() as held:
+        return _run_folds(Shared(count, held), seeds, args, started)
+
+
+def _run_folds(shared: Shared, seeds: int, args: list[str], started: float | None) -> Study:
+    """Fit fold after fold."""
     for at in itertools.count():
         if shared.folds is not None and at == len(shared.folds):
             break

@@ -154,12 +154,12 @@ class RunReport(Callback):
         phases = [phase for phase in ("data", "train", "test") if phase in self.seconds]
         print(", ".join(f"{phase} {self.seconds[phase]:.1f} s" for phase in phases), end=", ")
         print(f"all {figures['seconds/total']:.1f} s")
-        print(f"metrics          {_short(str(folder / 'metrics.json'))}")
+        print(f"metrics          {short(str(folder / 'metrics.json'))}")
         if calibration:
-            print(f"calibration      {_short(str(calibration))}")
+            print(f"calibration      {short(str(calibration))}")
         if best:
-            print(f"best checkpoint  {_short(best)}")
-            print(f"next             python -m cflightning export {_short(str(folder))} bundle")
+            print(f"best checkpoint  {short(best)}")
+            print(f"next             python -m cflightning export {short(str(folder))} bundle")
 
 
 def test_lines(figures: Mapping[str, float]) -> list[str]:
@@ -228,7 +228,7 @@ def write_predictions(trainer: Trainer, data: RatingsDataModule, path: Path) -> 
         print(f"scores of {len(table):,} rows: {path}")
 
 
-def _short(path: str) -> str:
+def short(path: str) -> str:
     """Relative to the current folder where that is shorter."""
     relative = os.path.relpath(path)
     return relative if len(relative) < len(path) else path

@@ -118,6 +118,10 @@ class Study:
             return False
         return True
 
+    def refresh(self) -> None:
+        """Read the report once more."""
+        self._load(self.folder / REPORT)
+
     def find(self, fold: int | str | None, seed: int) -> Run | None:
         """A run that is finished, and whose folder is still there."""
         for run in self.runs:

@@ -6,13 +6,15 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 import torch
 
 from cflightning.__main__ import main as front_door
-from cflightning.cli import loggers, main
+from cflightning.cli import main
 from cflightning.errors import CheckpointError, TrainingError
+from cflightning.runs import claim_run
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
 
@@ -220,7 +222,7 @@ def test_training_that_diverges_says_so_and_writes_sound_json(movielens, tmp_pat
 
 def test_runs_that_start_at_once_get_folders_of_their_own(tmp_path):
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda _: loggers(tmp_path)[0].log_dir, range(8)))
+        found = list(pool.map(lambda _: claim_run(tmp_path, None, ExitStack()), range(8)))
     assert len(set(found)) == 8
 
 

@@ -1,11 +1,16 @@
 """Files are replaced in one step."""
 
+import errno
+import fcntl
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 
-from cflightning.files import replacing
+from cflightning.errors import StorageError
+from cflightning.files import claim, make_folder, replacing, sweep
 
 
 @pytest.fixture
@@ -40,3 +45,76 @@ def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         out.writelines([b"half", "no bytes"])
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_content_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):
+    done = []
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: done.append(os.fstat(handle).st_size) or sync(handle))
+    monkeypatch.setattr(os, "replace", lambda *args: done.append("named") or replace(*args))
+    with replacing(tmp_path / "file", "wb") as out:
+        out.write(b"12345")
+    assert done[:2] == [5, "named"]
+    assert len(done) == 3  # the folder
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from cflightning.files import replacing
+import torch
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+with replacing(Path(sys.argv[1]), "wb") as out:
+    {}
+"""
+
+
+@pytest.mark.parametrize("write", ["out.write(bytes(300_000))", "torch.save(torch.zeros(100_000), out)"])
+def test_a_full_disk_is_one_error_and_the_old_file_is_kept(tmp_path, write):
+    path = tmp_path / "file"
+    path.write_text("old")
+    done = subprocess.run(
+        [sys.executable, "-c", FULL.format(write), str(path)], capture_output=True, text=True, timeout=100
+    )
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"cflightning.errors.StorageError: {path}: cannot be written: File too large (0.1 MB and")
+    assert last.endswith("what was there before is kept")
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_errors_that_are_none_of_the_disks_pass(tmp_path):
+    with pytest.raises(ConnectionResetError), replacing(tmp_path / "file"):
+        raise ConnectionResetError(errno.ECONNRESET, "connection")
+
+
+def test_folders_that_cannot_be_made_are_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    for make in (lambda: claim(tmp_path / "file", "version"), lambda: make_folder(tmp_path / "file" / "x")):
+        with pytest.raises(StorageError, match=r"file.*: cannot be written: Not a directory"):
+            make()
+
+
+def test_scraps_that_nobody_holds_are_swept(tmp_path):
+    with replacing(tmp_path / "held") as out:
+        out.write("x")
+        (tmp_path / ".left-0a.scrap").write_text("y")
+        sweep([tmp_path, tmp_path / "missing"])
+        assert [path.name[:6] for path in tmp_path.iterdir()] == [".held-"]
+    assert (tmp_path / "held").read_text() == "x"
+
+
+def test_without_locks_the_age_of_a_scrap_tells(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    new, old = tmp_path / ".a-0.scrap", tmp_path / ".b-1.scrap"
+    new.write_text("")
+    old.write_text("")
+    os.utime(old, (1e9, 1e9))
+    sweep([tmp_path])
+    assert [*tmp_path.iterdir()] == [new]
+    with replacing(tmp_path / "file") as out:
+        out.write("x")
+    assert (tmp_path / "file").read_text() == "x"

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import signal
 import subprocess
@@ -14,11 +15,13 @@ import yaml
 
 from cflightning.__main__ import main as front_door
 from cflightning.data import reading
+from cflightning.locks import alone_in
 from cflightning.tuning.asked import dump, read
 from cflightning.tuning.options import Options, parse
 from cflightning.tuning.ranges import Choices, Numbers, as_text, make_range, put, samples
 
 pytest.importorskip("optuna", reason="tune needs the extra `tune`")
+from cflightning.tuning.journal import JournalLock, repair
 
 QUICK = ["--trainer.max_epochs", "2", "--trainer.accelerator", "cpu", "--model.dim", "4"]
 L2 = ["--model.l2", "{low: 0.001, high: 0.1, log: true}"]
@@ -340,7 +343,7 @@ def test_nothing_says_or_keeps_how_well_it_tests(data, tmp_path, monkeypatch, ca
     assert "test RMSE" not in out
     names = {path.name for path in (tmp_path / "tune_0").rglob("*") if not path.name.endswith(".lock")}
     assert names <= {"tune.json", "best.yaml", "trials.csv", "history.svg", "journal.log"}
-    assert [path.name for path in tmp_path.iterdir()] == ["tune_0"]  # and no other run
+    assert [path.name for path in tmp_path.glob("[!.]*")] == ["tune_0"]  # and no other run
     for name in names - {"history.svg"}:
         assert "test/" not in (tmp_path / "tune_0" / name).read_text()
 
@@ -482,6 +485,52 @@ def test_ctrl_c_ends_with_what_is_finished(data, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.usefixtures("no_pictures")
+def test_a_trial_that_sigterm_stops_is_made_again(data, tmp_path, monkeypatch, capsys):
+    from cflightning.tuning.fits import Watch
+
+    calls, follow = [], Watch.on_train_epoch_end
+
+    def terminated(self, *args):
+        calls.append(1)
+        if len(calls) == 4:  # the second epoch of the second trial
+            os.kill(os.getpid(), signal.SIGTERM)
+        follow(self, *args)
+
+    monkeypatch.setattr(Watch, "on_train_epoch_end", terminated)
+    assert tune(tmp_path, *data, *L2, "--trials", 3) == 143
+    assert "stopped after 1 trials" in capsys.readouterr().out
+    assert [row["trial"] for row in table(tmp_path)] == ["0"]
+    assert tune(tmp_path, *data, *L2, "--trials", 3) == 0
+    assert [(row["trial"], row["note"]) for row in table(tmp_path)][1:] == [("1", ""), ("2", "")]
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_half_a_line_at_the_end_of_the_journal_is_cut_off(data, tmp_path, caplog):
+    assert tune(tmp_path, *data, *L2, "--trials", 2) == 0
+    journal = tmp_path / "tune_0" / "journal.log"
+    whole = journal.read_bytes()
+    journal.write_bytes(whole[:-5])  # the end of the last trial
+    assert tune(tmp_path, *data, *L2, "--trials", 3) == 0
+    assert "journal.log: a damaged end is cut off (1 line(s))" in caplog.text
+    assert [row["trial"] for row in table(tmp_path)] == ["0", "1", "2"]
+    # A process that appends after another one's half line.
+    caplog.clear()
+    whole = journal.read_bytes()
+    lock = JournalLock(journal)
+    journal.write_bytes(whole + b'{"op_code":')
+    lock.acquire()
+    lock.release()
+    assert journal.read_bytes() == whole
+    # Damage in the middle: what follows cannot be counted on, and is kept beside.
+    lines = whole.splitlines(keepends=True)
+    journal.write_bytes(b"".join([*lines[:2], b"\x00\x00\n", *lines[3:]]))
+    repair(journal)
+    assert journal.read_bytes() == b"".join(lines[:2])
+    assert journal.with_suffix(".damaged").read_bytes() == b"".join([b"\x00\x00\n", *lines[3:]])
+    assert f"({len(lines) - 2} line(s), kept as journal.damaged)" in caplog.text
+
+
+@pytest.mark.usefixtures("no_pictures")
 def test_no_trial_is_begun_after_the_time_is_up(data, tmp_path):
     assert tune(tmp_path, *data, *L2, "--seconds", "0.001") == 0
     assert report(tmp_path)["trials"] == 1
@@ -507,12 +556,11 @@ def test_processes_share_a_search(data, tmp_path, capsys):
 
 @pytest.mark.usefixtures("no_pictures")
 def test_one_command_at_a_time_works_on_a_search(data, tmp_path, capsys):
-    from filelock import FileLock
-
     assert tune(tmp_path, *data, *L2, "--trials", 1) == 0
-    with FileLock(tmp_path / "tune_0" / ".lock"):
+    with alone_in(tmp_path / "tune_0"):
         assert tune(tmp_path, *data, *L2, "--trials", 2) == 2
-    assert "tune_0: must be worked on by one command, but another one is at it" in capsys.readouterr().err
+    message = f"tune_0: must be worked on by one command at a time, but process {os.getpid()} on"
+    assert message in capsys.readouterr().err
     assert tune(tmp_path, *data, *L2, "--trials", 2) == 0
 
 

@@ -22,6 +22,7 @@ from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.split import Split
 from cflightning.data.table import RatingTable
 from cflightning.errors import ConfigError
+from cflightning.runs import TRIAL
 from cflightning.tasks.ranking import RATING
 from cflightning.tuning.asked import Asked
 from cflightning.tuning.defaults import in_effect
@@ -69,7 +70,6 @@ class Watch(Callback):
         self.curve: list[float] = []
         self.stages: dict[int, float] = {}
         self.note = ""
-        self.interrupted = False
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Report; end the training where it is no use."""
@@ -88,10 +88,6 @@ class Watch(Callback):
                     self.note = "pruned"
         if self.note:
             trainer.should_stop = True
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Lightning turns Ctrl-C into an exit, like that of a wrong option."""
-        self.interrupted = isinstance(exception, KeyboardInterrupt)
 
 
 class TrialCLI(CFLightningCLI):
@@ -205,17 +201,15 @@ def run(shared: Shared, outcome: Outcome, scratch: Path, worse: Callable[[int, f
         worse: see `Watch`.
 
     Raises:
-        KeyboardInterrupt: also where Lightning has made an exit of it.
+        Stopped: by a signal.
     """
     began = time.perf_counter()
     watch = Watch(shared.goal, worse)
     args = shared.args + [f"--{name}={as_text(value)}" for name, value in outcome.drawn.items()]
-    with tempfile.TemporaryDirectory(dir=scratch, prefix=".trial-") as folder:
+    with tempfile.TemporaryDirectory(dir=scratch, prefix=TRIAL) as folder:
         try:
             cli = start(args, partial(TrialCLI, shared, watch, folder))
         except SystemExit:
-            if watch.interrupted:
-                raise KeyboardInterrupt from None
             raise ConfigError("fit refuses the drawn values; its reason stands above") from None
     finite = [value for value in watch.curve if math.isfinite(value)]
     outcome.value = min(finite, key=watch.goal.cost, default=math.nan)

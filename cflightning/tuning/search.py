@@ -5,27 +5,32 @@ from __future__ import annotations
 import contextlib
 import logging
 import multiprocessing
-import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from cflightning.errors import CFLightningError, ConfigError, TrainingError
+from cflightning.errors import CFLightningError, TrainingError
+from cflightning.files import make_folder
+from cflightning.locks import LOCK, alone_in, waiting_for
+from cflightning.runs import sweep_runs, sweep_trials
+from cflightning.stopping import INTERRUPTED, stop_status, stoppable
 from cflightning.tuning.asked import Asked, read
 from cflightning.tuning.fits import Shared, run
 from cflightning.tuning.goals import Goal
+from cflightning.tuning.journal import repair
 from cflightning.tuning.options import Options
 from cflightning.tuning.probe import probe
 from cflightning.tuning.ranges import Range
 from cflightning.tuning.report import Report, find_or_make
-from cflightning.tuning.trials import Outcome, Trials, best
+from cflightning.tuning.trials import JOURNAL, Outcome, Trials, best
 
 FAILURES = (CFLightningError, MisconfigurationException, MemoryError, torch.OutOfMemoryError)
 """What can be the drawn values' fault, and ends a trial but not the search."""
@@ -40,7 +45,7 @@ def run_search(args: list[str], options: Options, started: float | None = None) 
         started: `time.perf_counter()` when the process began.
 
     Returns:
-        Exit status: 0, or 130 where Ctrl-C ended the search.
+        Exit status: 0, or 130 where Ctrl+C, 143 where SIGTERM ended the search.
 
     Raises:
         ConfigError: options or ranges that make no search, or another process works on the same one.
@@ -51,18 +56,18 @@ def run_search(args: list[str], options: Options, started: float | None = None) 
     with _quiet() as quieter:
         facts = probe(shared, started)
         fingerprint = f"{facts.fingerprint}-{options.seed}"
-        folder = find_or_make(facts.root, fingerprint)
-        with _alone(folder):
+        with ExitStack() as held:
+            folder = open_search(facts.root, fingerprint, held)
             trials = Trials(folder, shared.ranges, options.seed, shared.goal)
             trials.give_up_running()
             report = Report(folder, fingerprint, facts, shared, options)
             status = 0
             try:
                 _search(shared, trials, report, options, lambda: time.monotonic() - began, quieter)
-            except KeyboardInterrupt:
+            except KeyboardInterrupt as error:
                 signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning has it ignored
                 trials.give_up_running()
-                status = 130
+                status = stop_status(error) or INTERRUPTED
             outcomes = trials.outcomes()
             report.end(outcomes, stopped=bool(status))
     if not status and best(outcomes, shared.goal) is None:
@@ -209,29 +214,39 @@ def work(
     torch.set_num_threads(threads)
     parent = multiprocessing.parent_process()
     shared, trials = Shared(asked, ranges, goal), Trials(folder, ranges, seed, goal)
-    with _quiet() as quieter:
-        quieter()
-        with contextlib.suppress(EOFError, BrokenPipeError):  # the parent is gone
-            while (turn := pipe.recv()) is not None:
-                take(turn, shared, trials, folder, parent.is_alive if parent is not None else lambda: True)
-                pipe.send(turn)
+    try:
+        with _quiet() as quieter, stoppable():
+            quieter()
+            with contextlib.suppress(EOFError, BrokenPipeError):  # the parent is gone
+                while (turn := pipe.recv()) is not None:
+                    take(turn, shared, trials, folder, parent.is_alive if parent is not None else lambda: True)
+                    pipe.send(turn)
+    except KeyboardInterrupt as error:
+        sys.exit(stop_status(error))
 
 
 # Around it -------------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Nobody else works in the folder meanwhile; the system gives the lock back however a process ends."""
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            for left in folder.glob(".trial-*"):  # of processes that were killed
-                shutil.rmtree(left, ignore_errors=True)
-            yield
-    except Timeout:
-        raise ConfigError(
-            f"{folder}: must be worked on by one command, but another one is at it; wait, or stop it and give --jobs"
-        ) from None
+def open_search(root: Path, fingerprint: str, held: ExitStack) -> Path:
+    """Find or make the folder of a search, and lock it.
+
+    Args:
+        root: where searches lie.
+        fingerprint: of the search.
+        held: keeps the lock.
+
+    Raises:
+        ConfigError: another process works on it.
+    """
+    make_folder(root)
+    sweep_runs(root)
+    with waiting_for(root / LOCK):  # two commands at once must not make two searches of one
+        folder = find_or_make(root, fingerprint)
+        held.enter_context(alone_in(folder, ", or stop it and give --jobs"))
+    sweep_trials(folder)
+    repair(folder / JOURNAL)
+    return folder
 
 
 @contextlib.contextmanager

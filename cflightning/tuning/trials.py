@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import optuna
-from filelock import FileLock
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from cflightning.tuning.goals import RATINGS, Goal
+from cflightning.tuning.journal import JournalLock
 from cflightning.tuning.ranges import Choices, Range
 
 JOURNAL = "journal.log"
@@ -57,21 +57,6 @@ class Outcome:
         return math.isfinite(self.value) and (not self.note or self.note.startswith("as trial"))
 
 
-class _Lock(JournalFileOpenLock):
-    """The system's, which goes with its process; Optuna's own is waited for half a minute after a kill."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
-        self._held = FileLock(path + ".lock")
-
-    def acquire(self) -> bool:
-        self._held.acquire()
-        return True
-
-    def release(self) -> None:
-        self._held.release()
-
-
 class Trials:
     """The trials in a folder, shared by processes through a journal; no pickle, no server.
 
@@ -87,11 +72,11 @@ class Trials:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.seed = seed
         self.ranges = {name: _distribution(one) for name, one in ranges.items()}
-        journal = str(folder / JOURNAL)
+        journal = folder / JOURNAL
         # Trials of different length are compared at the same share of their schedule. With a rate that goes down to
         # nearly 0, the order at half of it is that of the ends (rank correlation .9 and more), before that it is not.
         self.study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(journal, lock_obj=_Lock(journal))),
+            storage=JournalStorage(JournalFileBackend(str(journal), lock_obj=JournalLock(journal))),
             pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=STAGES // 2),
             study_name="tune",
             direction="minimize" if goal.mode == "min" else "maximize",

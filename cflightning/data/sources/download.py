@@ -12,11 +12,11 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from tqdm import tqdm
 
 from cflightning.errors import SourceError
 from cflightning.files import replacing
+from cflightning.locks import waiting_for
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def download(name: str, cache: Path, base_url: str | None = None) -> Path:
         raise SourceError(f"{url}: must be an http(s) address")
     cache.mkdir(parents=True, exist_ok=True)
     target = cache / f"{name}.zip"
-    with FileLock(cache / f".{name}.lock"):
+    with waiting_for(cache / f".{name}.lock"):
         if target.exists():
             return target
         expected = ARCHIVES[name] or _published_md5(f"{url}.md5")

@@ -1,0 +1,68 @@
+"""Locks between processes, also where the file system has none."""
+
+import errno
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from cflightning.errors import ConfigError
+from cflightning.locks import alone_in, waiting_for
+
+HOLD = (
+    "import sys, time; from pathlib import Path; from cflightning.locks import alone_in\n"
+    "with alone_in(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+)
+
+
+@pytest.fixture(params=[None, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS], ids=str)
+def flock(request, monkeypatch):
+    """The system's answer to a lock: none is the usual one."""
+
+    def refuse(*_):
+        raise OSError(request.param, os.strerror(request.param))
+
+    if request.param is not None:
+        monkeypatch.setattr(fcntl, "flock", refuse)
+    return request.param
+
+
+def test_one_at_a_time_and_the_other_is_told_who(tmp_path, flock, caplog):
+    with alone_in(tmp_path), pytest.raises(ConfigError, match="one command at a time, but ") as told:
+        alone_in(tmp_path, ", or stop it").__enter__()
+    assert str(told.value).endswith("is at it; wait for its end, or stop it")
+    if flock != errno.ENOSYS:  # where filelock takes the lock file itself for a marker
+        assert f"process {os.getpid()} on" in str(told.value)
+    with alone_in(tmp_path):
+        pass
+    assert ("has no locks; a marker file is used instead" in caplog.text) == (flock is not None)
+
+
+def test_waiting_ends_with_the_holder(tmp_path, flock):
+    path = tmp_path / "lock"
+    with waiting_for(path):
+        pass
+    with waiting_for(path):
+        assert path.parent.is_dir()
+
+
+def test_a_lock_ends_with_its_process_however_it_ends(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(ConfigError, match=f"process {process.pid} on .*, since 20"), alone_in(tmp_path):
+            pass
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    with alone_in(tmp_path):
+        pass
+
+
+def test_other_errors_are_no_lack_of_locks(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"), waiting_for(tmp_path / "file" / "lock"):
+        pass

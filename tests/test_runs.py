@@ -1,0 +1,118 @@
+"""Run folders: one for each run, whatever the environment says, and one process in each."""
+
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
+
+import pytest
+from lightning_utilities.core.rank_zero import rank_zero_only
+
+from cflightning.__main__ import main as front_door
+from cflightning.cli import main
+from cflightning.errors import ConfigError
+from cflightning.files import replacing
+from cflightning.locks import alone_in
+from cflightning.runs import claim_run, single_task
+
+QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--trainer.max_epochs", "1",
+         "--model.objective", "mse", "--model.dim", "4"]  # fmt: skip
+TASKS = {"RANK": "3", "LOCAL_RANK": "3", "SLURM_PROCID": "3", "SLURM_LOCALID": "3", "SLURM_NODEID": "0",
+         "SLURM_NTASKS": "4", "SLURM_NNODES": "1", "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "seeds"}  # fmt: skip
+
+
+def test_a_run_of_one_process_has_rank_zero_whatever_the_environment_says(movielens, tmp_path, monkeypatch):
+    fit = ["fit", "--data.path", str(movielens("ml-1m")), "--trainer.default_root_dir", str(tmp_path), *QUIET]
+    main(fit)
+    before = {path: path.read_bytes() for path in (tmp_path / "version_0").rglob("*") if path.is_file()}
+    monkeypatch.setattr(rank_zero_only, "rank", 2)  # what Lightning makes of RANK=2 when it is imported
+    cli = main([*fit, "--model.seed", "1"])
+    assert cli.trainer.log_dir == str(tmp_path / "version_1")
+    assert {path.name for path in (tmp_path / "version_1").iterdir()} >= {"metrics.json", "config.yaml", "metrics.csv"}
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_tasks_of_one_srun_get_folders_of_their_own(movielens, tmp_path):
+    fit = [sys.executable, "-m", "cflightning", "fit", "--data.path", str(movielens("ml-1m")), *QUIET,
+           "--trainer.default_root_dir", str(tmp_path), "--trainer.devices", "1"]  # fmt: skip
+    environments = [os.environ | TASKS | {"SLURM_PROCID": f"{i}", "RANK": f"{i}", "LOCAL_RANK": f"{i}"} for i in (0, 3)]
+    tasks = [
+        subprocess.Popen(fit, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for environment in environments
+    ]
+    said = [task.communicate(timeout=300)[0] for task in tasks]
+    assert [task.returncode for task in tasks] == [0, 0], said
+    assert sorted(path.parent.name for path in tmp_path.glob("*/metrics.json")) == ["version_0", "version_1"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "single"),
+    [({}, True), ({"devices": "auto"}, False), ({"devices": 2}, False), ({"num_nodes": 2}, False),
+     ({"strategy": "ddp"}, False)],
+)  # fmt: skip
+def test_only_who_asks_for_one_device_is_a_task_of_its_own(monkeypatch, changed, single):
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    assert single_task({"devices": 1, "num_nodes": 1, "strategy": "auto", **changed}) == single
+    monkeypatch.delenv("SLURM_NTASKS")
+    assert not single_task({"devices": 1, "num_nodes": 1, "strategy": "auto", **changed})
+
+
+@pytest.mark.parametrize("command", ["fit", "kfold"])
+def test_one_command_at_a_time_works_on_a_run(movielens, tmp_path, command, capsys):
+    args = [command, "--data.path", str(movielens("ml-1m")), "--trainer.default_root_dir", str(tmp_path), *QUIET]
+    if command == "kfold":
+        args += ["--folds", "2"]
+    assert front_door(args) == 0
+    [folder] = [path for path in tmp_path.iterdir() if path.is_dir()]
+    if command == "fit":
+        args += ["--ckpt_path", "last", "--trainer.max_epochs", "2"]
+    capsys.readouterr()
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    with alone_in(folder):
+        assert front_door(args) == 2
+    assert f"must be worked on by one command at a time, but process {os.getpid()} on" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in before} == before
+    assert front_door(args) == 0
+
+
+def test_the_next_run_sweeps_what_killed_ones_have_left(tmp_path):
+    places = [tmp_path, tmp_path / "version_0" / "checkpoints", tmp_path / "kfold_0" / "fold_1_seed_0" / "checkpoints",
+              tmp_path / "tune_0"]  # fmt: skip
+    for place in places:
+        place.mkdir(parents=True, exist_ok=True)
+        (place / ".best.ckpt-01234567.scrap").write_bytes(b"half")
+        (place / "best.ckpt").write_bytes(b"whole")
+    trials = [tmp_path / f"tune_{i}" / ".trial-abc" for i in (0, 1)]
+    for trial in trials:
+        trial.mkdir(parents=True)
+        (trial / "x").write_bytes(b"half")
+    with replacing(tmp_path / "version_0" / "held", "wb") as out, alone_in(tmp_path / "tune_1"), ExitStack() as held:
+        out.write(b"in work")
+        run = claim_run(tmp_path, None, held)
+        assert run == tmp_path / "version_1"
+        assert [path.parent.name for path in tmp_path.rglob("*.scrap")] == ["version_0"]  # a process holds it
+        assert [trial.is_dir() for trial in trials] == [False, True]
+    assert (tmp_path / "version_0" / "held").read_bytes() == b"in work"
+    assert all((place / "best.ckpt").read_bytes() == b"whole" for place in places)
+
+
+def test_other_processes_of_a_run_neither_make_nor_lock_folders(tmp_path, monkeypatch):
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    with ExitStack() as held:
+        assert claim_run(tmp_path, None, held) == tmp_path / "version_0"
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_choice_that_the_trainer_does_not_know_is_one_line(movielens, tmp_path, capsys):
+    args = ["fit", "--data.path", str(movielens("ml-1m")), "--trainer.default_root_dir", str(tmp_path), *QUIET]
+    assert front_door([*args, "--trainer.accelerator", "gpuu"]) == 2
+    err = capsys.readouterr().err
+    assert "--trainer: You selected an invalid accelerator name" in err
+    assert not [*tmp_path.iterdir()]
+
+
+def test_two_at_once_do_not_begin_in_a_run_folder(tmp_path):
+    with ExitStack() as held:
+        run = claim_run(tmp_path, None, held)
+        with pytest.raises(ConfigError, match="one command at a time"), ExitStack() as other:
+            claim_run(tmp_path, run, other)
