@@ -2,7 +2,8 @@
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -90,9 +91,17 @@ class Graphs:
             self.open(question, cancellation)
         self._contents.forget(*self._manifest.graphs.values())
 
-    def stop_with(self, options: "ort.RunOptions | None") -> None:
-        """Have every call run with options whose ``terminate`` ends it; None for none."""
-        self._run_options = options
+    @contextmanager
+    def ending_with(self, cancellation: Cancellation) -> Iterator[None]:
+        """Have calls within the block end, with an error, when a load is given up."""
+        import onnxruntime as ort
+
+        options = self._run_options = ort.RunOptions()
+        try:
+            with cancellation.stopping(lambda: setattr(options, "terminate", True)):
+                yield
+        finally:
+            self._run_options = None
 
     def _refuse_infinite(self, question: str, output: str, values: npt.NDArray[np.float32]) -> None:
         filler = -np.inf if output in FILLED.get(question, ()) else np.nan

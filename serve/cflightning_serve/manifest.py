@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -120,14 +120,18 @@ class Manifest:
         _check_digest(root / MANIFEST, raw)
         return _parse(root, raw, hashlib.sha256(data).hexdigest())
 
-    def verify(self, *, digests: bool = True) -> None:
+    def verify(self, *, digests: bool = True, check: Callable[[], None] = lambda: None) -> None:
         """Check that every file is there with the length, and unless told otherwise the digest, of the manifest.
+
+        Args:
+            digests: whether to compare them.
+            check: called between blocks of the files; may raise.
 
         Raises:
             BundleError: a file is missing, is a symbolic link, or differs from what the manifest says.
         """
         for name, entry in self.files.items():
-            read_verified(self.folder / name, entry, digest=digests, keep=False)
+            read_verified(self.folder / name, entry, digest=digests, keep=False, check=check)
 
     def path(self, question: str) -> Path:
         """Where the graph that answers ``question`` lies."""

@@ -36,9 +36,12 @@ class Metrics:
         )
         self._ids = Counter(f"{_PREFIX}_ids", "Ids asked for, known or not", ["kind", "known"], registry=self.registry)
         self._reloads = Counter(
-            f"{_PREFIX}_reloads", "Bundles taken up, or refused for a fault", ["outcome"], registry=self.registry
+            f"{_PREFIX}_reloads",
+            "Bundles taken up, refused for a fault, or changed in place",
+            ["outcome"],
+            registry=self.registry,
         )
-        for outcome in ("loaded", "refused"):
+        for outcome in ("loaded", "refused", "changed"):
             self._reloads.labels(outcome)
         self._of_ids = {
             (kind, known): self._ids.labels(kind, str(known).lower())
@@ -66,7 +69,7 @@ class Metrics:
             self._of_ids[kind, False].inc(len(flags) - right)
 
     def reload(self, outcome: str) -> None:
-        """Count a bundle that was "loaded" or "refused"."""
+        """Count a bundle that was "loaded", "refused", or "changed" in place."""
         self._reloads.labels(outcome).inc()
 
     def text(self) -> bytes:

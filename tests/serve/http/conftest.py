@@ -1,5 +1,6 @@
 """Servers on loopback, in threads of the test's own process."""
 
+import shutil
 import socket
 import threading
 import time
@@ -8,8 +9,10 @@ from typing import NamedTuple
 
 import httpx
 import numpy as np
+import onnx
 import pytest
 import uvicorn
+from onnx import TensorProto, helper, numpy_helper
 
 from cflightning_serve import Scorer, TopK
 from cflightning_serve.errors import UnknownIdError
@@ -126,3 +129,36 @@ def full_client(bundle):
     with serving(State(Settings(bundle), scorer)) as client:
         client.scorer = scorer
         yield client
+
+
+@pytest.fixture(scope="session")
+def another(bundles, tmp_path_factory):
+    """Other factors for the same ids."""
+    tables = bundles.make_tables(titles=True, seed=5)
+    return tables, bundles.write_bundle(tmp_path_factory.mktemp("bundles") / "another", tables)
+
+
+@pytest.fixture(scope="session")
+def endless(bundles, another, tmp_path_factory):
+    """A bundle whose recommend.onnx counts to 2**62 first."""
+    folder = tmp_path_factory.mktemp("bundles") / "endless"
+    shutil.copytree(another[1], folder)
+    path = folder / "recommend.onnx"
+    model = onnx.load(path, load_external_data=False)
+    one = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["goes"]), helper.make_node("Identity", ["kept"], ["keeps"])],
+        "body",
+        [one("n", TensorProto.INT64, []), one("go", TensorProto.BOOL, []), one("kept", TensorProto.INT64, [1])],
+        [one("goes", TensorProto.BOOL, []), one("keeps", TensorProto.INT64, [1])],
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.array(2**62), "times"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "always"))
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            if name == "k":
+                node.input[place] = "k_in_the_end"
+    model.graph.node.insert(0, helper.make_node("Loop", ["times", "always", "k"], ["k_in_the_end"], body=body))
+    path.write_bytes(model.SerializeToString())
+    bundles.reseal(folder)
+    return folder

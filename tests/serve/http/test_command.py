@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 
 import httpx
@@ -68,6 +69,19 @@ def test_from_start_to_end(copy, choice_bundle, environment, tmp_path):
         assert client.get("/v2/models/cflightning").json()["versions"] != before
         assert client.post("/recommend", json={"user": 10}).status_code == 422  # the limit is still there
 
+        os.kill(running.pid, signal.SIGTERM)
+        said = running.stderr.read()
+        assert running.wait(timeout=20) in (0, -signal.SIGTERM)
+        assert "Traceback" not in said
+
+
+def test_a_load_without_end_keeps_no_server_from_ending(copy, endless, environment):
+    with process(environment, copy, "--poll", "0.1") as (running, client):
+        wait_for(running, "startup complete")
+        copy.rename(copy.with_name("old"))
+        shutil.copytree(endless, copy)
+        time.sleep(1)
+        assert client.post("/recommend", json={"user": 10, "k": 5}).status_code == 200
         os.kill(running.pid, signal.SIGTERM)
         said = running.stderr.read()
         assert running.wait(timeout=20) in (0, -signal.SIGTERM)

@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from cflightning_serve import BundleError
+from cflightning_serve.http import state as state_module
 from cflightning_serve.http.settings import Settings
 from cflightning_serve.http.state import State, Watcher
 
@@ -25,13 +27,6 @@ def replace(folder, fresh):
     os.replace(folder, old)
     os.replace(scratch, folder)
     shutil.rmtree(old)
-
-
-@pytest.fixture(scope="session")
-def another(bundles, tmp_path_factory):
-    """Other factors for the same ids."""
-    tables = bundles.make_tables(titles=True, seed=5)
-    return tables, bundles.write_bundle(tmp_path_factory.mktemp("bundles") / "another", tables)
 
 
 def count(state, outcome):
@@ -98,20 +93,20 @@ def test_a_bad_bundle_is_refused_once_and_the_old_one_kept(served, another, dama
 def test_a_bundle_that_is_still_being_written_is_no_complaint(served, another, monkeypatch):
     state, folder = served
     before = state.served
-    load = state._load
+    load = state_module.load
     replace(folder, another[1])
     (folder / "weights.bin").rename(folder.with_name("late"))
 
-    def slow():
+    def slow(*asked):
         try:
-            return load()
+            return load(*asked)
         finally:
             folder.with_name("late").rename(folder / "weights.bin")
 
-    monkeypatch.setattr(state, "_load", slow)
+    monkeypatch.setattr(state_module, "load", slow)
     state.look()
     assert state.served is before and count(state, "refused") == 0
-    monkeypatch.setattr(state, "_load", load)
+    monkeypatch.setattr(state_module, "load", load)
     state.look()
     assert state.served is not before and count(state, "loaded") == 1
 
@@ -167,7 +162,7 @@ def test_whatever_happens_the_watcher_goes_on(served, another, monkeypatch):
     looks = threading.Semaphore(0)
     real = state.look
 
-    def failing():
+    def failing(**_):
         looks.release()
         raise RuntimeError("never thought of")
 
@@ -183,3 +178,162 @@ def test_whatever_happens_the_watcher_goes_on(served, another, monkeypatch):
         time.sleep(0.01)
     watcher.stop()
     assert count(state, "loaded") == 1
+
+
+# Changes in place -----------------------------------------------------------------------------------------------------
+
+
+def truncate(folder, _):
+    for path in folder.glob("weights.bin"):
+        os.truncate(path, 100)
+
+
+def overwrite(folder, _):
+    data = (folder / "weights.bin").read_bytes()
+    (folder / "weights.bin").write_bytes(bytes(len(data)))
+
+
+@pytest.mark.parametrize("change", [truncate, overwrite])
+def test_files_changed_under_an_equal_manifest_are_an_error_and_change_nothing(served, tables, bundle, change, caplog):
+    state, folder = served
+    before = state.served
+    change(folder, bundle)
+    for _ in range(3):
+        state.look()
+    assert state.served is before
+    assert [count(state, outcome) for outcome in ("loaded", "refused", "changed")] == [0, 0, 1]
+    [line] = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert "weights.bin" in line.getMessage() and "replace bundles by renaming, never in place" in line.getMessage()
+    assert line.exc_info is None
+    for user in tables.user_ids.tolist():
+        assert before.scorer.recommend(user, 5).items.tolist() == tables.recommend(user, 5)
+    shutil.copy(bundle / "weights.bin", folder)  # whole again: no more complaints
+    state.look()
+    assert count(state, "changed") == 1
+
+
+def test_a_bundle_copied_over_the_one_in_use_is_taken_up(served, another):
+    """Not the documented way, but it works: the one in use does not mind, and the files are whole in the end."""
+    state, folder = served
+    before = state.served
+    shutil.copytree(another[1], folder, dirs_exist_ok=True)
+    state.look()
+    assert state.served is not before
+    assert before.scorer.similar_items(0).items.tolist()
+
+
+# Failures and loads without end ---------------------------------------------------------------------------------------
+
+
+def test_a_bundle_that_cannot_be_read_for_a_moment_is_tried_again(copy, another):
+    state = State(Settings(copy, poll=0.02))
+    before = state.served
+    replace(copy, another[1])
+    (copy / "weights.bin").rename(copy.with_name("away"))
+    state.look()
+    mark = state._mark
+    copy.with_name("away").rename(copy / "weights.bin")
+    state._mark = state_module.mark_folder(copy)  # as if the folder had looked the same throughout
+    assert state._mark != mark
+    limit = time.monotonic() + 10
+    while state.served is before and time.monotonic() < limit:
+        state.look()
+    assert state.served is not before
+    assert (count(state, "refused"), count(state, "loaded")) == (1, 1)
+
+
+def test_the_time_between_two_tries_doubles(copy, caplog):
+    state = State(Settings(copy, poll=1.0))
+    (copy / "manifest.json").write_text("{")
+    for _ in range(4):
+        state.look()
+        state._again = 0.0
+    delays = [record.getMessage().rpartition("; ")[2] for record in caplog.records if record.levelname == "ERROR"]
+    assert delays == [f"trying again in {seconds} s" for seconds in (1, 2, 4, 8)]
+    for _ in range(100):
+        state.look()
+        state._again = 0.0
+    assert caplog.records[-1].getMessage().endswith("trying again in 300 s")
+
+
+def test_sighup_forces_a_look(served, another):
+    """A failure that left no trace in the folder, as a share that was away."""
+    state, folder = served
+    before = state.served
+    replace(folder, another[1])
+    state._mark = state_module.mark_folder(folder)
+    state.look()
+    assert state.served is before
+    watcher = Watcher(state)
+    watcher.start()
+    watcher.wake()
+    limit = time.monotonic() + 10
+    while count(state, "loaded") == 0 and time.monotonic() < limit:
+        time.sleep(0.01)
+    watcher.stop()
+    assert state.served is not before
+
+
+def test_a_load_without_end_is_given_up(copy, endless, another, caplog):
+    state = State(Settings(copy, poll=0, load_seconds=1.0))
+    before = state.served
+    replace(copy, endless)
+    state.look()
+    assert state.served is before and count(state, "refused") == 1
+    assert "must be loaded and give a first answer within 1 seconds, did not" in caplog.text
+    assert state._left == []  # it has ended, and holds nothing
+    replace(copy, another[1])
+    state.look()
+    assert state.served is not before
+
+
+def test_the_next_bundle_does_not_wait_for_a_load_without_end(copy, endless, another):
+    state = State(Settings(copy, poll=0.02, load_seconds=1000.0))
+    before = state.served
+    watcher = Watcher(state)
+    watcher.start()
+    replace(copy, endless)
+    time.sleep(0.5)
+    replace(copy, another[1])
+    limit = time.monotonic() + 20
+    while count(state, "loaded") == 0 and time.monotonic() < limit:
+        time.sleep(0.01)
+    watcher.stop()
+    assert state.served is not before
+    assert count(state, "refused") == 0
+
+
+def test_a_server_ends_while_it_loads_without_end(copy, endless):
+    state = State(Settings(copy, poll=0.02, load_seconds=1000.0))
+    watcher = Watcher(state)
+    watcher.start()
+    replace(copy, endless)
+    time.sleep(0.5)
+    began = time.monotonic()
+    watcher.stop()
+    assert time.monotonic() - began < 10
+    assert not watcher.is_alive()
+
+
+def test_a_server_does_not_start_with_a_load_without_end(endless):
+    with pytest.raises(BundleError, match="must be loaded and give a first answer within 0.5 seconds"):
+        State(Settings(endless, load_seconds=0.5))
+
+
+def test_loads_that_cannot_be_stopped_are_left_and_counted(served, another, monkeypatch, caplog):
+    """As one node of a graph that takes for ever."""
+    state, folder = served
+    stuck = threading.Event()
+    monkeypatch.setattr(state_module, "load", lambda *_: stuck.wait(60))
+    monkeypatch.setattr(state_module, "_PATIENCE", 0.05)
+    state.settings = Settings(folder, poll=0, load_seconds=0.05)
+    replace(folder, another[1])
+    try:
+        for _ in range(3):
+            state.look(forced=True)
+        assert len(state._left) == 2
+        assert "2 loads that were given up have not ended; restart the server" in caplog.text
+    finally:
+        stuck.set()
+        for job in state._left:
+            job.join()
