@@ -3,7 +3,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: fit test check lint javascript bars bench bench-accuracy bench-batch bench-bundle bench-defaults bench-fold-in bench-kernel bench-gpu bench-http bench-large bench-lists bench-ranking bench-scaling bench-search clean help
+.PHONY: fit test check lint javascript bars bench bench-accuracy bench-batch bench-bundle bench-defaults bench-fold-in bench-kernel bench-gpu bench-http bench-large bench-lists bench-ranking bench-scaling bench-search lock sbom clean help
 help:
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/ -/'
 
@@ -13,8 +13,16 @@ help:
 	$(BIN)/python -m pip install -c constraints.txt -e "./serve[http]" -e ".[movielens,fast,test]"
 	touch $@
 
+# Every package in exactly the bytes that were tested, before anything else can bring another. torch comes first, since PyPI's
+# for Linux depends on packages for CUDA, which requirements.txt does not have.
+.venv/verified: requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -c constraints.txt torch
+	$(BIN)/python -m pip install --require-hashes -r requirements.txt
+	touch $@
+
 # With triton, whose interpreter runs the GPU kernel's tests on the CPU. (Not in constraints.txt: torch for CUDA pins its own.)
-.venv/developed: .venv/installed
+.venv/developed: .venv/verified .venv/installed
 	$(BIN)/python -m pip install -c constraints.txt -e "./serve[http]" -e ".[movielens,fast,gpu,dev]"
 	touch $@
 
@@ -86,5 +94,32 @@ bench-http: .venv/installed ## requests a second of the HTTP server, and reloads
 bench-gpu: .venv/installed ## the fused step on a CUDA GPU, alone and through the Trainer
 	$(BIN)/python tests/benchmarks/bench_gpu.py $(ARGS)
 
+# Tools that are no part of the project's own environment.
+.venv-tools/installed: Makefile
+	$(PYTHON) -m venv .venv-tools
+	.venv-tools/bin/python -m pip install "uv>=0.9" "cyclonedx-bom>=7"
+	touch $@
+
+# SHA-256 of torch 2.13.0's builds for the CPU, which PyPI does not have: Linux x86_64, Linux arm64 and Windows, Python 3.11 to 3.14.
+TORCH_CPU := \
+	6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b 4ca4a9394b0c771238a4f73590fdbbc4debad85ed0fa63d026ae1b085da7d6e2 \
+	3fbf9c9d1f3c10c2d59d04aca426dee9ccc6ceb32d255c61e93acc3b4f75fae6 d20fa53ee744502fa4c69818a720b05ca0d37abd055d4f6e66cae155114bc691 \
+	84453b69508ec79902f899c5ed9495acb9e2bbe9fda5f1d5d6f19e3c3842e1a7 6f307c2c32d764ffc6ff6893b801fad6d4752f3e67966cb8abf1843427c02604 \
+	0b8f7d0423027ae8b90c7977c627f3379f325363a08224dffad9b4b2d684a83d ca021f9eb2f8345c83fa03e3a04587308afb8df71bd472670b3ece00df58621c \
+	10717d8b3b67c45a4788bf7ffc0bab1ea1e5ebbedd24466be6100102d141fac1 a8b450c1e58e5800e5b4691dac412f8d2d65a1dc3298166f91596603a3531e6f \
+	a17ff48608634db245e17e8bb00a9558554a49aeb1e4f5fe6cd039af2a10515b e2e5134decf00e218da62318f3dc5df156231d367871918e91eba95ab0ad43ab
+COMPILE := .venv-tools/bin/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header --no-annotate
+
+# (coverage: pip takes a pin without the extra that pytest-cov asks for to be no pin.)
+lock: .venv-tools/installed ## write both requirements.txt, with the hashes of every file of the versions in constraints.txt
+	$(COMPILE) --no-deps constraints.txt --output-file requirements.txt
+	sed -i -e 's/^coverage==/coverage[toml]==/' -e 's/^torch==.*/&$(foreach hash,$(TORCH_CPU),\n    --hash=sha256:$(hash) \\)/' requirements.txt
+	$(COMPILE) --constraints constraints.txt --extra http serve/pyproject.toml --output-file serve/requirements.txt
+	sed -i -e '1i # Written by make lock: exact versions and the hashes of their files, for pip install --require-hashes.' -e 's/ *$$//' \
+		requirements.txt serve/requirements.txt
+
+sbom: .venv-tools/installed .venv/installed ## write sbom.json, a CycloneDX list of all that is installed, with licences
+	.venv-tools/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-format JSON --output-file sbom.json
+
 clean: ## remove the environments and caches
-	rm -rf .venv .venv-peers .mypy_cache .pytest_cache .ruff_cache .coverage*
+	rm -rf .venv .venv-peers .venv-tools .mypy_cache .pytest_cache .ruff_cache .coverage*

@@ -1,8 +1,11 @@
 """The download: checked, atomic, once; and the ways round it. Against a local server."""
 
 import hashlib
+import re
+import ssl
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.error import URLError
 
 import pytest
 
@@ -50,7 +53,7 @@ def server():
 def archive(server, movielens, monkeypatch):
     body = movielens("ml-latest-small", zipped=True).read_bytes()
     server.files["/ml-latest-small.zip"] = body
-    server.files["/ml-latest-small.zip.md5"] = f"MD5 (ml-latest-small.zip) = {hashlib.md5(body).hexdigest()}\n".encode()
+    monkeypatch.setitem(ARCHIVES, "ml-latest-small", hashlib.sha256(body).hexdigest())
     monkeypatch.setenv("CFLIGHTNING_MOVIELENS_URL", server.url)
     monkeypatch.setattr("cflightning.data.sources.find_spec", lambda name: None)  # not installed
     return body
@@ -60,7 +63,7 @@ def test_downloads_checks_keeps_and_does_not_ask_again(server, archive, tmp_path
     for _ in range(2):
         table = load_table("movielens-small", columns=COLUMNS, cache=tmp_path / "new")
         assert len(table) == 150
-    assert server.asked == ["/ml-latest-small.zip.md5", "/ml-latest-small.zip"]
+    assert server.asked == ["/ml-latest-small.zip"]
     assert (tmp_path / "new" / "ml-latest-small.zip").read_bytes() == archive
     assert "ml-latest-small.zip" in capsys.readouterr().err  # a progress bar
 
@@ -68,28 +71,43 @@ def test_downloads_checks_keeps_and_does_not_ask_again(server, archive, tmp_path
 def test_pinned_digest(server, archive, tmp_path, monkeypatch):
     server.files["/ml-1m.zip"] = archive
     with pytest.raises(
-        SourceError, match=rf"must have MD5 {ARCHIVES['ml-1m']}, got {hashlib.md5(archive).hexdigest()}"
+        SourceError, match=rf"must have SHA-256 {ARCHIVES['ml-1m']}, got {hashlib.sha256(archive).hexdigest()}"
     ):
         download("ml-1m", tmp_path)
-    monkeypatch.setitem(ARCHIVES, "ml-1m", hashlib.md5(archive).hexdigest())
+    monkeypatch.setitem(ARCHIVES, "ml-1m", hashlib.sha256(archive).hexdigest())
     assert download("ml-1m", tmp_path).read_bytes() == archive
 
 
-@pytest.mark.parametrize("fault", ["cut", "changed", "missing", "no digest", "not http"])
+@pytest.mark.parametrize("fault", ["cut", "changed", "missing", "endless", "not http"])
 def test_faults_leave_nothing_behind(server, archive, tmp_path, fault, monkeypatch):
+    most = len(archive)
     if fault == "cut":
         server.cut.add("/ml-latest-small.zip")
     elif fault == "changed":
         server.files["/ml-latest-small.zip"] = archive[:-1] + b"x"
     elif fault == "missing":
         del server.files["/ml-latest-small.zip"]
-    elif fault == "no digest":
-        server.files["/ml-latest-small.zip.md5"] = b"<html>moved</html>"
+    elif fault == "endless":
+        most = len(archive) - 1
     else:
         monkeypatch.setenv("CFLIGHTNING_MOVIELENS_URL", "file:///etc")
     with pytest.raises(SourceError):
-        download("ml-latest-small", tmp_path)
+        download("ml-latest-small", tmp_path, max_bytes=most)
     assert [path.name for path in tmp_path.iterdir() if not path.name.endswith(".lock")] == []
+
+
+def test_archives_are_known_by_a_digest_that_cannot_be_forged():
+    assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in ARCHIVES.values())
+    assert len(set(ARCHIVES.values())) == len(ARCHIVES)
+
+
+def test_a_certificate_that_has_expired_names_the_way_round(monkeypatch, tmp_path):
+    def expired(request, timeout):
+        raise URLError(ssl.SSLCertVerificationError(1, "certificate verify failed: certificate has expired"))
+
+    monkeypatch.setattr("urllib.request.urlopen", expired)
+    with pytest.raises(SourceError, match="has expired.*CFLIGHTNING_MOVIELENS_URL=http://files.grouplens.org/datasets"):
+        download("ml-100k", tmp_path)
 
 
 def test_one_error_names_all_four_ways(server, archive, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
+import ssl
 import sys
 import urllib.error
 import urllib.request
@@ -21,16 +21,18 @@ from cflightning.locks import waiting_for
 log = logging.getLogger(__name__)
 
 BASE_URL = "https://files.grouplens.org/datasets/movielens"
+_PLAIN_URL = BASE_URL.replace("https:", "http:")
 
-# MD5 as GroupLens publishes it (the only digest they give). None: the archive is renewed from time to time, and the
-# digest is read from the `.md5` file beside it.
-ARCHIVES: dict[str, str | None] = {
-    "ml-100k": "0e33842e24a9c977be4e0107933c0723",
-    "ml-1m": "c4d9eecfca2ab87c1945afe126590906",
-    "ml-latest-small": None,
-    "ml-25m": "6b51fb2759a8657d3bfcbfc42b592ada",
-    "ml-32m": "d472be332d4daa821edc399621853b57",
+# SHA-256 of the archives. The server publishes only MD5, and from the same place as the archive.
+ARCHIVES = {
+    "ml-100k": "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229",
+    "ml-1m": "a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20",
+    "ml-latest-small": "696d65a3dfceac7c45750ad32df2c259311949efec81f0f144fdfb91ebc9e436",  # of September 2018
+    "ml-25m": "8b21cfb7eb1706b4ec0aac894368d90acf26ebdfb6aced3ebd4ad5bd1eb9c6aa",
+    "ml-32m": "e4a68655d7386b8f95f2f2424b2ff975dfdd15ffd59e0d864a14dca43e99d6ee",
 }
+MAX_BYTES = 1 << 30
+"""The size at which a download is broken off; the largest archive has 262 MB."""
 ALIASES = {"movielens-small": "ml-latest-small"}
 
 
@@ -52,22 +54,23 @@ def cached(name: str, cache: Path) -> Path | None:
     return next((path for path in (cache / name, cache / f"{name}.zip") if path.exists()), None)
 
 
-def download(name: str, cache: Path, base_url: str | None = None) -> Path:
+def download(name: str, cache: Path, base_url: str | None = None, max_bytes: int = MAX_BYTES) -> Path:
     """Fetch a MovieLens archive into the cache; progress on standard error.
 
-    The archive is written beside its place, checked against its MD5 and then moved in one step, so that whatever has
-    the right name is whole. Several processes that start at once fetch it once.
+    The archive is written beside its place, checked against its SHA-256 and then moved in one step: a file of the
+    right name is whole. Several processes that start at once fetch it once.
 
     Args:
         name: a key of `ARCHIVES`.
         cache: the folder to keep it in; made when missing.
         base_url: the folder that holds the archives; CFLIGHTNING_MOVIELENS_URL, else GroupLens.
+        max_bytes: the size at which the download is broken off.
 
     Returns:
         The path of the zip.
 
     Raises:
-        SourceError: no connection, no such file, or a digest that does not match.
+        SourceError: no connection, no such file, too many bytes, or a digest that does not match.
     """
     url = f"{(base_url or os.environ.get('CFLIGHTNING_MOVIELENS_URL') or BASE_URL).rstrip('/')}/{name}.zip"
     if not url.startswith(("https://", "http://")):
@@ -77,13 +80,13 @@ def download(name: str, cache: Path, base_url: str | None = None) -> Path:
     with waiting_for(cache / f".{name}.lock"):
         if target.exists():
             return target
-        expected = ARCHIVES[name] or _published_md5(f"{url}.md5")
+        expected = ARCHIVES[name]
         with replacing(target, "wb") as out:
-            actual = _fetch(url, out)
+            actual = _fetch(url, out, max_bytes)
             if actual != expected:
                 raise SourceError(
-                    f"{url}: must have MD5 {expected}, got {actual} ({out.tell():,} bytes); "
-                    "it is damaged or was changed: try again, or fetch it by hand and give --data.path"
+                    f"{url}: must have SHA-256 {expected}, got {actual} ({out.tell():,} bytes); "
+                    "it is damaged or was changed: try again, or fetch and check it by hand and give --data.path"
                 )
     log.info("%s kept as %s", url, target)
     return target
@@ -97,29 +100,29 @@ def _open(url: str) -> Any:
         reason = getattr(error, "reason", error)
         if isinstance(error, urllib.error.HTTPError):
             error.close()  # it is an open answer
-        raise SourceError(f"{url}: cannot be fetched ({reason})") from error
+        hint = ""
+        if isinstance(reason, ssl.SSLCertVerificationError) and url.startswith(BASE_URL):
+            # The digest protects the content, whatever the connection.
+            hint = f"; without TLS, its SHA-256 is checked all the same: CFLIGHTNING_MOVIELENS_URL={_PLAIN_URL}"
+        raise SourceError(f"{url}: cannot be fetched ({reason}){hint}") from error
 
 
-def _fetch(url: str, out: object) -> str:
-    """Copy `url` to the open file `out`; return the MD5 of what came."""
-    digest = hashlib.md5(usedforsecurity=False)
+def _fetch(url: str, out: object, max_bytes: int) -> str:
+    """Copy `url` to the open file `out`; return the SHA-256 of its bytes."""
+    digest = hashlib.sha256()
     with _open(url) as response:
         size = int(response.headers.get("Content-Length", 0)) or None
         with tqdm.wrapattr(out, "write", total=size, desc=url.rsplit("/", 1)[-1], leave=False) as sink:
             try:
+                fetched = 0
                 while block := response.read(1 << 18):
+                    fetched += len(block)
+                    if fetched > max_bytes:
+                        raise SourceError(
+                            f"{url}: must have at most {max_bytes:,} bytes; it is no archive of MovieLens"
+                        )
                     digest.update(block)
                     sink.write(block)
             except OSError as error:
                 raise SourceError(f"{url}: broke off ({error}); try again") from error
     return digest.hexdigest()
-
-
-def _published_md5(url: str) -> str:
-    """The digest in a `.md5` file, written either the BSD or the GNU way."""
-    with _open(url) as response:
-        text = response.read(1024).decode("ascii", errors="replace")
-    found = re.search(r"\b[0-9a-fA-F]{32}\b", text)
-    if found is None:
-        raise SourceError(f"{url}: must hold an MD5 digest, got {text[:60]!r}")
-    return found.group().lower()
