@@ -72,7 +72,8 @@ class RatingsDataModule(LightningDataModule):
             or weights) or sum (of weights; without any, choices just count once). Each of them keeps the newest time.
             Not given, it is error with ratings and sum with choices, for events repeat.
         rating_range: Lowest and highest rating; observed in the training part when not given. Others are refused.
-        batch_size: Rows of a training step over all devices; None takes a size by the number of training rows.
+        batch_size: Rows of a training step over all devices; None takes a size by the number of training rows. The
+            default optimiser's rate and averages are scaled with it; beyond eight times the default accuracy suffers.
         eval_batch_size: Rows of an evaluation step over all devices.
         synthetic: Arguments of the synthetic source, such as `{num_users: 1000, noise: 0.5}`.
         cache: Whether to keep the columns of files of a megabyte or more in the cache folder (CFLIGHTNING_CACHE, else
@@ -280,6 +281,11 @@ class RatingsDataModule(LightningDataModule):
         if self.given_batch_size is not None:
             return self.given_batch_size
         return default_batch_size(self.split.sizes[TRAIN])
+
+    @property
+    def batch_ratio(self) -> float:
+        """Batch size as a multiple of the default for this number of training rows."""
+        return self.batch_size / default_batch_size(self.split.sizes[TRAIN])
 
     # Batches -----------------------------------------------------------------------------------------------------
 

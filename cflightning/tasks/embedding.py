@@ -119,6 +119,9 @@ class EmbeddingDotTask(RankingTask):
 class EmbeddingMLPTask(RatingTask):
     """Concatenated user and item embeddings through a small multi-layer perceptron (fastai's `EmbeddingNN`).
 
+    For comparison: it is less accurate than the dot product on every table that was tried (Rendle et al. 2020, "Neural
+    collaborative filtering vs. matrix factorization revisited"), and on small ones hardly better than biases alone.
+
     Args:
         dim: Width of each embedding.
         hidden: Widths of the hidden layers.
