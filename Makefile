@@ -3,7 +3,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: fit test check lint javascript bars bench bench-accuracy bench-batch bench-bundle bench-defaults bench-fold-in bench-kernel bench-gpu bench-http bench-large bench-lists bench-ranking bench-scaling bench-search lock sbom clean help
+.PHONY: fit test check lint javascript bars bench bench-accuracy bench-batch bench-bundle bench-defaults bench-fold-in bench-kernel bench-gpu bench-http bench-large bench-lists bench-ranking bench-scaling bench-search kill-serving lock sbom clean help
 help:
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/ -/'
 
@@ -62,6 +62,9 @@ bench-batch: .venv/installed ## the lists of all users of a bundle beside a matr
 
 bench-bundle: .venv/installed ## the bytes of bundles in each precision, and what loading costs (ARGS="RUN ...")
 	$(BIN)/python tests/benchmarks/bench_bundle.py --write $(ARGS)
+
+kill-serving: .venv/installed ## exports and batches that are killed at random moments
+	$(BIN)/python tests/benchmarks/kill_serving.py $(ARGS)
 
 bench-fold-in: .venv/installed ## new users without retraining: errors and latency (needs MovieLens 1M: CFLIGHTNING_DATA)
 	$(BIN)/python tests/benchmarks/bench_fold_in.py $(ARGS)

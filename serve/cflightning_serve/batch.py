@@ -78,6 +78,7 @@ def write_lists(
     shard: Shard | None = None,
     exclude_seen: bool | None = None,
     threads: int = 1,
+    part_size: int = PART,
 ) -> Path:
     """Write the best items of many users: columns user, rank (from 1), item and score, in the order of the users.
 
@@ -91,6 +92,7 @@ def write_lists(
         shard: which of the users; None for all. A shard writes a file of its own, ``FILE-00003-of-00016.csv``.
         exclude_seen: as in :meth:`Scorer.recommend`.
         threads: blocks of users that are worked on at once.
+        part_size: users of each of the parts.
 
     Returns:
         The file.
@@ -111,17 +113,17 @@ def write_lists(
         raise InputError(f"--out: {target}: must be a file, is a folder; choose another name")
     seen = seen_question(manifest) is not None if exclude_seen is None else exclude_seen
     folder = target.with_name(f"{target.name}.parts")
-    record = Record(manifest.sha256, k, seen, _digest(mine), PART)
-    starts = range(0, max(len(mine), 1), PART)  # a shard without users has a part without rows
+    record = Record(manifest.sha256, k, seen, _digest(mine), part_size)
+    starts = range(0, max(len(mine), 1), part_size)  # a shard without users has a part without rows
     parts = [folder / f"{number:06d}{target.suffix}" for number in range(len(starts))]
     with parts_folder(folder, asdict(record)), _writing(target, parts, len(mine) * k):
         there = [part.is_file() for part in parts]
-        done = sum(len(mine[start : start + PART]) for start, known in zip(starts, there, strict=True) if known)
+        done = sum(len(mine[start : start + part_size]) for start, known in zip(starts, there, strict=True) if known)
         with progress(len(mine), done, "users") as advance, ThreadPoolExecutor(threads) as workers:
             for start, part, known in zip(starts, parts, there, strict=True):
                 if known:
                     continue
-                some = mine[start : start + PART]
+                some = mine[start : start + part_size]
                 cuts = np.array_split(some, threads)
                 lists = workers.map(lambda cut: scorer.lists(cut, k, exclude_seen=seen), cuts)
                 joined = type(first := next(lists))(*map(np.concatenate, zip(first, *lists, strict=True)))

@@ -110,11 +110,10 @@ def assert_rows(got, expected):
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_files_hold_the_lists_of_all_users(rich, tmp_path, suffix, threads, monkeypatch):
+def test_files_hold_the_lists_of_all_users(rich, tmp_path, suffix, threads):
     scorer, tables = rich
-    monkeypatch.setattr(module, "PART", 3)
     out = tmp_path / f"lists{suffix}"
-    assert write_lists(scorer, out, 4, threads=threads) == out
+    assert write_lists(scorer, out, 4, threads=threads, part_size=3) == out
     assert_rows(rows_of(out), expected_rows(scorer, tables.user_ids.tolist(), 4, suffix == ".csv"))
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
     if threads == 1:  # blocks of other sizes are rounded otherwise
@@ -136,9 +135,8 @@ def test_shards_make_up_the_whole(rich, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_a_stopped_run_goes_on(rich, tmp_path, suffix, monkeypatch):
+def test_a_stopped_run_goes_on(rich, tmp_path, suffix):
     scorer, tables = rich
-    monkeypatch.setattr(module, "PART", 2)
     out, asked = tmp_path / f"lists{suffix}", []
 
     class Stopping:
@@ -151,9 +149,9 @@ def test_a_stopped_run_goes_on(rich, tmp_path, suffix, monkeypatch):
             return scorer.lists(users, k, exclude_seen=exclude_seen)
 
     with pytest.raises(KeyboardInterrupt):
-        write_lists(Stopping(), out, 4)
+        write_lists(Stopping(), out, 4, part_size=2)
     assert not out.exists()
-    write_lists(Stopping(), out, 4)
+    write_lists(Stopping(), out, 4, part_size=2)
     users = tables.user_ids.tolist()
     assert asked == [users[0:2], users[2:4], users[4:6], users[4:6], users[6:]]
     assert_rows(rows_of(out), expected_rows(scorer, users, 4, suffix == ".csv"))
@@ -162,14 +160,13 @@ def test_a_stopped_run_goes_on(rich, tmp_path, suffix, monkeypatch):
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_wherever_it_was_killed_the_same_bytes_come_of_it(rich, tmp_path, suffix, monkeypatch):
     scorer, _ = rich
-    monkeypatch.setattr(module, "PART", 2)
     out, folder, kept = tmp_path / f"lists{suffix}", tmp_path / f"lists{suffix}.parts", tmp_path / "kept"
-    whole = write_lists(scorer, out, 4).read_bytes()
+    whole = write_lists(scorer, out, 4, part_size=2).read_bytes()
     out.unlink()
     with monkeypatch.context() as patch:
         patch.setattr(module, "join_parts", lambda parts, target: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            write_lists(scorer, out, 4)
+            write_lists(scorer, out, 4, part_size=2)
     folder.rename(kept)
     scratch = f".lists{suffix}-0123456789abcdef"
     states = {
@@ -190,7 +187,7 @@ def test_wherever_it_was_killed_the_same_bytes_come_of_it(rich, tmp_path, suffix
     }
     for make in states.values():
         make()
-        assert write_lists(scorer, out, 4).read_bytes() == whole
+        assert write_lists(scorer, out, 4, part_size=2).read_bytes() == whole
         assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", out.name]
         out.unlink()
 
@@ -212,10 +209,9 @@ def test_two_at_once_do_not_write_the_same_parts(rich, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_a_full_disk_is_one_line_and_the_same_command_goes_on(rich, tmp_path, suffix, monkeypatch):
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(rich, tmp_path, suffix):
     scorer, _ = rich
-    monkeypatch.setattr(module, "PART", 2)
-    whole = write_lists(scorer, tmp_path / f"whole{suffix}", 4).read_bytes()
+    whole = write_lists(scorer, tmp_path / f"whole{suffix}", 4, part_size=2).read_bytes()
     out = tmp_path / f"lists{suffix}"
     largest = max(len(whole) - 1, 1)  # of a file, as on a full disk, for this process alone: parts fit, all do not
 
@@ -223,7 +219,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(rich, tmp_path, su
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, hard))
         try:
-            write_lists(scorer, out, 4)
+            write_lists(scorer, out, 4, part_size=2)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
@@ -231,7 +227,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(rich, tmp_path, su
         fill()
     assert "\n" not in str(raised.value)
     assert not out.exists()
-    assert write_lists(scorer, out, 4).read_bytes() == whole
+    assert write_lists(scorer, out, 4, part_size=2).read_bytes() == whole
 
 
 def test_files_have_the_mode_that_the_umask_says(rich, tmp_path):
