@@ -7,9 +7,13 @@ import json
 import logging
 import math
 import re
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import onnx
+from tqdm import tqdm
 
 from cflightning import __version__
 from cflightning import checkpoint as checkpoints
@@ -23,7 +27,7 @@ from cflightning_export.catalogue import write_catalogue, write_titles
 from cflightning_export.graphs import score_graph, similar_graph
 from cflightning_export.history_graph import history_graph, seen_graph
 from cflightning_export.list_graphs import list_graphs
-from cflightning_export.new_rows import find_new_rows
+from cflightning_export.new_rows import NewRows, find_new_rows
 from cflightning_export.new_rows import graphs as new_row_graphs
 from cflightning_export.placing import FORMAT, check_target, placed
 from cflightning_export.precision import Precision, Rounding, round_within, store
@@ -35,7 +39,7 @@ from cflightning_export.verify import verify
 from cflightning_export.verify_lists import verify_lists
 from cflightning_export.verify_new_rows import verify_new_rows
 from cflightning_export.verify_seen import verify_seen
-from cflightning_export.weights import share_weights
+from cflightning_export.weights import SharedWeights
 
 log = logging.getLogger(__name__)
 
@@ -81,12 +85,15 @@ def export_bundle(
     """
     path, target = checkpoints.find(Path(source)), Path(target).absolute()
     check_target(target, overwrite)
+    log.info("reading %s", path)
     task = checkpoints.load_task(path)
     vocabulary = task.vocabulary
     assert vocabulary is not None
     if not len(vocabulary.users) or not len(vocabulary.items):
         raise ExportError(f"{path}: must know at least one user and one item")
     rows = seen = None
+    if with_history is not False or resolve:
+        log.info("reading the table of the run")
     data = _find_data(path, vocabulary, task.facts.get("train_rows"), with_history, resolve)
     if data is not None:
         rows = training_rows(data, vocabulary, rates=task.facts.get("objective", "mse") in RATING)
@@ -98,14 +105,9 @@ def export_bundle(
         data = rows = None  # large, and needed no more
         rounding = round_within(parts.networks, precision, max_rmse_change, min_overlap)
         new = find_new_rows(task, parts, vocabulary, bags, new_items=new_items, rounding=rounding)
-        more = list_graphs(parts.networks["recommend"], vocabulary)
-        if seen is not None:
-            more["seen"] = seen_graph(seen, vocabulary)
-        if seen is not None and with_history:
-            more["history"] = history_graph(seen, vocabulary)
-        if new is not None:
-            more |= new_row_graphs(new, vocabulary)
-        _write(scratch, parts, vocabulary, metrics, more, rounding, seen)
+        del bags
+        made = _graphs(parts, vocabulary, seen, new, rated=bool(with_history))
+        _write(scratch, parts, vocabulary, metrics, made, rounding, seen)
         log.info("checking the graphs against torch")
         verify(scratch, parts.networks, vocabulary)
         verify_lists(scratch, parts.networks["recommend"], vocabulary)
@@ -150,8 +152,23 @@ def _metrics(path: Path, facts: dict[str, Any]) -> dict[str, float]:
 
 def _bags(path: Path) -> dict[str, Any] | None:
     """The bags of a network that was trained alone; those of several say nothing of their mean's tables."""
-    kept = checkpoints.read(path).get(BAGS_KEY) or []
+    kept = checkpoints.read(path, mapped=True).get(BAGS_KEY) or []
     return kept[0] if len(kept) == 1 else None
+
+
+def _graphs(
+    parts: Answering, vocabulary: Vocabulary, seen: SeenRows | None, new: NewRows | None, *, rated: bool
+) -> Iterator[tuple[str, onnx.ModelProto]]:
+    """Questions and graphs, each made when it is asked for."""
+    for name, build in GRAPHS.items():
+        yield name, build(parts.networks[name], vocabulary)
+    yield from list_graphs(parts.networks["recommend"], vocabulary)
+    if seen is not None:
+        yield "seen", seen_graph(seen, vocabulary)
+        if rated:
+            yield "history", history_graph(seen, vocabulary)
+    if new is not None:
+        yield from new_row_graphs(new, vocabulary)
 
 
 def _write(
@@ -159,22 +176,24 @@ def _write(
     parts: Answering,
     vocabulary: Vocabulary,
     metrics: dict[str, float],
-    more: dict[str, Any],
+    graphs: Iterable[tuple[str, onnx.ModelProto]],
     rounding: Rounding | None,
-    seen: SeenRows | None,
+    seen: SeenRows | None = None,
 ) -> None:
     network, models = parts.networks["score"], {}
-    for name, build in GRAPHS.items():
-        models[f"{name}.onnx"] = build(parts.networks[name], vocabulary)
-    models |= {f"{name}.onnx": model for name, model in more.items()}
-    log.info("writing %s", ", ".join(models))
-    if rounding is not None:
-        store(models.values(), rounding)
-    share_weights(models, folder / "weights.bin")
+    log.info("writing the graphs")
+    with SharedWeights(folder / "weights.bin") as weights, tqdm(desc="Graphs", leave=False, disable=None) as bar:
+        for name, model in graphs:
+            if rounding is not None:
+                store([model], rounding)
+            weights.add(model)
+            models[name] = model
+            bar.update()
     for name, model in models.items():
-        (folder / name).write_bytes(model.SerializeToString())
+        (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
+    log.info("wrote %s", ", ".join(models))
     catalogue, titles = write_catalogue(folder, vocabulary), write_titles(folder, vocabulary)
-    names = [*models, "weights.bin", catalogue, *([titles] if titles else [])]
+    names = [*(f"{name}.onnx" for name in models), "weights.bin", catalogue, *([titles] if titles else [])]
     manifest: dict[str, Any] = {
         "format": FORMAT,
         "format_version": 1,
@@ -187,7 +206,7 @@ def _write(
         "num_items": vocabulary.items.num_rows,
         "rating_range": list(network.rating_range) if network.rating_range else None,
         "metrics": metrics,
-        "graphs": {name: f"{name}.onnx" for name in (*GRAPHS, *more)},
+        "graphs": {name: f"{name}.onnx" for name in models},
         "catalogue": catalogue,
         "titles": titles,
         "reference": reference(folder, vocabulary, seen),

@@ -71,6 +71,7 @@ def main(args: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("cflightning_export").setLevel(logging.INFO)
     source = find(options.source)
+    user = unpack(read(source, mapped=True))[0].users.values[:1].tolist()[0]
     wanted: dict[str, Any] = {
         "overwrite": options.overwrite,
         "with_history": options.with_history,
@@ -86,7 +87,6 @@ def main(args: Sequence[str] | None = None) -> int:
     else:
         folder = export_layout(source, options.target, options.layout, **wanted)
         manifest = json.loads((folder / "layout.json").read_text(encoding="utf-8"))["bundle"]
-    user = unpack(read(source))[0].users.values[:1].tolist()[0]
     size = sum(file["bytes"] for file in manifest["files"].values())
     print(
         f"{options.target}: {manifest['model']}, "

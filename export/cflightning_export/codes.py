@@ -20,6 +20,9 @@ MASKED = -(2**30)
 """The rough score of what must not be found; rough scores stay within 255 x 63 x (dim + 1)."""
 _EPSILON = float(np.finfo(np.float32).eps)
 
+CHUNK = 1 << 14
+"""Users that are coded together."""
+
 Floats = NDArray[np.float64]
 
 
@@ -52,7 +55,7 @@ def encode(tables: FoldedTables) -> Codes:
     Args:
         tables: of at least one known item.
     """
-    users, items = _with_bias(tables.user_vectors, None), _with_bias(tables.item_vectors, tables.item_bias)
+    items = _with_bias(tables.item_vectors, tables.item_bias)
     known = items[1:].copy()
     middle = (known.max(0) + known.min(0)) / 2  # the same for all items of a user: it does not change their order
     items -= middle
@@ -63,23 +66,26 @@ def encode(tables: FoldedTables) -> Codes:
     error = items[1:] - item[1:] * steps
     usual = np.sqrt((error**2).mean(0)) + 1e-12
 
-    weights = users * steps
-    largest = np.abs(weights).max(1)
-    step = np.where(largest > 0, largest / USER_LIMIT, 1.0)
-    user = np.rint(weights / step[:, None])
-    hidden = np.linalg.norm(users * usual, axis=1) * np.linalg.norm(error / usual, axis=1).max()
-    hidden += np.linalg.norm(weights - user * step[:, None], axis=1) * np.linalg.norm(item, axis=1).max()
+    farthest = np.linalg.norm(error / usual, axis=1).max()
+    longest_code = np.linalg.norm(item, axis=1).max()
     longest = np.linalg.norm(known, axis=1).max() + np.linalg.norm(middle)
-    hidden += _EPSILON * (users.shape[1] + 8) * np.linalg.norm(users, axis=1) * longest
+    number, width = len(tables.user_vectors), items.shape[1]
+    code, steps_of = np.empty((number, width), np.uint8), np.empty(number, np.float32)
+    slack = np.empty(number, np.float32)
+    for start in range(0, number, CHUNK):  # of millions of users the work would take twenty times the codes
+        chunk = slice(start, start + CHUNK)
+        users = _with_bias(tables.user_vectors[chunk], None)
+        weights = users * steps
+        largest = np.abs(weights).max(1)
+        step = np.where(largest > 0, largest / USER_LIMIT, 1.0)
+        user = np.rint(weights / step[:, None])
+        hidden = np.linalg.norm(users * usual, axis=1) * farthest
+        hidden += np.linalg.norm(weights - user * step[:, None], axis=1) * longest_code
+        hidden += _EPSILON * (width + 8) * np.linalg.norm(users, axis=1) * longest
+        code[chunk], steps_of[chunk], slack[chunk] = user + USER_ZERO, step, users @ middle + hidden
     shift = -USER_ZERO * item.sum(1)
     shift[0] = MASKED
-    return Codes(
-        (user + USER_ZERO).astype(np.uint8),
-        np.ascontiguousarray(item.T.astype(np.int8)),
-        shift.astype(np.int32),
-        step.astype(np.float32),
-        (users @ middle + hidden).astype(np.float32),
-    )
+    return Codes(code, np.ascontiguousarray(item.T.astype(np.int8)), shift.astype(np.int32), steps_of, slack)
 
 
 def needed(codes: Codes, tables: FoldedTables, rows: NDArray[np.int64], lengths: tuple[int, ...]) -> NDArray[np.int64]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import onnx
 from onnx import TensorProto
@@ -13,14 +15,16 @@ from cflightning_export.nodes import END, Nodes, Value, element
 from cflightning_export.two_pass import best_graphs
 
 
-def list_graphs(network: RatingNetwork, vocabulary: Vocabulary) -> dict[str, onnx.ModelProto]:
-    """Question -> graph, of the network that recommends: `recommend`, `filtered`, `scores`, `factors` and `users`."""
+def list_graphs(network: RatingNetwork, vocabulary: Vocabulary) -> Iterator[tuple[str, onnx.ModelProto]]:
+    """Questions and graphs, of the network that recommends: `recommend`, `filtered`, `scores`, `factors` and `users`.
+
+    Each is made when it is asked for: all together hold the tables five times.
+    """
     core = catalogue_core(network)  # once, it takes a second
-    return best_graphs(network, vocabulary, core) | {
-        "scores": scores_graph(core, network, vocabulary),
-        "factors": factors_graph(network, vocabulary),
-        "users": users_graph(vocabulary),
-    }
+    yield from best_graphs(network, vocabulary, core)
+    yield "scores", scores_graph(core, network, vocabulary)
+    yield "factors", factors_graph(network, vocabulary)
+    yield "users", users_graph(vocabulary)
 
 
 def scores_graph(core: onnx.ModelProto, network: RatingNetwork, vocabulary: Vocabulary) -> onnx.ModelProto:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import onnx
@@ -74,21 +74,19 @@ def find_new_rows(
     return NewRows(users, items, choosers, recommender)
 
 
-def graphs(new: NewRows, vocabulary: Vocabulary) -> dict[str, onnx.ModelProto]:
-    """Question -> graph."""
-    found = {}
+def graphs(new: NewRows, vocabulary: Vocabulary) -> Iterator[tuple[str, onnx.ModelProto]]:
+    """Questions and graphs, each made when it is asked for."""
     if new.users is not None:
-        found["fold_in"] = fold_in_graph(new.users)
+        yield "fold_in", fold_in_graph(new.users)
     if new.choosers is not None:
-        found["fold_in" if new.users is None else "fold_in_choice"] = fold_in_choice_graph(new.choosers)
+        yield "fold_in" if new.users is None else "fold_in_choice", fold_in_choice_graph(new.choosers)
     if new.items is not None:
-        found["fold_in_item"] = fold_in_item_graph(new.items)
+        yield "fold_in_item", fold_in_item_graph(new.items)
     known = vocabulary.users, new.tables.user_vectors.numpy(), new.tables.user_bias.numpy()
     if new.choosers is not None:
-        found["explain"] = explain_choice_graph(new.choosers, *known)
+        yield "explain", explain_choice_graph(new.choosers, *known)
     elif new.users is not None:
-        found["explain"] = explain_graph(new.users, *known)
-    return found
+        yield "explain", explain_graph(new.users, *known)
 
 
 def _rounded(prior: Prior, rounding: Rounding | None) -> Prior:

@@ -9,6 +9,7 @@ catalogue), it scores everything exactly.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,7 +82,9 @@ def candidates(codes: Codes, tables: FoldedTables, seed: int = 0) -> tuple[Candi
     return tuple(found)
 
 
-def best_graphs(network: RatingNetwork, vocabulary: Vocabulary, core: onnx.ModelProto) -> dict[str, onnx.ModelProto]:
+def best_graphs(
+    network: RatingNetwork, vocabulary: Vocabulary, core: onnx.ModelProto
+) -> Iterator[tuple[str, onnx.ModelProto]]:
     """`recommend` and `filtered`: one pass over a small catalogue, two over a large one, with the same answers.
 
     Args:
@@ -91,15 +94,12 @@ def best_graphs(network: RatingNetwork, vocabulary: Vocabulary, core: onnx.Model
     """
     tables = network.fold()
     if tables is None or network.num_items < FEWEST_ITEMS:
-        return {
-            name: graphs.best_items(name, core, network.scale, vocabulary, filtered=filtered)
-            for name, filtered in FILTERED.items()
-        }
+        for name, filtered in FILTERED.items():
+            yield name, graphs.best_items(name, core, network.scale, vocabulary, filtered=filtered)
+        return
     search = find_search(tables)
-    return {
-        name: two_pass_graph(name, search, network.scale, vocabulary, filtered=filtered)
-        for name, filtered in FILTERED.items()
-    }
+    for name, filtered in FILTERED.items():
+        yield name, two_pass_graph(name, search, network.scale, vocabulary, filtered=filtered)
 
 
 def two_pass_graph(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +28,7 @@ def verify_lists(folder: Path, network: RatingNetwork, vocabulary: Vocabulary) -
     """
     users, items = vocabulary.users.num_rows, vocabulary.items.num_rows
     rng = np.random.default_rng(1)
+    sessions = {question: open_graph(folder / f"{question}.onnx") for question in ("scores", "filtered")}
     with torch.inference_mode():
         for name, user in (
             ("many", rng.integers(0, users, 20)),
@@ -33,22 +36,27 @@ def verify_lists(folder: Path, network: RatingNetwork, vocabulary: Vocabulary) -
             ("unknown", np.array([0])),
             ("zero", np.array([], np.int64)),
         ):
-            _verify_products(folder, network, vocabulary, name, user, rng.random(items - 1) < 0.5)
+            _verify_products(sessions, network, vocabulary, name, user, rng.random(items - 1) < 0.5)
         _verify_factors(folder, network, vocabulary, np.append(rng.integers(0, items, 50), [0, items - 1]))
-    half = users // 2
+    session, half = open_graph(folder / "users.onnx"), users // 2
     for begin, end in ((0, half), (half, users + 5), (0, 0)):
         asked = {"begin": np.array([begin]), "end": np.array([end])}
-        [found] = ask(open_graph(folder / "users.onnx"), "users.onnx", asked)
+        [found] = ask(session, "users.onnx", asked)
         if not np.array_equal(found, vocabulary.users.values[begin:end]):
             raise ExportError(f"users.onnx, {begin} to {end}: must be the ids of the vocabulary, are others")
 
 
 def _verify_products(
-    folder: Path, network: RatingNetwork, vocabulary: Vocabulary, case: str, user: np.ndarray, allowed: np.ndarray
+    sessions: Mapping[str, Any],
+    network: RatingNetwork,
+    vocabulary: Vocabulary,
+    case: str,
+    user: np.ndarray,
+    allowed: np.ndarray,
 ) -> None:
     logits = network.catalogue(torch.from_numpy(user))[:, 1:]
     asked = {"user": raw_ids(vocabulary.users, user)}
-    order, score, known = ask(open_graph(folder / "scores.onnx"), f"scores.onnx, {case}", asked)
+    order, score, known = ask(sessions["scores"], f"scores.onnx, {case}", asked)
     compare("scores.onnx", f"{case} (order)", order, logits.numpy(), _logit_tolerance(logits))
     compare("scores.onnx", case, score, network.scale(logits).numpy(), tolerance_of(network))
     asked |= {
@@ -57,7 +65,7 @@ def _verify_products(
         "exclude_item": vocabulary.items.values[np.zeros(len(user), np.int64)],
         "allowed": allowed,
     }
-    item, best, known_too = ask(open_graph(folder / "filtered.onnx"), f"filtered.onnx, {case}", asked)
+    item, best, known_too = ask(sessions["filtered"], f"filtered.onnx, {case}", asked)
     kept = logits.clone()
     kept[:, ~torch.from_numpy(allowed)] = -torch.inf
     kept[:, 0] = -torch.inf  # the excluded item

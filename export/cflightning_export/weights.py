@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
 
 import onnx
 from onnx import TensorProto
@@ -19,32 +22,81 @@ SMALL = 1024
 """Bytes; smaller tensors stay in the graph, where shape inference sees them."""
 
 
-def share_weights(models: dict[str, onnx.ModelProto], path: Path) -> None:
-    """Move the tables of all models into one file, equal bytes once; changes the models.
+class Table(NamedTuple):
+    """A table by its content, which two tables share if and only if they are equal."""
+
+    length: int
+    sha256: bytes
+
+
+class SharedWeights:
+    """The file of all tables, equal bytes once, which is complete when the block ends.
+
+    Long tables are written as soon as a graph is added, so that they need not be held for all graphs; short ones behind
+    them in the end, so that few pages are filled up.
+
+    Args:
+        path: the file to write, in the folder where the graphs will lie.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.name, self.folder = path.name, path.parent
+        self.out = path.open("wb")
+        self.places: dict[Table, int] = {}
+        self.short: dict[Table, tuple[bytes, list[TensorProto]]] = {}
+
+    def __enter__(self) -> SharedWeights:
+        return self
+
+    def add(self, model: onnx.ModelProto) -> None:
+        """Move the tables of a graph into the file; changes the graph, also when the block ends.
+
+        Raises:
+            OSError: the file cannot be written, or there is no room for it.
+        """
+        # The format has no external strings.
+        tensors = [t for t in model.graph.initializer if t.data_type != TensorProto.STRING and len(t.raw_data) >= SMALL]
+        tables = [Table(len(tensor.raw_data), hashlib.sha256(tensor.raw_data).digest()) for tensor in tensors]
+        require_space(self.folder, sum(table.length for table in set(tables) - self.places.keys()))
+        for tensor, table in zip(tensors, tables, strict=True):
+            if table.length < LONG:
+                self.short.setdefault(table, (tensor.raw_data, []))[1].append(tensor)
+            elif table not in self.places:
+                self.places[table] = self._write(tensor.raw_data, PAGE)
+            tensor.ClearField("raw_data")
+            tensor.data_location = TensorProto.EXTERNAL
+            if table.length >= LONG:
+                self._point(tensor, table)
+
+    def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                for table, (data, tensors) in sorted(self.short.items(), key=lambda entry: -entry[0].length):
+                    self.places[table] = self._write(data, LINE)
+                    for tensor in tensors:
+                        self._point(tensor, table)
+        finally:
+            self.out.close()
+
+    def _write(self, data: bytes, step: int) -> int:
+        """Append a table at a multiple of the step; where it begins."""
+        self.out.write(b"\0" * (-self.out.tell() % step))
+        begin = self.out.tell()
+        self.out.write(data)
+        return begin
+
+    def _point(self, tensor: TensorProto, table: Table) -> None:
+        for name, value in (("location", self.name), ("offset", self.places[table]), ("length", table.length)):
+            tensor.external_data.add(key=name, value=str(value))
+
+
+def share_weights(models: Mapping[str, onnx.ModelProto], path: Path) -> None:
+    """Move the tables of all models into one file, as `SharedWeights` does.
 
     Args:
         models: any number of graphs.
         path: the file to write, in the folder where the graphs will lie.
-
-    Raises:
-        OSError: it cannot be written, or there is no room for it.
     """
-    moved: dict[tuple[int, bytes], list[TensorProto]] = {}  # by length and digest: tables take memory enough once
-    for model in models.values():
-        for tensor in model.graph.initializer:
-            # The format has no external strings.
-            if tensor.data_type != TensorProto.STRING and len(tensor.raw_data) >= SMALL:
-                data = tensor.raw_data
-                moved.setdefault((len(data), hashlib.sha256(data).digest()), []).append(tensor)
-    require_space(path.parent, sum(length for length, _ in moved))
-    with path.open("wb") as out:
-        # Long ones first, so that few pages are filled up.
-        for (length, _), tensors in sorted(moved.items(), key=lambda entry: entry[0][0], reverse=True):
-            out.write(b"\0" * (-out.tell() % (PAGE if length >= LONG else LINE)))
-            begin, data = out.tell(), tensors[0].raw_data
-            out.write(data)
-            for tensor in tensors:
-                tensor.ClearField("raw_data")
-                tensor.data_location = TensorProto.EXTERNAL
-                for name, value in (("location", path.name), ("offset", begin), ("length", length)):
-                    tensor.external_data.add(key=name, value=str(value))
+    with SharedWeights(path) as weights:
+        for model in models.values():
+            weights.add(model)

@@ -278,7 +278,7 @@ def test_only_large_catalogues_are_searched_in_two_passes(monkeypatch):
     mlp = EmbeddingMLP(USERS + 1, 501, DIM)
 
     def two_passes(network):
-        found = best_graphs(network, words, graphs.catalogue_core(network))
+        found = dict(best_graphs(network, words, graphs.catalogue_core(network)))
         assert list(found) == ["recommend", "filtered"]
         return [any(node.op_type == "MatMulInteger" for node in model.graph.node) for model in found.values()]
 
