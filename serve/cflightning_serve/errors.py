@@ -9,6 +9,10 @@ class BundleError(ServeError, ValueError):
     """The bundle is damaged, incomplete, edited, too new, or not a bundle."""
 
 
+class NotFiniteError(BundleError):
+    """An answer holds NaN or infinity: the tables do, or the question held immense numbers."""
+
+
 class InputError(ServeError, ValueError):
     """A question makes no sense: ids of the wrong type, unequal lengths, ``k`` below one."""
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from cflightning_serve.cancellation import Cancellation
 from cflightning_serve.contents import Contents
-from cflightning_serve.errors import BundleError, InputError, UnsupportedError
+from cflightning_serve.errors import BundleError, InputError, NotFiniteError, UnsupportedError
 from cflightning_serve.graph_rules import TYPES, check_graph
 from cflightning_serve.manifest import Manifest
 from cflightning_serve.onnx_reader import ExternalTensor
@@ -46,7 +46,8 @@ class Graphs:
         """Ask the graph that answers ``question`` for the named outputs; numbers are finite, but for fillers of lists.
 
         Raises:
-            BundleError: the graph cannot be opened or fails, or its answer holds NaN or infinity.
+            BundleError: the graph cannot be opened or fails.
+            NotFiniteError: its answer holds NaN or infinity.
             UnsupportedError: the bundle has no such graph.
             InputError: a string id is no valid Unicode.
         """
@@ -108,7 +109,7 @@ class Graphs:
         wrong = int(np.count_nonzero(~np.isfinite(values) & (values != filler)))
         if wrong:
             path = self._manifest.path(question)
-            raise BundleError(
+            raise NotFiniteError(
                 f"{path}: {output} must be finite numbers, has {wrong:,} that are not; export the bundle again, unless "
                 "the question held immense numbers"
             )

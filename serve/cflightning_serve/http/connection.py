@@ -6,11 +6,12 @@ import asyncio
 import json
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from cflightning_serve.http.connection_table import ConnectionTable
 from cflightning_serve.http.settings import Limits
-from cflightning_serve.http.upgrades import Parser
+from cflightning_serve.http.upgrades import head_without_upgrade
 
 HEAD = 1 << 16
 """Bytes of a request's line and headers; what arrives with the last of them is not counted."""
@@ -33,7 +34,6 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
-        self.parser = Parser(self)  # type: ignore[assignment]  # in place of httptools' own
         self._in_head = True
         self._head = self._behind = 0
         self._unanswered = 0
@@ -114,11 +114,6 @@ class Connection(HttpToolsProtocol):
         if self._in_head:
             super().on_header(name, value)
 
-    def on_message_complete(self) -> None:
-        """A request ends."""
-        if not self.parser.should_upgrade():
-            super().on_message_complete()
-
     def on_response_complete(self) -> None:
         """Go on with what has come in the meantime."""
         self._unanswered -= 1
@@ -129,12 +124,9 @@ class Connection(HttpToolsProtocol):
         elif self._unparsed or self.pipeline:
             self._parse()
 
-    def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP."""
-        self._refuse(400, "http", msg)
-
-    def _unsupported_upgrade_warning(self) -> None:
-        """Say nothing: any client may ask for another protocol, and goes on without."""
+    def _should_upgrade(self) -> bool:
+        """Make uvicorn leave a request alone that wishes for another protocol: it comes again without the wish."""
+        return True
 
     def _parse(self) -> None:
         while self._unparsed and not self.pipeline and self._refusal is None and not self.transport.is_closing():
@@ -146,20 +138,37 @@ class Connection(HttpToolsProtocol):
 
     def _feed(self, data: bytes) -> None:
         """Parse, and see how much the headers have become."""
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
         began = self._in_head
-        super().data_received(data)
-        if self.transport.is_closing() or self._refusal is not None:
+        try:
+            self._feed_parser(data)
+        except httptools.HttpParserError:
+            self._refuse(400, "http", "the request must be HTTP/1.1")
             return
         if not self._in_head:
-            self._behind += 0 if began else len(data)
-            if self._behind > _AROUND * (self.limits.body + HEAD):
-                self.transport.close()
+            if not began:
+                self._behind += len(data)
+                if self._behind > _AROUND * (self.limits.body + HEAD):
+                    self.transport.close()
             return
         self._head += len(data) if began else 0
         if self._head > HEAD:
             self._refuse(431, "headers", f"the headers must not exceed {HEAD:,} bytes")
         elif self._timer is None:
             self._start_clock()
+
+    def _feed_parser(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as stop:
+            method, version = self.parser.get_method(), self.parser.get_http_version()
+            head = head_without_upgrade(method, self.url, version, self.headers)
+            self.parser = httptools.HttpRequestParser(self)
+            # As uvicorn has it: what follows "Connection: close" is not read, and is no error.
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self._feed_parser(head + data[stop.args[0] :])
 
     def _start_clock(self) -> None:
         self._timer = self.loop.call_later(self.limits.seconds, self._late)

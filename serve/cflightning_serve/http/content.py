@@ -12,6 +12,7 @@ from starlette.types import Receive
 from cflightning_serve.http.budget import Budget
 from cflightning_serve.http.errors import Refusal
 
+_JSON = b"application/json"
 _TYPE = re.compile(rb"application/(json|[a-z0-9.+-]+\+json|octet-stream)\s*(;.*)?", re.IGNORECASE)
 FREE = 1 << 16
 """Bytes of a body that are not counted; connections are."""
@@ -32,11 +33,11 @@ def refuse_body(headers: Mapping[bytes, bytes], limit: int) -> Refusal | None:
     if length is not None and (not length.isdigit() or int(length) > limit):
         return _too_large(limit)
     kind = headers.get(b"content-type", b"")
-    if not _TYPE.fullmatch(kind) and b"inference-header-content-length" not in headers:
+    if kind != _JSON and not _TYPE.fullmatch(kind) and b"inference-header-content-length" not in headers:
         got = repr(kind.decode("latin-1")[:60]) if kind else "nothing"
         return Refusal(415, "type", f"content-type: must be application/json, got {got}")
-    packing = headers.get(b"content-encoding", b"identity").lower()
-    if packing not in (b"identity", b"gzip", b"x-gzip"):
+    packing = headers.get(b"content-encoding")
+    if packing is not None and packing.lower() not in (b"identity", b"gzip", b"x-gzip"):
         return Refusal(415, "encoding", f"content-encoding: must be gzip or left out, got {packing[:60]!r}")
     return None
 

@@ -14,7 +14,14 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from cflightning_serve.errors import BundleError, InputError, ServeError, UnknownIdError, UnsupportedError
+from cflightning_serve.errors import (
+    BundleError,
+    InputError,
+    NotFiniteError,
+    ServeError,
+    UnknownIdError,
+    UnsupportedError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -77,13 +84,21 @@ def as_refusal(error: Exception) -> Refusal:
     if isinstance(error, HTTPException):
         code = _HTTP_CODES.get(error.status_code, "request")
         return Refusal(error.status_code, code, f"{error.detail}; /openapi.json lists what there is", error.headers)
+    if isinstance(error, NotFiniteError):
+        log.warning("%s", error)
+        return not_finite()
     if isinstance(error, BundleError):
         log.error("%s", error)
-        return Refusal(500, "bundle", "the bundle cannot answer; the server's log says why")
+        return Refusal(503, "bundle", "the bundle cannot answer; the server's log says why")
     if isinstance(error, ClientDisconnect):
         return Refusal(400, "disconnected", "the client went away before its body was complete")
     log.error("a request failed", exc_info=error)
     return Refusal(500, "internal", "the server failed; its log says why")
+
+
+def not_finite() -> Refusal:
+    """Say that there is no answer: the tables hold NaN or infinity, or the question held immense numbers."""
+    return Refusal(422, "not_finite", "the bundle's answer to this question is no finite number; export it again")
 
 
 def add_handlers(app: FastAPI) -> None:

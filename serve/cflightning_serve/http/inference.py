@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from cflightning_serve import Scorer
-from cflightning_serve.errors import BundleError
+from cflightning_serve.errors import BundleError, NotFiniteError
 from cflightning_serve.http.budget import Budget
 from cflightning_serve.http.content import FREE
 from cflightning_serve.http.costs import PER_ID
@@ -158,6 +158,8 @@ async def infer(scorer: Scorer, asked: Asked, work: Work, budget: Budget, about:
         names = [one.name for one in asked.wanted]
         try:
             arrays = scorer.graphs.run(question, names, feeds) if names else []
+        except NotFiniteError:
+            raise
         except BundleError as error:  # the graph is whole, or it would not have been loaded: these inputs are at fault
             log.warning("%s", error)
             raise Refusal(400, "input", "the model cannot answer these inputs; see its metadata") from error

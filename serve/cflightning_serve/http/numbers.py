@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cflightning_serve import output
-from cflightning_serve.http.errors import Refusal
+from cflightning_serve.http.errors import not_finite
 
 
 def number(value: np.floating[Any]) -> float:
@@ -29,11 +29,7 @@ def numbers(values: npt.NDArray[np.floating[Any]]) -> list[float]:
     Raises:
         Refusal: one of them is NaN or infinite.
     """
-    if not np.isfinite(values).all():
+    given = list(map(output.number, values))
+    if not math.isfinite(sum(given)):  # float32 cannot fill a float64
         raise not_finite()
-    return list(map(output.number, values))
-
-
-def not_finite() -> Refusal:
-    """Say that there is no answer: the bundle's tables, or what they meet in this question, hold no finite numbers."""
-    return Refusal(422, "not_finite", "the bundle's answer to this question is no finite number; export it again")
+    return given

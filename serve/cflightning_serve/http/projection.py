@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from cflightning_serve.http.numbers import not_finite
+from cflightning_serve.http.errors import not_finite
 
 Floats = npt.NDArray[np.float64]
 

@@ -8,6 +8,7 @@ from typing import Any, cast, get_type_hints
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cflightning_serve.http.errors import ErrorReply, as_refusal
@@ -38,15 +39,25 @@ class QuestionRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Make the function from a request to its answer."""
-        answer = cast(Callable[[BaseModel], Awaitable[Response]], self.endpoint)
-        (model,) = (kind for name, kind in get_type_hints(answer).items() if name != "return")
+        ask = self.asker()
 
         async def handle(request: Request) -> Response:
-            body = await request.body()
-            rows = LARGE if len(body) > LONG else 0
-            return await answer(await self.work.run(rows, lambda: model.model_validate_json(body)))
+            return await ask(await request.body())
 
         return handle
+
+    def asker(self) -> Callable[[bytes], Awaitable[Response]]:
+        """Make the function from a body to its answer."""
+        answer = cast(Callable[[BaseModel], Awaitable[Response]], self.endpoint)
+        (model,) = (kind for name, kind in get_type_hints(answer).items() if name != "return")
+        work = self.work
+
+        async def ask(body: bytes) -> Response:
+            if len(body) <= LONG:
+                return await answer(model.model_validate_json(body))
+            return await answer(await work.run(LARGE, lambda: model.model_validate_json(body)))
+
+        return ask
 
 
 def question_route(work: Work) -> type[QuestionRoute]:
@@ -68,9 +79,7 @@ class Shortcut:
     def __init__(self, app: ASGIApp, router: APIRouter) -> None:
         self._app = app
         self._handlers = {
-            route.path: (route, route.get_route_handler())
-            for route in router.routes
-            if isinstance(route, QuestionRoute)
+            route.path: (route, route.asker()) for route in router.routes if isinstance(route, QuestionRoute)
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,9 +88,17 @@ class Shortcut:
         if found is None:
             await self._app(scope, receive, send)
             return
-        scope["route"], handle = found
+        scope["route"], ask = found
         try:
-            response = await handle(Request(scope, receive))
+            response = await ask(await _read(receive))
         except Exception as error:
             response = as_refusal(error).response(scope["path"])
         await response(scope, receive, send)
+
+
+async def _read(receive: Receive) -> bytes:
+    message = await receive()  # the guard has waited for the whole body
+    if message["type"] != "http.request":
+        raise ClientDisconnect
+    body: bytes = message.get("body", b"")
+    return body

@@ -13,8 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cflightning_serve.http.errors import Refusal
-from cflightning_serve.http.numbers import not_finite
+from cflightning_serve.http.errors import Refusal, not_finite
 from cflightning_serve.http.state import encode
 
 

@@ -274,7 +274,7 @@ def test_a_fault_of_the_bundle_is_the_servers(bundle, start, everything, caplog)
 
     scorer.recommend = broken
     with start(State(Settings(bundle), scorer)) as client:
-        code, message = ask(client, "/recommend", 500, user=10)
+        code, message = ask(client, "/recommend", 503, user=10)
     assert (code, "secret" in message) == ("bundle", False)
     assert "secret" in caplog.text
 

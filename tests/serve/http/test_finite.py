@@ -1,0 +1,152 @@
+"""Numbers are finite or an error, in questions, answers and the log, by every route."""
+
+import dataclasses
+import json
+import logging
+import math
+import sys
+
+import numpy as np
+import pytest
+
+from cflightning_serve import Scorer
+from cflightning_serve.http.log_lines import LineFormatter
+from cflightning_serve.http.settings import Settings
+from cflightning_serve.http.state import State
+
+JSON = {"Content-Type": "application/json"}
+IMMENSE = ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "1e400", "1e39", "1" + "0" * 400, "-1" + "0" * 30]
+
+
+@pytest.fixture(scope="module")
+def explaining(bundles, new_rows, tables, start, tmp_path_factory):
+    """Of a bundle with a catalogue, a history, new users and reasons."""
+    rich = bundles.make_rich(tables)
+    folder = bundles.write_bundle(tmp_path_factory.mktemp("bundles") / "all", rich)
+    new_rows.add(folder, rich, bundles)
+    with start(State(Settings(folder))) as client:
+        yield client
+
+
+def told(reply):
+    """The document of an answer, in which JSON has no word for NaN."""
+    return json.loads(reply.text, parse_constant=lambda word: pytest.fail(f"{word} in {reply.text[:200]}"))
+
+
+@pytest.mark.parametrize("number", IMMENSE)
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/recommend", '{"user": %s}'),
+        ("/recommend", '{"user": 10, "k": %s}'),
+        ("/recommend", '{"user": 10, "diversity": %s}'),
+        ("/recommend", '{"user": 10, "min_count": %s}'),
+        ("/recommend", '{"user": 10, "exclude": [%s]}'),
+        ("/recommend", '{"user": 10, "allow": [%s]}'),
+        ("/score", '{"pairs": [[%s, 0]]}'),
+        ("/score", '{"pairs": [[10, %s]]}'),
+        ("/similar", '{"item": %s}'),
+        ("/fold-in", '{"ratings": [[0, %s]]}'),
+        ("/fold-in", '{"ratings": [[%s, 4]]}'),
+        ("/explain", '{"item": 0, "ratings": [[3, %s]]}'),
+        ("/explain", '{"item": %s, "user": 10}'),
+        ("/v2/models/cflightning-fold_in/infer", "fold_in"),
+    ],
+)
+def test_numbers_of_questions(explaining, path, body, number):
+    if body == "fold_in":
+        inputs = [{"name": "item", "shape": [1], "datatype": "INT64", "data": [0]},
+                  {"name": "rating", "shape": [1], "datatype": "FP32", "data": ["%s"]},
+                  {"name": "k", "shape": [1], "datatype": "INT64", "data": [2]},
+                  {"name": "exclude_item", "shape": [0], "datatype": "INT64", "data": []},
+                  {"name": "score_item", "shape": [0], "datatype": "INT64", "data": []}]  # fmt: skip
+        body = json.dumps({"inputs": inputs}).replace('"%s"', "%s")
+    reply = explaining.post(path, content=body % number, headers=JSON)
+    assert reply.status_code in (200, 400, 404, 422), reply.text
+    assert "error" in told(reply) or number not in IMMENSE[:6], reply.text  # the others may be ids, or counts
+    assert len(reply.text) < 1000
+
+
+@pytest.fixture(scope="module")
+def broken(bundles, tables, start, tmp_path_factory):
+    """Of a bundle in which the vector of user 30 is NaN, and that of user 40 immense."""
+    vectors = tables.user_vectors.copy()
+    vectors[3], vectors[4] = np.nan, 3e38
+    damaged = dataclasses.replace(tables, user_vectors=vectors, rating_range=None)
+    folder = bundles.write_bundle(tmp_path_factory.mktemp("bundles") / "nan", damaged)
+    with start(State(Settings(folder), Scorer.load(folder))) as client:
+        yield client
+
+
+@pytest.mark.parametrize("user", [30, 40])
+@pytest.mark.parametrize(
+    ("path", "question"),
+    [
+        ("/recommend", lambda user: {"user": user}),
+        ("/score", lambda user: {"pairs": [[10, 0], [user, 0]]}),
+        *(
+            (
+                "/v2/models/cflightning-score/infer",
+                lambda user, binary=binary: {
+                    "inputs": [
+                        {"name": name, "shape": [1], "datatype": "INT64", "data": [one]}
+                        for name, one in (("user", user), ("item", 0))
+                    ],
+                    "parameters": {"binary_data_output": binary},
+                },
+            )
+            for binary in (False, True)
+        ),
+    ],
+)
+def test_numbers_of_answers(broken, path, question, user):
+    assert broken.post(path, json=question(10)).status_code == 200
+    reply = broken.post(path, json=question(user))
+    assert reply.status_code == 422
+    assert "no finite number" in str(told(reply)["error"])
+
+
+def test_explain_takes_one_user_beside_many_items(explaining, tables):
+    def tensor(name, *data, kind="INT64"):
+        return {"name": name, "shape": [len(data)], "datatype": kind, "data": list(data)}
+
+    rated = [int(item) for item in tables.item_ids[:3]]
+    for users in ([], [10]):
+        given = [tensor("item", *rated), tensor("rating", 5, 3, 4, kind="FP32")]
+        inputs = [*given, tensor("target", int(tables.item_ids[5])), tensor("user", *users)]
+        reply = explaining.post("/v2/models/cflightning-explain/infer", json={"inputs": inputs})
+        assert reply.status_code == 200, reply.text
+        answer = {one["name"]: one["data"] for one in told(reply)["outputs"]}
+        assert math.isclose(
+            sum(answer["contribution"]) + answer["base"][0] + answer["rest"][0], answer["logit"][0], abs_tol=1e-4
+        )
+
+
+def test_the_tables_of_an_explanation_are_bounded(explaining):
+    count = 10_000
+    inputs = [{"name": name, "shape": [count], "datatype": kind, "data": [one] * count}
+              for name, kind, one in (("item", "INT64", 0), ("rating", "FP32", 4), ("target", "INT64", 3))]  # fmt: skip
+    inputs.append({"name": "user", "shape": [0], "datatype": "INT64", "data": []})
+    reply = explaining.post("/v2/models/cflightning-explain/infer", json={"inputs": inputs})
+    assert reply.status_code == 400 and "too many rows at once" in reply.text
+
+
+def test_an_output_is_named_once(explaining):
+    inputs = [{"name": name, "shape": [1], "datatype": "INT64", "data": [10]} for name in ("user", "item")]
+    outputs = [{"name": "score"}] * 200
+    reply = explaining.post("/v2/models/cflightning-score/infer", json={"inputs": inputs, "outputs": outputs})
+    assert reply.status_code == 400 and "once each" in reply.text
+
+
+def test_no_value_forges_a_line_of_the_log():
+    try:
+        raise ValueError("a\n2026-01-01 00:00:00 INFO forged")
+    except ValueError:
+        failed = sys.exc_info()
+    text = "x\n2026-01-01 INFO forged\r\x1b[2K\u2028\ud800"
+    record = logging.LogRecord("a", logging.ERROR, "", 0, "%s", (text,), failed)
+    said = LineFormatter("%(asctime)s %(levelname)s %(message)s").format(record)
+    first, *rest = said.splitlines()
+    assert "\\n2026-01-01 INFO forged\\r\\x1b[2K\\u2028\\ud800" in first
+    assert rest and all(line.startswith("  | ") for line in rest)
+    said.encode()

@@ -1,0 +1,123 @@
+"""Dear questions: never in the event loop, never more than threads, never computed once nobody waits."""
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import pytest
+
+from cflightning_serve import Scorer
+from cflightning_serve.http import costs
+from cflightning_serve.http.settings import Limits, Settings
+from cflightning_serve.http.state import State
+from cflightning_serve.http.turns import Turns
+from cflightning_serve.http.work import LARGE, SMALL, Work
+
+SMALL_CATALOGUE = SimpleNamespace(num_items=3_707)
+
+
+@pytest.mark.parametrize(
+    ("rows", "dear"),
+    [
+        (costs.recommend(SMALL_CATALOGUE, 10, 0, None), False),
+        (costs.recommend(SMALL_CATALOGUE, 10, 50, 0.0), False),
+        (costs.recommend(SMALL_CATALOGUE, 10, 0, 0.3), False),
+        (costs.recommend(SMALL_CATALOGUE, 100, 0, 0.3), True),
+        (costs.recommend(SMALL_CATALOGUE, 1000, 0, 0.5), True),
+        (costs.recommend(SMALL_CATALOGUE, 10, 10_000, None), True),
+        (costs.recommend(SimpleNamespace(num_items=100_000), 10, 0, None), True),
+        (costs.explain(SMALL_CATALOGUE, [None] * 20), False),
+        (costs.explain(SMALL_CATALOGUE, [None] * 10_000), True),
+        (costs.explain(SMALL_CATALOGUE, None), True),  # by a history that may be of any length
+        (costs.fold_in(SMALL_CATALOGUE, 10, 50, 0), False),
+        (costs.fold_in(SMALL_CATALOGUE, 10, 10_000, 0), True),
+        (costs.similar(SMALL_CATALOGUE, 10), False),
+        (costs.similar(SMALL_CATALOGUE, 1000), True),
+    ],
+)
+def test_what_is_dear_never_runs_in_the_event_loop(rows, dear):
+    assert (rows > SMALL) is dear
+
+
+@pytest.fixture
+def held(bundle, start, everything):
+    """A server whose diverse lists take until they are let go; and the threads that asked for them."""
+    scorer, go, threads = everything(Scorer.load(bundle)), threading.Event(), []
+    quick = scorer.recommend
+
+    def slow(user, k=10, exclude=None, **filters):
+        if filters.get("diversity"):
+            threads.append(threading.current_thread().name)
+            go.wait(30)
+        return quick(user, k, exclude)
+
+    scorer.recommend = slow
+    with start(State(Settings(bundle, limits=Limits(seconds=2)), scorer)) as client:
+        client.threads, client.go = threads, go
+        yield client
+        go.set()
+
+
+def test_health_and_cheap_questions_are_answered_beside_dear_ones(held, monkeypatch):
+    monkeypatch.setattr(costs, "_PER_CHOICE", LARGE)  # so that a list of ten items is dear
+    dear = {"user": 10, "k": 10, "diversity": 0.5}
+    with ThreadPoolExecutor(12) as pool:
+        asked = [pool.submit(held.post, "/recommend", json=dear) for _ in range(12)]
+        while not held.threads:
+            time.sleep(0.01)
+        for _ in range(5):
+            assert held.get("/v2/health/live").status_code == 200
+            assert held.post("/recommend", json={"user": 10}).status_code == 200
+        assert {one.result().status_code for one in asked} == {503}  # in time, though nothing was let go
+    begun = len(held.threads)
+    assert begun < 12 and all(name.startswith("work-") for name in held.threads)
+    held.go.set()
+    assert held.post("/recommend", json=dear).status_code == 200
+    assert len(held.threads) == begun + 1  # nobody waits for the others: they are not computed
+
+
+def test_threads_are_held_to_the_end_and_no_more_are_begun():
+    work, go, begun = Work(), threading.Event(), []
+
+    def slow():
+        begun.append(threading.current_thread().name)
+        go.wait(30)
+
+    async def main():
+        for _ in range(20):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(work.run(LARGE, slow), 0.01)
+        waiting = asyncio.create_task(work.run(LARGE, lambda: "answered"))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        go.set()
+        assert await waiting == "answered"
+        with pytest.raises(ZeroDivisionError):
+            await work.run(LARGE, lambda: 1 / 0)
+        assert await work.run(LARGE, lambda: "again") == "again"
+
+    asyncio.run(main())
+    work.stop()
+    assert 1 <= len(begun) < 20
+
+
+def test_a_round_of_the_event_loop_ends_however_many_are_ready():
+    order = []
+
+    async def request(turns, n):
+        await turns.take()
+        time.sleep(0.005)
+        order.append(n)
+
+    async def main():
+        turns, loop = Turns(), asyncio.get_running_loop()
+        ready = [asyncio.create_task(request(turns, n)) for n in range(100)]
+        await asyncio.sleep(0)  # they are all ready now
+        loop.call_soon(order.append, "health")
+        await asyncio.gather(*ready)
+
+    asyncio.run(main())
+    assert order.index("health") <= 20
+    assert [n for n in order if n != "health"] == list(range(100))  # in the order in which they came
