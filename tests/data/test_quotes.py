@@ -101,3 +101,10 @@ def test_blanks_around_values_are_no_part_of_them(load, text):
 def test_a_comma_in_a_quoted_value_behind_a_blank(load):
     table = load('user, item, rating, title\n1, 7, 3, "Good, the Bad"\n2, 8, 4, "x, ""y"""\n', columns=TITLED)
     assert table.titles == {7: "Good, the Bad", 8: 'x,"y"'} or table.titles == {7: "Good, the Bad", 8: 'x, "y"'}
+
+
+def test_very_many_rows_of_the_wrong_length_end_soon(load):
+    with pytest.raises(DataError, match=r"line 3: .* got 4 \('1,2,3,4'; at least 10,000 such lines, delimiter ','\)"):
+        load("user,item,rating\n1,2,3\n" + "1,2,3,4\n" * 20_000)
+    with pytest.raises(DataError, match=r"line 2, where a double quote opens .* at least 10,000 such lines"):
+        load("user,item,rating,title\n" + '1,2,3,"x, y\n' * 30_000)

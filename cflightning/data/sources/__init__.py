@@ -13,6 +13,7 @@ from cflightning.data.sources.compression import FORMATS
 from cflightning.data.sources.download import ALIASES, cache_dir, cached, download
 from cflightning.data.sources.files import Files, single_file
 from cflightning.data.sources.item_list import TITLE_FILES
+from cflightning.data.sources.limits import available_memory
 from cflightning.data.sources.movielens import (
     is_movielens,
     is_movielens_file,
@@ -91,10 +92,12 @@ def load_table(
     assert found is not None
     if not keep or not found.exists():
         return _read_path(found, predefined, names, options)
+    sources = _sources(found, predefined)
+    inside = [source.relative_to(found).as_posix() for source in sources if found in source.parents]  # partitions
     return columns_cache.read_through(
         (cache or cache_dir()) / "columns",
-        _sources(found, predefined),
-        {"predefined": predefined, "names": names, **options},
+        sources,
+        {"predefined": predefined, "names": names, "partitions": [at for at in inside if "/" in at], **options},
         found,
         lambda: _read_path(found, predefined, names, options),
     )
@@ -151,6 +154,18 @@ def locate(source: str, cache: Path | None = None) -> Path | None:
 
 
 def _read_path(path: Path, predefined: str | None, names: Sequence[str] | None, options: dict[str, Any]) -> RatingTable:
+    try:
+        return _read_what_it_is(path, predefined, names, options)
+    except MemoryError as error:
+        left = f"{available_memory() or 0:,}"
+        raise DataError(
+            f"{path}: must fit into memory, of which {left} bytes are left; use a larger machine, or a part of the rows"
+        ) from error
+
+
+def _read_what_it_is(
+    path: Path, predefined: str | None, names: Sequence[str] | None, options: dict[str, Any]
+) -> RatingTable:
     if not path.exists():
         raise DataError(f"--data.path: must be a folder, zip or table file, but {path} does not exist")
     if path.is_dir() or (path.is_file() and _is_zip(path)):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -12,9 +12,6 @@ from cflightning.data.sources.files import TextFile
 from cflightning.data.sources.limits import check_columns, check_size
 from cflightning.data.sources.opened import Columns, OpenTable
 from cflightning.errors import DataError
-
-_ROW = 12
-"""Bytes that a row of a ratings table takes at least: two codes and a rating."""
 
 
 def open_binary(file: TextFile, kind: str) -> OpenTable:
@@ -53,45 +50,72 @@ def _damaged(file: TextFile, kind: str, error: Exception) -> DataError:
     return DataError(f"{file}: must be {called} file, but {str(error)[:150]}; write or download it again")
 
 
+def _check_rows(file: TextFile, source: Any, rows: int, schema: Any, columns: list[str]) -> None:
+    """Refuse more rows than can be held, before they are unpacked: equal values take next to no bytes in a file."""
+    packed = os.path.getsize(source) if isinstance(source, str) else source.size()
+    check_size(str(file), rows * sum(_width(schema.field(name).type) for name in columns), packed)
+
+
+def _width(kind: Any) -> int:
+    """Return the bytes that one value takes in memory at least."""
+    try:
+        return int(kind.bit_width) // 8
+    except ValueError:
+        return 4  # where the text begins
+
+
 def _parquet(file: TextFile) -> _Opened:
     import pyarrow.parquet
 
-    opened = pyarrow.parquet.ParquetFile(file.source())
-    check_size(str(file), opened.metadata.num_rows * _ROW)
-    return opened.schema_arrow.names, lambda columns: opened.read(columns=columns)
+    source = file.source()
+    opened = pyarrow.parquet.ParquetFile(source)
+    schema = opened.schema_arrow
+
+    def read(columns: list[str]) -> Any:
+        _check_rows(file, source, opened.metadata.num_rows, schema, columns)
+        return opened.read(columns=columns)
+
+    return schema.names, read
 
 
 def _arrow(file: TextFile) -> _Opened:
-    names = pa.ipc.open_file(file.source()).schema.names
+    import pyarrow.dataset
+    import pyarrow.fs
 
-    def batches(columns: list[str]) -> Any:
-        chosen = pa.ipc.IpcReadOptions(included_fields=[names.index(name) for name in columns])
-        opened = pa.ipc.open_file(file.source(), options=chosen)
-        return opened.schema, (opened.get_batch(n) for n in range(opened.num_record_batches))
+    source = file.source()
+    schema = pa.ipc.open_file(_from_start(source)).schema
 
-    return names, partial(_collect, str(file), batches)
+    def read(columns: list[str]) -> Any:
+        disk = pyarrow.fs.LocalFileSystem() if isinstance(source, str) else None
+        rows = pyarrow.dataset.IpcFileFormat().make_fragment(source, filesystem=disk).count_rows()
+        _check_rows(file, source, rows, schema, columns)
+        chosen = pa.ipc.IpcReadOptions(included_fields=[schema.names.index(name) for name in columns])
+        return pa.ipc.open_file(_from_start(source), options=chosen).read_all().select(columns)
+
+    return schema.names, read
 
 
 def _arrow_stream(file: TextFile) -> _Opened:
-    names = pa.ipc.open_stream(file.source()).schema.names
+    source = file.source()
+    schema = pa.ipc.open_stream(_from_start(source)).schema
 
-    def batches(columns: list[str]) -> Any:
-        chosen = pa.ipc.IpcReadOptions(included_fields=[names.index(name) for name in columns])
-        opened = pa.ipc.open_stream(file.source(), options=chosen)
-        return opened.schema, opened
+    def read(columns: list[str]) -> Any:
+        batches, size = [], 0
+        for batch in pa.ipc.open_stream(_from_start(source)):
+            size += batch.nbytes
+            check_size(str(file), size)
+            batches.append(batch.select(columns))
+        return pa.Table.from_batches(batches, pa.schema([schema.field(name) for name in columns]))
 
-    return names, partial(_collect, str(file), batches)
+    return schema.names, read
 
 
-def _collect(source: str, batches: Callable[[list[str]], Any], columns: list[str]) -> Any:
-    """Put record batches together, within the limits."""
-    schema, stream = batches(columns)
-    found, size = [], 0
-    for batch in stream:
-        size += batch.nbytes
-        check_size(source, size)
-        found.append(batch)
-    return pa.Table.from_batches(found, schema).select(columns)
+def _from_start(source: Any) -> Any:
+    """Return a stream of a source; a path is not mapped, for a mapped file may be cut off while it is read."""
+    if isinstance(source, str):
+        return pa.OSFile(source)
+    source.seek(0)
+    return source
 
 
 def _feather(file: TextFile) -> _Opened:
@@ -104,9 +128,14 @@ def _feather(file: TextFile) -> _Opened:
 def _orc(file: TextFile) -> _Opened:
     import pyarrow.orc
 
-    opened = pyarrow.orc.ORCFile(file.source())
-    check_size(str(file), opened.nrows * _ROW)
-    return opened.schema.names, lambda columns: opened.read(columns=columns)
+    source = file.source()
+    opened = pyarrow.orc.ORCFile(source)
+
+    def read(columns: list[str]) -> Any:
+        _check_rows(file, source, opened.nrows, opened.schema, columns)
+        return opened.read(columns=columns)
+
+    return opened.schema.names, read
 
 
 _OPENERS: dict[str, Callable[[TextFile], _Opened]] = {

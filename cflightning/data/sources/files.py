@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from cflightning.data.sources.compression import DAMAGED, HEAD, read_all, recognise, refuse_documents, unpacked
+from cflightning.data.sources.limits import check_size
 from cflightning.errors import DataError
 
 
@@ -126,6 +127,17 @@ class Files:
         """
         with self._open(name) as opened:
             return read_all(opened.stream, str(TextFile(self, name)), opened.packed, opened.size)
+
+    def check_sizes(self, names: Sequence[str]) -> None:
+        """Refuse members of a zip that together are too large to be read.
+
+        Raises:
+            DataError: they are.
+        """
+        if self.is_zip:
+            with zipfile.ZipFile(self.path) as archive:
+                size = sum(archive.getinfo(self._members.get(name, name)).file_size for name in names)
+            check_size(str(self.path), size, self.path.stat().st_size)
 
     def head(self, name: str) -> bytes:
         """The first bytes of one file, unpacked; arguments as for `read`."""

@@ -14,6 +14,7 @@ import pyarrow.csv
 from cflightning.data.sources.encodings import to_utf8
 from cflightning.data.sources.files import TextFile
 from cflightning.data.sources.opened import Columns, OpenTable
+from cflightning.data.sources.rows import MOST_BAD
 from cflightning.errors import DataError
 
 NAMES = re.compile(r"(mv_\d+|combined_data_\d+)\.txt(\.(gz|bz2|xz|zst))?")
@@ -49,16 +50,22 @@ def _read(file: TextFile, columns: Sequence[str]) -> Columns:
             starts.append(line.number)
         else:
             wrong.append((line.number, line.text))
-        return "skip"
+        return "skip" if len(wrong) < MOST_BAD else "error"
 
-    table = pyarrow.csv.read_csv(
-        pa.BufferReader(to_utf8(file.read(), str(file))),
-        read_options=pyarrow.csv.ReadOptions(column_names=_COLUMNS, use_threads=False),
-        parse_options=pyarrow.csv.ParseOptions(quote_char=False, ignore_empty_lines=False, invalid_row_handler=note),
-        convert_options=pyarrow.csv.ConvertOptions(
-            column_types=dict.fromkeys(_COLUMNS, pa.string()), strings_can_be_null=False
-        ),
-    )
+    try:
+        table = pyarrow.csv.read_csv(
+            pa.BufferReader(to_utf8(file.read(), str(file))),
+            read_options=pyarrow.csv.ReadOptions(column_names=_COLUMNS, use_threads=False),
+            parse_options=pyarrow.csv.ParseOptions(
+                quote_char=False, ignore_empty_lines=False, invalid_row_handler=note
+            ),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types=dict.fromkeys(_COLUMNS, pa.string()), strings_can_be_null=False
+            ),
+        )
+    except pa.ArrowInvalid as error:
+        if not wrong:
+            raise DataError(f"{file}: cannot be read as ratings of Netflix ({str(error)[:150]})") from error
     if wrong:
         line, text = wrong[0]
         raise DataError(

@@ -21,7 +21,7 @@ from cflightning.errors import DataError
 log = logging.getLogger(__name__)
 
 _TABLE = re.compile(
-    r"(?i).+\.(csv|tsv|tab|txt|dat|data|json|jsonl|ndjson|parquet|pq|feather|arrow|ipc|orc)(\.(gz|bz2|xz|zst|lz4))?|part-\d.*"
+    r"(?i).+\.(csv|tsv|tab|txt|dat|data|json|jsonl|ndjson|parquet|pq|feather|arrow|arrows|ipc|orc)(\.(gz|bz2|xz|zst|lz4))?|part-\d.*"
 )
 _NO_TABLE = re.compile(r"(?i)readme.*|licen[sc]e.*|changelog.*|requirements\.txt|.*\.crc")
 _HIVE = re.compile(r"([^=/]+)=([^/]*)")
@@ -65,6 +65,7 @@ def open_parts(files: Files, names: Sequence[str], open_file: Callable[[TextFile
     Raises:
         DataError: they have different columns.
     """
+    files.check_sizes(names)
     parts = [TextFile(files, name) for name in names]
     filled = [part for part in parts if part.head()]
     if not filled:

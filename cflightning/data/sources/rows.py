@@ -16,6 +16,9 @@ from cflightning.errors import DataError
 
 log = logging.getLogger(__name__)
 
+MOST_BAD = 10_000
+"""Rows of the wrong length that are looked at; each takes some microseconds."""
+
 
 class Shape(NamedTuple):
     """How the rows of a text table are written.
@@ -41,7 +44,7 @@ class Parsed(NamedTuple):
     """What pyarrow made of a text.
 
     Attributes:
-        table: columns of strings.
+        table: columns of strings; None where there are too many bad rows to read on.
         bad: rows of another length than the header, which `table` lacks.
     """
 
@@ -53,12 +56,11 @@ def parse_rows(raw: bytes, shape: Shape, columns: Sequence[str]) -> Parsed | Non
     """Parse some columns; None where a line or a quoted value is longer than pyarrow's blocks."""
     bad: list[Any] = []
 
-    def note(row: Any) -> str:
-        bad.append(row)
-        return "skip"
+    def parse(threads: bool, most: int) -> Any:
+        def note(row: Any) -> str:
+            bad.append(row)
+            return "skip" if len(bad) < most else "error"
 
-    def parse(threads: bool) -> Any:
-        bad.clear()
         return pyarrow.csv.read_csv(
             pa.BufferReader(raw),
             read_options=pyarrow.csv.ReadOptions(column_names=shape.names, skip_rows=shape.skip, use_threads=threads),
@@ -75,21 +77,25 @@ def parse_rows(raw: bytes, shape: Shape, columns: Sequence[str]) -> Parsed | Non
             ),
         )
 
-    try:
-        table = parse(threads=True)
-        if bad:
-            table = parse(threads=False)  # row numbers are known to one thread only
-    except pa.ArrowInvalid as error:
-        if "straddl" in str(error) or "block" in str(error):
-            return None
-        raise DataError(
-            f"{shape.source}: cannot be read as delimited text ({str(error)[:150]}); check the file and its delimiter"
-        ) from error
-    return Parsed(table, bad)
+    for threads, most in ((True, 1), (False, MOST_BAD)):  # row numbers are known to one thread only
+        bad.clear()
+        try:
+            return Parsed(parse(threads, most), bad)
+        except pa.ArrowInvalid as error:
+            if not bad and ("straddl" in str(error) or "block" in str(error)):
+                return None
+            if not bad:
+                raise DataError(
+                    f"{shape.source}: cannot be read as delimited text ({str(error)[:150]}); check the file and its "
+                    "delimiter"
+                ) from error
+    return Parsed(None, bad)
 
 
 def may_hold_line_ends(raw: bytes, shape: Shape, parsed: Parsed) -> bool:
     """Whether there are more lines than rows: because of empty lines, or of line ends inside quotes."""
+    if parsed.table is None:
+        return True
     lines = raw.count(b"\n") + (raw[-1:] != b"\n")
     return lines != len(parsed.table) + len(parsed.bad) + shape.skip or raw.count(b"\r") not in (0, lines, lines - 1)
 
@@ -109,7 +115,9 @@ def without_open_quotes(raw: bytes, shape: Shape, parsed: Parsed | None) -> tupl
     elif not may_hold_line_ends(raw, shape, parsed):
         return parsed, shape
     else:
-        swallowing, sure = _find_swallowing_row(parsed.table, shape.delimiter)
+        swallowing, sure = (
+            (None, False) if parsed.table is None else _find_swallowing_row(parsed.table, shape.delimiter)
+        )
         broken = next((bad.number - shape.skip - 1 for bad in parsed.bad if "\n" in bad.text), None)
         row = swallowing if swallowing is not None else broken
         if row is None:
