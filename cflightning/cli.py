@@ -30,7 +30,7 @@ from cflightning.comparison import Comparison
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.provenance import Provenance, Stage, check_rows, data_settings
 from cflightning.data.split import TEST, VAL
-from cflightning.errors import CFLightningError, CheckpointError, ConfigError
+from cflightning.errors import ArgumentError, CFLightningError, CheckpointError, ConfigError
 from cflightning.evaluation import Evaluation
 from cflightning.report import RunReport, short, write_predictions
 from cflightning.runs import claim_run, first_process, loggers, single_task
@@ -46,6 +46,8 @@ from cflightning.tasks.sampled import USUAL
 log = logging.getLogger(__name__)
 
 DATA = ("cflightning.RatingsDataModule", "cflightning.data.datamodule.RatingsDataModule")
+PATH_OPTIONS = ("--ckpt_path", *(f"--data.{name}" for name in ("path", "test_path", "init_args.path",
+                                                               "init_args.test_path")))  # fmt: skip
 PATIENCE = 3
 """Epochs without a better one, after which training stops."""
 
@@ -115,6 +117,7 @@ class CFLightningCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Turn ``--ckpt_path last``, ``best`` or a run folder into a file, and take over its settings."""
+        refuse_empty_paths(sys.argv[1:] if args is None else args)
         super().parse_arguments(parser, args)
         self.checkpoint: Path | None = None
         self.resumed: Path | None = None
@@ -192,6 +195,20 @@ class CFLightningCLI(LightningCLI):
                     callback.monitor, callback.mode = "val/ndcg@10", "max"
             if config.early_stopping.patience == PATIENCE:
                 config.early_stopping.patience = 10  # lists change little from pass to pass
+
+    def instantiate_classes(self) -> None:
+        """Make data, model and Trainer; what a constructor refuses is said in the command line's words."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:  # jsonargparse wraps what constructors raise
+            found: BaseException | None = error
+            while found is not None and not isinstance(found, CFLightningError):
+                found = found.__cause__ or found.__context__
+            if isinstance(found, ArgumentError):
+                raise ConfigError(found.option) from error
+            if found is None:
+                raise
+            raise found from None
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A Trainer with the project's loggers and a calmer progress bar, unless the config names others."""
@@ -303,6 +320,26 @@ class CFLightningCLI(LightningCLI):
     def after_predict(self) -> None:
         """Write the scores beside the table's ids."""
         write_predictions(self.trainer, self.datamodule, Path(self.trainer.default_root_dir) / "predictions.csv")
+
+
+def refuse_empty_paths(args: Any) -> None:
+    """Refuse a path that was given and is none, as of an empty variable: it would count as not given.
+
+    Args:
+        args: Command-line arguments; a configuration (a dict) may hold None.
+
+    Raises:
+        ConfigError: Names the first of them.
+    """
+    if not isinstance(args, list):
+        return
+    for at, arg in enumerate(args):
+        option, equals, value = str(arg).partition("=")
+        value = value if equals else str(args[at + 1]) if at + 1 < len(args) else ""
+        if option in PATH_OPTIONS and value.strip().lower() in ("", "null", "~"):
+            what = "a run or a checkpoint" if option == "--ckpt_path" else "a file or folder"
+            way = "leave it out" + (f", or write ./{value}" if value.strip() else "")
+            raise ConfigError(f"{option.replace('.init_args', '')}: must name {what}, got {value!r}; {way}")
 
 
 def objective_of(config: Namespace) -> str:

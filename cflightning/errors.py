@@ -4,6 +4,8 @@ Every class is also the builtin that the situation would raise, so ``except Valu
 Messages read "where: what must hold, what was got; what to do".
 """
 
+from __future__ import annotations
+
 
 class CFLightningError(Exception):
     """Base of all errors of the project."""
@@ -39,3 +41,24 @@ class ResourceError(CFLightningError, MemoryError):
 
 class ConfigError(CFLightningError, ValueError):
     """Options that do not fit together."""
+
+
+class ArgumentError(ConfigError, DataError):
+    """An argument of a constructor that is none of its choices, or outside its range.
+
+    Args:
+        group: Where the command line has the argument: `data` or `model`.
+        name: The argument's.
+        says: What must hold, and what was got.
+
+    Attributes:
+        option: The message with the argument's name as the command line has it.
+    """
+
+    def __init__(self, group: str, name: str, says: str) -> None:
+        super().__init__(f"{name}: {says}")
+        self.parts = group, name, says
+        self.option = f"--{group}.{name}: {says}"
+
+    def __reduce__(self) -> tuple[type[ArgumentError], tuple[str, str, str]]:
+        return type(self), self.parts

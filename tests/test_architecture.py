@@ -8,12 +8,13 @@ import pytest
 
 LAYERS = {  # folder or file -> what of cflightning it may import, directly
     "errors.py": set(),
+    "arguments.py": {"errors"},
     "files.py": {"errors"},
     "locks.py": {"errors"},
     "stopping.py": set(),
     "runs.py": {"errors", "files", "locks"},
     "item_lists.py": {"errors"},
-    "data": {"data", "errors", "files", "item_lists", "locks"},
+    "data": {"data", "arguments", "errors", "files", "item_lists", "locks"},
     "models": {"models", "errors"},
     "objectives": {"objectives", "models", "errors"},
     "sampling": {"sampling", "models", "errors"},
@@ -43,6 +44,7 @@ LAYERS = {  # folder or file -> what of cflightning it may import, directly
         "errors",
         "checkpoint",
         "checkpoint_rules",
+        "arguments",
     },
     "checkpoint_rules.py": {"errors"},
     "blending.py": {"data", "metrics", "models", "checkpoint"},

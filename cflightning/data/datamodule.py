@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 
+from cflightning.arguments import Arguments
 from cflightning.data import lists
+from cflightning.data.arguments import check_arguments
 from cflightning.data.batches import BatchLoader, default_batch_size
 from cflightning.data.candidates import Candidates, find_candidates
 from cflightning.data.provenance import Provenance, plain_settings
@@ -84,6 +86,7 @@ class RatingsDataModule(LightningDataModule):
             --data.split hash then and now, or none.
 
     Raises:
+        ArgumentError: an argument is none of its choices, or outside its range.
         DataError: when the data is first needed; names file, line, column, value and remedy.
     """
 
@@ -125,6 +128,7 @@ class RatingsDataModule(LightningDataModule):
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
+        check_arguments(given)
         self.settings = plain_settings(given)
         self.other_data = other_data
         names = {
@@ -160,6 +164,8 @@ class RatingsDataModule(LightningDataModule):
             frame: A pandas frame, one row a rating; the columns are chosen by `user`, `item`, … or their usual names.
             options: Any argument of the class but path and source.
         """
+        if options.get("path") is not None:
+            raise Arguments("data", options).refuse("path", "be left out with a frame")
         module = cls(**options)
         module.reading = replace(module.reading, frame=frame)
         return module
@@ -184,7 +190,6 @@ class RatingsDataModule(LightningDataModule):
     def table(self) -> RatingTable:
         """All ratings or choices, checked and without duplicates."""
         if self._table is None:
-            self._check_options()
             self._table = self.reading.table()
         return self._table
 
@@ -197,7 +202,6 @@ class RatingsDataModule(LightningDataModule):
     def pairs(self) -> RatingTable:
         """Every row of the table as it stands, to be scored; ratings, if there are any, are not read."""
         if self._pairs is None:
-            self._check_options()
             self._pairs = self.reading.pairs()
         return self._pairs
 
@@ -407,16 +411,3 @@ class RatingsDataModule(LightningDataModule):
         free, _ = torch.cuda.mem_get_info(device)
         needed = rows * 2 * (8 + 8 + 4 + 8)  # the columns, their shuffled copy and the order
         return device if needed <= free // 4 else torch.device("cpu")
-
-    def _check_options(self) -> None:
-        # Not in __init__: what it raises reaches the user of the command line only as jsonargparse's traceback.
-        sizes = {
-            "batch_size": self.given_batch_size,
-            "eval_batch_size": self.eval_batch_size,
-            "leave_n": self.cut["leave_n"],
-        }
-        for name, value in sizes.items():
-            if value is not None and value < 1:
-                raise DataError(f"--data.{name}: must be at least 1, got {value}")
-        if self.seed < 0:
-            raise DataError(f"--data.seed: must not be negative, got {self.seed}")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
-from cflightning.errors import ConfigError
+from cflightning.arguments import Arguments
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.embedding_mlp import EmbeddingMLP
 from cflightning.tasks.bags import Bags
 from cflightning.tasks.rankers import STD
-from cflightning.tasks.ranking import Objective, RankingTask
+from cflightning.tasks.ranking import Objective, RankingTask, check_ranking
 from cflightning.tasks.rating import RatingTask
 
 FEW_ROWS = 500_000
@@ -60,6 +60,14 @@ class EmbeddingDotTask(RankingTask):
         compress: int | None = None,
         **kwargs: Any,
     ) -> None:
+        check = Arguments("model", locals())
+        for name in ("dim", "compress"):
+            check.whole(name, 1, optional=True)
+        check.whole("members", 1)
+        check.choice("objective", get_args(Objective), optional=True)
+        check.choice("bags", get_args(Bags))
+        check.number("std", 0, optional=True)
+        check_ranking(check)
         super().__init__(**kwargs)
         self.dim = dim
         self.objective = objective
@@ -86,9 +94,6 @@ class EmbeddingDotTask(RankingTask):
         self, num_users: int, num_items: int, rating_range: tuple[float, float] | None, mean_rating: float | None
     ) -> EmbeddingDot:
         """An `EmbeddingDot` of dim `compress`; one without a range where no ratings are predicted."""
-        for name, value in (("members", self.members), ("compress", self.compress)):
-            if value is not None and value < 1:
-                raise ConfigError(f"--model.{name}: must be at least 1, got {value}")
         if not self.rates:
             whole = self.factors * (self.members if self.minimised == "bce" else 1)
             dim = whole if self.compress is None else self.compress
@@ -130,6 +135,11 @@ class EmbeddingMLPTask(RatingTask):
     """
 
     def __init__(self, dim: int = 64, hidden: tuple[int, ...] = (100, 50), std: float = 0.01, **kwargs: Any) -> None:
+        check = Arguments("model", locals())
+        check.whole("dim", 1)
+        check.number("std", 0)
+        if not isinstance(hidden, list | tuple) or not all(isinstance(one, int) and one >= 1 for one in hidden):
+            raise check.refuse("hidden", "be widths of at least 1")
         super().__init__(**kwargs)
         self.dim = dim
         self.hidden = hidden

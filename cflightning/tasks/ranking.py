@@ -14,11 +14,12 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from tqdm import tqdm
 
+from cflightning.arguments import Arguments
 from cflightning.data.batches import RatingBatch
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.split import TEST, TRAIN, VAL
 from cflightning.data.vocabulary import Vocabulary
-from cflightning.errors import CheckpointError, ConfigError, DataError
+from cflightning.errors import ArgumentError, CheckpointError, ConfigError, DataError
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.network import FoldedTables
 from cflightning.solvers.interactions import Side
@@ -27,7 +28,7 @@ from cflightning.tasks.new_users import vectors_of_new_users
 from cflightning.tasks.rankers import Pairs, Ranker, compiled
 from cflightning.tasks.ranking_figures import ask, figures_of_tables
 from cflightning.tasks.rating import RatingTask
-from cflightning.tasks.sampled import COSINE, USUAL, Sampled, sampled
+from cflightning.tasks.sampled import COSINE, SHARED, USUAL, Sampled, sampled
 from cflightning.tasks.sweeps import Memory, Sweep, SweepLoader
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,35 @@ def usual_objective(choices: bool, by_autograd: bool) -> Objective:
     if choices:
         return "bce" if by_autograd else "ials"
     return "both"
+
+
+def check_ranking(check: Arguments) -> None:
+    """Refuse settings of `ranking` that have no such name with the objective, or no number.
+
+    Args:
+        check: Of the task's arguments.
+    """
+    settings, objective = check.given["ranking"], check.given["objective"]
+    if settings is None:
+        return
+    if not isinstance(settings, Mapping):
+        raise check.refuse("ranking", "be settings by name")
+    beside = Arguments("model", {f"ranking.{name}": settings.get(name) for name in ("objective", "dim", "passes")})
+    beside.choice("ranking.objective", Ranker.known, optional=True)
+    for name in ("dim", "passes"):
+        beside.whole(f"ranking.{name}", 1, optional=True)
+    alone = {name: {**USUAL[name], **SHARED} for name in USUAL}
+    for name, ranker in Ranker.known.items():
+        alone[name] = ranker.defaults | alone.get(name, {})
+    known = alone.get(objective)
+    if known is None:
+        known = dict.fromkeys(("objective", "dim", "passes", *(one for names in alone.values() for one in names)))
+    if unknown := [str(name) for name in settings if name not in known]:
+        with_it = f" with {objective}" if objective in alone else ""
+        raise ArgumentError("model", "ranking", f"has {', '.join(known)}{with_it}, got {', '.join(unknown)[:60]}")
+    for name, value in settings.items():
+        if name != "objective" and value is not None and not isinstance(value, bool | int | float):
+            raise check.refuse("ranking", f"have a number for {name}", value)
 
 
 class RankerEngine(Engine):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
+from cflightning.arguments import Arguments
 from cflightning.data.batches import RatingBatch
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.errors import CheckpointError
@@ -90,6 +92,20 @@ class RatingTask(NetworkTask):
         lr_scheduler: dict[str, Any] | None = None,
         engine: EngineName = "auto",
     ) -> None:
+        check = Arguments("model", locals())
+        for name in ("learning_rate", "l2"):
+            check.number(name, 0, optional=True)
+        check.number("l2_exponent", optional=True)
+        check.number("weight_decay", 0)
+        check.number("margin", 0)
+        check.flag("sigmoid")
+        check.whole("seed")
+        check.choice("engine", get_args(EngineName))
+        for name in ("optimizer", "lr_scheduler"):
+            if (described := check.given[name]) is not None and not (
+                isinstance(described, Mapping) and isinstance(described.get("class_path"), str)
+            ):
+                raise check.refuse(name, "be a description, {'class_path': ..., 'init_args': {...}}")
         super().__init__(seed, engine)
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay

@@ -159,7 +159,7 @@ def test_paths_that_hold_nothing(tmp_path):
     assert "must be a Parquet file" in error(tmp_path / "a.parquet")
     with pytest.raises(DataError, match="--data.path: must name the table"):
         _ = RatingsDataModule(source="table").table
-    with pytest.raises(DataError, match=r"--data.source: must be one of .*got 'netflix'"):
+    with pytest.raises(DataError, match=r"^source: must be one of .*got 'netflix'"):
         _ = RatingsDataModule(source="netflix").table
 
 
@@ -185,11 +185,11 @@ def test_no_test_rating_reaches_a_training_row(table, policy):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"duplicates": "first"}, "--data.duplicates: must be one of"),
-        ({"split": "bogus"}, "--data.split: must be one of"),
+        ({"duplicates": "first"}, "duplicates: must be one of error, last"),
+        ({"split": "bogus"}, "split: must be one of random"),
         ({"fold": 3}, "--data.fold: is 3, but --data.split random has none"),
         ({"rating_range": (0, float("inf"))}, "must be finite"),
-        ({"seed": -1}, "--data.seed: must not be negative"),
+        ({"seed": -1}, "seed: must not be negative"),
         ({"delimiter": "é"}, "must be one"),
     ],
 )

@@ -78,7 +78,6 @@ def test_rows_rated_below_are_left_out_and_counted(write, caplog):
     [
         ({"min_rating": 4}, "--data.min_rating: is 4, but ratings"),
         ({"weight": "plays"}, "--data.weight: is plays, but ratings"),
-        ({"feedback": "clicks"}, "--data.feedback: must be one of ratings, choices, got 'clicks'"),
         ({"feedback": "choices", "rating_range": (1, 5)}, "--data.rating_range: is given, but"),
         ({"feedback": "choices", "weight": "play"}, "--data.weight must name a column, got 'play'"),
         ({"duplicates": "sum"}, "--data.duplicates: must be error, last or mean with ratings"),

@@ -250,13 +250,19 @@ def test_members_are_side_by_side_and_cut_down_where_asked_for():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"objective": "ials", "ranking": {"negatives": 3}}, "--model.ranking: has weight, l2, exponent, block"),
-        ({"objective": "both", "ranking": {"objective": "mse"}}, "--model.ranking.objective: must be one of"),
+        (
+            {"objective": "ials", "ranking": {"negatives": 3}},
+            "ranking: has weight, l2, exponent, block with ials, got neg",
+        ),
+        (
+            {"objective": "both", "ranking": {"objective": "mse"}},
+            "^ranking.objective: must be one of bce, softmax, ials, svd or None, got 'mse'",
+        ),
         ({"objective": "bce", "ranking": {"last_rate": 1.0}}, "--model.ranking.last_rate: must be above 0"),
         ({"objective": "bce", "engine": "gibbs"}, "--model.engine: has no meaning with --model.objective bce"),
         ({"objective": "svd", "optimizer": {"class_path": "torch.optim.SGD"}}, "--model.optimizer: has no meaning"),
         ({"objective": "ials", "ranking": {"l2": -1.0}}, "ials: l2 must be above 0"),
-        ({"objective": "bpr", "ranking": {"margin": 0.1}}, "--model.ranking: has negatives, l2, in_batch"),
+        ({"objective": "bpr", "ranking": {"margin": 0.1}}, "ranking: has negatives, l2, in_batch"),
         ({"objective": "bpr", "members": 2}, "--model.members: is not known to --model.objective bpr"),
         ({"objective": "ccl", "engine": "fused"}, "--model.engine: must be autograd for --model.objective ccl"),
     ],

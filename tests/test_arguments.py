@@ -1,0 +1,130 @@
+"""Arguments of constructors: what none of their values could mean is refused where it is given, by its own name."""
+
+import copy
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cflightning import EmbeddingDotTask, EmbeddingMLPTask, RatingsDataModule
+from cflightning.__main__ import main as front_door
+from cflightning.errors import ArgumentError, ConfigError, DataError
+
+NAN, INF = float("nan"), float("inf")
+OF_DATA = {
+    "path": ["", "  ", 3],
+    "test_path": ["", []],
+    "source": ["netflix", None],
+    "feedback": ["clicks", None],
+    "split": ["randm", 1],
+    "val_split": ["kfold", None],
+    "duplicates": ["first"],
+    "test_fraction": [1.0, -0.1, NAN, "0.1", None],
+    "val_fraction": [1, -1e-9, INF, True],
+    "fold": [0, 1.5, True],
+    "folds": [1, 2.0],
+    "leave_n": [0],
+    "test_users": [-1, 2.5, NAN],
+    "val_users": [-0.5, INF, "3"],
+    "fold_out": [0, 1.0, NAN],
+    "min_rating": [NAN, "4"],
+    "rating_range": [(5, 1), (1, INF), (1,), 5, (1, 1), ("1", "5")],
+    "batch_size": [0, -1, 2.5],
+    "eval_batch_size": [0, None],
+    "synthetic": [[1]],
+    "cache": ["no", None],
+    "seed": [-1, 0.5],
+    "other_data": ["yes"],
+}
+OF_TASKS = {
+    "learning_rate": [-0.1, NAN, "fast"],
+    "l2": [-1, INF],
+    "l2_exponent": [NAN, "x"],
+    "weight_decay": [-1, None],
+    "margin": [-0.1, NAN],
+    "sigmoid": ["no", None, 1],
+    "seed": [0.5, None, "x"],
+    "engine": ["gpu", None],
+    "optimizer": ["Adam", {"init_args": {}}],
+    "lr_scheduler": [[]],
+}
+OF_DOT = OF_TASKS | {
+    "dim": [0, -3, 2.5, True, "8"],
+    "objective": ["mes", 3],
+    "ranking": [3, {"negative": 3}, {"objective": "mse"}, {"dim": 0}, {"passes": 1.5}, {"l2": "much"}],
+    "std": [-1, NAN],
+    "bags": ["users", None],
+    "members": [0, None, 1.5],
+    "compress": [0, 2.5],
+}
+OF_MLP = OF_TASKS | {"dim": [0, None], "hidden": [[0], "abc", [1.5], 8], "std": [-1, None]}
+CASES = [
+    (kind, name, value)
+    for kind, cases in ((RatingsDataModule, OF_DATA), (EmbeddingDotTask, OF_DOT), (EmbeddingMLPTask, OF_MLP))
+    for name, values in cases.items()
+    for value in values
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "value"), CASES)
+def test_arguments_are_refused_by_the_constructor(kind, name, value):
+    with pytest.raises(ArgumentError, match=rf"^{name}(\.\w+)?: (must|has) ") as caught:
+        kind(**{name: value})
+    assert "--" not in str(caught.value)
+    assert isinstance(caught.value, ConfigError)
+    assert isinstance(caught.value, DataError)
+    assert len(str(caught.value)) < 300
+
+
+def test_messages_say_what_must_hold_and_what_was_got():
+    for kind, name, value, message in (
+        (EmbeddingDotTask, "objective", "mes",
+         "objective: must be one of mse, bce, bpr, softmax, ccl, ials, svd, both or None, got 'mes'"),
+        (EmbeddingDotTask, "dim", 0, "dim: must be at least 1, got 0"),
+        (RatingsDataModule, "test_fraction", 1.5, "test_fraction: must be at least 0 and below 1, got 1.5"),
+        (RatingsDataModule, "path", "", "path: must name a file or folder, got ''"),
+    ):  # fmt: skip
+        with pytest.raises(ArgumentError) as caught:
+            kind(**{name: value})
+        assert str(caught.value) == message
+        for again in (copy.copy(caught.value), pickle.loads(pickle.dumps(caught.value))):
+            assert (str(again), again.option) == (message, caught.value.option)
+
+
+def test_what_makes_sense_is_taken():
+    RatingsDataModule(test_fraction=0, val_fraction=np.float32(0.5), fold="u1", test_users=3.0, rating_range=[1, 5],
+                      batch_size=np.int64(3), seed=0)  # fmt: skip
+    EmbeddingDotTask(dim=np.int32(4), learning_rate=0, l2=0, ranking={"dim": 8, "objective": "svd", "user_power": None})
+    EmbeddingDotTask(objective="softmax", ranking={"in_batch": True, "temperature": 0.1})
+    EmbeddingMLPTask(hidden=[])
+    with pytest.raises(TypeError, match="dimension"):
+        EmbeddingDotTask(dimension=3)
+
+
+def test_a_frame_has_no_path():
+    with pytest.raises(ArgumentError, match="path: must be left out with a frame, got 'x.csv'"):
+        RatingsDataModule.from_frame(pd.DataFrame({"user": [1], "item": [1], "rating": [1.0]}), path="x.csv")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--model.std", "-1"], "--model.std: must not be negative, got -1.0"),
+        (["--data.folds", "1"], "--data.folds: must be at least 2, got 1"),
+        (["--data.path", ""], "--data.path: must name a file or folder, got ''"),
+        (["--data.path="], "--data.path: must name a file or folder, got ''"),
+        (["--data.path", "null"], "--data.path: must name a file or folder, got 'null'; leave it out, or write ./null"),
+        (["--data.path=null"], "--data.path: must name a file or folder, got 'null'"),
+        (["--data.test_path", "~"], "--data.test_path: must name a file or folder, got '~'"),
+        (["--data.init_args.path", "null"], "--data.path: must name a file or folder, got 'null'"),
+        (["--ckpt_path", ""], "--ckpt_path: must name a run or a checkpoint, got ''"),
+        (["--ckpt_path", "null"], "--ckpt_path: must name a run or a checkpoint, got 'null'"),
+    ],
+)
+def test_the_command_line_says_it_in_its_own_words(tmp_path, monkeypatch, capsys, args, message):
+    monkeypatch.chdir(tmp_path)
+    assert front_door(["fit", "--data.source", "synthetic", *args]) == 2
+    [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cflightning: ")]
+    assert line.startswith(f"cflightning: {message}")
+    assert not (tmp_path / "runs").exists()
