@@ -61,6 +61,9 @@ class Evaluation(Callback):
         self._seen: list[tuple[Tensor, Tensor]] = []
         self._baseline: tuple[np.ndarray, BiasBaseline] | None = None
 
+    def __repr__(self) -> str:
+        return f"Evaluation(replicates={self.replicates}, bins={self.bins}, seed={self.seed})"
+
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget what was there before."""
         self.calibration, self._seen = None, []

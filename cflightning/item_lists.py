@@ -23,6 +23,9 @@ class ItemLists(NamedTuple):
     offsets: Tensor
     num_items: int
 
+    def __repr__(self) -> str:
+        return f"ItemLists({self.users:,} users, {len(self.items):,} pairs, {self.num_items:,} item rows)"
+
     @property
     def users(self) -> int:
         """How many users there are."""

@@ -28,6 +28,9 @@ class RatingBatch(NamedTuple):
     position: Tensor
     total: int
 
+    def __repr__(self) -> str:
+        return f"RatingBatch({len(self.user):,} of {self.total:,} ratings on {self.user.device})"
+
 
 class EpochLoader(ABC):
     """What Lightning asks of a dataloader that has a fresh order every epoch and can be resumed inside one.
@@ -41,6 +44,9 @@ class EpochLoader(ABC):
     @abstractmethod
     def __len__(self) -> int:
         """Batches of an epoch."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self):,} batches)"
 
     @property
     def sampler(self) -> EpochLoader:

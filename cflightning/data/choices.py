@@ -34,6 +34,12 @@ class ChoiceBatch(NamedTuple):
     position: Tensor
     total: int
 
+    def __repr__(self) -> str:
+        return (
+            f"ChoiceBatch({len(self.user):,} of {self.total:,} choices, {self.negatives.shape[-1]:,} negatives "
+            f"on {self.user.device})"
+        )
+
 
 class ChoiceLoader(EpochLoader):
     """Iterates over choices in batches, as `BatchLoader` does over ratings, and draws negatives for each.

@@ -19,7 +19,9 @@ from cflightning.data.candidates import Candidates, find_candidates
 from cflightning.data.provenance import Provenance, plain_settings
 from cflightning.data.reading import Feedback, Reading
 from cflightning.data.sources import Source, locate
+from cflightning.data.sources.options import ValueOptions
 from cflightning.data.split import TEST, TRAIN, VAL, Method, Nested, Split, split_table
+from cflightning.data.summary import describe_table
 from cflightning.data.table import Duplicates, RatingTable
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import DataError
@@ -44,14 +46,21 @@ class RatingsDataModule(LightningDataModule):
             leaves it unread.
         title: Column of item titles in a table; may be missing.
         categories: Column of item categories in a table, such as genres, several with | between them; may be missing.
-        columns: Column names of a text table that has no header line.
+        columns: Column names of a text table that has no header line, as a list or with commas between them.
         delimiter: Delimiter of a text table; guessed from its first line.
         encoding: Encoding of a text table, such as cp1251 or gb18030. Not given, it is UTF-8, or else a guess, which is
             logged.
+        decimal: Decimal mark of a text table, `.` or a comma; guessed where it is sure.
+        time_format: Form of the times of a text table, such as `%d.%m.%Y` or `%m/%d/%Y %H:%M`. Not given, they are
+            seconds, ISO 8601, or another usual form where it is sure.
+        rating_values: What ratings that are words stand for, such as `like=1,dislike=0`.
+        missing: Ratings that stand for none, such as `--data.missing=-1,99`; an empty one is an empty cell. Their rows
+            are left out.
         feedback: What a row says: ratings (how the user rated the item), or choices (that the user chose it, whatever
             its rating; tables without ratings will do).
         min_rating: With choices, rows rated below are left out.
         weight: With choices, column of what each counts (finite, above 0); not given, all count the same.
+        drop_zero_weights: Whether rows of weight 0 are left out; otherwise they are refused.
         split: How the test part is cut: random (by ratio), hash (by ratio, of a hash of user id and item id: rows stay
             on their side when a table grows or is reordered, so an old checkpoint can be tested on it), time (the
             newest rows), leave_last (each user's newest), per_user (ratio of each user's rows), users (some users, who
@@ -73,7 +82,8 @@ class RatingsDataModule(LightningDataModule):
         duplicates: What to do with a (user, item) pair that stands twice: error, last (newest wins), mean (of ratings
             or weights) or sum (of weights; without any, choices just count once). Each of them keeps the newest time.
             Not given, it is error with ratings and sum with choices, for events repeat.
-        rating_range: Lowest and highest rating; observed in the training part when not given. Others are refused.
+        rating_range: Lowest and highest rating, such as `0.5,5`; observed in the training part when not given. Others
+            are refused.
         batch_size: Rows of a training step over all devices; None takes a size by the number of training rows. The
             default optimiser's rate and averages are scaled with it; beyond eight times the default accuracy suffers.
         eval_batch_size: Rows of an evaluation step over all devices.
@@ -100,12 +110,17 @@ class RatingsDataModule(LightningDataModule):
         timestamp: str | None = None,
         title: str | None = None,
         categories: str | None = None,
-        columns: list[str] | None = None,
+        columns: list[str] | str | None = None,
         delimiter: str | None = None,
         encoding: str | None = None,
+        decimal: str | None = None,
+        time_format: str | None = None,
+        rating_values: dict[str, float] | str | None = None,
+        missing: list[float | str] | str | None = None,
         feedback: Feedback = "ratings",
         min_rating: float | None = None,
         weight: str | None = None,
+        drop_zero_weights: bool = False,
         split: Method | None = None,
         test_fraction: float = 0.1,
         val_fraction: float | None = None,
@@ -118,7 +133,7 @@ class RatingsDataModule(LightningDataModule):
         fold_out: float = 0.2,
         test_path: str | None = None,
         duplicates: Duplicates | None = None,
-        rating_range: tuple[float, float] | None = None,
+        rating_range: tuple[float, float] | str | None = None,
         batch_size: int | None = None,
         eval_batch_size: int = 16384,
         synthetic: dict[str, Any] | None = None,
@@ -139,6 +154,7 @@ class RatingsDataModule(LightningDataModule):
             path=path, source=source, columns=names, names=columns, delimiter=delimiter, encoding=encoding, split=split,
             fold=fold, test_path=test_path, feedback=feedback, min_rating=min_rating, duplicates=duplicates,
             rating_range=rating_range, synthetic=synthetic, cache=cache,
+            values=ValueOptions(decimal, time_format, rating_values, missing, drop_zero_weights),
         )  # fmt: skip
         self.cut: dict[str, Any] = {
             "test_fraction": test_fraction, "val_fraction": val_fraction, "val_split": val_split, "fold": fold,
@@ -169,6 +185,19 @@ class RatingsDataModule(LightningDataModule):
         module = cls(**options)
         module.reading = replace(module.reading, frame=frame)
         return module
+
+    def __repr__(self) -> str:
+        reading = self.reading
+        parts = ["a frame" if reading.frame is not None else repr(reading.path or reading.source)]
+        if reading.feedback != "ratings":
+            parts.append(f"feedback={reading.feedback!r}")
+        parts.append("not read yet" if self._table is None else self._table.summary)
+        if self._split is not None:
+            parts.append(f"{self.split_method} {self._split!r}")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+    def __str__(self) -> str:
+        return repr(self)
 
     def prepare_data(self) -> None:
         """Fetch what has to be fetched; Lightning calls this on one process of a machine."""
@@ -216,7 +245,8 @@ class RatingsDataModule(LightningDataModule):
         if self._split is None:
             self._split = split_table(self.table, self.split_method, **self.cut)
             few = self.cut["val_fraction"] is None and not self._split.sizes[VAL]
-            log.info("%s: %d train, %d val, %d test (%s)%s", self.table.name, *self._split.sizes, self.split_method,
+            log.info("%s; %d train, %d val, %d test (%s)%s", describe_table(self.table), *self._split.sizes,
+                     self.split_method,
                      "; too few rows to choose an epoch by some of them: all train" if few else "")  # fmt: skip
         return self._split
 
@@ -258,7 +288,7 @@ class RatingsDataModule(LightningDataModule):
     @property
     def given_range(self) -> tuple[float, float] | None:
         """Lowest and highest rating as given."""
-        return self.reading.rating_range
+        return self.reading.bounds
 
     @property
     def rating_range(self) -> tuple[float, float]:

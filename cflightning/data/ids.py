@@ -15,7 +15,7 @@ from cflightning.errors import DataError
 Id: TypeAlias = int | str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Ids:
     """The known ids of one side, sorted; id number ``j`` has row ``j + 1``.
 
@@ -36,6 +36,9 @@ class Ids:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def __repr__(self) -> str:
+        return f"Ids({len(self):,} of type {self.kind}{_first(self.values)})"
 
     @property
     def kind(self) -> str:
@@ -108,7 +111,7 @@ class Ids:
         return cls(np.array(values, dtype=np.int64 if integers else object))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class IdColumn:
     """A column of ids, held as numbers into the distinct ones: four bytes a row whatever the ids look like.
 
@@ -139,6 +142,9 @@ class IdColumn:
     def __len__(self) -> int:
         return len(self.codes)
 
+    def __repr__(self) -> str:
+        return f"IdColumn({len(self):,} rows{_first(self.ids.values[self.codes[:4]])}; {self.ids!r})"
+
     @property
     def values(self) -> np.ndarray:
         """The ids themselves: int64 [n], or object [n] holding str."""
@@ -166,3 +172,9 @@ class IdColumn:
         distinct, place = np.unique(np.concatenate(values), return_inverse=True)
         codes = np.concatenate([self.codes, other.codes + np.int32(len(self.ids))])
         return IdColumn(Ids(distinct), place.astype(np.int32)[codes])
+
+
+def _first(values: np.ndarray) -> str:
+    """Return the first few ids, for a repr."""
+    shown = [text if len(text := repr(value)) <= 30 else f"{text[:29]}…" for value in values[:3].tolist()]
+    return (": " if shown else "") + ", ".join(shown) + (", …" if len(values) > 3 else "")

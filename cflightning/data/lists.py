@@ -32,6 +32,9 @@ class HeldOutUsers(NamedTuple):
     given: ItemLists
     held_out: ItemLists
 
+    def __repr__(self) -> str:
+        return f"HeldOutUsers({len(self.users):,} users, given {self.given!r}, held out {self.held_out!r})"
+
 
 def encode(
     table: RatingTable, split: Split, part: int, vocabulary: Vocabulary

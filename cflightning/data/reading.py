@@ -10,8 +10,10 @@ import numpy as np
 
 from cflightning.data.sources import Source, load_candidates, load_table
 from cflightning.data.sources.frames import from_frame
+from cflightning.data.sources.options import AS_WRITTEN, ValueOptions, parse_range, split_list
 from cflightning.data.sources.train_test import CandidateLists
 from cflightning.data.split import Method
+from cflightning.data.suspects import warn_of_ratings
 from cflightning.data.table import Duplicates, RatingTable, check_range, merge_duplicates
 from cflightning.errors import DataError
 
@@ -26,7 +28,8 @@ class Reading:
 
     Attributes:
         columns: role -> column, or None to go by the usual names.
-        names: column names of a text table that has no header line.
+        names: column names of a text table that has no header line, or one text with commas between them.
+        values: how the values are meant.
         frame: a pandas frame in place of path and source. (A type that is not named: jsonargparse would import pandas
             to look.)
     """
@@ -34,7 +37,7 @@ class Reading:
     path: str | None
     source: Source
     columns: dict[str, str | None]
-    names: list[str] | None
+    names: list[str] | str | None
     delimiter: str | None
     encoding: str | None
     split: Method | None
@@ -43,9 +46,10 @@ class Reading:
     feedback: Feedback
     min_rating: float | None
     duplicates: Duplicates | None
-    rating_range: tuple[float, float] | None
+    rating_range: tuple[float, float] | str | None
     synthetic: dict[str, Any] | None
     cache: bool
+    values: ValueOptions = AS_WRITTEN
     frame: Any = None
 
     def table(self) -> RatingTable:
@@ -63,8 +67,12 @@ class Reading:
             raise DataError(f"--data.weight: is {self.columns['weight']}, but {table.name} has no such column")
         if choices:
             table = as_choices(table, self.min_rating)
-        elif self.rating_range is not None:
-            check_range(table, self.rating_range)
+        elif self.bounds is not None:
+            check_range(table, self.bounds)
+        else:
+            column = table.origin.columns.get("rating") if table.origin is not None else None
+            if (warning := warn_of_ratings(table, column or "COLUMN")) is not None:
+                log.warning(warning)
         return merge_duplicates(table, self.duplicates or ("sum" if choices else "error"))
 
     def pairs(self) -> RatingTable:
@@ -74,6 +82,11 @@ class Reading:
     def candidates(self) -> CandidateLists | None:
         """The candidate lists of a leave-one-out folder; None where the source has none."""
         return None if self.frame is not None else load_candidates(self.path)
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """Lowest and highest rating as given."""
+        return parse_range(self.rating_range)
 
     def _check(self) -> None:
         if self.feedback not in get_args(Feedback):
@@ -90,12 +103,13 @@ class Reading:
 
     def _read(self, path: str | None, need_rating: bool) -> RatingTable:
         if self.frame is not None and path is None:
-            return from_frame(self.frame, self.columns, need_rating=need_rating)
+            return from_frame(self.frame, self.columns, need_rating=need_rating, values=self.values)
         return load_table(
             self.source,
             path,
             columns=self.columns,
-            names=self.names,
+            names=split_list(self.names) or None,
+            values=self.values,
             delimiter=self.delimiter,
             encoding=self.encoding,
             predefined=self._published(),

@@ -27,7 +27,7 @@ FEW = 500
 epoch was worse than the last one, which has all rows to learn from, by 0.4 to 4 % of RMSE."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Split:
     """The part of every row of a table, which takes a byte a row; lists of row numbers are made when asked for.
 
@@ -36,6 +36,11 @@ class Split:
     """
 
     parts: np.ndarray
+
+    def __repr__(self) -> str:
+        given = int(np.count_nonzero(self.parts == FOLD_IN))
+        sizes = ", ".join(f"{size:,} {name}" for size, name in zip(self.sizes, ("train", "val", "test"), strict=True))
+        return f"Split({sizes}{f', {given:,} given of held-out users' if given else ''})"
 
     @cached_property
     def sizes(self) -> tuple[int, int, int]:

@@ -19,11 +19,32 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Duplicates = Literal["error", "last", "mean", "sum"]
+LARGEST_RATING = 1e12
+"""Ratings beyond this have squares whose sums leave float32."""
 PER_ROW = ("rating", "weight", "timestamp", "test_rows", "noise_floor")
 """Columns that a table may have beside user and item."""
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Account of how a table was read.
+
+    Attributes:
+        columns: role, such as user -> name of the column.
+        unread: other columns of the source.
+        notes: what else was understood, such as an encoding or a decimal comma.
+    """
+
+    columns: dict[str, str] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+UNKNOWN_ORIGIN = Origin()
+"""No account at all."""
+
+
+@dataclass(frozen=True, repr=False)
 class RatingTable:
     """Who rated what, and how, or who chose what; one row a rating or a choice.
 
@@ -39,6 +60,7 @@ class RatingTable:
         weight: float32 [rows], above 0, what a choice counts; None where all count the same.
         categories: item id -> its categories, such as genres, where known.
         unique: whether every (user, item) pair is known to stand once.
+        origin: how it was read; None where it was made.
     """
 
     user: IdColumn
@@ -52,6 +74,7 @@ class RatingTable:
     unique: bool = False
     weight: np.ndarray | None = None
     categories: dict[Id, tuple[str, ...]] = field(default_factory=dict)
+    origin: Origin | None = None
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame, name: str, **more: Any) -> RatingTable:
@@ -70,6 +93,18 @@ class RatingTable:
 
     def __len__(self) -> int:
         return len(self.user)
+
+    def __repr__(self) -> str:
+        return f"RatingTable({self.name}: {self.summary})"
+
+    @property
+    def summary(self) -> str:
+        """Numbers of rows, users and items, and the range of the ratings, in a few words."""
+        what = "rows" if self.rating is None else "ratings"
+        if self.rating is not None and len(self):
+            what += f" of {self.rating.min():g} to {self.rating.max():g}"
+        users, items = (np.count_nonzero(np.bincount(side.codes)) for side in (self.user, self.item))
+        return f"{len(self):,} {what} by {users:,} users for {items:,} items"
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -114,7 +149,7 @@ class RatingTable:
         of_items: dict[str, Any] = {
             "titles": test.titles | self.titles, "categories": test.categories | self.categories
         }  # fmt: skip
-        return RatingTable(users, items, **both, **of_items, name=name, test_rows=test_rows)
+        return RatingTable(users, items, **both, **of_items, name=name, test_rows=test_rows, origin=self.origin)
 
 
 def check_range(table: RatingTable, rating_range: tuple[float, float]) -> None:
@@ -124,8 +159,11 @@ def check_range(table: RatingTable, rating_range: tuple[float, float]) -> None:
         DataError: names the count and the first offenders.
     """
     low, high = rating_range
-    if not -np.inf < low < high < np.inf:
-        raise DataError(f"--data.rating_range: must be finite and low < high, got {low:g}, {high:g}")
+    if not -LARGEST_RATING <= low < high <= LARGEST_RATING:
+        raise DataError(
+            f"--data.rating_range: must be finite, low < high and within {-LARGEST_RATING:g} and {LARGEST_RATING:g} "
+            f"(the squares of larger errors leave float32), got {low:g}, {high:g}"
+        )
     outside = np.flatnonzero((table.ratings < low) | (table.ratings > high))
     if len(outside):
         raise DataError(

@@ -13,7 +13,7 @@ from cflightning.data.table import RatingTable
 from cflightning.errors import CheckpointError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Vocabulary:
     """Known users, known items, and what is known of the items.
 
@@ -30,6 +30,12 @@ class Vocabulary:
     titles: dict[Id, str] = field(default_factory=dict)
     categories: dict[str, np.ndarray] = field(default_factory=dict)
     counts: np.ndarray | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"Vocabulary({len(self.users):,} users, {len(self.items):,} items, {len(self.titles):,} titles, "
+            f"{len(self.categories):,} categories)"
+        )
 
     @classmethod
     def learn(cls, table: RatingTable, rows: Any) -> Vocabulary:

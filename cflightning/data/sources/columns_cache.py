@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from cflightning.data.ids import IdColumn, Ids
 from cflightning.data.sources.arrow_types import to_numpy
-from cflightning.data.table import RatingTable, has_duplicates
+from cflightning.data.table import Origin, RatingTable, has_duplicates
 from cflightning.errors import CFLightningError
 from cflightning.files import replacing
 
@@ -240,6 +240,7 @@ def _pack(table: RatingTable, path: Path) -> Any:
         "unique": table.unique,
         "titles": list(table.titles.items()),
         "categories": list(table.categories.items()),
+        "origin": None if table.origin is None else vars(table.origin),
     }
     return pa.table(columns).replace_schema_metadata({"cflightning": json.dumps(about)})
 
@@ -249,6 +250,7 @@ def _unpack(packed: Any, path: Path) -> RatingTable:
     packed.validate()
     about = json.loads(packed.schema.metadata[b"cflightning"])
     anchor, rest = map(str, about["name"])
+    origin = about["origin"]
 
     def column(name: str) -> Any:
         [chunk] = packed[name].chunks
@@ -286,4 +288,11 @@ def _unpack(packed: Any, path: Path) -> RatingTable:
         categories={key: tuple(map(str, names)) for key, names in about["categories"]},
         test_rows=None if test is None else test.astype(bool),
         unique=bool(about["unique"]),
+        origin=None
+        if origin is None
+        else Origin(
+            {str(role): str(name) for role, name in origin["columns"].items()},
+            tuple(map(str, origin["unread"])),
+            tuple(map(str, origin["notes"])),
+        ),
     )

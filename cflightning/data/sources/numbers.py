@@ -11,10 +11,9 @@ import pyarrow as pa
 from cflightning.data.sources.arrow_types import empty_rows, encode, is_text, to_numpy
 from cflightning.data.sources.options import ValueOptions, to_number
 from cflightning.data.sources.problems import Where, bad_rows, decode
+from cflightning.data.table import LARGEST_RATING
 from cflightning.errors import DataError
 
-LARGEST_RATING = 1e12
-"""Ratings beyond this have squares whose sums leave float32."""
 _COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+")
 _THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+")
 _NOT_RATED = {

@@ -28,9 +28,11 @@ class OpenTable(NamedTuple):
         names: its columns.
         read: reads the columns that are named; to be called once.
         hint: what messages about missing columns end with.
+        notes: what was understood of the file, such as its encoding.
     """
 
     source: str
     names: list[str]
     read: Callable[[Sequence[str]], Columns]
     hint: str = ""
+    notes: tuple[str, ...] = ()

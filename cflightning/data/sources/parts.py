@@ -107,7 +107,7 @@ def open_parts(files: Files, names: Sequence[str], open_file: Callable[[TextFile
         return Columns(table, where)
 
     hint = f"; {len(filled):,} files lie there: name that of the ratings itself" if len(filled) > 1 else ""
-    return OpenTable(str(files.path), columns, read, hint)
+    return OpenTable(str(files.path), columns, read, hint, first.notes)
 
 
 def _different(files: Files, first: OpenTable, other: OpenTable, first_part: TextFile, part: TextFile) -> DataError:

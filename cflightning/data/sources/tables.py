@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
-from cflightning.data.ids import Id, IdColumn
 from cflightning.data.sources.binary import open_binary
-from cflightning.data.sources.columns import choose_columns, split_categories, to_table
+from cflightning.data.sources.columns import choose_columns, to_table
 from cflightning.data.sources.delimited import no_header, open_text
 from cflightning.data.sources.files import TextFile
 from cflightning.data.sources.json_rows import open_json
 from cflightning.data.sources.netflix import is_netflix, open_netflix
 from cflightning.data.sources.opened import Columns, OpenTable
+from cflightning.data.sources.options import AS_WRITTEN, ValueOptions
 from cflightning.data.sources.rows import is_number
-from cflightning.data.table import RatingTable
+from cflightning.data.table import Origin, RatingTable
 from cflightning.errors import DataError
 
 ROLES = ("user", "item", "rating", "timestamp", "title", "categories", "weight")
@@ -31,6 +30,7 @@ def read_any(
     delimiter: str | None = None,
     encoding: str | None = None,
     need_rating: bool = True,
+    values: ValueOptions = AS_WRITTEN,
 ) -> RatingTable:
     """Read one table file of any format; its first bytes say which.
 
@@ -41,11 +41,12 @@ def read_any(
         delimiter: of a text file; None to go by the header line.
         encoding: of a text file; None for UTF-8, or else a guess.
         need_rating: whether a rating column must be there; if not, it is not read either.
+        values: how the values are meant.
 
     Raises:
         DataError: with file, line, column, value and count of what is wrong.
     """
-    return to_ratings(open_any(file, names, delimiter, encoding), columns, need_rating=need_rating)
+    return to_ratings(open_any(file, names, delimiter, encoding), columns, need_rating=need_rating, values=values)
 
 
 def open_any(
@@ -70,16 +71,30 @@ def open_any(
     return open_binary(file, kind)
 
 
-def from_arrow(table: Any, source: str, columns: dict[str, str | None], *, need_rating: bool = True) -> RatingTable:
+def from_arrow(
+    table: Any,
+    source: str,
+    columns: dict[str, str | None],
+    *,
+    need_rating: bool = True,
+    values: ValueOptions = AS_WRITTEN,
+) -> RatingTable:
     """A ratings table from a pyarrow table with typed columns, such as those of a pandas frame."""
 
     def read(wanted: Sequence[str]) -> Columns:
         return Columns(table.select(wanted), lambda row: f"{source}: row {row + 1}")
 
-    return to_ratings(OpenTable(source, table.column_names, read), columns, need_rating=need_rating)
+    opened = OpenTable(source, table.column_names, read)
+    return to_ratings(opened, columns, need_rating=need_rating, values=values)
 
 
-def to_ratings(opened: OpenTable, columns: dict[str, str | None], *, need_rating: bool = True) -> RatingTable:
+def to_ratings(
+    opened: OpenTable,
+    columns: dict[str, str | None],
+    *,
+    need_rating: bool = True,
+    values: ValueOptions = AS_WRITTEN,
+) -> RatingTable:
     """Read the columns of an open table that are asked for, and check and encode them; arguments as for `read_any`."""
     try:
         chosen = choose_columns(
@@ -89,23 +104,10 @@ def to_ratings(opened: OpenTable, columns: dict[str, str | None], *, need_rating
         if any(map(is_number, opened.names)) and not any(columns.values()):
             raise no_header(opened.source, opened.names) from error
         raise DataError(f"{error}{opened.hint}") from error
-    asked = (name for role, name in chosen.items() if need_rating or role != "rating")
-    table, where = opened.read(list(dict.fromkeys(asked)))
-    unread = OF_ITEMS | (set() if need_rating else {"rating"})
-    made = to_table({role: table[name] for role, name in chosen.items() if role not in unread}, where, opened.source)
-    of_items = {role: _first_of_items(made.item, table[chosen[role]]) for role in OF_ITEMS if role in chosen}
-    named = ((key, split_categories(text)) for key, text in of_items.get("categories", {}).items())
-    categories = {key: names for key, names in named if names}
-    return replace(made, titles=of_items.get("title", {}), categories=categories)
-
-
-def _first_of_items(item: IdColumn, column: Any) -> dict[Id, str]:
-    """Item id -> the first value that its rows have in a column of text."""
-    import pandas as pd
-
-    first = pd.DataFrame({"item": item.codes, "value": column.to_pandas()}).dropna().drop_duplicates("item")
-    ids = item.ids.values[first["item"].to_numpy()].tolist()
-    return dict(zip(ids, first["value"].astype(str).tolist(), strict=True))
+    read = {role: name for role, name in chosen.items() if need_rating or role != "rating"}
+    table, where = opened.read(list(dict.fromkeys(read.values())))
+    origin = Origin(read, tuple(name for name in opened.names if name not in read.values()), opened.notes)
+    return to_table({role: table[name] for role, name in read.items()}, where, opened.source, values, origin)
 
 
 def optional_roles(need_rating: bool) -> set[str]:

@@ -92,7 +92,8 @@ def _read(files: Files, name: str, *, columns: dict[str, str | None], **options:
         return read_any(files.file(name), columns=columns, **options)
     fixed = {**dict(zip(FIXED, FIXED, strict=True)), "weight": columns.get("weight")}
     opened = open_text(files.file(name), names=FIXED, delimiter="\t")
-    return to_ratings(opened, fixed, need_rating=options.get("need_rating", True))
+    shared = {name: options[name] for name in ("need_rating", "values") if name in options}
+    return to_ratings(opened, fixed, **shared)
 
 
 def read_candidates(file: TextFile) -> CandidateLists:

@@ -1,0 +1,127 @@
+"""Ratings that are probably none: far outliers, marks for "not rated", counts."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from cflightning.data.table import RatingTable
+
+_SAMPLE = 100_000
+_FEWEST = 100
+"""Ratings below which nothing is suspected."""
+_USUAL_END = 10.0
+"""Scales from 0 to this are common, however few ratings are at their ends."""
+
+
+class Suspect(NamedTuple):
+    """A value of some ratings.
+
+    Attributes:
+        value: rating units.
+        rows: ratings of that value.
+    """
+
+    value: float
+    rows: int
+
+
+def warn_of_ratings(table: RatingTable, weight_column: str) -> str | None:
+    """Return a warning about ratings that are probably none; None where nothing is strange.
+
+    Args:
+        table: with ratings.
+        weight_column: name of the column of ratings, for advice.
+    """
+    if look_like_counts(table.ratings):
+        median, high = np.median(table.ratings), table.ratings.max()
+        return (
+            f"{table.name}: ratings look like counts (half of them are at most {median:g}, the highest is {high:g}), "
+            f"whose errors are those of the few highest; to learn who chose what instead, give "
+            f"--data.feedback choices --data.weight {weight_column}"
+        )
+    found = find_suspects(table.ratings)
+    if not found:
+        return None
+    others = table.ratings[~np.isin(table.ratings, [suspect.value for suspect in found])]
+    low, high = float(others.min()), float(others.max())
+    shown = ", ".join(
+        f"{suspect.rows:,} {'is' if suspect.rows == 1 else 'are'} {suspect.value:g}" for suspect in found[:3]
+    )
+    values = ",".join(f"{suspect.value:g}" for suspect in found[:3])
+    more = f" (and {len(found) - 3} more such values)" if len(found) > 3 else ""
+    ends = f"{min(low, found[0].value):g},{max(high, found[-1].value):g}"
+    return (
+        f"{table.name}: of {len(table):,} ratings {shown}{more}, far from the others, which lie between {low:g} and "
+        f"{high:g}; if that means that there is no rating, leave such rows out: --data.missing={values}; if it is "
+        f"meant, say so: --data.rating_range={ends}"
+    )
+
+
+def find_suspects(ratings: np.ndarray) -> list[Suspect]:
+    """Find values that are far from all others.
+
+    Rare values (about one rating in a thousand) are far if they lie beyond the others by more than the range of these;
+    values of any number if they lie beyond by three times that range, or if one is the only negative value.
+
+    Args:
+        ratings: float32 [n].
+
+    Returns:
+        The values in ascending order.
+    """
+    n = len(ratings)
+    if n < _FEWEST:
+        return []
+    few = max(n // 1000, min(10, n // 100))
+    lowest, highest = float(ratings.min()), float(ratings.max())
+    values, counts = np.unique(ratings[:: -(-n // _SAMPLE)], return_counts=True)
+    low, high = _quantiles(values, counts, few / n)
+    far: set[float] = set()
+    span = high - low
+    if span > 0 and (lowest < 0 or highest > _USUAL_END) and (highest > high + span or lowest < low - 3 * span):
+        outside = ratings[(ratings > high + span) | (ratings < low - 3 * span)]
+        if len(outside) <= few:
+            far = {*np.unique(outside).tolist()}
+    kept = ~np.isin(values, [*far])
+    far |= _marks(values[kept], counts[kept])
+    return [Suspect(value, int(np.count_nonzero(ratings == np.float32(value)))) for value in sorted(far)]
+
+
+def look_like_counts(ratings: np.ndarray) -> bool:
+    """Whether ratings are not negative and have the long tail of counts or times: plays, clicks, hours."""
+    if len(ratings) < _FEWEST or ratings.min() < 0 or ratings.max() <= 2 * _USUAL_END:
+        return False
+    sample = ratings[:: -(-len(ratings) // _SAMPLE)]
+    median, high = np.quantile(sample, [0.5, 0.99])
+    tail = np.unique(sample[sample >= 5 * median])
+    return bool(high >= 5 * median and high > _USUAL_END and len(tail) > 3)  # fewer are marks, such as 99
+
+
+def _quantiles(values: np.ndarray, counts: np.ndarray, share: float) -> tuple[float, float]:
+    """Ends of the values that are left if a share of the rows is cut off at either end."""
+    cumulated = np.cumsum(counts) / counts.sum()
+    low = values[np.searchsorted(cumulated, share, side="right")]
+    high = values[np.searchsorted(cumulated, 1 - share - 1e-12)]
+    return float(low), float(high)
+
+
+def _marks(values: np.ndarray, counts: np.ndarray) -> set[float]:
+    """Values that stand for "not rated", of any number of rows."""
+    found = {*_beyond(values, counts), *(-value for value in _beyond(-values[::-1], counts[::-1]))}
+    if np.count_nonzero(values < 0) == 1 and np.count_nonzero(values > 0) >= 3:
+        found.add(float(values[0]))
+    return found
+
+
+def _beyond(values: np.ndarray, counts: np.ndarray) -> list[float]:
+    """Highest values, at most three, that lie beyond the others by more than three times the range of these."""
+    for above in (1, 2, 3):
+        core = values[:-above]
+        if len(core) < 3 or 2 * counts[:-above].sum() < counts.sum():
+            break
+        if values[-above] - core[-1] > 3 * (core[-1] - core[0]):
+            beyond: list[float] = values[-above:].tolist()
+            return beyond
+    return []

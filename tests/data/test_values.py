@@ -1,0 +1,272 @@
+"""What values of a table mean: decimal commas, dates, words, marks for nothing; sure ones are guessed, others named."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cflightning import RatingsDataModule
+from cflightning.errors import DataError
+
+PLAIN = pd.DataFrame({"user": [1, 2, 3, 4], "item": [5, 6, 5, 6], "rating": [4.0, 3.5, 5.0, 0.5]})
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Reads a table, written as text or Parquet, by the options of a data module."""
+
+    def read(frame, /, *, sep=",", suffix="csv", **options):
+        path = tmp_path / f"table.{suffix}"
+        frame.to_csv(path, index=False, sep=sep) if suffix == "csv" else frame.to_parquet(path)
+        return RatingsDataModule(str(path), **options).table
+
+    return read
+
+
+@pytest.fixture
+def error(read):
+    def error(frame, /, **options):
+        with pytest.raises(DataError) as caught:
+            read(frame, **options)
+        message = str(caught.value)
+        assert "\n" not in message
+        assert len(message) < 500
+        return message
+
+    return error
+
+
+@pytest.mark.parametrize("sep", [";", "\t", ",", "|"])
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize("decimal", [None, ","])
+def test_decimal_commas(read, sep, suffix, decimal):
+    frame = PLAIN.assign(rating=["4", "3,5", "5,0", "0,5"])
+    assert read(frame, sep=sep, suffix=suffix, decimal=decimal).rating.tolist() == [4, 3.5, 5, 0.5]
+
+
+@pytest.mark.parametrize("values", [["1,000", "2,000", "3", "4"], ["1.5", "2,5", "3", "4"], ["4,5,6", "1", "2", "3"]])
+def test_commas_that_may_be_something_else(error, values):
+    assert "must be a finite number" in error(PLAIN.assign(rating=values), sep=";")
+
+
+def test_the_decimal_mark_as_it_is_given(read, error):
+    assert read(PLAIN.assign(rating=["1,000", "2", "3", "4"]), decimal=",").rating.tolist() == [1, 2, 3, 4]
+    assert "--data.decimal ," in error(PLAIN.assign(rating=["1,000", "2", "3", "4"]))
+    assert "must be a finite number, got '1.5'" in error(PLAIN.assign(rating=["1.5", "2", "3", "4"]), decimal=",")
+    assert "must be a finite number, got '2,5'" in error(PLAIN.assign(rating=["1.5", "2,5", "3", "4"]), decimal=".")
+    assert "--data.decimal: must be . or a comma, got ';'" in error(PLAIN, decimal=";")
+
+
+SECONDS = [964915200, 965001600, 933292800, 964915200]  # 2000-07-30, 2000-07-31, 1999-07-30, 2000-07-30
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%d-%m-%Y", "%b %d, %Y", "%B %d, %Y", "%d %b %Y", "%d-%b-%Y", "%m %d, %Y",
+     "%Y/%m/%d", "%Y.%m.%d", "%d.%m.%Y %H:%M", "%m/%d/%Y %I:%M:%S %p", "%a %b %d %H:%M:%S +0000 %Y",
+     "%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d %H:%M:%S+00:00"],
+)  # fmt: skip
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_dates_that_are_sure(read, form, suffix):
+    times = pd.to_datetime(SECONDS, unit="s").strftime(form)
+    assert read(PLAIN.assign(timestamp=times), sep=";", suffix=suffix).timestamp.tolist() == SECONDS
+
+
+@pytest.mark.parametrize("form", ["%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y %H:%M", "%d-%m-%Y"])
+def test_dates_that_can_be_read_in_two_ways(read, error, form):
+    times = pd.to_datetime(["2000-01-02", "2000-03-04", "2000-05-05", "2000-12-11"])
+    frame = PLAIN.assign(timestamp=times.strftime(form))
+    message = error(frame)
+    assert re.search(r"line 2, column 'timestamp': must be a time that is sure", message)
+    assert f"--data.time_format '{form}'" in message
+    assert read(frame, time_format=form).timestamp.tolist() == (times.astype("int64") // 10**9).tolist() or read(
+        frame, time_format=form
+    ).timestamp.tolist() == [int(time.timestamp()) for time in times]
+
+
+def test_dates_that_are_the_same_either_way(read):
+    assert (
+        read(PLAIN.assign(timestamp=["01/01/2000", "02/02/2000", "03/03/2000", "12/12/2000"])).timestamp[0] == 946684800
+    )
+
+
+def test_one_day_above_12_says_which_for_all(read):
+    times = ["01/02/2000"] * 3 + ["13/02/2000"]
+    assert read(PLAIN.assign(timestamp=times)).timestamp.tolist() == [949363200] * 3 + [950400000]
+
+
+@pytest.mark.parametrize(
+    "times", [["yesterday", "2000-01-01"] * 2, ["31.02.2000"] * 4, ["13/13/2000"] * 4, ["2000-01-01", "x"] * 2]
+)
+def test_what_is_no_date(error, times):
+    message = error(PLAIN.assign(timestamp=times))
+    assert "must be seconds since 1970 or an ISO 8601 date" in message
+    assert "--data.time_format" in message
+    assert "--data.timestamp ''" in message
+
+
+def test_times_that_are_not_of_the_given_form(error):
+    frame = PLAIN.assign(timestamp=["30.07.2000", "2000-07-30", "1.1.2000", "30.07.2000"])
+    assert "line 3" in (message := error(frame, time_format="%d.%m.%Y"))
+    assert "must be a time of the form %d.%m.%Y (--data.time_format), got '2000-07-30'" in message
+    assert "--data.time_format: must be a form such as" in error(frame, time_format="dd.mm.yyyy")
+
+
+@pytest.mark.parametrize("values", [["True", "False", "True", "False"], ["true", "FALSE", "TRUE", "false"]])
+def test_truths_are_1_and_0(read, values):
+    assert read(PLAIN.assign(rating=values)).rating.tolist() == [1, 0, 1, 0]
+    assert read(PLAIN.assign(rating=[True, False, True, False]), suffix="parquet").rating.tolist() == [1, 0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("values", "offer"),
+    [
+        (["like", "dislike"] * 2, "--data.rating_values dislike=0,like=1"),
+        (["yes", "no"] * 2, "--data.rating_values no=0,yes=1"),
+        (["4/5", "3/5"] * 2, "--data.rating_values 3/5=3,4/5=4"),
+        (["3.5 / 5", "10/5"] * 2, "--data.rating_values '3.5 / 5=3.5,10/5=10'"),
+        (["a b", "c"] * 2, "--data.rating_values 'a b=0,c=1'"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_words_are_named_with_the_option_that_maps_them(read, error, values, offer, suffix):
+    frame = PLAIN.assign(rating=values)
+    assert offer in error(frame, suffix=suffix)
+    given = offer.split(" ", 1)[1].strip("'")
+    numbers = dict(pair.rsplit("=", 1) for pair in given.split(","))
+    expected = [float(numbers[value]) for value in values]
+    assert read(frame, suffix=suffix, rating_values=given).rating.tolist() == expected
+    assert (
+        read(
+            frame, suffix=suffix, rating_values={key: float(number) for key, number in numbers.items()}
+        ).rating.tolist()
+        == expected
+    )
+
+
+def test_values_that_are_mapped(read, error):
+    frame = PLAIN.assign(rating=["Like", "dislike", "3", "like"])
+    assert read(frame, rating_values="like=5, dislike=1").rating.tolist() == [5, 1, 3, 5]
+    assert read(PLAIN.assign(rating=[1, 2, 3, 1]), suffix="parquet", rating_values="1=5").rating.tolist() == [
+        5,
+        2,
+        3,
+        5,
+    ]
+    assert "must be a finite number, got 'dislike'" in error(frame, rating_values="like=5")
+    assert "must be VALUE=NUMBER" in error(frame, rating_values="like")
+    assert "must stand for a finite number" in error(frame, rating_values="like=good")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+@pytest.mark.parametrize(
+    ("values", "missing", "kept"),
+    [
+        ([4, -1, 99, 3], "-1,99", [4, 3]),
+        ([4, -1.0, 99, 3], [-1, 99.0], [4, 3]),
+        ([4, None, 99, 3], ",99", [4, 3]),
+        ([4, None, 3, 2], "", [4, 3, 2]),
+        (["4", "NA", "?", "3"], "NA,?", [4, 3]),
+        (["4", "NA", "-1.0", "3"], ["NA", -1], [4, 3]),
+    ],
+)
+def test_rows_that_are_not_rated_are_left_out(read, values, missing, kept, suffix):
+    table = read(PLAIN.assign(rating=values), missing=missing, suffix=suffix)
+    assert table.rating.tolist() == kept
+    assert len(table.user.values) == len(table.item.values) == len(kept)
+
+
+def test_ways_out_of_missing_ratings_are_named(error):
+    assert "--data.missing ''" in error(PLAIN.assign(rating=[1, None, 2, 3]))
+    assert "--data.missing=NA" in error(PLAIN.assign(rating=["1", "NA", "2", "3"]))
+    assert "must have a row that is not left out, got none of 4" in error(PLAIN.assign(rating=7), missing="7")
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_rows_of_weight_zero(read, error, suffix):
+    frame = PLAIN.assign(hours=[1.5, 0, 2, 0])
+    options = {"feedback": "choices", "weight": "hours", "suffix": suffix}
+    assert "--data.drop_zero_weights true" in (message := error(frame, **options))
+    assert "must be above 0" in message
+    table = read(frame, drop_zero_weights=True, **options)
+    assert (table.weight.tolist(), table.user.values.tolist()) == ([1.5, 2], [1, 3])
+    assert "drop_zero" not in error(frame.assign(hours=[1, 0, -2, 1]), **options)
+    message = error(frame.assign(hours=[1, 0, -2, 1]), drop_zero_weights=True, **options)
+    assert re.search("must be above 0, got '?-2", message)
+
+
+@pytest.mark.parametrize("value", [10_000_000.5, 16_777_217, 1e30, 3e38, -20_000_001])
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_ratings_that_float32_cannot_hold(error, value, suffix):
+    message = error(PLAIN.assign(rating=[1, 2, 3, value]), suffix=suffix)
+    assert "must be a number that float32 holds to its whole part" in message
+    assert "16,777,216" in message
+
+
+def test_ratings_that_float32_holds(read):
+    values = [10_000_000, 16_777_216, 0.1, 1234.5678]
+    assert read(PLAIN.assign(rating=values)).rating.tolist() == np.array(values, np.float32).tolist()
+
+
+@pytest.mark.parametrize("bounds", ["0.5,5", " 0.5 , 5 ", "[0.5, 5]", "(0.5,5)", (0.5, 5), [0.5, 5.0]])
+def test_a_rating_range_as_a_list(read, tmp_path, bounds):
+    read(PLAIN)
+    data = RatingsDataModule(str(tmp_path / "table.csv"), rating_range=bounds)
+    assert data.rating_range == data.given_range == (0.5, 5.0)
+    assert data.table.rating.tolist() == [4, 3.5, 5, 0.5]
+
+
+@pytest.mark.parametrize("bounds", ["0.5", "1,2,3", "a,b", "5,1", "0,inf", "0,3e38", "nan,1", (1, 2, 3)])
+def test_rating_ranges_that_cannot_be(error, bounds):
+    assert error(PLAIN, rating_range=bounds).startswith("--data.rating_range: must be")
+
+
+@pytest.mark.parametrize(
+    "names", ["user,item,rating", " user, item ,rating", "[user, item, rating]", ["user", "item", "rating"]]
+)
+def test_columns_as_a_list(tmp_path, names):
+    (tmp_path / "a.tsv").write_text("1\t5\t4\n2\t6\t3\n")
+    assert RatingsDataModule(str(tmp_path / "a.tsv"), columns=names).table.rating.tolist() == [4, 3]
+
+
+def test_frames_take_the_same_options():
+    frame = PLAIN.assign(rating=["like", "NA", "dislike", "3,5"], timestamp=["01/02/2000"] * 4)
+    options = {"rating_values": "like=5,dislike=1", "missing": "NA", "time_format": "%d/%m/%Y"}
+    table = RatingsDataModule.from_frame(frame, **options).table
+    assert (table.rating.tolist(), table.timestamp.tolist()) == ([5, 1, 3.5], [949363200] * 3)
+
+
+def test_options_are_part_of_what_is_cached(tmp_path, monkeypatch):
+    from cflightning.data.sources import columns_cache
+
+    monkeypatch.setattr(columns_cache, "SMALLEST", 1)
+    monkeypatch.setenv("CFLIGHTNING_CACHE", str(tmp_path / "cache"))
+    PLAIN.to_csv(tmp_path / "a.csv", index=False)
+
+    def ratings(**options):
+        return [RatingsDataModule(str(tmp_path / "a.csv"), **options).table.rating.tolist() for _ in range(2)]
+
+    assert ratings() == [[4, 3.5, 5, 0.5]] * 2
+    assert ratings(missing="5") == [[4, 3.5, 0.5]] * 2
+    assert ratings(rating_values={"5.0": 1}) == [[4, 3.5, 1, 0.5]] * 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--data.missing=-1,99", "--data.rating_values", "like=1,dislike=0", "--data.time_format", "%d.%m.%Y"],
+        ["--data.decimal", ",", "--data.rating_range", "0.5,5", "--data.columns", "user,item,rating"],
+        ["--data.rating_range=-10,10", "--data.drop_zero_weights", "true"],
+    ],
+)
+def test_options_on_the_command_line(arguments, capsys):
+    from cflightning.cli import main
+
+    with pytest.raises(SystemExit) as caught:
+        main(["fit", *arguments, "--print_config"])
+    assert caught.value.code in (0, None)
+    printed = capsys.readouterr().out
+    for given in arguments:
+        name = given.removeprefix("--data.").partition("=")[0]
+        assert name in printed or not given.startswith("--data.")
