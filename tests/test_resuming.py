@@ -14,7 +14,7 @@ import torch
 from cflightning.__main__ import main as front_door
 from cflightning.cli import main
 
-QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--trainer.logger", "true"]
+QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
 SMALL = ["--model.objective", "mse", "--model.dim", "4", "--trainer.max_epochs", "1"]
 
 
@@ -68,10 +68,10 @@ def contents(folder):
 
 def test_figures_of_a_checkpoint_are_those_of_its_own_data(own, trained):
     expected = json.loads((own / "metrics.json").read_text())
-    tested = main(["test", "--ckpt_path", "best", *QUIET[:4]])
+    tested = main(["test", "--ckpt_path", "best", *QUIET])
     assert float(tested.trainer.callback_metrics["test/rmse"]) == pytest.approx(expected["test/rmse"], abs=1e-12)
     assert tested.datamodule.table.name == str(trained / "table.csv")
-    validated = main(["validate", "--ckpt_path", "best", *QUIET[:4]])
+    validated = main(["validate", "--ckpt_path", "best", *QUIET])
     assert float(validated.trainer.callback_metrics["val/rmse"]) == pytest.approx(expected["val/rmse"], abs=1e-12)
 
 
@@ -107,7 +107,7 @@ def test_a_run_is_left_as_it_is_by_other_data(own, tmp_path, what, capsys):
 def test_the_same_table_may_lie_elsewhere(own, trained, tmp_path):
     shutil.copy(trained / "table.csv", tmp_path / "moved.csv")
     expected = json.loads((own / "metrics.json").read_text())["test/rmse"]
-    tested = main(["test", "--ckpt_path", "best", "--data.path", "moved.csv", *QUIET[:4]])
+    tested = main(["test", "--ckpt_path", "best", "--data.path", "moved.csv", *QUIET])
     assert float(tested.trainer.callback_metrics["test/rmse"]) == pytest.approx(expected, abs=1e-12)
 
 
@@ -117,7 +117,7 @@ def test_a_table_that_grows_tests_by_rows_that_no_checkpoint_has_seen(hashed, tm
     rows(1500).sample(frac=1, random_state=1).to_csv("grown.csv", index=False)
     given = ["--data.path", "grown.csv", *QUIET]
     before = contents(tmp_path / "runs")
-    tested = main(["test", "--ckpt_path", "best", *given[:6]])
+    tested = main(["test", "--ckpt_path", "best", *given])
     seen = torch.load(tmp_path / "runs/version_0/checkpoints/best.ckpt", weights_only=True)["cflightning"]["data"]
     assert seen["rows"] == 900
     old = rows()[["who", "what"]].apply(tuple, axis=1)
@@ -125,7 +125,7 @@ def test_a_table_that_grows_tests_by_rows_that_no_checkpoint_has_seen(hashed, tm
     test = set(table.iloc[tested.datamodule.split.test][["user", "item"]].itertuples(index=False, name=None))
     trained = set(old) - test
     assert len(set(old) & test) > 50
-    again = front_door(["test", "--ckpt_path", "best", *QUIET[:4]])  # on its own table
+    again = front_door(["test", "--ckpt_path", "best", *QUIET])  # on its own table
     assert again == 0
     assert front_door(["fit", "--ckpt_path", "last", *given]) == 2
     assert "--data.other_data true" in capsys.readouterr().err
@@ -139,10 +139,10 @@ def test_a_table_that_grows_tests_by_rows_that_no_checkpoint_has_seen(hashed, tm
 
 
 def test_predict_scores_a_table_of_its_own(own, tmp_path, capsys):
-    assert front_door(["predict", "--ckpt_path", "best", *QUIET[:4]]) == 2
+    assert front_door(["predict", "--ckpt_path", "best", *QUIET]) == 2
     assert "--data.path: must name the table whose rows are to be scored" in capsys.readouterr().err
     (tmp_path / "pairs.csv").write_text("who,what\nu1,3\nu2,4\n")
-    main(["predict", "--ckpt_path", "best", "--data.path", "pairs.csv", *QUIET[:4]])
+    main(["predict", "--ckpt_path", "best", "--data.path", "pairs.csv", *QUIET])
     found = list(csv.DictReader((tmp_path / "runs" / "predictions.csv").read_text().splitlines()))
     assert [(row["user"], row["item"], row["known"]) for row in found] == [("u1", "3", "1"), ("u2", "4", "1")]
 
@@ -154,7 +154,7 @@ def test_checkpoints_that_do_not_name_their_data_still_serve(own, trained, tmp_p
     torch.save(content, tmp_path / "old.ckpt")
     given = ["--data.path", str(trained / "table.csv"), *OF_TABLE, "--data.split", "time"]
     expected = json.loads((own / "metrics.json").read_text())["test/rmse"]
-    tested = main(["test", "--ckpt_path", "old.ckpt", *given, *QUIET[:4]])
+    tested = main(["test", "--ckpt_path", "old.ckpt", *given, *QUIET])
     assert float(tested.trainer.callback_metrics["test/rmse"]) == pytest.approx(expected, abs=1e-12)
 
 
