@@ -1,6 +1,7 @@
 """Giving up the load of a bundle from another thread."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -8,9 +9,14 @@ from cflightning_serve.errors import BundleError
 
 
 class Cancellation:
-    """A request to give up a load. What loads asks :meth:`check` between its steps, and lets long steps be stopped."""
+    """A request to give up a load. What loads asks :meth:`check` between its steps, and lets long steps be stopped.
 
-    def __init__(self) -> None:
+    Args:
+        pause: seconds that each check waits, so that a load beside a server's requests leaves them room.
+    """
+
+    def __init__(self, pause: float = 0.0) -> None:
+        self._pause = pause
         self._lock = threading.Lock()
         self._stops: list[Callable[[], None]] = []
         self._cancelled = False
@@ -23,11 +29,13 @@ class Cancellation:
                 stop()
 
     def check(self) -> None:
-        """Raise if the load was given up.
+        """Make room for other threads, and raise if the load was given up.
 
         Raises:
             BundleError: it was.
         """
+        if self._pause:
+            time.sleep(self._pause)
         if self._cancelled:
             raise BundleError("loading the bundle was given up")
 

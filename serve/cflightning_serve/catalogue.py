@@ -1,13 +1,14 @@
 """The catalogue of a bundle: ids, training rows and categories of the items, and which of them a question allows."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from cflightning_serve.cancellation import Cancellation
 from cflightning_serve.contents import Contents
 from cflightning_serve.errors import BundleError, InputError, UnsupportedError
 from cflightning_serve.files import AGAIN, parse_json, unpacked
@@ -16,6 +17,8 @@ from cflightning_serve.manifest import IdType, Manifest
 
 _SHOWN = 8
 """Categories that a message names."""
+_STEP = 10_000
+"""Ids that are looked at in one go."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Catalogue:
     """int64 [items], training rows of each item; None where the bundle does not say."""
     categories: Mapping[str, npt.NDArray[np.int64]]
     """Category -> int64 [n], places of its items in ``ids``."""
+    index: Mapping[str, int] | None = field(default=None, repr=False, compare=False)
+    """String id -> place, where it was made beforehand."""
 
     def places(self, items: object, what: str = "item") -> npt.NDArray[np.int64]:
         """Where items stand in ``ids``: int64 [n], -1 for those that are unknown.
@@ -37,9 +42,11 @@ class Catalogue:
             InputError: an id is of the wrong type.
         """
         given = as_array(items, self.kind, what)[0]
-        order = self._order
-        if not len(given) or not len(order):
+        if not len(given) or not len(self.ids):
             return np.full(len(given), -1)
+        if self.kind == "string":
+            return np.fromiter((self._place.get(one, -1) for one in given), np.int64, len(given))
+        order = self._order
         place = order[np.minimum(np.searchsorted(self.ids, given, sorter=order), len(order) - 1)]
         return np.where(self.ids[place] == given, place, -1)
 
@@ -76,6 +83,11 @@ class Catalogue:
         return mask
 
     @cached_property
+    def _place(self) -> Mapping[str, int]:
+        """Of string ids, which are long to sort."""
+        return _index(self.ids) if self.index is None else self.index
+
+    @cached_property
     def _order(self) -> npt.NDArray[np.int64]:
         return np.argsort(self.ids, kind="stable")
 
@@ -110,8 +122,13 @@ class Catalogue:
         return self.counts >= least
 
 
-def read_catalogue(manifest: Manifest, contents: Contents) -> Catalogue:
+def read_catalogue(manifest: Manifest, contents: Contents, cancellation: Cancellation | None = None) -> Catalogue:
     """Read the catalogue of a bundle.
+
+    Args:
+        manifest: of the bundle.
+        contents: its files.
+        cancellation: gives up the reading, which then makes room for other threads.
 
     Raises:
         BundleError: the file cannot be read, or holds something else.
@@ -120,7 +137,9 @@ def read_catalogue(manifest: Manifest, contents: Contents) -> Catalogue:
     if manifest.catalogue is None:
         raise UnsupportedError(f"{manifest.folder}: has no catalogue, which an older version wrote; export it again")
     path = contents.path(manifest.catalogue)
-    raw = parse_json(path, unpacked(path, contents.read(manifest.catalogue)))
+    raw = parse_json(
+        path, unpacked(path, contents.read(manifest.catalogue)), None if cancellation is None else cancellation.check
+    )
     items = manifest.num_items - 1
 
     def check(holds: bool, must: str) -> None:
@@ -134,19 +153,38 @@ def read_catalogue(manifest: Manifest, contents: Contents) -> Catalogue:
     check(counts is None or (_is_list_of(counts, int, items) and min(counts, default=0) >= 0),
           f"count must be null or {items:,} integers from 0")  # fmt: skip
     check(type(categories) is dict, "categories must be an object")
-    for name, places in categories.items():
-        fits = _is_list_of(places, int) and all(0 <= place < items for place in places)
-        check(fits, f"categories -> {name!r} must be places in item")
+    pause = None if cancellation is None else cancellation.check
     try:
+        tables = {name: _places(places, items) for name, places in categories.items()}
+        for name, table in tables.items():
+            check(table is not None, f"categories -> {name[:60]!r} must be places in item")
         return Catalogue(
             manifest.item_ids,
             np.array(ids, np.int64 if type_ is int else object),
             None if counts is None else np.array(counts, np.int64),
-            {name: np.array(places, np.int64) for name, places in categories.items()},
+            {name: table for name, table in tables.items() if table is not None},
+            None if pause is None or type_ is int else _index(ids, pause),
         )
     except OverflowError as error:
         raise BundleError(f"{path}: ids and counts must fit into 64 bits; {AGAIN}") from error
 
 
 def _is_list_of(values: object, type_: type, length: int | None = None) -> bool:
-    return type(values) is list and length in (None, len(values)) and all(type(value) is type_ for value in values)
+    return type(values) is list and length in (None, len(values)) and set(map(type, values)) <= {type_}
+
+
+def _places(places: object, items: int) -> npt.NDArray[np.int64] | None:
+    """Places in the catalogue as an array; None where they are none."""
+    if not _is_list_of(places, int):
+        return None
+    table = np.array(places, np.int64)
+    return table if ((table >= 0) & (table < items)).all() else None
+
+
+def _index(ids: Sequence[str] | IdArray, pause: Callable[[], None] = lambda: None) -> dict[str, int]:
+    """Id -> place, made in steps with a pause after each."""
+    index: dict[str, int] = {}
+    for begin in range(0, len(ids), _STEP):
+        index.update(zip(ids[begin : begin + _STEP], range(begin, len(ids)), strict=False))
+        pause()
+    return index

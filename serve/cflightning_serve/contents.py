@@ -15,10 +15,12 @@ class Contents:
     Args:
         folder: where they lay, for messages.
         files: name -> bytes.
+        verified: whether their digests were compared.
     """
 
-    def __init__(self, folder: Path, files: Mapping[str, memoryview]) -> None:
+    def __init__(self, folder: Path, files: Mapping[str, memoryview], *, verified: bool = True) -> None:
         self.folder = folder
+        self.verified = verified
         self._files = dict(files)
 
     @classmethod
@@ -51,7 +53,7 @@ class Contents:
             )
             for name, entry in manifest.files.items()
         }
-        return cls(manifest.folder, files)
+        return cls(manifest.folder, files, verified=verify)
 
     def path(self, name: str) -> Path:
         """Where a file lay."""

@@ -1,9 +1,14 @@
 """Lists whose items differ: maximal marginal relevance (Carbonell & Goldstein 1998)."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from cflightning_serve.errors import InputError
+
+_LARGEST = 1e18
+"""Scores and lengths of vectors whose squares float32 holds."""
 
 
 def check_diversity(diversity: float) -> float:
@@ -24,7 +29,7 @@ def pool_size(k: int) -> int:
 
 
 def choose(
-    scores: npt.NDArray[np.float32], vectors: npt.NDArray[np.float32], k: int, diversity: float
+    scores: npt.NDArray[np.floating[Any]], vectors: npt.NDArray[np.floating[Any]], k: int, diversity: float
 ) -> npt.NDArray[np.int64]:
     """Choose ``k`` of a pool, one after the other: each the best by ``(1 - d) * relevance - d * similarity``.
 
@@ -42,12 +47,17 @@ def choose(
     """
     if not len(scores):
         return np.empty(0, np.int64)
+    with np.errstate(over="ignore"):
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if (
+        max(np.abs(scores).max(), norms.max(initial=0)) > _LARGEST and scores.dtype == np.float32
+    ):  # squares and differences leave float32
+        return choose(scores.astype(np.float64), vectors.astype(np.float64), k, diversity)
     spread = float(scores[0]) - float(scores[-1])
     relevance = (scores - scores[-1]) / np.float32(spread) if spread > 0 else np.ones_like(scores)
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     units = vectors / np.where(norms > 0, norms, 1)
     value = np.float32(1 - diversity) * relevance
-    nearest = np.full(len(scores), -np.inf, np.float32)
+    nearest = np.full(len(scores), -np.inf, scores.dtype)
     chosen = np.zeros(min(k, len(scores)), np.int64)
     for place in range(1, len(chosen)):
         before = chosen[place - 1]

@@ -1,5 +1,6 @@
 """Files of a bundle: read strictly, and refused where something else lies in their place."""
 
+import codecs
 import hashlib
 import json
 import mmap
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from cflightning_serve.errors import BundleError
+from cflightning_serve.json_pieces import read_in_pieces
 
 AGAIN = "copy or export the bundle again"
 """What to do about a damaged file."""
@@ -176,24 +178,38 @@ def parse_object(path: Path, data: bytes) -> dict[str, Any]:
     return raw
 
 
-def parse_json(path: Path, data: bytes) -> Any:
-    """Parse UTF-8 JSON strictly: ``NaN`` and ``Infinity`` are not JSON.
+def parse_json(path: Path, data: bytes, pause: Callable[[], None] | None = None) -> Any:
+    """Parse UTF-8 JSON strictly: ``NaN``, ``Infinity`` and halves of surrogate pairs are not JSON.
 
     Args:
         path: where the bytes lay, for messages.
         data: of the file.
+        pause: called again and again, so that other threads run meanwhile; may raise. None parses in one go.
 
     Raises:
         BundleError: they are not JSON.
     """
+    try:
+        if pause is None:
+            return _parse_text(data.decode("utf-8"))
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        parts = []
+        for begin in range(0, len(data), _PAGED):
+            parts.append(decoder.decode(data[begin : begin + _PAGED]))
+            pause()
+        return read_in_pieces("".join([*parts, decoder.decode(b"", final=True)]), _parse_text, pause)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path}: must be UTF-8 JSON, is not: {str(error)[:200]}; {AGAIN}") from error
 
+
+def _parse_text(text: str) -> Any:
     def refuse(constant: str) -> NoReturn:
         raise ValueError(f"{constant} is not JSON")
 
-    try:
-        return json.loads(data.decode("utf-8"), parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path}: must be UTF-8 JSON, is not: {error}; {AGAIN}") from error
+    value = json.loads(text, parse_constant=refuse)
+    if "\\u" in text:  # else there is no way to write half of a surrogate pair
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 def unpacked(path: Path, data: bytes) -> bytes:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from cflightning_serve.cancellation import Cancellation
 from cflightning_serve.contents import Contents
 from cflightning_serve.errors import BundleError, InputError, NotFiniteError, UnsupportedError
+from cflightning_serve.freeing import free_slowly
 from cflightning_serve.graph_rules import TYPES, check_graph
 from cflightning_serve.manifest import Manifest
 from cflightning_serve.onnx_reader import ExternalTensor
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _OPTIONS = {"seen": "the run's table at hand", "history": "--with-history", "fold_in_item": "--new-items"}
 """Questions that are answered where the export was told so."""
+_LOOK = 1 << 20
+"""Numbers that are looked at in one go."""
 
 
 class Graphs:
@@ -40,6 +43,8 @@ class Graphs:
         self._lock = threading.Lock()
         self._sessions: dict[str, ort.InferenceSession] = {}
         self._tables: list[Any] = []  # the memory that sessions read from
+        self._verified = contents.verified
+        self._finite: set[tuple[str, int, int, int]] = set()  # places of tables without NaN
         self._run_options: ort.RunOptions | None = None
 
     def run(self, question: str, outputs: Sequence[str], feeds: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
@@ -92,6 +97,10 @@ class Graphs:
             self.open(question, cancellation)
         self._contents.forget(*self._manifest.graphs.values())
 
+    def free_slowly(self) -> None:
+        """Have the sessions freed one after the other, in a thread, once nobody uses them."""
+        free_slowly(self, self._sessions, 1)
+
     @contextmanager
     def ending_with(self, cancellation: Cancellation) -> Iterator[None]:
         """Have calls within the block end, with an error, when a load is given up."""
@@ -120,7 +129,7 @@ class Graphs:
         name = self._manifest.graphs[question]
         path, model = self._contents.path(name), self._contents.read(name)
         external = check_graph(path, model, self._manifest.files)
-        tables = [self._table(tensor) for tensor in external]
+        tables = [self._table(tensor, cancellation) for tensor in external]
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads  # the default counts the machine's cores, not the container's
         options.inter_op_num_threads = 1
@@ -153,9 +162,27 @@ class Graphs:
         self._tables += [tables, values]
         return session
 
-    def _table(self, tensor: ExternalTensor) -> npt.NDArray[Any]:
-        """A tensor as it lies in its file, without a copy."""
+    def _table(self, tensor: ExternalTensor, cancellation: Cancellation) -> npt.NDArray[Any]:
+        """A tensor as it lies in its file, without a copy; looked at once for NaN, which would spread to answers."""
         kind = np.dtype(TYPES[tensor.type])
         length = math.prod(tensor.shape) * kind.itemsize
         part = self._contents.view(tensor.location)[tensor.offset : tensor.offset + length]
-        return np.require(np.frombuffer(part, kind).reshape(tensor.shape), requirements="A")
+        table = np.require(np.frombuffer(part, kind).reshape(tensor.shape), requirements="A")
+        place = (tensor.location, tensor.offset, tensor.type, length)
+        if kind.kind == "f" and self._verified and place not in self._finite:
+            for begin in range(0, table.size, _LOOK):
+                cancellation.check()
+                if has_nan(table.reshape(-1)[begin : begin + _LOOK]):
+                    raise BundleError(
+                        f"{self._contents.path(tensor.location)}: tables must be numbers, {tensor.name[:60]!r} has "
+                        "NaN; train and export again"
+                    )
+            self._finite.add(place)
+        return table
+
+
+def has_nan(values: npt.NDArray[Any]) -> bool:
+    """Whether one of some numbers is NaN, float16 or longer [n]; infinities are none."""
+    if values.dtype == np.float16:
+        return bool((values.view(np.uint16) & 0x7FFF).max(initial=0) > 0x7C00)
+    return bool(np.isnan(np.vdot(values, values)))

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 SCORED = ("score", "recommend")
 """Questions whose scores the manifest may describe."""
+_FLOAT32 = 3.4028234663852886e38
 
 
 class Reference(NamedTuple):
@@ -44,12 +45,12 @@ def _parse_one(raw: Any) -> Reference:
     if type(edges) is not list or type(shares) is not list or type(k) is not int:
         raise ValueError(must)
     fits = (
-        all(type(one) in (int, float) for one in [*edges, *shares])
+        all(type(one) in (int, float) and abs(one) <= _FLOAT32 for one in [*edges, *shares])
         and len(shares) == len(edges) + 1 > 1
         and all(low < high for low, high in itertools.pairwise(edges))
         and all(0 <= share <= 1 for share in shares)
         and math.isclose(sum(shares), 1, abs_tol=1e-3)
-        and k >= 1
+        and 1 <= k < 2**63
     )
     if not fits:
         raise ValueError(must)

@@ -17,6 +17,7 @@ from cflightning_serve.diversity import check_diversity
 from cflightning_serve.errors import InputError, UnknownIdError
 from cflightning_serve.explaining import Explanation
 from cflightning_serve.folding import FoldIn, FoldInItem, Ratings
+from cflightning_serve.freeing import free_slowly
 from cflightning_serve.graphs import Graphs
 from cflightning_serve.inputs import IdArray, ManyIds, OneId, as_array, exclusions, positive_integer
 from cflightning_serve.lists import Lists, many_lists
@@ -85,9 +86,9 @@ class Scorer:
         scorer = cls(manifest, contents, threads=threads)
         scorer.graphs.open("score", cancellation)
         if eager:
-            scorer._read_titles()
+            scorer._titles = read_titles(manifest, contents, cancellation)
             if manifest.catalogue is not None:
-                _ = scorer.catalogue
+                scorer._catalogue = read_catalogue(manifest, contents, cancellation)
             scorer.graphs.open_all(cancellation)
         return scorer
 
@@ -96,6 +97,14 @@ class Scorer:
         sizes = f"{said.num_users - 1:,} users, {said.num_items - 1:,} items"
         units = " and ".join(f"{unit}s" for unit in sorted(set(said.units.values())))
         return f"Scorer({str(said.folder)[-80:]!r}, {said.model}, {sizes}, {units})"
+
+    def free_slowly(self) -> None:
+        """Have the bundle freed step by step, in a thread, once nobody uses this scorer; else all threads wait for it.
+
+        Of a bundle that has been loaded eagerly.
+        """
+        self._graphs.free_slowly()
+        free_slowly(self, self._titles or {}, 10_000)
 
     @property
     def manifest(self) -> Manifest:

@@ -1,13 +1,19 @@
 """Titles of a bundle: item id -> title."""
 
+from cflightning_serve.cancellation import Cancellation
 from cflightning_serve.contents import Contents
 from cflightning_serve.errors import BundleError
 from cflightning_serve.files import parse_json, unpacked
 from cflightning_serve.manifest import Manifest
 
 
-def read_titles(manifest: Manifest, contents: Contents) -> dict[str, str]:
+def read_titles(manifest: Manifest, contents: Contents, cancellation: Cancellation | None = None) -> dict[str, str]:
     """Read the titles of a bundle; none where it has no file of them.
+
+    Args:
+        manifest: of the bundle.
+        contents: its files.
+        cancellation: gives up the reading, which then makes room for other threads.
 
     Returns:
         Item id as a string -> title. Ids without a title are missing.
@@ -18,7 +24,9 @@ def read_titles(manifest: Manifest, contents: Contents) -> dict[str, str]:
     if manifest.titles is None:
         return {}
     path = contents.path(manifest.titles)
-    titles = parse_json(path, unpacked(path, contents.read(manifest.titles)))
-    if type(titles) is not dict or not all(type(title) is str for title in titles.values()):
+    titles = parse_json(
+        path, unpacked(path, contents.read(manifest.titles)), None if cancellation is None else cancellation.check
+    )
+    if type(titles) is not dict or not set(map(type, titles.values())) <= {str}:
         raise BundleError(f"{path}: must be one JSON object of item id -> title; export the bundle again")
     return titles

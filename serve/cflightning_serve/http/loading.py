@@ -14,6 +14,8 @@ from cflightning_serve.manifest import MANIFEST
 from cflightning_serve.scorer import Scorer
 
 T = TypeVar("T")
+_PAUSE = 0.0005
+"""Seconds that requests have for themselves between two steps of a load."""
 Mark = tuple[tuple[str, int, int, int], ...]
 """Of files: name, inode, bytes and nanoseconds of last change of each."""
 
@@ -28,7 +30,7 @@ class Job(threading.Thread, Generic[T]):
     def __init__(self, work: Callable[[Cancellation], T]) -> None:
         super().__init__(name="bundle-loading", daemon=True)
         self._work = work
-        self._cancellation = Cancellation()
+        self._cancellation = Cancellation(_PAUSE)
         self._result: list[T] = []
         self._error: BaseException | None = None
         self.start()
@@ -86,6 +88,8 @@ def _ask_once(scorer: Scorer) -> None:
         scorer.score(user, best.items[0])
         scorer.similar_items(best.items[0])
         scorer.titles(best.items)
+        if manifest.catalogue is not None:
+            scorer.catalogue.places(best.items)
 
 
 def mark_folder(folder: Path) -> Mark:
