@@ -9,7 +9,7 @@ from pathlib import Path
 import cflightning_serve
 
 SERVE = Path(__file__).parents[2] / "serve"
-HTTP = {"anyio", "fastapi", "prometheus_client", "pydantic", "starlette", "typing_extensions", "uvicorn"}
+HTTP = {"fastapi", "httptools", "prometheus_client", "pydantic", "starlette", "typing_extensions", "uvicorn"}
 """What the extra brings, for its folder alone."""
 LIGHT = {"__init__.py", "options.py", "settings.py"}
 """Files of that folder that the command line imports: they do without."""
