@@ -3,7 +3,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: fit test check lint javascript bars bench bench-accuracy bench-batch bench-bundle bench-defaults bench-fold-in bench-kernel bench-gpu bench-http bench-large bench-lists bench-ranking bench-scaling bench-search kill-serving lock sbom clean help
+.PHONY: fit test test-portable check lint javascript bars bench bench-accuracy bench-batch bench-bundle bench-defaults bench-fold-in bench-kernel bench-gpu bench-http bench-large bench-lists bench-ranking bench-scaling bench-search kill-serving lock sbom clean help
 help:
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/ -/'
 
@@ -32,6 +32,11 @@ fit: .venv/installed ## train on real MovieLens ratings (ARGS="--data.path ratin
 test: .venv/installed ## the test suite
 	$(BIN)/python -m pytest $(ARGS)
 
+# Under the oldest instruction set of torch and numba: what is promised must not hang on the machine that runs the tests.
+NUMERIC := tests/kernels tests/models tests/objectives tests/sampling tests/solvers tests/test_thread_counts.py tests/tasks/test_two_processes.py
+test-portable: .venv/installed ## the numeric tests again, as on a machine without vector instructions beyond the basic ones
+	ATEN_CPU_CAPABILITY=default NUMBA_CPU_NAME=generic $(BIN)/python -m pytest -n auto --maxprocesses 8 $(NUMERIC) $(ARGS)
+
 lint: .venv/developed ## format, style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -44,7 +49,7 @@ serve/examples/javascript/node_modules: serve/examples/javascript/package-lock.j
 
 javascript: serve/examples/javascript/node_modules ## what the JavaScript example needs (with npm)
 
-check: lint $(if $(shell command -v npm),javascript) ## all that CI runs: lint, and the tests with coverage
+check: lint test-portable $(if $(shell command -v npm),javascript) ## all that CI runs: lint, the tests with coverage, and the numeric ones on plain instructions
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
 
 bars: .venv/installed ## measure accuracy, speed and latency against their bars (needs the data sets: CFLIGHTNING_DATA)

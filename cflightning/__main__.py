@@ -49,7 +49,8 @@ def main(args: list[str] | None = None) -> int:
         args: Command-line arguments without the program; None for those of the process.
 
     Returns:
-        Exit status: 0; 2 for a mistake that the user can put right; 130 after Ctrl+C, 143 after SIGTERM.
+        Exit status: 0; 2 for a mistake that the user can put right; 130 after Ctrl+C, 143 after SIGTERM;
+        1 where another process of the same training failed or was lost.
     """
     given, args = args, sys.argv[1:] if args is None else args
     if args[:1] in (["--version"], ["-V"]):
@@ -74,7 +75,7 @@ def main(args: list[str] | None = None) -> int:
 
 def _run(args: list[str], given: list[str] | None) -> int:
     """Run one command; see `main`."""
-    from cflightning.errors import CFLightningError
+    from cflightning.errors import CFLightningError, ProcessError
 
     try:
         if args[0] == "export":
@@ -119,8 +120,9 @@ def _run(args: list[str], given: list[str] | None) -> int:
                 training(given, started=_STARTED)  # None: Lightning warns when the process has arguments too
             return 0
     except CFLightningError as error:
-        print(f"cflightning: {error}", file=sys.stderr)
-        return 2
+        if not error.told:
+            print(f"cflightning: {error}", file=sys.stderr)
+        return 1 if isinstance(error, ProcessError) else 2
     except Exception as error:
         if type(error).__name__ != "MisconfigurationException":  # Lightning's; imported only where it can be raised
             raise

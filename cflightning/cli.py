@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,6 +33,7 @@ from cflightning.data.provenance import Provenance, Stage, check_rows, data_sett
 from cflightning.data.split import TEST, VAL
 from cflightning.errors import ArgumentError, CFLightningError, CheckpointError, ConfigError
 from cflightning.evaluation import Evaluation
+from cflightning.processes import check_launch, check_strategy, find_launch, shared_file
 from cflightning.report import RunReport, short, write_predictions
 from cflightning.runs import claim_run, first_process, loggers, single_task
 from cflightning.stopping import Stopped, stop_status
@@ -231,15 +233,24 @@ class CFLightningCLI(LightningCLI):
             trainer = super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
         except CFLightningError:
             raise
-        except (ValueError, RuntimeError, TypeError) as error:  # a choice that Lightning does not know
+        except (ImportError, ValueError, RuntimeError, TypeError) as error:  # a choice that Lightning does not know
             raise ConfigError(f"--trainer: {' '.join(str(error).split())[:200]}") from error
         if not isinstance(trainer.strategy, ParallelStrategy):
             # Lightning believes RANK, SLURM_PROCID and the like, which may be of another program.
             rank_zero_only.rank = 0  # type: ignore[attr-defined]
             _show_progress()
-        self._check_data()
+        check_strategy(trainer)
+        if settings["devices"] == "auto":  # a number was chosen on purpose
+            check_launch(trainer, find_launch())
+        try:
+            self._check_data()
+            validated = self.datamodule.split.sizes[VAL] if self.subcommand == "fit" else 0
+        except CFLightningError:
+            if trainer.world_size == 1 or (find_launch() is None and "LOCAL_RANK" not in os.environ):
+                raise
+            validated = 0  # the data is read again in `setup`, where the other processes learn of it
         if self.subcommand == "fit":
-            self.begin_fit(trainer, logs and not settings["fast_dev_run"])
+            self.begin_fit(trainer, logs and not settings["fast_dev_run"], validated)
         return trainer
 
     def _check_data(self) -> None:
@@ -252,14 +263,15 @@ class CFLightningCLI(LightningCLI):
         if self.provenance.fingerprint != self.datamodule.table.fingerprint:
             self.resumed = None  # a run of its own
 
-    def begin_fit(self, trainer: Trainer, logs: bool) -> None:
-        """Read the data, then choose the run folder: a bad table must leave none.
+    def begin_fit(self, trainer: Trainer, logs: bool, validated: int) -> None:
+        """Choose the run folder, after the data was read: a bad table must leave none.
 
         Args:
             trainer: is given loggers, and callbacks that suit the data.
             logs: whether the loggers are the project's.
+            validated: rows of the validation part.
         """
-        if not self.datamodule.split.sizes[VAL] or trainer.limit_val_batches == 0:
+        if not validated or trainer.limit_val_batches == 0:
             trainer.limit_val_batches = 0
             self._keep_last(trainer)
         if logs:
@@ -299,11 +311,13 @@ class CFLightningCLI(LightningCLI):
         if best and getattr(self.model, "rates", True) and self.trainer.is_global_zero and "://" not in best:
             lean(Path(best), self.datamodule, self.evaluation.baseline(self.datamodule))
         self.trainer.strategy.barrier()
-        if self.datamodule.split.sizes[TEST]:
-            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best or None, verbose=False)
-            kept_figures = self.model.facts.get("metrics", {})  # came with the checkpoint
-        else:
-            kept_figures = read(Path(best))[KEY]["metrics"] if best else {}
+        with shared_file(Path(best)) if best and "://" not in best else nullcontext(best) as found:
+            if self.datamodule.split.sizes[TEST]:
+                path = str(found) or None
+                self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=path, verbose=False)
+                kept_figures = self.model.facts.get("metrics", {})  # came with the checkpoint
+            else:
+                kept_figures = read(Path(found))[KEY]["metrics"] if best else {}
         self.report.finish(self.trainer, self.run_folder(), self.evaluation, best, kept_figures)
 
     def run_folder(self) -> Path:

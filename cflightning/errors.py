@@ -8,7 +8,13 @@ from __future__ import annotations
 
 
 class CFLightningError(Exception):
-    """Base of all errors of the project."""
+    """Base of all errors of the project.
+
+    Attributes:
+        told: whether another process of the same training prints the message, so that this one need not.
+    """
+
+    told = False
 
 
 class DataError(CFLightningError, ValueError):
@@ -62,3 +68,7 @@ class ArgumentError(ConfigError, DataError):
 
     def __reduce__(self) -> tuple[type[ArgumentError], tuple[str, str, str]]:
         return type(self), self.parts
+
+
+class ProcessError(CFLightningError, RuntimeError):
+    """A training of several processes of which one failed or was lost."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from cflightning.comparison import comparison_lines
@@ -19,6 +20,7 @@ from cflightning.data.datamodule import RatingsDataModule
 from cflightning.errors import ConfigError, TrainingError
 from cflightning.evaluation import Evaluation
 from cflightning.files import replacing, write_csv
+from cflightning.runs import drop_empty_run
 
 
 class RunReport(Callback):
@@ -57,6 +59,12 @@ class RunReport(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Data is read by now."""
         self.seconds["data"] = time.perf_counter() - (self.imported or self.created)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave no empty run folder."""
+        for logger in trainer.loggers if trainer.is_global_zero and trainer.state.fn == TrainerFn.FITTING else ():
+            if logger.log_dir is not None:
+                drop_empty_run(Path(logger.log_dir))
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock of an epoch."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shutil
@@ -15,7 +16,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from cflightning.errors import ConfigError
 from cflightning.files import claim, make_folder, sweep
-from cflightning.locks import alone_in
+from cflightning.locks import LOCK, alone_in
 
 RUNS = ("version_*", "kfold_*", "kfold_*/*", "tune_*", "test")
 """Folders below the root of runs in which files are written, each perhaps with `checkpoints`."""
@@ -79,6 +80,14 @@ def loggers(run: Path) -> list[Logger]:
     except ImportError:
         return found
     return [*found, TensorBoardLogger(str(run.parent), name="", version=run.name)]
+
+
+def drop_empty_run(run: Path) -> None:
+    """Delete the folder of a run that has written nothing, together with its lock."""
+    with contextlib.suppress(OSError):
+        if {path.name for path in run.iterdir()} <= {LOCK}:
+            (run / LOCK).unlink(missing_ok=True)
+            run.rmdir()
 
 
 def sweep_runs(root: Path) -> None:

@@ -13,6 +13,7 @@ from lightning.pytorch import LightningDataModule
 
 from cflightning.arguments import Arguments
 from cflightning.data import lists
+from cflightning.data.agreement import check_same_table
 from cflightning.data.arguments import check_arguments
 from cflightning.data.batches import BatchLoader, default_batch_size
 from cflightning.data.candidates import Candidates, find_candidates
@@ -26,6 +27,7 @@ from cflightning.data.table import Duplicates, RatingTable
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import DataError
 from cflightning.item_lists import ItemLists
+from cflightning.processes import run_together
 
 log = logging.getLogger(__name__)
 
@@ -211,7 +213,11 @@ class RatingsDataModule(LightningDataModule):
         Args:
             stage: `fit`, `validate`, `test` or `predict`; only the last takes a table without ratings.
         """
-        _ = self.pairs if stage == "predict" else self.split
+        if stage == "predict":
+            check_same_table(run_together(lambda: self.pairs), None)
+        else:
+            split = run_together(lambda: self.split)
+            check_same_table(self.table, split)
 
     # What the data says ------------------------------------------------------------------------------------------
 

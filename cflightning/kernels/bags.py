@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from torch import Tensor
 
+from cflightning.kernels.compiling import compiled
 from cflightning.kernels.fused_dot import _FAST, _load, _row, _take
 from cflightning.objectives.bags import Bag, Neighbours
 
@@ -71,7 +72,7 @@ def _passes(dim: int) -> _Passes:
     if (found := _compiled.get(dim)) is not None:
         return found
 
-    @njit(fastmath=_FAST, error_model="numpy", nogil=True, cache=True)
+    @compiled(fastmath=_FAST, error_model="numpy", nogil=True)
     def pull(taken, table, share, mean, weight, out):
         while True:
             low: Any = _take(taken) * ROWS
@@ -84,7 +85,7 @@ def _passes(dim: int) -> _Passes:
                     table[row, k] = mean[row, k] + apart
                     out[row, k] = w * apart
 
-    @njit(fastmath=_FAST, error_model="numpy", nogil=True, cache=True)
+    @compiled(fastmath=_FAST, error_model="numpy", nogil=True)
     def gradient(taken, rows, offsets, pulls, vectors, penalties, inverse, change, along, bend):
         while True:
             block: Any = _take(taken)
@@ -101,7 +102,7 @@ def _passes(dim: int) -> _Passes:
                     along[block, k] += down * step
                     bend[block, k] += penalty * step * step
 
-    @njit(fastmath=_FAST, error_model="numpy", nogil=True, cache=True)
+    @compiled(fastmath=_FAST, error_model="numpy", nogil=True)
     def effect(taken, rows, offsets, change, weight, precision, out, bend):
         while True:
             block: Any = _take(taken)
@@ -116,7 +117,7 @@ def _passes(dim: int) -> _Passes:
                     out[row, k] = moved
                     bend[block, k] += p * moved * moved
 
-    @njit(fastmath=_FAST, error_model="numpy", nogil=True, cache=True)
+    @compiled(fastmath=_FAST, error_model="numpy", nogil=True)
     def move(taken, length, change, vectors, effects, mean, table):
         own, other = table.shape[0], vectors.shape[0]
         while True:

@@ -12,8 +12,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
+from cflightning.kernels.compiling import compiled
 from cflightning.kernels.layout import I32, I64, U8, _below, _count, _groups, _xorshift
 
 GRID = 16
@@ -56,7 +56,7 @@ class Deal(NamedTuple):
     stages: I64
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def shuffle(column: Any, state: Any) -> Any:
     """Fisher-Yates, in place; the generator's state after it."""
     for n in range(column.size - 1, 0, -1):
@@ -118,7 +118,7 @@ def deal(cells: Cells, negatives: int, size: int, rng: np.random.Generator) -> D
     return Deal(asking, cuts, rng.integers(1, 1 << 62, GRID * GRID, np.uint64), stages)
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def draw(
     user: Any, item: Any, order: Any, asked: Any, drawn: Any, size: Any, cursor: Any, state: Any, owner: Any,
     ends: Any, row: Any, sign: Any,

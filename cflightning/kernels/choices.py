@@ -18,10 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
 from cflightning.errors import ConfigError, DataError
 from cflightning.kernels.choice_cells import GRID, GROUP, deal, draw, make_cells, shuffle
+from cflightning.kernels.compiling import compiled
 from cflightning.kernels.fused_dot import _FAST, _prefetch, _sigmoid, _take
 from cflightning.kernels.layout import F32, I32
 from cflightning.kernels.vectors import dots, steps
@@ -53,7 +53,7 @@ def kernel(dim: int) -> Callable[..., None]:
     if (found := _kernels.get(dim)) is not None:
         return found
 
-    @njit(fastmath=_FAST, error_model="numpy", nogil=True, cache=True)
+    @compiled(fastmath=_FAST, error_model="numpy", nogil=True)
     def take_cells(
         user: Any, item: Any, starts: Any, drawn: Any, ends: Any, asking: Any, cuts: Any, states: Any, cells: Any,
         size: Any, taken: Any, biases: Any, losses: Any, users: Any, items: Any, user_bias: Any, item_bias: Any,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from cflightning.kernels.compiling import compiled
 from cflightning.kernels.fused_dot import _FAST, _take
 
 
-@njit(fastmath=_FAST, error_model="numpy", nogil=True, cache=True)
+@compiled(fastmath=_FAST, error_model="numpy", nogil=True)
 def cooccurrences(
     taken: Any, users: Any, user_offsets: Any, items: Any, item_offsets: Any, first: Any, out: Any
 ) -> None:
@@ -37,7 +37,7 @@ def cooccurrences(
                 row[items[other]] += 1
 
 
-@njit(fastmath=_FAST, error_model="numpy", nogil=True, cache=True)
+@compiled(fastmath=_FAST, error_model="numpy", nogil=True)
 def nearest(
     taken: Any, users: Any, user_offsets: Any, items: Any, item_offsets: Any, root: Any, shrinkage: Any, near: Any,
     similarity: Any,

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from cflightning.kernels.compiling import compiled
 
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
@@ -37,7 +38,7 @@ class Cells(NamedTuple):
     groups: I64
 
 
-@njit(cache=True)
+@compiled()
 def _sorted(user: Any, item: Any, order: Any, user_group: Any, item_group: Any) -> Any:
     """Both columns by cell, in a given order inside: int32 [n] twice -> the same, and int64 [cells + 1]."""
     starts = np.zeros(GRID * GRID + 1, np.int64)

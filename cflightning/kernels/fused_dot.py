@@ -23,10 +23,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from cflightning.kernels.compiling import compiled
 from cflightning.kernels.layout import BLOCK
 from cflightning.kernels.rule import BIAS, L2, L2_BIAS, STEP, V_BIAS, V_FACTORS
 
@@ -141,7 +142,7 @@ def _update(
     return signature, generate
 
 
-@njit(fastmath=_FAST, error_model="numpy", inline="always")
+@compiled(fastmath=_FAST, error_model="numpy", inline="always", cache=False)
 def _sigmoid(z: Any) -> Any:
     """Logistic function by the rational approximation of tanh that Eigen uses; within 3e-7, no table, no branch."""
     x = min(max(_HALF * z, np.float32(-7.9)), np.float32(7.9))
@@ -180,7 +181,7 @@ def kernel(dim: int) -> Callable[..., Any]:
         return found
     inv_dim = np.float32(1 / dim)
 
-    @njit(fastmath=_FAST, error_model="numpy", nogil=True, cache=True)
+    @compiled(fastmath=_FAST, error_model="numpy", nogil=True)
     def take_cells(
         user, item, target, starts, blocks, order, cells, taken, biases, squares, users, items, user_side, item_side,
         start_bias, c, lr, lrb, lrg, eps,

@@ -6,12 +6,14 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from cflightning.kernels.fused_dot import _FAST
+from cflightning.kernels.compiling import compiled
+
+_EXACT = {"nsz", "nnan", "ninf"}
+"""Flags that change no result: columns may be cut anywhere, and a loop's vector body must round as its scalar rest."""
 
 
-@njit(fastmath=_FAST, error_model="numpy", nogil=True, cache=True)
+@compiled(fastmath=_EXACT, error_model="numpy", nogil=True)
 def bag_pass(
     rows: Any, ends: Any, weight: Any, squares: Any, penalty: Any, noise: Any, vectors: Any, rest: Any
 ) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from cflightning.kernels.compiling import compiled
 from cflightning.kernels.fused_dot import _FAST, _load, _prefetch, _take
 
 DOWN, ACROSS = 4, 16
@@ -66,7 +67,7 @@ def _tile(
     return signature, generate
 
 
-@njit(fastmath=_FAST, error_model="numpy", nogil=True, cache=True)
+@compiled(fastmath=_FAST, error_model="numpy", nogil=True)
 def _add_gram(table, count, width, out):
     """Add the upper triangle of ``table[:count]^T table[:count]`` to `out`, both flat and of `width` columns."""
     for down in range(0, width, DOWN):
@@ -74,7 +75,7 @@ def _add_gram(table, count, width, out):
             _tile(table, down, across, width, count, np.float32(1), out, down * width + across)
 
 
-@njit(fastmath=_FAST, error_model="numpy", nogil=True, cache=True)
+@compiled(fastmath=_FAST, error_model="numpy", nogil=True)
 def _solve(a, width, b):
     """Solve ``A x = b`` in place of b, float32 [width]; A is flat, its upper triangle is replaced by U, A = U^T U."""
     for top in range(0, width, DOWN):
@@ -102,7 +103,7 @@ def _solve(a, width, b):
         b[k] = (b[k] - total) / row[k]
 
 
-@njit(fastmath=_FAST, error_model="numpy", nogil=True, cache=True)
+@compiled(fastmath=_FAST, error_model="numpy", nogil=True)
 def solve_rows(taken, order, rows, offsets, roots, own, other, gram, penalties, block):
     """Move rows of one side to their minimum in each block of columns; takes rows until none is left.
 

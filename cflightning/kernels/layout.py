@@ -16,8 +16,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from cflightning.kernels.compiling import compiled
 
 F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
@@ -54,7 +55,7 @@ class Layout(NamedTuple):
     item_counts: I64
 
 
-@njit(cache=True)
+@compiled()
 def _count(rows: Any, num_rows: int) -> Any:
     """How often each row comes: int32 [n] -> int64 [num_rows]; numpy's bincount would copy the column to int64."""
     counts = np.zeros(num_rows, np.int64)
@@ -63,7 +64,7 @@ def _count(rows: Any, num_rows: int) -> Any:
     return counts
 
 
-@njit(cache=True)
+@compiled()
 def _sort_cells(user: Any, item: Any, target: Any, user_group: Any, item_group: Any, grid: int) -> Any:
     """Sort the three columns by cell, in place: int32 [n] twice, float32 [n], uint8 [rows] twice -> int64 [cells + 1].
 
@@ -92,13 +93,13 @@ def _sort_cells(user: Any, item: Any, target: Any, user_group: Any, item_group: 
     return starts
 
 
-@njit(cache=True, inline="always")
+@compiled(inline="always")
 def _mix(seed: Any) -> Any:
     """A state of the generator from a small seed: uint64 -> uint64, not 0."""
     return (seed * np.uint64(0x9E3779B97F4A7C15)) | np.uint64(1)
 
 
-@njit(cache=True, inline="always")
+@compiled(inline="always")
 def _xorshift(state: Any) -> Any:
     """The next state (Marsaglia 2003; Vigna 2016, xorshift64*): uint64 -> uint64."""
     state ^= state << np.uint64(13)
@@ -107,14 +108,14 @@ def _xorshift(state: Any) -> Any:
     return state
 
 
-@njit(cache=True, inline="always")
+@compiled(inline="always")
 def _below(state: Any, n: Any) -> Any:
     """A number in [0, n) from a state, without division (Lemire 2019): uint64, int64 -> int64."""
     high = (state * np.uint64(0x2545F4914F6CDD1D)) >> np.uint64(32)
     return np.int64((high * np.uint64(n)) >> np.uint64(32))
 
 
-@njit(cache=True)
+@compiled()
 def _sort_within(user: Any, item: Any, target: Any, starts: Any, by_user: bool, shift: int, bins: int) -> None:
     """Sort every cell by ``row >> shift`` of one side, in place; the same sort again, within each cell."""
     rows = user if by_user else item
@@ -142,7 +143,7 @@ def _sort_within(user: Any, item: Any, target: Any, starts: Any, by_user: bool, 
                 fill[one] = n + 1
 
 
-@njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _shuffle_cells(user: Any, item: Any, target: Any, starts: Any, window: int, seed: Any) -> None:
     """Fisher-Yates in every window of every cell, in place; a generator a cell, so cells may come in any order."""
     for cell in range(starts.size - 1):
@@ -207,7 +208,7 @@ def block_starts(starts: I64) -> I64:
     return np.concatenate([[0], np.cumsum(-(-np.diff(starts) // BLOCK))])
 
 
-@njit(cache=True)
+@compiled()
 def fresh_order(blocks: I64, seed: np.uint64) -> I32:
     """Blocks of every cell in a new order: runs of `RUN`, and the blocks of each.
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
-
+from cflightning.kernels.compiling import compiled
 from cflightning.kernels.fused_dot import _FAST, _take
 
 
-@njit(fastmath=_FAST, error_model="numpy", nogil=True, cache=True)
+@compiled(fastmath=_FAST, error_model="numpy", nogil=True)
 def add_up(taken: Any, items: Any, offsets: Any, others: Any, other_offsets: Any, similarity: Any, out: Any) -> None:
     """``out[u, j] = sum of the similarities of j to the items of u``; takes users until none is left.
 

@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from cflightning.kernels.compiling import compiled
 from cflightning.kernels.dealing import GRID
 from cflightning.kernels.fused_dot import _FAST, _take
 from cflightning.kernels.layout import _below, _mix, _xorshift
@@ -22,7 +22,7 @@ _NEVER = np.float32(-1e4)  # a score that no exponential tells from nothing
 # overlap or seem to, by their addresses, which differ between threads, and so would the order of the sum.
 
 
-@njit(fastmath=_FAST, error_model="numpy", nogil=True, cache=True)
+@compiled(fastmath=_FAST, error_model="numpy", nogil=True)
 def _exponentials(scores: Any, low: int, n: int, scale: Any, shift: Any, whole: Any, parts: Any, powers: Any) -> Any:
     """``e = 2^(scale x - shift)`` of ``scores[low:][:n]`` in place, and their sum; relative error below 3e-7.
 
@@ -49,7 +49,7 @@ def _exponentials(scores: Any, low: int, n: int, scale: Any, shift: Any, whole: 
     return total
 
 
-@njit(fastmath=_FAST, error_model="numpy", nogil=True, cache=True)
+@compiled(fastmath=_FAST, error_model="numpy", nogil=True)
 def _turn(row: Any, gradient: Any, low: int, memory: Any, at: int, rate: Any) -> None:
     """Update a row of length 1, or 0, by the gradient at ``gradient[low:][:dim]``, which is overwritten."""
     dim = row.size
@@ -71,13 +71,13 @@ def _turn(row: Any, gradient: Any, low: int, memory: Any, at: int, rate: Any) ->
         row[k] *= shrink
 
 
-@njit(error_model="numpy", nogil=True, cache=True, inline="always")
+@compiled(error_model="numpy", nogil=True, inline="always")
 def _copy(table: Any, row: Any, out: Any, low: int) -> None:
     for k in range(table.shape[1]):
         out[low + k] = table[row, k]
 
 
-@njit(fastmath=_FAST, error_model="numpy", nogil=True, cache=True)
+@compiled(fastmath=_FAST, error_model="numpy", nogil=True)
 def take_cells(taken, cells, columns, places, users, items, squares, sharpness, rate, seed, negatives, losses):
     """Take cells until none is left; all arrays are shared by the threads.
 

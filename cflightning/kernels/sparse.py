@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from cflightning.kernels.compiling import compiled
 from cflightning.kernels.fused_dot import _FAST, _load, _row, _take
 
 STRIP = 64
@@ -62,7 +63,7 @@ def _add_up(
     return types.void(table, at, width, rows, weight, begin, end, out, at_out), generate
 
 
-@njit(fastmath=_FAST, error_model="numpy", nogil=True, cache=True)
+@compiled(fastmath=_FAST, error_model="numpy", nogil=True)
 def weighted_sums(taken: Any, rows: Any, offsets: Any, own: Any, other: Any, table: Any, out: Any) -> None:
     """``out[a] = own[a] * sum of other[b] * table[b] over the b = rows[offsets[a] : offsets[a + 1]]``.
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from cflightning.kernels.compiling import compiled
 from cflightning.kernels.fused_dot import _load
 
 HIGH, WIDE = 4, 16
@@ -53,7 +54,7 @@ def _tile(
     return signature, generate
 
 
-@njit(error_model="numpy", nogil=True, cache=True)
+@compiled(error_model="numpy", nogil=True)
 def multiply(
     a: Any, down_a: int, along_a: int, b: Any, down_b: int, c: Any, down_c: int, m: int, n: int, k: int
 ) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cflightning.models.network import FoldedTables
+from cflightning.torch_threads import one_thread
 
 
 def average(tables: Sequence[FoldedTables], weights: Sequence[float]) -> FoldedTables:
@@ -48,8 +49,13 @@ def compress(tables: FoldedTables, dim: int) -> FoldedTables:
 
     Returns:
         Tables whose factors are sorted by strength, users' and items' of equal norm; fewer than `dim` where the product
-        has no more. Biases and zero rows stay what they are.
+        has no more. Biases and zero rows stay what they are. The bits do not depend on the number of torch's threads.
     """
+    with one_thread():
+        return _compress(tables, dim)
+
+
+def _compress(tables: FoldedTables, dim: int) -> FoldedTables:
     users, items = tables.user_vectors, tables.item_vectors
     user_basis, user_core = torch.linalg.qr(users)
     item_basis, item_core = torch.linalg.qr(items)

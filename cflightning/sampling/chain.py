@@ -29,6 +29,7 @@ from torch import Tensor
 from cflightning.models.network import FoldedTables, RatingScale
 from cflightning.sampling.hyper import normal_wishart
 from cflightning.sampling.rows import Chunk, Rows
+from cflightning.torch_threads import one_thread
 
 BAG_EXPONENT = 0.4
 """A bag is divided by n ** BAG_EXPONENT; with 0.5, as in SVD++, the chain takes longer to the same place."""
@@ -172,12 +173,14 @@ class Chain:
         """Begin where another training ended.
 
         Args:
-            tables: of the same users, items, dim and scale.
+            tables: of the same users, items and scale, and of at most this dim; of fewer, the rest becomes zero.
         """
         self.state["global_bias"].copy_(tables.global_bias)
         sides = (tables.user_vectors, tables.user_bias), (tables.item_vectors, tables.item_bias)
         for at, (vectors, bias) in enumerate(sides):
-            self.state[f"rows_{at}"].copy_(torch.cat([vectors, bias[:, None]], 1) * self.sides[at].rated[:, None])
+            rows = self.state[f"rows_{at}"].zero_()
+            rows[:, : vectors.shape[1]], rows[:, -1] = vectors, bias
+            rows *= self.sides[at].rated[:, None]
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Go on from the state of a checkpoint."""
@@ -194,6 +197,10 @@ class Chain:
         Returns:
             Sum of the squared errors of all ratings before, squared rating units.
         """
+        with one_thread():  # this thread's own part is small
+            return self._sweep()
+
+    def _sweep(self) -> float:
         self.state["sweep"] += 1
         rng = np.random.default_rng([self.seed, int(self.state["sweep"])])
         errors = torch.zeros(len(self.state["precision"]), dtype=torch.float64)

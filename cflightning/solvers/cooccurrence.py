@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
+from cflightning.kernels.compiling import usable
 from cflightning.solvers.interactions import Interactions
 from cflightning.solvers.sparse import product
 from cflightning.solvers.threads import Threads
@@ -27,7 +27,7 @@ def cooccurrences(sides: Interactions, threads: Threads) -> Iterator[tuple[int, 
         The first row's item, and float32 [rows, num_items]; the next one may be written over it.
     """
     num_users, num_items = len(sides.users.counts), len(sides.items.counts)
-    compiled = find_spec("numba") is not None
+    compiled = usable()
     room = torch.empty(min(ROWS, num_items), num_items)
     for first in range(0, num_items, ROWS):
         size = min(ROWS, num_items - first)

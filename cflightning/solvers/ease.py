@@ -27,7 +27,7 @@ def ease(sides: Interactions, l2: float = 500.0, *, limit: int = LIMIT, threads:
         sides: who has what; values are not looked at.
         l2: penalty, in interactions; 200 to 1,000 suit most tables.
         limit: items at most.
-        threads: any number gives the same bits.
+        threads: of the counting. The inverse is LAPACK's, on torch's own threads: their number changes the last bits.
 
     Returns:
         float32 [num_items, num_items]; zeros for row 0 and for items without users.

@@ -15,7 +15,6 @@ the minimum where one block holds all columns. A wide row costs in proportion to
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +24,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from cflightning.errors import ConfigError, DataError, TrainingError
+from cflightning.kernels.compiling import usable
 from cflightning.solvers.interactions import Side, interactions
 from cflightning.solvers.svd import DegreeScaledSVD
 from cflightning.solvers.threads import Threads
@@ -192,7 +192,7 @@ class Ials:
         with Threads(self.threads) as threads:
             gram = (self.weight * threads.gram(far)).float().numpy()
             arguments = *problem[:-1], near.numpy(), far.numpy(), gram, problem.penalties
-            if find_spec("numba") is None:
+            if not usable():
                 solve_rows(*arguments, block)
             else:
                 from cflightning.kernels import ials

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib.util import find_spec
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cflightning.errors import ConfigError, DataError
+from cflightning.kernels.compiling import usable
 from cflightning.solvers.cooccurrence import cooccurrences
 from cflightning.solvers.interactions import Interactions, Side, side
 from cflightning.solvers.threads import Threads
@@ -52,7 +52,7 @@ class ItemNeighbours(NamedTuple):
         for begin in range(0, len(users.offsets) - 1, block):
             some = users.part(begin, begin + block)
             size = len(some.offsets) - 1
-            if find_spec("numba") is not None:
+            if usable():
                 yield _add_up(some, pointing, num_items, threads)
                 continue
             reached = pointing.take(some.rows)
@@ -97,7 +97,7 @@ def item_neighbours(sides: Interactions, n: int = 100, *, shrinkage: float = 10.
     items = torch.zeros(num_items, n, dtype=torch.int64)
     similarity = torch.zeros(num_items, n)
     with Threads(threads) as pool:
-        if find_spec("numba") is not None:
+        if usable():
             from cflightning.kernels import cooccurrence
 
             arrays = *sides.items[:2], *sides.users[:2], root

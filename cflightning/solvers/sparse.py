@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from cflightning.kernels.compiling import usable
 from cflightning.solvers.interactions import Side
 from cflightning.solvers.threads import Threads
 
@@ -27,7 +26,7 @@ def product(side: Side, own: Tensor, other: Tensor, table: Tensor, threads: Thre
     Returns:
         float32 [size, width].
     """
-    if find_spec("numba") is None:
+    if not usable():
         weights = other[side.rows]
         return own[:, None] * embedding_bag(
             side.rows.long(), table, side.offsets, mode="sum", per_sample_weights=weights, include_last_offset=True

@@ -25,6 +25,7 @@ from cflightning.errors import ConfigError
 from cflightning.solvers.interactions import Interactions, Side, interactions
 from cflightning.solvers.sparse import product
 from cflightning.solvers.threads import Threads
+from cflightning.torch_threads import one_thread
 
 OVERSAMPLING = 32
 """Directions at least beyond those wanted: the last of a subspace are the least exact."""
@@ -127,11 +128,15 @@ class DegreeScaledSVD:
         """Orthonormal columns of the same span that are eigenvectors of A within it, and their eigenvalues, falling."""
         gram = threads.gram(table)
         scale = gram.diagonal().clamp(min=torch.finfo(torch.float32).tiny).rsqrt()
-        lengths, turn = torch.linalg.eigh(gram * scale * scale[:, None])
+        with one_thread():
+            lengths, turn = torch.linalg.eigh(gram * scale * scale[:, None])
         kept = lengths > LEAST * lengths[-1]
         white = scale[:, None] * turn * torch.where(kept, lengths, 1).rsqrt() * kept
-        values, turn = torch.linalg.eigh(white.mT @ threads.gram(self._there(table, threads)) @ white)
-        return threads.product(table, (white @ turn).flip(1).float()), values.flip(0).clamp(min=0)
+        gram = threads.gram(self._there(table, threads))
+        with one_thread():
+            values, turn = torch.linalg.eigh(white.mT @ gram @ white)
+            turn = (white @ turn).flip(1).float()
+        return threads.product(table, turn), values.flip(0).clamp(min=0)
 
 
 def fold_in(

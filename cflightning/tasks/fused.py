@@ -17,6 +17,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor
 
 from cflightning.data.batches import EpochLoader
+from cflightning.kernels import compiling
 from cflightning.kernels.rule import BIAS, L2, V_BIAS, V_FACTORS, Rule, side_table
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.objectives.bags import Bag
@@ -295,8 +296,9 @@ def why_not(trainer: Trainer, network: RatingNetwork, task: Any, batch_size: int
     device = trainer.strategy.root_device
     reasons = {
         f"it knows EmbeddingDot, not {type(network).__name__}": not isinstance(network, EmbeddingDot),
-        f"it does not know {type(trainer.strategy).__name__}": type(trainer.strategy)
-        not in (SingleDeviceStrategy, DDPStrategy),
+        f"it does not know {type(trainer.strategy).__name__}": not isinstance(
+            trainer.strategy, (SingleDeviceStrategy, DDPStrategy)
+        ),
         "it computes in 32-bit": trainer.precision != "32-true",
         "it has its own optimiser": bool(task.optimizer or task.weight_decay),
         "it squeezes by a sigmoid": not network.scale.sigmoid,
@@ -309,7 +311,7 @@ def why_not(trainer: Trainer, network: RatingNetwork, task: Any, batch_size: int
 
 
 def _why_not_on_cpu() -> str | None:
-    return None if find_spec("numba") is not None else "it needs numba (pip install 'cflightning[fast]')"
+    return compiling.why_not()
 
 
 def _why_not_on_gpu(device: torch.device, trainer: Trainer, task: Any) -> str | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
@@ -21,10 +21,12 @@ from cflightning.data.split import TRAIN
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CheckpointError, ConfigError
 from cflightning.models.network import RatingNetwork
+from cflightning.processes import check_launch, check_strategy, find_launch, run_together
 from cflightning.tasks.bags import Bags
 from cflightning.tasks.engine import Engine, Plan
 from cflightning.tasks.engines import EngineName, choose_engine
 from cflightning.tasks.learners import Learners
+from cflightning.tasks.watch import ProcessWatch
 
 if TYPE_CHECKING:
     from cflightning.models.embedding_dot import EmbeddingDot
@@ -96,8 +98,20 @@ class NetworkTask(LightningModule, ABC):
                 found.append(self.build_learner(*sizes, limits, mean))
         return found
 
+    def configure_callbacks(self) -> list[Callback]:
+        """Refuse strategies and launchers under which processes would train apart; watch over several processes."""
+        check_strategy(self.trainer)
+        launch = find_launch()
+        if launch is not None and launch.launcher == "torchrun":  # a job of others may mean one training a process
+            check_launch(self.trainer, launch)
+        watched = any(isinstance(callback, ProcessWatch) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
+        return [] if watched or self.trainer.world_size == 1 else [ProcessWatch()]
+
     def configure_model(self) -> None:
         """Build the network for the data at hand, unless a checkpoint has brought one or will."""
+        run_together(self._meet_data)
+
+    def _meet_data(self) -> None:
         data = self._data()
         if self.vocabulary is not None:
             if data is not None:

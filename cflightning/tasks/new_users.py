@@ -33,7 +33,8 @@ def vectors_of_new_users(
         tables: of which the items' are looked at.
         given: items of every user, row 0 not among them.
         counts: int64 [num_items], training rows of each.
-        threads: any number gives the same.
+        threads: of the solvers of ials and svd, where any number gives the same bits. Cross-entropy is solved on the
+            threads of torch, whose number may change the last bits.
 
     Returns:
         float32 [users, dim], on the CPU; zeros for a user without items.

@@ -235,6 +235,7 @@ class RankingTask(RatingTask):
         network = self.network
         assert isinstance(network, EmbeddingDot)
         network.requires_grad_(False)
+        network.global_bias.requires_grad_(True)  # DDP refuses a module without any; nothing ever goes backward
         if self.trainer.strategy.root_device.type != "cpu":
             raise ConfigError(
                 f"--model.objective {self.minimised}: runs on the CPU; give --trainer.accelerator cpu, "

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
 from cflightning.errors import ConfigError
+from cflightning.kernels.compiling import usable
 from cflightning.models.embedding_dot import EmbeddingDot
 
 
@@ -114,4 +114,4 @@ def falling(settings: Mapping[str, Any], number: int, of: int) -> float:
 
 def compiled() -> bool:
     """Whether compiled steps can be used."""
-    return find_spec("numba") is not None
+    return usable()

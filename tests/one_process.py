@@ -1,0 +1,12 @@
+"""Run by test_processes.py: the command line as one process of several, each of which may be told something else."""
+
+import json
+import os
+import sys
+
+from cflightning.__main__ import main
+
+if __name__ == "__main__":
+    told = json.loads(sys.argv[1])
+    rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))
+    sys.exit(main([*told["all"], *told.get(rank, [])]))
