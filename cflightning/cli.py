@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 import time
 import warnings
@@ -33,7 +32,7 @@ from cflightning.data.provenance import Provenance, Stage, check_rows, data_sett
 from cflightning.data.split import TEST, VAL
 from cflightning.errors import ArgumentError, CFLightningError, CheckpointError, ConfigError
 from cflightning.evaluation import Evaluation
-from cflightning.processes import check_launch, check_strategy, find_launch, shared_file
+from cflightning.processes import check_launch, check_strategy, find_launch, shared_failures, shared_file
 from cflightning.report import RunReport, short, write_predictions
 from cflightning.runs import claim_run, first_process, loggers, single_task
 from cflightning.stopping import Stopped, stop_status
@@ -242,15 +241,10 @@ class CFLightningCLI(LightningCLI):
         check_strategy(trainer)
         if settings["devices"] == "auto":  # a number was chosen on purpose
             check_launch(trainer, find_launch())
-        try:
+        with shared_failures(trainer):
             self._check_data()
-            validated = self.datamodule.split.sizes[VAL] if self.subcommand == "fit" else 0
-        except CFLightningError:
-            if trainer.world_size == 1 or (find_launch() is None and "LOCAL_RANK" not in os.environ):
-                raise
-            validated = 0  # the data is read again in `setup`, where the other processes learn of it
         if self.subcommand == "fit":
-            self.begin_fit(trainer, logs and not settings["fast_dev_run"], validated)
+            self.begin_fit(trainer, logs and not settings["fast_dev_run"])
         return trainer
 
     def _check_data(self) -> None:
@@ -263,14 +257,16 @@ class CFLightningCLI(LightningCLI):
         if self.provenance.fingerprint != self.datamodule.table.fingerprint:
             self.resumed = None  # a run of its own
 
-    def begin_fit(self, trainer: Trainer, logs: bool, validated: int) -> None:
-        """Choose the run folder, after the data was read: a bad table must leave none.
+    def begin_fit(self, trainer: Trainer, logs: bool) -> None:
+        """Read the data, then choose the run folder: a bad table must leave none.
 
         Args:
             trainer: is given loggers, and callbacks that suit the data.
             logs: whether the loggers are the project's.
-            validated: rows of the validation part.
         """
+        validated = 0
+        with shared_failures(trainer):
+            validated = self.datamodule.split.sizes[VAL]
         if not validated or trainer.limit_val_batches == 0:
             trainer.limit_val_batches = 0
             self._keep_last(trainer)

@@ -95,6 +95,20 @@ def check_strategy(trainer: Trainer) -> None:
         )
 
 
+@contextmanager
+def shared_failures(trainer: Trainer) -> Iterator[None]:
+    """Put off an error of reading in a process that others wait for: the data is read again where all learn of it.
+
+    Args:
+        trainer: before it runs; an error of a process that has not yet started the others is raised at once.
+    """
+    try:
+        yield
+    except CFLightningError:
+        if trainer.world_size == 1 or (find_launch() is None and "LOCAL_RANK" not in os.environ):
+            raise
+
+
 def run_together(work: Callable[[], T]) -> T:
     """Run a function on every process; where it fails on one, every process raises that error.
 

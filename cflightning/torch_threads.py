@@ -2,10 +2,40 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import torch
+
+from cflightning.errors import ConfigError
+
+_threads = SimpleNamespace(used=False, lost=False)
+"""Whether this process has computed on several threads, and whether it was forked from one that had."""
+
+
+def _forked() -> None:
+    _threads.lost = _threads.used or _threads.lost
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
+def use_threads() -> None:
+    """Note that torch computes on several threads from here on, if it does.
+
+    Raises:
+        ConfigError: this process was forked from one that has done so. A fork copies the pool of threads without the
+            threads, so the first parallel loop would wait for ever.
+    """
+    if _threads.lost:
+        raise ConfigError(
+            "--trainer.strategy: this process was forked from one that had computed on several threads and would hang; "
+            "take ddp_spawn from a script, or ddp_notebook in a fresh interpreter before anything was trained in it "
+            "(with multiprocessing: the start method spawn)"
+        )
+    _threads.used = _threads.used or torch.get_num_threads() > 1
 
 
 @contextmanager

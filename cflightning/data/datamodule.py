@@ -28,6 +28,7 @@ from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import DataError
 from cflightning.item_lists import ItemLists
 from cflightning.processes import run_together
+from cflightning.torch_threads import use_threads
 
 log = logging.getLogger(__name__)
 
@@ -201,6 +202,10 @@ class RatingsDataModule(LightningDataModule):
     def __str__(self) -> str:
         return repr(self)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and pickled: everything but the Trainer, and the batches that its task has asked for."""
+        return {**self.__dict__, "trainer": None, "train_loader": BatchLoader}
+
     def prepare_data(self) -> None:
         """Fetch what has to be fetched; Lightning calls this on one process of a machine."""
         reading = self.reading
@@ -213,6 +218,7 @@ class RatingsDataModule(LightningDataModule):
         Args:
             stage: `fit`, `validate`, `test` or `predict`; only the last takes a table without ratings.
         """
+        use_threads()
         if stage == "predict":
             check_same_table(run_together(lambda: self.pairs), None)
         else:

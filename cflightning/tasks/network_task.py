@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -21,12 +22,13 @@ from cflightning.data.split import TRAIN
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CheckpointError, ConfigError
 from cflightning.models.network import RatingNetwork
-from cflightning.processes import check_launch, check_strategy, find_launch, run_together
+from cflightning.processes import check_launch, check_strategy, find_launch, in_group, run_together
 from cflightning.tasks.bags import Bags
 from cflightning.tasks.engine import Engine, Plan
 from cflightning.tasks.engines import EngineName, choose_engine
 from cflightning.tasks.learners import Learners
 from cflightning.tasks.watch import ProcessWatch
+from cflightning.torch_threads import one_thread
 
 if TYPE_CHECKING:
     from cflightning.models.embedding_dot import EmbeddingDot
@@ -200,6 +202,7 @@ class NetworkTask(LightningModule, ABC):
             self.facts["data"] = data.provenance.state()
         self.facts["metrics"] = {name: float(value) for name, value in metrics.items()}
         checkpoint[checkpoints.KEY] = checkpoints.pack(self.vocabulary, **self.facts)
+        checkpoint["state_dict"].pop(checkpoints.KEY, None)
         if self.learners.priors:
             checkpoint[BAGS_KEY] = self.learners.state()
         self._settle()  # the tables that are already in the checkpoint
@@ -262,6 +265,28 @@ class NetworkTask(LightningModule, ABC):
         if not isinstance(task, cls):
             raise CheckpointError(f"{checkpoint_path}: must be of {cls.__name__}, but is of {type(task).__name__}")
         return task
+
+    # Processes ----------------------------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and pickled: everything but what belongs to a training that is going on."""
+        return {**super().__getstate__(), "_plan": None, "_engine": None}
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """The tables; in a process that was spawned or forked to train, also what the network is built from."""
+        found: dict[str, Any] = super().state_dict(*args, **kwargs)
+        if self.vocabulary is not None and in_group() and multiprocessing.parent_process() is not None:
+            found[checkpoints.KEY] = checkpoints.pack(self.vocabulary, **self.facts)  # for `load_state_dict` at home
+        return found
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Take tables over; where they come from a process that has trained, build their network first."""
+        if checkpoints.KEY in state_dict:
+            state_dict = dict(state_dict)
+            with one_thread():  # threads that are started here would be missing in the next fork
+                self._build(*checkpoints.unpack({checkpoints.KEY: state_dict.pop(checkpoints.KEY)}))
+                return super().load_state_dict(state_dict, strict, assign)
+        return super().load_state_dict(state_dict, strict, assign)
 
     def _settle(self) -> None:
         """Let the network that answers catch up with what is trained."""

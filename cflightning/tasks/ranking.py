@@ -216,6 +216,10 @@ class RankingTask(RatingTask):
                     f"got {self.minimised}"
                 )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """See `NetworkTask`; a ranker ends with its training, too."""
+        return {**super().__getstate__(), "_ranker": None, "_sampled": None}
+
     # Training ----------------------------------------------------------------------------------------------------
 
     def _choose_engine(self, data: RatingsDataModule) -> None:

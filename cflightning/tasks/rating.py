@@ -133,6 +133,10 @@ class RatingTask(NetworkTask):
         scores: Tensor = self.network(user, item)
         return scores
 
+    def __getstate__(self) -> dict[str, Any]:
+        """See `NetworkTask`."""
+        return {**super().__getstate__(), "_steering": None}
+
     @property
     def penalty(self) -> Penalty:
         """As given, else what four data sets of very different size and density agree on; see `tasks.shrinkage`."""

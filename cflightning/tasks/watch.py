@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from subprocess import Popen
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -84,7 +85,8 @@ class _Watch:
 
     def __init__(self, trainer: Trainer) -> None:
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
-        self.children = list(getattr(trainer.strategy.launcher, "procs", []))  # of rank 0, on its machine
+        started = getattr(trainer.strategy.launcher, "procs", [])
+        self.children = [child for child in started if isinstance(child, Popen)]  # of rank 0, on its machine
         self.limit = find_limit()
         self.silent = [0] * self.size  # beats of this process since the last sign of each
         self.seen: list[bytes] = [b""] * self.size
