@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
-from numbers import Real
+from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
 from cflightning.arguments import Arguments
 from cflightning.data.reading import Feedback
 from cflightning.data.sources import Source
+from cflightning.data.sources.options import ValueOptions, parse_range, split_list
 from cflightning.data.split import Method, Nested
-from cflightning.data.table import Duplicates
+from cflightning.data.table import LARGEST_RATING, Duplicates
 
 
 def check_arguments(given: Mapping[str, Any]) -> None:
@@ -51,16 +51,37 @@ def check_arguments(given: Mapping[str, Any]) -> None:
         check.number(name, 0, optional=True)
         if (given[name] or 0) >= 1 and given[name] % 1:
             raise check.refuse(name, "be a share below 1 or a whole number of users")
-    limits = given["rating_range"]
-    if limits is not None and not _is_range(limits):
-        raise check.refuse("rating_range", "be finite and low < high")
+    _check_values(check)
     if given["synthetic"] is not None and not isinstance(given["synthetic"], Mapping):
         raise check.refuse("synthetic", "be settings by name")
 
 
-def _is_range(value: Any) -> bool:
-    if not isinstance(value, list | tuple) or len(value) != 2:
-        return False
-    if not all(isinstance(one, Real) and math.isfinite(one) for one in value):
-        return False
-    return bool(value[0] < value[1])
+def _check_values(check: Arguments) -> None:
+    """Refuse what says nothing of how values are meant."""
+    given = check.given
+    check.choice("decimal", (".", ","), optional=True)
+    check.flag("drop_zero_weights")
+    form = given["time_format"]
+    if form is not None and (not isinstance(form, str) or "%" not in form):
+        raise check.refuse("time_format", "be a form such as %d.%m.%Y or %m/%d/%Y %H:%M")
+    options = ValueOptions(rating_values=given["rating_values"], missing=given["missing"])
+    limits = None
+    parsed: tuple[tuple[str, Callable[[], Any], str], ...] = (
+        ("columns", lambda: split_list(given["columns"]), "be names with commas between them"),
+        ("rating_values", lambda: options.values, "be VALUE=NUMBER with commas between them, or such a mapping"),
+        ("missing", lambda: options.absent, "be values with commas between them"),
+        ("rating_range", lambda: parse_range(given["rating_range"]), "be finite and low < high, such as 0.5,5"),
+    )
+    for name, parse, must in parsed:
+        try:
+            limits = parse()
+        except (TypeError, ValueError) as error:
+            raise check.refuse(name, must) from error
+    if limits is None:
+        return
+    low, high = limits
+    if not -math.inf < low < high < math.inf:
+        raise check.refuse("rating_range", "be finite and low < high, such as 0.5,5")
+    if max(-low, high) > LARGEST_RATING:
+        raise check.refuse("rating_range", f"lie within {-LARGEST_RATING:g} and {LARGEST_RATING:g}: the squares of "
+                           "larger errors leave float32")  # fmt: skip

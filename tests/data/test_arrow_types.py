@@ -220,6 +220,26 @@ def test_numbers_of_several_chunks_as_they_lie_in_memory():
     assert to_numpy(pa.chunked_array([[True, False], [True]])).tolist() == [True, False, True]
 
 
+@pytest.mark.parametrize(
+    "kind", [pa.string(), pa.string_view(), pa.binary(), pa.dictionary(pa.int8(), pa.string())], ids=str
+)
+def test_titles_and_categories_of_any_text(kind):
+    given = [b"A|B", b"C", b"A|B", None] if kind == pa.binary() else ["A|B", "C", "A|B", None]
+    table = read(title=pa.array(given, kind), categories=pa.array(given, kind))
+    assert table.titles == {1: "A|B", 2: "C", 3: "A|B"}
+    assert table.categories == {1: ("A", "B"), 2: ("C",), 3: ("A", "B")}
+
+
+def test_titles_that_are_numbers_and_categories_that_are_lists():
+    for kind in (pa.list_(pa.string()), pa.large_list(pa.string())):
+        table = read(title=pa.array(NUMBERS), categories=pa.array([["A", "B"], [], None, ["C"]], kind))
+        assert table.titles == {1: "3", 2: "1", 3: "2", 4: "3"}
+        assert table.categories == {1: ("A", "B"), 4: ("C",)}
+    for role in ("title", "categories"):
+        with pytest.raises(DataError, match=f"column '{role}': must hold text, got values of type struct"):
+            read(**{role: OTHERS["struct"]})
+
+
 def test_the_types_that_parquet_keeps(tmp_path):
     columns = {"user": texts(pa.string_view()).cast(pa.large_string()), "item": dictionary(texts(pa.string())),
                "rating": numbers(pa.float16()), "timestamp": times(pa.timestamp("ns", "UTC"))}  # fmt: skip

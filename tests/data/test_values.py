@@ -55,7 +55,7 @@ def test_the_decimal_mark_as_it_is_given(read, error):
     assert "--data.decimal ," in error(PLAIN.assign(rating=["1,000", "2", "3", "4"]))
     assert "must be a finite number, got '1.5'" in error(PLAIN.assign(rating=["1.5", "2", "3", "4"]), decimal=",")
     assert "must be a finite number, got '2,5'" in error(PLAIN.assign(rating=["1.5", "2,5", "3", "4"]), decimal=".")
-    assert "--data.decimal: must be . or a comma, got ';'" in error(PLAIN, decimal=";")
+    assert "decimal: must be one of ., , or None, got ';'" in error(PLAIN, decimal=";")
 
 
 SECONDS = [964915200, 965001600, 933292800, 964915200]  # 2000-07-30, 2000-07-31, 1999-07-30, 2000-07-30
@@ -65,7 +65,7 @@ SECONDS = [964915200, 965001600, 933292800, 964915200]  # 2000-07-30, 2000-07-31
     "form",
     ["%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%d-%m-%Y", "%b %d, %Y", "%B %d, %Y", "%d %b %Y", "%d-%b-%Y", "%m %d, %Y",
      "%Y/%m/%d", "%Y.%m.%d", "%d.%m.%Y %H:%M", "%m/%d/%Y %I:%M:%S %p", "%a %b %d %H:%M:%S +0000 %Y",
-     "%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d %H:%M:%S+00:00"],
+     "%Y%m%d", "%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d %H:%M:%S+00:00"],
 )  # fmt: skip
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_dates_that_are_sure(read, form, suffix):
@@ -110,7 +110,7 @@ def test_times_that_are_not_of_the_given_form(error):
     frame = PLAIN.assign(timestamp=["30.07.2000", "2000-07-30", "1.1.2000", "30.07.2000"])
     assert "line 3" in (message := error(frame, time_format="%d.%m.%Y"))
     assert "must be a time of the form %d.%m.%Y (--data.time_format), got '2000-07-30'" in message
-    assert "--data.time_format: must be a form such as" in error(frame, time_format="dd.mm.yyyy")
+    assert "time_format: must be a form such as" in error(frame, time_format="dd.mm.yyyy")
 
 
 @pytest.mark.parametrize("values", [["True", "False", "True", "False"], ["true", "FALSE", "TRUE", "false"]])
@@ -155,8 +155,8 @@ def test_values_that_are_mapped(read, error):
         5,
     ]
     assert "must be a finite number, got 'dislike'" in error(frame, rating_values="like=5")
-    assert "must be VALUE=NUMBER" in error(frame, rating_values="like")
-    assert "must stand for a finite number" in error(frame, rating_values="like=good")
+    assert "rating_values: must be VALUE=NUMBER" in error(frame, rating_values="like")
+    assert "rating_values: must be VALUE=NUMBER" in error(frame, rating_values="like=good")
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
@@ -167,7 +167,7 @@ def test_values_that_are_mapped(read, error):
         ([4, -1.0, 99, 3], [-1, 99.0], [4, 3]),
         ([4, None, 99, 3], ",99", [4, 3]),
         ([4, None, 3, 2], "", [4, 3, 2]),
-        (["4", "NA", "?", "3"], "NA,?", [4, 3]),
+        (["4", "NA", "?", "3"], "na,?", [4, 3]),
         (["4", "NA", "-1.0", "3"], ["NA", -1], [4, 3]),
     ],
 )
@@ -175,6 +175,23 @@ def test_rows_that_are_not_rated_are_left_out(read, values, missing, kept, suffi
     table = read(PLAIN.assign(rating=values), missing=missing, suffix=suffix)
     assert table.rating.tolist() == kept
     assert len(table.user.values) == len(table.item.values) == len(kept)
+
+
+def test_numbers_that_are_no_days_are_seconds(read):
+    times = [20000730, 20000731, 20000732, 20001301]
+    assert read(PLAIN.assign(timestamp=times)).timestamp.tolist() == times
+
+
+def test_ids_of_a_frame_that_was_written_with_decimal_commas(read):
+    frame = PLAIN.assign(user=["1,0", "2,0", "3,0", "4,0"], rating=["4,0", "3,5", "5,0", "0,5"])
+    table = read(frame, sep=";")
+    assert (table.user.values.tolist(), table.rating.tolist()) == ([1, 2, 3, 4], [4, 3.5, 5, 0.5])
+    assert read(PLAIN.assign(user=["1,000", "2,000", "3", "4"]), sep=";").user.values.tolist() == [
+        "1,000",
+        "2,000",
+        "3",
+        "4",
+    ]
 
 
 def test_ways_out_of_missing_ratings_are_named(error):
@@ -219,7 +236,7 @@ def test_a_rating_range_as_a_list(read, tmp_path, bounds):
 
 @pytest.mark.parametrize("bounds", ["0.5", "1,2,3", "a,b", "5,1", "0,inf", "0,3e38", "nan,1", (1, 2, 3)])
 def test_rating_ranges_that_cannot_be(error, bounds):
-    assert error(PLAIN, rating_range=bounds).startswith("--data.rating_range: must be")
+    assert error(PLAIN, rating_range=bounds).startswith("rating_range: must ")
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from cflightning.errors import DataError
 log = logging.getLogger(__name__)
 
 _INTEGER = r"^(0|-?[1-9][0-9]{0,18})$"  # canonical: int(text) written again gives the same text
-_WHOLE = r"^(0|-?[1-9][0-9]{0,18})(\.0*)?$"
+_WHOLE = r"^(0|-?[1-9][0-9]{0,18})(\.0*|,0)?$"  # 7.0, or 7,0 where the decimal mark is a comma
 _LARGEST_ID = 2**63 - 1
 _LARGEST_WHOLE = 2.0**53  # above, floats skip integers
 KINDS = {
@@ -119,7 +119,6 @@ def to_table(
     Raises:
         DataError: with file, line, column, value and count of what is wrong.
     """
-    options.check()
     notes: list[str] = []
     simple = {role: read_column(column, role, where) for role, column in columns.items()}
     user, item = (read_ids(simple[role], role, where, notes) for role in ("user", "item"))
@@ -173,7 +172,8 @@ def read_column(column: Any, role: str, where: Where) -> Any:
         DataError: a type that holds no single values, or bytes that are no UTF-8.
     """
     try:
-        if role == "categories" and pa.types.is_list(column.type) and is_text(column.type.value_type):
+        listed = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
+        if role == "categories" and listed and is_text(column.type.value_type):
             column = pc.binary_join(column, "|")
         return simplify(column)
     except UnreadableType as error:
@@ -216,7 +216,7 @@ def read_ids(column: Any, role: str, where: Where, notes: list[str] | None = Non
             pass
     whole = pc.match_substring_regex(distinct, _WHOLE)
     if pc.all(whole).as_py():
-        shortened = pc.replace_substring_regex(distinct, r"\.0*$", "")
+        shortened = pc.replace_substring_regex(distinct, r"[.,]0*$", "")
         try:
             return _merged(codes, to_numpy(shortened.cast(pa.int64())), role, notes)
         except pa.ArrowInvalid:

@@ -158,7 +158,7 @@ def _from_texts(column: Any, role: str, where: Where, options: ValueOptions, not
     absent_texts, absent_numbers = options.absent
     lower = {text.lower(): value for text, value in options.values.items()}
     numbers: dict[str, float] = {text: lower[text.lower()] for text in texts if text.lower() in lower}
-    absent = {text for text in texts if text in absent_texts}
+    absent = {text for text in texts if text.lower() in absent_texts}
     plain = [text for text in texts if text not in numbers and text not in absent]
     if role == "rating" and plain and {text.lower() for text in plain} <= {"true", "false"}:
         numbers |= {text: float(text.lower() == "true") for text in plain}

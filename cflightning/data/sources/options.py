@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, TypeAlias
-
-from cflightning.errors import DataError
 
 Listed: TypeAlias = list[str] | str | None
 """A list, or its entries in one text with commas between them."""
@@ -31,35 +30,28 @@ class ValueOptions:
     missing: Iterable[float | str] | str | None = None
     drop_zero_weights: bool = False
 
-    def check(self) -> None:
-        """Refuse what cannot be.
-
-        Raises:
-            DataError: names the option.
-        """
-        if self.decimal not in (None, ".", ","):
-            raise DataError(f"--data.decimal: must be . or a comma, got {str(self.decimal)[:40]!r}")
-        if self.time_format is not None and "%" not in self.time_format:
-            raise DataError(
-                f"--data.time_format: must be a form such as %d.%m.%Y or %m/%d/%Y %H:%M, got {self.time_format[:40]!r}"
-            )
-        _ = self.values, self.absent
-
     @property
     def values(self) -> dict[str, float]:
-        """Text of a rating -> the number that it stands for."""
+        """Text of a rating -> the number that it stands for.
+
+        Raises:
+            ValueError: something else is given.
+        """
         given = self.rating_values
         if given is None:
             return {}
         pairs = given.items() if isinstance(given, Mapping) else (_pair(entry) for entry in split_list(given))
-        return {str(text).strip(): _finite(value, str(text)) for text, value in pairs}
+        return {str(text).strip(): _finite(value) for text, value in pairs}
 
     @property
     def absent(self) -> tuple[set[str], list[float]]:
-        """Ratings that stand for none: as texts, and those of them that are numbers. An empty text is an empty cell."""
+        """Ratings that stand for none: as texts in lower case, and those of them that are numbers.
+
+        An empty text is an empty cell.
+        """
         if self.missing is None:
             return set(), []
-        texts = {entry.strip() for entry in _entries(self.missing)}
+        texts = {entry.strip().lower() for entry in _entries(self.missing)}
         numbers = [number for text in texts if (number := to_number(text)) is not None]
         return texts, numbers
 
@@ -69,22 +61,30 @@ AS_WRITTEN = ValueOptions()
 
 
 def split_list(given: Listed) -> list[str]:
-    """Return the entries of a list that is given as one, or as one text with commas; brackets around it may stand."""
-    return [] if given is None else [entry.strip() for entry in _entries(given)]
+    """Return the entries of a list that is given as one, or as one text with commas; brackets around it may stand.
+
+    Raises:
+        TypeError: something else.
+    """
+    if given is None:
+        return []
+    if not isinstance(given, str | list | tuple):
+        raise TypeError("no list")
+    return [entry.strip() for entry in _entries(given)]
 
 
-def parse_range(given: Iterable[float] | str | None, option: str = "--data.rating_range") -> tuple[float, float] | None:
+def parse_range(given: Iterable[float] | str | None) -> tuple[float, float] | None:
     """Return a lowest and a highest value from a pair, or from a text such as ``0.5,5``.
 
     Raises:
-        DataError: something else.
+        ValueError: something else.
     """
     if given is None:
         return None
-    numbers = [to_number(str(entry)) for entry in _entries(given)]
-    if len(numbers) != 2 or numbers[0] is None or numbers[1] is None:
-        raise DataError(f"{option}: must be two numbers such as 0.5,5, got {str(given)[:60]!r}")
-    return numbers[0], numbers[1]
+    low, high = [to_number(text) for text in _entries(given)] if isinstance(given, str) else given
+    if not all(isinstance(end, Real) and not isinstance(end, bool) for end in (low, high)):
+        raise ValueError("no two numbers")
+    return float(low), float(high)  # type: ignore[arg-type]
 
 
 def to_number(text: str) -> float | None:
@@ -111,12 +111,12 @@ def _written(entry: Any) -> str:
 def _pair(entry: str) -> tuple[str, str]:
     text, equals, value = entry.rpartition("=")
     if not equals:
-        raise DataError(f"--data.rating_values: must be VALUE=NUMBER with commas between, got {entry[:40]!r}")
+        raise ValueError("no equals sign")
     return text, value
 
 
-def _finite(value: Any, text: str) -> float:
+def _finite(value: Any) -> float:
     number = to_number(str(value))
     if number is None or not math.isfinite(number):
-        raise DataError(f"--data.rating_values: {text[:40]!r} must stand for a finite number, got {str(value)[:40]!r}")
+        raise ValueError("no finite number")
     return number

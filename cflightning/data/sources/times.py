@@ -54,19 +54,35 @@ def read_times(column: Any, where: Where, time_format: str | None, notes: list[s
     if is_text(column.type):
         return _from_texts(column, where, time_format, notes)
     if not pa.types.is_boolean(column.type):
-        return _from_numbers(column, to_numpy(column.cast(pa.float64(), safe=False)), where)
+        return _from_numbers(column, to_numpy(column.cast(pa.float64(), safe=False)), where, notes)
     raise bad_rows(column, np.arange(len(column)), "timestamp", where, "must be seconds since 1970", _LEAVE_OUT)
 
 
-def _from_numbers(column: Any, seconds: np.ndarray, where: Where) -> np.ndarray:
+def _from_numbers(column: Any, seconds: np.ndarray, where: Where, notes: list[str]) -> np.ndarray:
     if pa.types.is_signed_integer(column.type):
         exact: np.ndarray = to_numpy(column.cast(pa.int64()))
-        return exact
+        days = _read_days(exact)
+        if days is not None:
+            notes.append("times as %Y%m%d")
+        return exact if days is None else days
     bad = np.flatnonzero(~(np.abs(seconds) < 2.0**62))
     if len(bad):
         raise bad_rows(column, bad, "timestamp", where, "must be seconds since 1970", _LEAVE_OUT)
     rounded: np.ndarray = np.floor(seconds).astype(np.int64)
     return rounded
+
+
+def _read_days(numbers: np.ndarray) -> np.ndarray | None:
+    """Return the seconds of days that are written as 20000730; None unless every number is such a day."""
+    if not len(numbers) or not 19000101 <= numbers.min() <= numbers.max() <= 21001231:
+        return None
+    month, day = numbers // 100 % 100, numbers % 100
+    months = (numbers // 10000 * 12 + month - 1 - 1970 * 12).astype("datetime64[M]")
+    start, end = months.astype("datetime64[D]"), (months + 1).astype("datetime64[D]")
+    if not ((month >= 1) & (month <= 12) & (day >= 1) & (start + (day - 1) < end)).all():
+        return None
+    seconds: np.ndarray = (start + (day - 1)).astype("datetime64[s]").astype(np.int64)
+    return seconds
 
 
 def _from_texts(column: Any, where: Where, time_format: str | None, notes: list[str]) -> np.ndarray:
@@ -76,7 +92,7 @@ def _from_texts(column: Any, where: Where, time_format: str | None, notes: list[
                 numbers = column.cast(kind)
             except pa.ArrowInvalid:
                 continue
-            return _from_numbers(numbers, to_numpy(numbers), where)
+            return _from_numbers(numbers, to_numpy(numbers), where, notes)
     distinct, codes = encode(column)
     texts = [text.strip() for text in decode(column, distinct, codes, "timestamp", where)]
     if time_format is not None:
