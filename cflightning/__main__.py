@@ -52,6 +52,9 @@ def main(args: list[str] | None = None) -> int:
         Exit status: 0; 2 for a mistake that the user can put right; 130 after Ctrl+C, 143 after SIGTERM;
         1 where another process of the same training failed or was lost.
     """
+    from cflightning.streams import open_standard_streams
+
+    open_standard_streams()
     given, args = args, sys.argv[1:] if args is None else args
     if args[:1] in (["--version"], ["-V"]):
         from cflightning import __version__

@@ -207,6 +207,11 @@ class NetworkTask(LightningModule, ABC):
             checkpoint[BAGS_KEY] = self.learners.state()
         self._settle()  # the tables that are already in the checkpoint
 
+    def take_bags(self) -> list[dict[str, Tensor]]:
+        """Return the bags of each member that came with the checkpoint; the task holds them no longer."""
+        kept, self._kept_bags = self._kept_bags, []
+        return kept
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take vocabulary and sizes from the checkpoint; the data at hand is read through that vocabulary."""
         self._confine(checkpoint)

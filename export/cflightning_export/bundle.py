@@ -20,7 +20,6 @@ from cflightning import checkpoint as checkpoints
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import ExportError
-from cflightning.tasks.network_task import BAGS_KEY
 from cflightning.tasks.ranking import RATING
 from cflightning_export.answering import Answering, answering
 from cflightning_export.catalogue import write_catalogue, write_titles
@@ -99,13 +98,14 @@ def export_bundle(
         rows = training_rows(data, vocabulary, rates=task.facts.get("objective", "mse") in RATING)
         seen = None if with_history is False else seen_rows(data, vocabulary, rows)
     with placed(target, overwrite=overwrite) as scratch:
-        parts, bags, metrics = answering(task), _bags(path), _metrics(path, task.facts)
+        parts, metrics, kept = answering(task), _metrics(path, task.facts), task.take_bags()
+        bags = kept[0] if len(kept) == 1 else None  # those of several members say nothing of their mean's tables
         if resolve and data is not None and rows is not None:
             metrics = resolve_if_better(task, parts, data, rows, bags, metrics)
         data = rows = None  # large, and needed no more
         rounding = round_within(parts.networks, precision, max_rmse_change, min_overlap)
         new = find_new_rows(task, parts, vocabulary, bags, new_items=new_items, rounding=rounding)
-        del bags
+        del bags, kept  # large, as well
         made = _graphs(parts, vocabulary, seen, new, rated=bool(with_history))
         _write(scratch, parts, vocabulary, metrics, made, rounding, seen)
         log.info("checking the graphs against torch")
@@ -148,12 +148,6 @@ def _metrics(path: Path, facts: dict[str, Any]) -> dict[str, float]:
             log.warning("%s: is not JSON (%s); its figures are left out", report, error)
     kept = {name: float(value) for name, value in figures.items() if re.fullmatch("(val|test)/[^/]+", name)}
     return {name: value for name, value in kept.items() if math.isfinite(value)}  # JSON has no NaN
-
-
-def _bags(path: Path) -> dict[str, Any] | None:
-    """The bags of a network that was trained alone; those of several say nothing of their mean's tables."""
-    kept = checkpoints.read(path, mapped=True).get(BAGS_KEY) or []
-    return kept[0] if len(kept) == 1 else None
 
 
 def _graphs(

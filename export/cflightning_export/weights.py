@@ -55,18 +55,19 @@ class SharedWeights:
             OSError: the file cannot be written, or there is no room for it.
         """
         # The format has no external strings.
-        tensors = [t for t in model.graph.initializer if t.data_type != TensorProto.STRING and len(t.raw_data) >= SMALL]
-        tables = [Table(len(tensor.raw_data), hashlib.sha256(tensor.raw_data).digest()) for tensor in tensors]
-        require_space(self.folder, sum(table.length for table in set(tables) - self.places.keys()))
-        for tensor, table in zip(tensors, tables, strict=True):
-            if table.length < LONG:
-                self.short.setdefault(table, (tensor.raw_data, []))[1].append(tensor)
-            elif table not in self.places:
-                self.places[table] = self._write(tensor.raw_data, PAGE)
+        for tensor in model.graph.initializer:
+            if tensor.data_type == TensorProto.STRING or len(data := tensor.raw_data) < SMALL:
+                continue
             tensor.ClearField("raw_data")
             tensor.data_location = TensorProto.EXTERNAL
-            if table.length >= LONG:
-                self._point(tensor, table)
+            table = Table(len(data), hashlib.sha256(data).digest())
+            if table.length < LONG:
+                self.short.setdefault(table, (data, []))[1].append(tensor)
+                continue
+            if table not in self.places:
+                require_space(self.folder, table.length)
+                self.places[table] = self._write(data, PAGE)
+            self._point(tensor, table)
 
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
         try:

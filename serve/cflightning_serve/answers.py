@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cflightning_serve.manifest import Manifest, Unit
+from cflightning_serve.manifest import Unit
 from cflightning_serve.output import number, table
 from cflightning_serve.scorer import Scorer
 from cflightning_serve.topk import TopK
@@ -116,38 +116,6 @@ def similar(scorer: Scorer, items: Sequence[str], k: int) -> Answer:
         _block(f"item {one['item']}{in_words(one['title'])}", one["similar"], "similarity") for one in document
     )
     return Answer(text, {"items": document})
-
-
-def info(manifest: Manifest) -> Answer:
-    """Say what a bundle holds."""
-    low_high = manifest.rating_range
-    facts: dict[str, Any] = {
-        "format_version": manifest.format_version,
-        "written_by": manifest.written_by,
-        "created": manifest.created,
-        "model": manifest.model,
-        "dim": manifest.dim,
-        "known_users": manifest.num_users - 1,
-        "known_items": manifest.num_items - 1,
-        "user_ids": manifest.user_ids,
-        "item_ids": manifest.item_ids,
-        "rating_range": None if low_high is None else list(low_high),
-        "units": dict(manifest.units),
-        "titles": manifest.titles is not None,
-        "metrics": dict(manifest.metrics),
-        "digest": manifest.file_sha256,
-        "files": {name: entry.bytes for name, entry in manifest.files.items()},
-    }
-    shown = facts | {
-        "rating_range": "none" if low_high is None else f"{low_high[0]:g} to {low_high[1]:g}",
-        "units": ", ".join(f"{question}: {unit}" for question, unit in manifest.units.items()),
-        "titles": "yes" if facts["titles"] else "no",
-    }
-    del shown["metrics"], shown["files"]
-    rows = [(key.replace("_", " "), str(value)) for key, value in shown.items()]
-    rows += [(name, f"{value:.6g}") for name, value in manifest.metrics.items()]
-    rows += [(name, f"{entry.bytes:,} bytes") for name, entry in manifest.files.items()]
-    return Answer(table(("bundle", str(manifest.folder)), rows), facts)
 
 
 def listed(scorer: Scorer, items: Any, values: Iterable[Any], measure: str) -> list[dict[str, Any]]:

@@ -3,18 +3,22 @@
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from cflightning_serve import __version__
-from cflightning_serve.answers import Answer, info, recommend, score, similar
+from cflightning_serve.answers import Answer, recommend, score, similar
 from cflightning_serve.batch_command import batch
 from cflightning_serve.errors import BundleError, InputError, ServeError
 from cflightning_serve.http import options as http
+from cflightning_serve.info import info
 from cflightning_serve.manifest import Manifest
 from cflightning_serve.new_answers import explain, fold_in
 from cflightning_serve.scorer import Scorer
+from cflightning_serve.streams import open_standard_streams
 from cflightning_serve.trust import add_trust_options, trust_of
 
 _PROGRAM = "cflightning_serve"
@@ -22,6 +26,7 @@ _WISHES = ("exclude_seen", "allow", "deny", "categories", "min_count", "diversit
 """Options of `recommend` that are arguments of ``Scorer.recommend`` as well."""
 _EXAMPLES = """examples:
   python -m cflightning_serve recommend BUNDLE --user 42 --k 10
+  python -m cflightning_serve recommend BUNDLE --user=-5ccd --user=-x1   (ids that begin with -)
   python -m cflightning_serve score BUNDLE --user 42 --item 1193 661
   python -m cflightning_serve score BUNDLE --pairs pairs.csv --json
   python -m cflightning_serve similar BUNDLE --item 1193
@@ -38,6 +43,8 @@ exit codes: 0 answered, 1 the bundle is at fault, 2 the question is, 130 stopped
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Say it in one line, as every other error."""
+        if re.search(r"expected .*one argument|unrecognized arguments: -[^-]", message):
+            message += "; an id that begins with - is given as --user=-5ccd, several one after the other"
         self.exit(2, f"{_PROGRAM}: {message}; see {self.prog} --help\n")
 
 
@@ -50,6 +57,7 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 answered, 1 the bundle is at fault, 2 the question is, 130 stopped by Ctrl+C.
     """
+    open_standard_streams()
     options = _parser().parse_args(args)
     try:
         if options.command == "http":
@@ -57,22 +65,31 @@ def main(args: Sequence[str] | None = None) -> int:
             return 0
         answer = _ask(options)
         for note in answer.notes if not options.json else ():
-            print(f"{_PROGRAM}: {note}", file=sys.stderr)
+            _say(note)
         if options.json:
             print(json.dumps(answer.document, indent=2))  # ASCII: any terminal and pipe can carry it
         else:
             print(_for_terminal(answer.text))
         sys.stdout.flush()
     except ServeError as error:
-        print(f"{_PROGRAM}: {' '.join(str(error).split())}", file=sys.stderr)
+        _say(str(error))
         return 1 if isinstance(error, BundleError) else 2
     except KeyboardInterrupt:
         again = "; the same command goes on where it was" if options.command == "batch" else ""
-        print(f"{_PROGRAM}: stopped{again}", file=sys.stderr)
+        _say(f"stopped{again}")
         return 130  # as a shell has it
-    except BrokenPipeError:  # the reader has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python tries once more at its end
+        if not isinstance(error, BrokenPipeError):  # the reader has seen enough, as `head` has
+            _say(f"the answer cannot be written: {error.strerror}")
+            return 1
     return 0
+
+
+def _say(text: str) -> None:
+    """One line on standard error, where somebody reads it."""
+    with suppress(OSError):
+        print(f"{_PROGRAM}: {' '.join(text.split())}", file=sys.stderr)
 
 
 def _ask(options: argparse.Namespace) -> Answer:
@@ -146,15 +163,17 @@ def _parser() -> argparse.ArgumentParser:
         "score", "predict the ratings (or choices) of (user, item) pairs", "BUNDLE --user 42 --item 1193 661"
     )
     score_.add_argument("--user", metavar="ID", help="user of every pair")
-    score_.add_argument("--item", metavar="ID", nargs="+", help="items to score for the user")
+    score_.add_argument("--item", metavar="ID", nargs="+", action="extend", help="items to score for the user")
     score_.add_argument("--pairs", metavar="FILE", help="CSV with the columns user and item; - reads standard input")
     recommend_ = command("recommend", "list the best items for a user", "BUNDLE --user 42 --k 10 --exclude 1193 661")
-    recommend_.add_argument("--user", metavar="ID", nargs="+", required=True, help="one or more users")
-    recommend_.add_argument("--exclude", metavar="ID", nargs="+", default=[], help="items to leave out, for every user")
-    recommend_.add_argument("--allow", metavar="ID", nargs="+", help="only these items")
-    recommend_.add_argument("--deny", metavar="ID", nargs="+", help="none of these items")
+    recommend_.add_argument("--user", metavar="ID", nargs="+", action="extend", required=True, help="one or more users")
     recommend_.add_argument(
-        "--category", dest="categories", metavar="NAME", nargs="+", help="only items of any of them"
+        "--exclude", metavar="ID", nargs="+", action="extend", default=[], help="items to leave out, for every user"
+    )
+    recommend_.add_argument("--allow", metavar="ID", nargs="+", action="extend", help="only these items")
+    recommend_.add_argument("--deny", metavar="ID", nargs="+", action="extend", help="none of these items")
+    recommend_.add_argument(
+        "--category", dest="categories", metavar="NAME", nargs="+", action="extend", help="only items of any of them"
     )
     recommend_.add_argument("--min-count", metavar="N", type=int, help="only items with N training rows or more")
     recommend_.add_argument(
@@ -173,19 +192,19 @@ def _parser() -> argparse.ArgumentParser:
             help="leave out the items of which the table had a row of the user (default: where the bundle has them)",
         )
     similar_ = command("similar", "list the items most like an item", "BUNDLE --item 1193 --k 10")
-    similar_.add_argument("--item", metavar="ID", nargs="+", required=True, help="one or more items")
+    similar_.add_argument("--item", metavar="ID", nargs="+", action="extend", required=True, help="one or more items")
     fold_in_ = command(
         "fold-in", "list the best items for somebody who was not there in training", "BUNDLE --ratings 1193:5,661:4"
     )
-    fold_in_.add_argument("--exclude", metavar="ID", nargs="+", default=[], help="items to leave out")
-    fold_in_.add_argument("--item", metavar="ID", nargs="+", default=[], help="items to score, too")
+    fold_in_.add_argument("--exclude", metavar="ID", nargs="+", action="extend", default=[], help="items to leave out")
+    fold_in_.add_argument("--item", metavar="ID", nargs="+", action="extend", default=[], help="items to score, too")
     explain_ = command("explain", "say what each rated item adds to a score", "BUNDLE --item 50 --ratings 1193:5,661:4")
     explain_.add_argument("--item", metavar="ID", required=True, help="item to explain")
     explain_.add_argument("--user", metavar="ID", help="a known user; without ratings, by the history in the bundle")
     for sub, needed in ((fold_in_, True), (explain_, False)):
         given = sub.add_mutually_exclusive_group(required=needed)
         given.add_argument("--ratings", metavar="ITEM:RATING,...", help="what the user has rated")
-        given.add_argument("--liked", metavar="ID", nargs="+", help="or only likes")
+        given.add_argument("--liked", metavar="ID", nargs="+", action="extend", help="or only likes")
     command("info", "say what a bundle holds and whether it is intact", "BUNDLE")
     http.add_options(command("http", "answer over HTTP", "BUNDLE --port 8000"))
     for sub in (recommend_, similar_, fold_in_, batch_):

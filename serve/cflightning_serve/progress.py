@@ -19,7 +19,7 @@ def progress(total: int, done: int, what: str) -> Iterator[Callable[[int], None]
     Yields:
         To be called with the number of further steps.
     """
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield lambda steps: None
         return
     try:

@@ -1,11 +1,12 @@
 """Ids as people type them, on the command line and in CSV files -> ids as the bundle has them."""
 
 import csv
+import io
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO
 
 from cflightning_serve.errors import InputError
 from cflightning_serve.manifest import IdType
@@ -40,7 +41,7 @@ def read_ids(file: str, columns: Mapping[str, IdType]) -> list[list[Any]]:
     """
     ids: dict[str, list[Any]] = {name: [] for name in columns}
     try:
-        with nullcontext(sys.stdin) if file == "-" else open(file, newline="", encoding="utf-8-sig") as lines:
+        with _standard_input() if file == "-" else open(file, newline="", encoding="utf-8-sig") as lines:
             reader = csv.DictReader(lines, strict=True)
             if not columns.keys() <= set(reader.fieldnames or ()):
                 raise InputError(
@@ -58,3 +59,16 @@ def read_ids(file: str, columns: Mapping[str, IdType]) -> list[list[Any]]:
     except (csv.Error, UnicodeDecodeError) as error:
         raise InputError(f"{file}: must be CSV in UTF-8, is not: {error}") from error
     return list(ids.values())
+
+
+@contextmanager
+def _standard_input() -> Iterator[TextIO]:
+    """Standard input as UTF-8, whatever the locale says, without the mark that some programs put before it."""
+    if (raw := getattr(sys.stdin, "buffer", None)) is None:  # a stand-in without bytes
+        yield sys.stdin
+        return
+    lines = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
+    try:
+        yield lines
+    finally:
+        lines.detach()  # standard input stays open

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from cflightning_serve import __version__
@@ -154,22 +155,41 @@ def test_similar(run, bundle, scorer):
 def test_info(run, bundle, string_bundle):
     code, out, err = run("info", bundle)
     assert (code, err) == (0, "")
-    facts = dict(line.split(None, 1) for line in out.splitlines())
+    facts = dict(line.split(None, 1) for line in out.splitlines() if line)
     assert facts["bundle"] == str(bundle)
-    assert facts["test/rmse"] == "0.875"
-    assert "known users     7" in out
+    assert facts["rmse"].split(None, 1) == ["0.875", "root mean squared error of predicted ratings; lower is better"]
+    assert facts["users"].startswith("7 known")
+    assert facts["rows"].startswith("none of the table: lists hold what a user knows")
+    assert facts["score"] == "predicted ratings"
     assert "0.5 to 5" in out
     facts = json.loads(run("info", string_bundle, "--json")[1])
     assert facts["item_ids"] == "string"
     assert facts["known_items"] == 11
     assert facts["titles"] is False
     assert facts["metrics"] == {"test/rmse": 0.875}
+    assert facts["rows"] == "none"
+
+
+def test_info_shows_few_figures_and_counts_the_others(run, bundles, tables, tmp_path):
+    parts = {"rmse": 0.9, "rmse_low": 0.8, "rmse_high": 1.0, "ndcg@10": 0.5, "ndcg@20": 0.6, "own": 7.0}
+    metrics = {f"test/{name}": value for name, value in parts.items()} | {"val/ndcg@10": 0.25}
+    metrics |= {f"test/recall@{k}": k / 100 for k in range(5, 100)}
+    folder = bundles.write_bundle(tmp_path / "bundle", bundles.replace(bundles.make_rich(tables), metrics=metrics))
+    code, out, _ = run("info", folder)
+    assert code == 0
+    rows = {line.split()[0]: line.split() for line in out.splitlines() if line}
+    assert rows["rmse"][1:4] == ["0.9", "[0.8,", "1]"]
+    assert rows["ndcg@10"][1:3] == ["0.5", "0.25"]
+    assert rows["recall@5"][1] == "0.05"
+    assert out.endswith("96 more figures: --json\n")  # ndcg@20, own and the recall of other lists
+    assert len(out.splitlines()) < 25
+    assert "ratings of the training part" in " ".join(rows["rows"])
 
 
 def test_info_of_a_model_without_a_rating_range(bundles, run, copy):
     raw = json.loads((copy / "manifest.json").read_text("utf-8"))
     bundles.seal(copy, raw | {"rating_range": None})
-    assert "rating range    none" in run("info", copy)[1]
+    assert "rating range  none\n" in run("info", copy)[1]
     assert json.loads(run("info", copy, "--json")[1])["rating_range"] is None
 
 
@@ -261,6 +281,38 @@ def test_digests_are_left_out_when_asked(run, copy):
     assert run("recommend", copy, "--user", 10, "--no-verify", "--threads", 2)[0] == 0
 
 
+# Ids that begin with a minus ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def dashed(bundles, string_tables, tmp_path):
+    """Tables whose ids look like options, and their bundle."""
+    users = np.array(["-5ccd", "--help", "-x1"] + [f"u{n}" for n in range(len(string_tables.user_ids) - 3)], object)
+    items = np.array(["-i0", "--json"] + [f"i{n}" for n in range(2, len(string_tables.item_ids))], object)
+    tables = bundles.replace(string_tables, user_ids=users, item_ids=items, titles=None)
+    return tables, bundles.write_bundle(tmp_path / "dashed", tables)
+
+
+def test_ids_may_look_like_options(run, dashed):
+    tables, folder = dashed
+    words = ["--user=-5ccd", "--user=--help", "--user", "u0", "u1", "--exclude=-i0", "--exclude=--json", "--json"]
+    code, out, err = run("recommend", folder, *words, "--k", 3)
+    assert (code, err) == (0, "")
+    answers = {one["user"]: [item["item"] for item in one["items"]] for one in json.loads(out)["users"]}
+    wanted = ["-5ccd", "--help", "u0", "u1"]
+    assert answers == {user: tables.recommend(user, 3, ["-i0", "--json"]) for user in wanted}
+    code, out, _ = run("score", folder, "--user=-x1", "--item=-i0", "--item=--json", "--json")
+    assert [(one["user"], one["item"]) for one in json.loads(out)["pairs"]] == [("-x1", "-i0"), ("-x1", "--json")]
+    assert [one["item"] for one in json.loads(run("similar", folder, "--item=-i0", "--json")[1])["items"]] == ["-i0"]
+
+
+@pytest.mark.parametrize("words", [["--user", "-5ccd"], ["--user", "u0", "-5ccd"]])
+def test_an_id_that_is_taken_for_an_option_is_answered_with_the_way(run, dashed, words):
+    code, _, err = run("recommend", dashed[1], *words)
+    assert code == 2
+    assert "--user=-5ccd" in one_line(err)
+
+
 def test_help_and_version(run):
     code, out, _ = run("--help")
     assert code == 0
@@ -293,6 +345,37 @@ def test_as_a_process(bundle, scorer, environment):
     done = process("score", bundle, "--pairs", "-", environment=environment, input=b"user,item\n30,x\n")
     assert done.returncode == 2
     assert one_line(done.stderr.decode()).endswith("-: line 2: column item: ids are integers in this bundle, got 'x'\n")
+
+
+@pytest.mark.parametrize("closed", ["1>&-", "2>&-", "<&- 1>&- 2>&-"])
+def test_streams_that_are_closed_are_no_failure(bundle, tmp_path, environment, closed):
+    out = tmp_path / "lists.csv"
+    (tmp_path / "users.csv").write_text("user\n10\n99999\n")
+    words = f"-m cflightning_serve batch {bundle} --users {tmp_path / 'users.csv'} --out {out} --k 3 --no-exclude-seen"
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} {words} {closed}"], env=environment, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert out.read_text().startswith("user,rank,item,score\n10,1,")
+    command = f"{sys.executable} -m cflightning_serve recommend {bundle} --user 99999 {closed}"
+    done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, check=False)
+    assert done.returncode == 0
+    assert b"Traceback" not in done.stderr
+
+
+def test_an_answer_that_cannot_be_written_is_one_line(bundle, environment):
+    command = f"{sys.executable} -m cflightning_serve recommend {bundle} --user 10 > /dev/full"
+    done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert (
+        one_line(done.stderr.decode()) == "cflightning_serve: the answer cannot be written: No space left on device\n"
+    )
+
+
+def test_a_mark_before_standard_input_is_no_part_of_it(bundle, environment):
+    done = process("score", bundle, "--pairs", "-", environment=environment, input=b"\xef\xbb\xbfuser,item\r\n10,0\r\n")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.splitlines()[1].split()[:2] == [b"10", b"0"]
 
 
 def test_a_terminal_without_the_letters(string_bundle, environment):
