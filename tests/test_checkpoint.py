@@ -11,8 +11,9 @@ import threading
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 
-from cflightning import EmbeddingDotTask
+from cflightning import EmbeddingDotTask, RatingsDataModule
 from cflightning.__main__ import main as front_door
 from cflightning.checkpoint import FileCheckpointIO, find, load_task, read
 from cflightning.checkpoint_rules import confine_states, own_file
@@ -250,3 +251,44 @@ def test_a_pickle_without_tensors_is_refused(tmp_path, marker):
         with pytest.raises(CheckpointError, match="cannot be read as a checkpoint"):
             read(tmp_path / "plain.ckpt", mapped=mapped)
     assert not marker.exists()
+
+
+def _rows(content):
+    return content["cflightning_ranker"]
+
+
+SIZES = {
+    "users": ("softmax", lambda content: _rows(content).update(users=torch.zeros(3, 4))),
+    "items": ("softmax", lambda content: _rows(content).update(items=torch.zeros(31, 2))),
+    "basis": ("svd", lambda content: _rows(content).update(basis=torch.zeros(2, 16))),
+    "of doubles": ("svd", lambda content: _rows(content).update(basis=_rows(content)["basis"].double())),
+    "short": ("autograd", lambda content: content["optimizer_states"][0]["state"][0].update(exp_avg=torch.zeros(2))),
+    "of no memory": (
+        "autograd",
+        lambda content: content["optimizer_states"][0]["state"][0].update(
+            exp_avg=torch.zeros(1, 1).expand_as(content["optimizer_states"][0]["state"][0]["exp_avg"])
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_states_of_another_size_never_reach_compiled_steps(tmp_path, name):
+    # These trust the sizes that they are given: they would read and write beyond the ends.
+    kind, change = SIZES[name]
+    options = {"engine": "autograd", "objective": "mse"} if kind == "autograd" else {"objective": kind}
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+
+    def data():
+        made = {"num_users": 40, "num_items": 30, "num_ratings": 600}
+        return RatingsDataModule(source="synthetic", synthetic=made, batch_size=100 if kind == "autograd" else None)
+
+    first = Trainer(max_epochs=1, enable_checkpointing=False, **quiet)
+    first.fit(EmbeddingDotTask(dim=4, bags="none", **options), data())
+    first.save_checkpoint(tmp_path / "x.ckpt")
+    content = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    change(content)
+    torch.save(content, tmp_path / "x.ckpt")
+    again = Trainer(max_epochs=2, enable_checkpointing=False, **quiet)
+    with pytest.raises(CheckpointError, match=r"must be .*(float32|as its parameter is).*was it edited"):
+        again.fit(EmbeddingDotTask(dim=4, bags="none", **options), data(), ckpt_path=tmp_path / "x.ckpt")

@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
 from cflightning.data.datamodule import RatingsDataModule
-from cflightning.errors import ConfigError
+from cflightning.errors import CheckpointError, ConfigError
 from cflightning.tasks.described import make_described
 from cflightning.tasks.engine import Plan
 from cflightning.tasks.schedule import one_cycle_schedule
@@ -62,6 +62,35 @@ def configure(
         return {"optimizer": optimizer}  # type: ignore[typeddict-item]
     schedule = one_cycle_schedule(optimizer, lambda: task.trainer.estimated_stepping_batches)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def check_states(optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """Refuse restored states that do not fit their parameters: torch's fused steps trust their sizes.
+
+    Args:
+        optimizers: As a checkpoint has left them.
+
+    Raises:
+        CheckpointError: A state has another shape, type or layout than its parameter.
+    """
+    fused = torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad
+    for optimizer in optimizers:
+        if not isinstance(optimizer, fused):
+            continue
+        for parameter, state in optimizer.state.items():
+            for name, value in state.items():
+                fits = not isinstance(value, torch.Tensor) or (
+                    value.numel() == 1
+                    if name == "step"
+                    else value.shape == parameter.shape
+                    and value.dtype == parameter.dtype
+                    and value.is_contiguous() == parameter.is_contiguous()
+                )
+                if not fits:
+                    raise CheckpointError(
+                        f"checkpoint: the optimiser's {str(name)[:40]} must be as its parameter is, {parameter.dtype} "
+                        f"{list(parameter.shape)}, got {value.dtype} {list(value.shape)}; was it edited?"
+                    )
 
 
 def step_schedules(trainer: Trainer, interval: str) -> None:

@@ -25,6 +25,7 @@ from cflightning.models.network import FoldedTables
 from cflightning.solvers.interactions import Side
 from cflightning.tasks.engine import Engine, Plan
 from cflightning.tasks.new_users import vectors_of_new_users
+from cflightning.tasks.optimizers import check_states
 from cflightning.tasks.rankers import Pairs, Ranker, compiled
 from cflightning.tasks.ranking_figures import ask, figures_of_tables
 from cflightning.tasks.rating import RatingTask
@@ -301,6 +302,7 @@ class RankingTask(RatingTask):
         if self.rates:
             super().on_train_start()
         elif self._sampled is not None:
+            check_states(self.trainer.optimizers)
             if self._sampled.smoothing is not None:
                 self._sampled.smoothing.to(self.device)
         else:

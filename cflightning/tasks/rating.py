@@ -26,7 +26,7 @@ from cflightning.tasks import steering
 from cflightning.tasks.engine import EPOCHS, Engine
 from cflightning.tasks.engines import EngineName
 from cflightning.tasks.network_task import NetworkTask
-from cflightning.tasks.optimizers import configure, step_schedules
+from cflightning.tasks.optimizers import check_states, configure, step_schedules
 from cflightning.tasks.shrinkage import find_shrinkage
 from cflightning.tasks.steering import Steering
 
@@ -173,6 +173,7 @@ class RatingTask(NetworkTask):
 
     def on_train_start(self) -> None:
         """Start the fused engine, or count the ratings of each row for the penalty."""
+        check_states(self.trainer.optimizers)
         # Not saved: the counts belong to the training part at hand, and only training needs them.
         data = self._data()
         if data is None:

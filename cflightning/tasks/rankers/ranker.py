@@ -6,9 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
-from cflightning.errors import ConfigError
+from cflightning.errors import CheckpointError, ConfigError
 from cflightning.kernels.compiling import usable
 from cflightning.models.embedding_dot import EmbeddingDot
 
@@ -98,6 +99,28 @@ class Ranker(ABC):
     def close(self) -> None:
         """End threads."""
         return
+
+
+def kept_table(state: Mapping[str, Tensor], name: str, rows: int, dim: int | None = None) -> Tensor:
+    """Return a table of a checkpoint, of the size that compiled passes take for granted.
+
+    Args:
+        state: Of the checkpoint.
+        name: The table's.
+        rows: How many it must have.
+        dim: Its width; None for any.
+
+    Returns:
+        float32 [rows, dim], a copy.
+
+    Raises:
+        CheckpointError: It is missing or another.
+    """
+    table = state.get(name)
+    fits = isinstance(table, Tensor) and table.dtype == torch.float32 and table.ndim == 2 and len(table) == rows
+    if not fits or table is None or (dim is not None and table.shape[1] != dim):
+        raise CheckpointError(f"checkpoint: {name} must be float32 [{rows}, {dim or 'width'}]; was it edited?")
+    return table.contiguous().clone()
 
 
 def falling(settings: Mapping[str, Any], number: int, of: int) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cflightning.errors import ConfigError
 from cflightning.solvers.smoothing import smooth
-from cflightning.tasks.rankers.ranker import Ranker, falling
+from cflightning.tasks.rankers.ranker import Ranker, falling, kept_table
 
 
 class Softmax(Ranker):
@@ -79,7 +79,9 @@ class Softmax(Ranker):
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a checkpoint."""
         if state:
-            self.tables = state["users"].clone(), state["items"].clone()
+            sizes = {"users": self.network.num_users, "items": self.network.num_items}
+            users, items = (kept_table(state, name, rows, self.dim) for name, rows in sizes.items())
+            self.tables = users, items
             for own, name in zip(self.solver.squares, ("user_squares", "item_squares"), strict=True):
                 own[:] = state[name].numpy()
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from cflightning.tasks.rankers.ranker import Ranker
+from cflightning.tasks.rankers.ranker import Ranker, kept_table
 
 
 class Spectral(Ranker):
@@ -47,4 +47,5 @@ class Spectral(Ranker):
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a checkpoint."""
         if state:
-            self.solver.basis, self.solver.values = state["basis"].clone(), state["values"].clone()
+            self.solver.basis = kept_table(state, "basis", self.network.num_items)
+            self.solver.values = state["values"].clone()
