@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import sys
@@ -33,6 +34,7 @@ from cflightning.data.split import TEST, VAL
 from cflightning.errors import ArgumentError, CFLightningError, CheckpointError, ConfigError
 from cflightning.evaluation import Evaluation
 from cflightning.processes import check_launch, check_strategy, find_launch, shared_failures, shared_file
+from cflightning.option_errors import explain
 from cflightning.report import RunReport, short, write_predictions
 from cflightning.runs import claim_run, first_process, loggers, single_task
 from cflightning.stopping import Stopped, stop_status
@@ -74,6 +76,12 @@ class CFLightningCLI(LightningCLI):
             if status is None:
                 raise
             raise Stopped(status, self.how_to_go_on() if first_process() else "") from None
+        except argparse.ArgumentError as error:
+            raise ConfigError(self.explain(error)) from None
+
+    def explain(self, error: argparse.ArgumentError) -> str:
+        """Tell a mistake in the options in one line."""
+        return explain(str(error), self.of_command.get_defaults().keys())
 
     only: ClassVar[str | None] = None
     """The subcommand that is asked for, if that is known: parsers for the others need not be built."""
@@ -87,6 +95,7 @@ class CFLightningCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Callbacks that are on by default, with their options."""
+        self.of_command = parser
         self.parsers = [*getattr(self, "parsers", []), parser]  # of the subcommands, in their order
         # Linked as descriptions: the automatic way would make them at once, before the network has parameters.
         parser.add_optimizer_args((torch.optim.Optimizer,))
@@ -426,7 +435,7 @@ def main(
             subclass_mode_data=True,
             save_config_kwargs={"overwrite": True},
             trainer_defaults={"default_root_dir": "runs", "log_every_n_steps": 1},
-            parser_kwargs={"prog": "python -m cflightning"},
+            parser_kwargs={"prog": "python -m cflightning", "exit_on_error": False, "allow_abbrev": False},
             seed_everything_default=0,  # for layers with dropout; data and start have seeds of their own
             auto_configure_optimizers=False,
             args=args,

@@ -12,6 +12,7 @@ LAYERS = {  # folder or file -> what of cflightning it may import, directly
     "files.py": {"errors"},
     "locks.py": {"errors"},
     "stopping.py": set(),
+    "option_errors.py": set(),
     "runs.py": {"errors", "files", "locks"},
     "item_lists.py": {"errors"},
     "processes.py": {"errors"},

@@ -186,10 +186,10 @@ def test_bad_ranges(text, message, capsys):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--model.foo", "{low: 1, high: 3}"], "--model.foo: fit refuses 1, of 1 to 3: Option 'foo' is not accepted"),
+        (["--model.foo", "{low: 1, high: 3}"], "--model.foo: fit refuses 1, of 1 to 3: is no option"),
         (["--trainer.foo", "{low: 1, high: 3}"], "--trainer.foo: fit refuses 1, of 1 to 3: "),
-        (["--model.dim", "{low: 4.0, high: 8.0}"], "--model.dim: fit refuses 4.0, of 4 to 8: Expected a <class 'int'"),
-        (["--model.bags", "{choices: [both, all]}"], "--model.bags: fit refuses all, of both | all: Expected"),
+        (["--model.dim", "{low: 4.0, high: 8.0}"], "--model.dim: fit refuses 4.0, of 4 to 8: must be a whole number"),
+        (["--model.bags", "{choices: [both, all]}"], "--model.bags: fit refuses all, of both | all: must be"),
         ([*L2, "--data.seed", "{low: 1, high: 3}"], "--data.seed: must be a value, got a range; trials can only be"),
         (["--data.val_fraction", "{low: 0.1, high: 0.3}"], "--data.val_fraction: must be a value, got a range"),
         (["--config", "{data: {init_args: {folds: {low: 2, high: 3}}}}"], "--data.folds: must be a value"),

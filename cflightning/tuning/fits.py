@@ -107,15 +107,10 @@ class TrialCLI(CFLightningCLI):
         self.shared, self.watch, self.folder = shared, watch, folder
         super().__init__(*args, **{**kwargs, "save_config_callback": None})
 
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Keep fit's own parser, which alone can tell what is not default."""
-        super().add_arguments_to_parser(parser)
-        self.of_fit = parser
-
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Keep what the user has given, as a config."""
         super().parse_arguments(parser, args)
-        self.settings = yaml.safe_load(self.of_fit.dump(self.config["fit"], skip_default=True)) or {}
+        self.settings = yaml.safe_load(self.of_command.dump(self.config["fit"], skip_default=True)) or {}
         self.settings.pop("config", None)  # the files' names; what they say stands in the rest
 
     def before_instantiate_classes(self) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import io
-import re
+from argparse import ArgumentError
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -53,11 +51,20 @@ class ProbeCLI(TrialCLI):
         """Try whether fit takes what the ranges hold."""
         super().parse_arguments(parser, args)
         ranges = self.shared.ranges
-        if any(_refusal(parser, self.shared.args, values) for values in samples(ranges)):
+        if any(self._refusal(parser, values) for values in samples(ranges)):
             for name, one in ranges.items():
                 for values in samples({name: one}):
-                    if reason := _refusal(parser, self.shared.args, values):
+                    if reason := self._refusal(parser, values):
+                        reason = reason.removeprefix(f"--{name}: ")
                         raise ConfigError(f"--{name}: fit refuses {as_text(values[name])}, of {one}: {reason}")
+
+    def _refusal(self, parser: LightningArgumentParser, values: Mapping[str, Any]) -> str:
+        """Why fit does not take these values; empty where it does."""
+        try:
+            parser.parse_args([*self.shared.args, *(f"--{name}={as_text(value)}" for name, value in values.items())])
+        except ArgumentError as error:
+            return self.explain(error)
+        return ""
 
     def before_instantiate_classes(self) -> None:
         """What decides all figures."""
@@ -97,18 +104,3 @@ def probe(shared: Shared, started: float | None) -> Facts:
     except Known as known:
         return known.facts
     raise AssertionError
-
-
-def _refusal(parser: LightningArgumentParser, args: list[str], values: Mapping[str, Any]) -> str:
-    """Why fit does not take these values; empty where it does."""
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            parser.parse_args([*args, *(f"--{name}={as_text(value)}" for name, value in values.items())])
-    except SystemExit:
-        text = said.getvalue().rpartition("error: ")[2]
-        lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
-        telling = [line for line in lines if re.search(r"not accept|Got value|[Uu]nrecognized|required", line)]
-        kinds = [line.removeprefix("- ") for line in lines if "Expected a" in line]  # one for each type it could be
-        return (telling or kinds or lines or ["it says no more"])[0]
-    return ""

@@ -1,0 +1,73 @@
+"""Mistakes in options are told in one line that says what was meant."""
+
+import pytest
+
+from cflightning.__main__ import main as front_door
+
+
+def said(capsys, *args):
+    """The only line that a command says before it ends with 2."""
+    assert front_door([*args]) == 2
+    out, err = capsys.readouterr()
+    lines = (out + err).strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0].removeprefix("cflightning: ")
+
+
+@pytest.mark.parametrize(
+    ("args", "meant"),
+    [
+        (["--dim", "32"], "--model.dim"),
+        (["--epochs=3"], "--trainer.max_epochs"),
+        (["--lr", "0.1"], "--model.learning_rate"),
+        (["--batch_size", "64"], "--data.batch_size"),
+        (["--seed", "1"], "--model.seed"),
+        (["--modle.dim", "3"], "--model.dim"),
+        (["--model.dmi", "3"], "--model.dim"),
+        (["--data.splt", "random"], "--data.split"),
+        (["--trainer.max_epoch", "3"], "--trainer.max_epochs"),
+        (["--ckpt", "last"], "--ckpt_path"),
+    ],
+)
+def test_the_option_that_was_meant_is_named(args, meant, capsys):
+    given = args[0].partition("=")[0]
+    assert said(capsys, "fit", "--data.path", "x", *args) == f"{given}: is no option; did you mean {meant}?"
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (["--data.split", "randm"], r"--data.split: must be random, .* or kfold, got 'randm'; did you mean random\?"),
+        (["--model.objective", "mes"], r"--model.objective: must be mse, .*, got 'mes'; did you mean mse\?"),
+        (["--model.dim", "3.5"], "--model.dim: must be a whole number, got '3.5'"),
+        (["--model.l2", "x" * 500], "--model.l2: must be a number, got 'x{60}…'"),
+        (
+            ["--trainer.enable_progress_bar", "maybe"],
+            "--trainer.enable_progress_bar: must be true or false, got 'maybe'",
+        ),
+        (["--optimizer", "Foo"], "--optimizer: must name a class, got 'Foo'; .*"),
+        (["ratings.csv"], "ratings.csv: is no option; options begin with --, as --data.path ratings.csv"),
+        (["--qwertz", "1"], "--qwertz: is no option; fit --help=all shows all of them"),
+        (["--config", "nowhere.yaml"], "--config: File does not exist: .*nowhere.yaml'"),
+        (["--model.dim"], "--model: expected one argument"),
+    ],
+)
+def test_values_that_cannot_be_are_told_with_those_that_can(args, line, capsys):
+    import re
+
+    found = said(capsys, "fit", *args)
+    assert re.fullmatch(line, found), found
+    assert len(found) < 250
+
+
+@pytest.mark.parametrize("command", ["test", "predict", "kfold", "tune"])
+def test_other_commands_say_it_as_well(command, capsys):
+    assert said(capsys, command, "--dim", "3") == "--dim: is no option; did you mean --model.dim?"
+
+
+def test_files_are_read_as_strictly(tmp_path, capsys):
+    config = tmp_path / "config.yaml"
+    config.write_text("modle:\n  dim: 3\n")
+    assert said(capsys, "fit", "--config", str(config)) == "--modle.dim: is no option; did you mean --model.dim?"
+    config.write_text("model: {init_args: {dmi: 3}}\n")
+    assert said(capsys, "fit", "--config", str(config)) == "--model.dmi: is no option; did you mean --model.dim?"
