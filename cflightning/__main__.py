@@ -127,7 +127,12 @@ def _run(args: list[str], given: list[str] | None) -> int:
             print(f"cflightning: {error}", file=sys.stderr)
         return 1 if isinstance(error, ProcessError) else 2
     except Exception as error:
-        if type(error).__name__ != "MisconfigurationException":  # Lightning's; imported only where it can be raised
+        from cflightning.failures import resource_error
+
+        failure = resource_error(error)
+        if failure is not None:
+            error = failure
+        elif type(error).__name__ != "MisconfigurationException":  # Lightning's; imported only where it can be raised
             raise
         print(f"cflightning: {error}", file=sys.stderr)
         return 2

@@ -31,12 +31,14 @@ from cflightning.comparison import Comparison
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.provenance import Provenance, Stage, check_rows, data_settings
 from cflightning.data.split import TEST, VAL
-from cflightning.errors import ArgumentError, CFLightningError, CheckpointError, ConfigError
+from cflightning.errors import ArgumentError, CFLightningError, CheckpointError, ConfigError, StorageError
 from cflightning.evaluation import Evaluation
-from cflightning.processes import check_launch, check_strategy, find_launch, shared_failures, shared_file
+from cflightning.failures import advice_on_storage, resource_error
+from cflightning.files import make_folder
 from cflightning.option_errors import explain
+from cflightning.processes import check_launch, check_strategy, find_launch, shared_failures, shared_file
 from cflightning.report import RunReport, short, write_predictions
-from cflightning.runs import claim_run, first_process, loggers, single_task
+from cflightning.runs import claim_run, first_process, loggers, single_task, sweep_runs
 from cflightning.stopping import Stopped, stop_status
 from cflightning.tasks import embedding  # noqa: F401  (its tasks are then known by their names)
 from cflightning.tasks.engine import EPOCHS, SWEEPS
@@ -78,10 +80,39 @@ class CFLightningCLI(LightningCLI):
             raise Stopped(status, self.how_to_go_on() if first_process() else "") from None
         except argparse.ArgumentError as error:
             raise ConfigError(self.explain(error)) from None
+        except Exception as error:
+            failure = resource_error(error, self.advice_on_memory())
+            if failure is None:
+                raise
+            storage = advice_on_storage(error) if isinstance(failure, StorageError) else ""
+            kept = self.last_checkpoint()
+            raise type(failure)(f"{failure}{storage}{f'; {kept} is kept' if kept else ''}") from error
+
+    def advice_on_memory(self) -> str:
+        """Options that make a run need less memory, with their values."""
+        dim = getattr(getattr(self, "model", None), "dim", None) or "its default"
+        return f"; lower --model.dim ({dim}) or --data.batch_size, or take fewer rows"
+
+    def last_checkpoint(self) -> str:
+        """Path of the newest state of this fit that can be gone on with; empty where there is none."""
+        trainer = getattr(self, "trainer", None)
+        for callback in trainer.checkpoint_callbacks if trainer is not None else ():
+            last = Path(getattr(callback, "dirpath", None) or "") / "last.ckpt"
+            if getattr(self, "subcommand", None) == "fit" and last.is_file():
+                return short(str(last))
+        return ""
 
     def explain(self, error: argparse.ArgumentError) -> str:
         """Tell a mistake in the options in one line."""
-        return explain(str(error), self.of_command.get_defaults().keys())
+        try:
+            options = [*self.of_command.get_defaults().keys()]
+        except (
+            argparse.ArgumentError,
+            TypeError,
+            ValueError,
+        ):  # defaults that came from a checkpoint may be wrong themselves
+            options = []
+        return explain(str(error), options)
 
     only: ClassVar[str | None] = None
     """The subcommand that is asked for, if that is known: parsers for the others need not be built."""
@@ -254,6 +285,8 @@ class CFLightningCLI(LightningCLI):
             self._check_data()
         if self.subcommand == "fit":
             self.begin_fit(trainer, logs and not settings["fast_dev_run"])
+        elif first_process():
+            sweep_runs(make_folder(Path(settings["default_root_dir"] or "runs")))  # before hours of scoring
         return trainer
 
     def _check_data(self) -> None:
@@ -294,13 +327,10 @@ class CFLightningCLI(LightningCLI):
 
     def how_to_go_on(self) -> str:
         """The line that a user reads who has stopped the command."""
-        trainer = getattr(self, "trainer", None)
         if getattr(self, "subcommand", "fit") != "fit":
             return "stopped"
-        for callback in trainer.checkpoint_callbacks if trainer is not None else ():
-            last = Path(getattr(callback, "dirpath", None) or "") / "last.ckpt"
-            if last.is_file():
-                return f"stopped; go on with: python -m cflightning fit --ckpt_path {short(str(last))}"
+        if last := self.last_checkpoint():
+            return f"stopped; go on with: python -m cflightning fit --ckpt_path {last}"
         return "stopped before an epoch was kept; start again with the same command"
 
     def after_fit(self) -> None:
@@ -446,6 +476,7 @@ def main(
 def _ignore_what_no_user_can_change() -> None:
     """Lightning's own use of deprecated names, and its advertisement."""
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*", category=FutureWarning)  # with torch 2.13
+    warnings.filterwarnings("ignore", message="Starting from v1.9.0, `tensorboardX`")
     warnings.filterwarnings("ignore", message="The dirpath has changed from")  # test and predict save no checkpoints
     warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")  # of the fused engine
     warnings.filterwarnings("ignore", message=".*exists and is not empty")  # that is what resuming means

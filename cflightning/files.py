@@ -114,7 +114,7 @@ def storage_error(path: Path, error: BaseException, written: int = 0) -> Storage
     line = f"{path}: cannot be written: {reason}"
     if isinstance(error, OSError) and error.errno in FULL:
         needed = max(written, path.stat().st_size if path.exists() else 0)
-        free = shutil.disk_usage(path.parent).free
+        free = shutil.disk_usage(next(folder for folder in path.absolute().parents if folder.exists())).free
         line += f" ({needed / 1e6:,.1f} MB and more are needed, {free / 1e6:,.1f} MB are free)"
     return StorageError(line + ("; what was there before is kept" if path.exists() else ""))
 

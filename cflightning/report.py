@@ -19,7 +19,7 @@ from cflightning.comparison import comparison_lines
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.errors import ConfigError, TrainingError
 from cflightning.evaluation import Evaluation
-from cflightning.files import replacing, write_csv
+from cflightning.files import make_folder, replacing, write_csv
 from cflightning.runs import drop_empty_run
 
 
@@ -150,7 +150,7 @@ class RunReport(Callback):
 
     @rank_zero_only
     def _tell(self, figures: dict[str, float], folder: Path, evaluation: Evaluation, best: str) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with replacing(folder / "metrics.json") as out:
             out.write(json.dumps(dict(sorted(figures.items())), indent=2) + "\n")
         calibration = evaluation.write(folder)
@@ -223,7 +223,7 @@ def write_predictions(trainer: Trainer, data: RatingsDataModule, path: Path) -> 
     table, scores = table.take(scored), scores[torch.from_numpy(scored)]
     users, items = data.vocabulary.users.rows_of(table.user), data.vocabulary.items.rows_of(table.item)
     if trainer.is_global_zero:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_csv(
             path,
             {

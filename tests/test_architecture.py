@@ -13,6 +13,7 @@ LAYERS = {  # folder or file -> what of cflightning it may import, directly
     "locks.py": {"errors"},
     "stopping.py": set(),
     "option_errors.py": set(),
+    "failures.py": {"errors", "files"},
     "runs.py": {"errors", "files", "locks"},
     "item_lists.py": {"errors"},
     "processes.py": {"errors"},

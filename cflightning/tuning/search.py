@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from cflightning.errors import CFLightningError, TrainingError
+from cflightning.errors import CFLightningError, StorageError, TrainingError
 from cflightning.files import make_folder
 from cflightning.locks import LOCK, alone_in, waiting_for
 from cflightning.runs import sweep_runs, sweep_trials
@@ -139,6 +139,9 @@ def take(turn: int, shared: Shared, trials: Trials, scratch: Path, alive: Callab
 
     try:
         run(shared, outcome, scratch, worse)
+    except StorageError:  # no fault of the values
+        trial.give_up()
+        raise
     except FAILURES as error:
         outcome.note = f"failed: {' '.join(str(error).split())}"
     except BaseException:
