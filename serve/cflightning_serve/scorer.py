@@ -44,6 +44,7 @@ class Scorer:
         self._graphs = Graphs(manifest, contents, positive_integer("threads", threads))
         self._titles: dict[str, str] | None = None
         self._catalogue: Catalogue | None = None
+        self._knows_seen = seen_question(manifest) is not None
         self._reading = threading.Lock()
 
     @classmethod
@@ -465,7 +466,7 @@ class Scorer:
         return [table.get(str(one)) for one in item]
 
     def _seen(self, exclude_seen: bool | None) -> bool:
-        return seen_question(self._manifest) is not None if exclude_seen is None else exclude_seen
+        return self._knows_seen if exclude_seen is None else exclude_seen
 
     def _read_titles(self) -> dict[str, str]:
         with self._reading:

@@ -47,27 +47,30 @@ def factors(items: int, seed: int = 0) -> dict[str, np.ndarray]:
     return {"user": rows(USERS, 0.3, 0.3), "item": rows(items, 0.5, 0.5), "bias": bias}
 
 
-def write_bundle(folder: Path, tables: dict[str, np.ndarray]) -> None:
-    """The bundle of a network with these tables; user n has the id 3n, item n the id 2n."""
+def write_bundle(folder: Path, tables: dict[str, np.ndarray], ids: np.ndarray | None = None, **known: dict) -> None:
+    """The bundle of a network with these tables; user n has the id 3n, item n the id 2n or the n-th of ``ids``.
+
+    ``known`` are titles and categories, as a vocabulary has them.
+    """
     import torch
 
     from cflightning.data.ids import Ids
     from cflightning.data.vocabulary import Vocabulary
     from cflightning.models.embedding_dot import EmbeddingDot
     from cflightning_export.answering import Answering
-    from cflightning_export.bundle import _write
-    from cflightning_export.list_graphs import list_graphs
+    from cflightning_export.bundle import _graphs, _write
 
     network = EmbeddingDot(len(tables["user"]), len(tables["item"]), DIM, (1.0, 5.0), std=0.0).eval()
     with torch.no_grad():
         network.user_factors.weight.copy_(torch.from_numpy(tables["user"]))
         network.item_factors.weight.copy_(torch.from_numpy(tables["item"]))
         network.item_bias.weight.copy_(torch.from_numpy(tables["bias"][:, None]))
-    vocabulary = Vocabulary(Ids(np.arange(1, len(tables["user"])) * 3), Ids(np.arange(1, len(tables["item"])) * 2))
+    items = np.arange(1, len(tables["item"])) * 2 if ids is None else ids
+    vocabulary = Vocabulary(Ids(np.arange(1, len(tables["user"])) * 3), Ids(items), **known)
     networks = dict.fromkeys(("score", "recommend", "similar"), network)
     folder.mkdir()
     parts = Answering(networks, dict.fromkeys(("score", "recommend"), "rating"))
-    _write(folder, parts, vocabulary, {}, list_graphs(network, vocabulary), None)
+    _write(folder, parts, vocabulary, {}, _graphs(parts, vocabulary, None, None, rated=False), None)
 
 
 def engines(folder: Path, tables: dict[str, np.ndarray]) -> tuple[dict, dict[str, str]]:

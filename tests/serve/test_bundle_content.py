@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cflightning_serve import BundleError, Scorer
+from cflightning_serve.graphs import may_be_infinite
 
 HUGE = 10**400
 
@@ -138,3 +139,15 @@ def test_vectors_that_are_not_finite_are_refused_or_every_answer_is_finite(bundl
             assert np.isfinite(answer).all()
             answered += 1
     assert answered < 7
+
+
+@pytest.mark.parametrize("size", [1, 10, 999, 1000, 1001, 5000])
+def test_no_number_that_is_not_finite_is_overlooked(size):
+    rng = np.random.default_rng(size)
+    plain = (rng.normal(size=size) * 10.0 ** rng.integers(-20, 16, size)).astype(np.float32)
+    assert not may_be_infinite(plain) and not may_be_infinite(np.zeros(size, np.float32))
+    for bits in (0x7F800000, 0xFF800000, 0x7F800001, 0x7FC00000, 0xFFFFFFFF, 0x7FFFFFFF, 0xFFC00000):
+        for place in {0, size // 2, size - 1}:
+            spoilt = plain.copy()
+            spoilt.view(np.uint32)[place] = bits
+            assert may_be_infinite(spoilt) and may_be_infinite(spoilt.reshape(1, size, 1))
