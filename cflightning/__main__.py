@@ -6,6 +6,7 @@ Each command's package is imported when the command is given, so that ``--help``
 import atexit
 import gc
 import os
+import re
 import sys
 import time
 
@@ -42,6 +43,24 @@ examples:
 TRAINING = ("fit", "validate", "test", "predict")
 
 
+def join_lists(args: list[str]) -> list[str]:
+    """Write `--data.missing -1,99` as `--data.missing=-1,99`.
+
+    Argparse takes a list that begins with a minus for another option.
+
+    Args:
+        args: command-line arguments.
+    """
+    joined: list[str] = []
+    for text in args:
+        before = joined[-1] if joined else ""
+        if re.fullmatch(r"-[0-9.]+(,[^,]*)+", text) and before.startswith("--") and "=" not in before:
+            joined[-1] = f"{before}={text}"
+        else:
+            joined.append(text)
+    return joined
+
+
 def main(args: list[str] | None = None) -> int:
     """Run one command.
 
@@ -55,7 +74,11 @@ def main(args: list[str] | None = None) -> int:
     from cflightning.streams import open_standard_streams
 
     open_standard_streams()
-    given, args = args, sys.argv[1:] if args is None else args
+    if args is None:
+        sys.argv[1:] = join_lists(sys.argv[1:])  # the parser reads it again
+        given, args = None, sys.argv[1:]
+    else:
+        given = args = join_lists(args)
     if args[:1] in (["--version"], ["-V"]):
         from cflightning import __version__
 

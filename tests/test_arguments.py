@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from cflightning import EmbeddingDotTask, EmbeddingMLPTask, RatingsDataModule
+from cflightning.__main__ import join_lists
 from cflightning.__main__ import main as front_door
 from cflightning.errors import ArgumentError, ConfigError, DataError
 
@@ -133,3 +134,24 @@ def test_the_command_line_says_it_in_its_own_words(tmp_path, monkeypatch, capsys
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cflightning: ")]
     assert line.startswith(f"cflightning: {message}")
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "joined"),
+    [
+        (["fit", "--data.missing", "-1,99"], ["fit", "--data.missing=-1,99"]),
+        (["fit", "--data.rating_range", "-10,10", "--x", "1"], ["fit", "--data.rating_range=-10,10", "--x", "1"]),
+        (["fit", "--data.rating_range=-10,10", "-1,2"], ["fit", "--data.rating_range=-10,10", "-1,2"]),
+        (["fit", "--data.missing", "-1", "--", "-x,1"], ["fit", "--data.missing", "-1", "--", "-x,1"]),
+    ],
+)
+def test_lists_that_begin_with_a_minus_belong_to_the_option_before_them(given, joined):
+    assert join_lists(given) == joined
+
+
+def test_a_list_that_begins_with_a_minus_on_the_command_line(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        front_door(["fit", "--data.rating_range", "-10,10", "--data.missing", "-1,99", "--print_config"])
+    printed = capsys.readouterr().out
+    assert "rating_range: -10,10" in printed
+    assert "missing: -1,99" in printed

@@ -65,7 +65,7 @@ SECONDS = [964915200, 965001600, 933292800, 964915200]  # 2000-07-30, 2000-07-31
     "form",
     ["%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%d-%m-%Y", "%b %d, %Y", "%B %d, %Y", "%d %b %Y", "%d-%b-%Y", "%m %d, %Y",
      "%Y/%m/%d", "%Y.%m.%d", "%d.%m.%Y %H:%M", "%m/%d/%Y %I:%M:%S %p", "%a %b %d %H:%M:%S +0000 %Y",
-     "%Y%m%d", "%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d %H:%M:%S+00:00"],
+     "%Y%m%d", "%d.%m.%y", "%m/%d/%y", "%d-%b-%y", "%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d %H:%M:%S+00:00"],
 )  # fmt: skip
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_dates_that_are_sure(read, form, suffix):
@@ -78,7 +78,7 @@ def test_dates_that_can_be_read_in_two_ways(read, error, form):
     times = pd.to_datetime(["2000-01-02", "2000-03-04", "2000-05-05", "2000-12-11"])
     frame = PLAIN.assign(timestamp=times.strftime(form))
     message = error(frame)
-    assert re.search(r"line 2, column 'timestamp': must be a time that is sure", message)
+    assert re.search(r"line 2, column 'timestamp': must be a time that can be read in one way only", message)
     assert f"--data.time_format '{form}'" in message
     assert read(frame, time_format=form).timestamp.tolist() == (times.astype("int64") // 10**9).tolist() or read(
         frame, time_format=form
@@ -125,6 +125,9 @@ def test_truths_are_1_and_0(read, values):
         (["like", "dislike"] * 2, "--data.rating_values dislike=0,like=1"),
         (["yes", "no"] * 2, "--data.rating_values no=0,yes=1"),
         (["4/5", "3/5"] * 2, "--data.rating_values 3/5=3,4/5=4"),
+        (["100%", "20%"] * 2, "--data.rating_values '20%=20,100%=100'"),
+        (["3.0/5.0", "4.5/5.0"] * 2, "--data.rating_values 3.0/5.0=3.0,4.5/5.0=4.5"),
+        (["3 stars", "1 star"] * 2, "--data.rating_values '1 star=1,3 stars=3'"),
         (["3.5 / 5", "10/5"] * 2, "--data.rating_values '3.5 / 5=3.5,10/5=10'"),
         (["a b", "c"] * 2, "--data.rating_values 'a b=0,c=1'"),
     ],

@@ -32,8 +32,8 @@ _NOT_RATED = {
     "--",
     "?",
 }
-_NEGATIVE_WORDS = {"dislike", "no", "n", "down", "bad", "negative", "thumbs_down", "thumbs down", "skip", "f"}
-_FRACTION = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?/ ?[0-9]+")
+_NEGATIVE_WORDS = {"dislike", "no", "n", "down", "bad", "negative", "thumbs_down", "thumbs down", "skip", "👎"}
+_BEGINS_WITH_NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?)[^0-9.].*")  # 4/5, 80%, 3 stars
 _MOST_VALUES = 12
 """Different values up to which an error offers a number for each."""
 
@@ -205,9 +205,9 @@ def _advice(wrong: list[str], role: str, options: ValueOptions) -> str:
         return ""
     if all(text.lower() in _NOT_RATED for text in wrong):
         return f", or leave them out as not rated: --data.missing={','.join(wrong[:3])}"
-    fractions = [_FRACTION.fullmatch(text) for text in wrong]
-    if all(fractions):
-        numbers = {text: found[1] for text, found in zip(wrong, fractions, strict=True) if found}
+    found = [match[1] for text in wrong if (match := _BEGINS_WITH_NUMBER.fullmatch(text)) is not None]
+    if len({*map(float, found)}) == len(wrong):
+        numbers = dict(zip(wrong, found, strict=True))
     else:
         words = sorted(wrong, key=lambda text: (text.lower() not in _NEGATIVE_WORDS, text))
         numbers = {text: str(number) for number, text in enumerate(words)}

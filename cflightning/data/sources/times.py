@@ -16,7 +16,8 @@ _LEAVE_OUT = "correct these rows, or leave the column out: --data.timestamp ''"
 _DATES = (
     "%d.%m.%Y", "%m.%d.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d",
     "%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%B %d %Y", "%d %b %Y", "%d %B %Y", "%d-%b-%Y", "%d. %B %Y", "%m %d, %Y",
-    "%d %m %Y", "%a, %d %b %Y", "%a %b %d %Y",
+    "%d %m %Y", "%a, %d %b %Y", "%a %b %d %Y", "%d.%m.%y", "%d/%m/%y", "%m/%d/%y", "%d-%m-%y", "%m-%d-%y", "%y/%m/%d",
+    "%y-%m-%d", "%d-%b-%y", "%d %b %y", "%b %d, %y",
 )  # fmt: skip
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p", ", %H:%M", ", %H:%M:%S",
            ", %I:%M %p", ", %I:%M:%S %p", " %H:%M:%S %z", " %H:%M:%S GMT")  # fmt: skip
@@ -109,9 +110,9 @@ def _from_texts(column: Any, where: Where, time_format: str | None, notes: list[
             elif found:
                 first = next(place for place in range(len(texts)) if len({t[place] for t in found.values()}) > 1)
                 rows = np.flatnonzero(codes == first)
-                forms = " or ".join(f"--data.time_format '{form}'" for form in found)
-                raise bad_rows(column, rows[:1], "timestamp", where, "must be a time that is sure, and no day is above "
-                               "12 to tell days from months", f"say which is meant: {forms}")  # fmt: skip
+                forms = " or ".join(f"--data.time_format '{form}'" for form in [*found][:3])
+                raise bad_rows(column, rows[:1], "timestamp", where, "must be a time that can be read in one way only "
+                               "(a day above 12 would tell)", f"say which is meant: {forms}")  # fmt: skip
     bad = np.flatnonzero(np.isnat(times)[codes])
     if len(bad):
         raise bad_rows(column, bad, "timestamp", where, must, remedy)
