@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from tqdm import tqdm
 from cflightning import __version__
 from cflightning import checkpoint as checkpoints
 from cflightning.data.datamodule import RatingsDataModule
+from cflightning.data.provenance import Provenance
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import ExportError
 from cflightning.tasks.ranking import RATING
@@ -93,7 +94,7 @@ def export_bundle(
     rows = seen = None
     if with_history is not False or resolve:
         log.info("reading the table of the run")
-    data = _find_data(path, vocabulary, task.facts.get("train_rows"), with_history, resolve)
+    data = _find_data(path, vocabulary, task.facts, with_history, resolve)
     if data is not None:
         rows = training_rows(data, vocabulary, rates=task.facts.get("objective", "mse") in RATING)
         seen = None if with_history is False else seen_rows(data, vocabulary, rows)
@@ -119,16 +120,17 @@ def export_bundle(
 
 
 def _find_data(
-    path: Path, vocabulary: Vocabulary, rows: int | None, with_history: bool | None, resolve: bool
+    path: Path, vocabulary: Vocabulary, facts: Mapping[str, Any], with_history: bool | None, resolve: bool
 ) -> RatingsDataModule | None:
     """The run's data, where an option asks for it or it can be found."""
+    rows, kept = facts.get("train_rows"), Provenance.from_state(facts.get("data"))
     for flag, asked in (("--with-history", with_history), ("--resolve", resolve)):
         if asked:
-            return training_data(path, vocabulary, rows, flag)
+            return training_data(path, vocabulary, rows, flag, kept=kept)
     if with_history is False:
         return None
     try:
-        return training_data(path, vocabulary, rows, "seen items", "export --without-history if that is meant")
+        return training_data(path, vocabulary, rows, "seen items", "export --without-history if that is meant", kept)
     except ExportError as error:
         log.warning("the bundle will list what users know, for it gets no seen items: %s", error)
         return None

@@ -10,6 +10,7 @@ import yaml
 
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.lists import encode
+from cflightning.data.provenance import PATHS, Provenance
 from cflightning.data.split import TRAIN
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CFLightningError, ExportError
@@ -37,27 +38,32 @@ def training_data(
     rows: int | None,
     flag: str = "--with-history",
     otherwise: str = "",
+    kept: Provenance | None = None,
 ) -> RatingsDataModule:
     """Read a run's data again, cut it as the run did, and hold it against the checkpoint.
 
     Args:
-        checkpoint: in the folder `checkpoints` of a run.
+        checkpoint: in the folder `checkpoints` of a run, unless it says itself where its table lies.
         vocabulary: of the checkpoint.
         rows: training rows that the checkpoint counted, where it did.
         flag: what needs the data, for messages.
         otherwise: how to do without, for messages; not given, to leave the flag out.
+        kept: what the checkpoint says of its data; used where the table is still there, whatever the current folder.
 
     Raises:
-        ExportError: there is no run around the checkpoint, its data cannot be read, or is not what it was trained on.
+        ExportError: neither the checkpoint nor a run around it leads to the data, it cannot be read, or is not what the
+            checkpoint was trained on.
     """
     otherwise = otherwise or f"leave {flag} out"
-    config = checkpoint.parent.parent / "config.yaml"
-    if checkpoint.parent.name != "checkpoints" or not config.is_file():
+    config, data = checkpoint.parent.parent / "config.yaml", None
+    if kept is not None and _is_there(kept):
+        config, data = checkpoint, _module(kept.settings, checkpoint, flag)
+    elif checkpoint.parent.name != "checkpoints" or not config.is_file():
         raise ExportError(
             f"{flag}: {checkpoint}: must lie in a run folder, whose config.yaml names the data, but there is "
             f"none; export the run itself, or {otherwise}"
         )
-    data = _data_of(config, flag, otherwise)
+    data = data or _data_of(config, flag, otherwise)
     try:
         learnt, split = data.vocabulary, data.split
     except (CFLightningError, OSError) as error:
@@ -105,6 +111,16 @@ def _data_of(config: Path, flag: str, otherwise: str) -> RatingsDataModule:
         raise ExportError(f"{flag}: {config}: must describe the data of a run, does not ({error!r})") from error
     if kind not in CLASSES:
         raise ExportError(f"{flag}: {config}: the data must be a {CLASSES[0]}, got {kind}; {otherwise}")
+    return _module(options, config, flag)
+
+
+def _is_there(kept: Provenance) -> bool:
+    """Whether the settings of a checkpoint lead to a table."""
+    paths = [kept.settings[name] for name in PATHS if kept.settings.get(name) is not None]
+    return not kept.frame and all(Path(path).exists() for path in paths)
+
+
+def _module(options: dict[str, Any], config: Path, flag: str) -> RatingsDataModule:
     try:
         return RatingsDataModule(**options)
     except TypeError as error:

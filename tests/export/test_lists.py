@@ -263,8 +263,16 @@ def refuse(source, tmp_path, says):
     assert not (tmp_path / "bundle").exists()
 
 
-def test_a_bare_checkpoint_has_none(small, tmp_path):
+def test_a_bare_checkpoint_knows_where_its_table_lies(small, tmp_path, monkeypatch):
     shutil.copy(small / "checkpoints" / "best.ckpt", tmp_path / "bare.ckpt")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert "seen" in Scorer.load(export_bundle(tmp_path / "bare.ckpt", tmp_path / "bundle")).manifest.graphs
+
+
+def test_a_bare_checkpoint_has_none_where_its_table_is_gone(small, tmp_path):
+    shutil.copy(small / "checkpoints" / "best.ckpt", tmp_path / "bare.ckpt")
+    (tmp_path / "table.csv").unlink()
     refuse(tmp_path / "bare.ckpt", tmp_path, "must lie in a run folder")
 
 
@@ -300,6 +308,7 @@ def test_data_that_changed(small, tmp_path, change):
 )
 def test_configs_that_cannot_be(small, tmp_path, text, says):
     (small / "config.yaml").write_text(text)
+    (tmp_path / "table.csv").rename(tmp_path / "elsewhere.csv")  # or the checkpoint would lead to it
     refuse(small, tmp_path, says)
 
 
