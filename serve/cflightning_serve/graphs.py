@@ -192,13 +192,15 @@ def has_nan(values: npt.NDArray[Any]) -> bool:
     """Whether one of some numbers is NaN, float16 or longer [n]; infinities are none."""
     if values.dtype == np.float16:
         return bool((values.view(np.uint16) & 0x7FFF).max(initial=0) > 0x7C00)
-    return bool(np.isnan(np.vdot(values, values)))
+    with np.errstate(all="ignore"):
+        return bool(np.isnan(values.dot(values)))
 
 
 def may_be_infinite(values: npt.NDArray[np.float32]) -> bool:
     """Whether some float32 numbers, of any shape, may hold NaN or infinity: a look that is quick, and never misses."""
     if values.size > _FEW:
         flat = values.reshape(-1)
-        return not math.isfinite(flat.dot(flat))  # NaN and infinity survive in the sum of squares
+        with np.errstate(all="ignore"):
+            return not math.isfinite(flat.dot(flat))  # NaN and infinity survive in the sum of squares
     highest = values.tobytes()[_HIGH_BYTE::4]  # sign and all bits of the exponent but one
     return 0x7F in highest or 0xFF in highest

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cflightning_serve import BundleError, Scorer
-from cflightning_serve.graphs import may_be_infinite
+from cflightning_serve.graphs import has_nan, may_be_infinite
 
 HUGE = 10**400
 
@@ -151,3 +151,11 @@ def test_no_number_that_is_not_finite_is_overlooked(size):
             spoilt = plain.copy()
             spoilt.view(np.uint32)[place] = bits
             assert may_be_infinite(spoilt) and may_be_infinite(spoilt.reshape(1, size, 1))
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_tables_with_nan_are_told_from_tables_with_infinity(kind):
+    table = np.array([0, 1, -1, np.inf, -np.inf, np.finfo(kind).max, np.finfo(kind).tiny], kind)
+    assert not has_nan(table) and not has_nan(table[:0])
+    for sign in (1, -1):
+        assert has_nan(np.append(table, kind(sign * np.nan)))
