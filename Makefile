@@ -3,7 +3,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: fit test test-portable check lint javascript bars bench bench-accuracy bench-batch bench-bundle bench-defaults bench-fold-in bench-kernel bench-gpu bench-http bench-large bench-lists bench-ranking bench-scaling bench-search kill-serving lock sbom clean help
+.PHONY: fit test test-portable check lint javascript bars bench bench-accuracy bench-batch bench-bundle bench-defaults bench-fold-in bench-kernel bench-gpu bench-http bench-large bench-lists bench-ranking bench-scaling bench-search soak-http kill-serving lock sbom clean help
 help:
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/ -/'
 
@@ -98,6 +98,9 @@ bench-ranking: .venv/installed ## the best items of all users beside their matri
 
 bench-http: .venv/installed ## requests a second of the HTTP server, and reloads under load (needs wrk)
 	$(BIN)/python tests/benchmarks/bench_http.py --write $(ARGS)
+
+soak-http: .venv/installed ## ten minutes of kind and unkind load on the HTTP server (ARGS="--minutes 2")
+	$(BIN)/python tests/benchmarks/soak_http.py $(ARGS)
 
 bench-gpu: .venv/installed ## the fused step on a CUDA GPU, alone and through the Trainer
 	$(BIN)/python tests/benchmarks/bench_gpu.py $(ARGS)

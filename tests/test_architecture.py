@@ -57,7 +57,16 @@ LAYERS = {  # folder or file -> what of cflightning it may import, directly
     "comparison.py": {"data", "tasks", "solvers", "models", "item_lists"},
 }
 EXTRAS = {"list_files.py": {"pyarrow"}, "progress.py": {"tqdm"}, "trust.py": {"cryptography"}}
-HTTP = {"fastapi", "httptools", "prometheus_client", "pydantic", "starlette", "typing_extensions", "uvicorn"}
+HTTP = {
+    "fastapi",
+    "httptools",
+    "prometheus_client",
+    "pydantic",
+    "pydantic_core",
+    "starlette",
+    "typing_extensions",
+    "uvicorn",
+}
 """Files of cflightning_serve -> what else they may import, when it is asked for and installed."""
 TORCH_ONLY = {"models", "objectives"}  # of third parties
 

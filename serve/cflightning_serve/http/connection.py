@@ -16,7 +16,8 @@ from cflightning_serve.http.upgrades import head_without_upgrade
 HEAD = 1 << 16
 """Bytes of a request's line and headers; what arrives with the last of them is not counted."""
 EXTENSION = "cflightning"
-"""Key of an ASGI scope's extensions; there, ``drop()`` ends the connection at once."""
+"""Key of an ASGI scope's extensions: a dictionary, where ``drop`` ends the connection at once, and ``lost`` is called
+when it has ended."""
 _AROUND = 8
 """Bytes sent for one of a body in chunks: the smallest chunks take six."""
 _PIECE = 1 << 12
@@ -41,7 +42,8 @@ class Connection(HttpToolsProtocol):
         self._refusal: bytes | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._unread_since: float | None = None
-        self._extensions: dict[str, Any] = {}
+        self._extension: dict[object, Any] = {"drop": self.drop}
+        self._extensions = {EXTENSION: self._extension}
 
     @property
     def waiting(self) -> bool:
@@ -68,7 +70,6 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock: a client that connects must send a request."""
         super().connection_made(transport)
-        self._extensions = {EXTENSION: {"drop": self.drop}}
         self._start_clock()
         self.table.add(self, self.loop)
 
@@ -78,6 +79,9 @@ class Connection(HttpToolsProtocol):
         self.table.remove(self)
         self._unparsed.clear()
         super().connection_lost(exc)
+        lost = self._extension.pop("lost", None)
+        if lost is not None:
+            lost()
 
     def resume_writing(self) -> None:
         """Note that the client has read."""

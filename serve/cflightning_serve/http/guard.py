@@ -9,6 +9,7 @@ from time import perf_counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cflightning_serve.http.budget import Budget
+from cflightning_serve.http.connection import EXTENSION
 from cflightning_serve.http.content import Body, has_body, is_packed, refuse_body, unpack
 from cflightning_serve.http.deadline import Deadline
 from cflightning_serve.http.errors import Refusal, as_refusal
@@ -64,6 +65,8 @@ class Guard:
         sender = Sender(scope, send, self._budget, deadline, computed)
         body = Body(receive, self._limits.body, self._budget)
         refusal: Refusal | None = None
+        if EXTENSION in scope.get("extensions", ()):
+            scope["extensions"][EXTENSION]["lost"] = deadline.cut  # nobody waits: what has not begun is not computed
         try:
             with deadline:
                 try:

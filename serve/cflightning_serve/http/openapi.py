@@ -8,8 +8,8 @@ from typing import Any
 from fastapi import FastAPI
 
 from cflightning_serve.http.inference import InferRequest, models
-from cflightning_serve.http.settings import Limits
-from cflightning_serve.http.state import State
+from cflightning_serve.http.settings import Limits, Settings
+from cflightning_serve.http.state import Served, State
 from cflightning_serve.manifest import IdType, Manifest
 from cflightning_serve.scorer import Scorer
 
@@ -22,37 +22,47 @@ _IDS: dict[IdType, dict[str, Any]] = {
 
 def describe(app: FastAPI, state: State) -> None:
     """Make an application describe itself by what it serves at the moment."""
-    plain = app.openapi
+    plain = app.openapi()  # now, since it takes a tenth of a second, for which requests would wait
+    _add_infer(plain["components"]["schemas"])
+    known: dict[str, dict[str, Any]] = {}  # of the bundle in use alone
 
     def openapi() -> dict[str, Any]:
-        described = copy.deepcopy(plain())
-        schemas = described["components"]["schemas"]
-        _add_infer(schemas)
-        manifest = state.served.scorer.manifest
-        for name, kind in (("UserId", manifest.user_ids), ("ItemId", manifest.item_ids)):
-            schemas[name] = {"title": name, **_IDS[kind]}
-        schemas["Rating"] = {"title": "Rating", **_rating(manifest)}
-        for name in _QUESTIONS:
-            _limit(schemas[name], state.settings.limits)
-        _name_categories(schemas["Recommend"], state.served.scorer)
-        choices = {"model": list(models(state.settings.name, state.served.scorer)), "version": [state.served.version]}
-        for path in described["paths"].values():
-            for operation in path.values():
-                for parameter in operation.get("parameters", ()):
-                    if parameter["in"] == "path" and parameter["name"] in choices:
-                        parameter["schema"] = {"type": "string", "enum": choices[parameter["name"]]}
-                    elif parameter["name"] == "item":  # an address knows text alone
-                        ids = {"type": "array", "items": {"$ref": "#/components/schemas/ItemId"}, "maxItems": 100}
-                        parameter["schema"] = ids
-        if state.settings.keys:
-            described["components"]["securitySchemes"] = {
-                "bearer": {"type": "http", "scheme": "bearer"},
-                "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-            }
-            described["security"] = [{"bearer": []}, {"key": []}]
-        return described
+        served = state.served
+        if served.version not in known:
+            known.clear()
+            known[served.version] = _described(plain, served, state.settings)
+        return known[served.version]
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend it
+
+
+def _described(plain: dict[str, Any], served: Served, settings: Settings) -> dict[str, Any]:
+    """Fill in what a bundle and the settings say."""
+    described = copy.deepcopy(plain)
+    schemas = described["components"]["schemas"]
+    manifest = served.scorer.manifest
+    for name, kind in (("UserId", manifest.user_ids), ("ItemId", manifest.item_ids)):
+        schemas[name] = {"title": name, **_IDS[kind]}
+    schemas["Rating"] = {"title": "Rating", **_rating(manifest)}
+    for name in _QUESTIONS:
+        _limit(schemas[name], settings.limits)
+    _name_categories(schemas["Recommend"], served.scorer)
+    choices = {"model": list(models(settings.name, served.scorer)), "version": [served.version]}
+    for path in described["paths"].values():
+        for operation in path.values():
+            for parameter in operation.get("parameters", ()):
+                if parameter["in"] == "path" and parameter["name"] in choices:
+                    parameter["schema"] = {"type": "string", "enum": choices[parameter["name"]]}
+                elif parameter["name"] == "item":  # an address knows text alone
+                    ids = {"type": "array", "items": {"$ref": "#/components/schemas/ItemId"}, "maxItems": 100}
+                    parameter["schema"] = ids
+    if settings.keys:
+        described["components"]["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        }
+        described["security"] = [{"bearer": []}, {"key": []}]
+    return described
 
 
 def _add_infer(schemas: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from cflightning_serve.http.errors import Refusal
 from cflightning_serve.http.metrics import Metrics
 from cflightning_serve.http.numbers import number, numbers
 from cflightning_serve.http.routing import REFUSED, question_route
+from cflightning_serve.http.rows import encode_rows
 from cflightning_serve.http.settings import Limits
 from cflightning_serve.http.state import Served, State, encode
 from cflightning_serve.http.work import Work
@@ -68,7 +69,7 @@ def routes(state: State, work: Work) -> APIRouter:
             scores = scorer.score(users, items)
             keys = ("user", "item", "score", "known_user", "known_item")
             rows = zip(users, items, numbers(scores), known_users, known_items, strict=True)
-            text = encode({"scores": [dict(zip(keys, row, strict=True)) for row in rows]})
+            text = f'{{"scores":{encode_rows(dict(zip(keys, row, strict=True)) for row in rows)}}}'
             return scores, known_users, known_items, text
 
         scores, known_users, known_items, text = await work.run(costs.PER_LINE * len(users), ask)
@@ -85,7 +86,7 @@ def routes(state: State, work: Work) -> APIRouter:
         _count_items(metrics, scorer, [body.item])
 
         def ask() -> str:
-            return encode({"items": _listed(scorer, scorer.similar_items(body.item, body.k), "similarity")})
+            return f'{{"items":{_listed(scorer, scorer.similar_items(body.item, body.k), "similarity")}}}'
 
         return _sent(await work.run(costs.similar(scorer.manifest, body.k), ask))
 
@@ -103,7 +104,7 @@ def routes(state: State, work: Work) -> APIRouter:
             known = np.asarray(answer.known).tolist()
             unknown = [item for item, knows in zip(items, known, strict=True) if not knows]
             best = TopK(answer.items, answer.scores)
-            return known, f'{{"items":{_scored(served, best)},"unknown_items":{encode(unknown)}}}'
+            return known, f'{{"items":{_scored(served, best)},"unknown_items":{encode_rows(unknown)}}}'
 
         known, text = await work.run(costs.fold_in(scorer.manifest, body.k, len(items), len(body.exclude)), ask)
         metrics.ids("item", known)
@@ -122,32 +123,31 @@ def routes(state: State, work: Work) -> APIRouter:
         def ask() -> str:
             if body.user is not None:
                 answer = scorer.explain(body.user, body.item)
-                return encode(_explanation(scorer, answer, numbers(scorer.history(body.user)[1])))
+                return _explanation(scorer, answer, numbers(scorer.history(body.user)[1]))
             items, ratings = _columns(body.ratings or [])
             answer = scorer.explain(None, body.item, items=items, ratings=ratings)
-            return encode(_explanation(scorer, answer, ratings))
+            return _explanation(scorer, answer, ratings)
 
         return _sent(await work.run(costs.explain(scorer.manifest, body.ratings), ask))
 
     return router
 
 
-def _explanation(scorer: Scorer, answer: Any, ratings: list[float]) -> dict[str, Any]:
-    """``ratings`` are those of the items of ``answer``, which stand as they were given, repeats included."""
+def _explanation(scorer: Scorer, answer: Any, ratings: list[float]) -> str:
+    """JSON; ``ratings`` are those of the items of ``answer``, which stand as they were given, repeats included."""
     items = answer.items.tolist()
     keys = ("item", "title", "rating", "contribution")
     rows = zip(items, scorer.titles(items), ratings, numbers(answer.contributions), strict=True)
-    return {
-        **{name: number(np.float32(getattr(answer, name))) for name in ("score", "base", "rest")},
-        "contributions": [dict(zip(keys, row, strict=True)) for row in rows],
-        "nearest": _listed(scorer, TopK(*answer.nearest), "similarity"),
-    }
+    parts = encode({name: number(np.float32(getattr(answer, name))) for name in ("score", "base", "rest")})
+    contributions = encode_rows(dict(zip(keys, row, strict=True)) for row in rows)
+    nearest = _listed(scorer, TopK(*answer.nearest), "similarity")
+    return f'{parts[:-1]},"contributions":{contributions},"nearest":{nearest}}}'
 
 
-def _listed(scorer: Scorer, top: TopK, measure: str) -> list[dict[str, Any]]:
+def _listed(scorer: Scorer, top: TopK, measure: str) -> str:
     items = top.items.tolist()
     rows = zip(items, scorer.titles(items), numbers(top.scores), strict=True)
-    return [{"item": item, "title": title, measure: value} for item, title, value in rows]
+    return encode_rows({"item": item, "title": title, measure: value} for item, title, value in rows)
 
 
 def _columns(ratings: Sequence[tuple[Any, float]]) -> tuple[list[Any], list[float]]:

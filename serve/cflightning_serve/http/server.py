@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from contextlib import suppress
 
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 
 _OTHER_FILES = 128
 """Files beside the connections: what listens, libraries, the bundle, and a new one beside it."""
+_SWITCH = 0.0005
+"""Seconds that a thread may keep the interpreter where another one waits, a tenth of Python's own: the event loop waits
+for it several times in each request while threads compute."""
 _GRACE = 30
 """Seconds that requests in work have at shutdown."""
 
@@ -48,6 +52,7 @@ def serve(settings: Settings, host: str, port: int) -> None:
         BundleError: the bundle cannot be used.
         InputError: the address cannot be listened at.
     """
+    sys.setswitchinterval(_SWITCH)
     disable_created_metrics()  # type: ignore[no-untyped-call]  # a line of noise for each line of sense
     state = State(settings)
     watcher = Watcher(state)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from time import perf_counter
 
-_ROUND = 0.02
+_ROUND = 0.01
 """Seconds that the requests of one round may take together."""
 
 

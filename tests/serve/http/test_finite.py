@@ -6,7 +6,6 @@ import logging
 import math
 import sys
 
-import numpy as np
 import pytest
 
 from cflightning_serve import Scorer
@@ -69,16 +68,15 @@ def test_numbers_of_questions(explaining, path, body, number):
 
 @pytest.fixture(scope="module")
 def broken(bundles, tables, start, tmp_path_factory):
-    """Of a bundle in which the vector of user 30 is NaN, and that of user 40 immense."""
+    """Of a bundle in which the vector of user 40 is immense, so that its products are not finite."""
     vectors = tables.user_vectors.copy()
-    vectors[3], vectors[4] = np.nan, 3e38
+    vectors[4] = 3e38
     damaged = dataclasses.replace(tables, user_vectors=vectors, rating_range=None)
-    folder = bundles.write_bundle(tmp_path_factory.mktemp("bundles") / "nan", damaged)
+    folder = bundles.write_bundle(tmp_path_factory.mktemp("bundles") / "immense", damaged)
     with start(State(Settings(folder), Scorer.load(folder))) as client:
         yield client
 
 
-@pytest.mark.parametrize("user", [30, 40])
 @pytest.mark.parametrize(
     ("path", "question"),
     [
@@ -99,9 +97,9 @@ def broken(bundles, tables, start, tmp_path_factory):
         ),
     ],
 )
-def test_numbers_of_answers(broken, path, question, user):
+def test_numbers_of_answers(broken, path, question):
     assert broken.post(path, json=question(10)).status_code == 200
-    reply = broken.post(path, json=question(user))
+    reply = broken.post(path, json=question(40))
     assert reply.status_code == 422
     assert "no finite number" in str(told(reply)["error"])
 
