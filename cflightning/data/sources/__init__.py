@@ -24,6 +24,7 @@ from cflightning.data.sources.movielens import (
 )
 from cflightning.data.sources.options import AS_WRITTEN, ValueOptions
 from cflightning.data.sources.parts import find_tables, open_parts
+from cflightning.data.sources.problems import show_names
 from cflightning.data.sources.synthetic import synthetic_ratings
 from cflightning.data.sources.tables import open_any, read_any, to_ratings
 from cflightning.data.sources.train_test import CandidateLists, find_parts, read_candidates, read_parts
@@ -222,7 +223,7 @@ def _read_tables(
     if not found:
         raise DataError(
             f"{files.path}: must hold a MovieLens data set (u.data, ratings.dat or ratings.csv), a train and a test "
-            f"table, or parts of one table, found {', '.join(files.names()[:6])[:150] or 'nothing'}; to read another "
+            f"table, or parts of one table, found {show_names(files.names()) or 'nothing'}; to read another "
             "table name the file itself"
         )
     opened = open_parts(files, found, lambda file: open_any(file, names, delimiter, encoding))

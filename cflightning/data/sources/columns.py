@@ -19,7 +19,7 @@ from cflightning.data.ids import Id, IdColumn, Ids
 from cflightning.data.sources.arrow_types import UnreadableType, empty_rows, encode, is_text, simplify, to_numpy
 from cflightning.data.sources.numbers import read_ratings, read_weights
 from cflightning.data.sources.options import AS_WRITTEN, ValueOptions
-from cflightning.data.sources.problems import Where, bad_rows, decode, show, undecodable
+from cflightning.data.sources.problems import Where, bad_rows, decode, show, show_names, undecodable
 from cflightning.data.sources.times import read_times
 from cflightning.data.table import UNKNOWN_ORIGIN, Origin, RatingTable
 from cflightning.errors import DataError
@@ -74,7 +74,7 @@ def choose_columns(
         if name is not None:
             if name not in names:
                 raise DataError(
-                    f"{source}: --data.{role} must name a column, got {name!r}; the columns are {', '.join(names)}"
+                    f"{source}: --data.{role} must name a column, got {show(name)}; the columns are {show_names(names)}"
                 )
             chosen[role] = name
             continue
@@ -90,7 +90,7 @@ def choose_columns(
             if role == "rating":
                 hint += ", or give --data.feedback choices, which needs none"
             raise DataError(
-                f"{source}: must have a column for the {role}, got only {', '.join(map(repr, names))}; {hint}"
+                f"{source}: must have a column for the {role}, got only {show_names(map(repr, names))}; {hint}"
             )
     return chosen
 

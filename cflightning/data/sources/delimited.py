@@ -93,10 +93,10 @@ def read_text(file: TextFile, delimiter: str | None = None) -> Any:
 
 def no_header(source: str, names: Sequence[str]) -> DataError:
     """Make the error of a table whose first line is a row."""
-    usual = ",".join([*USUAL_ORDER, *(f"other{n}" for n in range(1, len(names)))][: len(names)])
+    usual = ",".join([*USUAL_ORDER, "other1", "other2"][: len(names)]) + (",…" if len(names) > 6 else "")
     return DataError(
         f"{source}: must have a header line, but seems to have none: the first line is {', '.join(names)[:60]!r}; "
-        f"add one, or name the columns in their order, for example --data.columns {usual[:200]}"
+        f"add one, or name the columns in their order, for example --data.columns {usual}"
     )
 
 

@@ -11,6 +11,7 @@ from typing import IO, Any, NamedTuple
 
 from cflightning.data.sources.compression import DAMAGED, HEAD, read_all, recognise, refuse_documents, unpacked
 from cflightning.data.sources.limits import check_size
+from cflightning.data.sources.problems import show_names
 from cflightning.errors import DataError
 
 
@@ -113,7 +114,7 @@ class Files:
     def file(self, name: str) -> TextFile:
         """The file `name` as something to read and to name in messages."""
         if name not in self._members:
-            raise DataError(f"{self.path}: must contain {name}, found only {', '.join(self.names()[:8]) or 'nothing'}")
+            raise DataError(f"{self.path}: must contain {name}, found only {show_names(self.names()) or 'nothing'}")
         return TextFile(self, name)
 
     def read(self, name: str) -> bytes:

@@ -13,6 +13,7 @@ from cflightning.data.sources.delimited import open_text
 from cflightning.data.sources.files import Files, TextFile
 from cflightning.data.sources.item_list import make_item_list, read_item_list
 from cflightning.data.sources.options import AS_WRITTEN, ValueOptions
+from cflightning.data.sources.problems import show_names
 from cflightning.data.sources.tables import to_ratings
 from cflightning.data.table import Origin, RatingTable
 from cflightning.errors import DataError
@@ -76,7 +77,7 @@ def read_movielens(
     ratings = ratings or ratings_files(files, None)[0]
     if not ratings:
         raise DataError(
-            f"{name}: must hold {', '.join(USUAL_FILES)}, found {', '.join(files.names()[:6]) or 'nothing'}; "
+            f"{name}: must hold {', '.join(USUAL_FILES)}, found {show_names(files.names()) or 'nothing'}; "
             "name the folder or zip of a MovieLens data set, or a table file"
         )
     file = files.file(ratings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,12 @@ def show(value: Any) -> str:
         return "nothing"
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def show_names(names: Iterable[str]) -> str:
+    """Return names for a message, as many as fit into it."""
+    text = ", ".join(names)
+    return text if len(text) <= 160 else f"{text[:159]}…"
 
 
 def count_more(number: int) -> str:

@@ -12,6 +12,7 @@ from cflightning.data.ids import IdColumn
 from cflightning.data.sources.columns import read_ids
 from cflightning.data.sources.delimited import open_text
 from cflightning.data.sources.files import Files, TextFile
+from cflightning.data.sources.problems import show_names
 from cflightning.data.sources.tables import read_any, to_ratings
 from cflightning.data.table import RatingTable
 from cflightning.errors import DataError
@@ -69,11 +70,13 @@ def find_parts(files: Files) -> Parts | None:
         if len(found) != 1:
             raise DataError(
                 f"{files.path}: must hold one {what} table beside {(test if what == 'train' else train)[0]} "
-                f"({what}.csv, {what}.parquet, NAME.{what}.rating, …), got {', '.join(found) or 'none'}; "
+                f"({what}.csv, {what}.parquet, NAME.{what}.rating, …), got {show_names(found) or 'none'}; "
                 + ("give every data set a folder of its own" if found else "add it, or name the one table itself")
             )
     if len(negatives) > 1:
-        raise DataError(f"{files.path}: must hold one file of negatives, got {', '.join(negatives)}; remove the others")
+        raise DataError(
+            f"{files.path}: must hold one file of negatives, got {show_names(negatives)}; remove the others"
+        )
     return Parts(train[0], test[0], negatives[0] if negatives else None)
 
 
