@@ -67,9 +67,12 @@ def encode(column: Any) -> tuple[Any, np.ndarray]:
     """
     if is_text(column.type) and column.nbytes >= 2**31:
         column = pa.chunked_array([chunk.cast(pa.large_string()) for chunk in column.chunks], pa.large_string())
-    coded = pc.dictionary_encode(column, null_encoding="encode").unify_dictionaries()
+    coded = pc.dictionary_encode(column, null_encoding="encode")
     if not coded.num_chunks:
         return pa.array([], column.type), np.empty(0, np.int32)
+    distinct = coded.chunk(0).dictionary
+    if not all(chunk.dictionary.equals(distinct) for chunk in coded.chunks):
+        coded = coded.unify_dictionaries()  # takes as long as all the rest; pyarrow's chunks share theirs already
     parts = [to_numpy(chunk.indices) for chunk in coded.chunks]
     return coded.chunk(0).dictionary, parts[0] if len(parts) == 1 else np.concatenate(parts)
 
