@@ -330,6 +330,12 @@ def test_netflix_lines_that_are_none_are_named(tmp_path):
     assert "line 5, column 'rating'" in message(tmp_path / "a.txt")
 
 
+def test_rows_that_do_not_fit_the_given_names_are_told_so(tmp_path):
+    (tmp_path / "a.tsv").write_text("1\t2\t3\n1\t3\t4\n")
+    said = message(tmp_path / "a.tsv", names=["user", "item", "rating", "timestamp"])
+    assert "line 1: must have 4 values (user, item, rating, timestamp), got 3" in said
+
+
 def test_no_message_quotes_more_than_two_hundred_characters(tmp_path):
     long = "x" * 100_000
     for name, text in {
@@ -453,10 +459,12 @@ def test_what_does_not_fit_into_memory_is_refused(tmp_path, monkeypatch):
 
 def test_a_pipe_is_read_once_and_devices_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=[gzip.compress(TEXT)])
-    writer.start()
-    same(load(tmp_path / "pipe"))
-    writer.join()
+    (tmp_path / "movies.csv").write_bytes(b"movieId,title\n" + b"1,Low\n" * 200_000)  # large enough for the cache
+    for raw, frame in ((gzip.compress(TEXT), FRAME), (FRAME[:60].to_csv(index=False).encode(), FRAME[:60])):
+        writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=[raw])
+        writer.start()
+        same(load_table(path=str(tmp_path / "pipe"), columns={}, cache=tmp_path / "cache"), frame)
+        writer.join()
     assert "must be a file, a folder or a pipe" in message("/dev/zero")
 
 

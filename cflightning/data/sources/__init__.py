@@ -118,6 +118,8 @@ def _sources(path: Path, predefined: str | None) -> list[Path]:
     """The files that reading `path` may look into."""
     if path.is_file() and not is_movielens_file(path):
         return [path]
+    if not path.is_file() and not path.is_dir():
+        return []  # what comes through a pipe can be read once
     folder = path if path.is_dir() else path.parent
     files = Files(folder)
     if path.is_dir() and not is_movielens(files):

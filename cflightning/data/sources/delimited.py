@@ -15,6 +15,7 @@ from cflightning.data.sources.encodings import recode, to_utf8
 from cflightning.data.sources.files import TextFile
 from cflightning.data.sources.limits import MAX_LINE, check_columns
 from cflightning.data.sources.opened import Columns, OpenTable
+from cflightning.data.sources.problems import show_names
 from cflightning.data.sources.rows import (
     MOST_BAD,
     Shape,
@@ -162,10 +163,11 @@ def _bad_rows(raw: bytes, shape: Shape, bad: list[Any]) -> DataError:
     row = bad[0]
     line = f"line {find_line(raw, row.number - shape.skip - 1, shape)}"
     opened = ", where a double quote opens that does not close" if "\n" in row.text else ""
+    like = " like the first line" if shape.skip else f" ({show_names(shape.names)})"
     count = f"{'at least ' if len(bad) == MOST_BAD else ''}{len(bad):,} such line{'s' if len(bad) > 1 else ''}"
     return DataError(
-        f"{shape.source}: {line}{opened}: must have {row.expected_columns} values like the first line, "
-        f"got {row.actual_columns} ({row.text[:80]!r}; {count}, delimiter {shape.delimiter!r}); correct the lines, or "
+        f"{shape.source}: {line}{opened}: must have {row.expected_columns} values{like}, got "
+        f"{row.actual_columns} ({row.text[:80]!r}; {count}, delimiter {shape.delimiter!r}); correct the lines, or "
         "give another --data.delimiter"
     )
 

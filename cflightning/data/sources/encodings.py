@@ -122,13 +122,15 @@ def _first_bad(raw: bytes, encoding: str) -> int | None:
 
 
 def _count_bad(raw: bytes) -> tuple[int, int]:
-    """Count the bytes that are no UTF-8, and the characters beyond ASCII that are."""
+    """Count the bytes that are no UTF-8, and the characters beyond ASCII that are; no further than need be."""
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     bad = beyond = 0
     for start in range(0, len(raw), _BLOCK):
         text = decoder.decode(raw[start : start + _BLOCK], final=start + _BLOCK >= len(raw))
         bad += len(re.findall("[\udc80-\udcff]", text))
         beyond += len(re.findall("[^\x00-\x7f]", text))
+        if bad > 10_000 and bad > beyond - bad:
+            break  # another encoding, whatever follows
     return bad, beyond - bad
 
 
