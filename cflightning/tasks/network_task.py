@@ -109,6 +109,12 @@ class NetworkTask(LightningModule, ABC):
         watched = any(isinstance(callback, ProcessWatch) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
         return [] if watched or self.trainer.world_size == 1 else [ProcessWatch()]
 
+    def prepare_data(self) -> None:
+        """Let the watch take over the processes, which have found each other by now."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, ProcessWatch):
+                callback.adopt(self.trainer)
+
     def configure_model(self) -> None:
         """Build the network for the data at hand, unless a checkpoint has brought one or will."""
         run_together(self._meet_data)

@@ -45,11 +45,26 @@ class ProcessWatch(Callback):
 
     def __init__(self) -> None:
         self._watch: _Watch | None = None
+        self._children: list[Popen[bytes]] = []
+
+    def adopt(self, trainer: Trainer) -> None:
+        """Take over the processes that this one has started.
+
+        Lightning's own observer looks every five seconds for one that has ended, and kills this process before it could
+        say why. An observer without processes ends.
+
+        Args:
+            trainer: whose processes have found each other.
+        """
+        started = getattr(trainer.strategy.launcher, "procs", [])
+        self._children += [child for child in started if isinstance(child, Popen)]
+        if self._children:
+            started.clear()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin, once the processes have found each other."""
         if in_group() and self._watch is None:
-            self._watch = _Watch(trainer)
+            self._watch = _Watch(trainer, self._children)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Name the lost process where it is the reason for a failed exchange.
@@ -57,6 +72,8 @@ class ProcessWatch(Callback):
         Raises:
             ProcessError: in the place of the exception.
         """
+        if isinstance(exception, KeyboardInterrupt) and self._children and trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.procs = self._children  # type: ignore[attr-defined]  # Lightning ends them
         watch, self._watch = self._watch, None
         if watch is None:
             return
@@ -71,6 +88,7 @@ class ProcessWatch(Callback):
         error = ProcessError(found)
         error.told = not watch.speaks
         watch.close()
+        watch.end_children()
         raise error from None
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -83,10 +101,9 @@ class ProcessWatch(Callback):
 class _Watch:
     """The thread of one process; what it writes for its rank is a counter, `done`, or `failed:` and the reason."""
 
-    def __init__(self, trainer: Trainer) -> None:
+    def __init__(self, trainer: Trainer, children: list[Popen[bytes]]) -> None:
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
-        started = getattr(trainer.strategy.launcher, "procs", [])
-        self.children = [child for child in started if isinstance(child, Popen)]  # of rank 0, on its machine
+        self.children = children  # of rank 0, on its machine
         self.limit = find_limit()
         self.silent = [0] * self.size  # beats of this process since the last sign of each
         self.seen: list[bytes] = [b""] * self.size
@@ -197,10 +214,14 @@ class _Watch:
             return
         if self.speaks:
             print(f"cflightning: {lost}", file=sys.stderr, flush=True)
+        self.end_children()
+        os._exit(1)
+
+    def end_children(self) -> None:
+        """End what this process has started; a stopped process would stay for ever."""
         for child in self.children:
             if child.poll() is None:
                 child.send_signal(signal.SIGKILL)
-        os._exit(1)
 
 
 _kept: list[Any] = []
