@@ -19,6 +19,7 @@ from prometheus_client import disable_created_metrics
 from cflightning_serve.errors import InputError
 from cflightning_serve.http.app import create_app
 from cflightning_serve.http.connection import connections
+from cflightning_serve.http.memory import keep_memory_flat
 from cflightning_serve.http.settings import Settings
 from cflightning_serve.http.state import State, Watcher
 
@@ -52,6 +53,7 @@ def serve(settings: Settings, host: str, port: int) -> None:
         BundleError: the bundle cannot be used.
         InputError: the address cannot be listened at.
     """
+    keep_memory_flat()
     sys.setswitchinterval(_SWITCH)
     disable_created_metrics()  # type: ignore[no-untyped-call]  # a line of noise for each line of sense
     state = State(settings)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -159,3 +160,45 @@ def test_without_the_extra(bundle, environment):
     done = subprocess.run([sys.executable, "-c", code, "http", bundle], env=environment, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == "cflightning_serve: http: needs fastapi; pip install 'cflightning-serve[http]'\n"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs SIGHUP")
+def test_keys_are_read_again_at_a_signal(bundle, environment, tmp_path):
+    file = tmp_path / "keys"
+    file.write_text("a key of some length\n")
+    file.chmod(0o600)
+    with process(environment, bundle, "--api-key-file", file) as (running, client):
+        wait_for(running, "startup complete")
+        file.write_text("another key of some length\n")
+        os.kill(running.pid, signal.SIGHUP)
+        ends = time.monotonic() + 20
+        while client.get("/metrics", headers={"X-API-Key": "another key of some length"}).status_code != 200:
+            assert time.monotonic() < ends
+            time.sleep(0.05)
+        assert client.get("/metrics", headers={"X-API-Key": "a key of some length"}).status_code == 401
+        file.chmod(0o644)
+        os.kill(running.pid, signal.SIGHUP)
+        assert "kept the API keys" in wait_for(running, "chmod 600")
+        assert client.get("/metrics", headers={"X-API-Key": "another key of some length"}).status_code == 200
+
+
+def test_it_serves_where_nobody_hears_it(bundle, environment):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = " ".join(
+        map(shlex.quote, [sys.executable, "-m", "cflightning_serve", "http", str(bundle), "--port", str(port)])
+    )
+    with subprocess.Popen(["sh", "-c", f"exec {words} <&- >&- 2>&-"], env=environment) as running:
+        try:
+            ends = time.monotonic() + 30
+            while True:
+                try:
+                    assert httpx.get(f"http://127.0.0.1:{port}/v2/health/live").status_code == 200
+                    break
+                except httpx.ConnectError:
+                    assert running.poll() is None and time.monotonic() < ends
+                    time.sleep(0.1)
+            body = {"user": 10}
+            assert httpx.post(f"http://127.0.0.1:{port}/recommend", json=body).json()["known_user"]
+        finally:
+            running.kill()

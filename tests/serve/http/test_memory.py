@@ -1,0 +1,39 @@
+"""Freed memory goes back to the system."""
+
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import threading, time
+from cflightning_serve.http.memory import keep_memory_flat
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096 / 1e6
+
+def use():
+    global kept
+    bytearray(8 << 20)  # which makes glibc take blocks of this size from its heaps by default
+    blocks = []
+    for _ in range(20):
+        blocks.append(bytes(4 << 20))
+        kept.append(bytes(2000))  # a small one that stays above each
+
+kept, known = [], keep_memory_flat()
+before = resident()
+for _ in range(4):
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join()
+print(known, resident() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_blocks_that_are_freed_are_no_longer_resident(environment):
+    done = subprocess.run([sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, check=True)
+    known, grown = done.stdout.split()
+    if known == "True":
+        assert float(grown) < 30  # of 80 MB
