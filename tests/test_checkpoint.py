@@ -18,7 +18,7 @@ from cflightning.__main__ import main as front_door
 from cflightning.checkpoint import FileCheckpointIO, find, load_task, read
 from cflightning.checkpoint_rules import confine_states, own_file
 from cflightning.cli import main
-from cflightning.errors import CheckpointError
+from cflightning.errors import CheckpointError, DataError
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
 
@@ -178,6 +178,9 @@ def test_files_are_read_without_running_code_whatever_lightning_asks(evil, marke
                 io.load_checkpoint(address, weights_only=weights_only)
     with pytest.raises(CheckpointError, match="download it first"):
         EmbeddingDotTask.load_from_checkpoint(evil[1])
+    for source in evil:
+        with pytest.raises(DataError, match="made from its own arguments"):
+            RatingsDataModule.load_from_checkpoint(source, weights_only=weights_only)
     assert not marker.exists()
 
 

@@ -210,6 +210,18 @@ class RatingsDataModule(LightningDataModule):
         """What is copied and pickled: everything but the Trainer, and the batches that its task has asked for."""
         return {**self.__dict__, "trainer": None, "train_loader": BatchLoader}
 
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Refuse Lightning's way, which reads a checkpoint by other rules than the project's.
+
+        Raises:
+            DataError: Always; says what to do.
+        """
+        raise DataError(
+            "RatingsDataModule.load_from_checkpoint: a data module is made from its own arguments; "
+            "cflightning.checkpoint.unpack(read(FILE))[1]['data']['settings'] has those of a checkpoint"
+        )
+
     def prepare_data(self) -> None:
         """Fetch what has to be fetched; Lightning calls this on one process of a machine."""
         reading = self.reading

@@ -124,6 +124,10 @@ class NetworkTask(LightningModule, ABC):
         if self.vocabulary is not None:
             if data is not None:
                 data.vocabulary = self.vocabulary
+                if self.trainer.state.fn == TrainerFn.FITTING:
+                    self.facts.pop("data", None)  # from now on of the data at hand
+                else:
+                    self._compare(self.facts, data)
         elif data is not None and self.trainer.state.fn == TrainerFn.FITTING:
             data.vocabulary = None  # what another task has lent does not count
             self._build(data.vocabulary, self._facts(data))

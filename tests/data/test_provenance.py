@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from cflightning import EmbeddingDotTask, RatingsDataModule
+from cflightning.checkpoint import load_task
 from cflightning.data.provenance import Provenance, check_rows, data_settings
 from cflightning.errors import CheckpointError, DataError
 
@@ -138,6 +139,14 @@ def test_tasks_refuse_other_rows_from_python_as_well(tmp_path):
         with pytest.raises(DataError, match="that the checkpoint was trained on"):
             use(EmbeddingDotTask(dim=4), datamodule=data(GROWN), ckpt_path=tmp_path / "x.ckpt")
     other.test(EmbeddingDotTask(dim=4), datamodule=data(), ckpt_path=tmp_path / "x.ckpt", verbose=False)
+    loaded = load_task(tmp_path / "x.ckpt")
+    with pytest.raises(DataError, match="that the checkpoint was trained on"):
+        other.test(loaded, datamodule=data(GROWN))
+    other.test(loaded, datamodule=data(), verbose=False)
+    # Trained on, it is of the new data.
+    again = Trainer(max_epochs=1, enable_checkpointing=False, **quiet)
+    again.fit(loaded.train(), data(GROWN))
+    again.test(loaded, data(GROWN), verbose=False)
 
 
 @pytest.mark.parametrize(
