@@ -3,7 +3,11 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
+<<<<<<< Updated upstream
 .PHONY: fit test test-portable check lint javascript bars bench bench-accuracy bench-batch bench-bundle bench-defaults bench-fold-in bench-kernel bench-gpu bench-http bench-large bench-lists bench-ranking bench-scaling bench-search soak-http kill-serving lock sbom clean help
+=======
+.PHONY: fit test test-portable check lint javascript bars bench bench-accuracy bench-batch bench-bundle bench-defaults bench-fold-in bench-kernel bench-gpu bench-http bench-large bench-lists bench-ranking bench-reload bench-scaling bench-search kill-serving lock sbom clean help
+>>>>>>> Stashed changes
 help:
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/ -/'
 
@@ -99,8 +103,13 @@ bench-ranking: .venv/installed ## the best items of all users beside their matri
 bench-http: .venv/installed ## requests a second of the HTTP server, and reloads under load (needs wrk)
 	$(BIN)/python tests/benchmarks/bench_http.py --write $(ARGS)
 
+<<<<<<< Updated upstream
 soak-http: .venv/installed ## ten minutes of kind and unkind load on the HTTP server (ARGS="--minutes 2")
 	$(BIN)/python tests/benchmarks/soak_http.py $(ARGS)
+=======
+bench-reload: .venv/installed ## how long requests wait while the server takes up a bundle of 200,000 items
+	$(BIN)/python tests/benchmarks/bench_reload.py --write $(ARGS)
+>>>>>>> Stashed changes
 
 bench-gpu: .venv/installed ## the fused step on a CUDA GPU, alone and through the Trainer
 	$(BIN)/python tests/benchmarks/bench_gpu.py $(ARGS)
