@@ -99,8 +99,8 @@ def main() -> None:
         found = measure(options, Path(scratch))
     lines = [
         f"{datetime.date.today()}, {os.cpu_count()} cores. `make bench-reload`: a server takes up {options.reloads} "
-        f"bundles of {options.items:,} items ({options.ids} ids, titles, categories) one after the other, while a client "
-        f"asks for 10 items every 2 ms. Milliseconds; bar: {BAR:.0f} for the longest.",
+        f"bundles of {options.items:,} items ({options.ids} ids, titles, categories) one after the other, while a "
+        f"client asks for 10 items every 2 ms. Milliseconds; bar: {BAR:.0f} for the longest.",
         "",
         "| | requests | p50 | p99 | longest |",
         "| --- | ---: | ---: | ---: | ---: |",
