@@ -29,7 +29,7 @@ from cflightning_export.history_graph import history_graph, seen_graph
 from cflightning_export.list_graphs import list_graphs
 from cflightning_export.new_rows import NewRows, find_new_rows
 from cflightning_export.new_rows import graphs as new_row_graphs
-from cflightning_export.placing import FORMAT, check_target, placed
+from cflightning_export.placing import FORMAT, check_target, placed, require_space
 from cflightning_export.precision import Precision, Rounding, round_within, store
 from cflightning_export.reference import reference
 from cflightning_export.resolving import resolve_if_better
@@ -167,6 +167,13 @@ def _graphs(
         yield from new_row_graphs(new, vocabulary)
 
 
+def _least_bytes(parts: Answering, rounding: Rounding | None) -> int:
+    """What the networks' tables take at least, each once."""
+    every = (table for network in parts.networks.values() for table in network.parameters())
+    numbers = sum({table.data_ptr(): table.numel() for table in every}.values())
+    return numbers * (4 if rounding is None else 2 if rounding.precision == "fp16" else 1)
+
+
 def _write(
     folder: Path,
     parts: Answering,
@@ -178,6 +185,7 @@ def _write(
 ) -> None:
     network, models = parts.networks["score"], {}
     log.info("writing the graphs")
+    require_space(folder, _least_bytes(parts, rounding))
     with SharedWeights(folder / "weights.bin") as weights, tqdm(desc="Graphs", leave=False, disable=None) as bar:
         for name, model in graphs:
             if rounding is not None:

@@ -13,7 +13,7 @@ from cflightning.models.network import FoldedTables, RatingScale
 
 Side = Literal["user", "item"]
 OTHER: dict[Side, Side] = {"user": "item", "item": "user"}
-CHUNK = 1 << 15
+CHUNK = 1 << 13
 """Rows that are looked at together."""
 
 NOISE: dict[Side, float] = {"user": 0.45 / 16, "item": 0.25 / 16}
