@@ -29,8 +29,7 @@ serving:
   (then, on a machine without torch: python -m cflightning_serve --help)
 
   --version  print the version
-  --help     this text; COMMAND --help for the options of one,
-             fit --data.help and fit --model.help EmbeddingDotTask for those of data and model
+  --help     this text; COMMAND --help for the options of one, which names the help of every group
 
 examples:
   python -m cflightning fit                                   MovieLens small, defaults
@@ -91,12 +90,40 @@ def main(args: list[str] | None = None) -> int:
 
     try:
         with stoppable():
-            return _run(args, given)
+            return _help(args) if _asks_for_help(args) else _run(args, given)
     except KeyboardInterrupt as error:
         line, status = (error.line, error.status) if isinstance(error, Stopped) else ("stopped", INTERRUPTED)
         if line:
             print(line, file=sys.stderr)
         return status
+
+
+def _asks_for_help(args: list[str]) -> bool:
+    """Whether what is asked for is help that jsonargparse would give on a thousand lines, or not at all."""
+    from cflightning.command_help import GROUPS
+
+    kinds = {"-h", "--help", "--help=all", *(f"--{group}.help" for group in GROUPS)}
+    return args[0] in TRAINING and not kinds.isdisjoint(args[1:])
+
+
+def _help(args: list[str]) -> int:
+    """Print the help of a training command, or of a group of its options."""
+    from cflightning.command_help import GROUPS, group_help, short_help
+
+    group = next((name for name in GROUPS if f"--{name}.help" in args), None)
+    if group is None and "--help=all" not in args:
+        print(short_help(args[0]), end="")
+        return 0
+    import contextlib
+    import io
+
+    from cflightning.cli import main as training
+
+    whole = io.StringIO()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(whole):
+        training([args[0], "--help"])
+    print(group_help(whole.getvalue(), group) if group else whole.getvalue(), end="")
+    return 0
 
 
 def _run(args: list[str], given: list[str] | None) -> int:

@@ -24,7 +24,7 @@ from lightning.pytorch.trainer import Trainer
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from cflightning.blending import lean
-from cflightning.callbacks import StopAtOnce
+from cflightning.callbacks import EpochLines, StopAtOnce
 from cflightning.checkpoint import KEY, FileCheckpointIO, find, read, refuse_address, task_class, unpack
 from cflightning.checkpoint_rules import DESCRIBED, check_names, foreign, is_inside, plain_settings
 from cflightning.comparison import Comparison
@@ -256,8 +256,14 @@ class CFLightningCLI(LightningCLI):
         settings = self.config_init[self.subcommand]["trainer"]
         self.report, self.evaluation = RunReport(), Evaluation()
         callbacks = [*(settings["callbacks"] or []), self.report, self.evaluation, Comparison(), StopAtOnce()]
-        if settings["enable_progress_bar"] is not False and not any(hasattr(c, "refresh_rate") for c in callbacks):
+        bar = any(hasattr(c, "refresh_rate") for c in callbacks)
+        if settings["enable_progress_bar"] is None and not bar and not sys.stdout.isatty():
+            settings["enable_progress_bar"] = False  # a file would hold every redraw
+            callbacks.append(EpochLines())
+        elif settings["enable_progress_bar"] is not False and not bar:
             callbacks.append(TQDMProgressBar(refresh_rate=20))  # drawing every step costs more than the step
+        if settings["enable_model_summary"] is None:
+            settings["enable_model_summary"] = False  # tables of modules say nothing of a factorisation
         plugins = settings["plugins"] or []
         plugins = [*plugins] if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
@@ -480,8 +486,6 @@ def _ignore_what_no_user_can_change() -> None:
     warnings.filterwarnings("ignore", message="The dirpath has changed from")  # test and predict save no checkpoints
     warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")  # of the fused engine
     warnings.filterwarnings("ignore", message=".*exists and is not empty")  # that is what resuming means
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_tips)
-
-
-def _no_tips(record: logging.LogRecord) -> bool:
-    return "Tip: For seamless cloud logging" not in record.getMessage()
+    for name in ("lightning.pytorch", "lightning.fabric"):  # seeds, devices that are not there, tips, paths again
+        if (logger := logging.getLogger(name)).level < logging.WARNING:
+            logger.setLevel(logging.WARNING)

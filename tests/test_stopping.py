@@ -28,6 +28,7 @@ def at_epoch(monkeypatch):
 
         monkeypatch.setattr(RunReport, "on_train_epoch_end", send)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have background jobs ignore it
     yield arrange
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning ignores it from then on
 
