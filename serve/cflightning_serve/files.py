@@ -8,7 +8,7 @@ import os
 import stat
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -130,6 +130,9 @@ def _memory(path: Path, size: int) -> memoryview:
             f"{path}: needs {size:,} bytes of memory, which are not to be had; serve it where there are more, "
             "or map its weights"
         ) from error
+    if hasattr(mmap, "MADV_HUGEPAGE"):  # fewer and larger pages: tables are read as quickly as mapped ones
+        with suppress(OSError):  # of a system that has none
+            pages.madvise(mmap.MADV_HUGEPAGE)
     return memoryview(pages)
 
 
