@@ -9,7 +9,16 @@ from pathlib import Path
 import cflightning_serve
 
 SERVE = Path(__file__).parents[2] / "serve"
-HTTP = {"fastapi", "httptools", "prometheus_client", "pydantic", "starlette", "typing_extensions", "uvicorn"}
+HTTP = {
+    "fastapi",
+    "httptools",
+    "prometheus_client",
+    "pydantic",
+    "pydantic_core",
+    "starlette",
+    "typing_extensions",
+    "uvicorn",
+}
 """What the extra brings, for its folder alone."""
 LIGHT = {"__init__.py", "options.py", "settings.py"}
 """Files of that folder that the command line imports: they do without."""
