@@ -81,6 +81,10 @@ def serve(settings: Settings, host: str, port: int) -> None:
             log.warning("anybody who reaches %s may ask: give --api-key-file, or listen at 127.0.0.1", shown)
         with suppress(KeyboardInterrupt):  # which uvicorn raises again, when all is finished
             uvicorn.Server(config).run(sockets=[listener])
+    if state.is_left_with_work():  # which Python's own end would run into
+        log.warning("a load that was given up has not ended; it ends with the process")
+        logging.shutdown()
+        os._exit(0)
 
 
 def _hang_up(settings: Settings, watcher: Watcher) -> None:

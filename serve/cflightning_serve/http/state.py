@@ -122,6 +122,10 @@ class State:
         """Give up what is being loaded, and load nothing more."""
         self._stopped.set()
 
+    def is_left_with_work(self) -> bool:
+        """Whether a load that was given up goes on all the same."""
+        return any(job.is_alive() for job in self._left)
+
     def _take_up(self, cancellation: Cancellation) -> Served | None:
         """Load what lies in the folder; nothing where it is the bundle in use, still as it was."""
         settings = self.settings

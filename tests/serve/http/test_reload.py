@@ -331,9 +331,10 @@ def test_loads_that_cannot_be_stopped_are_left_and_counted(served, another, monk
     try:
         for _ in range(3):
             state.look(forced=True)
-        assert len(state._left) == 2
+        assert len(state._left) == 2 and state.is_left_with_work()
         assert "2 loads that were given up have not ended; restart the server" in caplog.text
     finally:
         stuck.set()
         for job in state._left:
             job.join()
+    assert not state.is_left_with_work()
