@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from cflightning import EmbeddingDotTask, EmbeddingMLPTask, RatingsDataModule
 from cflightning.checkpoint import load_task
+from cflightning.kernels import compiling
 from cflightning.kernels.layout import BLOCK, block_starts, fresh_order, make_layout
 from cflightning.kernels.twin import cells_twin
 from cflightning.models.embedding_dot import EmbeddingDot
@@ -277,8 +278,10 @@ def test_auto_counts_batches_as_autograd_does(options, given, caplog):
     assert "its batches are eighths of an epoch" in caplog.text
 
 
-def test_without_numba(monkeypatch, caplog):
-    monkeypatch.setattr("cflightning.tasks.fused.find_spec", lambda name: None)
+def test_without_numba(monkeypatch, caplog, request):
+    monkeypatch.setattr(compiling, "find_spec", lambda name: None)
+    compiling.why_not.cache_clear()
+    request.addfinalizer(compiling.why_not.cache_clear)
     for engine, levels in (("fused", [logging.WARNING]), ("auto", [logging.INFO])):
         caplog.clear()
         task = EmbeddingDotTask(dim=4, engine=engine)

@@ -211,7 +211,8 @@ def test_exponentials():
     scale = np.float32(12.5 * math.log2(math.e))
     total = _exponentials(x, low, n, scale, scale, powers.view(np.int32), np.empty(n, np.float32), powers)
     expected = np.exp(12.5 * (given.astype(float) - 1))
-    np.testing.assert_allclose(x[low : low + n], expected[low : low + n], rtol=2e-6, atol=1e-36)
+    # An exponent of up to 36 is rounded to 1.9e-6, and twice where no instruction fuses its product and its sum.
+    np.testing.assert_allclose(x[low : low + n], expected[low : low + n], rtol=3e-6, atol=1e-36)
     assert total == pytest.approx(expected[low : low + n].sum(), rel=1e-5)
     assert np.array_equal(x[:low], given[:low]) and np.array_equal(x[low + n :], given[low + n :])
 

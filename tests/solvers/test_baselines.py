@@ -35,7 +35,7 @@ def made_up(seed=0, users=NUM_USERS, items=NUM_ITEMS, n=900):
 def way(request, monkeypatch):
     if request.param == "plain":
         for module in (cooccurrence, neighbours, sparse):
-            monkeypatch.setattr(module, "find_spec", lambda name: None)
+            monkeypatch.setattr(module, "usable", lambda: False)
     else:
         pytest.importorskip("numba", reason="the compiled counts need the extra `fast`")
 
