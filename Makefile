@@ -4,7 +4,7 @@ ARGS ?=
 BIN := .venv/bin
 
 <<<<<<< Updated upstream
-.PHONY: fit test test-portable check lint javascript bars bench bench-accuracy bench-batch bench-bundle bench-defaults bench-fold-in bench-kernel bench-gpu bench-http bench-large bench-lists bench-ranking bench-scaling bench-search soak-http kill-serving lock sbom clean help
+.PHONY: fit test test-portable check lint javascript bars bench bench-accuracy bench-batch bench-bundle bench-defaults bench-fold-in bench-kernel bench-gpu bench-http bench-large bench-lists bench-ranking bench-scaling bench-search soak-http kill-fit kill-serving lock sbom clean help
 =======
 .PHONY: fit test test-portable check lint javascript bars bench bench-accuracy bench-batch bench-bundle bench-defaults bench-fold-in bench-kernel bench-gpu bench-http bench-large bench-lists bench-ranking bench-reload bench-scaling bench-search kill-serving lock sbom clean help
 >>>>>>> Stashed changes
@@ -71,6 +71,9 @@ bench-batch: .venv/installed ## the lists of all users of a bundle beside a matr
 
 bench-bundle: .venv/installed ## the bytes of bundles in each precision, and what loading costs (ARGS="RUN ...")
 	$(BIN)/python tests/benchmarks/bench_bundle.py --write $(ARGS)
+
+kill-fit: .venv/installed ## fits, cross-validations and searches that are killed at random moments
+	$(BIN)/python tests/benchmarks/kill_fit.py $(ARGS)
 
 kill-serving: .venv/installed ## exports and batches that are killed at random moments
 	$(BIN)/python tests/benchmarks/kill_serving.py $(ARGS)
