@@ -3,11 +3,7 @@ PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
 
-<<<<<<< Updated upstream
-.PHONY: fit test test-portable check lint javascript bars bench bench-accuracy bench-batch bench-bundle bench-defaults bench-fold-in bench-kernel bench-gpu bench-http bench-large bench-lists bench-ranking bench-scaling bench-search soak-http kill-fit kill-serving lock sbom clean help
-=======
-.PHONY: fit test test-portable check lint javascript bars bench bench-accuracy bench-batch bench-bundle bench-defaults bench-fold-in bench-kernel bench-gpu bench-http bench-large bench-lists bench-ranking bench-reload bench-scaling bench-search kill-serving lock sbom clean help
->>>>>>> Stashed changes
+.PHONY: fit test test-portable check lint javascript bars bench bench-accuracy bench-batch bench-bundle bench-defaults bench-fold-in bench-kernel bench-gpu bench-http bench-large bench-lists bench-ranking bench-reload bench-scaling bench-search soak-http kill-fit kill-serving lock sbom clean help
 help:
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/ -/'
 
@@ -106,13 +102,11 @@ bench-ranking: .venv/installed ## the best items of all users beside their matri
 bench-http: .venv/installed ## requests a second of the HTTP server, and reloads under load (needs wrk)
 	$(BIN)/python tests/benchmarks/bench_http.py --write $(ARGS)
 
-<<<<<<< Updated upstream
 soak-http: .venv/installed ## ten minutes of kind and unkind load on the HTTP server (ARGS="--minutes 2")
 	$(BIN)/python tests/benchmarks/soak_http.py $(ARGS)
-=======
+
 bench-reload: .venv/installed ## how long requests wait while the server takes up a bundle of 200,000 items
 	$(BIN)/python tests/benchmarks/bench_reload.py --write $(ARGS)
->>>>>>> Stashed changes
 
 bench-gpu: .venv/installed ## the fused step on a CUDA GPU, alone and through the Trainer
 	$(BIN)/python tests/benchmarks/bench_gpu.py $(ARGS)
@@ -137,7 +131,7 @@ COMPILE := .venv-tools/bin/uv pip compile --quiet --generate-hashes --universal 
 lock: .venv-tools/installed ## write both requirements.txt, with the hashes of every file of the versions in constraints.txt
 	$(COMPILE) --no-deps constraints.txt --output-file requirements.txt
 	sed -i -e 's/^coverage==/coverage[toml]==/' -e 's/^torch==.*/&$(foreach hash,$(TORCH_CPU),\n    --hash=sha256:$(hash) \\)/' requirements.txt
-	$(COMPILE) --constraints constraints.txt --extra http serve/pyproject.toml --output-file serve/requirements.txt
+	$(COMPILE) --constraints constraints.txt --extra http --extra signed serve/pyproject.toml --output-file serve/requirements.txt
 	sed -i -e '1i # Written by make lock: exact versions and the hashes of their files, for pip install --require-hashes.' -e 's/ *$$//' \
 		requirements.txt serve/requirements.txt
 

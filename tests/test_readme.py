@@ -89,6 +89,11 @@ def test_install_line_is_the_makefiles(repository):
     assert f"$(BIN)/python -m {line}" in (repository / "Makefile").read_text()
 
 
+def test_the_makefile_is_understood(repository):
+    shown = subprocess.run(["make", "--dry-run", "check"], cwd=repository, capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr
+
+
 def test_python_in_the_readme_compiles(repository):
     found = [body for _, language, body in blocks(repository) if language == "python"]
     assert len(found) == 2
