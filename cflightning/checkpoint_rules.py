@@ -6,8 +6,8 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from cflightning.errors import CheckpointError
 
@@ -15,6 +15,9 @@ DESCRIBED = ("optimizer", "lr_scheduler")
 """Settings of a task that describe an object by class and arguments."""
 WORD = re.compile(r"[\w@/+ -]{0,200}")
 """Text of a setting; without dots and braces it can name neither code nor a file nor an address."""
+WORDED = {"adjust_lr_fn", "anneal_strategy", "line_search_fn", "mode", "monitor", "scale_mode", "threshold_mode"}
+"""Arguments of torch's optimisers and schedules that are words. Anywhere else the command line would take a word for
+the name of a file that describes an object, whose class it imports."""
 DEPTH = 4
 """Lists and dicts in each other, at most, in a setting."""
 PATHS = {"best_model_path", "last_model_path", "kth_best_model_path", "best_k_models", "dirpath"}
@@ -72,8 +75,42 @@ def plain_settings(content: Mapping[str, Any], source: str) -> dict[str, Any]:
         elif value is not None and not _is_torch(value, name):
             settings[name] = None
         elif value is not None:
-            check_plain(value.get("init_args", {}), f"{source}: setting {name}")
+            arguments = value.get("init_args", {})
+            check_plain(arguments, f"{source}: setting {name}")
+            for argument, one in arguments.items():
+                if argument not in WORDED and any(_texts(one)):
+                    raise CheckpointError(
+                        f"{source}: setting {name}: {_short(argument)} must be numbers, got {_short(one)}; was the "
+                        "checkpoint edited?"
+                    )
     return settings
+
+
+def check_files(settings: Mapping[str, Any], kind: type, source: str) -> None:
+    """Refuse texts that name a file, where an argument of a task may be an object.
+
+    The command line would read from that file which class to import and make.
+
+    Args:
+        settings: As `plain_settings` has them.
+        kind: Class of the task.
+        source: Of the settings, for the message.
+
+    Raises:
+        CheckpointError: Names the first of them.
+    """
+    hints: dict[str, Any] = {}
+    for base in reversed(kind.__mro__):
+        try:
+            hints |= get_type_hints(base.__init__)  # type: ignore[misc]
+        except (AttributeError, NameError, TypeError):  # of names that are imported for type checkers alone
+            hints |= dict.fromkeys(getattr(base.__init__, "__annotations__", {}), object)  # type: ignore[misc]
+    for name, value in settings.items():
+        if name not in DESCRIBED and _may_be_object(hints.get(name, object)):
+            for text in filter(os.path.lexists, _texts(value)):
+                raise CheckpointError(
+                    f"{source}: setting {_short(name)}: must be no file, got {_short(text)}; was the checkpoint edited?"
+                )
 
 
 def foreign(content: Mapping[str, Any]) -> dict[str, str]:
@@ -122,6 +159,23 @@ def _is_torch(description: Any, name: str) -> bool:
     if name == "lr_scheduler":
         kinds = torch.optim.lr_scheduler.LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau
     return isinstance(found, type) and issubclass(found, kinds)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield every text in a plain value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | tuple | dict):
+        for one in (*value, *value.values()) if isinstance(value, dict) else value:
+            yield from _texts(one)
+
+
+def _may_be_object(hint: Any) -> bool:
+    """Whether a type allows more than numbers, texts and containers of them."""
+    if hint in (Any, Ellipsis, str, int, float, bool, type(None)) or get_origin(hint) is Literal:
+        return False
+    inner = get_args(hint)
+    return not inner or any(map(_may_be_object, inner))
 
 
 # Files ---------------------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from cflightning.blending import lean
 from cflightning.callbacks import EpochLines, StopAtOnce
 from cflightning.checkpoint import KEY, FileCheckpointIO, find, read, refuse_address, task_class, unpack
-from cflightning.checkpoint_rules import DESCRIBED, check_names, foreign, is_inside, plain_settings
+from cflightning.checkpoint_rules import DESCRIBED, check_files, check_names, foreign, is_inside, plain_settings
 from cflightning.comparison import Comparison
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.provenance import Provenance, Stage, check_rows, data_settings
@@ -198,6 +198,7 @@ class CFLightningCLI(LightningCLI):
         command, source = self.config.subcommand, str(self.checkpoint)
         kind, settings = task_class(content, source), plain_settings(content, source)
         check_names(settings, kind, source)
+        check_files(settings, kind, source)
         taken: dict[str, Any] = {}
         unknown = foreign(content)
         for name in DESCRIBED:  # what is linked into the model has to come from where the link starts

@@ -2,9 +2,11 @@
 
 import functools
 import http.server
+import inspect
 import json
 import os
 import pickle
+import re
 import shutil
 import sys
 import threading
@@ -12,11 +14,12 @@ import threading
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.cli import ReduceLROnPlateau
 
 from cflightning import EmbeddingDotTask, RatingsDataModule
 from cflightning.__main__ import main as front_door
 from cflightning.checkpoint import FileCheckpointIO, find, load_task, read
-from cflightning.checkpoint_rules import confine_states, own_file
+from cflightning.checkpoint_rules import WORDED, confine_states, own_file
 from cflightning.cli import main
 from cflightning.errors import CheckpointError, DataError
 
@@ -42,6 +45,7 @@ def marker(tmp_path, monkeypatch):
     (folder / "payload.py").write_text(
         f"import os, torch\nos.mkdir({str(made)!r})\nclass Evil(torch.optim.SGD): pass\ndef evil(epoch): return 1.0\n"
     )
+    (folder / "described").write_text("class_path: payload.Evil\n")  # what the command line takes for an object
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
     yield made
@@ -130,6 +134,19 @@ NAMING = {
             "init_args": {"lr_lambda": "payload.evil"},
         },
     ),
+    "file of an argument": lambda content: content["hyper_parameters"].update(
+        optimizer={"class_path": "torch.optim.SGD", "init_args": {"lr": "described"}},
+    ),
+    "file in a list": lambda content: content["hyper_parameters"].update(
+        optimizer={"class_path": "torch.optim.Adam", "init_args": {"betas": ["described", 0.9]}},
+    ),
+    "file of a schedule": lambda content: content["hyper_parameters"].update(
+        optimizer={"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}},
+        lr_scheduler={
+            "class_path": "torch.optim.lr_scheduler.LambdaLR",
+            "init_args": {"lr_lambda": os.path.abspath("described")},
+        },
+    ),
     "nested": lambda content: content["hyper_parameters"].update(ranking={"weight": EVIL}),
     "text": lambda content: content["hyper_parameters"].update(ranking="payload.evil"),
     "another setting": lambda content: content["hyper_parameters"].update(callback="payload.evil"),
@@ -144,6 +161,37 @@ def test_classes_of_a_checkpoint_are_not_imported(run, tmp_path, marker, command
     assert not marker.exists()
     assert "payload" not in sys.modules
     assert "Traceback" not in capsys.readouterr().err
+
+
+class TaskOfObjects(EmbeddingDotTask):
+    """A task of somebody's own, whose argument may be an object."""
+
+    def __init__(self, head: "torch.nn.Module | str | None" = None, bags: "Bags" = "none", **kwargs):  # noqa: F821
+        super().__init__(bags=bags, **kwargs)
+        self.head = head
+
+
+@pytest.mark.parametrize("setting", ["head", "bags"])  # of the second, the type is not known when the program runs
+def test_an_object_is_not_read_from_a_file_that_a_checkpoint_names(run, tmp_path, marker, setting, capsys):
+    def change(content):
+        content["cflightning"]["task"] = f"{TaskOfObjects.__module__}.TaskOfObjects"
+        content["hyper_parameters"][setting] = "described"
+
+    path = hostile(run, tmp_path / "given.ckpt", change)
+    assert front_door(["test", *data_of(run), "--ckpt_path", str(path)]) == 2
+    assert f"setting '{setting}': must be no file, got 'described'" in capsys.readouterr().err
+    assert not marker.exists()
+    assert "payload" not in sys.modules
+
+
+def test_words_of_checkpoints_are_texts_to_torch_as_well():
+    kinds = [*vars(torch.optim).values(), *vars(torch.optim.lr_scheduler).values(), ReduceLROnPlateau]
+    for kind in kinds:
+        if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer | torch.optim.lr_scheduler.LRScheduler):
+            for name, parameter in inspect.signature(kind.__init__).parameters.items():
+                hint = getattr(parameter.annotation, "__name__", str(parameter.annotation))
+                if name in WORDED:
+                    assert re.fullmatch(r"str( \| None)?|(typing\.)?Literal(\[.*\])?", hint), (kind, hint)
 
 
 @pytest.mark.parametrize("naming", NAMING)
