@@ -102,6 +102,16 @@ class Body:
             if not message.get("more_body", False):
                 return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def grow(self, size: int) -> None:
+        """Count a body that has been unpacked to so many bytes.
+
+        Raises:
+            Refusal: the server holds too much already.
+        """
+        if size > max(FREE, self._held):
+            self._budget.take(size - self._held)
+            self._held = size
+
     def give_back(self) -> None:
         """Count it no more."""
         self._budget.give(self._held)

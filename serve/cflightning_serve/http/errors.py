@@ -50,6 +50,10 @@ class Refusal(Exception):
         super().__init__(message)
         self.status, self.code, self.message, self.headers = status, code, message, dict(headers or {})
 
+    def forget(self) -> None:
+        """Let go of where it was raised: the frames hold the request, and whoever keeps the refusal would keep that."""
+        self.__traceback__ = self.__context__ = self.__cause__ = None
+
     def response(self, path: str) -> Response:
         """The reply to a request of ``path``."""
         message = self.message if len(self.message) <= _LONGEST else f"{self.message[:_LONGEST]}..."

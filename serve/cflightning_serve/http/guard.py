@@ -80,6 +80,7 @@ class Guard:
                         await self._app(scope, receive, sender)
                 except Exception as error:
                     refusal = sender.refused or as_refusal(error)
+                    refusal.forget()
             if deadline.passed:
                 # What is left of a body that did not come in time is not waited for.
                 headers = {"Retry-After": "1", "Connection": "close"}
@@ -115,15 +116,20 @@ class Guard:
             if refusal is not None:
                 raise refusal
             read = await body.read()
-        # A platform ends a server that does not say that it lives: to be busy is no reason.
-        if self._in_work >= self._limits.concurrent:
-            raise Refusal(503, "busy", "too many requests are in work; try again", {"Retry-After": "1"})
+        self._refuse_if_busy()
         if read is None:
             return receive
         if is_packed(headers):
             packed = read
             read = await self._work.run(LARGE, lambda: unpack(packed, self._limits.body))
+            body.grow(len(read))
+            self._refuse_if_busy()  # others have been unpacked meanwhile
         return _replay(read, receive)
+
+    def _refuse_if_busy(self) -> None:
+        # A platform ends a server that does not say that it lives: to be busy is no reason.
+        if self._in_work >= self._limits.concurrent:
+            raise Refusal(503, "busy", "too many requests are in work; try again", {"Retry-After": "1"})
 
     async def _check_key(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
         given = headers.get(b"x-api-key")

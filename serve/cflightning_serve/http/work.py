@@ -47,7 +47,10 @@ class Work:
         if self._started < self._cores:
             self._started += 1
             threading.Thread(target=self._answer, name=f"work-{self._started}", daemon=True).start()
-        return await future
+        try:
+            return await future
+        finally:
+            del future, ask  # an error holds this frame, which would hold the error and the question
 
     def stop(self) -> None:
         """End the threads, each when it has computed what it is at."""

@@ -1,13 +1,16 @@
 """For which names a server answers, which pages may ask it, and what a body must say of itself."""
 
+import gc
 import gzip
 import json
 import socket
+import time
 import zlib
 
 import pytest
 
 from cflightning_serve import InputError
+from cflightning_serve.http.errors import Refusal
 from cflightning_serve.http.settings import Limits, Settings
 from cflightning_serve.http.state import State
 
@@ -143,6 +146,31 @@ def test_packed_bodies_may_not_become_larger_than_the_limit(small):
         content = gzip.compress(body.ljust(size))[:1000]
         reply = packed(small, content)
         assert reply.status_code == 413, size
+
+
+def test_what_bodies_are_unpacked_to_counts_as_held(bundle, start):
+    with start(State(Settings(bundle, limits=Limits(body=200_000, held=150_000)))) as client:
+        body = json.dumps(QUESTION).encode()
+        assert packed(client, gzip.compress(body.ljust(140_000))).status_code == 200
+        reply = packed(client, gzip.compress(body.ljust(160_000)))
+        assert (reply.status_code, reply.json()["error"]["code"]) == (422, "limit")
+        assert packed(client, gzip.compress(body.ljust(140_000))).status_code == 200  # all has been given back
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"{}", gzip.compress(b"x" * 2000), gzip.compress(b"{}"), gzip.compress(b"[")],
+    ids=["not packed", "too large", "incomplete", "no JSON"],
+)
+def test_nothing_of_a_refused_request_waits_for_the_collection_of_garbage(small, content):
+    gc.collect()
+    gc.disable()
+    try:
+        assert packed(small, content).status_code >= 400
+        time.sleep(0.1)  # for what the server does behind its answer
+        assert not [one for one in gc.get_objects() if type(one) is Refusal]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """Dear questions: never in the event loop, never more than threads, never computed once nobody waits."""
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -121,3 +123,24 @@ def test_a_round_of_the_event_loop_ends_however_many_are_ready():
     asyncio.run(main())
     assert order.index("health") <= 20
     assert [n for n in order if n != "health"] == list(range(100))  # in the order in which they came
+
+
+def test_a_question_that_failed_is_let_go_at_once():
+    class Question:
+        def __call__(self):
+            raise ValueError
+
+    async def main():
+        question = Question()
+        gone = weakref.ref(question)
+        with pytest.raises(ValueError):
+            await Work().run(LARGE, question)
+        del question
+        await asyncio.sleep(0.05)
+        return gone() is None
+
+    gc.disable()
+    try:
+        assert asyncio.run(main())
+    finally:
+        gc.enable()
