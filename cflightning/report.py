@@ -20,13 +20,15 @@ from cflightning.data.datamodule import RatingsDataModule
 from cflightning.errors import ConfigError, TrainingError
 from cflightning.evaluation import Evaluation
 from cflightning.files import make_folder, replacing, write_csv
+from cflightning.run_metrics import group_figures
 from cflightning.runs import drop_empty_run
+from cflightning.tasks.rating import RatingTask
 
 
 class RunReport(Callback):
-    """Takes the time of every phase and writes `metrics.json` into the run folder.
+    """Takes the time of every phase and writes `metrics.json` into the run folder (see `run_metrics`).
 
-    Keys are metric names (`test/rmse`), `seconds/…` (import, data, train, validate, test, total) and
+    Figures are those that were logged (`test/rmse`), `seconds/…` (import, data, train, validate, test, total) and
     `train/ratings_per_second` (training steps only, without validation, imports and reading).
 
     Attributes:
@@ -141,7 +143,7 @@ class RunReport(Callback):
         figures = self.figures(trainer, kept or {})
         finite = {name: value for name, value in figures.items() if math.isfinite(value)}
         self.result = finite
-        self._tell(finite, folder, evaluation, best)
+        self._tell(finite, _settings(trainer, best), folder, evaluation, best)
         if len(finite) < len(figures):
             raise TrainingError(
                 f"{', '.join(sorted(figures.keys() - finite.keys()))}: must be finite, but training diverged; "
@@ -149,10 +151,12 @@ class RunReport(Callback):
             )
 
     @rank_zero_only
-    def _tell(self, figures: dict[str, float], folder: Path, evaluation: Evaluation, best: str) -> None:
+    def _tell(
+        self, figures: dict[str, float], settings: dict[str, Any], folder: Path, evaluation: Evaluation, best: str
+    ) -> None:
         make_folder(folder)
         with replacing(folder / "metrics.json") as out:
-            out.write(json.dumps(dict(sorted(figures.items())), indent=2) + "\n")
+            out.write(json.dumps(group_figures(figures, settings), indent=2) + "\n")
         calibration = evaluation.write(folder)
         if not self.talks:
             return
@@ -168,6 +172,20 @@ class RunReport(Callback):
         if best:
             print(f"best checkpoint  {short(best)}")
             print(f"next             python -m cflightning export {short(str(folder))} bundle")
+
+
+def _settings(trainer: Trainer, best: str) -> dict[str, Any]:
+    """Return what a fit or a test used, as plain data: of the task, of the data, and the checkpoint that was tested."""
+    task, data = trainer.lightning_module, getattr(trainer, "datamodule", None)
+    settings: dict[str, Any] = task.settings_used() if isinstance(task, RatingTask) else {}
+    if isinstance(data, RatingsDataModule):
+        rows = dict(zip(("train", "validation", "test"), data.split.sizes, strict=True))
+        sizes = {"users": len(data.vocabulary.users), "items": len(data.vocabulary.items)}
+        table = {"table": data.table.name, "split": data.split_method, "seed": data.seed}
+        settings["data"] = {**table, "rows": rows, **sizes, "batch_size": data.batch_size}
+    if tested := best or trainer.ckpt_path:
+        settings["checkpoint"] = str(tested)
+    return settings
 
 
 def test_lines(figures: Mapping[str, float]) -> list[str]:

@@ -3,7 +3,6 @@
 import functools
 import http.server
 import inspect
-import json
 import os
 import pickle
 import re
@@ -22,6 +21,7 @@ from cflightning.checkpoint import FileCheckpointIO, find, load_task, read
 from cflightning.checkpoint_rules import WORDED, confine_states, own_file
 from cflightning.cli import main
 from cflightning.errors import CheckpointError, DataError
+from cflightning.run_metrics import read_figures
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
 
@@ -292,7 +292,7 @@ def test_a_run_that_was_moved_goes_on_with_its_best(run, tmp_path):
                 "--trainer.default_root_dir", str(tmp_path / "runs")])  # fmt: skip
     assert cli.trainer.checkpoint_callback.best_model_path == str(moved / "checkpoints" / "best.ckpt")
     assert cli.trainer.checkpoint_callback.best_k_models
-    old, new = (json.loads((at / "metrics.json").read_text())["test/rmse"] for at in (run, moved))
+    old, new = (read_figures(at / "metrics.json")["test/rmse"] for at in (run, moved))
     assert new == pytest.approx(old, abs=1e-12)
 
 

@@ -1,7 +1,6 @@
 """The command line as people type it."""
 
 import csv
-import json
 import os
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import torch
 from cflightning.__main__ import main as front_door
 from cflightning.cli import main
 from cflightning.errors import CheckpointError, TrainingError
+from cflightning.run_metrics import read_figures
 from cflightning.runs import claim_run
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
@@ -74,7 +74,7 @@ def test_help_of_a_command_documents_data_and_model(name, capsys):
 def test_fit_writes_a_run_folder(run):
     names = {path.name for path in run.rglob("*")}
     assert {"metrics.json", "metrics.csv", "config.yaml", "best.ckpt", "last.ckpt"} <= names
-    metrics = json.loads((run / "metrics.json").read_text())
+    metrics = read_figures(run / "metrics.json")
     assert {
         "test/rmse", "test/mae", "val/rmse", "val/mae", "train/loss", "train/ratings_per_second", "epochs",
         "seconds/data", "seconds/train", "seconds/validate", "seconds/test", "seconds/total",
@@ -89,7 +89,7 @@ def test_fit_writes_a_run_folder(run):
 
 def test_figures_are_those_of_the_best_epoch(run, movielens, tmp_path):
     # What fit reports must be what `test` says of the checkpoint.
-    metrics = json.loads((run / "metrics.json").read_text())
+    metrics = read_figures(run / "metrics.json")
     cli = main(
         ["test", "--config", str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints" / "best.ckpt"), *QUIET]
     )
@@ -168,7 +168,7 @@ def test_resume_from_last_is_as_if_never_stopped(movielens, tmp_path):
         assert old["epoch"] == new["epoch"] == (4 if name == "last" else old["epoch"])
         for key, value in old["state_dict"].items():
             assert torch.equal(value, new["state_dict"][key]), (name, key)
-    old, new = (json.loads((at / "metrics.json").read_text()) for at in (tmp_path / "whole" / "version_0", run))
+    old, new = (read_figures(at / "metrics.json") for at in (tmp_path / "whole" / "version_0", run))
     for key in ("test/rmse", "test/mae", "val/rmse", "epochs"):
         assert old[key] == new[key], key
     # Nothing that was logged is lost.
@@ -178,7 +178,7 @@ def test_resume_from_last_is_as_if_never_stopped(movielens, tmp_path):
 
 
 def test_best_of_the_newest_run_and_run_folders(run, movielens, tmp_path):
-    expected = json.loads((run / "metrics.json").read_text())["test/rmse"]
+    expected = read_figures(run / "metrics.json")["test/rmse"]
     data = ["--data.path", str(movielens("ml-latest-small", 60, 40))]
     for given in ("best", str(run)):
         cli = main(["test", "--ckpt_path", given, "--trainer.default_root_dir", str(run.parent), *data, *QUIET])
@@ -191,7 +191,7 @@ def test_without_validation_every_row_trains_and_the_last_epoch_is_kept(movielen
     cli = main(["fit", "--data.path", str(movielens("ml-1m")), "--data.val_fraction", "0", "--trainer.max_epochs", "2",
                 "--trainer.default_root_dir", str(tmp_path), *QUIET])  # fmt: skip
     assert len(cli.datamodule.split.train) == 135
-    metrics = json.loads(next(tmp_path.rglob("metrics.json")).read_text())
+    metrics = read_figures(next(tmp_path.rglob("metrics.json")))
     assert "val/rmse" not in metrics
     assert metrics["epochs"] == 2
     assert next(tmp_path.rglob("best.ckpt")).is_file()
@@ -201,7 +201,7 @@ def test_every_figure_is_of_the_epoch_that_is_kept(movielens, tmp_path):
     # A rate that over-fits, so that the best epoch is not the last.
     main(["fit", "--data.path", str(movielens("ml-1m", 60, 40)), "--trainer.default_root_dir", str(tmp_path), *QUIET,
           "--model.learning_rate", "0.2", "--model.l2", "0", "--trainer.max_epochs", "6"])  # fmt: skip
-    metrics = json.loads((tmp_path / "version_0" / "metrics.json").read_text())
+    metrics = read_figures(tmp_path / "version_0" / "metrics.json")
     rows = list(csv.DictReader((tmp_path / "version_0" / "metrics.csv").read_text().splitlines()))
     validated = [row for row in rows if row["val/rmse"]]
     best = min(validated, key=lambda row: float(row["val/rmse"]))
@@ -217,7 +217,7 @@ def test_training_that_diverges_says_so_and_writes_sound_json(movielens, tmp_pat
               "--model.learning_rate", "1e30", "--model.sigmoid", "false"])  # fmt: skip
     text = (tmp_path / "version_0" / "metrics.json").read_text()
     assert "NaN" not in text
-    assert "test/rmse" not in json.loads(text)
+    assert "test/rmse" not in read_figures(tmp_path / "version_0" / "metrics.json")
 
 
 def test_runs_that_start_at_once_get_folders_of_their_own(tmp_path):
@@ -240,7 +240,7 @@ def test_runs_that_never_validate(movielens, tmp_path, flags):
             *QUIET,
         ]
     )
-    assert json.loads((tmp_path / "version_0" / "metrics.json").read_text())["test/rmse"] > 0
+    assert read_figures(tmp_path / "version_0" / "metrics.json")["test/rmse"] > 0
 
 
 @pytest.mark.parametrize(
@@ -334,7 +334,7 @@ def test_two_devices_from_the_command_line(repository, movielens, tmp_path, conf
     assert done.stdout.count("best checkpoint") == 1  # one process speaks
     assert "Warning" not in done.stderr
     reports = [next((tmp_path / name).glob("version_*/metrics.json")) for name in ("one", "two")]
-    one, two_ = (json.loads(report.read_text()) for report in reports)
+    one, two_ = (read_figures(report) for report in reports)
     assert set(one) == set(two_)
     for name in [name for name in one if name.startswith(("test/", "val/"))] + ["train/loss"]:
         assert one[name] == pytest.approx(two_[name], abs=5e-7), name

@@ -1,7 +1,6 @@
 """Every test says what its errors are worth: from Python and from the command line."""
 
 import csv
-import json
 import re
 
 import numpy as np
@@ -17,6 +16,7 @@ from cflightning.errors import ConfigError
 from cflightning.metrics.baseline import fit_baseline
 from cflightning.metrics.uncertainty import error_sums, interval, resample, rmse_and_mae
 from cflightning.report import test_lines as lines_of
+from cflightning.run_metrics import read_figures
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
 SYNTHETIC = {"num_users": 80, "num_items": 50, "num_ratings": 2000}
@@ -149,7 +149,7 @@ def test_what_fit_and_test_print_and_write(tmp_path, capsys):
         rf"\nbetter than user and item biases alone by 0\.\d{{4}}{BRACKETS}; brackets: 95 % over users", out
     )
     run = tmp_path / "version_0"
-    metrics = json.loads((run / "metrics.json").read_text())
+    metrics = read_figures(run / "metrics.json")
     assert 0 < metrics["test/calibration_error"] < 1
     assert metrics["test/rmse_low"] < metrics["test/rmse"] < metrics["test/rmse_high"] < metrics["test/baseline_rmse"]
     rows = list(csv.DictReader((run / "calibration.csv").read_text().splitlines()))
@@ -159,7 +159,7 @@ def test_what_fit_and_test_print_and_write(tmp_path, capsys):
     before = {path.name: path.read_bytes() for path in run.glob("*.*")}
     assert front_door(["test", *data, "--ckpt_path", "best"]) == 0
     assert line.group() in capsys.readouterr().out
-    again = json.loads((tmp_path / "test" / "metrics.json").read_text())
+    again = read_figures(tmp_path / "test" / "metrics.json")
     assert {name: value for name, value in again.items() if name.startswith("test/")} == {
         name: value for name, value in metrics.items() if name.startswith("test/")
     }

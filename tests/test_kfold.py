@@ -14,6 +14,7 @@ from cflightning import RatingsDataModule
 from cflightning.__main__ import main as front_door
 from cflightning.data import reading
 from cflightning.kfold import parse
+from cflightning.run_metrics import read_figures
 
 QUICK = ["--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--model.dim", "4"]
 
@@ -60,7 +61,7 @@ def test_every_fold_has_a_run_and_the_report_their_figures(three):
     tested = []
     for run in found["runs"]:
         folder = root / "kfold_0" / run["folder"]
-        assert json.loads((folder / "metrics.json").read_text()) == run["metrics"]
+        assert read_figures(folder / "metrics.json") == run["metrics"]
         assert (folder / "checkpoints" / "best.ckpt").is_file()
         assert (folder / "calibration.csv").is_file()
         config = yaml.safe_load((folder / "config.yaml").read_text())["data"]["init_args"]
@@ -88,7 +89,7 @@ def test_a_fold_is_what_fit_makes_of_it(three, tmp_path):
         "false",
     ]
     assert front_door(["fit", *QUICK, *split, *at]) == 0
-    alone = json.loads((tmp_path / "version_0" / "metrics.json").read_text())
+    alone = read_figures(tmp_path / "version_0" / "metrics.json")
     fold = report(root)["runs"][1]["metrics"]
     for name in alone:
         if not name.startswith("seconds") and "second" not in name:

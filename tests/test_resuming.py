@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import hashlib
-import json
 import shutil
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 
 from cflightning.__main__ import main as front_door
 from cflightning.cli import main
+from cflightning.run_metrics import read_figures
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
 SMALL = ["--model.objective", "mse", "--model.dim", "4", "--trainer.max_epochs", "1"]
@@ -67,7 +67,7 @@ def contents(folder):
 
 
 def test_figures_of_a_checkpoint_are_those_of_its_own_data(own, trained):
-    expected = json.loads((own / "metrics.json").read_text())
+    expected = read_figures(own / "metrics.json")
     tested = main(["test", "--ckpt_path", "best", *QUIET])
     assert float(tested.trainer.callback_metrics["test/rmse"]) == pytest.approx(expected["test/rmse"], abs=1e-12)
     assert tested.datamodule.table.name == str(trained / "table.csv")
@@ -81,7 +81,7 @@ def test_fit_goes_on_with_the_data_of_its_checkpoint(own, trained):
     assert cli.datamodule.settings["seed"] == 5
     assert cli.datamodule.split_method == "time"
     assert cli.run_folder().samefile(own)
-    assert json.loads((own / "metrics.json").read_text())["epochs"] == 2
+    assert read_figures(own / "metrics.json")["epochs"] == 2
     assert [path.name for path in own.parent.iterdir()] == ["version_0"]
 
 
@@ -106,7 +106,7 @@ def test_a_run_is_left_as_it_is_by_other_data(own, tmp_path, what, capsys):
 
 def test_the_same_table_may_lie_elsewhere(own, trained, tmp_path):
     shutil.copy(trained / "table.csv", tmp_path / "moved.csv")
-    expected = json.loads((own / "metrics.json").read_text())["test/rmse"]
+    expected = read_figures(own / "metrics.json")["test/rmse"]
     tested = main(["test", "--ckpt_path", "best", "--data.path", "moved.csv", *QUIET])
     assert float(tested.trainer.callback_metrics["test/rmse"]) == pytest.approx(expected, abs=1e-12)
 
@@ -153,7 +153,7 @@ def test_checkpoints_that_do_not_name_their_data_still_serve(own, trained, tmp_p
     del content["cflightning"]["data"]
     torch.save(content, tmp_path / "old.ckpt")
     given = ["--data.path", str(trained / "table.csv"), *OF_TABLE, "--data.split", "time"]
-    expected = json.loads((own / "metrics.json").read_text())["test/rmse"]
+    expected = read_figures(own / "metrics.json")["test/rmse"]
     tested = main(["test", "--ckpt_path", "old.ckpt", *given, *QUIET])
     assert float(tested.trainer.callback_metrics["test/rmse"]) == pytest.approx(expected, abs=1e-12)
 

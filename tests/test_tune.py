@@ -21,6 +21,7 @@ from cflightning.tuning.options import Options, parse
 from cflightning.tuning.ranges import Choices, Numbers, as_text, make_range, put, samples
 
 pytest.importorskip("optuna", reason="tune needs the extra `tune`")
+from cflightning.run_metrics import read_figures
 from cflightning.tuning.journal import JournalLock, repair
 
 QUICK = ["--trainer.max_epochs", "2", "--trainer.accelerator", "cpu", "--model.dim", "4"]
@@ -269,7 +270,7 @@ def test_the_first_trial_is_what_fit_makes_of_the_settings(searched, data, tmp_p
     quiet = ["--trainer.enable_progress_bar", "false", "--trainer.default_root_dir", str(tmp_path)]
     plain = ["--model.margin", "0.2", "--data.val_fraction", "0.1"]
     assert front_door(["fit", *QUICK, *data, *plain, *quiet]) == 0
-    alone = json.loads((tmp_path / "version_0" / "metrics.json").read_text())
+    alone = read_figures(tmp_path / "version_0" / "metrics.json")
     assert float(table(root)[0]["val_rmse"]) == alone["val/rmse"]
 
 
@@ -288,7 +289,7 @@ def test_the_winners_config_gives_its_error_again(searched, tmp_path):
     assert settings["data"]["init_args"]["val_fraction"] == 0.1
     quiet = ["--trainer.enable_progress_bar", "false", "--trainer.default_root_dir", str(tmp_path)]
     assert front_door(["fit", "--config", str(config), *quiet]) == 0
-    again = json.loads((tmp_path / "version_0" / "metrics.json").read_text())
+    again = read_figures(tmp_path / "version_0" / "metrics.json")
     assert again["val/rmse"] == found["best"]["val/rmse"]
 
 
@@ -309,7 +310,7 @@ def test_rankers_are_searched_by_their_lists(objective, data, tmp_path, capsys):
     assert "better than the defaults" in config.read_text() or found["trial"] == 0
     quiet = ["--trainer.enable_progress_bar", "false", "--trainer.default_root_dir", str(tmp_path)]
     assert front_door(["fit", "--config", str(config), *quiet]) == 0
-    again = json.loads((tmp_path / "version_0" / "metrics.json").read_text())
+    again = read_figures(tmp_path / "version_0" / "metrics.json")
     assert again["val/ndcg@10"] == found["val/ndcg@10"]
 
 

@@ -221,6 +221,16 @@ class RankingTask(RatingTask):
         """See `NetworkTask`; a ranker ends with its training, too."""
         return {**super().__getstate__(), "_ranker": None, "_sampled": None}
 
+    def settings_used(self) -> dict[str, Any]:
+        """Return what training used: of ratings, of lists (`ranking`), or of both."""
+        used = super().settings_used() | {"objective": self.minimised}
+        if not self.rates:
+            used = {name: used[name] for name in ("task", "engine", "dim", "members", "seed", "objective")}
+        if self.ranks:
+            beside = {"objective": self.ranker_name, "dim": int(self.beside.dim)} if self.minimised == "both" else {}
+            used["ranking"] = beside | dict(self.facts.get("ranking") or {})
+        return used
+
     # Training ----------------------------------------------------------------------------------------------------
 
     def _choose_engine(self, data: RatingsDataModule) -> None:

@@ -169,6 +169,16 @@ class RatingTask(NetworkTask):
         super().on_load_checkpoint(checkpoint)
         self._kept_steering = checkpoint.get(STEERING_KEY, {})
 
+    def settings_used(self) -> dict[str, Any]:
+        """Return what training used, with every default resolved, as plain data; l2 as validation rows adapted it."""
+        l2, exponent = self.penalty
+        multiple = self._kept_steering.get("rows", 1.0) if self.l2 is None else 1.0
+        used = {"task": type(self).__name__, "engine": self._engine_name, "learning_rate": self.learning_rate,
+                "l2": l2 * multiple, "l2_exponent": exponent, "bags": self.bags, "members": self.members,
+                "seed": self.seed}  # fmt: skip
+        dim = getattr(self.network, "dim", None)
+        return used if dim is None else used | {"dim": int(dim)}
+
     # Steps -------------------------------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:

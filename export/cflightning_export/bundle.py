@@ -21,6 +21,7 @@ from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.provenance import Provenance
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import ExportError
+from cflightning.run_metrics import read_figures
 from cflightning.tasks.ranking import RATING
 from cflightning_export.answering import Answering, answering
 from cflightning_export.catalogue import write_catalogue, write_titles
@@ -145,9 +146,9 @@ def _metrics(path: Path, facts: dict[str, Any]) -> dict[str, float]:
     figures = facts.get("metrics", {})
     if path.name == "best.ckpt" and report.is_file():
         try:
-            figures = json.loads(report.read_text(encoding="utf-8"))
-        except ValueError as error:
-            log.warning("%s: is not JSON (%s); its figures are left out", report, error)
+            figures = read_figures(report)
+        except (OSError, ValueError) as error:
+            log.warning("%s: cannot be read (%s); its figures are left out", report, error)
     kept = {name: float(value) for name, value in figures.items() if re.fullmatch("(val|test)/[^/]+", name)}
     return {name: value for name, value in kept.items() if math.isfinite(value)}  # JSON has no NaN
 

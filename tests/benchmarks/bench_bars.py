@@ -7,7 +7,6 @@ would type it, one after the other. Accuracy bars are means of three seeds of st
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -15,6 +14,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from cflightning.run_metrics import read_figures
 
 REPOSITORY = Path(__file__).parents[2]
 DATA = Path(os.environ.get("CFLIGHTNING_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -36,7 +37,7 @@ def fit(scratch: Path, *args: object) -> tuple[dict[str, float], float]:
     with tempfile.TemporaryDirectory(dir=scratch) as root:
         seconds = cflightning("fit", *args, "--trainer.default_root_dir", root, cwd=scratch)
         [metrics] = Path(root).glob("version_0/metrics.json")
-        return json.loads(metrics.read_text()), seconds
+        return read_figures(metrics), seconds
 
 
 def accuracy(scratch: Path, name: str, bar: float | None, *args: object) -> float:

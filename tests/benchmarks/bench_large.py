@@ -9,7 +9,6 @@ The result goes into RESULTS.md. Linux only, for its /proc.
 
 import argparse
 import datetime
-import json
 import os
 import re
 import subprocess
@@ -22,6 +21,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from results import write_section
+
+from cflightning.run_metrics import read_figures
 
 DIM = 64
 MB = 2**20
@@ -84,7 +85,7 @@ def fit(folder: Path, epochs: int) -> tuple[dict[str, float], tuple[float, float
              "--trainer.default_root_dir", root, "--trainer.enable_progress_bar", "false"], folder,
         )  # fmt: skip
         [metrics] = Path(root).glob("*/metrics.json")
-        return json.loads(metrics.read_text()), found
+        return read_figures(metrics), found
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from cflightning.data.ids import Ids
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CheckpointError, ExportError
 from cflightning.models.embedding_dot import EmbeddingDot
+from cflightning.run_metrics import group_figures, read_figures
 from cflightning_export import core, export_bundle
 from cflightning_export.answering import answering
 from cflightning_export.catalogue import write_titles
@@ -175,7 +176,7 @@ def test_norms_of_a_large_catalogue_are_stored_and_nothing_else_changes(monkeypa
 
 def test_manifest_and_shared_weights(bundle, run):
     manifest = json.loads((bundle / "manifest.json").read_text())
-    metrics = json.loads((run / "metrics.json").read_text())
+    metrics = read_figures(run / "metrics.json")
     assert manifest["metrics"]["test/rmse"] == metrics["test/rmse"]
     assert {"test/rmse", "test/mae", "val/rmse", "val/mae", "test/baseline_rmse"} <= set(manifest["metrics"])
     assert {name.split("/")[0] for name in manifest["metrics"]} == {"test", "val"}
@@ -202,7 +203,7 @@ def test_figures_of_other_rankers_are_left_out(tmp_path):
     folder.mkdir()
     path = checkpoint(folder, EmbeddingDotTask(dim=2, objective="mse"), False).rename(folder / "best.ckpt")
     figures = {"test/rmse": 0.9, "test/ndcg@10": 0.4, "test/ease/ndcg@10": 0.5, "seconds/train": 1.0, "epochs": 3}
-    (tmp_path / "metrics.json").write_text(json.dumps(figures))
+    (tmp_path / "metrics.json").write_text(json.dumps(group_figures(figures, {})))
     written = json.loads((export_bundle(path, tmp_path / "bundle") / "manifest.json").read_text())
     assert written["metrics"] == {"test/rmse": 0.9, "test/ndcg@10": 0.4}
 

@@ -12,6 +12,7 @@ from cflightning.checkpoint import load_task
 from cflightning.data.split import TEST, TRAIN, VAL
 from cflightning.errors import ExportError
 from cflightning.models.embedding_dot import EmbeddingDot
+from cflightning.run_metrics import group_figures
 from cflightning_export import export_bundle, resolving
 from cflightning_export.cli import main
 from cflightning_export.prior import find_information, find_prior
@@ -146,7 +147,7 @@ def trained(tmp_path_factory, make_run):
     task = EmbeddingDotTask(dim=4, objective="both")
     data = make_run(folder, make_frame(80, 40), task, val_fraction=0.2)
     figures = {"val/rmse": 9.0, "val/mae": 9.0, "test/rmse": 9.0, "test/ndcg@10": 0.5, "val/loss": 9.0}
-    (folder / "metrics.json").write_text(json.dumps(figures))
+    (folder / "metrics.json").write_text(json.dumps(group_figures(figures, {})))
     return folder, data
 
 
@@ -217,6 +218,8 @@ def test_what_cannot_be_solved_again(tmp_path, task, make_run):
 
 def test_without_its_data(trained, tmp_path):
     bare = tmp_path / "bare.ckpt"
-    bare.write_bytes((trained[0] / "checkpoints" / "best.ckpt").read_bytes())
+    content = torch.load(trained[0] / "checkpoints" / "best.ckpt", weights_only=True)
+    del content["cflightning"]["data"]  # as before checkpoints knew their data
+    torch.save(content, bare)
     with pytest.raises(ExportError, match="^--resolve: .*must lie in a run folder.*or leave --resolve out"):
         main([str(bare), str(tmp_path / "bundle"), "--resolve"])

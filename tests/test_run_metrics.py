@@ -1,0 +1,53 @@
+"""`metrics.json`: figures in groups, the settings that were used, and the way back."""
+
+import json
+
+import pytest
+
+from cflightning.cli import main
+from cflightning.run_metrics import group_figures, read_figures
+
+FIGURES = {
+    "test/rmse": 0.9, "test/rmse_low": 0.8, "test/ndcg@10": 0.3, "test/baseline_rmse": 0.95,
+    "test/item-knn/ndcg@10": 0.2, "test/full_hr@10": 0.1, "val/rmse": 0.91, "train/loss": 0.7,
+    "seconds/train": 1.5, "epochs": 4, "other": 1.0,
+}  # fmt: skip
+
+
+def test_figures_are_grouped_and_read_again_as_they_were(tmp_path):
+    content = group_figures(FIGURES, {"dim": 8})
+    assert content["settings"] == {"dim": 8}
+    assert content["test"] == {"rmse": 0.9, "rmse_low": 0.8, "ndcg@10": 0.3, "full_hr@10": 0.1}
+    assert content["baselines"] == {"biases": {"rmse": 0.95}, "item-knn": {"ndcg@10": 0.2}}
+    assert content["validation"] == {"rmse": 0.91}
+    assert content["training"] == {"loss": 0.7, "epochs": 4}
+    assert content["seconds"] == {"train": 1.5}
+    (tmp_path / "metrics.json").write_text(json.dumps(content))
+    known = {name: value for name, value in FIGURES.items() if name != "other"}
+    assert known.items() <= read_figures(tmp_path / "metrics.json").items()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"test/rmse": 1.0}', '{"format": 1}'])
+def test_other_files_are_refused(tmp_path, text):
+    (tmp_path / "metrics.json").write_text(text)
+    with pytest.raises(ValueError):
+        read_figures(tmp_path / "metrics.json")
+
+
+@pytest.mark.parametrize("objective", ["mse", "both", "ials"])
+def test_a_fit_names_the_settings_that_it_used(tmp_path, movielens, objective):
+    main(["fit", "--data.path", str(movielens("ml-1m")), "--model.objective", objective, "--trainer.max_epochs", "1",
+          "--trainer.default_root_dir", str(tmp_path), "--trainer.accelerator", "cpu", "--trainer.devices", "1",
+          "--trainer.enable_progress_bar", "false"])  # fmt: skip
+    content = json.loads((tmp_path / "version_0" / "metrics.json").read_text())
+    used = content["settings"]
+    assert (used["task"], used["objective"]) == ("EmbeddingDotTask", objective)
+    assert used["dim"] == (64 if objective == "ials" else 128)
+    assert used["data"]["split"] == "random"
+    assert sum(used["data"]["rows"].values()) == 150
+    assert used["checkpoint"].endswith("best.ckpt")
+    if objective != "ials":
+        assert used["engine"] in ("fused", "autograd")
+        assert used["l2"] > 0
+    if objective != "mse":
+        assert used["ranking"]["weight"] > 0
