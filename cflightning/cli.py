@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import re
 import sys
 import time
 import warnings
@@ -227,6 +228,8 @@ class CFLightningCLI(LightningCLI):
         passes = dict.fromkeys(USUAL, CHOICE_EPOCHS)
         if settings.get("engine") != "autograd":
             passes |= {name: ranker.passes for name, ranker in Ranker.known.items()}
+        if config.trainer.max_epochs is None and self.subcommand == "fit" and self.resumed is not None:
+            config.trainer.max_epochs = _planned_epochs(self.resumed)
         if config.trainer.max_epochs is None:
             config.trainer.max_epochs = SWEEPS if sampling else passes.get(objective, EPOCHS)
         if sampling and config.early_stopping.patience == PATIENCE:
@@ -434,6 +437,16 @@ def _checkpoint_file(given: str, root: Path, folder: str | None) -> Path:
 
 
 @rank_zero_only
+def _planned_epochs(run: Path) -> int | None:
+    """The number of epochs that a run was started with, by its config; None where that does not say."""
+    try:
+        text = (run / "config.yaml").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+    found = re.search(r"^trainer:\n(?:  .*\n)*?  max_epochs: (\d{1,9})$", text, re.MULTILINE)
+    return int(found[1]) if found else None
+
+
 def _show_progress() -> None:
     """Let the library's own log lines be seen; only the first process speaks."""
     handler = logging.StreamHandler()
@@ -485,6 +498,7 @@ def _ignore_what_no_user_can_change() -> None:
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*", category=FutureWarning)  # with torch 2.13
     warnings.filterwarnings("ignore", message="Starting from v1.9.0, `tensorboardX`")
     warnings.filterwarnings("ignore", message="The dirpath has changed from")  # test and predict save no checkpoints
+    warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`")  # of callbacks that train
     warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")  # of the fused engine
     warnings.filterwarnings("ignore", message=".*exists and is not empty")  # that is what resuming means
     for name in ("lightning.pytorch", "lightning.fabric"):  # seeds, devices that are not there, tips, paths again

@@ -20,6 +20,8 @@ SHORT = {
     "sep": "data.delimiter", "separator": "data.delimiter", "test_size": "data.test_fraction",
 }  # fmt: skip
 """Names that other programs have for an option -> the option."""
+GROUPS = {"data": "data.path", "trainer": "trainer.max_epochs"}
+"""Groups that are perhaps given a value of their own -> the option that is meant."""
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "tuple": "a list in "
          "brackets", "list": "a list in brackets", "dict": "a mapping", "NoneType": "null"}  # fmt: skip
 LONGEST = 60
@@ -53,6 +55,9 @@ def explain(message: str, options: Iterable[str]) -> str:
         return _no_option(f"{path}.{not_accepted[1].replace('init_args.', '')}", known)
     value = re.search(r"(?:Given|Got) value: (?!NestedArg)(.*)", message)
     expected = re.findall(r"Expected an? ((?:typing\.)?Literal\[.*?\]|<class '[^']+'>)", message)
+    group = path.partition(".")[0]
+    if group in GROUPS and ((path == group and value) or "Unable to load config" in message):
+        return f"--{group}: is a group of options; did you mean --{GROUPS[group]}?"
     if path and value and "dot import path" in message:
         return f"--{path}: must name a class, got '{_short(value[1])}'; fit --help=all says of which kind"
     if path and value and expected:

@@ -49,6 +49,9 @@ def test_the_option_that_was_meant_is_named(args, meant, capsys):
         (["ratings.csv"], "ratings.csv: is no option; options begin with --, as --data.path ratings.csv"),
         (["--qwertz", "1"], "--qwertz: is no option; fit --help=all shows all of them"),
         (["--config", "nowhere.yaml"], "--config: File does not exist: .*nowhere.yaml'"),
+        (["--data", "ratings.csv"], r"--data: is a group of options; did you mean --data.path\?"),
+        (["--data", __file__], r"--data: is a group of options; did you mean --data.path\?"),
+        (["--trainer", "3"], r"--trainer: is a group of options; did you mean --trainer.max_epochs\?"),
         (["--model.dim"], "--model: expected one argument"),
     ],
 )

@@ -212,6 +212,22 @@ def test_json_that_is_no_table_is_named_with_its_line(tmp_path, text, said):
     assert said in message(tmp_path / "a.json")
 
 
+def test_broken_json_is_quoted_without_its_line_end_or_places_within_the_line(tmp_path):
+    (tmp_path / "a.json").write_bytes(LINES * 20 + b'{"user": 1, "item"\n')
+    assert """got '{"user": 1, "item"' (Expecting ':' delimiter); write""" in message(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("above", ["# exported today", "sep=;"])
+def test_a_line_above_the_header_is_taken_for_one(tmp_path, above):
+    (tmp_path / "a.csv").write_text(f"{above}\nuser;item;rating\n1;2;3\n")
+    assert "remove what stands above the header" in message(tmp_path / "a.csv")
+
+
+def test_numbers_that_are_not_whole_are_named_among_ids_that_are(tmp_path):
+    (tmp_path / "a.csv").write_text("user,item,rating\n1.0,2,3\n2.5,2,3\n3,2,3\n")
+    assert "line 3, column 'user': ids must be integers or strings, got '2.5'; " in message(tmp_path / "a.csv")
+
+
 def test_deep_json_beyond_the_first_rows_does_no_harm(tmp_path):
     (tmp_path / "a.json").write_bytes(LINES * 20 + b'{"x": ' + b"[" * 500_000 + b"\n")
     assert "line 2401: must be a JSON object" in message(tmp_path / "a.json")
@@ -321,6 +337,11 @@ def test_netflix(tmp_path, shape):
         )
         path.write_bytes(gzip.compress(text.encode()) if shape == "gz" else text.encode())
     same(load(path), NETFLIX.assign(timestamp=NETFLIX.timestamp // 86_400 * 86_400))
+
+
+def test_the_format_of_netflix_is_named(tmp_path):
+    (tmp_path / "mv_0000001.txt").write_text("1:\n1488844,3,2005-09-06\n822109,5,2005-05-13\n")
+    assert load(tmp_path / "mv_0000001.txt").origin.notes[0] == "the format of the Netflix prize"
 
 
 def test_netflix_lines_that_are_none_are_named(tmp_path):
@@ -476,3 +497,9 @@ def test_a_data_module_trains_on_any_of_them(tmp_path):
     for part in ("train", "test"):
         np.testing.assert_array_equal(getattr(data.split, part), getattr(plain.split, part))
     pd.testing.assert_frame_equal(data.table.frame, plain.table.frame)
+
+
+def test_a_damaged_file_is_named_by_its_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"user,item,rating\n" + b"1,2,3\n" * 9)[:-9])
+    assert message("a.csv.gz").startswith("a.csv.gz: is damaged (")

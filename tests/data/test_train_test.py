@@ -202,7 +202,7 @@ def test_options_that_a_folder_does_not_take(leave_one_out):
         ("(0,8)\t6\t7\n(1,6)\t9\n", "line 2: must have 2 negatives like the first line, got 1"),
         (
             NEGATIVES.replace("\t7\t8\t9", "\t7.5\t8\t9"),
-            "line 1, column 'item': ids must be integers or strings, got mixed",
+            "line 1, column 'item': ids must be integers or strings, got '7.5'",
         ),
         ("\n \n", "must have a line for each test row, got an empty file"),
         (NEGATIVES + "(77,7)\t6\t7\t8\t9\n", "users must be those of the train and test table, got 1 others ((77,7))"),
@@ -223,7 +223,7 @@ def test_truncated_negatives(leave_one_out, cut):
     path = leave_one_out()
     whole = gzip.compress(NEGATIVES.encode())
     (path / "a.test.negative").write_bytes(whole[: int(len(whole) * cut)])
-    assert "a.test.negative inside is damaged" in error(path, "candidates")
+    assert "a.test.negative: is damaged" in error(path, "candidates")
 
 
 def test_test_rows_of_unknown_items(tmp_path, caplog):

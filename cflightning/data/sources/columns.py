@@ -82,11 +82,11 @@ def choose_columns(
         if found is not None and found not in chosen.values():
             chosen[role] = found
         elif role not in optional:
-            hint = (
-                "it has one column, so the delimiter is probably another one: give --data.delimiter"
-                if len(names) == 1
-                else f"name it with --data.{role}"
-            )
+            hint = f"name it with --data.{role}"
+            if names[0].lower().startswith("sep=") or (len(names) == 1 and names[0].startswith("#")):
+                hint = "the first line is no header, as it seems: remove what stands above the header"
+            elif len(names) == 1:
+                hint = "it has one column, so the delimiter is probably another one: give --data.delimiter"
             if role == "rating":
                 hint += ", or give --data.feedback choices, which needs none"
             raise DataError(
@@ -224,6 +224,11 @@ def read_ids(column: Any, role: str, where: Where, notes: list[str] | None = Non
     texts = decode(column, distinct, codes, role, where)
     like_float = to_numpy(pc.match_substring_regex(distinct, r"^-?[0-9]+\.[0-9]*$"))
     if like_float.any():
+        parts = like_float & ~to_numpy(whole)
+        if parts.any() and np.all(like_float | to_numpy(canonical)):
+            remedy = "correct or remove these rows, or, if they are names, put a letter before every id"
+            rows = np.flatnonzero(parts[codes])
+            raise bad_rows(column, rows, role, where, "ids must be integers or strings", remedy)
         rows = np.flatnonzero(like_float[codes])
         mixed = "mixed id types: some" if len(rows) < len(column) else "all"
         raise bad_rows(column, rows, role, where, f"ids must be integers or strings, got {mixed} written as decimals",

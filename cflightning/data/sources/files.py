@@ -188,7 +188,8 @@ class Files:
             except (*DAMAGED, OSError) as error:
                 if isinstance(error, OSError) and error.errno is not None:
                     raise DataError(f"{self.path / name}: cannot be read ({error.strerror})") from error
-                raise DataError(f"{self.path}: {name} inside is damaged ({error}); download it again") from error
+                damaged = f"{self.path}: {name} inside" if self.is_zip else f"{self.path / name}:"
+                raise DataError(f"{damaged} is damaged ({error}); download it again") from error
 
 
 def single_file(path: Path) -> TextFile:

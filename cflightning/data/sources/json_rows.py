@@ -158,4 +158,5 @@ def _of_array(raw: bytes, source: str) -> Iterator[tuple[str, Any]]:
 
 
 def _no_json(source: str, place: str, text: str, error: Exception) -> DataError:
-    return DataError(f"{source}: {place}: must be a JSON object, got {text[:60]!r} ({str(error)[:80]}); {_REMEDY}")
+    reason = getattr(error, "msg", str(error))[:80]  # without places, which are counted from where a block begins
+    return DataError(f"{source}: {place}: must be a JSON object, got {text.rstrip()[:60]!r} ({reason}); {_REMEDY}")

@@ -35,7 +35,8 @@ def open_netflix(file: TextFile) -> OpenTable:
     Raises:
         DataError: when read, a line that is neither a film nor a rating.
     """
-    return OpenTable(str(file), ["user", "item", "rating", "timestamp"], lambda columns: _read(file, columns))
+    return OpenTable(str(file), ["user", "item", "rating", "timestamp"], lambda columns: _read(file, columns),
+                     notes=("the format of the Netflix prize",))  # fmt: skip
 
 
 def _read(file: TextFile, columns: Sequence[str]) -> Columns:
