@@ -1,6 +1,7 @@
 """Ratings and choices: which question is answered by which, and how it is said."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -141,7 +142,9 @@ def test_notes_on_what_is_unknown(run, mixed_bundle, choice_bundle):
 
 
 def test_info(run, bundle, mixed_bundle):
-    assert "units           score: rating, recommend: choice\n" in run("info", mixed_bundle).out
+    shown = run("info", mixed_bundle).out
+    assert re.search(r"^score +predicted ratings$", shown, re.MULTILINE)
+    assert re.search(r"^recommend +choices: only the order", shown, re.MULTILINE)
     assert json.loads(run("info", mixed_bundle, "--json").out)["units"] == {"score": "rating", "recommend": "choice"}
     assert json.loads(run("info", bundle, "--json").out)["units"] == {"score": "rating", "recommend": "rating"}
 

@@ -190,5 +190,5 @@ def test_sampling_where_it_cannot_be_done_is_refused(task, options, reason):
 
 @pytest.mark.parametrize("name", ["members", "compress"])
 def test_numbers_below_one_are_refused(name):
-    with pytest.raises(ConfigError, match=f"--model.{name}: must be at least 1, got 0"):
-        trainer(1).fit(EmbeddingDotTask(dim=4, **{name: 0}), data())
+    with pytest.raises(ConfigError, match=f"^{name}: must be at least 1, got 0"):
+        EmbeddingDotTask(dim=4, **{name: 0})
