@@ -497,6 +497,7 @@ def _ignore_what_no_user_can_change() -> None:
     """Lightning's own use of deprecated names, and its advertisement."""
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*", category=FutureWarning)  # with torch 2.13
     warnings.filterwarnings("ignore", message="Starting from v1.9.0, `tensorboardX`")
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # of the help of everything
     warnings.filterwarnings("ignore", message="The dirpath has changed from")  # test and predict save no checkpoints
     warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`")  # of callbacks that train
     warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")  # of the fused engine

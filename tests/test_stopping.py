@@ -1,6 +1,5 @@
 """Signals end a command with the status that shells know, and a word on how to go on."""
 
-import json
 import os
 import signal
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 from cflightning.__main__ import main as front_door
 from cflightning.comparison import Comparison
 from cflightning.report import RunReport
+from cflightning.run_metrics import read_figures
 from cflightning.stopping import Stopped, stop_status, stoppable
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
@@ -51,7 +51,7 @@ def test_a_stopped_fit_says_how_to_go_on_and_goes_on(
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     assert front_door(["fit", "--ckpt_path", str(last), *QUIET]) == 0
-    assert json.loads((last.parent.parent / "metrics.json").read_text())["epochs"] == 4
+    assert read_figures(last.parent.parent / "metrics.json")["epochs"] == 4
     assert len([*tmp_path.rglob("metrics.json")]) == 1
 
 
