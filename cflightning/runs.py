@@ -53,14 +53,31 @@ def claim_run(root: Path, resumed: Path | None, held: ExitStack) -> Path:
         The folder; in other processes than the first one some folder, for they write nothing there.
 
     Raises:
-        ConfigError: another process works on that run.
+        ConfigError: another process works on that run, or links in it lead elsewhere.
     """
     if not first_process():
         return resumed or root / "version_0"
+    if resumed is not None:
+        _refuse_links(resumed)
     sweep_runs(root if resumed is None else resumed.parent)
     run = make_folder(resumed) if resumed else claim(root, "version")
     held.enter_context(alone_in(run))
     return run
+
+
+def _refuse_links(run: Path) -> None:
+    """Refuse a run, perhaps a stranger's, in which files of somewhere else would be written through links.
+
+    Raises:
+        ConfigError: names the first of them.
+    """
+    for folder in (run, run / "checkpoints"):
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if path.is_symlink() and not path.resolve().is_relative_to(run.resolve()):
+                raise ConfigError(
+                    f"{run}: must hold files of its own to go on in it, but {path.relative_to(run)} is a link that "
+                    "leads out of it; put what it leads to in its place"
+                )
 
 
 def loggers(run: Path) -> list[Logger]:

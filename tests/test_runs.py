@@ -1,6 +1,7 @@
 """Run folders: one for each run, whatever the environment says, and one process in each."""
 
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -116,3 +117,28 @@ def test_two_at_once_do_not_begin_in_a_run_folder(tmp_path):
         run = claim_run(tmp_path, None, held)
         with pytest.raises(ConfigError, match="one command at a time"), ExitStack() as other:
             claim_run(tmp_path, run, other)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "hparams.yaml", ".lock", "checkpoints", "checkpoints/last.ckpt"])
+def test_links_in_a_strangers_run_do_not_let_it_write_elsewhere(run, tmp_path, name, capsys):
+    given = tmp_path / "given"
+    shutil.copytree(run, given)
+    before = tmp_path / "mine"
+    (shutil.copytree if (given / name).is_dir() else shutil.copy)(
+        run / (name if name != ".lock" else "config.yaml"), before
+    )
+    kept = {path: path.read_bytes() for path in [before, *before.rglob("*")] if path.is_file()}
+    shutil.rmtree(given / name) if (given / name).is_dir() else (given / name).unlink(missing_ok=True)
+    (given / name).symlink_to(before)
+    assert front_door(["fit", "--ckpt_path", str(given), *QUIET[:4], "--trainer.max_epochs", "4"]) == 2
+    assert f"but {name} is a link that leads out of it" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert len([*before.rglob("*")]) == len([path for path in kept if path != before])
+
+
+def test_a_link_inside_a_run_is_fine(run, tmp_path):
+    given = tmp_path / "given"
+    shutil.copytree(run, given)
+    (given / "checkpoints" / "newest.ckpt").symlink_to("last.ckpt")
+    with ExitStack() as held:
+        assert claim_run(tmp_path, given, held) == given

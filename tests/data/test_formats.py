@@ -503,3 +503,11 @@ def test_a_damaged_file_is_named_by_its_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"user,item,rating\n" + b"1,2,3\n" * 9)[:-9])
     assert message("a.csv.gz").startswith("a.csv.gz: is damaged (")
+
+
+@pytest.mark.parametrize("user", ['"\\ud800"', '["a", "b\\udfff"]'])
+def test_half_of_a_character_in_json_is_named_by_its_line(tmp_path, user):
+    path = tmp_path / "ratings.jsonl"
+    path.write_text(f'{{"user": "a", "item": "i", "rating": 3}}\n{{"user": {user}, "item": "i", "rating": 4}}\n')
+    with pytest.raises(DataError, match="line 2, column 'user': must be text, got half of a character"):
+        load_table(path=str(path), columns={}, keep=False)

@@ -103,7 +103,15 @@ def _text(value: Any) -> str:
 def _plain(value: Any, name: str, where: str) -> Any:
     """A value that can stand in a column; a list of names, such as genres, is written with | between them."""
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
-        return "|".join(value)
+        value = "|".join(value)
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"{where}, column {name!r}: must be text, got half of a character (a lone \\ud800 or its like); "
+                "correct or remove it"
+            ) from error
     if isinstance(value, (list, dict)):
         kind = "a list" if isinstance(value, list) else "an object"
         raise DataError(f"{where}, column {name!r}: must be text or a number, got {kind}; {_REMEDY}")
