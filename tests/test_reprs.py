@@ -88,3 +88,12 @@ def test_a_scorer(bundle):
     scorer = Scorer.load(bundle)
     assert short(scorer).startswith("Scorer(")
     assert f"{scorer.manifest.num_users - 1:,} users" in repr(scorer)
+
+
+def test_a_task_names_its_settings_and_sizes():
+    assert short(cflightning.EmbeddingDotTask(dim=4, objective="mse")).startswith(
+        "EmbeddingDotTask(dim=4, objective='mse', bags='both', members=1"
+    )
+    task = cflightning.EmbeddingMLPTask(dim=4)
+    task.vocabulary = RatingsDataModule.from_frame(FRAME, val_fraction=0).vocabulary
+    assert short(task).endswith(") of 45 users and 20 items")

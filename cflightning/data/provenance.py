@@ -172,8 +172,8 @@ def check_rows(kept: Provenance, data: RatingsDataModule, stage: Stage) -> None:
     raise DataError(
         f"{table}: its {'test' if stage == 'test' else 'validation'} part may hold rows that the checkpoint was "
         f"trained on, since its {len(data.table):,} rows are not the {then}, or in another order, and the split "
-        f"({_describe(data)}) is drawn anew; give that table, or new rows beside it as --data.test_path, or train with "
-        "--data.split hash, by which rows stay on their side when a table grows"
+        f"({_describe(data)}) is drawn anew; give that table, or new rows beside it as --data.test_path, or train anew "
+        "(without --ckpt_path) by --data.split hash, under which rows stay on their side when a table grows"
     )
 
 

@@ -64,6 +64,16 @@ class NetworkTask(LightningModule, ABC):
         self._plan: Plan | None = None
         self._engine: Engine | None = None
 
+    def __repr__(self) -> str:
+        """Return the settings that were given, and the sizes where the network is built."""
+        given = [f"{name}={value!r}" for name, value in self.hparams.items() if value is not None and name[0] != "_"]
+        sizes = (
+            ""
+            if self.vocabulary is None
+            else (f" of {len(self.vocabulary.users):,} users and {len(self.vocabulary.items):,} items")
+        )
+        return f"{type(self).__name__}({', '.join(given)}){sizes}"
+
     @abstractmethod
     def build_network(
         self, num_users: int, num_items: int, rating_range: tuple[float, float] | None, mean_rating: float | None

@@ -40,6 +40,8 @@ def open_binary(file: TextFile, kind: str) -> OpenTable:
 
 
 _ERRORS = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowSerializationError, pa.ArrowKeyError, OSError)
+_BATCH = 1 << 17
+"""Rows of a Parquet file that are unpacked at a time."""
 _Opened = tuple[list[str], Callable[[list[str]], Any]]
 
 
@@ -50,10 +52,15 @@ def _damaged(file: TextFile, kind: str, error: Exception) -> DataError:
     return DataError(f"{file}: must be {called} file, but {str(error)[:150]}; write or download it again")
 
 
-def _check_rows(file: TextFile, source: Any, rows: int, schema: Any, columns: list[str]) -> None:
-    """Refuse more rows than can be held, before they are unpacked: equal values take next to no bytes in a file."""
-    packed = os.path.getsize(source) if isinstance(source, str) else source.size()
+def _check_rows(file: TextFile, source: Any, rows: int, schema: Any, columns: list[str]) -> int:
+    """Refuse more rows than can be held, before they are unpacked: equal values take next to no bytes in a file.
+
+    Returns:
+        Bytes of the file.
+    """
+    packed = os.path.getsize(source) if isinstance(source, str) else int(source.size())
     check_size(str(file), rows * sum(_width(schema.field(name).type) for name in columns), packed)
+    return packed
 
 
 def _width(kind: Any) -> int:
@@ -72,8 +79,13 @@ def _parquet(file: TextFile) -> _Opened:
     schema = opened.schema_arrow
 
     def read(columns: list[str]) -> Any:
-        _check_rows(file, source, opened.metadata.num_rows, schema, columns)
-        return opened.read(columns=columns)
+        packed = _check_rows(file, source, opened.metadata.num_rows, schema, columns)
+        batches, size = [], 0
+        for batch in opened.iter_batches(_BATCH, columns=columns):  # one long text may stand for all of a column
+            size += batch.nbytes
+            check_size(str(file), size, packed)
+            batches.append(batch.select(columns))
+        return pa.Table.from_batches(batches, pa.schema([schema.field(name) for name in columns]))
 
     return schema.names, read
 
