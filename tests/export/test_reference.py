@@ -35,8 +35,10 @@ def test_the_bundle_says_what_it_answers(bundle):
     lists = [scorer.recommend(user, 10) for user in users]
     items = scorer.recommend(users[0], 1000).items
     edges = said["recommend"]["edges"]
-    # Every user is asked, so that the lists' spread is exact.
-    assert said["recommend"]["shares"] == pytest.approx(shares(edges, np.concatenate([top.scores for top in lists])))
+    # Every user is asked, so that the lists' spread is exact, but for the score that an edge was put on: alone and
+    # among others it can differ in its last bit, and so be on either side.
+    scores = np.concatenate([top.scores for top in lists])
+    assert said["recommend"]["shares"] == pytest.approx(shares(edges, scores), abs=1.5 / len(scores))
     assert said["recommend"]["k"] == 10
     every = np.concatenate([scorer.score(user, items) for user in users])
     assert said["score"]["shares"] == pytest.approx(shares(said["score"]["edges"], every), abs=0.03)
