@@ -11,7 +11,6 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
-from cflightning.data.datamodule import RatingsDataModule
 from cflightning.errors import CheckpointError, ConfigError
 from cflightning.tasks.described import make_described
 from cflightning.tasks.engine import Plan
@@ -26,7 +25,7 @@ MAX_BATCH_RATIO = 8.0
 
 
 def configure(
-    task: RatingTask, plan: Plan | None, parameters: Sequence[torch.nn.Parameter]
+    task: RatingTask, plan: Plan | None, parameters: Sequence[torch.nn.Parameter], batch_ratio: float
 ) -> OptimizerLRSchedulerConfig:
     """Fused AdamW, or the engine's own, with one cycle over the whole training, unless others were asked for.
 
@@ -35,11 +34,11 @@ def configure(
             network there are no parameters to give to an optimiser.)
         plan: of the engine; None for autograd.
         parameters: to be trained.
+        batch_ratio: batch size as a multiple of the default.
     """
     optimizer: torch.optim.Optimizer
     if plan is None:
-        data = getattr(task.trainer, "datamodule", None)
-        optimizer = _fused_adamw(task, parameters, data.batch_ratio if isinstance(data, RatingsDataModule) else 1.0)
+        optimizer = _fused_adamw(task, parameters, batch_ratio)
     else:
         optimizer = plan.optimizer(
             plan.rate(task.trainer.max_epochs) if task.learning_rate is None else task.learning_rate

@@ -345,4 +345,6 @@ class RatingTask(NetworkTask):
         """The engine's, or fused AdamW, with one cycle over the whole training, unless others were asked for."""
         self._require_network()
         found = [one for network in self.learners.networks for one in network.parameters()]
-        return configure(self, self._plan, [one for one in found if one.requires_grad or self._plan])
+        data = self._data()
+        ratio = 1.0 if data is None else data.batch_ratio
+        return configure(self, self._plan, [one for one in found if one.requires_grad or self._plan], ratio)

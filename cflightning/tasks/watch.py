@@ -145,7 +145,7 @@ class _Watch:
         _kept.append(self.store)
 
     def find_lost(self, seconds: float) -> str | None:
-        """Which process is lost and why, in words; None if all are heard of for so many seconds."""
+        """Return the lost process and the reason, in words; None while all were heard within the limit."""
         for _ in range(int(seconds / BEAT)):
             if (found := self._first(self._gone)) or (found := self._first(lambda rank: self._silent(rank, DOUBT))):
                 return found

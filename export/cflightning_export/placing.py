@@ -22,7 +22,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 """Errors of renaming a folder to a place where something is."""
 _AT_FDCWD, _EXCHANGE = -100, 2
-"""Of renameat2: paths as they are given, and the flag that exchanges them."""
+"""Arguments of renameat2: paths relative to the current folder, and the flag that exchanges them."""
 
 
 def check_target(target: Path, overwrite: bool) -> None:

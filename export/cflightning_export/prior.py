@@ -127,7 +127,7 @@ def _vectors(tables: FoldedTables, side: Side) -> Tensor:
 
 
 def _chunks(tables: FoldedTables, side: Side) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-    """Which rows, and their factors and bias, float64 [n, dim + 1]: all of a side but the unknown one, some at a time.
+    """Yield indices, and their factors and bias (float64 [n, dim + 1]), in chunks of a side without the unknown.
 
     A table of millions of rows would take twice its memory again as float64.
     """

@@ -84,7 +84,7 @@ class Catalogue:
 
     @cached_property
     def _place(self) -> Mapping[str, int]:
-        """Of string ids, which are long to sort."""
+        """Index of each string id, made at its first use."""
         return _index(self.ids) if self.index is None else self.index
 
     @cached_property

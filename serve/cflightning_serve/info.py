@@ -85,7 +85,7 @@ def info(manifest: Manifest) -> Answer:
 
 
 def _rows(manifest: Manifest) -> str:
-    """Which rows of the table are in the bundle."""
+    """Return the kind of rows of the table that the bundle holds: a key of `ROWS`."""
     rated = "history" in manifest.graphs
     if "seen" in manifest.graphs:
         return "items and ratings" if rated else "items"

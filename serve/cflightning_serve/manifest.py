@@ -57,7 +57,7 @@ _KEYS: dict[str, tuple[type, ...]] = {
 _LONGEST = 200
 """Characters of a text that people read."""
 _HIGHEST = 2**63 - 1
-"""Of a count."""
+"""Largest count that a manifest may state."""
 _FLOAT32 = 3.4028234663852886e38
 _SINCE_2: dict[str, tuple[type, ...]] = {"units": (dict,)}
 

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 CELLS = 1 << 23
 """Numbers that a graph may hold in one table, 32 MiB: users times items, or items times targets."""
 _BYTES = 32
-"""Of an element of an answer: in its array, and as text."""
+"""Bytes of one element of an answer: in its array, and as text."""
 _PAIRED = (("exclude_user", "exclude_item"), ("item", "rating"))
 """Inputs of one length where a graph has both."""
 _PAIRED_IN = {"score": (("user", "item"),), "fold_in_item": (("user", "rating"),)}

@@ -17,7 +17,7 @@ T = TypeVar("T")
 _PAUSE = 0.0005
 """Seconds that requests have for themselves between two steps of a load."""
 Mark = tuple[tuple[str, int, int, int], ...]
-"""Of files: name, inode, bytes and nanoseconds of last change of each."""
+"""State of a folder: name, inode, size in bytes and time of last change in nanoseconds of each file."""
 
 
 class Job(threading.Thread, Generic[T]):
@@ -103,5 +103,5 @@ def mark_folder(folder: Path) -> Mark:
 
 
 def mark_manifest(mark: Mark) -> Mark:
-    """Of a folder's mark, what belongs to the manifest: another one wherever another bundle has come."""
+    """Return the part of a folder's state that belongs to its manifest; it differs for every other bundle."""
     return tuple(one for one in mark if one[0] == MANIFEST)

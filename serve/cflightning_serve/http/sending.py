@@ -35,7 +35,7 @@ class Sender:
         self._budget, self._deadline, self._computed = budget, deadline, computed
         self._start: Message | None = None
         self.status = 0
-        """Of HTTP; 0 as long as nothing has been sent."""
+        """HTTP status of the answer; 0 as long as nothing has been sent."""
         self.refused: Refusal | None = None
         """Why an answer was not sent, whatever the application makes of the exception."""
 
