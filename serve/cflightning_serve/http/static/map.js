@@ -77,37 +77,39 @@ export class FilmMap {
       drawing("g", {}, best.map(circle("dot best", 5))),
       drawing("g", {}, rated.map(circle("dot rated", 6))),
       drawing("g", {}, find(this.marks.open ? [this.marks.open] : []).map(circle("dot open", 9))),
-      drawing("g", { class: "labels" }, this.#labels(rated, best, wide, high)),
+      this.labels = drawing("g", { class: "labels" }),
       this.ring);
+    this.#label(rated, best, wide, high);
     this.#tell(rated, best);
   }
 
-  /** Labels that cover neither each other nor a mark: rated ones first, then recommended, then the most popular. */
-  #labels(rated, best, wide, high) {
+  /** Labels that cover neither each other nor a mark: rated ones first, then recommended, then the most popular. The browser
+      measures each one, since fonts differ from machine to machine. */
+  #label(rated, best, wide, high) {
     const taken = [...rated, ...best].map(({ x, y }) => [x - 6, y - 6, x + 6, y + 6]);
     const open = String(this.marks.open?.item);
     const clash = (box) => box[0] < 2 || box[2] > wide - 2 || box[1] < 2 || box[3] > high - 2
       || taken.some((other) => box[0] < other[2] && box[2] > other[0] && box[1] < other[3] && box[3] > other[1]);
-    const labels = [];
     const marked = new Set([...rated, ...best]);
     for (const dot of [...marked, ...this.dots.filter((one) => !marked.has(one)).slice(0, 60)]) {
-      if (labels.length >= LABELS) break;
-      const text = short(named(dot.one).name, 24);
-      const width = 6 * text.length + 4;
+      if (this.labels.childElementCount >= LABELS) break;
+      const kind = rated.includes(dot) ? "rated" : best.includes(dot) ? "best" : "other";
+      const label = drawing("text", { class: kind }, short(named(dot.one).name, 24));
+      this.labels.append(label);
+      const { width, y: above, height } = label.getBBox();
       const { x, y } = dot;
       const gap = String(dot.one.item) === open ? 13 : 8;
       const spots = [[x + gap, y + 4, "start"], [x - gap, y + 4, "end"], [x, y - gap - 2, "middle"], [x, y + gap + 10, "middle"]];
-      for (const [left, base, anchor] of spots) {
+      const boxOf = ([left, base, anchor]) => {
         const start = left - { start: 0, end: width, middle: width / 2 }[anchor];
-        const box = [start, base - 11, start + width, base + 4];
-        if (clash(box)) continue;
-        taken.push(box);
-        const kind = rated.includes(dot) ? "rated" : best.includes(dot) ? "best" : "other";
-        labels.push(drawing("text", { class: kind, x: left, y: base, "text-anchor": anchor }, text));
-        break;
-      }
+        return [start, base + above, start + width, base + above + height];
+      };
+      const spot = spots.find((one) => !clash(boxOf(one)));
+      if (spot) {
+        taken.push(boxOf(spot));
+        for (const [name, value] of [["x", spot[0]], ["y", spot[1]], ["text-anchor", spot[2]]]) label.setAttribute(name, value);
+      } else label.remove();
     }
-    return labels;
   }
 
   #nearest({ clientX, clientY }) {
