@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from cflightning.data.datamodule import RatingsDataModule
     from cflightning.data.vocabulary import Vocabulary
-    from cflightning.evaluation import Evaluation
+    from cflightning.evaluation.ratings import Evaluation
     from cflightning.models.embedding_dot import EmbeddingDot
     from cflightning.models.embedding_mlp import EmbeddingMLP
     from cflightning.tasks.embedding import EmbeddingDotTask, EmbeddingMLPTask
@@ -26,7 +26,7 @@ _WHERE = {
     "Trainer": "lightning.pytorch",
     "RatingsDataModule": "cflightning.data.datamodule",
     "Vocabulary": "cflightning.data.vocabulary",
-    "Evaluation": "cflightning.evaluation",
+    "Evaluation": "cflightning.evaluation.ratings",
     "EmbeddingDot": "cflightning.models.embedding_dot",
     "EmbeddingMLP": "cflightning.models.embedding_mlp",
     "RatingTask": "cflightning.tasks.rating",

@@ -70,7 +70,7 @@ def main(args: list[str] | None = None) -> int:
         Exit status: 0; 2 for a mistake that the user can put right; 130 after Ctrl+C, 143 after SIGTERM;
         1 where another process of the same training failed or was lost.
     """
-    from cflightning.streams import open_standard_streams
+    from cflightning.cli.streams import open_standard_streams
 
     open_standard_streams()
     if args is None:
@@ -86,7 +86,7 @@ def main(args: list[str] | None = None) -> int:
     if not args or args[0] in ("-h", "--help"):
         print(HELP, end="")
         return 0 if args else 2
-    from cflightning.stopping import INTERRUPTED, Stopped, stoppable
+    from cflightning.cli.stopping import INTERRUPTED, Stopped, stoppable
 
     try:
         with stoppable():
@@ -100,7 +100,7 @@ def main(args: list[str] | None = None) -> int:
 
 def _asks_for_help(args: list[str]) -> bool:
     """Whether what is asked for is help that jsonargparse would give on a thousand lines, or not at all."""
-    from cflightning.command_help import GROUPS
+    from cflightning.cli.command_help import GROUPS
 
     kinds = {"-h", "--help", "--help=all", *(f"--{group}.help" for group in GROUPS)}
     return args[0] in TRAINING and not kinds.isdisjoint(args[1:])
@@ -108,7 +108,7 @@ def _asks_for_help(args: list[str]) -> bool:
 
 def _help(args: list[str]) -> int:
     """Print the help of a training command, or of a group of its options."""
-    from cflightning.command_help import GROUPS, group_help, short_help
+    from cflightning.cli.command_help import GROUPS, group_help, short_help
 
     group = next((name for name in GROUPS if f"--{name}.help" in args), None)
     if group is None and "--help=all" not in args:
@@ -117,7 +117,7 @@ def _help(args: list[str]) -> int:
     import contextlib
     import io
 
-    from cflightning.cli import main as training
+    from cflightning.cli.fit import main as training
 
     whole = io.StringIO()
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(whole):
@@ -139,11 +139,11 @@ def _run(args: list[str], given: list[str] | None) -> int:
         if args[0] in (*TRAINING, "kfold", "tune") or args[0].startswith("-"):
             # Read before the imports, which take seconds.
             if args[0] == "kfold":
-                from cflightning.kfold import parse
+                from cflightning.cli.kfold.options import parse
 
                 of_folds = parse(args[1:])
             elif args[0] == "tune":
-                from cflightning.tuning.options import parse as parse_search
+                from cflightning.cli.tune.options import parse as parse_search
 
                 of_search = parse_search(args[1:])
             # Read when torch loads its threads. Steps are short, and threads spin while they wait for each other: on a
@@ -155,18 +155,18 @@ def _run(args: list[str], given: list[str] | None) -> int:
             # Importing torch and Lightning makes millions of objects that stay: looking for garbage among them, while
             # they are made and at the end, costs a quarter of the time from typing to result.
             gc.disable()
-            from cflightning.cli import main as training
+            from cflightning.cli.fit import main as training
 
             gc.freeze()
             gc.enable()
             if "triton" in sys.modules:  # its bindings take what is not collected in the end for leaks, and say so
                 atexit.register(gc.unfreeze)
             if args[0] == "kfold":
-                from cflightning.folds import run_folds
+                from cflightning.cli.kfold.run import run_folds
 
                 run_folds(*of_folds, started=_STARTED)
             elif args[0] == "tune":
-                from cflightning.tuning.search import run_search
+                from cflightning.cli.tune.search import run_search
 
                 return run_search(*of_search, started=_STARTED)
             else:
@@ -177,7 +177,7 @@ def _run(args: list[str], given: list[str] | None) -> int:
             print(f"cflightning: {error}", file=sys.stderr)
         return 1 if isinstance(error, ProcessError) else 2
     except Exception as error:
-        from cflightning.failures import resource_error
+        from cflightning.cli.failures import resource_error
 
         failure = resource_error(error)
         if failure is not None:

@@ -140,7 +140,7 @@ class TaskContract(ABC):
         """Better than the mean after a short training; the same scores after loading."""
         from lightning.pytorch import Trainer
 
-        from cflightning.checkpoint import load_task
+        from cflightning.tasks.loading import load_task
 
         data = RatingsDataModule(
             source="synthetic", synthetic={"num_users": 60, "num_items": 40, "num_ratings": 1200}, batch_size=64,

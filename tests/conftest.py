@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cflightning.data import split
+from cflightning.data.splits import split
 
 # Tiny tensors: a second thread only waits, and on a busy machine it waits long. (Read when torch is imported.)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -97,7 +97,7 @@ def movielens(tmp_path_factory):
 @pytest.fixture(scope="session")
 def run(tmp_path_factory, movielens):
     """A finished run of the command line on made-up MovieLens data: ratings alone."""
-    from cflightning.cli import main
+    from cflightning.cli.fit import main
 
     root = tmp_path_factory.mktemp("runs")
     cli = main(

@@ -1,4 +1,4 @@
-"""Who may import whom: the design's arrows, read from the syntax trees."""
+"""The rooms of the three packages: which may import which, read from the syntax trees."""
 
 import ast
 import subprocess
@@ -6,113 +6,132 @@ import sys
 
 import pytest
 
-LAYERS = {  # folder or file -> what of cflightning it may import, directly
-    "errors.py": set(),
-    "arguments.py": {"errors"},
-    "files.py": {"errors"},
-    "locks.py": {"errors"},
-    "stopping.py": set(),
-    "option_errors.py": set(),
-    "callbacks.py": set(),
-    "command_help.py": set(),
-    "streams.py": set(),
-    "failures.py": {"errors", "files"},
-    "runs.py": {"errors", "files", "locks"},
-    "item_lists.py": {"errors"},
-    "processes.py": {"errors"},
-    "data": {"data", "arguments", "errors", "files", "item_lists", "locks", "processes", "torch_threads"},
-    "torch_threads.py": {"errors"},
-    "models": {"models", "errors", "torch_threads"},
-    "objectives": {"objectives", "models", "errors"},
-    "sampling": {"sampling", "models", "errors", "torch_threads"},
-    "metrics": {"metrics", "errors", "item_lists"},
-    "solvers": {"solvers", "kernels", "errors", "torch_threads"},
-    "kernels": {"kernels", "objectives", "errors"},
-    "plots.py": {"metrics", "files"},
-    "kfold.py": {"errors"},
-    "study.py": {"data", "files"},
-    "tuning/options.py": {"errors"},
-    "tuning/ranges.py": {"errors"},
-    "tuning/asked.py": {"tuning", "errors"},
-    "tuning/journal.py": {"locks"},
-    "tuning/trials.py": {"tuning"},
-    "tuning/report.py": {"tuning", "files", "plots"},
-    "evaluation.py": {"data", "metrics", "errors", "files", "plots"},
+TRAINING = {  # room of cflightning -> rooms that it may import, lowest first; `errors` is open to all
+    "utils": set(),
+    "models": {"utils"},
+    "kernels": {"models"},
+    "sampling": {"models", "utils"},
+    "solvers": {"kernels", "utils"},
+    "metrics": {"utils"},
+    "data": {"utils"},
+    "checkpoint": {"data", "utils"},
+    "engines": {"data", "kernels", "models", "sampling", "utils"},
+    "objectives": {"data", "kernels", "models", "solvers", "utils"},
+    "evaluation": {"data", "metrics", "models", "solvers", "utils"},
     "tasks": {
-        "tasks",
-        "data",
-        "models",
-        "objectives",
-        "metrics",
-        "kernels",
-        "sampling",
-        "solvers",
-        "item_lists",
-        "errors",
-        "checkpoint",
-        "checkpoint_rules",
-        "arguments",
-        "processes",
-        "torch_threads",
+        "checkpoint", "data", "engines", "evaluation", "kernels", "metrics", "models", "objectives", "sampling",
+        "solvers", "utils",
     },
-    "checkpoint_rules.py": {"errors"},
-    "blending.py": {"data", "metrics", "models", "checkpoint"},
-    "comparison.py": {"data", "tasks", "solvers", "models", "item_lists"},
+    "testing": {"data", "models", "tasks"},
+    "cli": {"checkpoint", "data", "engines", "evaluation", "metrics", "objectives", "tasks", "utils"},
+    "__main__": {"cli"},
+}  # fmt: skip
+EXPORT = {
+    "scratch": set(),
+    "publish": {"scratch"},
+    "onnx_tools": {"publish"},
+    "contents": {"onnx_tools"},
+    "fold_in": {"contents"},
+    "graphs": {"contents", "fold_in", "onnx_tools"},
+    "verify": {"contents", "fold_in", "graphs", "onnx_tools"},
+    "bundle": {"contents", "fold_in", "graphs", "onnx_tools", "publish", "verify"},
+    "layouts": {"bundle", "publish", "scratch"},
+    "cli": {"bundle", "layouts"},
 }
-EXTRAS = {"list_files.py": {"pyarrow"}, "progress.py": {"tqdm"}, "trust.py": {"cryptography"}}
+SERVING = {
+    "bundle": set(),
+    "inference": {"bundle"},
+    "scorer": {"bundle", "inference"},
+    "mlflow_model": {"scorer"},
+    "batch": {"bundle", "inference", "scorer"},
+    "http/errors": set(),
+    "http/log_lines": set(),
+    "http/keys": set(),
+    "http/settings": {"bundle", "http/keys"},
+    "http/serving": {"bundle", "http/errors", "http/settings", "inference", "scorer"},
+    "http/middleware": {"http/errors", "http/keys", "http/serving", "http/settings"},
+    "http/routes": {"bundle", "http/errors", "http/middleware", "http/serving", "http/settings", "inference", "scorer"},
+    "http/ui": {"bundle", "http/errors", "http/middleware", "http/routes", "http/serving", "inference", "scorer"},
+    "http/openapi": {"bundle", "http/routes", "http/serving"},
+    "http/app": {
+        "http/errors", "http/middleware", "http/openapi", "http/routes", "http/serving", "http/settings", "http/ui",
+    },
+    "http/server": {"http/app", "http/log_lines", "http/middleware", "http/serving", "http/settings"},
+    "http/cli": {"bundle", "http/keys", "http/log_lines", "http/server", "http/settings", "scorer"},
+    "cli": {"batch", "bundle", "http/cli", "inference", "scorer"},
+    "__main__": {"cli"},
+}  # fmt: skip
+ROOMS = {
+    "cflightning": ("cflightning", TRAINING),
+    "cflightning_export": ("export/cflightning_export", EXPORT),
+    "cflightning_serve": ("serve/cflightning_serve", SERVING),
+}
+TORCH_ONLY = {"models"}
+"""Rooms that import torch alone of third parties."""
 HTTP = {
-    "fastapi",
-    "httptools",
-    "prometheus_client",
-    "pydantic",
-    "pydantic_core",
-    "starlette",
-    "typing_extensions",
+    "fastapi", "httptools", "prometheus_client", "pydantic", "pydantic_core", "starlette", "typing_extensions",
     "uvicorn",
-}
-"""Files of cflightning_serve -> what else they may import, when it is asked for and installed."""
-TORCH_ONLY = {"models", "objectives"}  # of third parties
+}  # fmt: skip
+EXTRAS = {"batch/files.py": {"pyarrow"}, "batch/progress.py": {"tqdm"}, "bundle/trust.py": {"cryptography"}}
+"""Files of cflightning_serve -> packages of its extras that they import when these are installed."""
 
 
 def imports(path):
-    """(module, inside a function or `if TYPE_CHECKING`?) of every import of a file."""
+    """Yield the name of every module that a file imports, inside functions and `if TYPE_CHECKING` as well."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-def test_layers(repository, layer):
-    top = repository / "cflightning" / layer
-    for path in [top] if top.is_file() else top.rglob("*.py"):
+def room_of(parts, rooms):
+    """Return the room of a module of a package, by the longest name that the table has."""
+    return next((room for room in ("/".join(parts[:2]), parts[0] if parts else "") if room in rooms), None)
+
+
+@pytest.mark.parametrize(("package", "room"), [(name, room) for name, (_, rooms) in ROOMS.items() for room in rooms])
+def test_a_room_imports_only_the_rooms_below_it(repository, package, room):
+    folder, rooms = ROOMS[package]
+    place = repository / folder / room
+    files = list(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
+    assert files
+    for path in files:
         for name in imports(path):
-            parts = name.split(".")
-            if parts[0] == "cflightning" and len(parts) > 1:
-                assert parts[1] in LAYERS[layer], f"{path} imports {name}"
-            elif layer in TORCH_ONLY:
-                assert parts[0] in {*sys.stdlib_module_names, "torch", "__future__"}, f"{path} imports {name}"
+            top, *parts = name.split(".")
+            if top == package and parts and (other := room_of(parts, rooms)) not in (None, room):
+                assert other in rooms[room], f"{path} imports {name}"
+            elif room in TORCH_ONLY and top != package:
+                assert top in {*sys.stdlib_module_names, "torch"}, f"{path} imports {name}"
 
 
-def test_only_the_front_door_imports_the_command_line(repository):
-    for folder in ("cflightning", "export", "serve"):
-        for path in (repository / folder).rglob("*.py"):
-            if path.name not in {"__main__.py", "cli.py", "folds.py", "fits.py"}:
-                assert "cflightning.cli" not in set(imports(path)), path
+@pytest.mark.parametrize("package", ROOMS)
+def test_every_file_is_in_a_room(repository, package):
+    folder, rooms = ROOMS[package]
+    for path in (repository / folder).rglob("*.py"):
+        parts = path.relative_to(repository / folder).with_suffix("").parts
+        assert room_of(parts, rooms) or parts[-1] in ("__init__", "errors"), f"{path} is in no room of the table"
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_rooms_form_no_circle(package):
+    placed = set()
+    for room, below in ROOMS[package][1].items():
+        assert below <= placed, (room, below - placed)
+        placed.add(room)
 
 
 def test_training_and_serving_do_not_know_each_other(repository):
-    for path in (repository / "serve" / "cflightning_serve").rglob("*.py"):
+    serving = repository / "serve" / "cflightning_serve"
+    for path in serving.rglob("*.py"):
+        place = path.relative_to(serving)
+        allowed = {*sys.stdlib_module_names, "numpy", "onnxruntime", "cflightning_serve"}
+        extras = HTTP if place.parts[0] == "http" else EXTRAS.get(place.as_posix(), set())
         for name in imports(path):
-            top = name.split(".")[0]
-            allowed = {*sys.stdlib_module_names, "numpy", "onnxruntime", "cflightning_serve"}
-            extras = HTTP if path.parent.name == "http" else EXTRAS.get(path.name, set())
-            assert top in allowed | extras, f"{path}: {name}"
-    for folder in ("cflightning", "export"):
-        for path in (repository / folder).rglob("*.py"):
-            assert not any(name.split(".")[0] == "cflightning_serve" for name in imports(path)), path
+            assert name.split(".")[0] in allowed | extras, f"{path}: {name}"
+    for path in (repository / "cflightning").rglob("*.py"):
+        assert not any(name.split(".")[0] == "cflightning_serve" for name in imports(path)), path
 
 
 def test_project_folders_are_no_packages(repository):

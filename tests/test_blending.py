@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from cflightning import EmbeddingDotTask, RatingsDataModule, Trainer
-from cflightning.blending import lean
-from cflightning.checkpoint import KEY, load_task, read
-from cflightning.data.split import TRAIN, VAL
+from cflightning.checkpoint.format import KEY, read
+from cflightning.data.splits.split import TRAIN, VAL
 from cflightning.metrics.baseline import fit_baseline
+from cflightning.tasks.bias_blending import lean
+from cflightning.tasks.loading import load_task
 
 
 def table(factors, users=1500, items=400, rows=12_000, seed=0):

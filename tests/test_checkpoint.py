@@ -17,11 +17,12 @@ from lightning.pytorch.cli import ReduceLROnPlateau
 
 from cflightning import EmbeddingDotTask, RatingsDataModule
 from cflightning.__main__ import main as front_door
-from cflightning.checkpoint import FileCheckpointIO, find, load_task, read
-from cflightning.checkpoint_rules import WORDED, confine_states, own_file
-from cflightning.cli import main
+from cflightning.checkpoint.format import FileCheckpointIO, find, read
+from cflightning.checkpoint.rules import WORDED, confine_states, own_file
+from cflightning.cli.fit import main
 from cflightning.errors import CheckpointError, DataError
-from cflightning.run_metrics import read_figures
+from cflightning.evaluation.run_metrics import read_figures
+from cflightning.tasks.loading import load_task
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from cflightning.__main__ import main as front_door
-from cflightning.cli import main
+from cflightning.cli.fit import main
+from cflightning.cli.run_folders import claim_run
 from cflightning.errors import CheckpointError, TrainingError
-from cflightning.run_metrics import read_figures
-from cflightning.runs import claim_run
+from cflightning.evaluation.run_metrics import read_figures
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
 
@@ -51,7 +51,9 @@ def test_front_door(capsys):
 def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(monkeypatch, given):
     seen = []
     names = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"
-    monkeypatch.setattr("cflightning.cli.main", lambda *args, **kwargs: seen.append([os.environ.get(n) for n in names]))
+    monkeypatch.setattr(
+        "cflightning.cli.fit.main", lambda *args, **kwargs: seen.append([os.environ.get(n) for n in names])
+    )
     monkeypatch.setenv("GOMP_SPINCOUNT", "")
     monkeypatch.delenv("GOMP_SPINCOUNT")
     monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
@@ -139,7 +141,7 @@ def test_predict_writes_scores_in_the_order_of_the_table(run, tmp_path):
     assert [(row["user"], row["item"], row["known"]) for row in rows] == [
         ("5", "3", "1"), ("1", "1", "1"), ("999", "3", "0"), ("1", "999", "0"),
     ]  # fmt: skip
-    from cflightning.checkpoint import load_task
+    from cflightning.tasks.loading import load_task
 
     task = load_task(run / "checkpoints" / "best.ckpt")
     with torch.no_grad():

@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from cflightning.__main__ import main as front_door
-from cflightning.cli import main
-from cflightning.command_help import COMMANDS, GROUPS
+from cflightning.cli.command_help import COMMANDS, GROUPS
+from cflightning.cli.fit import main
 
 
 @pytest.fixture(scope="module")

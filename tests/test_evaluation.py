@@ -10,13 +10,13 @@ import torch
 
 from cflightning import EmbeddingDotTask, Evaluation, RatingsDataModule, Trainer
 from cflightning.__main__ import main as front_door
-from cflightning.cli import main
-from cflightning.data.split import TEST, TRAIN, Split
+from cflightning.cli.fit import main
+from cflightning.cli.report import test_lines as lines_of
+from cflightning.data.splits.split import TEST, TRAIN, Split
 from cflightning.errors import ConfigError
+from cflightning.evaluation.run_metrics import read_figures
 from cflightning.metrics.baseline import fit_baseline
 from cflightning.metrics.uncertainty import error_sums, interval, resample, rmse_and_mae
-from cflightning.report import test_lines as lines_of
-from cflightning.run_metrics import read_figures
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
 SYNTHETIC = {"num_users": 80, "num_items": 50, "num_ratings": 2000}

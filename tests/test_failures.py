@@ -7,9 +7,9 @@ from contextlib import contextmanager
 import pytest
 
 from cflightning.__main__ import main as front_door
+from cflightning.cli.failures import resource_error
+from cflightning.cli.report import RunReport
 from cflightning.errors import ConfigError, ResourceError, StorageError
-from cflightning.failures import resource_error
-from cflightning.report import RunReport
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--model.objective", "mse"]
 

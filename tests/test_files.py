@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from cflightning.errors import StorageError
-from cflightning.files import claim, make_folder, replacing, sweep
+from cflightning.utils.files import claim, make_folder, replacing, sweep
 
 
 @pytest.fixture

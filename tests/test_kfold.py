@@ -12,9 +12,9 @@ import yaml
 
 from cflightning import RatingsDataModule
 from cflightning.__main__ import main as front_door
-from cflightning.data import reading
-from cflightning.kfold import parse
-from cflightning.run_metrics import read_figures
+from cflightning.cli.kfold.options import parse
+from cflightning.data import load_options as reading
+from cflightning.evaluation.run_metrics import read_figures
 
 QUICK = ["--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--model.dim", "4"]
 
@@ -132,7 +132,7 @@ def test_the_data_is_read_once(movielens, tmp_path, monkeypatch):
 
 
 def test_what_is_broken_off_is_gone_on_with(movielens, tmp_path, monkeypatch):
-    from cflightning.evaluation import Evaluation
+    from cflightning.evaluation.ratings import Evaluation
 
     write, data = Evaluation.write, movielens("ml-1m")
     monkeypatch.setattr(

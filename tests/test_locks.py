@@ -10,10 +10,10 @@ import sys
 import pytest
 
 from cflightning.errors import ConfigError
-from cflightning.locks import alone_in, waiting_for
+from cflightning.utils.locks import alone_in, waiting_for
 
 HOLD = (
-    "import sys, time; from pathlib import Path; from cflightning.locks import alone_in\n"
+    "import sys, time; from pathlib import Path; from cflightning.utils.locks import alone_in\n"
     "with alone_in(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
 )
 

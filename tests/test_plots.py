@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cflightning import plots
+from cflightning.evaluation import plots
 from cflightning.metrics.calibration import calibrate
 
 

@@ -17,8 +17,8 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 
 from cflightning import EmbeddingDotTask, RatingsDataModule
 from cflightning.errors import ConfigError
-from cflightning.processes import check_launch, check_strategy, find_launch
-from cflightning.tasks.watch import LIMIT_VARIABLE, find_limit
+from cflightning.tasks.process_watch import LIMIT_VARIABLE, find_limit
+from cflightning.utils.distributed import check_launch, check_strategy, find_launch
 
 SCRIPT = Path(__file__).with_name("one_process.py")
 DDP = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
@@ -194,7 +194,7 @@ def test_strategies_derived_from_ddp_are_known_to_every_engine(monkeypatch):
     class OfACluster(DDPStrategy):
         pass
 
-    from cflightning.tasks.fused import why_not
+    from cflightning.engines.fused import why_not
 
     pytest.importorskip("numba", reason="the fused engine needs the extra `fast`")
     trainer = Trainer(accelerator="cpu", devices=2, strategy=OfACluster(), logger=False)

@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from cflightning.cli import main
-from cflightning.kfold import parse
-from cflightning.tuning.asked import read
-from cflightning.tuning.options import parse as parse_search
-from cflightning.tuning.ranges import as_text, samples
+from cflightning.cli.fit import main
+from cflightning.cli.kfold.options import parse
+from cflightning.cli.tune.options import parse as parse_search
+from cflightning.cli.tune.parse import read
+from cflightning.cli.tune.ranges import as_text, samples
 
 
 def blocks(repository, name="README.md"):

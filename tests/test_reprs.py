@@ -49,7 +49,7 @@ def test_what_a_data_module_hands_out():
 def test_choices():
     import torch
 
-    from cflightning.data.choices import ChoiceBatch
+    from cflightning.data.loaders.interactions import ChoiceBatch
 
     rows = torch.arange(4)
     batch = ChoiceBatch(rows, rows, rows[:, None].repeat(1, 3), None, rows, 8)

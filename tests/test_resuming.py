@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from cflightning.__main__ import main as front_door
-from cflightning.cli import main
-from cflightning.run_metrics import read_figures
+from cflightning.cli.fit import main
+from cflightning.evaluation.run_metrics import read_figures
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
 SMALL = ["--model.objective", "mse", "--model.dim", "4", "--trainer.max_epochs", "1"]

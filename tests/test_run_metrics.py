@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from cflightning.cli import main
-from cflightning.run_metrics import group_figures, read_figures
+from cflightning.cli.fit import main
+from cflightning.evaluation.run_metrics import group_figures, read_figures
 
 FIGURES = {
     "test/rmse": 0.9, "test/rmse_low": 0.8, "test/ndcg@10": 0.3, "test/baseline_rmse": 0.95,

@@ -10,11 +10,11 @@ import pytest
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from cflightning.__main__ import main as front_door
-from cflightning.cli import main
+from cflightning.cli.fit import main
+from cflightning.cli.run_folders import claim_run, single_task
 from cflightning.errors import ConfigError
-from cflightning.files import replacing
-from cflightning.locks import alone_in
-from cflightning.runs import claim_run, single_task
+from cflightning.utils.files import replacing
+from cflightning.utils.locks import alone_in
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--trainer.max_epochs", "1",
          "--model.objective", "mse", "--model.dim", "4"]  # fmt: skip

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from cflightning.__main__ import main as front_door
-from cflightning.comparison import Comparison
-from cflightning.report import RunReport
-from cflightning.run_metrics import read_figures
-from cflightning.stopping import Stopped, stop_status, stoppable
+from cflightning.cli.report import RunReport
+from cflightning.cli.stopping import Stopped, stop_status, stoppable
+from cflightning.evaluation.baselines import Comparison
+from cflightning.evaluation.run_metrics import read_figures
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
 
@@ -63,7 +63,7 @@ def test_what_is_stopped_before_an_epoch_is_kept_starts_again(movielens, tmp_pat
 
 
 def test_a_stopped_kfold_keeps_what_is_finished(movielens, tmp_path, monkeypatch, capsys):
-    from cflightning.evaluation import Evaluation
+    from cflightning.evaluation.ratings import Evaluation
 
     write = Evaluation.write
 

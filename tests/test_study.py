@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cflightning.cli.kfold.study import REPORT, Run, Study, fingerprint, line, summary
 from cflightning.data.table import RatingTable
-from cflightning.study import REPORT, Run, Study, fingerprint, line, summary
 
 
 def run(fold, seed, **metrics):

@@ -6,14 +6,14 @@ import torch
 from lightning.pytorch import Trainer
 
 from cflightning import EmbeddingDotTask, RatingsDataModule
-from cflightning.models.average import average, compress
+from cflightning.models.ensemble import average, compress
 from cflightning.models.network import FoldedTables, RatingScale
 from cflightning.sampling.chain import Chain, bag_pass
 from cflightning.solvers.ease import ease
 from cflightning.solvers.ials import Ials
 from cflightning.solvers.interactions import interactions
 from cflightning.solvers.svd import degree_scaled_svd
-from cflightning.torch_threads import one_thread
+from cflightning.utils.torch_threads import one_thread
 
 COUNTS = (1, 2, 3, 4, 5, 7)
 USERS, ITEMS = 302, 204

@@ -14,15 +14,15 @@ import pytest
 import yaml
 
 from cflightning.__main__ import main as front_door
-from cflightning.data import reading
-from cflightning.locks import alone_in
-from cflightning.tuning.asked import dump, read
-from cflightning.tuning.options import Options, parse
-from cflightning.tuning.ranges import Choices, Numbers, as_text, make_range, put, samples
+from cflightning.cli.tune.options import Options, parse
+from cflightning.cli.tune.parse import dump, read
+from cflightning.cli.tune.ranges import Choices, Numbers, as_text, make_range, put, samples
+from cflightning.data import load_options as reading
+from cflightning.utils.locks import alone_in
 
 pytest.importorskip("optuna", reason="tune needs the extra `tune`")
-from cflightning.run_metrics import read_figures
-from cflightning.tuning.journal import JournalLock, repair
+from cflightning.cli.tune.journal import JournalLock, repair
+from cflightning.evaluation.run_metrics import read_figures
 
 QUICK = ["--trainer.max_epochs", "2", "--trainer.accelerator", "cpu", "--model.dim", "4"]
 L2 = ["--model.l2", "{low: 0.001, high: 0.1, log: true}"]
@@ -53,7 +53,7 @@ def data(movielens):
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Drawing one takes longer than the trials here."""
-    monkeypatch.setattr("cflightning.tuning.report.draw_search", lambda *args: False)
+    monkeypatch.setattr("cflightning.cli.tune.report.draw_search", lambda *args: False)
 
 
 # Options and ranges ----------------------------------------------------------------------------------------------
@@ -316,8 +316,8 @@ def test_rankers_are_searched_by_their_lists(objective, data, tmp_path, capsys):
 
 def test_every_objective_has_a_space_of_its_own():
     from cflightning import EmbeddingDotTask, RatingsDataModule
+    from cflightning.cli.tune.defaults import default_ranges
     from cflightning.errors import ConfigError
-    from cflightning.tuning.defaults import default_ranges
 
     module = RatingsDataModule(source="synthetic", synthetic={"num_users": 30, "num_items": 20, "num_ratings": 300})
     for objective in ("mse", "bce", "bpr", "softmax", "ccl", "ials", "svd"):
@@ -424,7 +424,7 @@ def test_what_is_worse_halfway_is_cut_short(tmp_path, capsys):
 
 
 def test_trials_are_compared_at_the_same_share_of_their_schedule(tmp_path):
-    from cflightning.tuning.trials import Outcome, Trials
+    from cflightning.cli.tune.trials import Outcome, Trials
 
     trials = Trials(tmp_path, {"x": Numbers(0.0, 1.0)}, seed=0)
     trials.add_defaults(Outcome(0, 1.0, drawn={"x": 0.5}, stages=dict.fromkeys(range(1, 11), 1.0)))
@@ -464,7 +464,7 @@ def test_a_search_in_which_all_diverge(data, tmp_path, capsys):
 
 @pytest.mark.usefixtures("no_pictures")
 def test_ctrl_c_ends_with_what_is_finished(data, tmp_path, monkeypatch, capsys):
-    from cflightning.tuning.fits import Watch
+    from cflightning.cli.tune.fits import Watch
 
     calls, follow = [], Watch.on_train_epoch_end
 
@@ -487,7 +487,7 @@ def test_ctrl_c_ends_with_what_is_finished(data, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.usefixtures("no_pictures")
 def test_a_trial_that_sigterm_stops_is_made_again(data, tmp_path, monkeypatch, capsys):
-    from cflightning.tuning.fits import Watch
+    from cflightning.cli.tune.fits import Watch
 
     calls, follow = [], Watch.on_train_epoch_end
 
@@ -586,7 +586,7 @@ def test_a_killed_search_leaves_nothing_stuck(data, tmp_path):
     assert 5 < done < 40
     assert tune(tmp_path, *data, *L2, "--trials", 42, "--seed", 0) == 0
     assert [int(row["trial"]) for row in table(tmp_path)] == [*range(42)]
-    from cflightning.tuning.trials import Trials
+    from cflightning.cli.tune.trials import Trials
 
     states = {trial.state.name for trial in Trials(tmp_path / "tune_0", {}, 0).study.get_trials()}
     assert "RUNNING" not in states

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from cflightning.data.fingerprint import COLUMNS, digest_parts, digest_table
-from cflightning.data.split import Split
+from cflightning.data.splits.split import Split
 from cflightning.data.table import RatingTable
-from cflightning.processes import compare, gather, in_group
+from cflightning.utils.distributed import compare, gather, in_group
 
 
 def check_same_table(table: RatingTable, split: Split | None) -> None:

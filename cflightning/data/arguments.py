@@ -7,12 +7,12 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
-from cflightning.arguments import Arguments
-from cflightning.data.reading import Feedback
+from cflightning.data.load_options import Feedback
 from cflightning.data.sources import Source
 from cflightning.data.sources.options import ValueOptions, parse_range, split_list
-from cflightning.data.split import Method, Nested
+from cflightning.data.splits.split import Method, Nested
 from cflightning.data.table import LARGEST_RATING, Duplicates
+from cflightning.utils.arguments import Arguments
 
 
 def check_arguments(given: Mapping[str, Any]) -> None:

@@ -11,24 +11,24 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 
-from cflightning.arguments import Arguments
-from cflightning.data import lists
+from cflightning.data import encoding as lists
 from cflightning.data.agreement import check_same_table
 from cflightning.data.arguments import check_arguments
-from cflightning.data.batches import BatchLoader, default_batch_size
 from cflightning.data.candidates import Candidates, find_candidates
+from cflightning.data.load_options import Feedback, Reading
+from cflightning.data.loaders.ratings import BatchLoader, default_batch_size
 from cflightning.data.provenance import Provenance, plain_settings
-from cflightning.data.reading import Feedback, Reading
 from cflightning.data.sources import Source, locate
 from cflightning.data.sources.options import ValueOptions
-from cflightning.data.split import TEST, TRAIN, VAL, Method, Nested, Split, split_table
+from cflightning.data.splits.split import TEST, TRAIN, VAL, Method, Nested, Split, split_table
 from cflightning.data.summary import describe_table
 from cflightning.data.table import Duplicates, RatingTable
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import DataError
-from cflightning.item_lists import ItemLists
-from cflightning.processes import run_together
-from cflightning.torch_threads import use_threads
+from cflightning.utils.arguments import Arguments
+from cflightning.utils.csr import ItemLists
+from cflightning.utils.distributed import run_together
+from cflightning.utils.torch_threads import use_threads
 
 log = logging.getLogger(__name__)
 
@@ -219,7 +219,7 @@ class RatingsDataModule(LightningDataModule):
         """
         raise DataError(
             "RatingsDataModule.load_from_checkpoint: a data module is made from its own arguments; "
-            "cflightning.checkpoint.unpack(read(FILE))[1]['data']['settings'] has those of a checkpoint"
+            "cflightning.checkpoint.format.unpack(read(FILE))[1]['data']['settings'] has those of a checkpoint"
         )
 
     def prepare_data(self) -> None:

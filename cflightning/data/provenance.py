@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from cflightning.data.fingerprint import digest_parts
-from cflightning.data.split import TEST, TRAIN, VAL, VAL_FRACTION, split_table
+from cflightning.data.splits.split import TEST, TRAIN, VAL, VAL_FRACTION, split_table
 from cflightning.errors import CheckpointError, DataError
 
 if TYPE_CHECKING:

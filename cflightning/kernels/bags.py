@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cflightning.kernels.compiling import compiled
 from cflightning.kernels.fused_dot import _FAST, _load, _row, _take
-from cflightning.objectives.bags import Bag, Neighbours
+from cflightning.models.svdpp import Bag, Neighbours
 
 ROWS = 128
 """Rows that a thread takes at once, and over which sums are taken first: so threads leave no trace in them."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cflightning.objectives.penalty import BIAS_L2
+from cflightning.models.penalty import BIAS_L2
 
 BIAS, V_FACTORS, V_BIAS, STEP, L2, L2_BIAS = range(6)
 """Columns of a side table: bias, both accumulators, h, what a rating costs its row and its row's bias (penalties)."""

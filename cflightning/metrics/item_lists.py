@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from cflightning.errors import DataError
-from cflightning.item_lists import ItemLists, item_lists
+from cflightning.utils.csr import ItemLists, item_lists
 
 __all__ = ["ItemLists", "hits", "item_lists"]
 

@@ -29,7 +29,7 @@ from torch import Tensor
 from cflightning.models.network import FoldedTables, RatingScale
 from cflightning.sampling.hyper import normal_wishart
 from cflightning.sampling.rows import Chunk, Rows
-from cflightning.torch_threads import one_thread
+from cflightning.utils.torch_threads import one_thread
 
 BAG_EXPONENT = 0.4
 """A bag is divided by n ** BAG_EXPONENT; with 0.5, as in SVD++, the chain takes longer to the same place."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from cflightning.kernels.compiling import usable
 from cflightning.solvers.interactions import Interactions
 from cflightning.solvers.sparse import product
-from cflightning.solvers.threads import Threads
+from cflightning.utils.thread_pool import Threads
 
 ROWS = 256
 """Rows at a time: of 40,000 items 40 MB."""

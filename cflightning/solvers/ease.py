@@ -11,7 +11,7 @@ from cflightning.errors import ConfigError, DataError
 from cflightning.solvers.cooccurrence import cooccurrences
 from cflightning.solvers.interactions import Interactions, Side
 from cflightning.solvers.sparse import product
-from cflightning.solvers.threads import Threads
+from cflightning.utils.thread_pool import Threads
 
 LIMIT = 25_000
 """Items at most, if nothing else is said: three tables of 2.5 GB."""

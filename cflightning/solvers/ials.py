@@ -27,7 +27,7 @@ from cflightning.errors import ConfigError, DataError, TrainingError
 from cflightning.kernels.compiling import usable
 from cflightning.solvers.interactions import Side, interactions
 from cflightning.solvers.svd import DegreeScaledSVD
-from cflightning.solvers.threads import Threads
+from cflightning.utils.thread_pool import Threads
 
 UNIT = 16
 """Blocks are multiples of so many columns: a tile of the compiled kernel. Zeros fill them up and stay."""

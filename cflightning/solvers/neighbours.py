@@ -13,7 +13,7 @@ from cflightning.errors import ConfigError, DataError
 from cflightning.kernels.compiling import usable
 from cflightning.solvers.cooccurrence import cooccurrences
 from cflightning.solvers.interactions import Interactions, Side, side
-from cflightning.solvers.threads import Threads
+from cflightning.utils.thread_pool import Threads
 
 
 class ItemNeighbours(NamedTuple):

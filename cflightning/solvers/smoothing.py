@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 from cflightning.errors import DataError
 from cflightning.solvers.interactions import Interactions
 from cflightning.solvers.sparse import product
-from cflightning.solvers.threads import Threads
+from cflightning.utils.thread_pool import Threads
 
 
 def smooth(

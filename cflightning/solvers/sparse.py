@@ -8,7 +8,7 @@ from torch.nn.functional import embedding_bag
 
 from cflightning.kernels.compiling import usable
 from cflightning.solvers.interactions import Side
-from cflightning.solvers.threads import Threads
+from cflightning.utils.thread_pool import Threads
 
 
 def product(side: Side, own: Tensor, other: Tensor, table: Tensor, threads: Threads) -> Tensor:

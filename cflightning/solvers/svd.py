@@ -24,8 +24,8 @@ from torch import Tensor
 from cflightning.errors import ConfigError
 from cflightning.solvers.interactions import Interactions, Side, interactions
 from cflightning.solvers.sparse import product
-from cflightning.solvers.threads import Threads
-from cflightning.torch_threads import one_thread
+from cflightning.utils.thread_pool import Threads
+from cflightning.utils.torch_threads import one_thread
 
 OVERSAMPLING = 32
 """Directions at least beyond those wanted: the last of a subspace are the least exact."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-from cflightning.arguments import Arguments
+from cflightning.engines.svdpp_prior import Bags
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.embedding_mlp import EmbeddingMLP
-from cflightning.tasks.bags import Bags
-from cflightning.tasks.rankers import STD
+from cflightning.objectives.rankers import STD
 from cflightning.tasks.ranking import Objective, RankingTask, check_ranking
 from cflightning.tasks.rating import RatingTask
+from cflightning.utils.arguments import Arguments
 
 FEW_ROWS = 500_000
 """Of ratings in the training part."""

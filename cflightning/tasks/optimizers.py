@@ -11,10 +11,10 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
+from cflightning.engines.base import Plan
+from cflightning.engines.schedule import one_cycle_schedule
 from cflightning.errors import CheckpointError, ConfigError
 from cflightning.tasks.described import make_described
-from cflightning.tasks.engine import Plan
-from cflightning.tasks.schedule import one_cycle_schedule
 
 if TYPE_CHECKING:
     from cflightning.tasks.rating import RatingTask

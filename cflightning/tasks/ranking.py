@@ -14,23 +14,23 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from tqdm import tqdm
 
-from cflightning.arguments import Arguments
-from cflightning.data.batches import RatingBatch
 from cflightning.data.datamodule import RatingsDataModule
-from cflightning.data.split import TEST, TRAIN, VAL
+from cflightning.data.loaders.ratings import RatingBatch
+from cflightning.data.splits.split import TEST, TRAIN, VAL
 from cflightning.data.vocabulary import Vocabulary
+from cflightning.engines.base import Engine, Plan
+from cflightning.engines.full_batch import Memory, Sweep, SweepLoader
 from cflightning.errors import ArgumentError, CheckpointError, ConfigError, DataError
+from cflightning.evaluation.rankings import ask, figures_of_tables
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.network import FoldedTables
+from cflightning.objectives.fold_in import vectors_of_new_users
+from cflightning.objectives.rankers import Pairs, Ranker, compiled
+from cflightning.objectives.sampled_losses import COSINE, SHARED, USUAL, Sampled, sampled
 from cflightning.solvers.interactions import Side
-from cflightning.tasks.engine import Engine, Plan
-from cflightning.tasks.new_users import vectors_of_new_users
 from cflightning.tasks.optimizers import check_states
-from cflightning.tasks.rankers import Pairs, Ranker, compiled
-from cflightning.tasks.ranking_figures import ask, figures_of_tables
 from cflightning.tasks.rating import RatingTask
-from cflightning.tasks.sampled import COSINE, SHARED, USUAL, Sampled, sampled
-from cflightning.tasks.sweeps import Memory, Sweep, SweepLoader
+from cflightning.utils.arguments import Arguments
 
 log = logging.getLogger(__name__)
 

@@ -6,32 +6,32 @@ import logging
 import math
 from collections.abc import Mapping
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
-from cflightning.arguments import Arguments
-from cflightning.data.batches import RatingBatch
 from cflightning.data.datamodule import RatingsDataModule
+from cflightning.data.loaders.ratings import RatingBatch
+from cflightning.engines.base import EPOCHS, Engine
+from cflightning.engines.select import EngineName
 from cflightning.errors import CheckpointError
 from cflightning.metrics.rating import RatingErrors
 from cflightning.models.network import RatingNetwork
-from cflightning.objectives.bags import Bag
-from cflightning.objectives.penalty import BIAS_L2, Penalty, count_weights
+from cflightning.models.penalty import BIAS_L2, Penalty, count_weights
+from cflightning.models.svdpp import Bag
 from cflightning.objectives.squared_error import squared_error
-from cflightning.tasks import steering
-from cflightning.tasks.engine import EPOCHS, Engine
-from cflightning.tasks.engines import EngineName
-from cflightning.tasks.network_task import NetworkTask
+from cflightning.tasks import adaptive_penalty as steering
+from cflightning.tasks.adaptive_penalty import Steering
+from cflightning.tasks.base import NetworkTask
+from cflightning.tasks.bias_penalty import find_shrinkage
 from cflightning.tasks.optimizers import check_states, configure, step_schedules
-from cflightning.tasks.shrinkage import find_shrinkage
-from cflightning.tasks.steering import Steering
+from cflightning.utils.arguments import Arguments
 
 if TYPE_CHECKING:
-    from cflightning.tasks.bags import BagPrior
+    from cflightning.engines.svdpp_prior import BagPrior
 
 log = logging.getLogger(__name__)
 STEERING_KEY = "cflightning_steering"
@@ -70,9 +70,6 @@ class RatingTask(NetworkTask):
             solutions that the fused engine finds first. Hardly any setting matters there; an epoch costs as much as
             some ten of fused.
     """
-
-    known: ClassVar[dict[str, type[RatingTask]]] = {}
-    """Every imported task by its name in checkpoints; nothing else is ever made from a checkpoint."""
 
     user_weights: Tensor
     item_weights: Tensor
@@ -122,10 +119,6 @@ class RatingTask(NetworkTask):
         self.val_errors, self.test_errors = RatingErrors(), RatingErrors()  # one each: sums must not mix
         self._loss_sum: Tensor | None = None
         self._loss_rows = 0
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        RatingTask.known[f"{cls.__module__}.{cls.__qualname__}"] = cls
 
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
         """Scores of pairs: int64 [batch] rows twice -> float32 [batch], rating units."""

@@ -16,31 +16,32 @@ import onnx
 from tqdm import tqdm
 
 from cflightning import __version__
-from cflightning import checkpoint as checkpoints
+from cflightning.checkpoint.format import find
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.provenance import Provenance
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import ExportError
-from cflightning.run_metrics import read_figures
+from cflightning.evaluation.run_metrics import read_figures
+from cflightning.tasks.loading import load_task
 from cflightning.tasks.ranking import RATING
-from cflightning_export.answering import Answering, answering
-from cflightning_export.catalogue import write_catalogue, write_titles
-from cflightning_export.graphs import score_graph, similar_graph
-from cflightning_export.history_graph import history_graph, seen_graph
-from cflightning_export.list_graphs import list_graphs
-from cflightning_export.new_rows import NewRows, find_new_rows
-from cflightning_export.new_rows import graphs as new_row_graphs
-from cflightning_export.placing import FORMAT, check_target, placed, require_space
-from cflightning_export.precision import Precision, Rounding, round_within, store
-from cflightning_export.reference import reference
-from cflightning_export.resolving import resolve_if_better
-from cflightning_export.seen_rows import SeenRows, seen_rows
-from cflightning_export.training_rows import training_data, training_rows
-from cflightning_export.verify import verify
-from cflightning_export.verify_lists import verify_lists
-from cflightning_export.verify_new_rows import verify_new_rows
-from cflightning_export.verify_seen import verify_seen
-from cflightning_export.weights import SharedWeights
+from cflightning_export.contents.item_metadata import write_catalogue, write_titles
+from cflightning_export.contents.roles import Answering, answering
+from cflightning_export.contents.score_reference import reference
+from cflightning_export.contents.seen_items import SeenRows, seen_rows
+from cflightning_export.contents.training_data import training_data, training_rows
+from cflightning_export.fold_in.refit_users import resolve_if_better
+from cflightning_export.graphs.base import score_graph, similar_graph
+from cflightning_export.graphs.catalogue import list_graphs
+from cflightning_export.graphs.fold_in_plan import NewRows, find_new_rows
+from cflightning_export.graphs.fold_in_plan import graphs as new_row_graphs
+from cflightning_export.graphs.history import history_graph, seen_graph
+from cflightning_export.onnx_tools.external_data import SharedWeights
+from cflightning_export.onnx_tools.quantization import Precision, Rounding, round_within, store
+from cflightning_export.publish import FORMAT, check_target, placed, require_space
+from cflightning_export.verify.base import verify
+from cflightning_export.verify.catalogue import verify_lists
+from cflightning_export.verify.fold_in import verify_new_rows
+from cflightning_export.verify.seen_items import verify_seen
 
 log = logging.getLogger(__name__)
 
@@ -84,10 +85,10 @@ def export_bundle(
         ExportError: the target exists, rows that an option needs cannot be found again, the graphs differ from the
             network, or rounding passes a limit; then nothing is left behind.
     """
-    path, target = checkpoints.find(Path(source)), Path(target).absolute()
+    path, target = find(Path(source)), Path(target).absolute()
     check_target(target, overwrite)
     log.info("reading %s", path)
-    task = checkpoints.load_task(path)
+    task = load_task(path)
     vocabulary = task.vocabulary
     assert vocabulary is not None
     if not len(vocabulary.users) or not len(vocabulary.items):

@@ -64,7 +64,7 @@ def main(args: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     options = parser.parse_args(args)
 
-    from cflightning.checkpoint import find, read, unpack
+    from cflightning.checkpoint.format import find, read, unpack
     from cflightning_export.bundle import export_bundle  # torch and onnx only now: --help is quick
     from cflightning_export.layouts.writing import LAYOUTS, export_layout
 

@@ -4,14 +4,14 @@
 when the first bundle is opened. The bundle's format is specified in ``serve/BUNDLE.md``.
 """
 
-from cflightning_serve.catalogue import Catalogue
+from cflightning_serve.bundle.catalogue import Catalogue
+from cflightning_serve.bundle.manifest import Manifest
 from cflightning_serve.errors import BundleError, InputError, ServeError, UnknownIdError, UnsupportedError
-from cflightning_serve.explaining import Explanation
-from cflightning_serve.folding import FoldIn, FoldInItem
-from cflightning_serve.lists import Lists
-from cflightning_serve.manifest import Manifest
+from cflightning_serve.inference.bulk import Lists
+from cflightning_serve.inference.explain import Explanation
+from cflightning_serve.inference.fold_in import FoldIn, FoldInItem
+from cflightning_serve.inference.results import TopK
 from cflightning_serve.scorer import Scorer
-from cflightning_serve.topk import TopK
 
 __version__ = "0.1.0"
 

@@ -8,24 +8,25 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from cflightning_serve import explaining, folding
-from cflightning_serve.blocks import blocks
-from cflightning_serve.cancellation import Cancellation
-from cflightning_serve.catalogue import Catalogue, read_catalogue
-from cflightning_serve.contents import Contents
-from cflightning_serve.diversity import check_diversity
+from cflightning_serve.bundle.cancellation import Cancellation
+from cflightning_serve.bundle.catalogue import Catalogue, read_catalogue
+from cflightning_serve.bundle.contents import Contents
+from cflightning_serve.bundle.freeing import free_slowly
+from cflightning_serve.bundle.ids import IdArray, ManyIds, OneId, as_array, exclusions, positive_integer
+from cflightning_serve.bundle.manifest import IdType, Manifest
+from cflightning_serve.bundle.sessions import Graphs
+from cflightning_serve.bundle.titles import read_titles
+from cflightning_serve.bundle.trust import Trust
 from cflightning_serve.errors import InputError, UnknownIdError
-from cflightning_serve.explaining import Explanation
-from cflightning_serve.folding import FoldIn, FoldInItem, Ratings
-from cflightning_serve.freeing import free_slowly
-from cflightning_serve.graphs import Graphs
-from cflightning_serve.inputs import IdArray, ManyIds, OneId, as_array, exclusions, positive_integer
-from cflightning_serve.lists import Lists, many_lists
-from cflightning_serve.manifest import IdType, Manifest
-from cflightning_serve.recommending import best_lists, seen_question
-from cflightning_serve.titles import read_titles
-from cflightning_serve.topk import TopK, without_fillers
-from cflightning_serve.trust import Trust
+from cflightning_serve.inference import explain as explaining
+from cflightning_serve.inference import fold_in as folding
+from cflightning_serve.inference.bulk import Lists, many_lists
+from cflightning_serve.inference.chunks import blocks
+from cflightning_serve.inference.explain import Explanation
+from cflightning_serve.inference.fold_in import FoldIn, FoldInItem, Ratings
+from cflightning_serve.inference.mmr import check_diversity
+from cflightning_serve.inference.recommend import best_lists, seen_question
+from cflightning_serve.inference.results import TopK, without_fillers
 
 
 class Scorer:

@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from cflightning.run_metrics import read_figures
+from cflightning.evaluation.run_metrics import read_figures
 
 REPOSITORY = Path(__file__).parents[2]
 DATA = Path(os.environ.get("CFLIGHTNING_DATA", REPOSITORY.parent / "shared" / "data"))

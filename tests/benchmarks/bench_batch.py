@@ -76,7 +76,7 @@ def measure(bundle: Path, options: argparse.Namespace, scratch: Path) -> dict[st
     import torch
 
     from cflightning_serve import Scorer
-    from cflightning_serve.batch import write_lists
+    from cflightning_serve.batch.run import write_lists
 
     torch.set_num_threads(options.threads)
     scorer = Scorer.load(bundle)

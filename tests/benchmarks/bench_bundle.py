@@ -22,9 +22,9 @@ import numpy as np
 import yaml
 from results import write_section
 
-from cflightning import checkpoint as checkpoints
+from cflightning.checkpoint import format as checkpoints
 from cflightning_export import export_bundle
-from cflightning_export.training_rows import training_data
+from cflightning_export.contents.training_data import training_data
 from cflightning_serve import Manifest, Scorer
 
 PRECISIONS = ("fp32", "fp16", "int8")

@@ -19,9 +19,9 @@ import pandas as pd
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from cflightning import EmbeddingDotTask, Evaluation, RatingsDataModule, Trainer
-from cflightning.blending import lean
-from cflightning.cli import PATIENCE
-from cflightning.data.split import TEST, VAL
+from cflightning.cli.fit import PATIENCE
+from cflightning.data.splits.split import TEST, VAL
+from cflightning.tasks.bias_blending import lean
 
 LINEAR = {
     "users": 3000, "items": 1000, "rows": 90_000, "dim": 4, "factors": 0.5, "user": 0.4, "item": 0.4, "noise": 0.8,

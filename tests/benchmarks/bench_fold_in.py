@@ -29,10 +29,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from results import write_section
 
 from cflightning import EmbeddingDotTask, RatingsDataModule
-from cflightning.checkpoint import load_task
+from cflightning.tasks.loading import load_task
 from cflightning_export import export_bundle
-from cflightning_export.resolving import resolve
-from cflightning_export.training_rows import TrainingRows
+from cflightning_export.contents.training_data import TrainingRows
+from cflightning_export.fold_in.refit_users import resolve
 from cflightning_serve import Scorer
 
 DATA = Path(os.environ.get("CFLIGHTNING_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
@@ -245,8 +245,8 @@ def latency(calls: int) -> str:
 
 def in_numpy(checkpoint: Path):
     """The same solution by three Newton steps of `np.linalg.solve` in float32, from raw ids to the best ten."""
-    from cflightning_export.folding import of_users
-    from cflightning_export.prior import find_prior
+    from cflightning_export.fold_in.prior import find_prior
+    from cflightning_export.fold_in.spec import of_users
 
     task = load_task(checkpoint)
     tables, known = task.network.fold(), task.vocabulary.items

@@ -17,9 +17,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from cflightning.engines.fused import RowAdagrad
+from cflightning.engines.fused_gpu import DeviceStage, DeviceStageLoader, GpuEngine
 from cflightning.models.embedding_dot import EmbeddingDot
-from cflightning.tasks.fused import RowAdagrad
-from cflightning.tasks.fused_gpu import DeviceStage, DeviceStageLoader, GpuEngine
 
 USERS, ITEMS = 162_542, 59_048  # the unknown rows included
 EPOCHS = 10

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from numba import njit
 
+from cflightning.engines.fused import FusedEngine, RowAdagrad, StageLoader
 from cflightning.models.embedding_dot import EmbeddingDot
-from cflightning.tasks.fused import FusedEngine, RowAdagrad, StageLoader
 
 USERS, ITEMS = 6041, 3707
 

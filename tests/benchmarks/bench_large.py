@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from results import write_section
 
-from cflightning.run_metrics import read_figures
+from cflightning.evaluation.run_metrics import read_figures
 
 DIM = 64
 MB = 2**20
@@ -99,7 +99,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write(folder / "ratings.parquet", options.users, options.items, options.per_user)
-        idle = [sys.executable, "-c", "import numba, cflightning.cli, time; time.sleep(1)"]
+        idle = [sys.executable, "-c", "import numba, cflightning.cli.fit, time; time.sleep(1)"]
         _, base, _ = watched(idle, folder)
         first, (_, first_peak, _) = fit(folder, 1)
         metrics, (wall, peak, resident) = fit(folder, options.epochs)

@@ -28,7 +28,7 @@ from peers.common import SHORT, Recipe, growing
 from peers.protocols import PROTOCOLS, Protocol
 from results import write_section
 
-from cflightning.run_metrics import read_figures
+from cflightning.evaluation.run_metrics import read_figures
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]

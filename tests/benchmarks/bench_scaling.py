@@ -25,8 +25,8 @@ import torch
 from bench_kernel import copy_speed
 from results import write_section
 
+from cflightning.engines.fused import GRID, FusedEngine, RowAdagrad, StageLoader
 from cflightning.models.embedding_dot import EmbeddingDot
-from cflightning.tasks.fused import GRID, FusedEngine, RowAdagrad, StageLoader
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt

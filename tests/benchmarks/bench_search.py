@@ -57,8 +57,8 @@ def write_bundle(folder: Path, tables: dict[str, np.ndarray], ids: np.ndarray | 
     from cflightning.data.ids import Ids
     from cflightning.data.vocabulary import Vocabulary
     from cflightning.models.embedding_dot import EmbeddingDot
-    from cflightning_export.answering import Answering
     from cflightning_export.bundle import _graphs, _write
+    from cflightning_export.contents.roles import Answering
 
     network = EmbeddingDot(len(tables["user"]), len(tables["item"]), DIM, (1.0, 5.0), std=0.0).eval()
     with torch.no_grad():
@@ -152,7 +152,7 @@ def environment() -> Path:
 
 def crossover() -> None:
     """Microseconds of one and of two passes, and of the similar items, by the number of items."""
-    import cflightning_export.two_pass as module
+    import cflightning_export.graphs.two_pass as module
     from cflightning_serve import Scorer
 
     users = np.random.default_rng(1).integers(1, USERS + 1, 200).tolist()

@@ -18,11 +18,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads do not survive a fork
 
 from kill_serving import check, killed, seconds
 
-import cflightning.cli
-import cflightning.folds
-import cflightning.tuning.search  # noqa: F401  (imported before the forks)
 from cflightning.__main__ import main as front_door
-from cflightning.checkpoint import read
+from cflightning.checkpoint.format import read
 
 SMALL = ["--data.source", "synthetic", "--model.objective", "mse", "--model.dim", "8", "--trainer.accelerator", "cpu",
          "--model.engine", "autograd", "--trainer.max_epochs", "4"]  # fmt: skip

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from cflightning_export.bundle import export_bundle
 from cflightning_serve import Scorer
-from cflightning_serve.batch import write_lists
+from cflightning_serve.batch.run import write_lists
 
 PART = 16
 """Users of a part: many parts even of a small bundle."""

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from cflightning.files import replacing
+from cflightning.utils.files import replacing
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 TITLE = "# Measured\n\nWritten by the benchmarks in this folder; every section says when, where and by which command.\n"

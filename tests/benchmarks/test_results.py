@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cflightning.data.split import TEST
+from cflightning.data.splits.split import TEST
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cflightning.data.batches import BatchLoader
+from cflightning.data.loaders.ratings import BatchLoader
 
 
 def loader(n=101, **options):

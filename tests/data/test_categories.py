@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from cflightning import RatingsDataModule
-from cflightning.checkpoint import unpack
+from cflightning.checkpoint.format import unpack
 from cflightning.data.sources.columns import split_categories
-from cflightning.data.split import TRAIN
+from cflightning.data.splits.split import TRAIN
 from cflightning.data.table import RatingTable
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CheckpointError, DataError

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from cflightning.data.choices import ChoiceLoader
-from cflightning.data.negatives import BatchNegatives, UniformNegatives, hits
+from cflightning.data.loaders.interactions import ChoiceLoader
+from cflightning.data.loaders.negative_sampling import BatchNegatives, UniformNegatives, hits
 from cflightning.errors import ConfigError, DataError
 
 ITEMS = 30

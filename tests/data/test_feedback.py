@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from cflightning import RatingsDataModule
-from cflightning.data.reading import as_choices
-from cflightning.data.split import TRAIN
+from cflightning.data.load_options import as_choices
+from cflightning.data.splits.split import TRAIN
 from cflightning.data.table import RatingTable, merge_duplicates
 from cflightning.errors import DataError
 

@@ -483,7 +483,7 @@ def test_what_does_not_fit_into_memory_is_refused(tmp_path, monkeypatch):
     def read(*_):
         raise MemoryError
 
-    monkeypatch.setattr("cflightning.data.sources.files.read_all", read)
+    monkeypatch.setattr("cflightning.data.sources.archive.read_all", read)
     assert "must fit into memory" in message(tmp_path / "a.csv")
 
 

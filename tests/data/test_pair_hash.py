@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cflightning.data.pair_hash import hash_ids, held_out_by_hash
-from cflightning.data.split import TEST, TRAIN, VAL, split_table
+from cflightning.data.splits.pair_hash import hash_ids, held_out_by_hash
+from cflightning.data.splits.split import TEST, TRAIN, VAL, split_table
 from cflightning.data.table import RatingTable
 
 

@@ -7,9 +7,9 @@ import torch
 from lightning.pytorch import Trainer
 
 from cflightning import EmbeddingDotTask, RatingsDataModule
-from cflightning.checkpoint import load_task
 from cflightning.data.provenance import Provenance, check_rows, data_settings
 from cflightning.errors import CheckpointError, DataError
+from cflightning.tasks.loading import load_task
 
 
 def frame(n=600, seed=0):

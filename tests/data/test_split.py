@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cflightning.data.split import FOLD_IN, TEST, TRAIN, VAL, split_table
+from cflightning.data.splits.split import FOLD_IN, TEST, TRAIN, VAL, split_table
 from cflightning.data.table import RatingTable
 from cflightning.errors import DataError
 
@@ -33,7 +33,7 @@ def test_parts_are_disjoint_complete_and_reproducible(options):
 
 
 def test_chunks_are_the_parts(monkeypatch):
-    monkeypatch.setattr("cflightning.data.split.CHUNK", 64)
+    monkeypatch.setattr("cflightning.data.splits.split.CHUNK", 64)
     split = split_table(make(), "random")
     for number, part in enumerate((split.train, split.val, split.test)):
         chunks = list(split.chunks(number))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cflightning import RatingsDataModule
-from cflightning.data.split import TEST, TRAIN, VAL
+from cflightning.data.splits.split import TEST, TRAIN, VAL
 from cflightning.errors import DataError
 
 

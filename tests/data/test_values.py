@@ -281,7 +281,7 @@ def test_options_are_part_of_what_is_cached(tmp_path, monkeypatch):
     ],
 )
 def test_options_on_the_command_line(arguments, capsys):
-    from cflightning.cli import main
+    from cflightning.cli.fit import main
 
     with pytest.raises(SystemExit) as caught:
         main(["fit", *arguments, "--print_config"])

@@ -10,8 +10,8 @@ import pytest
 from lightning.pytorch import Trainer
 
 from cflightning import EmbeddingDotTask, RatingsDataModule
-from cflightning.checkpoint import load_task
-from cflightning.tasks.rankers import Alternating
+from cflightning.objectives.rankers import Alternating
+from cflightning.tasks.loading import load_task
 from cflightning_export import export_bundle
 
 USERS, ITEMS = 60, 45

@@ -16,17 +16,18 @@ from lightning.pytorch import Trainer
 import cflightning_export.bundle as module
 from cflightning import EmbeddingDotTask, EmbeddingMLPTask, RatingsDataModule
 from cflightning.__main__ import main as front_door
-from cflightning.checkpoint import load_task
 from cflightning.data.ids import Ids
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CheckpointError, ExportError
+from cflightning.evaluation.run_metrics import group_figures, read_figures
 from cflightning.models.embedding_dot import EmbeddingDot
-from cflightning.run_metrics import group_figures, read_figures
-from cflightning_export import core, export_bundle
-from cflightning_export.answering import answering
-from cflightning_export.catalogue import write_titles
-from cflightning_export.graphs import similar_graph
-from cflightning_export.verify import verify
+from cflightning.tasks.loading import load_task
+from cflightning_export import export_bundle
+from cflightning_export.contents.item_metadata import write_titles
+from cflightning_export.contents.roles import answering
+from cflightning_export.graphs.base import similar_graph
+from cflightning_export.onnx_tools import torch_export as core
+from cflightning_export.verify.base import verify
 from cflightning_serve import Scorer
 
 

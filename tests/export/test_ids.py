@@ -9,10 +9,11 @@ from onnx import TensorProto
 
 from cflightning import EmbeddingDotTask
 from cflightning.data.ids import Ids
-from cflightning_export import export_bundle, nodes
-from cflightning_export.asking import raw_ids, unknown_id
-from cflightning_export.dense import SPARSEST, dense, narrowest
-from cflightning_export.nodes import Nodes, element
+from cflightning_export import export_bundle
+from cflightning_export.onnx_tools import builder as nodes
+from cflightning_export.onnx_tools.builder import Nodes, element
+from cflightning_export.onnx_tools.id_table import SPARSEST, dense, narrowest
+from cflightning_export.onnx_tools.session import raw_ids, unknown_id
 from cflightning_serve import Scorer
 
 LOW, HIGH = -(2**63), 2**63 - 1

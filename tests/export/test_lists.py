@@ -14,19 +14,19 @@ import torch
 
 from cflightning import EmbeddingDotTask
 from cflightning.__main__ import main as front_door
-from cflightning.checkpoint import load_task
-from cflightning.data.split import TRAIN
+from cflightning.data.splits.split import TRAIN
 from cflightning.data.table import RatingTable
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import ExportError
+from cflightning.tasks.loading import load_task
 from cflightning_export import export_bundle
-from cflightning_export.answering import answering
-from cflightning_export.catalogue import write_catalogue
-from cflightning_export.history_graph import history_graph
-from cflightning_export.seen_rows import SeenRows, seen_rows
-from cflightning_export.training_rows import training_data, training_rows
-from cflightning_export.verify_lists import verify_lists
-from cflightning_export.verify_seen import verify_seen
+from cflightning_export.contents.item_metadata import write_catalogue
+from cflightning_export.contents.roles import answering
+from cflightning_export.contents.seen_items import SeenRows, seen_rows
+from cflightning_export.contents.training_data import training_data, training_rows
+from cflightning_export.graphs.history import history_graph
+from cflightning_export.verify.catalogue import verify_lists
+from cflightning_export.verify.seen_items import verify_seen
 from cflightning_serve import Scorer, UnsupportedError
 
 

@@ -15,14 +15,14 @@ from cflightning.data.ids import Ids
 from cflightning.errors import ExportError
 from cflightning.models.network import FoldedTables, RatingScale
 from cflightning.solvers.ials import Ials
-from cflightning_export.answering import answering
-from cflightning_export.explain import explain_choice_graph, explain_graph
-from cflightning_export.fold_in import fold_in_graph, fold_in_item_graph
-from cflightning_export.fold_in_choice import Choosing, find_choosing, fold_in_choice_graph
-from cflightning_export.folding import of_items, of_users
-from cflightning_export.new_rows import NewRows, find_new_rows
-from cflightning_export.prior import covariance, find_prior, information, unshrink
-from cflightning_export.verify_new_rows import verify_new_rows
+from cflightning_export.contents.roles import answering
+from cflightning_export.fold_in.prior import covariance, find_prior, information, unshrink
+from cflightning_export.fold_in.spec import of_items, of_users
+from cflightning_export.graphs.explain import explain_choice_graph, explain_graph
+from cflightning_export.graphs.fold_in import fold_in_graph, fold_in_item_graph
+from cflightning_export.graphs.fold_in_implicit import Choosing, find_choosing, fold_in_choice_graph
+from cflightning_export.graphs.fold_in_plan import NewRows, find_new_rows
+from cflightning_export.verify.fold_in import verify_new_rows
 
 USERS, ITEMS, DIM = 200, 90, 12
 SCALES = {

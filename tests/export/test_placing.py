@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from cflightning.errors import ExportError
-from cflightning_export.placing import check_target, exchange, placed, require_space, writing
+from cflightning_export.publish import check_target, exchange, placed, require_space, writing
 from cflightning_export.scratch import repair, scratch_folder
 
 # Kills itself at one of the moments before and after each step that moves a folder.

@@ -9,14 +9,15 @@ import pytest
 import torch
 
 from cflightning.__main__ import main as front_door
-from cflightning.checkpoint import load_task
 from cflightning.data.ids import Ids
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import ExportError
 from cflightning.models.embedding_dot import EmbeddingDot
+from cflightning.tasks.loading import load_task
 from cflightning_export import export_bundle
-from cflightning_export.answering import answering
-from cflightning_export.precision import (
+from cflightning_export.contents.roles import answering
+from cflightning_export.graphs.two_pass import find_search, two_pass_graph
+from cflightning_export.onnx_tools.quantization import (
     NARROWEST,
     Change,
     Rounding,
@@ -26,7 +27,6 @@ from cflightning_export.precision import (
     round_within,
     store,
 )
-from cflightning_export.two_pass import find_search, two_pass_graph
 from cflightning_serve import Scorer
 
 from .test_bundle import TASKS, checkpoint

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from cflightning_export.reference import spread
+from cflightning_export.contents.score_reference import spread
 from cflightning_serve import Scorer
 
 

@@ -8,16 +8,17 @@ import pytest
 import torch
 
 from cflightning import EmbeddingDotTask
-from cflightning.checkpoint import load_task
-from cflightning.data.split import TEST, TRAIN, VAL
+from cflightning.data.splits.split import TEST, TRAIN, VAL
 from cflightning.errors import ExportError
+from cflightning.evaluation.run_metrics import group_figures
 from cflightning.models.embedding_dot import EmbeddingDot
-from cflightning.run_metrics import group_figures
-from cflightning_export import export_bundle, resolving
+from cflightning.tasks.loading import load_task
+from cflightning_export import export_bundle
 from cflightning_export.cli import main
-from cflightning_export.prior import find_information, find_prior
-from cflightning_export.resolving import Doubt, resolve
-from cflightning_export.training_rows import TrainingRows
+from cflightning_export.contents.training_data import TrainingRows
+from cflightning_export.fold_in import refit_users as resolving
+from cflightning_export.fold_in.prior import find_information, find_prior
+from cflightning_export.fold_in.refit_users import Doubt, resolve
 from cflightning_serve import Scorer
 
 USERS, ITEMS, DIM = 60, 30, 5

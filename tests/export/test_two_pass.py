@@ -11,9 +11,10 @@ from cflightning.data.vocabulary import Vocabulary
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.embedding_mlp import EmbeddingMLP
 from cflightning.models.network import FoldedTables, RatingScale
-from cflightning_export import graphs, two_pass
-from cflightning_export.codes import ITEM_LIMIT, MASKED, USER_ZERO, encode, needed
-from cflightning_export.two_pass import GROUP, Candidates, best_graphs, candidates, find_search, two_pass_graph
+from cflightning_export.graphs import base as graphs
+from cflightning_export.graphs import two_pass
+from cflightning_export.graphs.codes import ITEM_LIMIT, MASKED, USER_ZERO, encode, needed
+from cflightning_export.graphs.two_pass import GROUP, Candidates, best_graphs, candidates, find_search, two_pass_graph
 
 USERS, ITEMS, DIM = 40, 3000, 12
 

@@ -5,7 +5,7 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from cflightning_export.weights import LINE, LONG, PAGE, SMALL, share_weights
+from cflightning_export.onnx_tools.external_data import LINE, LONG, PAGE, SMALL, share_weights
 
 
 def model(**tables):

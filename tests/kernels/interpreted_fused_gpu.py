@@ -14,12 +14,12 @@ import triton
 sys.path.insert(0, str(Path(__file__).parent))
 from gpu_tables import CONSTANTS, ITEMS, USERS, make
 
+from cflightning.engines.fused import RowAdagrad
+from cflightning.engines.fused_gpu import DeviceStageLoader, GpuEngine
 from cflightning.kernels import fused_dot_gpu
 from cflightning.kernels.rule import BIAS, GPU_BLOCK
 from cflightning.kernels.twin_gpu import stage_twin
 from cflightning.models.embedding_dot import EmbeddingDot
-from cflightning.tasks.fused import RowAdagrad
-from cflightning.tasks.fused_gpu import DeviceStageLoader, GpuEngine
 
 pytestmark = pytest.mark.skipif(
     tuple(map(int, triton.__version__.split(".")[:2])) < (3, 7) and np.lib.NumpyVersion(np.__version__) >= "2.4.0",

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from cflightning import EmbeddingDotTask, EmbeddingMLPTask, RatingsDataModule
 from cflightning.errors import ConfigError
 from cflightning.kernels.bags import ROWS, CompiledBag
-from cflightning.objectives.bags import Bag, neighbours
+from cflightning.models.svdpp import Bag, neighbours
 
 SMALL = {"num_users": 300, "num_items": 200, "num_ratings": 6000}
 

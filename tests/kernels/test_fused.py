@@ -13,12 +13,12 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from cflightning import EmbeddingDotTask, EmbeddingMLPTask, RatingsDataModule
-from cflightning.checkpoint import load_task
+from cflightning.engines.fused import GRID, FusedEngine, RowAdagrad, StageLoader
 from cflightning.kernels import compiling
 from cflightning.kernels.layout import BLOCK, block_starts, fresh_order, make_layout
 from cflightning.kernels.twin import cells_twin
 from cflightning.models.embedding_dot import EmbeddingDot
-from cflightning.tasks.fused import GRID, FusedEngine, RowAdagrad, StageLoader
+from cflightning.tasks.loading import load_task
 
 SMALL = {"num_users": 300, "num_items": 200, "num_ratings": 6000}
 

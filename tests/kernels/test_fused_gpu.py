@@ -15,12 +15,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from cflightning import EmbeddingDotTask, RatingsDataModule
+from cflightning.engines.fused import RowAdagrad, why_not
+from cflightning.engines.fused_gpu import STAGES, DeviceStage, DeviceStageLoader, GpuEngine
+from cflightning.engines.schedule import one_cycle
 from cflightning.kernels.rule import GPU_BLOCK
 from cflightning.kernels.twin_gpu import stage_twin
 from cflightning.models.embedding_dot import EmbeddingDot
-from cflightning.tasks.fused import RowAdagrad, why_not
-from cflightning.tasks.fused_gpu import STAGES, DeviceStage, DeviceStageLoader, GpuEngine
-from cflightning.tasks.schedule import one_cycle
 
 needs_triton = pytest.mark.skipif(
     find_spec("triton") is None, reason="the kernel needs Triton, which torch with CUDA or the extra `gpu` brings"
@@ -47,7 +47,7 @@ def parameters(network):
 
 def test_learns_as_well_as_the_cpu_engine():
     pytest.importorskip("numba", reason="the CPU's engine needs the extra `fast`")
-    from cflightning.tasks.fused import FusedEngine, StageLoader
+    from cflightning.engines.fused import FusedEngine, StageLoader
 
     made = {"num_users": 800, "num_items": 200, "num_ratings": 50_000, "dim": 2, "noise": 0.3}
     data = RatingsDataModule(source="synthetic", synthetic=made, val_fraction=0.0)
@@ -228,7 +228,7 @@ def test_lightning_serves_fresh_stages_and_resumes_inside_an_epoch(tmp_path):
 def test_says_why_it_cannot_be_used(monkeypatch):
     monkeypatch.setattr(torch.version, "hip", None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr("cflightning.tasks.fused.find_spec", lambda name: object())
+    monkeypatch.setattr("cflightning.engines.fused.find_spec", lambda name: object())
 
     def why(engine="fused", device="cuda", world_size=1):
         """A Trainer cannot be made for a device that is not there, so only what is asked of it."""
@@ -244,7 +244,7 @@ def test_says_why_it_cannot_be_used(monkeypatch):
     assert "CUDA" in why(device="mps")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     assert "compute capability 8.0" in why()
-    monkeypatch.setattr("cflightning.tasks.fused.find_spec", lambda name: None)
+    monkeypatch.setattr("cflightning.engines.fused.find_spec", lambda name: None)
     assert "cflightning[gpu]" in why()
     monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
     assert "order of its sums" in why()

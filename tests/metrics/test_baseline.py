@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cflightning.data.datamodule import RatingsDataModule
-from cflightning.data.split import TRAIN
+from cflightning.data.splits.split import TRAIN
 from cflightning.metrics import baseline as module
 from cflightning.metrics.baseline import fit_baseline
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from cflightning.models.average import average, compress
 from cflightning.models.embedding_dot import EmbeddingDot
+from cflightning.models.ensemble import average, compress
 from cflightning.models.network import FoldedTables
 
 USERS, ITEMS = 30, 20

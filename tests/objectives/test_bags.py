@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cflightning.objectives.bags import Bag, neighbours
+from cflightning.models.svdpp import Bag, neighbours
 
 USERS, ITEMS, DIM = 9, 7, 3
 

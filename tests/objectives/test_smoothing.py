@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cflightning.errors import ConfigError, DataError
-from cflightning.objectives.smoothing import Smoothing
+from cflightning.models.lightgcn import Smoothing
 
 USERS, ITEMS, DIM = 7, 6, 3
 USER = torch.tensor([1, 1, 1, 2, 3, 3, 4, 6, 0, 2])

@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-import cflightning_serve.batch as module
-import cflightning_serve.lists as lists_module
+import cflightning_serve.batch.run as module
+import cflightning_serve.inference.bulk as lists_module
 from cflightning_serve import InputError, Scorer, UnsupportedError
-from cflightning_serve.batch import Shard, write_lists
-from cflightning_serve.cli import main
-from cflightning_serve.progress import progress
-from cflightning_serve.selection import best_places
+from cflightning_serve.batch.progress import progress
+from cflightning_serve.batch.run import Shard, write_lists
+from cflightning_serve.cli.main import main
+from cflightning_serve.inference.top_k import best_places
 
 # Selection ------------------------------------------------------------------------------------------------------------
 
@@ -311,7 +311,7 @@ def test_ctrl_c_is_no_failure_of_the_program(bundles, tables, tmp_path, capsys, 
     folder = bundles.write_bundle(tmp_path / "bundle", bundles.make_rich(tables))
     words = ["batch", str(folder), "--k", "3", "--out", str(tmp_path / "lists.csv")]
     with monkeypatch.context() as patch:
-        patch.setattr("cflightning_serve.batch.write_part", stop)
+        patch.setattr("cflightning_serve.batch.run.write_part", stop)
         assert main(words) == 130
     assert capsys.readouterr().err == "cflightning_serve: stopped; the same command goes on where it was\n"
     assert main(words) == 0

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cflightning_serve import BundleError, Scorer
-from cflightning_serve.graphs import has_nan, may_be_infinite
+from cflightning_serve.bundle.sessions import has_nan, may_be_infinite
 
 HUGE = 10**400
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from cflightning_serve import __version__
-from cflightning_serve.cli import main
-from cflightning_serve.output import table
+from cflightning_serve.cli.format import table
+from cflightning_serve.cli.main import main
 
 
 @pytest.fixture

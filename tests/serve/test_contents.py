@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from cflightning_serve import BundleError, Scorer
-from cflightning_serve.files import FileEntry, read_verified
+from cflightning_serve.bundle.files import FileEntry, read_verified
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cflightning_serve import cli
+from cflightning_serve.cli import main as cli
 
 REPOSITORY = Path(__file__).parents[2]
 DOCKERFILE = REPOSITORY / "serve" / "Dockerfile"

@@ -9,9 +9,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from cflightning_serve import BundleError, Scorer
-from cflightning_serve.graph_rules import OPERATOR_SETS, OPERATORS, check_graph
-from cflightning_serve.manifest import Manifest
-from cflightning_serve.onnx_reader import read_outline
+from cflightning_serve.bundle.graph_rules import OPERATOR_SETS, OPERATORS, check_graph
+from cflightning_serve.bundle.manifest import Manifest
+from cflightning_serve.bundle.onnx_reader import read_outline
 
 
 def point(tensor, location, offset=0, length=None, key="location"):
@@ -244,7 +244,7 @@ def test_long_tables_of_ids_are_read_quickly():
     )  # fmt: skip
     graph = helper.make_graph([node], "g", [], [], [])
     data = helper.make_model(graph).SerializeToString()
-    from cflightning_serve import onnx_reader
+    from cflightning_serve.bundle import onnx_reader
 
     reader = onnx_reader._Reader(data)
     reader.model()

@@ -77,7 +77,7 @@ def test_onnxruntime_waits_for_the_first_bundle(bundle, environment):
 
 def test_the_command_line_waits_for_the_extra(bundle, environment):
     code = (
-        "import contextlib, io; from cflightning_serve.cli import main\n"
+        "import contextlib, io; from cflightning_serve.cli.main import main\n"
         "with contextlib.redirect_stdout(io.StringIO()): main(['info', BUNDLE])"
     )
     modules, _ = modules_after(code, bundle, environment)

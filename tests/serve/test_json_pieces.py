@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from cflightning_serve.json_pieces import read_in_pieces
+from cflightning_serve.bundle.json_pieces import read_in_pieces
 
 
 def in_pieces(text):

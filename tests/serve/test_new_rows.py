@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from cflightning_serve import BundleError, InputError, Scorer, UnknownIdError, UnsupportedError
-from cflightning_serve.cli import main
-from cflightning_serve.folding import as_weights
+from cflightning_serve.cli.main import main
+from cflightning_serve.inference.fold_in import as_weights
 
 KINDS = ("tables", "string_tables", "choice_tables", "mixed_tables")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cflightning_serve import BundleError, Scorer
-from cflightning_serve.files import unpacked
+from cflightning_serve.bundle.files import unpacked
 
 MEGABYTES = 1 << 20
 

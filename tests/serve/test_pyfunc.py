@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from cflightning_serve import BundleError, InputError, UnknownIdError
-from cflightning_serve.pyfunc import _load_pyfunc
+from cflightning_serve.mlflow_model import _load_pyfunc
 
 KINDS = {"bundle": "tables", "string_bundle": "string_tables", "choice_bundle": "choice_tables"}
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from cflightning_serve.cli import main
+from cflightning_serve.cli.main import main
 
 README = (Path(__file__).parents[2] / "serve" / "README.md").read_text("utf-8")
 

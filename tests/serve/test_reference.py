@@ -5,7 +5,7 @@ import json
 import pytest
 
 from cflightning_serve import BundleError, Manifest
-from cflightning_serve.reference import Reference
+from cflightning_serve.bundle.reference import Reference
 
 GOOD = {"edges": [1.5, 2, 3.25], "shares": [0.2, 0.3, 0.25, 0.25], "k": 10}
 

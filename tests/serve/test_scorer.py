@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from cflightning_serve import InputError, Scorer, TopK, UnknownIdError
-from cflightning_serve import blocks as module
+from cflightning_serve.inference import chunks as module
 
 UNKNOWN = 99_999
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cflightning_serve import BundleError, Scorer
-from cflightning_serve.cli import main
+from cflightning_serve.cli.main import main
 
 STRANGER = 99_999
 

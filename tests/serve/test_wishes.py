@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from cflightning_serve import BundleError, InputError, Scorer, UnsupportedError
-from cflightning_serve import blocks as module
-from cflightning_serve.diversity import choose, pool_size
+from cflightning_serve.inference import chunks as module
+from cflightning_serve.inference.mmr import choose, pool_size
 
 
 def nobody(tables):

@@ -13,7 +13,7 @@ from cflightning.solvers.interactions import interactions
 from cflightning.solvers.neighbours import item_neighbours
 from cflightning.solvers.popularity import popularity
 from cflightning.solvers.smoothing import smooth
-from cflightning.solvers.threads import Threads
+from cflightning.utils.thread_pool import Threads
 
 NUM_USERS, NUM_ITEMS = 90, 70
 

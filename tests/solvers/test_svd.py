@@ -8,7 +8,7 @@ from cflightning.errors import ConfigError, DataError
 from cflightning.solvers import sparse, svd
 from cflightning.solvers.interactions import interactions
 from cflightning.solvers.svd import DegreeScaledSVD, degree_scaled_svd, fold_in
-from cflightning.solvers.threads import Threads
+from cflightning.utils.thread_pool import Threads
 
 
 def made_up(seed=0, users=70, items=50, n=600):

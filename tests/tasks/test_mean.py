@@ -8,9 +8,10 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from cflightning import EmbeddingDotTask, EmbeddingMLPTask, RatingsDataModule
-from cflightning.checkpoint import load_task, read
+from cflightning.checkpoint.format import read
 from cflightning.errors import CheckpointError, ConfigError
-from cflightning.models.average import average, compress
+from cflightning.models.ensemble import average, compress
+from cflightning.tasks.loading import load_task
 from cflightning.testing import TaskContract
 
 pytest.importorskip("numba", reason="the fused and the sampling engine need the extra `fast`")

@@ -10,14 +10,14 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from cflightning import EmbeddingDotTask, RatingsDataModule
-from cflightning.checkpoint import load_task
-from cflightning.cli import main
-from cflightning.comparison import Comparison, comparison_lines
-from cflightning.data.split import TEST, TRAIN, VAL
+from cflightning.cli.fit import main
+from cflightning.data.splits.split import TEST, TRAIN, VAL
 from cflightning.errors import CheckpointError, ConfigError, DataError
+from cflightning.evaluation.baselines import Comparison, comparison_lines
+from cflightning.objectives.rankers import Ranker
 from cflightning.solvers.interactions import Side
 from cflightning.solvers.logistic import fold_in
-from cflightning.tasks.rankers import Ranker
+from cflightning.tasks.loading import load_task
 
 pytest.importorskip("numba", reason="the compiled step of choices needs the extra `fast`")
 

@@ -6,8 +6,8 @@ import pytest
 
 from cflightning import RatingsDataModule
 from cflightning.models.network import RatingScale
-from cflightning.tasks import shrinkage
-from cflightning.tasks.shrinkage import MOST, NARROW, find_shrinkage
+from cflightning.tasks import bias_penalty as shrinkage
+from cflightning.tasks.bias_penalty import MOST, NARROW, find_shrinkage
 
 USERS, ITEMS, N = 800, 600, 24_000
 

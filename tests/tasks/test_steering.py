@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from cflightning import EmbeddingDotTask, Evaluation, RatingsDataModule, Trainer
 from cflightning.models.embedding_dot import EmbeddingDot
-from cflightning.tasks.steering import (
+from cflightning.tasks.adaptive_penalty import (
     BAG_RANGE,
     DOUBT,
     GAIN,

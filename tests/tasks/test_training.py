@@ -9,9 +9,10 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from cflightning import EmbeddingDotTask, EmbeddingMLPTask, RatingsDataModule
-from cflightning.checkpoint import FORMAT, find, load_task, read
+from cflightning.checkpoint.format import FORMAT, find, read
+from cflightning.engines.schedule import one_cycle
 from cflightning.errors import CheckpointError, ConfigError, DataError
-from cflightning.tasks.schedule import one_cycle
+from cflightning.tasks.loading import load_task
 from cflightning.testing import TaskContract
 
 SMALL = {"num_users": 60, "num_items": 40, "num_ratings": 1200}

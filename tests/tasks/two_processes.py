@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from cflightning import EmbeddingDotTask, Evaluation, RatingsDataModule
-from cflightning.comparison import Comparison
+from cflightning.evaluation.baselines import Comparison
 
 
 class Rows(Callback):

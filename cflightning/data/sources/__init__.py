@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from cflightning.data.sources import columns_cache
+from cflightning.data.sources.archive import Files, single_file
+from cflightning.data.sources.column_errors import show_names
 from cflightning.data.sources.compression import FORMATS
 from cflightning.data.sources.download import ALIASES, cache_dir, cached, download
-from cflightning.data.sources.files import Files, single_file
-from cflightning.data.sources.item_list import TITLE_FILES
+from cflightning.data.sources.item_metadata import TITLE_FILES
 from cflightning.data.sources.limits import available_memory
 from cflightning.data.sources.movielens import (
     is_movielens,
@@ -24,10 +25,9 @@ from cflightning.data.sources.movielens import (
 )
 from cflightning.data.sources.options import AS_WRITTEN, ValueOptions
 from cflightning.data.sources.parts import find_tables, open_parts
-from cflightning.data.sources.problems import show_names
+from cflightning.data.sources.predefined_folder import CandidateLists, find_parts, read_candidates, read_parts
 from cflightning.data.sources.synthetic import synthetic_ratings
 from cflightning.data.sources.tables import open_any, read_any, to_ratings
-from cflightning.data.sources.train_test import CandidateLists, find_parts, read_candidates, read_parts
 from cflightning.data.table import RatingTable
 from cflightning.errors import DataError, SourceError
 

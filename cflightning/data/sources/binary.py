@@ -8,9 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from cflightning.data.sources.files import TextFile
+from cflightning.data.sources.archive import TextFile
 from cflightning.data.sources.limits import check_columns, check_size
-from cflightning.data.sources.opened import Columns, OpenTable
+from cflightning.data.sources.open_table import Columns, OpenTable
 from cflightning.errors import DataError
 
 

@@ -20,7 +20,7 @@ from cflightning.data.ids import IdColumn, Ids
 from cflightning.data.sources.arrow_types import to_numpy
 from cflightning.data.table import Origin, RatingTable, has_duplicates
 from cflightning.errors import CFLightningError
-from cflightning.files import replacing
+from cflightning.utils.files import replacing
 
 log = logging.getLogger(__name__)
 

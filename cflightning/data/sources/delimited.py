@@ -11,11 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cflightning.data.sources.archive import TextFile
+from cflightning.data.sources.column_errors import show_names
 from cflightning.data.sources.encodings import recode, to_utf8
-from cflightning.data.sources.files import TextFile
 from cflightning.data.sources.limits import MAX_LINE, check_columns
-from cflightning.data.sources.opened import Columns, OpenTable
-from cflightning.data.sources.problems import show_names
+from cflightning.data.sources.open_table import Columns, OpenTable
 from cflightning.data.sources.rows import (
     MOST_BAD,
     Shape,

@@ -15,8 +15,8 @@ from typing import Any
 from tqdm import tqdm
 
 from cflightning.errors import SourceError
-from cflightning.files import replacing
-from cflightning.locks import waiting_for
+from cflightning.utils.files import replacing
+from cflightning.utils.locks import waiting_for
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from cflightning.data.sources.column_errors import show
 from cflightning.data.sources.columns import KINDS, choose_columns
 from cflightning.data.sources.options import AS_WRITTEN, ValueOptions
-from cflightning.data.sources.problems import show
 from cflightning.data.sources.tables import from_arrow, optional_roles
 from cflightning.data.table import UNKNOWN_ORIGIN, RatingTable
 from cflightning.errors import DataError

@@ -12,10 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.json
 
+from cflightning.data.sources.archive import TextFile
 from cflightning.data.sources.encodings import to_utf8
-from cflightning.data.sources.files import TextFile
 from cflightning.data.sources.limits import check_columns
-from cflightning.data.sources.opened import Columns, OpenTable
+from cflightning.data.sources.open_table import Columns, OpenTable
 from cflightning.errors import DataError
 
 _SAMPLE = 1000

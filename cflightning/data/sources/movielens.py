@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from cflightning.data.ids import IdColumn
+from cflightning.data.sources.archive import Files, TextFile
+from cflightning.data.sources.column_errors import show_names
 from cflightning.data.sources.columns import split_categories, to_table
 from cflightning.data.sources.delimited import open_text
-from cflightning.data.sources.files import Files, TextFile
-from cflightning.data.sources.item_list import make_item_list, read_item_list
+from cflightning.data.sources.item_metadata import make_item_list, read_item_list
 from cflightning.data.sources.options import AS_WRITTEN, ValueOptions
-from cflightning.data.sources.problems import show_names
 from cflightning.data.sources.tables import to_ratings
 from cflightning.data.table import Origin, RatingTable
 from cflightning.errors import DataError

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from cflightning.data.sources.archive import TextFile
 from cflightning.data.sources.encodings import to_utf8
-from cflightning.data.sources.files import TextFile
-from cflightning.data.sources.opened import Columns, OpenTable
+from cflightning.data.sources.open_table import Columns, OpenTable
 from cflightning.data.sources.rows import MOST_BAD
 from cflightning.errors import DataError
 

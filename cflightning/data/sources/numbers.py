@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from cflightning.data.sources.arrow_types import empty_rows, encode, is_text, to_numpy
+from cflightning.data.sources.column_errors import Where, bad_rows, decode
 from cflightning.data.sources.options import ValueOptions, to_number
-from cflightning.data.sources.problems import Where, bad_rows, decode
 from cflightning.data.table import LARGEST_RATING
 from cflightning.errors import DataError
 

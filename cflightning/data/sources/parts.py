@@ -13,9 +13,9 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-from cflightning.data.sources.files import Files, TextFile
+from cflightning.data.sources.archive import Files, TextFile
 from cflightning.data.sources.netflix import NAMES
-from cflightning.data.sources.opened import Columns, OpenTable
+from cflightning.data.sources.open_table import Columns, OpenTable
 from cflightning.errors import DataError
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from cflightning.data.sources.arrow_types import empty_rows, encode, is_text, to_numpy
-from cflightning.data.sources.problems import Where, bad_rows, decode
+from cflightning.data.sources.column_errors import Where, bad_rows, decode
 
 _LEAVE_OUT = "correct these rows, or leave the column out: --data.timestamp ''"
 _DATES = (

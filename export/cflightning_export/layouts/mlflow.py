@@ -2,7 +2,7 @@
 
 ```
 MODEL/
-  MLmodel                  loader_module: cflightning_serve.pyfunc
+  MLmodel                  loader_module: cflightning_serve.mlflow_model
   bundle/                  the bundle as it is
   code/cflightning_serve/  the code, since cflightning-serve is on no package index
   requirements.txt  python_env.yaml  conda.yaml

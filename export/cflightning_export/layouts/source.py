@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from cflightning.errors import ExportError
 from cflightning_export.bundle import manifest_digest
-from cflightning_export.placing import FORMAT
+from cflightning_export.publish import FORMAT
 
 
 class Bundle(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 from cflightning_export.bundle import export_bundle
 from cflightning_export.layouts import mlflow, triton
 from cflightning_export.layouts.source import Bundle, read_bundle
-from cflightning_export.placing import LAYOUT_FORMAT, check_target, placed, writing
+from cflightning_export.publish import LAYOUT_FORMAT, check_target, placed, writing
 from cflightning_export.scratch import scratch_folder
 
 log = logging.getLogger(__name__)

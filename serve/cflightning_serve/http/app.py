@@ -10,16 +10,19 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from cflightning_serve import __version__
-from cflightning_serve.http import page, protocol, questions
-from cflightning_serve.http.budget import Budget
 from cflightning_serve.http.errors import add_handlers
-from cflightning_serve.http.guard import Guard
-from cflightning_serve.http.metrics import CONTENT_TYPE
+from cflightning_serve.http.middleware.budget import Budget
+from cflightning_serve.http.middleware.fast_path import Shortcut
+from cflightning_serve.http.middleware.guard import Guard
 from cflightning_serve.http.openapi import describe
-from cflightning_serve.http.protocol import HEADER_LENGTH
-from cflightning_serve.http.routing import Shortcut
-from cflightning_serve.http.state import State, Watcher
-from cflightning_serve.http.work import Work
+from cflightning_serve.http.routes import questions
+from cflightning_serve.http.routes import v2 as protocol
+from cflightning_serve.http.routes.v2 import HEADER_LENGTH
+from cflightning_serve.http.serving.bundle import State, Watcher
+from cflightning_serve.http.serving.bundle_collector import BundleCollector
+from cflightning_serve.http.serving.executor import Work
+from cflightning_serve.http.serving.metrics import CONTENT_TYPE
+from cflightning_serve.http.ui import routes as page
 
 
 def create_app(state: State, watcher: Watcher | None = None) -> ASGIApp:
@@ -29,6 +32,7 @@ def create_app(state: State, watcher: Watcher | None = None) -> ASGIApp:
         state: of the server.
         watcher: runs for as long as the application does; without one, the bundle stays.
     """
+    state.metrics.registry.register(BundleCollector(state))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -7,10 +7,10 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from cflightning_serve.http.inference import InferRequest, models
+from cflightning_serve.bundle.manifest import IdType, Manifest
+from cflightning_serve.http.routes.v2_infer import InferRequest, models
+from cflightning_serve.http.serving.bundle import Served, State
 from cflightning_serve.http.settings import Limits, Settings
-from cflightning_serve.http.state import Served, State
-from cflightning_serve.manifest import IdType, Manifest
 from cflightning_serve.scorer import Scorer
 
 _QUESTIONS = ("Recommend", "Score", "Similar", "FoldIn", "Explain")

@@ -18,10 +18,10 @@ from prometheus_client import disable_created_metrics
 
 from cflightning_serve.errors import InputError
 from cflightning_serve.http.app import create_app
-from cflightning_serve.http.connection import connections
-from cflightning_serve.http.memory import keep_memory_flat
+from cflightning_serve.http.middleware.connection import connections
+from cflightning_serve.http.serving.bundle import State, Watcher
+from cflightning_serve.http.serving.memory import keep_memory_flat
 from cflightning_serve.http.settings import Settings
-from cflightning_serve.http.state import State, Watcher
 
 try:
     import resource

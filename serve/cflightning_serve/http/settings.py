@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cflightning_serve.bundle.trust import Trust
 from cflightning_serve.errors import InputError
 from cflightning_serve.http.keys import Keys
-from cflightning_serve.trust import Trust
 
 LONGEST_POLL = 86_400
 _HOST = re.compile(r"\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[?[0-9A-Fa-f:.]+\]?")

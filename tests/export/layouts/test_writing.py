@@ -10,7 +10,7 @@ from cflightning.__main__ import main as front_door
 from cflightning.errors import ExportError
 from cflightning_export.layouts import writing
 from cflightning_export.layouts.writing import LAYOUTS, Layout, export_layout, lay_out
-from cflightning_export.placing import check_target
+from cflightning_export.publish import check_target
 
 
 def contents(folder):

@@ -17,9 +17,9 @@ from onnx import TensorProto, helper, numpy_helper
 from cflightning_serve import Scorer, TopK
 from cflightning_serve.errors import UnknownIdError
 from cflightning_serve.http.app import create_app
-from cflightning_serve.http.connection import connections
+from cflightning_serve.http.middleware.connection import connections
+from cflightning_serve.http.serving.bundle import State
 from cflightning_serve.http.settings import Settings
-from cflightning_serve.http.state import State
 
 
 class Answer(NamedTuple):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from cflightning_serve import BundleError
+from cflightning_serve.http.serving.bundle import State
 from cflightning_serve.http.settings import Settings
-from cflightning_serve.http.state import State
 
 
 @pytest.fixture(scope="module")

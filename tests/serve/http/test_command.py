@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from cflightning_serve.cli import main
+from cflightning_serve.cli.main import main
 
 POST = b"POST /recommend HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 
@@ -156,7 +156,7 @@ def test_a_bundle_that_is_none(tmp_path, capsys):
 
 
 def test_without_the_extra(bundle, environment):
-    code = "import sys; sys.modules['fastapi'] = None; from cflightning_serve.cli import main; sys.exit(main())"
+    code = "import sys; sys.modules['fastapi'] = None; from cflightning_serve.cli.main import main; sys.exit(main())"
     done = subprocess.run([sys.executable, "-c", code, "http", bundle], env=environment, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == "cflightning_serve: http: needs fastapi; pip install 'cflightning-serve[http]'\n"

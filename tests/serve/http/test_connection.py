@@ -8,8 +8,8 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
+from cflightning_serve.http.serving.bundle import State
 from cflightning_serve.http.settings import Limits, Settings
-from cflightning_serve.http.state import State
 
 HEALTH = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 

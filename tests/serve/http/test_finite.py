@@ -10,8 +10,8 @@ import pytest
 
 from cflightning_serve import Scorer
 from cflightning_serve.http.log_lines import LineFormatter
+from cflightning_serve.http.serving.bundle import State
 from cflightning_serve.http.settings import Settings
-from cflightning_serve.http.state import State
 
 JSON = {"Content-Type": "application/json"}
 IMMENSE = ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "1e400", "1e39", "1" + "0" * 400, "-1" + "0" * 30]

@@ -6,8 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
+from cflightning_serve.http.serving.bundle import State
 from cflightning_serve.http.settings import Settings
-from cflightning_serve.http.state import State
 
 EXAMPLES = 8
 """Good ones and as many bad ones, for each of some twenty operations; tests/benchmarks/fuzz_http.py makes up 10,000."""

@@ -9,10 +9,10 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from cflightning_serve import InputError, Scorer
-from cflightning_serve.http.connection import HEAD
 from cflightning_serve.http.keys import Keys
+from cflightning_serve.http.middleware.connection import HEAD
+from cflightning_serve.http.serving.bundle import State
 from cflightning_serve.http.settings import Limits, Settings
-from cflightning_serve.http.state import State
 
 POST = b"POST /recommend HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 JSON = {"Content-Type": "application/json"}
@@ -248,7 +248,7 @@ def test_a_body_that_never_ends_is_cut_off(bundle, start):
 
 
 def test_a_question_that_takes_too_long_is_cut_off(bundle, start, everything, monkeypatch):
-    monkeypatch.setattr("cflightning_serve.http.work.SMALL", 0)
+    monkeypatch.setattr("cflightning_serve.http.serving.executor.SMALL", 0)
     scorer, done = everything(Scorer.load(bundle)), threading.Event()
     quick = scorer.recommend
 
@@ -269,7 +269,7 @@ def test_a_question_that_takes_too_long_is_cut_off(bundle, start, everything, mo
 
 
 def test_no_more_requests_at_once_than_the_limit(bundle, start, everything, monkeypatch):
-    monkeypatch.setattr("cflightning_serve.http.work.SMALL", 0)
+    monkeypatch.setattr("cflightning_serve.http.serving.executor.SMALL", 0)
     scorer, begun, done = everything(Scorer.load(bundle)), threading.Event(), threading.Event()
     quick = scorer.recommend
 

@@ -11,8 +11,8 @@ import pytest
 
 from cflightning_serve import InputError
 from cflightning_serve.http.errors import Refusal
+from cflightning_serve.http.serving.bundle import State
 from cflightning_serve.http.settings import Limits, Settings
-from cflightning_serve.http.state import State
 
 QUESTION = {"user": 10}
 JSON = {"Content-Type": "application/json"}

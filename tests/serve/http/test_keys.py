@@ -9,8 +9,8 @@ import pytest
 
 from cflightning_serve import InputError
 from cflightning_serve.http.keys import Keys, WrongKeys
+from cflightning_serve.http.serving.bundle import State
 from cflightning_serve.http.settings import Settings
-from cflightning_serve.http.state import State
 
 KEY, NEW = b"0123456789abcdef", b"fedcba9876543210"
 

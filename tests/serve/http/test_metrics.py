@@ -7,10 +7,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from cflightning_serve import Scorer
-from cflightning_serve.http.drift import FEW, WINDOW, Spread, psi
+from cflightning_serve.bundle.reference import Reference
+from cflightning_serve.http.serving.bundle import State
+from cflightning_serve.http.serving.drift import FEW, WINDOW, Spread, psi
 from cflightning_serve.http.settings import Settings
-from cflightning_serve.http.state import State
-from cflightning_serve.reference import Reference
 
 
 def samples(client):

@@ -7,11 +7,11 @@ import threading
 import numpy as np
 import pytest
 
-from cflightning_serve.http import inference
 from cflightning_serve.http.errors import Refusal
+from cflightning_serve.http.routes import v2_infer as inference
+from cflightning_serve.http.routes.v2_tensors import KINDS, from_json
+from cflightning_serve.http.serving.bundle import State
 from cflightning_serve.http.settings import Limits, Settings
-from cflightning_serve.http.state import State
-from cflightning_serve.http.tensors import KINDS, from_json
 
 NAMES = {"INT64": "<i8", "FP32": "<f4", "BOOL": "?"}
 
@@ -286,7 +286,7 @@ def test_requests_of_another_form(client):
 
 
 def test_no_more_than_fits_into_memory(bundle, start, monkeypatch):
-    monkeypatch.setattr("cflightning_serve.http.inference.CELLS", 100)
+    monkeypatch.setattr("cflightning_serve.http.routes.v2_infer.CELLS", 100)
     with start(State(Settings(bundle, limits=Limits(ids=20)))) as client:
         assert infer(client, "cflightning", recommend([10] * 8))["item"].shape == (8, 3)
         assert "ask for 8 or fewer" in infer(client, "cflightning", recommend([10] * 9), 400)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from cflightning_serve import BundleError, Scorer, UnsupportedError
+from cflightning_serve.http.serving.bundle import State
 from cflightning_serve.http.settings import Limits, Settings
-from cflightning_serve.http.state import State
 
 
 def ask(client, path, status=200, **body):

@@ -8,9 +8,9 @@ import time
 import pytest
 
 from cflightning_serve import BundleError
-from cflightning_serve.http import state as state_module
+from cflightning_serve.http.serving import bundle as state_module
+from cflightning_serve.http.serving.bundle import State, Watcher
 from cflightning_serve.http.settings import Settings
-from cflightning_serve.http.state import State, Watcher
 
 
 @pytest.fixture

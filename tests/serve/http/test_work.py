@@ -11,11 +11,11 @@ from types import SimpleNamespace
 import pytest
 
 from cflightning_serve import Scorer
-from cflightning_serve.http import costs
+from cflightning_serve.http.middleware.turns import Turns
+from cflightning_serve.http.serving import costs
+from cflightning_serve.http.serving.bundle import State
+from cflightning_serve.http.serving.executor import LARGE, SMALL, Work
 from cflightning_serve.http.settings import Limits, Settings
-from cflightning_serve.http.state import State
-from cflightning_serve.http.turns import Turns
-from cflightning_serve.http.work import LARGE, SMALL, Work
 
 SMALL_CATALOGUE = SimpleNamespace(num_items=3_707)
 

@@ -8,8 +8,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from cflightning_serve.errors import InputError, ServeError, UnsupportedError
-from cflightning_serve.http.page import routes
-from cflightning_serve.http.work import Work
+from cflightning_serve.http.serving.executor import Work
+from cflightning_serve.http.ui.routes import routes
 
 
 class Catalogue(NamedTuple):

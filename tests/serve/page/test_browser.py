@@ -312,7 +312,7 @@ def test_a_finger_names_a_dot_before_it_takes_it(app, serve, visit):
 
 
 def test_items_beyond_the_map_are_placed(serve, visit, stub, films, make_scorer, monkeypatch):
-    monkeypatch.setattr("cflightning_serve.http.catalogued.MAPPED", 20)
+    monkeypatch.setattr("cflightning_serve.http.ui.catalogue.MAPPED", 20)
     page = ready(visit(serve(stub.make_app(make_scorer(), films[3]))[0]))
     wait(page, lambda: len(all_of(page, "#map circle.best")) == 10)
     assert "Map of 20 films" in all_of(page, "#map svg")[0].get_attribute("aria-label")

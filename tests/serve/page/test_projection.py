@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cflightning_serve.http.projection import Plane
+from cflightning_serve.http.ui.pca import Plane
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import pytest
 pytest.importorskip("fastapi", reason="the page needs the extra `http`")
 
 from cflightning_serve.errors import InputError, UnsupportedError
-from cflightning_serve.http.catalogued import Catalogued, parse_ids
-from cflightning_serve.http.page import routes
-from cflightning_serve.http.work import Work
+from cflightning_serve.http.serving.executor import Work
+from cflightning_serve.http.ui.catalogue import Catalogued, parse_ids
+from cflightning_serve.http.ui.routes import routes
 
 STATIC = files("cflightning_serve.http").joinpath("static")
 NAMES = sorted(file.name for file in STATIC.iterdir())
@@ -148,7 +148,7 @@ def test_bad_questions_are_refused(ask, tiny, params):
 
 
 def test_the_map_has_the_most_rated_items(ask, make_scorer, films, monkeypatch):
-    monkeypatch.setattr("cflightning_serve.http.catalogued.MAPPED", 50)
+    monkeypatch.setattr("cflightning_serve.http.ui.catalogue.MAPPED", 50)
     titles, counts, vectors, _ = films
     places = ask(make_scorer(), "/map").json()["items"]
     rows = np.argsort(-counts, kind="stable")[:50]
@@ -168,7 +168,7 @@ def test_other_items_are_placed_on_the_same_map(ask, tiny, monkeypatch):
     for one in some:
         twin = next(other for other in whole if other["item"] == one["item"])
         assert (one["x"], one["y"], one["title"]) == (twin["x"], twin["y"], twin["title"])
-    monkeypatch.setattr("cflightning_serve.http.catalogued.MAPPED", 3)
+    monkeypatch.setattr("cflightning_serve.http.ui.catalogue.MAPPED", 3)
     beside = ask(tiny(), f"/map?item={2**60}").json()["items"]
     assert [one["item"] for one in beside] == [2**60]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cflightning_serve.http.search import Titles, are_films, normal
+from cflightning_serve.http.ui.title_search import Titles, are_films, normal
 
 TITLES = (
     "Toy Story (1995)",
@@ -94,7 +94,7 @@ def test_against_a_slow_search():
 
 
 def test_words_in_any_order_are_looked_for_among_the_popular(monkeypatch):
-    monkeypatch.setattr("cflightning_serve.http.search._LOOKED_AT", 3)
+    monkeypatch.setattr("cflightning_serve.http.ui.title_search._LOOKED_AT", 3)
     titles = ["long a", "long b", "b long", "long c", "c long"]
     assert Titles(titles).find("b long", 9) == [2, 1]
     assert Titles(titles).find("long c", 9) == [3]  # the last title lies beyond

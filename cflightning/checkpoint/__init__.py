@@ -1,0 +1,1 @@
+"""The checkpoint: its format, and the rules by which its content is trusted."""

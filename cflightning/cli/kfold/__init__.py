@@ -1,0 +1,1 @@
+"""The command `kfold`: cross-validation over folds and seeds."""

@@ -1,0 +1,137 @@
+"""What a list of items beside the ratings says of them: titles and categories."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from cflightning.data.ids import Id, Ids
+from cflightning.data.sources.archive import Files
+from cflightning.data.sources.columns import USUAL_NAMES, plain_name, split_categories
+from cflightning.data.sources.delimited import read_text
+from cflightning.errors import DataError
+
+log = logging.getLogger(__name__)
+
+TITLE_FILES = ("movies.csv", "movies.dat", "u.item")
+FLAGS = (
+    "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
+    "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
+)  # fmt: skip
+"""What the last columns of `u.item` (ml-100k) stand for, as its README has it."""
+_FIRST_FLAG = 5
+_TABLE = "movies.csv"
+_TITLES = (
+    "title",
+    "name",
+    "movietitle",
+    "moviename",
+    "booktitle",
+    "itemtitle",
+    "itemname",
+    "producttitle",
+    "productname",
+)
+_GENRES = ("genres", "genre", "categories", "category")
+_INTEGER = re.compile(r"-?[0-9]{1,19}(\.0*)?")  # pandas writes 7.0 beside missing values
+
+
+class ItemList(NamedTuple):
+    """Of the items that a list has, known ones or not.
+
+    Attributes:
+        titles: item id -> title.
+        categories: item id -> its categories; items of none are left out.
+    """
+
+    titles: dict[Id, str]
+    categories: dict[Id, tuple[str, ...]]
+
+
+def make_item_list(ids: Iterable[Id], titles: Iterable[str], categories: Iterable[tuple[str, ...]]) -> ItemList:
+    """From columns of equal length."""
+    ids = list(ids)
+    named = {key: names for key, names in zip(ids, categories, strict=True) if names}
+    return ItemList(dict(zip(ids, titles, strict=True)), named)
+
+
+def read_item_list(files: Files, items: Ids, item_column: str | None = None) -> ItemList:
+    """Read whichever list lies beside the ratings of a MovieLens folder.
+
+    The list is not needed, so one that cannot be read is left out, with a warning.
+
+    Args:
+        files: the folder.
+        items: of the ratings; the list's ids are of the same type.
+        item_column: name of the item column of the ratings, which the list's may share.
+    """
+    try:
+        rows = _rows(files, item_column)
+    except DataError as error:
+        log.warning("%s: is left out, so there may be no titles (%s)", files.path, error)
+        rows = []
+    if rows is None:
+        log.info("%s: no list of items beside the ratings, so there are no titles", files.path)
+        return ItemList({}, {})
+    kept = [row for row in rows if row[0] and (items.kind == "string" or _INTEGER.fullmatch(row[0]))]
+    ids = [int(row[0].partition(".")[0]) if items.kind == "int64" else row[0] for row in kept]
+    found = make_item_list(ids, (row[1] for row in kept), (row[2] for row in kept))
+    if rows and not any(found.titles.keys() & set(items.values.tolist())):
+        log.warning("%s: the list of items beside the ratings knows none of their items, so there are no titles",
+                    files.path)  # fmt: skip
+    return found
+
+
+def _rows(files: Files, item_column: str | None) -> Sequence[tuple[str, str, tuple[str, ...]]] | None:
+    """Id, title and categories of every line; None where there is no list."""
+    if _TABLE in files:
+        return _table_rows(files, item_column)
+    name = next((name for name in TITLE_FILES if name in files), None)
+    if name is None:
+        return None
+    raw = files.read(name)
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        text = raw.decode("latin-1")  # GroupLens's older files
+    # Not splitlines(): to it, latin-1 titles contain line ends.
+    lines = [line.rstrip("\r").split("::" if name == "movies.dat" else "|") for line in text.split("\n")]
+    return [(line[0], line[1], _categories(name, line)) for line in lines if len(line) > 1]
+
+
+def _table_rows(files: Files, item_column: str | None) -> Sequence[tuple[str, str, tuple[str, ...]]]:
+    """Rows of a list with a header line, its columns found by their names.
+
+    Raises:
+        DataError: it cannot be read, or has no columns of ids and titles.
+    """
+    table = read_text(files.file(_TABLE))
+    plain = {plain_name(name): name for name in reversed(table.column_names)}
+
+    def find(*names: str) -> str | None:
+        return next((plain[name] for name in names if name in plain), None)
+
+    item = (
+        item_column
+        if item_column in table.column_names
+        else find(*(n for n in USUAL_NAMES["item"] if n != "title"), "id")
+    )
+    title = find(*_TITLES)
+    if item is None or title is None or item == title:
+        raise DataError(
+            f"{files.file(_TABLE)}: must have a column of item ids and one of titles (such as movieId and title), got "
+            f"{', '.join(map(repr, table.column_names))[:150]}; rename them"
+        )
+    kinds = find(*_GENRES)
+    genres = table[kinds].to_pylist() if kinds else [""] * len(table)
+    columns = table[item].to_pylist(), table[title].to_pylist(), map(split_categories, genres)
+    return list(zip(*columns, strict=True))
+
+
+def _categories(name: str, line: list[str]) -> tuple[str, ...]:
+    if name == "movies.dat":
+        return split_categories(line[2] if len(line) > 2 else "")
+    flags = zip(FLAGS, line[_FIRST_FLAG:], strict=False)  # fewer in a list that was cut down
+    return split_categories("|".join(category for category, flag in flags if flag == "1"))

@@ -1,0 +1,1 @@
+"""Splits of a table into training, validation, test and fold-in rows."""

@@ -1,0 +1,1 @@
+"""Engines: how a network is trained (autograd, fused CPU and GPU steps, Gibbs sampling, full batches)."""

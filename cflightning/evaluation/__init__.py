@@ -1,0 +1,1 @@
+"""Evaluation of ratings and rankings beside baselines, with confidence intervals and plots."""

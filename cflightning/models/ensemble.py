@@ -1,0 +1,69 @@
+"""The mean of several dot products is one: of their concatenated tables, cut down to the strongest factors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cflightning.models.network import FoldedTables
+from cflightning.utils.torch_threads import one_thread
+
+
+def average(tables: Sequence[FoldedTables], weights: Sequence[float]) -> FoldedTables:
+    """Tables whose logits are the weighted mean of the logits of all.
+
+    Args:
+        tables: one or more, of the same users and items; dims may differ.
+        weights: positive, one for each; they need not add up to 1.
+
+    Returns:
+        Tables whose dim is the sum of all dims.
+    """
+    shares = [weight / sum(weights) for weight in weights]
+
+    def factors(name: str) -> Tensor:
+        parts = (getattr(one, name) * share**0.5 for one, share in zip(tables, shares, strict=True))
+        return torch.cat([*parts], dim=1)
+
+    def mean(name: str) -> Tensor:
+        return sum(
+            (getattr(one, name) * share for one, share in zip(tables, shares, strict=True)), start=torch.tensor(0.0)
+        )
+
+    return FoldedTables(
+        factors("user_vectors"), factors("item_vectors"), mean("user_bias"), mean("item_bias"), mean("global_bias")
+    )
+
+
+def compress(tables: FoldedTables, dim: int) -> FoldedTables:
+    """The nearest tables of a smaller dim, by the squared difference of all products (Eckart & Young 1936).
+
+    The singular value decomposition of the product of two tables, from the decompositions of the tables (Chan 1982):
+    nothing of the size of users times items is made.
+
+    Args:
+        tables: to be cut down.
+        dim: of the result.
+
+    Returns:
+        Tables whose factors are sorted by strength, users' and items' of equal norm; fewer than `dim` where the product
+        has no more. Biases and zero rows stay what they are. The bits do not depend on the number of torch's threads.
+    """
+    with one_thread():
+        return _compress(tables, dim)
+
+
+def _compress(tables: FoldedTables, dim: int) -> FoldedTables:
+    users, items = tables.user_vectors, tables.item_vectors
+    user_basis, user_core = torch.linalg.qr(users)
+    item_basis, item_core = torch.linalg.qr(items)
+    # In double precision: it is small, and strong factors would drown the weak ones.
+    left, strength, right = torch.linalg.svd(user_core.double() @ item_core.double().mT, full_matrices=False)
+    root = strength[:dim].sqrt()
+    vectors = []
+    for basis, side, table in ((user_basis, left, users), (item_basis, right.mT, items)):
+        found = basis @ (side[:, :dim] * root).to(basis)
+        vectors.append(found * (table != 0).any(1, keepdim=True))  # rounding must not give zero rows anything
+    return FoldedTables(vectors[0], vectors[1], *tables[2:])

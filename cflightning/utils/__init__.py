@@ -1,0 +1,1 @@
+"""Helpers that know nothing of recommenders: files, locks, threads, processes, sparse matrices."""

@@ -1,0 +1,1 @@
+"""Fold-in of users and items: prior, specification and refits."""

@@ -1,0 +1,1 @@
+"""Tools for ONNX: graph builder, torch export, external data, quantisation, sessions."""

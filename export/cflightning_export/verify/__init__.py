@@ -1,0 +1,1 @@
+"""Verification of a bundle against torch and exact numpy solutions."""

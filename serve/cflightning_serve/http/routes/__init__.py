@@ -1,0 +1,1 @@
+"""Routes: the JSON routes and the Open Inference Protocol."""

@@ -1,0 +1,1 @@
+"""State of the server: the loaded bundle, metrics, drift, executor."""

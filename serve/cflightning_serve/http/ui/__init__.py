@@ -1,0 +1,1 @@
+"""The page at ``/``: its routes, item catalogue, title search and map."""

@@ -1,0 +1,1 @@
+"""Inference: from validated inputs to recommendations, fold-in and explanations."""
