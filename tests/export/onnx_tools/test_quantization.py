@@ -29,7 +29,7 @@ from cflightning_export.onnx_tools.quantization import (
 )
 from cflightning_serve import Scorer
 
-from .test_bundle import TASKS, checkpoint
+from ..test_bundle import TASKS, checkpoint
 
 LOOSE = {"max_rmse_change": 10.0, "min_overlap": 0.0}
 KINDS = {"fp16": np.float16, "int8": np.int8}
