@@ -52,7 +52,7 @@ SERVING = {
     "http/middleware": {"http/errors", "http/keys", "http/serving", "http/settings"},
     "http/routes": {"bundle", "http/errors", "http/middleware", "http/serving", "http/settings", "inference", "scorer"},
     "http/ui": {"bundle", "http/errors", "http/middleware", "http/routes", "http/serving", "inference", "scorer"},
-    "http/openapi": {"bundle", "http/routes", "http/serving", "http/settings"},
+    "http/openapi": {"bundle", "http/routes", "http/serving", "http/settings", "scorer"},
     "http/app": {
         "http/errors", "http/middleware", "http/openapi", "http/routes", "http/serving", "http/settings", "http/ui",
     },

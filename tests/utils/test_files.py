@@ -61,7 +61,7 @@ def test_content_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):
 FULL = """
 import resource, sys
 from pathlib import Path
-from cflightning.files import replacing
+from cflightning.utils.files import replacing
 import torch
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 with replacing(Path(sys.argv[1]), "wb") as out:

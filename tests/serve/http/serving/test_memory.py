@@ -7,7 +7,7 @@ import pytest
 
 CODE = """
 import threading, time
-from cflightning_serve.http.memory import keep_memory_flat
+from cflightning_serve.http.serving.memory import keep_memory_flat
 
 def resident():
     with open("/proc/self/statm") as file:
