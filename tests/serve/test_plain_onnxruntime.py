@@ -1,50 +1,8 @@
-"""What ``serve/README.md`` shows works, and the graphs answer without the package as ``serve/BUNDLE.md`` says."""
-
-import re
-import shlex
-from pathlib import Path
+"""The graphs answer without the package, as ``serve/BUNDLE.md`` specifies."""
 
 import numpy as np
 import onnxruntime as ort
 import pytest
-
-from cflightning_serve.cli.main import main
-
-README = (Path(__file__).parents[2] / "serve" / "README.md").read_text("utf-8")
-
-
-@pytest.fixture(scope="module")
-def shown(bundles, new_rows, tmp_path_factory):
-    """A bundle that knows the ids of the README."""
-    tables = bundles.make_tables(titles=True)
-    tables.item_ids[:2] = 1193, 661
-    tables.user_ids[0] = 42
-    tables = bundles.replace(tables, categories={})
-    folder = bundles.write_bundle(tmp_path_factory.mktemp("readme") / "BUNDLE", tables)
-    new_rows.add(folder, tables, bundles)
-    (folder.parent / "pairs.csv").write_text("user,item\n42,1193\n")
-    return tables, folder
-
-
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL))
-def test_the_python_examples(shown, code, monkeypatch):
-    tables, folder = shown
-    monkeypatch.chdir(folder.parent)
-    names = {}
-    exec(code, names)
-    answered = names["items"].reshape(-1)[np.isfinite(names["scores"].reshape(-1))]
-    assert answered.tolist() == tables.recommend(42, 10, [1193, 661])
-
-
-def test_the_commands(shown, monkeypatch, capsys):
-    monkeypatch.chdir(shown[1].parent)
-    lines = re.findall(r"^python -m cflightning_serve (.*)$", README, flags=re.MULTILINE)
-    assert len(lines) == 9
-    for line in lines:
-        if line.startswith("http "):  # never ends; see http/test_command.py
-            continue
-        assert main(shlex.split(re.sub(r"[\[\]]", "", line))) == 0, line
-        assert capsys.readouterr().out
 
 
 @pytest.fixture(params=["bundle", "string_bundle"])
