@@ -96,7 +96,7 @@ def measure(bundle: Path, options: argparse.Namespace, scratch: Path) -> dict[st
     ways |= {f"product and torch.topk, blocks of {block}": lambda block=block: product(block, True) for block in BLOCKS}
     if not options.without_implicit:
         np.savez(scratch / "tables.npz", users=factors, items=vectors)
-        ways["implicit's topk, product included"] = implicit(scratch / "tables.npz", options)
+        ways["implicit's topk, including the product"] = implicit(scratch / "tables.npz", options)
     for exclude_seen in (False, True) if "history" in scorer.manifest.graphs else (False,):
         seen = ", the seen left out" if exclude_seen else ""
         asked = {"k": k, "exclude_seen": exclude_seen, "threads": options.threads}
@@ -139,7 +139,7 @@ def implicit(tables: Path, options: argparse.Namespace):
 def report(seconds: dict[str, float], options: argparse.Namespace) -> None:
     """Print a table, the ratio of the bar, and all of it as JSON."""
     best = min((name for name in seconds if "topk" in name), key=seconds.get)
-    lines = ["| way | ms | of the best product and top-k |", "| --- | --- | --- |"]
+    lines = ["| method | ms | relative to the fastest product and top-k |", "| --- | --- | --- |"]
     lines += [f"| {name} | {s * 1e3:.0f} | {s / seconds[best]:.2f} |" for name, s in seconds.items()]
     print("\n".join(lines))
     print(json.dumps(seconds))

@@ -89,11 +89,11 @@ def section(runs: list[Path], processes: int, scratch: Path) -> str:
         "## Bundles",
         "",
         f"`make bench-bundle ARGS=...`, {time.strftime('%Y-%m-%d')}; {platform.machine()}, {os.cpu_count()} cores. "
-        "KB are 1,000 bytes of the folder. Loading opens every graph, in a fresh process; MB are what that grows by, "
-        "at most. Same top 10: what rounding keeps of 1,000 users' lists.",
+        "KB are 1,000 bytes of the folder. Loading opens every graph in a new process; load MB is the peak growth "
+        "of its memory. Same top 10: the share of 1,000 users' top-10 items that rounding preserves.",
         "",
-        "| data | scores, lists | tables | weights KB | graphs KB | rest KB | all KB | of fp32 | load ms | load MB "
-        "| test RMSE | same top 10 |",
+        "| data | units of score and recommend | tables | weights KB | graphs KB | rest KB | all KB | of fp32 "
+        "| load ms | load MB | test RMSE | same top 10 |",
         "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for (run, precision), folder in bundles.items():
@@ -101,7 +101,7 @@ def section(runs: list[Path], processes: int, scratch: Path) -> str:
         share = size["all"] / weights(bundles[run, "fp32"])["all"]
         milliseconds, grown = (statistics.median(column) for column in zip(*costs[run, precision], strict=True))
         lines.append(
-            f"| {source(run)} | {manifest.units['score']}s, {manifest.units['recommend']}s | {precision} | "
+            f"| {source(run)} | {manifest.units['score']}, {manifest.units['recommend']} | {precision} | "
             + " | ".join(f"{size[part] / 1e3:,.0f}" for part in ("weights.bin", "graphs", "rest", "all"))
             + f" | {share:.3f} | {milliseconds:.0f} | {grown:.0f} | {test_error(run, folder):.6f} "
             f"| {kept(folder):.3f} |"

@@ -4,7 +4,7 @@
 
 Quality, on MovieLens 1M (CFLIGHTNING_DATA, default ../shared/data): a tenth of the users (default_rng(0)) is in no
 training row; of each four fifths of the ratings are given and the rest is predicted, at once through the bundle's
-graph. Beside it: user bias alone, the same model trained on the given ratings as well, and that with its users solved
+graph. Beside it: user bias only, the same model trained on the given ratings as well, and that with its users solved
 again (`export --resolve`). Lists likewise, of what is tested and of what of it is rated 4 and 5; popularity beside it.
 Nothing is chosen here: constants were, on other tenths of the users.
 
@@ -142,7 +142,10 @@ def popular(held: HeldOut, scorer: Scorer, most: int | None) -> list[float]:
 
 def quality(seeds: int) -> str:
     """The tables of the default model, and of one without bags."""
-    models: dict[str, dict[str, object]] = {"Defaults": {}, "Without bags (`--model.bags none`)": {"bags": "none"}}
+    models: dict[str, dict[str, object]] = {
+        "Defaults": {},
+        "Without SVD++ term (`--model.bags none`)": {"bags": "none"},
+    }
     return "\n".join(f"{name}:\n\n{figures(seeds, lists=not model, **model)}" for name, model in models.items())
 
 
@@ -177,11 +180,11 @@ def figures(seeds: int, *, lists: bool, **model: object) -> str:
                 return trained.recommend(int(held.users[n]), LENGTH, exclude=given).items
 
             scored = {
-                "user bias alone": [bias_alone(held, base, most) for most in GIVEN],
+                "user bias only": [bias_alone(held, base, most) for most in GIVEN],
                 "fold-in": [fold(most) for most in GIVEN],
-                "trained on everything": [nan] * 4
+                "trained on all rows": [nan] * 4
                 + [held.rmse(lambda n, rows: trained.score(int(held.users[n]), held.column("item", rows)))],  # noqa: B023
-                "the same, its users solved again": [nan] * 4 + [solved_again(held, full, everything)],
+                "the same, users refitted": [nan] * 4 + [solved_again(held, full, everything)],
             }
             for name, values in scored.items():
                 errors.setdefault(name, []).append(values)
@@ -189,19 +192,21 @@ def figures(seeds: int, *, lists: bool, **model: object) -> str:
             if lists:
                 lines = {
                     "most popular": [popular(held, scorer, most) for most in GIVEN],
-                    "fold-in, as choices": [choose(most, False) for most in GIVEN],
-                    "fold-in, by ratings": [choose(most, True) for most in GIVEN],
-                    "trained on everything": [[nan] * 2] * 4 + [held.ndcg(known)],
+                    "fold-in, implicit": [choose(most, False) for most in GIVEN],
+                    "fold-in, ratings": [choose(most, True) for most in GIVEN],
+                    "trained on all rows": [[nan] * 2] * 4 + [held.ndcg(known)],
                 }
                 for name, pairs in lines.items():
                     gains.setdefault(name, []).append(pairs)
                 print(seed, {name: pairs[-1] for name, pairs in lines.items()}, flush=True)
-    text = f"Test RMSE of {len(held.users)} users by how many of their ratings are given; mean of {seeds} seeds.\n\n"
+    text = f"Test RMSE of {len(held.users)} users by the number of their fold-in ratings; mean of {seeds} seeds.\n\n"
     text += table(errors)
-    apart = [one[-1] - all_[-1] for one, all_ in zip(errors["fold-in"], errors["trained on everything"], strict=True)]
-    text += f"\nFold-in above everything, each seed: {', '.join(f'{value:+.4f}' for value in apart)}.\n"
-    for number, what in enumerate(("the rest", f"what of the rest is rated {LIKED} and more") if lists else ()):
-        text += f"\nnDCG@{LENGTH} of {what}, given items left out:\n\n"
+    apart = [one[-1] - all_[-1] for one, all_ in zip(errors["fold-in"], errors["trained on all rows"], strict=True)]
+    text += f"\nFold-in minus trained on all rows, by seed: {', '.join(f'{value:+.4f}' for value in apart)}.\n"
+    for number, what in enumerate(
+        ("the remaining items", f"the remaining items with ratings of {LIKED} or more") if lists else ()
+    ):
+        text += f"\nnDCG@{LENGTH} of {what}, fold-in items left out:\n\n"
         text += table({name: np.array(values)[..., number].tolist() for name, values in gains.items()})
     return text
 
@@ -296,7 +301,7 @@ def main() -> None:
     print("\n".join(texts.values()))
     if options.write and len(texts) == len(parts):
         head = "## New users without retraining: MovieLens 1M, a tenth of the users held out\n\n"
-        head += f"{date.today()}, `make bench-fold-in`. Every row but the tested ones trains. One thread.\n\n"
+        head += f"{date.today()}, `make bench-fold-in`. All rows except the test rows train. One thread.\n\n"
         write_section("fold-in", head + "\n".join(texts.values()))
 
 

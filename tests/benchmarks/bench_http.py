@@ -135,7 +135,7 @@ def main() -> None:
             load(wrk, process, url, argparse.Namespace(connections=options.connections, seconds=1), users)
             figures["/recommend"] = load(wrk, process, url, options, users)
             with running("-c", BARE, size) as (bare, bare_url):
-                figures["an answer at once"] = load(wrk, bare, bare_url, options, users)
+                figures["constant response"] = load(wrk, bare, bare_url, options, users)
             under, loaded = reload_under_load(options, folder, url, lambda: load(wrk, process, url, options, users))
             figures[f"/recommend, {loaded} reloads"] = under
     print(json.dumps(figures))
@@ -155,7 +155,7 @@ def render(figures: dict, options: argparse.Namespace, busy: float) -> str:
         f"and {options.connections} connections each; Python {platform.python_version()}, load average at the end "
         f"{busy:.1f}; bundle: {bundle}.",
         "",
-        "| asked | requests/s | p50 ms | p99 ms | failed | server's processor time, µs a request |",
+        "| request | requests/s | p50 ms | p99 ms | failed | CPU time of the server, µs per request |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, one in figures.items():

@@ -44,7 +44,7 @@ class Row(NamedTuple):
 ROWS = {
     "ncf": Row("NCF leave-one-out (ML-1M): cross-entropy", "--config configs/ncf-ml-1m.yaml --data.path ncf-ml-1m",
                NCF, ("model.seed", 5), "≥ .729 / .451 in ≤ 25 s"),
-    "ncf-members": Row("the same, three side by side (dim 384)",
+    "ncf-members": Row("the same, ensemble of three (dim 384)",
                        "--config configs/ncf-ml-1m.yaml --data.path ncf-ml-1m --model.members 3", NCF,
                        bar="≥ .731 / .4535; stretch .7334 / .4543"),
     "ncf-ials": Row("the same: implicit ALS", "--config configs/ncf-ml-1m-ials.yaml --data.path ncf-ml-1m", NCF,
@@ -56,10 +56,10 @@ ROWS = {
     "ml-100k": Row("MovieLens 100K, 75/25 per user: cross-entropy",
                    "--config configs/ml-100k-ranking.yaml --data.path ml-100k", ("ndcg@10",), ("data.seed", 3),
                    "≥ .475 in ≤ 1 s; best ≥ .480; stretch .4828"),
-    "ml-100k-members": Row("the same, four side by side",
+    "ml-100k-members": Row("the same, ensemble of four",
                            "--config configs/ml-100k-ranking.yaml --data.path ml-100k --model.members 4",
                            ("ndcg@10",), ("data.seed", 3), "best ≥ .480; stretch .4828"),
-    "both": Row("both questions, the same splits", "--config configs/ml-100k-both.yaml --data.path ml-100k",
+    "both": Row("ratings and ranking, the same splits", "--config configs/ml-100k-both.yaml --data.path ml-100k",
                 ("rmse", "ndcg@10"), ("data.seed", 3), "within .002 and .003 of each alone"),
     "rating-only": Row("ratings alone, the same splits", f"--model.objective mse {QUARTER}", ("rmse",),
                        ("data.seed", 3)),
@@ -79,7 +79,7 @@ def main() -> None:
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=True
     ).stdout.strip()
-    lines = ["| what | command | seeds | figures | training, s | bar |", "| --- | --- | --: | --- | --: | --- |"]
+    lines = ["| what | command | seeds | metrics | training, s | bar |", "| --- | --- | --: | --- | --: | --- |"]
     with tempfile.TemporaryDirectory() as scratch:
         for name in options.only:
             row = ROWS[name]
@@ -94,10 +94,11 @@ def main() -> None:
     if not options.dry and len(options.only) == len(ROWS):
         made = f"{time.strftime('%Y-%m-%d')}, commit {commit}, {os.cpu_count()} cores. `make bench-lists`."
         note = (
-            "Full ranking of the catalogue with training items left out, but for NCF's, which ranks among 99 negatives "
-            "(a negative that is the test item itself is dropped; the two items without a training row are misses)."
+            "Ranking of the whole catalogue without the items of the training part, except for NCF, which ranks among "
+            "99 negatives (a negative that equals the test item is dropped; the two items without training rows are "
+            "misses)."
         )
-        write_section("lists", f"## Lists\n\n{made} {note}\n\n" + "\n".join(lines))
+        write_section("lists", f"## Recommendations\n\n{made} {note}\n\n" + "\n".join(lines))
 
 
 if __name__ == "__main__":

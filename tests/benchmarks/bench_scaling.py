@@ -90,10 +90,12 @@ def main() -> None:
     speed = copy_speed()
     known: dict[tuple[int, ...], tuple[float, float]] = {}
     lines = [
+        "## Time per rating",
+        "",
         f"{datetime.date.today()}, {os.cpu_count()} cores; copy {speed / 1e9:.1f} GB/s on one thread. "
         "`make bench-scaling`",
         "",
-        "| ratings | users | items | dim | tables | floor, ns a rating | 1 thread, ns | 2 threads, ns "
+        "| ratings | users | items | dim | tables | lower bound, ns per rating | 1 thread, ns | 2 threads, ns "
         "| ratio | 2 threads, M ratings/s |",
         "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
@@ -125,11 +127,11 @@ def main() -> None:
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("ns a rating")
     axes[0][0].legend(loc="center right", bbox_to_anchor=(1, 0.3))
-    figure.suptitle("Fused step: what a rating costs", fontsize=11)
+    figure.suptitle("Fused step: time per rating", fontsize=11)
     figure.tight_layout()
     picture = Path(__file__).with_name("scaling.svg")
     figure.savefig(picture, metadata={"Date": None})
-    lines += ["", f"![What a rating costs as tables grow]({picture.name})"]
+    lines += ["", f"![Time per rating by size of the tables]({picture.name})"]
     write_section("scaling", "\n".join(lines))
     print(f"median of two threads over one: {statistics.median(one / two for one, two in known.values()):.2f}")
 

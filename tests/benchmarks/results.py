@@ -6,7 +6,7 @@ from pathlib import Path
 from cflightning.utils.files import replacing
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-TITLE = "# Measured\n\nWritten by the benchmarks in this folder; every section says when, where and by which command.\n"
+TITLE = "# Results\n\nEach section is written by its benchmark and states date, machine and command.\n"
 
 
 def write_section(name: str, markdown: str, path: Path = RESULTS) -> None:

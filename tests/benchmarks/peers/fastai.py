@@ -11,7 +11,7 @@ DISTRIBUTIONS = ("fastai", "torch", "numpy")
 BOOK = {"rate": 5e-3, "decay": 0.1}
 RECIPES = [
     Recipe("collab_learner, 5 epochs, lr 5e-3, wd .1", {"loader": "default", **BOOK}, 5, slow=("ml-1m",)),
-    Recipe("the same, every row once an epoch", {"loader": "TabDataLoader", **BOOK}, 5, slow=("ml-1m",)),
+    Recipe("the same, TabDataLoader", {"loader": "TabDataLoader", **BOOK}, 5, slow=("ml-1m",)),
 ]
 
 

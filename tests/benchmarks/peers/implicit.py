@@ -4,7 +4,7 @@ from peers.common import Recipe, Split
 
 DISTRIBUTIONS = ("implicit", "numpy")
 RECIPES = [
-    Recipe("ALS, defaults (100 factors)", epochs=15, warning="implicit feedback: it has no rating to compare"),
+    Recipe("ALS, defaults (100 factors)", epochs=15, warning="implicit feedback: predicts no ratings"),
 ]
 
 

@@ -14,8 +14,8 @@ from peers.common import Part, Recipe, Split
 
 DISTRIBUTIONS = ("cflightning", "torch", "lightning", "numba", "numpy")
 RECIPES = [
-    Recipe("fused, defaults, from Python: the whole fit call", {"engine": "fused"}, 10),
-    Recipe("autograd, defaults, from Python: the whole fit call", {"engine": "autograd"}, 10),
+    Recipe("fused, defaults, from Python, including set-up", {"engine": "fused"}, 10),
+    Recipe("autograd, defaults, from Python, including set-up", {"engine": "autograd"}, 10),
 ]
 
 
