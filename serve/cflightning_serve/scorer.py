@@ -10,23 +10,23 @@ import numpy.typing as npt
 
 from cflightning_serve.bundle.cancellation import Cancellation
 from cflightning_serve.bundle.catalogue import Catalogue, read_catalogue
-from cflightning_serve.bundle.contents import Contents
-from cflightning_serve.bundle.freeing import free_slowly
-from cflightning_serve.bundle.ids import IdArray, ManyIds, OneId, as_array, exclusions, positive_integer
+from cflightning_serve.bundle.ids import IdArray, RawId, RawIds, check_positive_integer, exclusions, to_id_array
+from cflightning_serve.bundle.loaded_files import LoadedFiles
 from cflightning_serve.bundle.manifest import IdType, Manifest
-from cflightning_serve.bundle.sessions import Graphs
+from cflightning_serve.bundle.release import release_in_steps
+from cflightning_serve.bundle.sessions import GraphSessions
 from cflightning_serve.bundle.titles import read_titles
 from cflightning_serve.bundle.trust import Trust
 from cflightning_serve.errors import InputError, UnknownIdError
 from cflightning_serve.inference import explain as explaining
 from cflightning_serve.inference import fold_in as folding
-from cflightning_serve.inference.bulk import Lists, many_lists
+from cflightning_serve.inference.bulk import Lists, recommend_in_bulk
 from cflightning_serve.inference.chunks import blocks
 from cflightning_serve.inference.explain import Explanation
 from cflightning_serve.inference.fold_in import FoldIn, FoldInItem, Ratings
 from cflightning_serve.inference.mmr import check_diversity
-from cflightning_serve.inference.recommend import best_lists, seen_question
-from cflightning_serve.inference.results import TopK, without_fillers
+from cflightning_serve.inference.recommend import recommend_top_k, seen_question
+from cflightning_serve.inference.results import TopK, drop_fillers
 
 
 class Scorer:
@@ -39,10 +39,10 @@ class Scorer:
             threads or processes of its own.
     """
 
-    def __init__(self, manifest: Manifest, contents: Contents, *, threads: int = 1) -> None:
+    def __init__(self, manifest: Manifest, contents: LoadedFiles, *, threads: int = 1) -> None:
         self._manifest = manifest
         self._contents = contents
-        self._graphs = Graphs(manifest, contents, positive_integer("threads", threads))
+        self._graphs = GraphSessions(manifest, contents, check_positive_integer("threads", threads))
         self._titles: dict[str, str] | None = None
         self._catalogue: Catalogue | None = None
         self._knows_seen = seen_question(manifest) is not None
@@ -82,9 +82,9 @@ class Scorer:
                 trusted, or not a bundle.
             InputError: ``threads`` is no integer from 1, or the digest or the key is none.
         """
-        positive_integer("threads", threads)
+        check_positive_integer("threads", threads)
         manifest = Manifest.read(path, trust or Trust.of(digest, trusted_key))
-        contents = Contents.load(manifest, verify=verify, mapped=mapped, cancellation=cancellation)
+        contents = LoadedFiles.load(manifest, verify=verify, mapped=mapped, cancellation=cancellation)
         scorer = cls(manifest, contents, threads=threads)
         scorer.graphs.open("score", cancellation)
         if eager:
@@ -100,13 +100,13 @@ class Scorer:
         units = " and ".join(f"{unit}s" for unit in sorted(set(said.units.values())))
         return f"Scorer({str(said.folder)[-80:]!r}, {said.model}, {sizes}, {units})"
 
-    def free_slowly(self) -> None:
+    def release_in_steps(self) -> None:
         """Have the bundle freed step by step, in a thread, once nobody uses this scorer; else all threads wait for it.
 
         Of a bundle that has been loaded eagerly.
         """
-        self._graphs.free_slowly()
-        free_slowly(self, self._titles or {}, 10_000)
+        self._graphs.release_in_steps()
+        release_in_steps(self, self._titles or {}, 10_000)
 
     @property
     def manifest(self) -> Manifest:
@@ -114,15 +114,15 @@ class Scorer:
         return self._manifest
 
     @property
-    def graphs(self) -> Graphs:
+    def graphs(self) -> GraphSessions:
         """The graphs themselves, for questions in raw tensors as ``BUNDLE.md`` has them."""
         return self._graphs
 
     @overload
-    def score(self, users: OneId, items: OneId) -> float: ...  # type: ignore[overload-overlap]  # a str is also a sequence
+    def score(self, users: RawId, items: RawId) -> float: ...  # type: ignore[overload-overlap]  # a str is also a sequence
     @overload
-    def score(self, users: OneId | ManyIds, items: OneId | ManyIds) -> npt.NDArray[np.float32]: ...
-    def score(self, users: OneId | ManyIds, items: OneId | ManyIds) -> float | npt.NDArray[np.float32]:
+    def score(self, users: RawId | RawIds, items: RawId | RawIds) -> npt.NDArray[np.float32]: ...
+    def score(self, users: RawId | RawIds, items: RawId | RawIds) -> float | npt.NDArray[np.float32]:
         """Predict the rating of each (user, item) pair, or how soon the user would choose the item.
 
         Which of them, ``manifest.units["score"]`` says. An unknown user gets what all users give the item on average,
@@ -138,8 +138,8 @@ class Scorer:
         Raises:
             InputError: ids of the wrong type, or two arrays of unequal length.
         """
-        user, one_user = as_array(users, self._manifest.user_ids, "user")
-        item, one_item = as_array(items, self._manifest.item_ids, "item")
+        user, one_user = to_id_array(users, self._manifest.user_ids, "user")
+        item, one_item = to_id_array(items, self._manifest.item_ids, "item")
         if one_user and not one_item:
             user = user.repeat(len(item))
         elif one_item and not one_user:
@@ -155,13 +155,13 @@ class Scorer:
     @overload
     def recommend(  # type: ignore[overload-overlap]  # a str is also a sequence
         self,
-        users: OneId,
+        users: RawId,
         k: int = 10,
-        exclude: Iterable[OneId] | None = None,
+        exclude: Iterable[RawId] | None = None,
         *,
         exclude_seen: bool | None = None,
-        allow: Iterable[OneId] | None = None,
-        deny: Iterable[OneId] | None = None,
+        allow: Iterable[RawId] | None = None,
+        deny: Iterable[RawId] | None = None,
         categories: str | Iterable[str] | None = None,
         min_count: int | None = None,
         diversity: float = 0.0,
@@ -169,26 +169,26 @@ class Scorer:
     @overload
     def recommend(
         self,
-        users: ManyIds,
+        users: RawIds,
         k: int = 10,
-        exclude: Sequence[Iterable[OneId]] | None = None,
+        exclude: Sequence[Iterable[RawId]] | None = None,
         *,
         exclude_seen: bool | None = None,
-        allow: Iterable[OneId] | None = None,
-        deny: Iterable[OneId] | None = None,
+        allow: Iterable[RawId] | None = None,
+        deny: Iterable[RawId] | None = None,
         categories: str | Iterable[str] | None = None,
         min_count: int | None = None,
         diversity: float = 0.0,
     ) -> list[TopK]: ...
     def recommend(
         self,
-        users: OneId | ManyIds,
+        users: RawId | RawIds,
         k: int = 10,
-        exclude: Iterable[OneId] | Sequence[Iterable[OneId]] | None = None,
+        exclude: Iterable[RawId] | Sequence[Iterable[RawId]] | None = None,
         *,
         exclude_seen: bool | None = None,
-        allow: Iterable[OneId] | None = None,
-        deny: Iterable[OneId] | None = None,
+        allow: Iterable[RawId] | None = None,
+        deny: Iterable[RawId] | None = None,
         categories: str | Iterable[str] | None = None,
         min_count: int | None = None,
         diversity: float = 0.0,
@@ -221,17 +221,17 @@ class Scorer:
                 the bundle does not know, or another option out of its range.
             UnsupportedError: the bundle was written without what an option takes.
         """
-        user, one = as_array(users, self._manifest.user_ids, "user")
+        user, one = to_id_array(users, self._manifest.user_ids, "user")
         excluded = None if exclude is None else exclusions(exclude, self._manifest.item_ids, len(user), one)
         if allow is None and deny is None and categories is None and min_count is None:
             allowed = None
         else:
             allowed = self.catalogue.allowed(allow, deny, categories, min_count)
-        answers = best_lists(
+        answers = recommend_top_k(
             self._manifest,
             self._graphs,
             user,
-            positive_integer("k", k),
+            check_positive_integer("k", k),
             excluded=excluded,
             exclude_seen=self._seen(exclude_seen),
             allowed=allowed,
@@ -239,7 +239,7 @@ class Scorer:
         )
         return answers[0] if one else answers
 
-    def lists(self, users: ManyIds, k: int = 10, *, exclude_seen: bool | None = None) -> Lists:
+    def lists(self, users: RawIds, k: int = 10, *, exclude_seen: bool | None = None) -> Lists:
         """Find the ``k`` best items of many users, as :meth:`recommend` does, in less time and as three arrays.
 
         Args:
@@ -251,10 +251,15 @@ class Scorer:
             InputError: ids of the wrong type, or ``k`` no integer from 1.
             UnsupportedError: the bundle does not know what users have seen.
         """
-        user, _ = as_array(users, self._manifest.user_ids, "user")
+        user, _ = to_id_array(users, self._manifest.user_ids, "user")
         seen = self._seen(exclude_seen)
-        return many_lists(
-            self._manifest, self._graphs, lambda: self.catalogue, user, positive_integer("k", k), exclude_seen=seen
+        return recommend_in_bulk(
+            self._manifest,
+            self._graphs,
+            lambda: self.catalogue,
+            user,
+            check_positive_integer("k", k),
+            exclude_seen=seen,
         )
 
     def users(self, begin: int = 0, end: int | None = None) -> IdArray:
@@ -267,7 +272,7 @@ class Scorer:
         user: IdArray = self._graphs.run("users", ("user",), places)[0]
         return user
 
-    def history(self, user: OneId) -> tuple[IdArray, npt.NDArray[np.float32]]:
+    def history(self, user: RawId) -> tuple[IdArray, npt.NDArray[np.float32]]:
         """Return what one user rated or chose in training; nothing for an unknown user.
 
         Returns:
@@ -277,13 +282,13 @@ class Scorer:
             InputError: an id of the wrong type, or not one id.
             UnsupportedError: the bundle was written without the history.
         """
-        asked, one = as_array(user, self._manifest.user_ids, "user")
+        asked, one = to_id_array(user, self._manifest.user_ids, "user")
         if not one:
             raise InputError(f"history: must be asked for one user, got an array of {len(asked)}")
         items, ratings = self._graphs.run("history", ("item", "rating"), {"user": asked})
         return items, ratings
 
-    def factors(self, items: OneId | ManyIds) -> npt.NDArray[np.float32]:
+    def factors(self, items: RawId | RawIds) -> npt.NDArray[np.float32]:
         """Return the vectors of items that recommendations rest on: float32 [dim] of one, [n, dim] of ids [n].
 
         An unknown item has the zero vector.
@@ -292,7 +297,7 @@ class Scorer:
             InputError: ids of the wrong type.
             UnsupportedError: the bundle was written without them.
         """
-        item, one = as_array(items, self._manifest.item_ids, "item")
+        item, one = to_id_array(items, self._manifest.item_ids, "item")
         vectors: npt.NDArray[np.float32] = self._graphs.run("factors", ("vector",), {"item": item})[0]
         return vectors[0] if one else vectors
 
@@ -310,10 +315,10 @@ class Scorer:
             return self._catalogue
 
     @overload
-    def similar_items(self, items: OneId, k: int = 10) -> TopK: ...  # type: ignore[overload-overlap]  # as above
+    def similar_items(self, items: RawId, k: int = 10) -> TopK: ...  # type: ignore[overload-overlap]  # as above
     @overload
-    def similar_items(self, items: ManyIds, k: int = 10) -> list[TopK]: ...
-    def similar_items(self, items: OneId | ManyIds, k: int = 10) -> TopK | list[TopK]:
+    def similar_items(self, items: RawIds, k: int = 10) -> list[TopK]: ...
+    def similar_items(self, items: RawId | RawIds, k: int = 10) -> TopK | list[TopK]:
         """Find the ``k`` items whose factors point most nearly the same way; the item itself is left out.
 
         Args:
@@ -327,7 +332,7 @@ class Scorer:
             UnknownIdError: an item was not seen in training, so that it has no factors.
             InputError: ids of the wrong type, or ``k`` no integer from 1.
         """
-        item, one = as_array(items, self._manifest.item_ids, "item")
+        item, one = to_id_array(items, self._manifest.item_ids, "item")
         count = self._k_array(k)
         answers: list[TopK] = []
         unknown: list[Any] = []
@@ -336,7 +341,7 @@ class Scorer:
                 "similar", ("similar", "similarity", "known"), {"item": item[block], "k": count}
             )
             unknown += item[block][~known].tolist()
-            answers.extend(map(without_fillers, similar, cosines))
+            answers.extend(map(drop_fillers, similar, cosines))
         if unknown:
             got = f"{len(unknown)} of {len(item)} were not seen in training: {', '.join(map(repr, unknown[:3]))}"
             raise UnknownIdError(
@@ -347,12 +352,12 @@ class Scorer:
 
     def fold_in(
         self,
-        items: ManyIds,
+        items: RawIds,
         ratings: Ratings | None = None,
         k: int = 10,
         *,
-        exclude: ManyIds | None = None,
-        score: ManyIds | None = None,
+        exclude: RawIds | None = None,
+        score: RawIds | None = None,
     ) -> FoldIn:
         """Recommend to somebody who was not there in training, by what they rated or like.
 
@@ -373,9 +378,7 @@ class Scorer:
         """
         return folding.fold_in(self._graphs, self._manifest, items, ratings, k, exclude, score)
 
-    def fold_in_item(
-        self, users: ManyIds, ratings: Ratings | None = None, *, score: ManyIds | None = None
-    ) -> FoldInItem:
+    def fold_in_item(self, users: RawIds, ratings: Ratings | None = None, *, score: RawIds | None = None) -> FoldInItem:
         """Make the vector of an item that was not there in training, by the users who rated it.
 
         Args:
@@ -390,7 +393,7 @@ class Scorer:
         return folding.fold_in_item(self._graphs, self._manifest, users, ratings, score)
 
     def explain(
-        self, user: OneId | None, item: OneId, *, items: ManyIds | None = None, ratings: Ratings | None = None
+        self, user: RawId | None, item: RawId, *, items: RawIds | None = None, ratings: Ratings | None = None
     ) -> Explanation:
         """Say what each rated item adds to the score of an item.
 
@@ -411,39 +414,39 @@ class Scorer:
         if items is None:
             if user is None or ratings is not None:
                 raise InputError("explain: needs a user, or the items that somebody has rated; got neither")
-            asked, _ = as_array(user, self._manifest.user_ids, "user")
+            asked, _ = to_id_array(user, self._manifest.user_ids, "user")
             items, ratings = self._graphs.run("history", ("item", "rating"), {"user": asked})
         return explaining.explain(self._graphs, self._manifest, user, item, items, ratings)
 
     @overload
-    def knows_user(self, users: OneId) -> bool: ...  # type: ignore[overload-overlap]  # as above
+    def knows_user(self, users: RawId) -> bool: ...  # type: ignore[overload-overlap]  # as above
     @overload
-    def knows_user(self, users: ManyIds) -> npt.NDArray[np.bool_]: ...
-    def knows_user(self, users: OneId | ManyIds) -> bool | npt.NDArray[np.bool_]:
+    def knows_user(self, users: RawIds) -> npt.NDArray[np.bool_]: ...
+    def knows_user(self, users: RawId | RawIds) -> bool | npt.NDArray[np.bool_]:
         """Say whether a user was seen in training: a bool for one id, bool [n] for ids [n].
 
         Raises:
             InputError: ids of the wrong type.
         """
-        user, one = as_array(users, self._manifest.user_ids, "user")
+        user, one = to_id_array(users, self._manifest.user_ids, "user")
         known = self._pairs("known", user, _blank(self._manifest.item_ids, len(user)))[:, 0]
         return bool(known[0]) if one else known
 
     @overload
-    def knows_item(self, items: OneId) -> bool: ...  # type: ignore[overload-overlap]  # as above
+    def knows_item(self, items: RawId) -> bool: ...  # type: ignore[overload-overlap]  # as above
     @overload
-    def knows_item(self, items: ManyIds) -> npt.NDArray[np.bool_]: ...
-    def knows_item(self, items: OneId | ManyIds) -> bool | npt.NDArray[np.bool_]:
+    def knows_item(self, items: RawIds) -> npt.NDArray[np.bool_]: ...
+    def knows_item(self, items: RawId | RawIds) -> bool | npt.NDArray[np.bool_]:
         """Say whether an item was seen in training: a bool for one id, bool [n] for ids [n].
 
         Raises:
             InputError: ids of the wrong type.
         """
-        item, one = as_array(items, self._manifest.item_ids, "item")
+        item, one = to_id_array(items, self._manifest.item_ids, "item")
         known = self._pairs("known", _blank(self._manifest.user_ids, len(item)), item)[:, 1]
         return bool(known[0]) if one else known
 
-    def title(self, item: OneId) -> str | None:
+    def title(self, item: RawId) -> str | None:
         """Return the title of one item, or None where the bundle has none for it.
 
         Raises:
@@ -455,14 +458,14 @@ class Scorer:
             raise InputError(f"title: must be asked for one item, got {len(titles)}; ask titles for more")
         return titles[0]
 
-    def titles(self, items: OneId | ManyIds) -> list[str | None]:
+    def titles(self, items: RawId | RawIds) -> list[str | None]:
         """Return the title of each item, None where the bundle has none for it.
 
         Raises:
             InputError: ids of the wrong type.
             BundleError: the file of titles is damaged.
         """
-        item, _ = as_array(items, self._manifest.item_ids, "item")
+        item, _ = to_id_array(items, self._manifest.item_ids, "item")
         table = self._read_titles()
         return [table.get(str(one)) for one in item]
 
@@ -485,7 +488,7 @@ class Scorer:
 
     def _k_array(self, k: int) -> npt.NDArray[np.int64]:
         """Turn k into int64 [1], no more than the catalogue could fill."""
-        return np.array([min(positive_integer("k", k), self._manifest.num_items)])
+        return np.array([min(check_positive_integer("k", k), self._manifest.num_items)])
 
 
 def _blank(kind: IdType, count: int) -> IdArray:

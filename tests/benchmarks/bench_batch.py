@@ -76,7 +76,7 @@ def measure(bundle: Path, options: argparse.Namespace, scratch: Path) -> dict[st
     import torch
 
     from cflightning_serve import Scorer
-    from cflightning_serve.batch.run import write_lists
+    from cflightning_serve.batch.run import write_recommendations
 
     torch.set_num_threads(options.threads)
     scorer = Scorer.load(bundle)
@@ -104,7 +104,7 @@ def measure(bundle: Path, options: argparse.Namespace, scratch: Path) -> dict[st
             ways[f"Scorer.lists{seen}"] = lambda e=exclude_seen: scorer.lists(users, k, exclude_seen=e)
         for suffix in (".parquet", ".csv"):
             out = scratch / f"lists{suffix}"
-            ways[f"batch to {suffix}{seen}"] = lambda out=out, asked=asked: write_lists(scorer, out, **asked)
+            ways[f"batch to {suffix}{seen}"] = lambda out=out, asked=asked: write_recommendations(scorer, out, **asked)
     ways["Scorer.recommend"] = lambda: scorer.recommend(users, k, exclude_seen=False)
     seconds = {name: [] for name in ways}
     for number in range(options.rounds + 1):

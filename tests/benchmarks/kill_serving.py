@@ -19,7 +19,7 @@ from pathlib import Path
 
 from cflightning_export.bundle import export_bundle
 from cflightning_serve import Scorer
-from cflightning_serve.batch.run import write_lists
+from cflightning_serve.batch.run import write_recommendations
 
 PART = 16
 """Users of a part: many parts even of a small bundle."""
@@ -80,7 +80,7 @@ def kill_batches(run: Path, folder: Path, times: int, moments: random.Random) ->
         out = folder / f"lists{suffix}"
 
         def work(out: Path = out) -> None:
-            write_lists(scorer, out, 10, part_size=PART)
+            write_recommendations(scorer, out, 10, part_size=PART)
 
         work()
         expected = out.read_bytes()

@@ -15,7 +15,7 @@ import numpy as np
 from cflightning_serve.batch.files import check_format, join_parts, write_part
 from cflightning_serve.batch.parts import parts_folder, remove
 from cflightning_serve.batch.progress import progress
-from cflightning_serve.bundle.ids import IdArray, as_array, positive_integer
+from cflightning_serve.bundle.ids import IdArray, check_positive_integer, to_id_array
 from cflightning_serve.errors import InputError
 from cflightning_serve.inference.recommend import seen_question
 from cflightning_serve.scorer import Scorer
@@ -69,7 +69,7 @@ class Shard:
         return path.with_name(f"{path.stem}-{self.number:05d}-of-{self.of:05d}{path.suffix}")
 
 
-def write_lists(
+def write_recommendations(
     scorer: Scorer,
     out: Path,
     k: int,
@@ -101,12 +101,12 @@ def write_lists(
         InputError: an option that cannot be, a file that cannot be written, or parts of something else in its place.
         UnsupportedError: the bundle was written without what this takes.
     """
-    threads, k = positive_integer("threads", threads), positive_integer("k", k)
+    threads, k = check_positive_integer("threads", threads), check_positive_integer("k", k)
     check_format(out)
     if not out.parent.is_dir():
         raise InputError(f"--out: {out.parent}: must be a folder, is none; make it first")
     manifest = scorer.manifest
-    everyone = scorer.users() if users is None else as_array(users, manifest.user_ids, "user")[0]
+    everyone = scorer.users() if users is None else to_id_array(users, manifest.user_ids, "user")[0]
     shard = shard or Shard()
     mine, target = shard.users(everyone), shard.file(out)
     if target.is_dir():

@@ -40,7 +40,7 @@ class Cancellation:
             raise BundleError("loading the bundle was given up")
 
     @contextmanager
-    def stopping(self, stop: Callable[[], None]) -> Iterator[None]:
+    def on_cancel(self, stop: Callable[[], None]) -> Iterator[None]:
         """Have ``stop`` called if the load is given up within the block."""
         self.check()
         with self._lock:

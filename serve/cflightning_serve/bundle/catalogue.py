@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cflightning_serve.bundle.cancellation import Cancellation
-from cflightning_serve.bundle.contents import Contents
-from cflightning_serve.bundle.files import AGAIN, parse_json, unpacked
-from cflightning_serve.bundle.ids import IdArray, as_array
+from cflightning_serve.bundle.files import AGAIN, decompress, parse_json
+from cflightning_serve.bundle.ids import IdArray, to_id_array
+from cflightning_serve.bundle.loaded_files import LoadedFiles
 from cflightning_serve.bundle.manifest import IdType, Manifest
 from cflightning_serve.errors import BundleError, InputError, UnsupportedError
 
@@ -35,13 +35,13 @@ class Catalogue:
     index: Mapping[str, int] | None = field(default=None, repr=False, compare=False)
     """String id -> place, where it was made beforehand."""
 
-    def places(self, items: object, what: str = "item") -> npt.NDArray[np.int64]:
+    def indices(self, items: object, what: str = "item") -> npt.NDArray[np.int64]:
         """Where items stand in ``ids``: int64 [n], -1 for those that are unknown.
 
         Raises:
             InputError: an id is of the wrong type.
         """
-        given = as_array(items, self.kind, what)[0]
+        given = to_id_array(items, self.kind, what)[0]
         if not len(given) or not len(self.ids):
             return np.full(len(given), -1)
         if self.kind == "string":
@@ -95,7 +95,7 @@ class Catalogue:
         if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
             raise InputError(f"{name}: must be a list of item ids, got {ids!r}")
         plain = ids if isinstance(ids, (list, tuple)) or hasattr(ids, "__array__") else list(ids)
-        places = self.places(plain, f"{name}: item")
+        places = self.indices(plain, f"{name}: item")
         return places[places >= 0]
 
     def _of_any(self, names: Iterable[str]) -> npt.NDArray[np.bool_]:
@@ -122,7 +122,7 @@ class Catalogue:
         return self.counts >= least
 
 
-def read_catalogue(manifest: Manifest, contents: Contents, cancellation: Cancellation | None = None) -> Catalogue:
+def read_catalogue(manifest: Manifest, contents: LoadedFiles, cancellation: Cancellation | None = None) -> Catalogue:
     """Read the catalogue of a bundle.
 
     Args:
@@ -138,7 +138,7 @@ def read_catalogue(manifest: Manifest, contents: Contents, cancellation: Cancell
         raise UnsupportedError(f"{manifest.folder}: has no catalogue, which an older version wrote; export it again")
     path = contents.path(manifest.catalogue)
     raw = parse_json(
-        path, unpacked(path, contents.read(manifest.catalogue)), None if cancellation is None else cancellation.check
+        path, decompress(path, contents.read(manifest.catalogue)), None if cancellation is None else cancellation.check
     )
     items = manifest.num_items - 1
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from cflightning_serve.bundle.json_pieces import read_in_pieces
+from cflightning_serve.bundle.strict_json import parse_incrementally
 from cflightning_serve.errors import BundleError
 
 AGAIN = "copy or export the bundle again"
@@ -200,7 +200,7 @@ def parse_json(path: Path, data: bytes, pause: Callable[[], None] | None = None)
         for begin in range(0, len(data), _PAGED):
             parts.append(decoder.decode(data[begin : begin + _PAGED]))
             pause()
-        return read_in_pieces("".join([*parts, decoder.decode(b"", final=True)]), _parse_text, pause)
+        return parse_incrementally("".join([*parts, decoder.decode(b"", final=True)]), _parse_text, pause)
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{path}: must be UTF-8 JSON, is not: {str(error)[:200]}; {AGAIN}") from error
 
@@ -215,7 +215,7 @@ def _parse_text(text: str) -> Any:
     return value
 
 
-def unpacked(path: Path, data: bytes) -> bytes:
+def decompress(path: Path, data: bytes) -> bytes:
     """Return the bytes of a file, unpacked where its name ends in ``.gz``.
 
     A packed file is one gzip member that unpacks to no more than readers promise to take: a few kB may hold gigabytes.

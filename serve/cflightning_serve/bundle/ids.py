@@ -16,9 +16,9 @@ class SupportsArray(Protocol):
     def __array__(self) -> npt.NDArray[Any]: ...
 
 
-OneId: TypeAlias = int | str | np.integer[Any]
+RawId: TypeAlias = int | str | np.integer[Any]
 """One raw id, as it stood in the ratings table."""
-ManyIds: TypeAlias = Sequence[int] | Sequence[str] | SupportsArray
+RawIds: TypeAlias = Sequence[int] | Sequence[str] | SupportsArray
 """Raw ids in one dimension: list, tuple, range, numpy array, pandas Series."""
 IdArray: TypeAlias = npt.NDArray[Any]
 """int64 [n], or object [n] of str."""
@@ -28,7 +28,7 @@ _REFUSED = (bool, np.timedelta64)  # Python and numpy count these among the inte
 _EXPECTED: dict[IdType, str] = {"int64": "integers", "string": "strings"}
 
 
-def as_array(ids: object, kind: IdType, what: str) -> tuple[IdArray, bool]:
+def to_id_array(ids: object, kind: IdType, what: str) -> tuple[IdArray, bool]:
     """Turn one id or many into an array.
 
     Args:
@@ -82,11 +82,11 @@ def exclusions(exclude: Iterable[Any], kind: IdType, users: int, one: bool) -> l
             where = "be a list of item ids" if one else f"hold one list of item ids for each of the {users} users"
             raise InputError(f"exclude: must {where}, got {ids!r}{'' if one else f' at position {number}'}")
         plain = ids if isinstance(ids, (list, tuple)) or hasattr(ids, "__array__") else list(ids)
-        arrays.append(as_array(plain, kind, "excluded item")[0])
+        arrays.append(to_id_array(plain, kind, "excluded item")[0])
     return arrays
 
 
-def positive_integer(name: str, value: int) -> int:
+def check_positive_integer(name: str, value: int) -> int:
     """Check a count.
 
     Raises:

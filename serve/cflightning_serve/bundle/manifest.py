@@ -19,7 +19,7 @@ from cflightning_serve.bundle.files import (
     readable,
 )
 from cflightning_serve.bundle.reference import Reference, parse_reference
-from cflightning_serve.bundle.replaced import find_folder
+from cflightning_serve.bundle.replaced import locate_bundle
 from cflightning_serve.bundle.trust import Trust
 from cflightning_serve.errors import BundleError
 
@@ -104,7 +104,7 @@ class Manifest:
             BundleError: there is no bundle, or its manifest is damaged, edited, incomplete, of a newer format, or not
                 the one that is trusted.
         """
-        root = find_folder(Path(folder))
+        root = locate_bundle(Path(folder))
         with readable(root):
             if not root.is_dir():
                 got = "is a file" if root.exists() else "does not exist"

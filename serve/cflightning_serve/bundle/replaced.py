@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 
-def find_folder(folder: Path) -> Path:
+def locate_bundle(folder: Path) -> Path:
     """The folder itself; where it is gone, the one that left its place for a new one that never came.
 
     The next export moves it back; readers take it where it is.

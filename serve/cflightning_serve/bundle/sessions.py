@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from cflightning_serve.bundle.cancellation import Cancellation
-from cflightning_serve.bundle.contents import Contents
-from cflightning_serve.bundle.freeing import free_slowly
-from cflightning_serve.bundle.graph_rules import TYPES, check_graph
+from cflightning_serve.bundle.graph_validation import TYPES, validate_graph
+from cflightning_serve.bundle.loaded_files import LoadedFiles
 from cflightning_serve.bundle.manifest import Manifest
 from cflightning_serve.bundle.onnx_reader import ExternalTensor
+from cflightning_serve.bundle.release import release_in_steps
 from cflightning_serve.bundle.signatures import FILLED, SIGNATURES, signature
 from cflightning_serve.errors import BundleError, InputError, NotFiniteError, UnsupportedError
 
@@ -32,7 +32,7 @@ _LOOK = 1 << 20
 """Numbers that are looked at in one go."""
 
 
-class Graphs:
+class GraphSessions:
     """The sessions of one bundle; safe to share between threads.
 
     Args:
@@ -41,7 +41,7 @@ class Graphs:
         threads: threads of onnxruntime inside one call.
     """
 
-    def __init__(self, manifest: Manifest, contents: Contents, threads: int) -> None:
+    def __init__(self, manifest: Manifest, contents: LoadedFiles, threads: int) -> None:
         self._manifest = manifest
         self._contents = contents
         self._threads = threads
@@ -102,18 +102,18 @@ class Graphs:
             self.open(question, cancellation)
         self._contents.forget(*self._manifest.graphs.values())
 
-    def free_slowly(self) -> None:
+    def release_in_steps(self) -> None:
         """Have the sessions freed one after the other, in a thread, once nobody uses them."""
-        free_slowly(self, self._sessions, 1)
+        release_in_steps(self, self._sessions, 1)
 
     @contextmanager
-    def ending_with(self, cancellation: Cancellation) -> Iterator[None]:
+    def cancelled_by(self, cancellation: Cancellation) -> Iterator[None]:
         """Have calls within the block end, with an error, when a load is given up."""
         import onnxruntime as ort
 
         options = self._run_options = ort.RunOptions()
         try:
-            with cancellation.stopping(lambda: setattr(options, "terminate", True)):
+            with cancellation.on_cancel(lambda: setattr(options, "terminate", True)):
                 yield
         finally:
             self._run_options = None
@@ -135,7 +135,7 @@ class Graphs:
 
         name = self._manifest.graphs[question]
         path, model = self._contents.path(name), self._contents.read(name)
-        external = check_graph(path, model, self._manifest.files)
+        external = validate_graph(path, model, self._manifest.files)
         tables = [self._table(tensor, cancellation) for tensor in external]
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads  # the default counts the machine's cores, not the container's
@@ -152,7 +152,7 @@ class Graphs:
                 options.add_external_initializers([tensor.name for tensor in external], values)
             for tensor, value in zip(external, values, strict=True):
                 options.add_initializer(tensor.name, value)
-            with cancellation.stopping(lambda: options.set_load_cancellation_flag(True)):
+            with cancellation.on_cancel(lambda: options.set_load_cancellation_flag(True)):
                 session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except BundleError:
             raise

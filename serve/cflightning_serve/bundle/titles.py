@@ -1,13 +1,13 @@
 """Titles of a bundle: item id -> title."""
 
 from cflightning_serve.bundle.cancellation import Cancellation
-from cflightning_serve.bundle.contents import Contents
-from cflightning_serve.bundle.files import parse_json, unpacked
+from cflightning_serve.bundle.files import decompress, parse_json
+from cflightning_serve.bundle.loaded_files import LoadedFiles
 from cflightning_serve.bundle.manifest import Manifest
 from cflightning_serve.errors import BundleError
 
 
-def read_titles(manifest: Manifest, contents: Contents, cancellation: Cancellation | None = None) -> dict[str, str]:
+def read_titles(manifest: Manifest, contents: LoadedFiles, cancellation: Cancellation | None = None) -> dict[str, str]:
     """Read the titles of a bundle; none where it has no file of them.
 
     Args:
@@ -25,7 +25,7 @@ def read_titles(manifest: Manifest, contents: Contents, cancellation: Cancellati
         return {}
     path = contents.path(manifest.titles)
     titles = parse_json(
-        path, unpacked(path, contents.read(manifest.titles)), None if cancellation is None else cancellation.check
+        path, decompress(path, contents.read(manifest.titles)), None if cancellation is None else cancellation.check
     )
     if type(titles) is not dict or not set(map(type, titles.values())) <= {str}:
         raise BundleError(f"{path}: must be one JSON object of item id -> title; export the bundle again")

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from cflightning_serve.batch.run import Shard, write_lists
+from cflightning_serve.batch.run import Shard, write_recommendations
 from cflightning_serve.cli.commands import Answer
 from cflightning_serve.cli.parse import read_ids
 from cflightning_serve.scorer import Scorer
@@ -22,7 +22,7 @@ def batch(scorer: Scorer, options: argparse.Namespace) -> Answer:
     users = None
     if options.users is not None:
         [users] = read_ids(options.users, {"user": scorer.manifest.user_ids})
-    path = write_lists(
+    path = write_recommendations(
         scorer,
         Path(options.out),
         options.k,

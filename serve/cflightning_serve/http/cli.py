@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from cflightning_serve.bundle.ids import positive_integer
+from cflightning_serve.bundle.ids import check_positive_integer
 from cflightning_serve.bundle.trust import trust_of
 from cflightning_serve.errors import InputError
 from cflightning_serve.http.keys import Keys
@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> None:
             held=options.max_held,
         ),
         poll=options.poll,
-        threads=positive_integer("threads", options.threads),
+        threads=check_positive_integer("threads", options.threads),
         verify=options.verify,
         mapped=options.mapped,
         trust=trust_of(options),

@@ -9,9 +9,9 @@ import numpy.typing as npt
 from cflightning_serve.bundle.catalogue import Catalogue
 from cflightning_serve.bundle.ids import IdArray
 from cflightning_serve.bundle.manifest import Manifest
-from cflightning_serve.bundle.sessions import Graphs
-from cflightning_serve.inference.recommend import ask_seen, best_lists
-from cflightning_serve.inference.top_k import best_places
+from cflightning_serve.bundle.sessions import GraphSessions
+from cflightning_serve.inference.recommend import ask_seen, recommend_top_k
+from cflightning_serve.inference.top_k import top_k_indices
 
 _BLOCK = 1 << 19
 """Scores that are looked at together (2 MiB): they stay in the processor's cache."""
@@ -28,10 +28,16 @@ class Lists(NamedTuple):
     """float32 [sum of counts], as in ``TopK``."""
 
 
-def many_lists(
-    manifest: Manifest, graphs: Graphs, catalogue: Callable[[], Catalogue], user: IdArray, k: int, *, exclude_seen: bool
+def recommend_in_bulk(
+    manifest: Manifest,
+    graphs: GraphSessions,
+    catalogue: Callable[[], Catalogue],
+    user: IdArray,
+    k: int,
+    *,
+    exclude_seen: bool,
 ) -> Lists:
-    """List the best items of users, as :func:`cflightning_serve.inference.recommend.best_lists` does, in less time.
+    """List the best items of users, as `recommend_top_k` does, in less time.
 
     Args:
         manifest: the bundle's.
@@ -45,7 +51,7 @@ def many_lists(
         UnsupportedError: the bundle does not know what users have seen.
     """
     if "scores" not in manifest.graphs:  # of an older bundle
-        best = best_lists(manifest, graphs, user, k, exclude_seen=exclude_seen)
+        best = recommend_top_k(manifest, graphs, user, k, exclude_seen=exclude_seen)
         parts = [Lists(np.array([len(top.items)]), top.items, top.scores) for top in best]
     else:
         step = max(1, _BLOCK // manifest.num_items)
@@ -60,13 +66,13 @@ def many_lists(
 
 
 def _block(
-    manifest: Manifest, graphs: Graphs, catalogue: Catalogue, user: IdArray, k: int, exclude_seen: bool
+    manifest: Manifest, graphs: GraphSessions, catalogue: Catalogue, user: IdArray, k: int, exclude_seen: bool
 ) -> Lists:
     order, score = graphs.run("scores", ("order", "score"), {"user": user})
     if exclude_seen:
         place, position = ask_seen(manifest, graphs, "place", user)
         order[position, place] = -np.inf
-    places, counts = best_places(order, k)
+    places, counts = top_k_indices(order, k)
     kept = np.arange(places.shape[1]) < counts[:, None]
     chosen = places[kept]
     return Lists(counts, catalogue.ids[chosen], score[np.repeat(np.arange(len(user)), counts), chosen])

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cflightning_serve.bundle.ids import IdArray, ManyIds, OneId, as_array
+from cflightning_serve.bundle.ids import IdArray, RawId, RawIds, to_id_array
 from cflightning_serve.bundle.manifest import Manifest
-from cflightning_serve.bundle.sessions import Graphs
+from cflightning_serve.bundle.sessions import GraphSessions
 from cflightning_serve.errors import InputError, UnknownIdError
 from cflightning_serve.inference.fold_in import Ratings, as_ratings, as_weights, many
 
@@ -43,7 +43,7 @@ class Explanation(NamedTuple):
 
 
 def explain(
-    graphs: Graphs, manifest: Manifest, user: OneId | None, item: OneId, items: ManyIds, ratings: Ratings | None
+    graphs: GraphSessions, manifest: Manifest, user: RawId | None, item: RawId, items: RawIds, ratings: Ratings | None
 ) -> Explanation:
     """See ``Scorer.explain``; ``items`` and ``ratings`` are those of the user.
 
@@ -51,12 +51,12 @@ def explain(
         UnknownIdError: the item or the user was not seen in training.
         InputError: ids or ratings of the wrong type.
     """
-    target, one = as_array(item, manifest.item_ids, "item")
+    target, one = to_id_array(item, manifest.item_ids, "item")
     if not one:
         raise InputError(f"item: must be one id, got {len(target)}; ask for one item at a time")
     rated = many(items, manifest.item_ids, "rated item")
     rating = as_ratings(ratings, len(rated), manifest)
-    who = as_array(() if user is None else user, manifest.user_ids, "user")[0]
+    who = to_id_array(() if user is None else user, manifest.user_ids, "user")[0]
     if len(who) > 1:
         raise InputError(f"user: must be one id, got {len(who)}; ask for one user at a time")
     counted = rating

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from cflightning_serve.bundle.ids import IdArray, ManyIds, SupportsArray, as_array, positive_integer
+from cflightning_serve.bundle.ids import IdArray, RawIds, SupportsArray, check_positive_integer, to_id_array
 from cflightning_serve.bundle.manifest import Manifest
-from cflightning_serve.bundle.sessions import Graphs
+from cflightning_serve.bundle.sessions import GraphSessions
 from cflightning_serve.errors import InputError
 
 _LEAST = 1e-3
@@ -45,13 +45,13 @@ class FoldInItem(NamedTuple):
 
 
 def fold_in(
-    graphs: Graphs,
+    graphs: GraphSessions,
     manifest: Manifest,
-    items: ManyIds,
+    items: RawIds,
     ratings: Ratings | None,
     k: int,
-    exclude: ManyIds | None,
-    score: ManyIds | None,
+    exclude: RawIds | None,
+    score: RawIds | None,
 ) -> FoldIn:
     """See ``Scorer.fold_in``."""
     kind = manifest.item_ids
@@ -60,7 +60,7 @@ def fold_in(
     feeds = {
         "item": item,
         "rating": rating,
-        "k": np.array([min(positive_integer("k", k), manifest.num_items)]),
+        "k": np.array([min(check_positive_integer("k", k), manifest.num_items)]),
         "exclude_item": many(() if exclude is None else exclude, kind, "excluded item"),
         "score_item": many(() if score is None else score, kind, "asked item"),
     }
@@ -79,7 +79,7 @@ def fold_in(
 
 
 def fold_in_item(
-    graphs: Graphs, manifest: Manifest, users: ManyIds, ratings: Ratings | None, score: ManyIds | None
+    graphs: GraphSessions, manifest: Manifest, users: RawIds, ratings: Ratings | None, score: RawIds | None
 ) -> FoldInItem:
     """See ``Scorer.fold_in_item``."""
     user = many(users, manifest.user_ids, "user")
@@ -91,13 +91,13 @@ def fold_in_item(
     return FoldInItem(*graphs.run("fold_in_item", ("vector", "asked", "known"), feeds))
 
 
-def many(ids: ManyIds, kind: Any, what: str) -> IdArray:
+def many(ids: RawIds, kind: Any, what: str) -> IdArray:
     """Ids [n]; one alone is refused, for nobody is known by an id that was forgotten to be put in a list.
 
     Raises:
         InputError: ids of the wrong type, or one id.
     """
-    array, one = as_array(ids, kind, what)
+    array, one = to_id_array(ids, kind, what)
     if one:
         raise InputError(f"{what} ids: must be a list or an array, got one id; put it in a list")
     return array

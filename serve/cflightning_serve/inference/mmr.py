@@ -23,7 +23,7 @@ def check_diversity(diversity: float) -> float:
     return float(diversity)
 
 
-def pool_size(k: int) -> int:
+def candidate_count(k: int) -> int:
     """How many of the best items a list of ``k`` is chosen from."""
     return max(100, 5 * k)
 

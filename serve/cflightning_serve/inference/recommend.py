@@ -8,10 +8,10 @@ import numpy.typing as npt
 
 from cflightning_serve.bundle.ids import IdArray
 from cflightning_serve.bundle.manifest import Manifest
-from cflightning_serve.bundle.sessions import Graphs
+from cflightning_serve.bundle.sessions import GraphSessions
 from cflightning_serve.inference.chunks import blocks
-from cflightning_serve.inference.mmr import choose, pool_size
-from cflightning_serve.inference.results import TopK, without_fillers
+from cflightning_serve.inference.mmr import candidate_count, choose
+from cflightning_serve.inference.results import TopK, drop_fillers
 
 SEEN = ("seen", "history")
 """Questions that say what a user has seen: every row of the table, or, in an older bundle, the training rows alone."""
@@ -19,9 +19,9 @@ _NO_ROWS = np.empty(0, np.int64)
 _NO_ITEMS = {"int64": np.empty(0, np.int64), "string": np.empty(0, object)}
 
 
-def best_lists(
+def recommend_top_k(
     manifest: Manifest,
-    graphs: Graphs,
+    graphs: GraphSessions,
     user: IdArray,
     k: int,
     *,
@@ -45,7 +45,7 @@ def best_lists(
     Raises:
         UnsupportedError: the bundle lacks a graph that this takes.
     """
-    count = np.array([min(pool_size(k) if diversity else k, manifest.num_items)])
+    count = np.array([min(candidate_count(k) if diversity else k, manifest.num_items)])
     question, more = ("recommend", {}) if allowed is None else ("filtered", {"allowed": allowed})
     answers: list[TopK] = []
     for block in blocks(len(user), manifest.num_items):
@@ -53,7 +53,7 @@ def best_lists(
         rows, items = left_out(manifest, graphs, some, None if excluded is None else excluded[block], exclude_seen)
         feeds = {"user": some, "k": count, "exclude_user": rows, "exclude_item": items, **more}
         best, scores = graphs.run(question, ("item", "score"), feeds)
-        answers.extend(map(without_fillers, best, scores))
+        answers.extend(map(drop_fillers, best, scores))
     return [_differing(graphs, pool, k, diversity) for pool in answers] if diversity else answers
 
 
@@ -63,7 +63,7 @@ def seen_question(manifest: Manifest) -> str | None:
 
 
 def ask_seen(
-    manifest: Manifest, graphs: Graphs, output: str, user: IdArray
+    manifest: Manifest, graphs: GraphSessions, output: str, user: IdArray
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
     """Ask what users have seen.
 
@@ -84,7 +84,7 @@ def ask_seen(
 
 
 def left_out(
-    manifest: Manifest, graphs: Graphs, user: IdArray, excluded: Sequence[IdArray] | None, exclude_seen: bool
+    manifest: Manifest, graphs: GraphSessions, user: IdArray, excluded: Sequence[IdArray] | None, exclude_seen: bool
 ) -> tuple[npt.NDArray[np.int64], IdArray]:
     """What some users must not get, as the graphs take it: places in ``user``, int64 [m], and item ids [m]."""
     rows, items = _NO_ROWS, _NO_ITEMS[manifest.item_ids]
@@ -99,7 +99,7 @@ def left_out(
     return rows, items
 
 
-def _differing(graphs: Graphs, pool: TopK, k: int, diversity: float) -> TopK:
+def _differing(graphs: GraphSessions, pool: TopK, k: int, diversity: float) -> TopK:
     [vectors] = graphs.run("factors", ("vector",), {"item": pool.items})
     chosen = choose(pool.scores, vectors, k, diversity)
     return TopK(pool.items[chosen], pool.scores[chosen])

@@ -19,7 +19,7 @@ class TopK(NamedTuple):
     means something."""
 
 
-def without_fillers(items: IdArray, scores: npt.NDArray[np.float32]) -> TopK:
+def drop_fillers(items: IdArray, scores: npt.NDArray[np.float32]) -> TopK:
     """What a graph gives for one row, without the places that it could not fill."""
     if len(scores) and scores[-1] == -np.inf:  # they stand last
         kept = int(np.count_nonzero(scores > -np.inf))

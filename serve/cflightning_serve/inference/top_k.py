@@ -7,7 +7,7 @@ _GROUP = 8
 """Numbers of which only the largest is looked at first."""
 
 
-def best_places(values: npt.NDArray[np.float32], k: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def top_k_indices(values: npt.NDArray[np.float32], k: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Find where the ``k`` largest numbers of each row stand, the largest first, equals in the order of the row.
 
     The row is cut into groups. The k-th largest of their maxima is no larger than the k-th largest number, since k

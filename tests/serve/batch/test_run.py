@@ -14,9 +14,9 @@ import cflightning_serve.batch.run as module
 import cflightning_serve.inference.bulk as lists_module
 from cflightning_serve import InputError, Scorer, UnsupportedError
 from cflightning_serve.batch.progress import progress
-from cflightning_serve.batch.run import Shard, write_lists
+from cflightning_serve.batch.run import Shard, write_recommendations
 from cflightning_serve.cli.main import main
-from cflightning_serve.inference.top_k import best_places
+from cflightning_serve.inference.top_k import top_k_indices
 
 # Selection ------------------------------------------------------------------------------------------------------------
 
@@ -36,7 +36,7 @@ def test_best_places_are_those_of_a_stable_sort(n, m, k, kind):
         values = np.where(values > 0, np.float32(0), np.float32(-0.0))
     elif kind == "little left":
         values[rng.random((n, m)) < 0.97] = -np.inf
-    places, counts = best_places(values, k)
+    places, counts = top_k_indices(values, k)
     assert places.shape == (n, min(k, m))
     for row, found, count in zip(values, places, counts, strict=True):
         order = [place for place in np.argsort(-row.astype(float), kind="stable") if row[place] > -np.inf]
@@ -113,7 +113,7 @@ def assert_rows(got, expected):
 def test_files_hold_the_lists_of_all_users(rich, tmp_path, suffix, threads):
     scorer, tables = rich
     out = tmp_path / f"lists{suffix}"
-    assert write_lists(scorer, out, 4, threads=threads, part_size=3) == out
+    assert write_recommendations(scorer, out, 4, threads=threads, part_size=3) == out
     assert_rows(rows_of(out), expected_rows(scorer, tables.user_ids.tolist(), 4, suffix == ".csv"))
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
     if threads == 1:  # blocks of other sizes are rounded otherwise
@@ -126,7 +126,8 @@ def test_shards_make_up_the_whole(rich, tmp_path):
     users = tables.user_ids.tolist()
     for of in (1, 3, 9):
         paths = [
-            write_lists(scorer, tmp_path / "lists.csv", 2, shard=Shard.parse(f"{n}/{of}")) for n in range(1, of + 1)
+            write_recommendations(scorer, tmp_path / "lists.csv", 2, shard=Shard.parse(f"{n}/{of}"))
+            for n in range(1, of + 1)
         ]
         assert len(set(paths)) == of
         assert_rows([row for path in paths for row in rows_of(path)], expected_rows(scorer, users, 2, text=True))
@@ -149,9 +150,9 @@ def test_a_stopped_run_goes_on(rich, tmp_path, suffix):
             return scorer.lists(users, k, exclude_seen=exclude_seen)
 
     with pytest.raises(KeyboardInterrupt):
-        write_lists(Stopping(), out, 4, part_size=2)
+        write_recommendations(Stopping(), out, 4, part_size=2)
     assert not out.exists()
-    write_lists(Stopping(), out, 4, part_size=2)
+    write_recommendations(Stopping(), out, 4, part_size=2)
     users = tables.user_ids.tolist()
     assert asked == [users[0:2], users[2:4], users[4:6], users[4:6], users[6:]]
     assert_rows(rows_of(out), expected_rows(scorer, users, 4, suffix == ".csv"))
@@ -161,12 +162,12 @@ def test_a_stopped_run_goes_on(rich, tmp_path, suffix):
 def test_wherever_it_was_killed_the_same_bytes_come_of_it(rich, tmp_path, suffix, monkeypatch):
     scorer, _ = rich
     out, folder, kept = tmp_path / f"lists{suffix}", tmp_path / f"lists{suffix}.parts", tmp_path / "kept"
-    whole = write_lists(scorer, out, 4, part_size=2).read_bytes()
+    whole = write_recommendations(scorer, out, 4, part_size=2).read_bytes()
     out.unlink()
     with monkeypatch.context() as patch:
         patch.setattr(module, "join_parts", lambda parts, target: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            write_lists(scorer, out, 4, part_size=2)
+            write_recommendations(scorer, out, 4, part_size=2)
     folder.rename(kept)
     scratch = f".lists{suffix}-0123456789abcdef"
     states = {
@@ -187,7 +188,7 @@ def test_wherever_it_was_killed_the_same_bytes_come_of_it(rich, tmp_path, suffix
     }
     for make in states.values():
         make()
-        assert write_lists(scorer, out, 4, part_size=2).read_bytes() == whole
+        assert write_recommendations(scorer, out, 4, part_size=2).read_bytes() == whole
         assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", out.name]
         out.unlink()
 
@@ -201,17 +202,17 @@ def test_two_at_once_do_not_write_the_same_parts(rich, tmp_path):
 
         def lists(self, users, k, *, exclude_seen):
             with pytest.raises(InputError, match="another process is writing these lists"):
-                write_lists(scorer, out, 4)
+                write_recommendations(scorer, out, 4)
             return scorer.lists(users, k, exclude_seen=exclude_seen)
 
-    write_lists(Twice(), out, 4)
+    write_recommendations(Twice(), out, 4)
     assert [path.name for path in tmp_path.iterdir()] == ["lists.csv"]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on(rich, tmp_path, suffix):
     scorer, _ = rich
-    whole = write_lists(scorer, tmp_path / f"whole{suffix}", 4, part_size=2).read_bytes()
+    whole = write_recommendations(scorer, tmp_path / f"whole{suffix}", 4, part_size=2).read_bytes()
     out = tmp_path / f"lists{suffix}"
     largest = max(len(whole) - 1, 1)  # of a file, as on a full disk, for this process alone: parts fit, all do not
 
@@ -219,7 +220,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(rich, tmp_path, su
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, hard))
         try:
-            write_lists(scorer, out, 4, part_size=2)
+            write_recommendations(scorer, out, 4, part_size=2)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
@@ -227,13 +228,13 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(rich, tmp_path, su
         fill()
     assert "\n" not in str(raised.value)
     assert not out.exists()
-    assert write_lists(scorer, out, 4, part_size=2).read_bytes() == whole
+    assert write_recommendations(scorer, out, 4, part_size=2).read_bytes() == whole
 
 
 def test_files_have_the_mode_that_the_umask_says(rich, tmp_path):
     before = os.umask(0o077)
     try:
-        assert write_lists(rich[0], tmp_path / "lists.csv", 4).stat().st_mode & 0o777 == 0o600
+        assert write_recommendations(rich[0], tmp_path / "lists.csv", 4).stat().st_mode & 0o777 == 0o600
     finally:
         os.umask(before)
 
@@ -244,20 +245,20 @@ def test_parts_of_other_lists_are_never_mixed(rich, choice_scorer, bundles, tmp_
     folder = tmp_path / "lists.csv.parts"
     monkeypatch.setattr(module, "join_parts", lambda parts, target: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        write_lists(scorer, out, 4)
+        write_recommendations(scorer, out, 4)
     assert (folder / "000000.csv").is_file()
     other = Scorer.load(bundles.write_bundle(tmp_path / "other", bundles.make_rich(bundles.make_tables(seed=77))))
     for change, call in (
-        ("k", lambda: write_lists(scorer, out, 5)),
-        ("exclude_seen", lambda: write_lists(scorer, out, 4, exclude_seen=False)),
-        ("users", lambda: write_lists(scorer, out, 4, users=tables.user_ids[:2])),
-        ("bundle", lambda: write_lists(other, out, 4)),
+        ("k", lambda: write_recommendations(scorer, out, 5)),
+        ("exclude_seen", lambda: write_recommendations(scorer, out, 4, exclude_seen=False)),
+        ("users", lambda: write_recommendations(scorer, out, 4, users=tables.user_ids[:2])),
+        ("bundle", lambda: write_recommendations(other, out, 4)),
     ):
         with pytest.raises(InputError, match=rf"parts of other lists: .*{change}"):
             call()
     (folder / "record.json").unlink()
     with pytest.raises(InputError, match="must be empty"):
-        write_lists(scorer, out, 4)
+        write_recommendations(scorer, out, 4)
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "1/0", "-1/3", "1/3/5", ""])
@@ -269,19 +270,19 @@ def test_shards_that_cannot_be(text):
 def test_files_that_cannot_be(rich, tmp_path):
     scorer, _ = rich
     with pytest.raises(InputError, match=r"must end in \.csv or \.parquet"):
-        write_lists(scorer, tmp_path / "lists.txt", 3)
+        write_recommendations(scorer, tmp_path / "lists.txt", 3)
     with pytest.raises(InputError, match="must be a folder"):
-        write_lists(scorer, tmp_path / "no" / "lists.csv", 3)
+        write_recommendations(scorer, tmp_path / "no" / "lists.csv", 3)
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(InputError, match="must be a file, is a folder"):
-        write_lists(scorer, tmp_path / "folder.csv", 3)
+        write_recommendations(scorer, tmp_path / "folder.csv", 3)
     assert not (tmp_path / "folder.csv.parts").exists()
     (tmp_path / "lists.csv.parts").write_text("a file")
     with pytest.raises(InputError, match="cannot be made"):
-        write_lists(scorer, tmp_path / "lists.csv", 3)
+        write_recommendations(scorer, tmp_path / "lists.csv", 3)
     for wrong in ({"k": 0}, {"k": 3, "threads": 0}, {"k": 3, "users": [1.5]}):
         with pytest.raises(InputError):
-            write_lists(scorer, tmp_path / "more.csv", **wrong)
+            write_recommendations(scorer, tmp_path / "more.csv", **wrong)
 
 
 # Command line ---------------------------------------------------------------------------------------------------------

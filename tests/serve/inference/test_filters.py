@@ -8,7 +8,7 @@ import pytest
 
 from cflightning_serve import BundleError, InputError, Scorer, UnsupportedError
 from cflightning_serve.inference import chunks as module
-from cflightning_serve.inference.mmr import choose, pool_size
+from cflightning_serve.inference.mmr import candidate_count, choose
 
 
 def nobody(tables):
@@ -171,7 +171,7 @@ def test_the_catalogue_is_the_tables(rich):
     assert catalogue.ids.tolist() == tables.item_ids.tolist()
     assert catalogue.counts.tolist() == tables.counts
     assert {name: places.tolist() for name, places in catalogue.categories.items()} == tables.categories
-    assert catalogue.places([*tables.item_ids[::-1], nobody(tables)]).tolist() == [*range(10, -1, -1), -1]
+    assert catalogue.indices([*tables.item_ids[::-1], nobody(tables)]).tolist() == [*range(10, -1, -1), -1]
     assert scorer.users().tolist() == tables.user_ids.tolist()
     assert scorer.users(2, 4).tolist() == tables.user_ids[2:4].tolist()
 
@@ -187,7 +187,7 @@ def test_a_catalogue_in_any_order(bundles, tables, tmp_path):
         )
     )
     scorer = Scorer.load(bundles.write_bundle(tmp_path / "bundle", mixed))
-    assert scorer.catalogue.places(mixed.item_ids).tolist() == [*range(11)]
+    assert scorer.catalogue.indices(mixed.item_ids).tolist() == [*range(11)]
     some = mixed.item_ids[[2, 9]].tolist()
     assert scorer.recommend(10, 5, allow=some).items.tolist() == expected(mixed, 10, 5, lambda item: item in some)
 
@@ -295,7 +295,7 @@ def test_a_copy_of_the_best_comes_last():
 def test_diverse_lists(rich):
     scorer, tables = rich
     for user in tables.user_ids[[0, 2, 1]].tolist():
-        pool = scorer.recommend(user, pool_size(4))
+        pool = scorer.recommend(user, candidate_count(4))
         rows = tables.rows(pool.items, tables.item_ids)
         for diversity in (0.3, 1):
             places = slow_choice(pool.scores, tables.recommender.item_vectors[rows], 4, diversity)

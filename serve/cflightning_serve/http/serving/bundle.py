@@ -112,7 +112,7 @@ class State:
         else:
             self._mark, self._failures, self._again = mark, 0, math.inf
             if fresh is not None:
-                self.served.scorer.free_slowly()
+                self.served.scorer.release_in_steps()
                 self.served = fresh
                 self.metrics.reload("loaded")
                 log.info("serving bundle %s, created %s", fresh.version, fresh.scorer.manifest.created)

@@ -7,7 +7,7 @@ from typing import Any
 
 from cflightning_serve.bundle.manifest import Manifest
 from cflightning_serve.http.serving.executor import LARGE
-from cflightning_serve.inference.mmr import pool_size
+from cflightning_serve.inference.mmr import candidate_count
 
 PER_ID = 16
 """Rows that can be read while an id is looked up, or a number is written as JSON."""
@@ -26,7 +26,7 @@ def recommend(manifest: Manifest, k: int, ids: int, diversity: float | None) -> 
     k = min(k, manifest.num_items)
     rows = manifest.num_items + PER_ID * (k + ids)
     if diversity:
-        rows += k * (_PER_CHOICE + 2 * min(pool_size(k), manifest.num_items))
+        rows += k * (_PER_CHOICE + 2 * min(candidate_count(k), manifest.num_items))
     return rows
 
 

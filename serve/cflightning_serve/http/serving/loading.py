@@ -75,7 +75,7 @@ def load(settings: Settings, cancellation: Cancellation) -> Scorer:
         trust=settings.trust,
         cancellation=cancellation,
     )
-    with scorer.graphs.ending_with(cancellation):
+    with scorer.graphs.cancelled_by(cancellation):
         _ask_once(scorer)
     return scorer
 
@@ -89,7 +89,7 @@ def _ask_once(scorer: Scorer) -> None:
         scorer.similar_items(best.items[0])
         scorer.titles(best.items)
         if manifest.catalogue is not None:
-            scorer.catalogue.places(best.items)
+            scorer.catalogue.indices(best.items)
 
 
 def mark_folder(folder: Path) -> Mark:

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from cflightning_serve.bundle.ids import as_array
+from cflightning_serve.bundle.ids import to_id_array
 from cflightning_serve.bundle.manifest import IdType
 from cflightning_serve.errors import InputError
 from cflightning_serve.http.ui.pca import Plane
@@ -95,7 +95,7 @@ class Catalogued:
         plane, places = self._map
         if items is None:
             return places
-        known = as_array(items, scorer.manifest.item_ids, "item")[0]
+        known = to_id_array(items, scorer.manifest.item_ids, "item")[0]
         known = known[scorer.knows_item(known)]
         return _placed(plane, scorer.factors(known), [Item(one, scorer.title(one), None) for one in known.tolist()])
 
@@ -134,7 +134,7 @@ def parse_ids(texts: Sequence[str], kind: IdType) -> list[int | str]:
 
 
 def _map(scorer: Scorer, items: Sequence[Item]) -> tuple[Plane, list[Place]]:
-    ids, _ = as_array([one.item for one in items], scorer.manifest.item_ids, "item")
+    ids, _ = to_id_array([one.item for one in items], scorer.manifest.item_ids, "item")
     vectors = scorer.factors(ids)
     plane = Plane(vectors)
     return plane, _placed(plane, vectors, items)

@@ -30,7 +30,7 @@ _OWN_OPTIONS = "ort_config"
 """A model's own options for onnxruntime, which obeys them where an environment variable tells it to."""
 
 
-def check_graph(path: Path, data: bytes, files: Mapping[str, FileEntry]) -> tuple[ExternalTensor, ...]:
+def validate_graph(path: Path, data: bytes, files: Mapping[str, FileEntry]) -> tuple[ExternalTensor, ...]:
     """Hold a graph against the limits.
 
     Args:

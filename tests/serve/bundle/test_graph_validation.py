@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from cflightning_serve import BundleError, Scorer
-from cflightning_serve.bundle.graph_rules import OPERATOR_SETS, OPERATORS, check_graph
+from cflightning_serve.bundle.graph_validation import OPERATOR_SETS, OPERATORS, validate_graph
 from cflightning_serve.bundle.manifest import Manifest
 from cflightning_serve.bundle.onnx_reader import read_outline
 
@@ -214,7 +214,7 @@ def test_damaged_models_are_refused_or_read_as_onnx_reads_them(bundle, string_bu
 )  # fmt: skip
 def test_bytes_that_are_no_model(bundle, data):
     with pytest.raises(BundleError, match="score.onnx: must"):
-        check_graph(Path("score.onnx"), data, Manifest.read(bundle).files)
+        validate_graph(Path("score.onnx"), data, Manifest.read(bundle).files)
 
 
 def test_graphs_in_graphs_end_somewhere():

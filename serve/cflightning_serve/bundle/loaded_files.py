@@ -9,7 +9,7 @@ from cflightning_serve.bundle.manifest import Manifest
 from cflightning_serve.bundle.signatures import SIGNATURES
 
 
-class Contents:
+class LoadedFiles:
     """The bytes of a bundle's files. Made by :meth:`load`.
 
     Args:
@@ -26,7 +26,7 @@ class Contents:
     @classmethod
     def load(
         cls, manifest: Manifest, *, verify: bool = True, mapped: bool = False, cancellation: Cancellation | None = None
-    ) -> "Contents":
+    ) -> "LoadedFiles":
         """Read every file that the manifest names.
 
         Args:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cflightning_serve import BundleError, Scorer
-from cflightning_serve.bundle.files import unpacked
+from cflightning_serve.bundle.files import decompress
 
 MEGABYTES = 1 << 20
 
@@ -95,9 +95,9 @@ def test_what_the_limit_allows(tmp_path):
     limit = 17 * MEGABYTES
     while (found := written(limit)) != limit:  # which depends on what so many bytes are packed in
         limit = found
-    assert len(unpacked(path, path.read_bytes())) == limit
+    assert len(decompress(path, path.read_bytes())) == limit
     with pytest.raises(BundleError, match=f"at most {written(limit + 1):,} bytes"):
-        unpacked(path, path.read_bytes())
+        decompress(path, path.read_bytes())
 
 
 def test_the_manifest_names_them(packed):

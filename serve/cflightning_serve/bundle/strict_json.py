@@ -18,7 +18,7 @@ _VALUES = re.compile(rf"(?:\s*+{_SCALAR}\s*+,){{1,{_MANY}}}+", re.DOTALL)
 _PAIRS = re.compile(rf"(?:\s*+{_STRING}\s*+:\s*+{_SCALAR}\s*+,){{1,{_MANY}}}+", re.DOTALL)
 
 
-def read_in_pieces(text: str, parse: Callable[[str], Any], pause: Callable[[], None]) -> Any:
+def parse_incrementally(text: str, parse: Callable[[str], Any], pause: Callable[[], None]) -> Any:
     """Read a JSON document.
 
     Args:

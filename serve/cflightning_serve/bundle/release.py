@@ -9,7 +9,7 @@ _PAUSE = 0.01
 """Seconds between two steps."""
 
 
-def free_slowly(owner: object, things: dict[Any, Any], at_once: int) -> None:
+def release_in_steps(owner: object, things: dict[Any, Any], at_once: int) -> None:
     """Have a dict emptied in a thread of its own once its owner is gone.
 
     Args:

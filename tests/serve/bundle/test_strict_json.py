@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from cflightning_serve.bundle.json_pieces import read_in_pieces
+from cflightning_serve.bundle.strict_json import parse_incrementally
 
 
 def in_pieces(text):
-    return read_in_pieces(text, json.loads, lambda: None)
+    return parse_incrementally(text, json.loads, lambda: None)
 
 
 def made_up(rng, depth=0):
@@ -94,6 +94,6 @@ def test_no_piece_is_long(layout):
             return json.loads(text)
 
         text = json.dumps(document, **layout)
-        assert read_in_pieces(text, parse, lambda pauses=pauses: pauses.append(1)) == document
+        assert parse_incrementally(text, parse, lambda pauses=pauses: pauses.append(1)) == document
         assert max(lengths) < 100_000
         assert len(pauses) >= 40
