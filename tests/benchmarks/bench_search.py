@@ -215,8 +215,8 @@ def main() -> None:
         "",
         f"{datetime.date.today()}, one thread, one process. `make bench-search`: the best {K} items of one user, "
         f"dim {DIM}, p50 in µs. Synthetic factors with the spectrum of a fitted model (singular values fall by a "
-        "factor of 18, norms vary). cflightning includes the lookup of ids and item biases; the other libraries have neither. "
-        "Exact: equal to sorting all scores in float64, up to float32 rounding.",
+        "factor of 18, norms vary). cflightning includes the lookup of ids and item biases; the other libraries have "
+        "neither. Exact: equal to sorting all scores in float64, up to float32 rounding.",
         "",
         "| items | cflightning | faiss, IndexFlatIP | implicit, recommend | ratio to the faster | bar | exact lists |",
         "| ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
