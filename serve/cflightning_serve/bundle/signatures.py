@@ -1,62 +1,99 @@
-"""What goes into each graph of a bundle and what comes out, as the tables of ``serve/BUNDLE.md`` have it."""
+"""Inputs and outputs of each graph of a bundle, as in the tables of ``serve/BUNDLE.md``."""
 
-from cflightning_serve.bundle.manifest import Manifest
+from typing import NamedTuple
 
-_USER, _ITEM = "user id", "item id"
-_FOLD_IN = (
-    {"item": _ITEM, "rating": "float", "k": "int64", "exclude_item": _ITEM, "score_item": _ITEM},
-    {"best": _ITEM, "score": "float", "vector": "float", "asked": "float", "known": "bool"},
+from cflightning_serve.bundle.manifest import IdType, Manifest
+
+
+class Signature(NamedTuple):
+    """The tensors that a graph takes and returns.
+
+    Each is a name with an element type and, in brackets, a name or length of every axis: ``float [n, count]``.
+    """
+
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+
+
+_FOLD_IN = Signature(
+    {
+        "item": "item id [n]",
+        "rating": "float [n]",
+        "k": "int64 [1]",
+        "exclude_item": "item id [m]",
+        "score_item": "item id [s]",
+    },
+    {
+        "best": "item id [count]",
+        "score": "float [count]",
+        "vector": "float [dim + 1]",
+        "asked": "float [s]",
+        "known": "bool [n]",
+    },
 )
-SIGNATURES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
-    "score": ({"user": _USER, "item": _ITEM}, {"score": "float", "known": "bool"}),
-    "recommend": (
-        {"user": _USER, "k": "int64", "exclude_user": "int64", "exclude_item": _ITEM},
-        {"item": _ITEM, "score": "float", "known": "bool"},
+_TOP_K_INPUTS = {"user": "user id [n]", "k": "int64 [1]", "exclude_user": "int64 [m]", "exclude_item": "item id [m]"}
+_TOP_K_OUTPUTS = {"item": "item id [n, count]", "score": "float [n, count]", "known": "bool [n]"}
+
+SIGNATURES = {
+    "score": Signature({"user": "user id [n]", "item": "item id [n]"}, {"score": "float [n]", "known": "bool [n, 2]"}),
+    "recommend": Signature(_TOP_K_INPUTS, _TOP_K_OUTPUTS),
+    "filtered": Signature(_TOP_K_INPUTS | {"allowed": "bool [items]"}, _TOP_K_OUTPUTS),
+    "scores": Signature(
+        {"user": "user id [n]"}, {"order": "float [n, items]", "score": "float [n, items]", "known": "bool [n]"}
     ),
-    "filtered": (
-        {"user": _USER, "k": "int64", "exclude_user": "int64", "exclude_item": _ITEM, "allowed": "bool"},
-        {"item": _ITEM, "score": "float", "known": "bool"},
+    "factors": Signature(
+        {"item": "item id [n]"}, {"vector": "float [n, dim]", "bias": "float [n]", "known": "bool [n]"}
     ),
-    "scores": ({"user": _USER}, {"order": "float", "score": "float", "known": "bool"}),
-    "factors": ({"item": _ITEM}, {"vector": "float", "bias": "float", "known": "bool"}),
-    "seen": ({"user": _USER}, {"item": _ITEM, "place": "int64", "position": "int64"}),
-    "history": ({"user": _USER}, {"item": _ITEM, "place": "int64", "rating": "float", "position": "int64"}),
-    "users": ({"begin": "int64", "end": "int64"}, {"user": _USER}),
-    "similar": ({"item": _ITEM, "k": "int64"}, {"similar": _ITEM, "similarity": "float", "known": "bool"}),
+    "seen": Signature({"user": "user id [n]"}, {"item": "item id [m]", "place": "int64 [m]", "position": "int64 [m]"}),
+    "history": Signature(
+        {"user": "user id [n]"},
+        {"item": "item id [m]", "place": "int64 [m]", "rating": "float [m]", "position": "int64 [m]"},
+    ),
+    "users": Signature({"begin": "int64 [1]", "end": "int64 [1]"}, {"user": "user id [n]"}),
+    "similar": Signature(
+        {"item": "item id [n]", "k": "int64 [1]"},
+        {"similar": "item id [n, count]", "similarity": "float [n, count]", "known": "bool [n]"},
+    ),
     "fold_in": _FOLD_IN,
     "fold_in_choice": _FOLD_IN,
-    "fold_in_item": (
-        {"user": _USER, "rating": "float", "score_user": _USER},
-        {"vector": "float", "asked": "float", "known": "bool"},
+    "fold_in_item": Signature(
+        {"user": "user id [n]", "rating": "float [n]", "score_user": "user id [s]"},
+        {"vector": "float [dim + 1]", "asked": "float [s]", "known": "bool [n]"},
     ),
-    "explain": (
-        {"item": _ITEM, "rating": "float", "target": _ITEM, "user": _USER},
+    "explain": Signature(
+        {"item": "item id [n]", "rating": "float [n]", "target": "item id [t]", "user": "user id [u]"},
         {
-            "contribution": "float",
-            "base": "float",
-            "rest": "float",
-            "logit": "float",
-            "score": "float",
-            "similarity": "float",
-            "known": "bool",
+            "contribution": "float [t, n]",
+            "base": "float [t]",
+            "rest": "float [t]",
+            "logit": "float [t]",
+            "score": "float [t]",
+            "similarity": "float [t, n]",
+            "known": "bool [n]",
         },
     ),
 }
-"""Question -> inputs and outputs; graphs of other questions are left alone."""
+"""Graph -> signature; graphs of other names are ignored. ``items`` are the known items, ``dim`` the latent factors."""
 
 FILLED = {
     "recommend": ("score",), "filtered": ("score",), "similar": ("similarity",), "fold_in": ("score",),
     "fold_in_choice": ("score",),
 }  # fmt: skip
-"""Question -> outputs where -inf marks a filler; all other numbers are finite."""
+"""Graph -> outputs in which -inf marks a filler; all other numbers are finite."""
+
+
+def split_type(tensor: str, user_ids: IdType, item_ids: IdType) -> tuple[str, list[str]]:
+    """Split a tensor of a signature into its element type, of ids that of the bundle, and its axes."""
+    element, _, axes = tensor.rstrip("]").partition(" [")
+    return {"user id": user_ids, "item id": item_ids}.get(element, element), axes.split(", ")
 
 
 def signature(manifest: Manifest, question: str) -> tuple[dict[str, str], dict[str, str]]:
     """Name -> onnxruntime type of the inputs and of the outputs of the graph that answers ``question``."""
-    ids = {_USER: manifest.user_ids, _ITEM: manifest.item_ids}
 
     def types(side: dict[str, str]) -> dict[str, str]:
-        return {name: f"tensor({ids.get(type_, type_)})" for name, type_ in side.items()}
+        elements = {name: split_type(type_, manifest.user_ids, manifest.item_ids)[0] for name, type_ in side.items()}
+        return {name: f"tensor({element})" for name, element in elements.items()}
 
     inputs, outputs = SIGNATURES[question]
     return types(inputs), types(outputs)
