@@ -1,4 +1,4 @@
-"""A folder or a zip file, read the same way."""
+"""Files of a folder or a zip archive, through one interface."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+import pyarrow as pa
+
 from cflightning.data.sources.column_errors import show_names
-from cflightning.data.sources.compression import DAMAGED, HEAD, read_all, recognise, refuse_documents, unpacked
+from cflightning.data.sources.compression import DAMAGED, HEAD, decompressed, detect_format, read_all, refuse_documents
 from cflightning.data.sources.limits import check_size
 from cflightning.errors import DataError
 
 
 class TextFile(NamedTuple):
-    """One file of a folder or zip, by the name that messages show."""
+    """One file of a folder or zip archive; ``str(file)`` is its name in messages."""
 
     files: Files
     name: str
@@ -33,31 +35,29 @@ class TextFile(NamedTuple):
         return self.files.head(self.name)
 
     def format(self, encoding: str | None = None) -> str:
-        """Return what the file's first bytes say: one of `compression.FORMATS`, `json` or `text`.
+        """Detect the format from the first bytes: one of `compression.FORMATS`, `json` or `text`.
 
         Args:
-            encoding: of text, as given.
+            encoding: Text encoding that the user named, or None.
 
         Raises:
-            DataError: a format that is not read.
+            DataError: The format is not supported.
         """
-        return recognise(self.head(), str(self), encoding)
+        return detect_format(self.head(), str(self), encoding)
 
-    def source(self) -> Any:
-        """Return what pyarrow reads a binary file from: its path, or its unpacked content."""
-        import pyarrow as pa
-
+    def source(self) -> str | pa.BufferReader:
+        """Return the argument from which pyarrow reads a binary file: its path, or a buffer of its unpacked content."""
         path = self.files.path / self.name
         return pa.BufferReader(self.read()) if self.files.is_packed(self.name) else str(path)
 
 
 class _Opened(NamedTuple):
-    """A file that is open.
+    """An open file.
 
     Attributes:
-        stream: its content, unpacked.
-        packed: its bytes on disk, if it is compressed or lies in a zip.
-        size: its bytes unpacked, where known.
+        stream: Unpacked content.
+        packed: Bytes on disk if the file is compressed or in a zip archive, else None.
+        size: Unpacked bytes, where known.
     """
 
     stream: IO[bytes]
@@ -66,12 +66,12 @@ class _Opened(NamedTuple):
 
 
 class Files:
-    """The files of a folder (not below it) or of a zip (anywhere inside), found by base name.
+    """The files directly in a folder, or anywhere in a zip archive, found by base name.
 
-    Nothing is unpacked to disk, so names inside a zip cannot point anywhere.
+    Nothing is extracted to disk, so member names of an archive are never used as paths.
 
     Raises:
-        DataError: the path is neither a folder nor a sound zip.
+        DataError: The path is neither a folder nor a readable zip archive.
     """
 
     def __init__(self, path: Path) -> None:
@@ -108,32 +108,36 @@ class Files:
         return name in self._members
 
     def names(self) -> list[str]:
-        """Base names, sorted."""
+        """Return the base names, sorted."""
         return sorted(self._members)
 
     def file(self, name: str) -> TextFile:
-        """The file `name` as something to read and to name in messages."""
+        """Return the file of a base name.
+
+        Raises:
+            DataError: There is none.
+        """
         if name not in self._members:
             raise DataError(f"{self.path}: must contain {name}, found only {show_names(self.names()) or 'nothing'}")
         return TextFile(self, name)
 
     def read(self, name: str) -> bytes:
-        """The content of one file, unpacked.
+        """Return the unpacked content of one file.
 
         Args:
-            name: a base name, or the path inside.
+            name: Base name, or path inside the folder or archive.
 
         Raises:
-            DataError: a damaged file, or more bytes than may be read.
+            DataError: The file is damaged, or larger than the limits allow.
         """
         with self._open(name) as opened:
             return read_all(opened.stream, str(TextFile(self, name)), opened.packed, opened.size)
 
     def check_sizes(self, names: Sequence[str]) -> None:
-        """Refuse members of a zip that together are too large to be read.
+        """Check the total size of members of a zip archive against the limits.
 
         Raises:
-            DataError: they are.
+            DataError: They are too large.
         """
         if self.is_zip:
             with zipfile.ZipFile(self.path) as archive:
@@ -141,17 +145,17 @@ class Files:
             check_size(str(self.path), size, self.path.stat().st_size)
 
     def head(self, name: str) -> bytes:
-        """The first bytes of one file, unpacked; arguments as for `read`."""
+        """Return the first unpacked bytes of one file; arguments as for `read`."""
         with self._open(name) as opened:
             return opened.stream.read(HEAD)
 
     def is_packed(self, name: str) -> bool:
-        """Whether a file is compressed, lies in a zip or comes through a pipe."""
+        """Return whether a file is compressed, in a zip archive or a pipe."""
         with self._open(name) as opened:
             return opened.packed is not None or name in self._piped
 
     def _open_path(self, name: str) -> IO[bytes]:
-        """Open a file of a folder; the content of a pipe, which can be read once, is kept."""
+        """Open a file of a folder; the content of a pipe is kept, since it can be read only once."""
         path = self.path / name
         if not path.is_fifo():
             if path.exists() and not path.is_file():
@@ -164,7 +168,7 @@ class Files:
 
     @contextmanager
     def _open(self, name: str) -> Iterator[_Opened]:
-        """Open one file and unpack it; the errors of doing so become DataErrors."""
+        """Open and decompress one file; errors of both become DataErrors."""
         with ExitStack() as stack:
             try:
                 if self.is_zip:
@@ -176,12 +180,12 @@ class Files:
                     raw = stack.enter_context(self._open_path(name))
                     on_disk = size = raw.seek(0, io.SEEK_END)
                     raw.seek(0)
-                inner = unpacked(raw)
+                inner = decompressed(raw)
                 if inner is not None:
                     yield _Opened(inner, on_disk, None)
                 else:
                     yield _Opened(raw, on_disk if self.is_zip else None, size)
-            except (RuntimeError, NotImplementedError) as error:  # encrypted; an unusual compression
+            except (RuntimeError, NotImplementedError) as error:  # encrypted, or an unsupported compression
                 raise DataError(
                     f"{self.path}: {name} inside cannot be unpacked ({error}); unpack it by hand"
                 ) from error
@@ -193,5 +197,5 @@ class Files:
 
 
 def single_file(path: Path) -> TextFile:
-    """A file given by its own path."""
+    """Return the file of a path."""
     return TextFile(Files(path.parent), path.name)

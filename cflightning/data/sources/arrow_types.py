@@ -1,8 +1,6 @@
-"""Every type that Arrow has, brought down to the few that a ratings table is made of."""
+"""Conversion of Arrow's types to the plain ones of a ratings table, and to numpy."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,24 +8,24 @@ import pyarrow.compute as pc
 
 
 class UnreadableType(ValueError):
-    """A column type that holds neither numbers, text nor times; its message is the name of the type."""
+    """A column type that holds neither numbers, text nor times; the message is the name of the type."""
 
 
-def simplify(column: Any) -> Any:
-    """Return a column as plain numbers, booleans, times or text, its values unchanged.
+def simplify(column: pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
+    """Convert a column to plain numbers, booleans, times or text without changing its values.
 
-    Dictionaries and runs are written out, views and bytes become text, and extension types their storage where that
-    has the same meaning.
+    Dictionary and run-end encodings are decoded, views and bytes become text, and extension types become their storage
+    type where both mean the same.
 
     Args:
-        column: pyarrow array or chunked array of any type.
+        column: Column of any type.
 
     Returns:
         A chunked array of integers, floats, decimals, booleans, strings, dates, timestamps or nulls.
 
     Raises:
-        UnreadableType: lists, structs, maps, unions, durations, times of day and unknown extension types.
-        pyarrow.ArrowInvalid: bytes that are no UTF-8.
+        UnreadableType: Lists, structs, maps, unions, durations, times of day or unknown extension types.
+        pyarrow.ArrowInvalid: Bytes that are not UTF-8.
     """
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     simple = [_simplify(chunk) for chunk in chunks]
@@ -35,13 +33,16 @@ def simplify(column: Any) -> Any:
     return pa.chunked_array(simple, kind)
 
 
-def is_text(kind: Any) -> bool:
-    """Whether a type holds strings."""
+def is_text(kind: pa.DataType) -> bool:
+    """Return whether a type holds strings."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def to_numpy(array: Any) -> np.ndarray:
-    """Return an array of numbers or booleans, none missing, as it lies in memory; its own `to_numpy` imports pandas."""
+def to_numpy(array: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Return an array of numbers or booleans without nulls, without a copy where possible.
+
+    pyarrow's own `to_numpy` would import pandas.
+    """
     if isinstance(array, pa.ChunkedArray):
         parts = [to_numpy(chunk) for chunk in array.chunks]
         dtype = np.dtype(array.type.to_pandas_dtype())
@@ -54,16 +55,16 @@ def to_numpy(array: Any) -> np.ndarray:
     return np.frombuffer(buffer, dtype)[array.offset : array.offset + len(array)]
 
 
-def encode(column: Any) -> tuple[Any, np.ndarray]:
-    """Return the distinct values of a column and the place of each row's value among them.
+def encode(column: pa.ChunkedArray) -> tuple[pa.Array, np.ndarray]:
+    """Dictionary-encode a column.
 
-    The column is not put together first, so its text may be longer than the 2 GiB that one array of strings can hold.
+    Chunks are not concatenated first, so the text may exceed the 2 GiB that one array of strings can hold.
 
     Args:
-        column: from `simplify`; a missing value is a distinct value as well.
+        column: Column from `simplify`; null counts as a value.
 
     Returns:
-        A pyarrow array [distinct], and int32 [rows].
+        Distinct values [distinct], and their indices, int32 [rows].
     """
     if is_text(column.type) and column.nbytes >= 2**31:
         column = pa.chunked_array([chunk.cast(pa.large_string()) for chunk in column.chunks], pa.large_string())
@@ -72,21 +73,21 @@ def encode(column: Any) -> tuple[Any, np.ndarray]:
         return pa.array([], column.type), np.empty(0, np.int32)
     distinct = coded.chunk(0).dictionary
     if not all(chunk.dictionary.equals(distinct) for chunk in coded.chunks):
-        coded = coded.unify_dictionaries()  # takes as long as all the rest; pyarrow's chunks share theirs already
+        coded = coded.unify_dictionaries()  # slow, and rarely needed: pyarrow's chunks share a dictionary
     parts = [to_numpy(chunk.indices) for chunk in coded.chunks]
     return coded.chunk(0).dictionary, parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def empty_rows(column: Any) -> np.ndarray:
-    """Return which rows hold nothing: a missing value, an empty text or not a number -> bool [rows]."""
+def empty_rows(column: pa.ChunkedArray) -> np.ndarray:
+    """Return which rows are null, empty text or NaN, bool [rows]."""
     empty = np.array(to_numpy(column.is_null(nan_is_null=not is_text(column.type))), dtype=bool)
     if not is_text(column.type):
         return empty
-    empty |= to_numpy(pc.binary_length(column)) == 0  # compared by numpy: a scalar of pyarrow's would import pandas
+    empty |= to_numpy(pc.binary_length(column)) == 0  # numpy compares: a pyarrow scalar would import pandas
     return empty
 
 
-def _simplify(array: Any) -> Any:
+def _simplify(array: pa.Array) -> pa.Array:
     kind = array.type
     if isinstance(kind, pa.BaseExtensionType):
         if isinstance(kind, pa.UuidType):
@@ -97,7 +98,7 @@ def _simplify(array: Any) -> Any:
     if pa.types.is_dictionary(kind):
         values = _simplify(array.dictionary)
         if is_text(values.type):
-            values = values.cast(pa.large_string())  # written out it may be longer than 2 GiB
+            values = values.cast(pa.large_string())  # decoded, it may exceed 2 GiB
         return pa.DictionaryArray.from_arrays(array.indices, values).dictionary_decode()
     if pa.types.is_run_end_encoded(kind):
         runs = pa.RunEndEncodedArray.from_arrays(array.run_ends, _simplify(array.values))

@@ -1,10 +1,10 @@
-"""Binary tables that Arrow reads: Parquet, Arrow (Feather) and ORC."""
+"""Binary tables: Parquet, Arrow (Feather) and ORC, read by pyarrow."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeAlias
 
 import pyarrow as pa
 
@@ -15,14 +15,14 @@ from cflightning.errors import DataError
 
 
 def open_binary(file: TextFile, kind: str) -> OpenTable:
-    """Open a binary table, of which only the columns that are asked for are read.
+    """Open a binary table, from which only the requested columns are read.
 
     Args:
-        file: the table.
-        kind: `parquet`, `arrow`, `arrow stream`, `feather` (its first version) or `orc`.
+        file: The table.
+        kind: `parquet`, `arrow`, `arrow stream`, `feather` (version 1) or `orc`.
 
     Raises:
-        DataError: a damaged file, or one that does not fit into memory.
+        DataError: The file is damaged or does not fit into memory.
     """
     try:
         names, read = _OPENERS[kind](file)
@@ -41,8 +41,10 @@ def open_binary(file: TextFile, kind: str) -> OpenTable:
 
 _ERRORS = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowSerializationError, pa.ArrowKeyError, OSError)
 _BATCH = 1 << 17
-"""Rows of a Parquet file that are unpacked at a time."""
-_Opened = tuple[list[str], Callable[[list[str]], Any]]
+"""Rows of a Parquet file that are decoded at a time."""
+_Source: TypeAlias = str | pa.BufferReader
+_Opened: TypeAlias = tuple[list[str], Callable[[list[str]], pa.Table]]
+"""Column names, and a function that reads some of them."""
 
 
 def _damaged(file: TextFile, kind: str, error: Exception) -> DataError:
@@ -52,8 +54,8 @@ def _damaged(file: TextFile, kind: str, error: Exception) -> DataError:
     return DataError(f"{file}: must be {called} file, but {str(error)[:150]}; write or download it again")
 
 
-def _check_rows(file: TextFile, source: Any, rows: int, schema: Any, columns: list[str]) -> int:
-    """Refuse more rows than can be held, before they are unpacked: equal values take next to no bytes in a file.
+def _check_rows(file: TextFile, source: _Source, rows: int, schema: pa.Schema, columns: list[str]) -> int:
+    """Check the decoded size against the limits before decoding; equal values take next to no space in a file.
 
     Returns:
         Bytes of the file.
@@ -63,12 +65,12 @@ def _check_rows(file: TextFile, source: Any, rows: int, schema: Any, columns: li
     return packed
 
 
-def _width(kind: Any) -> int:
-    """Return the bytes that one value takes in memory at least."""
+def _width(kind: pa.DataType) -> int:
+    """Return the least bytes that a value of a type takes in memory."""
     try:
         return int(kind.bit_width) // 8
     except ValueError:
-        return 4  # where the text begins
+        return 4  # the offset of a string
 
 
 def _parquet(file: TextFile) -> _Opened:
@@ -78,10 +80,10 @@ def _parquet(file: TextFile) -> _Opened:
     opened = pyarrow.parquet.ParquetFile(source)
     schema = opened.schema_arrow
 
-    def read(columns: list[str]) -> Any:
+    def read(columns: list[str]) -> pa.Table:
         packed = _check_rows(file, source, opened.metadata.num_rows, schema, columns)
         batches, size = [], 0
-        for batch in opened.iter_batches(_BATCH, columns=columns):  # one long text may stand for all of a column
+        for batch in opened.iter_batches(_BATCH, columns=columns):  # one long text may be repeated in every row
             size += batch.nbytes
             check_size(str(file), size, packed)
             batches.append(batch.select(columns))
@@ -97,7 +99,7 @@ def _arrow(file: TextFile) -> _Opened:
     source = file.source()
     schema = pa.ipc.open_file(_from_start(source)).schema
 
-    def read(columns: list[str]) -> Any:
+    def read(columns: list[str]) -> pa.Table:
         disk = pyarrow.fs.LocalFileSystem() if isinstance(source, str) else None
         rows = pyarrow.dataset.IpcFileFormat().make_fragment(source, filesystem=disk).count_rows()
         _check_rows(file, source, rows, schema, columns)
@@ -111,7 +113,7 @@ def _arrow_stream(file: TextFile) -> _Opened:
     source = file.source()
     schema = pa.ipc.open_stream(_from_start(source)).schema
 
-    def read(columns: list[str]) -> Any:
+    def read(columns: list[str]) -> pa.Table:
         batches, size = [], 0
         for batch in pa.ipc.open_stream(_from_start(source)):
             size += batch.nbytes
@@ -122,8 +124,8 @@ def _arrow_stream(file: TextFile) -> _Opened:
     return schema.names, read
 
 
-def _from_start(source: Any) -> Any:
-    """Return a stream of a source; a path is not mapped, for a mapped file may be cut off while it is read."""
+def _from_start(source: _Source) -> pa.NativeFile:
+    """Return a source as a stream at its start; not memory-mapped, since a mapped file may be truncated meanwhile."""
     if isinstance(source, str):
         return pa.OSFile(source)
     source.seek(0)
@@ -143,7 +145,7 @@ def _orc(file: TextFile) -> _Opened:
     source = file.source()
     opened = pyarrow.orc.ORCFile(source)
 
-    def read(columns: list[str]) -> Any:
+    def read(columns: list[str]) -> pa.Table:
         _check_rows(file, source, opened.nrows, opened.schema, columns)
         return opened.read(columns=columns)
 

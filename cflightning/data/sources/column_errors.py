@@ -1,28 +1,28 @@
-"""The one error that names place, column, value and count of what is wrong with a column."""
+"""Errors about the values of a column: place, column, value and number of bad rows."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from cflightning.errors import DataError
 
 Where = Callable[[int], str]
-"""Names a row for messages: ``where(16)`` -> ``"ratings.csv: line 18"``."""
+"""Function from a row to its place in messages: ``where(16)`` -> ``"ratings.csv: line 18"``."""
 
 
-def bad_rows(column: Any, rows: np.ndarray, role: str, where: Where, must: str, remedy: str) -> DataError:
-    """Make the error of some rows of a column.
+def bad_rows(column: pa.ChunkedArray, rows: np.ndarray, role: str, where: Where, must: str, remedy: str) -> DataError:
+    """Return the error for bad rows of a column.
 
     Args:
-        column: pyarrow array.
-        rows: int [n], at least one.
-        role: of the column.
-        where: names a row.
-        must: what the values must be.
-        remedy: what to do.
+        column: The column.
+        rows: Bad rows, int [n], at least one.
+        role: Role of the column, such as `rating`.
+        where: Names a row.
+        must: Requirement that the values violate.
+        remedy: Advice to the user.
     """
     first = int(rows[0])
     return DataError(
@@ -30,8 +30,8 @@ def bad_rows(column: Any, rows: np.ndarray, role: str, where: Where, must: str, 
     )
 
 
-def show(value: Any) -> str:
-    """Return a value for a message, shortened if it is long."""
+def show(value: object) -> str:
+    """Format a value for a message, at most 80 characters."""
     if value is None or value == "" or value != value:  # the last is NaN
         return "nothing"
     text = repr(value)
@@ -39,28 +39,28 @@ def show(value: Any) -> str:
 
 
 def show_names(names: Iterable[str]) -> str:
-    """Return names for a message, as many as fit into it."""
+    """Format names for a message, at most 160 characters."""
     text = ", ".join(names)
     return text if len(text) <= 160 else f"{text[:159]}…"
 
 
 def count_more(number: int) -> str:
-    """Return how many other rows have the same fault: `` (and 2 more such rows)``, or nothing for a single one."""
+    """Format the number of further bad rows: `` (and 2 more such rows)``, or nothing for a single one."""
     return "" if number < 2 else f" (and {number - 1:,} more such row{'s' if number > 2 else ''})"
 
 
-def decode(column: Any, distinct: Any, codes: np.ndarray, role: str, where: Where) -> list[str]:
-    """Return the distinct texts of a column.
+def decode(column: pa.ChunkedArray, distinct: pa.Array, codes: np.ndarray, role: str, where: Where) -> list[str]:
+    """Decode the distinct texts of a column.
 
     Args:
-        column: pyarrow array of strings.
-        distinct: its distinct values.
-        codes: int32 [rows], numbers of the values.
-        role: of the column.
-        where: names a row.
+        column: Column of strings.
+        distinct: Distinct values.
+        codes: Indices of the values, int32 [rows].
+        role: Role of the column.
+        where: Names a row.
 
     Raises:
-        DataError: a text that is no UTF-8, which Parquet files may hold.
+        DataError: A text is not UTF-8; Parquet files may hold such bytes.
     """
     try:
         texts: list[str] = distinct.to_pylist()
@@ -73,8 +73,8 @@ def decode(column: Any, distinct: Any, codes: np.ndarray, role: str, where: Wher
     return texts
 
 
-def undecodable(column: Any) -> int:
-    """Return the first row whose bytes are no UTF-8; 0 if there is none."""
+def undecodable(column: pa.ChunkedArray | pa.Array) -> int:
+    """Return the first row that is not UTF-8, or 0."""
     for row, value in enumerate(column):
         try:
             found = value.as_py()

@@ -1,7 +1,7 @@
-"""From the columns of a file to the columns of a ratings table, with one clear error for each bad input.
+"""Conversion of a file's columns to a ratings table: roles of columns, ids, titles and categories.
 
-Text columns arrive as strings and are looked at by their distinct values only, which is both strict (leading zeros
-survive, no value is guessed away) and fast (a million ratings have a handful of distinct values).
+Text columns are converted by their distinct values only, which is strict (leading zeros survive) and fast (a million
+ratings have a handful of distinct values).
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ KINDS = {
     "user": "ids", "item": "ids", "rating": "numbers", "weight": "numbers", "timestamp": "times", "title": "text",
     "categories": "text",
 }  # fmt: skip
-"""What the column of a role holds."""
+"""Kind of values of each role's column, for messages."""
 
-# What the usual data sets call the columns, lower case without separators, most telling first.
+# Column names of common data sets, lower case without separators, most specific first.
 USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "user": ("user", "userid", "uid", "customer", "customerid", "reviewerid", "member", "memberid", "visitorid"),
     "item": ("item", "itemid", "iid", "movie", "movieid", "product", "productid", "asin", "isbn", "book", "bookid",
@@ -46,25 +46,25 @@ USUAL_NAMES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 NO_CATEGORY = {"", "unknown", "(no genres listed)"}
-"""What MovieLens writes for an item of no category."""
+"""Genres that MovieLens writes for items without any."""
 
 
 def choose_columns(
     names: Sequence[str], wanted: dict[str, str | None], source: str, optional: set[str]
 ) -> dict[str, str]:
-    """Which column of the file is user, item, rating, timestamp, title, categories and weight.
+    """Assign columns of a file to the roles user, item, rating, timestamp, title, categories and weight.
 
     Args:
-        names: the file's columns.
-        wanted: role -> column named by the user, or None to go by the usual names.
-        source: file name for messages.
-        optional: roles that may be missing.
+        names: Column names of the file.
+        wanted: Role -> column named by the user, or None to match common names.
+        source: Name of the table in messages.
+        optional: Roles that may be missing.
 
     Returns:
-        role -> column, without the optional roles that are missing.
+        Role -> column, without missing optional roles.
 
     Raises:
-        DataError: a named column is missing, or a needed role has no usual name.
+        DataError: A named column is missing, or a required role matches no column.
     """
     chosen: dict[str, str] = {}
     plain = {plain_name(name): name for name in reversed(names)}
@@ -96,12 +96,12 @@ def choose_columns(
 
 
 def plain_name(name: str) -> str:
-    """Return a column's name in lower case, without separators."""
+    """Normalise a column name: lower case, without separators."""
     return "".join(c for c in name.lower() if c.isalnum())
 
 
 def to_table(
-    columns: dict[str, Any],
+    columns: dict[str, pa.ChunkedArray],
     where: Where,
     source: str,
     options: ValueOptions = AS_WRITTEN,
@@ -110,14 +110,14 @@ def to_table(
     """Check and convert the columns of one file.
 
     Args:
-        columns: role -> pyarrow array; strings where the file is text.
-        where: names a row for messages.
-        source: file name for messages, and the table's.
-        options: how the values are meant.
-        origin: how the columns were found; what is understood of their values is added.
+        columns: Role -> column; strings if the file is text.
+        where: Names a row in messages.
+        source: Name of the table.
+        options: Interpretation of the values.
+        origin: Columns of the file; detected properties of the values are added.
 
     Raises:
-        DataError: with file, line, column, value and count of what is wrong.
+        DataError: A column is invalid; names file, line, column, value and number of bad rows.
     """
     notes: list[str] = []
     simple = {role: read_column(column, role, where) for role, column in columns.items()}
@@ -147,8 +147,8 @@ def to_table(
     return table.take(keep)
 
 
-def _first_of_items(item: IdColumn, column: Any | None) -> dict[Id, str]:
-    """Item id -> the first value that its rows have in a column of text."""
+def _first_of_items(item: IdColumn, column: pa.ChunkedArray | None) -> dict[Id, str]:
+    """Return the first value of each item in a text column, by item id."""
     if column is None:
         return {}
     rows = np.flatnonzero(~to_numpy(column.is_null(nan_is_null=not is_text(column.type))))
@@ -158,18 +158,18 @@ def _first_of_items(item: IdColumn, column: Any | None) -> dict[Id, str]:
     return dict(zip(item.ids.values[item.codes[rows]].tolist(), values, strict=True))
 
 
-def split_categories(text: Any) -> tuple[str, ...]:
-    """`Crime|Drama` -> its parts, each once; none for a missing value or one that says so."""
+def split_categories(text: object) -> tuple[str, ...]:
+    """Split ``Crime|Drama`` into distinct categories; empty for a missing value or a placeholder."""
     if not isinstance(text, str):
         return ()
     return tuple(dict.fromkeys(part.strip() for part in text.split("|") if part.strip() not in NO_CATEGORY))
 
 
-def read_column(column: Any, role: str, where: Where) -> Any:
-    """Return a column as one of Arrow's plain types.
+def read_column(column: pa.Array | pa.ChunkedArray, role: str, where: Where) -> pa.ChunkedArray:
+    """Convert a column to one of Arrow's plain types.
 
     Raises:
-        DataError: a type that holds no single values, or bytes that are no UTF-8.
+        DataError: The type is nested or unknown, or a text is not UTF-8.
     """
     try:
         listed = pa.types.is_list(column.type) or pa.types.is_large_list(column.type)
@@ -188,17 +188,17 @@ def read_column(column: Any, role: str, where: Where) -> Any:
         ) from error
 
 
-def read_ids(column: Any, role: str, where: Where, notes: list[str] | None = None) -> IdColumn:
-    """Read ids: integers if every one of them is written canonically or as a whole decimal (7.0), else strings.
+def read_ids(column: pa.Array | pa.ChunkedArray, role: str, where: Where, notes: list[str] | None = None) -> IdColumn:
+    """Read ids: integers if every text is a canonical integer or a whole decimal (7.0), else strings.
 
     Args:
-        column: pyarrow array.
-        role: user or item.
-        where: names a row for messages.
-        notes: what was understood is added here.
+        column: Column of ids.
+        role: `user` or `item`.
+        where: Names a row in messages.
+        notes: List to which detected properties are appended.
 
     Raises:
-        DataError: missing ids, or ones that are neither integers nor strings.
+        DataError: An id is missing, or neither an integer nor a string.
     """
     column = read_column(column, role, where)
     kind = column.type
@@ -212,7 +212,7 @@ def read_ids(column: Any, role: str, where: Where, notes: list[str] | None = Non
     if pc.all(canonical).as_py():
         try:
             return IdColumn.from_codes(codes, to_numpy(distinct.cast(pa.int64())))
-        except pa.ArrowInvalid:  # 19 digits that do not fit
+        except pa.ArrowInvalid:  # 19 digits beyond 64 bits
             pass
     whole = pc.match_substring_regex(distinct, _WHOLE)
     if pc.all(whole).as_py():
@@ -241,9 +241,9 @@ def read_ids(column: Any, role: str, where: Where, notes: list[str] | None = Non
 
 
 def _integer_ids(
-    column: Any, distinct: Any, codes: np.ndarray, role: str, where: Where, notes: list[str] | None
+    column: pa.ChunkedArray, distinct: pa.Array, codes: np.ndarray, role: str, where: Where, notes: list[str] | None
 ) -> IdColumn:
-    """Read ids of a column of numbers."""
+    """Read ids from a column of numbers."""
     if pa.types.is_integer(distinct.type):
         try:
             return IdColumn.from_codes(codes, to_numpy(distinct.cast(pa.int64())))
@@ -260,14 +260,14 @@ def _integer_ids(
 
 
 def _merged(codes: np.ndarray, values: np.ndarray, role: str, notes: list[str] | None) -> IdColumn:
-    """Make a column of integers that were written as decimals, some perhaps in two ways."""
+    """Merge integers that were written as decimals, perhaps in several ways."""
     distinct, place = np.unique(values, return_inverse=True)
     if notes is not None:
         notes.append(f"{role} ids written as decimals (7.0) taken for integers")
     return IdColumn(Ids(distinct), place.astype(np.int32)[codes])
 
 
-def _refuse_missing(column: Any, role: str, where: Where) -> None:
+def _refuse_missing(column: pa.ChunkedArray, role: str, where: Where) -> None:
     missing = empty_rows(column)
     if missing.any():
         rows = np.flatnonzero(missing)

@@ -1,4 +1,4 @@
-"""Tables that were read before, as columns on disk: checked, encoded, each file with a digest of its content."""
+"""Cache of encoded tables: Arrow files on disk, each verified by a digest of its content."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from cflightning.utils.files import replacing
 log = logging.getLogger(__name__)
 
 VERSION = 5
-"""Of the readers and of the file: to be raised whenever the same source would give another table."""
+"""Version of the readers and of the file format; raise it when the same source would give another table."""
 SMALLEST = 1_000_000
-"""Bytes of source below which reading is quicker than it is worth a file."""
+"""Bytes of a source below which it is not cached."""
 LARGEST = 20_000_000_000
-"""Bytes that all files together may take; those not used for longest go first."""
+"""Maximum bytes of all cached files; the least recently used are removed first."""
 _BLOCK = 1 << 20
 _SEAL_BYTES = 32
 _THREADS = min(4, os.cpu_count() or 1)
 
 
 class Key(NamedTuple):
-    """Identity of the content that a table is read from.
+    """Identity of the source of a table.
 
     Attributes:
-        name: digest of the source files and of the options of their reader; the cached file is named after it.
-        marks: device, inode, size and times of every source file when hashing began.
+        name: Digest of the source files and reader options; the name of the cached file.
+        marks: Device, inode, size and times of every source file when hashing began.
     """
 
     name: str
@@ -50,16 +50,16 @@ class Key(NamedTuple):
 def read_through(
     folder: Path, sources: Sequence[Path], options: dict[str, Any], path: Path, read: Callable[[], RatingTable]
 ) -> RatingTable:
-    """Take a table from the cache, or read it and keep it there.
+    """Return a table from the cache, or read it and cache it.
 
-    A table is kept only if its source files were the same before and after they were read.
+    A table is cached only if its source files are the same before and after reading.
 
     Args:
-        folder: of the cache.
-        sources: the files that `read` may look into.
-        options: of the reader.
-        path: where the source lies now.
-        read: reads the source.
+        folder: Folder of the cache.
+        sources: Files that `read` may open.
+        options: Options of the reader.
+        path: Current path of the source.
+        read: Reads the source.
     """
     before = key(sources, options)
     if before is None:
@@ -75,10 +75,10 @@ def read_through(
 
 
 def key(sources: Iterable[Path], options: dict[str, Any]) -> Key | None:
-    """Identify the content of source files under the options of their reader.
+    """Hash source files and the options of their reader.
 
     Returns:
-        The key, or None for a source that is small or cannot be read (its reader will say why).
+        The key, or None if the source is small or cannot be read.
     """
     digest = hashlib.sha256(json.dumps([VERSION, options], sort_keys=True).encode())
     total, marks = 0, []
@@ -96,21 +96,21 @@ def key(sources: Iterable[Path], options: dict[str, Any]) -> Key | None:
 
 
 def load(folder: Path, name: str, path: Path) -> RatingTable | None:
-    """Return the cached table, or None where there is none that is sound.
+    """Return a cached table, or None if there is none or its file is damaged.
 
-    The file is read into memory and its digest is checked there: a mapped file could still be changed or cut off.
+    The file is read into memory and verified there, since a memory-mapped file could change afterwards.
 
     Args:
-        folder: of the cache.
-        name: from `key`.
-        path: where the source lies now; the table is named after it, or after its folder.
+        folder: Folder of the cache.
+        name: Name from `key`.
+        path: Current path of the source, after which the table is named.
     """
     kept = folder / f"{name}.arrow"
     try:
         content = _verified(kept, name)
         with pa.ipc.open_file(pa.BufferReader(content)) as file:
             table = _unpack(file.read_all(), path)
-        os.utime(kept)  # it was used
+        os.utime(kept)  # marks it as recently used
     except FileNotFoundError:
         return None
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, CFLightningError) as error:
@@ -121,16 +121,16 @@ def load(folder: Path, name: str, path: Path) -> RatingTable | None:
 
 
 def save(folder: Path, name: str, table: RatingTable, path: Path) -> RatingTable:
-    """Write a table for the next time; a cache that cannot be written is no error.
+    """Cache a table; failure to write is logged, not raised.
 
     Args:
-        folder: of the cache.
-        name: from `key`.
-        table: as it was read.
-        path: where the source lies.
+        folder: Folder of the cache.
+        name: Name from `key`.
+        table: The table.
+        path: Current path of the source.
 
     Returns:
-        The table, which now knows whether its pairs are unique.
+        The table with its attribute `unique` set.
     """
     table = replace(table, unique=not has_duplicates(table))
     try:
@@ -147,12 +147,12 @@ def save(folder: Path, name: str, table: RatingTable, path: Path) -> RatingTable
     return table
 
 
-def _verified(kept: Path, name: str) -> Any:
-    """Content of a cached file as a pyarrow buffer, read once and checked as it was read.
+def _verified(kept: Path, name: str) -> pa.Buffer:
+    """Read a cached file once and verify the digest at its end.
 
     Raises:
-        OSError: the file cannot be read, is a link, or belongs to another user.
-        ValueError: its digest is not the one it ends with.
+        OSError: The file cannot be read, is a link, or belongs to another user.
+        ValueError: The digest does not match.
     """
     handle = os.open(kept, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     try:
@@ -173,17 +173,17 @@ def _verified(kept: Path, name: str) -> Any:
 
 
 def _seal(name: str, digest: bytes) -> bytes:
-    """Last bytes of a cached file, which tie its content to its name."""
+    """Return the last bytes of a cached file: a digest of its name and content."""
     return hashlib.sha256(name.encode() + digest).digest()
 
 
-def _digest(handle: int, size: int, into: Any = None) -> bytes:
-    """Digest of the first bytes of an open file, by several threads: SHA-256 over the SHA-256 of each block.
+def _digest(handle: int, size: int, into: pa.Buffer | None = None) -> bytes:
+    """Hash the first bytes of an open file in parallel: SHA-256 over the SHA-256 of each block.
 
     Args:
-        handle: of the file.
-        size: bytes to read; a file that is shorter has another digest.
-        into: writable buffer of that size to be filled with what is hashed, or None.
+        handle: File descriptor.
+        size: Bytes to hash.
+        into: Writable buffer of that size, filled with the hashed bytes, or None.
     """
     target = None if into is None else memoryview(into)
 
@@ -200,7 +200,7 @@ def _digest(handle: int, size: int, into: Any = None) -> bytes:
 
 
 def _trim(folder: Path) -> None:
-    """Remove the files that were not used for longest until the rest fits."""
+    """Remove the least recently used files until the rest fits."""
     files = sorted(folder.glob("*.arrow"), key=lambda path: path.stat().st_mtime, reverse=True)
     total = 0
     for path in files:
@@ -210,9 +210,9 @@ def _trim(folder: Path) -> None:
 
 
 def _anchor(path: Path, name: str) -> tuple[str, str]:
-    """What a table is named after, which may lie elsewhere next time, and the rest of the name.
+    """Split the name of a table into its anchor, `folder` or `path` of the source, and the rest.
 
-    The folder where it can be: whether it is given itself or a file in it, the columns may be the same.
+    The same content may later be read from another place, so the name is stored relative to it.
     """
     for anchor, start in (("folder", _folder(path)), ("path", path)):
         if name.startswith(str(start)):
@@ -224,8 +224,8 @@ def _folder(path: Path) -> Path:
     return path if path.is_dir() else path.parent
 
 
-def _pack(table: RatingTable, path: Path) -> Any:
-    """As one Arrow table: a dictionary column for each side, plain columns for the rest."""
+def _pack(table: RatingTable, path: Path) -> pa.Table:
+    """Convert to an Arrow table: dictionary columns for users and items, plain columns for the rest."""
     columns: dict[str, Any] = {}
     for side, column in (("user", table.user), ("item", table.item)):
         values = pa.array(column.ids.values, pa.int64() if column.ids.kind == "int64" else pa.string())
@@ -245,14 +245,14 @@ def _pack(table: RatingTable, path: Path) -> Any:
     return pa.table(columns).replace_schema_metadata({"cflightning": json.dumps(about)})
 
 
-def _unpack(packed: Any, path: Path) -> RatingTable:
-    """Back from `_pack`, without a copy of anything large; whatever is not as it must be raises."""
+def _unpack(packed: pa.Table, path: Path) -> RatingTable:
+    """Invert `_pack` without copying columns; malformed content raises."""
     packed.validate()
     about = json.loads(packed.schema.metadata[b"cflightning"])
     anchor, rest = map(str, about["name"])
     origin = about["origin"]
 
-    def column(name: str) -> Any:
+    def column(name: str) -> pa.Array:
         [chunk] = packed[name].chunks
         if chunk.null_count:
             raise ValueError(f"column {name} has missing values")
@@ -273,7 +273,7 @@ def _unpack(packed: Any, path: Path) -> RatingTable:
             raise TypeError(f"column {name} is {codes.dtype}")
         known = to_numpy(values) if values.type == pa.int64() else np.array(values.to_pylist(), dtype=object)
         if len(codes) and not 0 <= codes.min() <= codes.max() < len(known):
-            raise ValueError(f"column {name} has a code that stands for no id")
+            raise ValueError(f"column {name} has an index beyond its ids")
         return IdColumn(Ids(known), codes)
 
     test = plain("test", np.uint8)

@@ -1,4 +1,4 @@
-"""Compressed and binary files, told by their first bytes and unpacked in blocks."""
+"""Compression and file formats, detected by their first bytes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from cflightning.data.sources.limits import check_size
 from cflightning.errors import DataError
 
 HEAD = 1 << 16
-"""First bytes of a file that say what it is."""
+"""Bytes at the start of a file that are read to detect its format."""
 _BLOCK = 1 << 22
 _ZSTD, _LZ4 = b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"
 
 DAMAGED = (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError)
-"""What the readers of the standard library raise for damaged archives, beside OSError."""
+"""Errors of the standard library's readers for damaged archives, beside OSError."""
 
 FORMATS: dict[bytes, str] = {
     b"PAR1": "parquet",
@@ -32,7 +32,7 @@ FORMATS: dict[bytes, str] = {
     b"PK\x03\x04": "zip",
     b"PK\x05\x06": "zip",
 }
-"""First bytes of the binary formats that are read."""
+"""Supported binary formats by their first bytes."""
 _OTHERS: dict[bytes, str] = {
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "an old Excel workbook (or another Office document); save its sheet as CSV",
     b"SQLite format 3\x00": "an SQLite database; write the query's rows as CSV or Parquet",
@@ -54,17 +54,17 @@ READ = (
     "CSV, TSV and other delimited text, JSON lines, Parquet, Arrow (Feather), ORC; plain, .gz, .bz2, .xz, .zst or .zip"
 )
 _ODD = bytes(set(range(32)) - set(b"\t\n\r\f\x01\x02\x03\x1a\x1b\x1c\x1d\x1e\x1f"))
-"""Control characters that no text has; some others are used as delimiters."""
+"""Control characters that text files do not hold; others serve as delimiters."""
 
 _JSON = re.compile(r"\s*(\[\s*)?\{\s*[\"'}]|\s*\[\s*[\[\]]")
-"""A column name of a text table may begin with a bracket, too."""
+"""Start of JSON; a column name of a text table may begin with a bracket as well."""
 
 
-def unpacked(stream: Any) -> Any:
-    """Return the stream that unpacks a compressed one; None for one that is not compressed.
+def decompressed(stream: io.BufferedReader) -> IO[bytes] | None:
+    """Return a decompressing stream, or None if the stream is not compressed.
 
     Args:
-        stream: binary, at its start, with `peek`.
+        stream: Binary stream at its start, with `peek`.
     """
     head = stream.peek(16)[:16]
     if head[:2] == b"\x1f\x8b":
@@ -81,23 +81,23 @@ def unpacked(stream: Any) -> Any:
 
 
 def read_all(stream: IO[bytes], name: str, packed: int | None, known: int | None = None) -> bytes:
-    """Read a stream to its end, within the limits.
+    """Read a stream to its end within the limits.
 
     Args:
-        stream: binary.
-        name: for messages.
-        packed: bytes on disk of a compressed source.
-        known: bytes that the stream is said to have.
+        stream: Binary stream.
+        name: Name in messages.
+        packed: Bytes on disk of a compressed source.
+        known: Declared size of the stream, bytes.
 
     Raises:
-        DataError: too many bytes.
+        DataError: The stream exceeds the limits.
     """
     if known is not None:
         check_size(name, known, packed)
         whole = stream.read(known)
         if not (more := stream.read(1)):
             return whole
-        blocks = io.BytesIO(whole + more)  # it grew
+        blocks = io.BytesIO(whole + more)  # longer than declared
     else:
         blocks = io.BytesIO()
     size = blocks.seek(0, io.SEEK_END)
@@ -108,16 +108,16 @@ def read_all(stream: IO[bytes], name: str, packed: int | None, known: int | None
     return blocks.getvalue()
 
 
-def recognise(head: bytes, name: str, encoding: str | None = None) -> str:
-    """Return the format of a file by its first bytes: one of `FORMATS`, `json` or `text`.
+def detect_format(head: bytes, name: str, encoding: str | None = None) -> str:
+    """Detect the format of a file: one of `FORMATS`, `json` or `text`.
 
     Args:
-        head: first bytes, unpacked.
-        name: for messages, which never quote binary content.
-        encoding: of text, as given; None to go by the bytes.
+        head: First unpacked bytes.
+        name: Name in messages, which never quote binary content.
+        encoding: Text encoding that the user named; None to detect it.
 
     Raises:
-        DataError: a format that is not read.
+        DataError: The format is not supported.
     """
     for magic, what in FORMATS.items():
         if head.startswith(magic):
@@ -125,7 +125,7 @@ def recognise(head: bytes, name: str, encoding: str | None = None) -> str:
     what = next((what for magic, what in _OTHERS.items() if head.startswith(magic)), "")
     if head[257:262] == b"ustar":
         what = "a tar archive; unpack it"
-    if unpacked(io.BufferedReader(io.BytesIO(head))) is not None:
+    if decompressed(io.BufferedReader(io.BytesIO(head))) is not None:
         what = "compressed more than once; unpack it"
     check_encoding(encoding)
     encoding = encoding or unicode_of(head)
@@ -138,14 +138,14 @@ def recognise(head: bytes, name: str, encoding: str | None = None) -> str:
 
 
 def refuse_documents(name: str, members: list[str]) -> None:
-    """Refuse documents that are zip files inside.
+    """Check that a zip archive is not an office document or an archive of arrays.
 
     Args:
-        name: of the zip, for messages.
-        members: names inside.
+        name: Name of the archive in messages.
+        members: Names of its members.
 
     Raises:
-        DataError: it is one.
+        DataError: It is one.
     """
     what = ""
     if "[Content_Types].xml" in members:

@@ -1,4 +1,4 @@
-"""Delimited text: its delimiter, its header, its rows, and the quotes that would hide some of them."""
+"""Delimited text (CSV, TSV and others): delimiter, header, rows and unbalanced quotes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import csv
 import logging
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -42,22 +41,22 @@ def open_text(
     encoding: str | None = None,
     quoting: bool = True,
 ) -> OpenTable:
-    """Open delimited text, whose columns are strings, nothing interpreted.
+    """Open delimited text; its columns are uninterpreted strings.
 
     Args:
-        file: the text.
-        delimiter: one character, or ``::`` as MovieLens has it; None to go by the header line.
-        names: column names of a file without a header line.
-        encoding: as for `to_utf8`.
-        quoting: whether double quotes may wrap values.
+        file: The text file.
+        delimiter: One character, or MovieLens' ``::``; None to detect it in the header line.
+        names: Column names of a file without a header line.
+        encoding: As for `to_utf8`.
+        quoting: Whether double quotes may enclose values.
 
     Raises:
-        DataError: empty file, a header that is none; when read, rows of different lengths.
+        DataError: The file is empty or has no header line; when read, rows of different lengths.
     """
     raw, known_as = recode(file.read(), str(file), encoding)
     if not raw.strip():
         raise DataError(f"{file}: must be a table, got an empty file; is it the right one?")
-    first, skip = _firstfind_line(raw, str(file))
+    first, skip = _find_first_line(raw, str(file))
     if delimiter is None:
         delimiter = "::" if first.count("::") >= 2 else max(reversed(_DELIMITERS), key=first.count)
     if delimiter == "::":
@@ -77,7 +76,7 @@ def open_text(
             f"{file}: must have columns of different names, got {', '.join(twice[:3])[:100]} more than once; rename"
         )
     shape = Shape(str(file), header, skip, delimiter, quoting, f"{delimiter} " in first)
-    content = [raw]  # given up when it is read: columns and text need not lie in memory together
+    content = [raw]  # released when read: columns and text need not be in memory together
 
     def read(columns: Sequence[str]) -> Columns:
         return _read(content.pop(), file, shape, columns, encoding)
@@ -86,14 +85,14 @@ def open_text(
     return OpenTable(str(file), header, read, notes=notes)
 
 
-def read_text(file: TextFile, delimiter: str | None = None) -> Any:
+def read_text(file: TextFile, delimiter: str | None = None) -> pa.Table:
     """Read all columns of a text table with a header line; arguments and errors as for `open_text`."""
     opened = open_text(file, delimiter=delimiter)
     return opened.read(opened.names).table
 
 
 def no_header(source: str, names: Sequence[str]) -> DataError:
-    """Make the error of a table whose first line is a row."""
+    """Return the error for a table whose first line is a row."""
     usual = ",".join([*USUAL_ORDER, "other1", "other2"][: len(names)]) + (",…" if len(names) > 6 else "")
     return DataError(
         f"{source}: must have a header line, but seems to have none: the first line is {', '.join(names)[:60]!r}; "
@@ -101,8 +100,8 @@ def no_header(source: str, names: Sequence[str]) -> DataError:
     )
 
 
-def _firstfind_line(raw: bytes, source: str) -> tuple[str, int]:
-    """Return the first line that is not empty, and how many lines it ends."""
+def _find_first_line(raw: bytes, source: str) -> tuple[str, int]:
+    """Return the first line that is not empty, and its 1-based number."""
     start = raw[:MAX_LINE]
     lines = start.splitlines()
     number = next((n for n, line in enumerate(lines) if line.strip()), None)
@@ -124,7 +123,7 @@ def _header(line: str, delimiter: str, quoting: bool) -> list[str]:
 def _read(raw: bytes, file: TextFile, shape: Shape, columns: Sequence[str], encoding: str | None) -> Columns:
     quoted = shape.quoting and b'"' in raw
     shape = shape._replace(quoting=quoted)
-    # A quote that was opened in any column could take in rows, so all columns are looked at.
+    # An unbalanced quote in any column could swallow rows, so all columns are parsed.
     parsed = parse_rows(raw, shape, shape.names if quoted else columns)
     if quoted and (shape.spaced or (parsed is not None and parsed.bad)):
         closer = re.sub(re.escape(shape.delimiter.encode()) + rb' +"', shape.delimiter.encode() + b'"', raw)
@@ -139,6 +138,7 @@ def _read(raw: bytes, file: TextFile, shape: Shape, columns: Sequence[str], enco
     assert parsed is not None
     if parsed.bad:
         raise _bad_rows(raw, shape, parsed.bad)
+    assert parsed.table is not None
     table = parsed.table.select(columns)
     if shape.quoting and may_hold_line_ends(raw, shape, parsed):
         _warn_of_line_ends(raw, shape, table)
@@ -151,7 +151,7 @@ def _read(raw: bytes, file: TextFile, shape: Shape, columns: Sequence[str], enco
     return Columns(table, where)
 
 
-def _warn_of_line_ends(raw: bytes, shape: Shape, table: Any) -> None:
+def _warn_of_line_ends(raw: bytes, shape: Shape, table: pa.Table) -> None:
     for name in table.column_names:
         rows = pc.indices_nonzero(pc.match_substring_regex(table[name], "[\r\n]"))
         if len(rows):
@@ -159,7 +159,7 @@ def _warn_of_line_ends(raw: bytes, shape: Shape, table: Any) -> None:
                         shape.source, find_line(raw, rows[0].as_py(), shape), name, len(rows))  # fmt: skip
 
 
-def _bad_rows(raw: bytes, shape: Shape, bad: list[Any]) -> DataError:
+def _bad_rows(raw: bytes, shape: Shape, bad: list[pa.csv.InvalidRow]) -> DataError:
     row = bad[0]
     line = f"line {find_line(raw, row.number - shape.skip - 1, shape)}"
     opened = ", where a double quote opens that does not close" if "\n" in row.text else ""
@@ -173,7 +173,7 @@ def _bad_rows(raw: bytes, shape: Shape, bad: list[Any]) -> DataError:
 
 
 def _may_have_blanks(raw: bytes, delimiter: str) -> bool:
-    """Whether blanks stand beside delimiters or line ends; in quoted text they may mean nothing."""
+    """Return whether blanks stand beside delimiters or line ends, quoted text included."""
     mark = delimiter.encode()
     if mark == b" " or not (b" " in raw or (mark != b"\t" and b"\t" in raw)):
         return False
@@ -188,7 +188,7 @@ def _may_have_blanks(raw: bytes, delimiter: str) -> bool:
     )
 
 
-def _trim(column: Any) -> Any:
-    """Take away the blanks around values, which are no part of them."""
+def _trim(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Strip blanks around values."""
     beside = (test(column, blank) for blank in " \t" for test in (pc.starts_with, pc.ends_with))
     return pc.utf8_trim_whitespace(column) if any(pc.any(found).as_py() for found in beside) else column

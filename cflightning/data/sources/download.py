@@ -1,4 +1,4 @@
-"""The MovieLens archives of GroupLens: where they lie, and one careful download into the cache."""
+"""Download of the MovieLens archives of GroupLens into the cache, verified by SHA-256."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 BASE_URL = "https://files.grouplens.org/datasets/movielens"
 _PLAIN_URL = BASE_URL.replace("https:", "http:")
 
-# SHA-256 of the archives. The server publishes only MD5, and from the same place as the archive.
+# SHA-256 of the archives; the server publishes MD5 only.
 ARCHIVES = {
     "ml-100k": "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229",
     "ml-1m": "a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20",
@@ -32,12 +32,12 @@ ARCHIVES = {
     "ml-32m": "e4a68655d7386b8f95f2f2424b2ff975dfdd15ffd59e0d864a14dca43e99d6ee",
 }
 MAX_BYTES = 1 << 30
-"""The size at which a download is broken off; the largest archive has 262 MB."""
+"""Maximum size of a download, bytes; the largest archive has 262 MB."""
 ALIASES = {"movielens-small": "ml-latest-small"}
 
 
 def cache_dir() -> Path:
-    """The folder that downloads are kept in: CFLIGHTNING_CACHE, else the platform's cache folder."""
+    """Return the folder of downloads: CFLIGHTNING_CACHE, else in the platform's cache folder."""
     if named := os.environ.get("CFLIGHTNING_CACHE"):
         return Path(named).expanduser()
     if sys.platform == "darwin":
@@ -50,27 +50,26 @@ def cache_dir() -> Path:
 
 
 def cached(name: str, cache: Path) -> Path | None:
-    """The folder or zip of data set `name` in the cache, or None."""
+    """Return the cached folder or zip archive of a data set, or None."""
     return next((path for path in (cache / name, cache / f"{name}.zip") if path.exists()), None)
 
 
 def download(name: str, cache: Path, base_url: str | None = None, max_bytes: int = MAX_BYTES) -> Path:
-    """Fetch a MovieLens archive into the cache; progress on standard error.
+    """Download a MovieLens archive into the cache, with a progress bar on standard error.
 
-    The archive is written beside its place, checked against its SHA-256 and then moved in one step: a file of the
-    right name is whole. Several processes that start at once fetch it once.
+    The archive is verified before it is renamed to its final name. Concurrent processes download it once.
 
     Args:
-        name: a key of `ARCHIVES`.
-        cache: the folder to keep it in; made when missing.
-        base_url: the folder that holds the archives; CFLIGHTNING_MOVIELENS_URL, else GroupLens.
-        max_bytes: the size at which the download is broken off.
+        name: Key of `ARCHIVES`.
+        cache: Folder of the cache, created if missing.
+        base_url: URL of the folder of the archives; CFLIGHTNING_MOVIELENS_URL, else GroupLens.
+        max_bytes: Maximum size of the download.
 
     Returns:
-        The path of the zip.
+        Path of the zip archive.
 
     Raises:
-        SourceError: no connection, no such file, too many bytes, or a digest that does not match.
+        SourceError: No connection, no such file, too many bytes, or another digest.
     """
     url = f"{(base_url or os.environ.get('CFLIGHTNING_MOVIELENS_URL') or BASE_URL).rstrip('/')}/{name}.zip"
     if not url.startswith(("https://", "http://")):
@@ -99,16 +98,15 @@ def _open(url: str) -> Any:
     except (urllib.error.URLError, OSError) as error:
         reason = getattr(error, "reason", error)
         if isinstance(error, urllib.error.HTTPError):
-            error.close()  # it is an open answer
+            error.close()  # closes the response
         hint = ""
         if isinstance(reason, ssl.SSLCertVerificationError) and url.startswith(BASE_URL):
-            # The digest protects the content, whatever the connection.
             hint = f"; without TLS, its SHA-256 is checked all the same: CFLIGHTNING_MOVIELENS_URL={_PLAIN_URL}"
         raise SourceError(f"{url}: cannot be fetched ({reason}){hint}") from error
 
 
 def _fetch(url: str, out: object, max_bytes: int) -> str:
-    """Copy `url` to the open file `out`; return the SHA-256 of its bytes."""
+    """Copy a URL to an open file and return the SHA-256 of its bytes."""
     digest = hashlib.sha256()
     with _open(url) as response:
         size = int(response.headers.get("Content-Length", 0)) or None

@@ -1,4 +1,4 @@
-"""How text is encoded: UTF-8, or else what is given or guessed."""
+"""Text encodings: UTF-8, UTF-16, a named one, or a guess."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _LEGACY = (
     "cp1252", "cp1250", "cp1251", "gb18030", "big5", "cp932", "euc_jp", "cp949", "koi8_r", "cp1253", "cp1254", "cp1255",
     "cp1256", "cp1257", "cp874",
 )  # fmt: skip
-"""Encodings that are guessed, more common ones first."""
+"""Candidate encodings of a guess, most common first."""
 _SAMPLE = 1 << 16
-"""Bytes of lines beyond ASCII that are looked at for a guess."""
+"""Bytes of non-ASCII lines on which a guess rests."""
 _REMEDY = "correct the file, or name its encoding, for example --data.encoding cp1252"
 
 
 def check_encoding(name: str | None) -> None:
-    """Refuse an encoding that is not known.
+    """Check that Python knows a text encoding.
 
     Raises:
-        DataError: Python has no such text encoding.
+        DataError: There is no such encoding.
     """
     if name is None:
         return
@@ -39,7 +39,7 @@ def check_encoding(name: str | None) -> None:
 
 
 def unicode_of(head: bytes) -> str | None:
-    """Return the name of UTF-16 or UTF-32 if a file's first bytes say so, by a mark or by zeros in every other byte."""
+    """Detect UTF-16 or UTF-32 by a byte order mark or by zeros in every other byte; None otherwise."""
     for mark, name in (
         (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
         (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
@@ -60,15 +60,15 @@ def to_utf8(raw: bytes, name: str, encoding: str | None = None) -> bytes:
 
 
 def recode(raw: bytes, name: str, encoding: str | None = None) -> tuple[bytes, str]:
-    """Return text as UTF-8 without a byte order mark, and the name of the encoding that it had.
+    """Convert text to UTF-8 without a byte order mark, and return the original encoding as well.
 
     Args:
-        raw: the file.
-        name: of the file, for messages.
-        encoding: as given; None for UTF-8, UTF-16 and UTF-32 by their marks, and at last a guess.
+        raw: Content of the file.
+        name: Name of the file in messages.
+        encoding: Encoding that the user named; None for UTF-8, else UTF-16 or UTF-32 if detected, else a guess.
 
     Raises:
-        DataError: bytes that the encoding does not have, or a few bad ones in a file of UTF-8.
+        DataError: Bytes are invalid in the encoding, or a few bytes of a UTF-8 file are.
     """
     check_encoding(encoding)
     if encoding is None:
@@ -108,7 +108,7 @@ def recode(raw: bytes, name: str, encoding: str | None = None) -> tuple[bytes, s
 
 
 def _first_bad(raw: bytes, encoding: str) -> int | None:
-    """Return the position of the first byte that cannot be decoded; None where all can."""
+    """Return the position of the first byte that cannot be decoded, or None."""
     decoder = codecs.getincrementaldecoder(encoding)()
     for start in range(0, len(raw), _BLOCK):
         held = len(decoder.getstate()[0])
@@ -122,7 +122,7 @@ def _first_bad(raw: bytes, encoding: str) -> int | None:
 
 
 def _count_bad(raw: bytes) -> tuple[int, int]:
-    """Count the bytes that are no UTF-8, and the characters beyond ASCII that are; no further than need be."""
+    """Count invalid bytes and valid non-ASCII characters of UTF-8; stops when invalid ones clearly prevail."""
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     bad = beyond = 0
     for start in range(0, len(raw), _BLOCK):
@@ -130,17 +130,17 @@ def _count_bad(raw: bytes) -> tuple[int, int]:
         bad += len(re.findall("[\udc80-\udcff]", text))
         beyond += len(re.findall("[^\x00-\x7f]", text))
         if bad > 10_000 and bad > beyond - bad:
-            break  # another encoding, whatever follows
+            break  # surely another encoding
     return bad, beyond - bad
 
 
 def _place(raw: bytes, at: int) -> tuple[int, int]:
-    """Return the 1-based line and the byte in it."""
+    """Return the 1-based line of a byte and the 1-based position in the line."""
     return raw.count(b"\n", 0, at) + 1, at - raw.rfind(b"\n", 0, at)
 
 
 def _guess(raw: bytes) -> str:
-    """Guess an encoding that can decode everything, from the lines that are beyond ASCII."""
+    """Guess an encoding that decodes all bytes, ranked on a sample of the non-ASCII lines."""
     from charset_normalizer import from_bytes
 
     lines = re.finditer(rb"[^\n]*[\x80-\xff][^\n]*\n?", raw)

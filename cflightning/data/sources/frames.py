@@ -1,4 +1,4 @@
-"""A pandas frame, or another table in memory that Arrow can take over, as a ratings table."""
+"""Ratings tables from pandas, polars or pyarrow tables in memory."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ NAME = "the frame"
 def from_frame(
     frame: Any, columns: dict[str, str | None], *, need_rating: bool = True, values: ValueOptions = AS_WRITTEN
 ) -> RatingTable:
-    """Make a ratings table from a frame.
+    """Convert a frame to a ratings table.
 
     Args:
-        frame: of pandas, or of another library that hands out Arrow data (polars, pyarrow).
-        columns: role -> column name, or None to go by the usual names.
-        need_rating: whether a rating column must be there; if not, it is not read either.
-        values: how the values are meant.
+        frame: pandas DataFrame, or a table of a library that exports Arrow data (polars, pyarrow).
+        columns: Role -> column name, or None to match common names.
+        need_rating: Whether a rating column is required; if not, it is not read.
+        values: Interpretation of the values.
 
     Raises:
-        DataError: the frame or one of its columns cannot be read, such as one that mixes integers and strings.
+        DataError: The frame or a column cannot be read, for instance because it mixes integers and strings.
     """
     if not (hasattr(frame, "iloc") and hasattr(frame, "columns")):
         return from_arrow(_arrow_table(frame), NAME, columns, need_rating=need_rating, values=values)
@@ -55,7 +55,7 @@ def from_frame(
 
 
 def _arrow_table(frame: Any) -> Any:
-    """Take over the table of another library than pandas."""
+    """Convert a table of another library than pandas without a copy."""
     if not isinstance(frame, pa.Table) and (not hasattr(frame, "__arrow_c_stream__") or hasattr(frame, "iloc")):
         raise DataError(f"{NAME}: must be a pandas DataFrame, got {type(frame).__name__}; make one of it")
     table = pa.table(frame)
@@ -71,7 +71,7 @@ def _refuse_repeated(names: list[str]) -> None:
 
 
 def _to_arrow(column: Any, name: str, role: str) -> Any:
-    """Return a column of pandas as a pyarrow array."""
+    """Convert a pandas column to Arrow."""
     import pandas as pd
 
     if isinstance(column.dtype, pd.SparseDtype):

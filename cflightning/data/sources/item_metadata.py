@@ -1,4 +1,4 @@
-"""What a list of items beside the ratings says of them: titles and categories."""
+"""Titles and categories of items, from a file beside the ratings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FLAGS = (
     "unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy",
     "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western",
 )  # fmt: skip
-"""What the last columns of `u.item` (ml-100k) stand for, as its README has it."""
+"""Genres of the last columns of `u.item` (ml-100k, README)."""
 _FIRST_FLAG = 5
 _TABLE = "movies.csv"
 _TITLES = (
@@ -38,34 +38,34 @@ _GENRES = ("genres", "genre", "categories", "category")
 _INTEGER = re.compile(r"-?[0-9]{1,19}(\.0*)?")  # pandas writes 7.0 beside missing values
 
 
-class ItemList(NamedTuple):
-    """Of the items that a list has, known ones or not.
+class ItemMetadata(NamedTuple):
+    """Metadata of items, which may include items without ratings.
 
     Attributes:
-        titles: item id -> title.
-        categories: item id -> its categories; items of none are left out.
+        titles: Item id -> title.
+        categories: Item id -> categories; items without categories are absent.
     """
 
     titles: dict[Id, str]
     categories: dict[Id, tuple[str, ...]]
 
 
-def make_item_list(ids: Iterable[Id], titles: Iterable[str], categories: Iterable[tuple[str, ...]]) -> ItemList:
-    """From columns of equal length."""
+def make_item_metadata(ids: Iterable[Id], titles: Iterable[str], categories: Iterable[tuple[str, ...]]) -> ItemMetadata:
+    """Combine columns of equal length."""
     ids = list(ids)
     named = {key: names for key, names in zip(ids, categories, strict=True) if names}
-    return ItemList(dict(zip(ids, titles, strict=True)), named)
+    return ItemMetadata(dict(zip(ids, titles, strict=True)), named)
 
 
-def read_item_list(files: Files, items: Ids, item_column: str | None = None) -> ItemList:
-    """Read whichever list lies beside the ratings of a MovieLens folder.
+def read_item_metadata(files: Files, items: Ids, item_column: str | None = None) -> ItemMetadata:
+    """Read the item file of a MovieLens folder.
 
-    The list is not needed, so one that cannot be read is left out, with a warning.
+    The file is optional: one that cannot be read is skipped with a warning.
 
     Args:
-        files: the folder.
-        items: of the ratings; the list's ids are of the same type.
-        item_column: name of the item column of the ratings, which the list's may share.
+        files: The folder.
+        items: Item ids of the ratings, whose type the item file shares.
+        item_column: Name of the ratings' item column, which is tried first in the item file.
     """
     try:
         rows = _rows(files, item_column)
@@ -74,10 +74,10 @@ def read_item_list(files: Files, items: Ids, item_column: str | None = None) -> 
         rows = []
     if rows is None:
         log.info("%s: no list of items beside the ratings, so there are no titles", files.path)
-        return ItemList({}, {})
+        return ItemMetadata({}, {})
     kept = [row for row in rows if row[0] and (items.kind == "string" or _INTEGER.fullmatch(row[0]))]
     ids = [int(row[0].partition(".")[0]) if items.kind == "int64" else row[0] for row in kept]
-    found = make_item_list(ids, (row[1] for row in kept), (row[2] for row in kept))
+    found = make_item_metadata(ids, (row[1] for row in kept), (row[2] for row in kept))
     if rows and not any(found.titles.keys() & set(items.values.tolist())):
         log.warning("%s: the list of items beside the ratings knows none of their items, so there are no titles",
                     files.path)  # fmt: skip
@@ -85,7 +85,7 @@ def read_item_list(files: Files, items: Ids, item_column: str | None = None) -> 
 
 
 def _rows(files: Files, item_column: str | None) -> Sequence[tuple[str, str, tuple[str, ...]]] | None:
-    """Id, title and categories of every line; None where there is no list."""
+    """Return id, title and categories of every line; None if there is no item file."""
     if _TABLE in files:
         return _table_rows(files, item_column)
     name = next((name for name in TITLE_FILES if name in files), None)
@@ -102,10 +102,10 @@ def _rows(files: Files, item_column: str | None) -> Sequence[tuple[str, str, tup
 
 
 def _table_rows(files: Files, item_column: str | None) -> Sequence[tuple[str, str, tuple[str, ...]]]:
-    """Rows of a list with a header line, its columns found by their names.
+    """Read an item file with a header line by its column names.
 
     Raises:
-        DataError: it cannot be read, or has no columns of ids and titles.
+        DataError: The file cannot be read or has no id and title columns.
     """
     table = read_text(files.file(_TABLE))
     plain = {plain_name(name): name for name in reversed(table.column_names)}
@@ -133,5 +133,5 @@ def _table_rows(files: Files, item_column: str | None) -> Sequence[tuple[str, st
 def _categories(name: str, line: list[str]) -> tuple[str, ...]:
     if name == "movies.dat":
         return split_categories(line[2] if len(line) > 2 else "")
-    flags = zip(FLAGS, line[_FIRST_FLAG:], strict=False)  # fewer in a list that was cut down
+    flags = zip(FLAGS, line[_FIRST_FLAG:], strict=False)  # a shortened file may have fewer
     return split_categories("|".join(category for category, flag in flags if flag == "1"))

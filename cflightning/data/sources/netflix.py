@@ -1,10 +1,9 @@
-"""The two forms of the Netflix prize: `mv_*.txt` and `combined_data_*.txt`, ratings in a block below their film."""
+"""The Netflix Prize formats `mv_*.txt` and `combined_data_*.txt`: blocks of ratings below a film id."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,22 +17,22 @@ from cflightning.data.sources.rows import MOST_BAD
 from cflightning.errors import DataError
 
 NAMES = re.compile(r"(mv_\d+|combined_data_\d+)\.txt(\.(gz|bz2|xz|zst))?")
-"""Names of the files of a folder that hold ratings; others list pairs without ratings."""
+"""Names of files with ratings; other files of the data set list pairs without ratings."""
 _START = re.compile(rb"\s*\d+:\s*\n\s*\d+\s*,\s*\d+(\.\d+)?\s*,\s*\d{4}-\d\d-\d\d\s")
 _FILM = re.compile(r"\s*(\d{1,18}):\s*", re.ASCII)
 _COLUMNS = ["user", "rating", "timestamp"]
 
 
 def is_netflix(head: bytes) -> bool:
-    """Whether a file begins with a film's number, a colon, and a rating of it."""
+    """Return whether a file begins with a film id, a colon and a rating."""
     return _START.match(head) is not None
 
 
 def open_netflix(file: TextFile) -> OpenTable:
-    """Open a file of Netflix's as columns user, item, rating and timestamp.
+    """Open a Netflix Prize file with columns user, item, rating and timestamp.
 
     Raises:
-        DataError: when read, a line that is neither a film nor a rating.
+        DataError: When read, a line is neither a film nor a rating.
     """
     return OpenTable(str(file), ["user", "item", "rating", "timestamp"], lambda columns: _read(file, columns),
                      notes=("the format of the Netflix prize",))  # fmt: skip
@@ -41,10 +40,10 @@ def open_netflix(file: TextFile) -> OpenTable:
 
 def _read(file: TextFile, columns: Sequence[str]) -> Columns:
     films: list[int] = []
-    starts: list[int] = []  # the lines of the films; every other line is a row of the table
+    starts: list[int] = []  # lines of film ids; every other line is a row
     wrong: list[tuple[int, str]] = []
 
-    def note(line: Any) -> str:
+    def note(line: pyarrow.csv.InvalidRow) -> str:
         found = _FILM.fullmatch(line.text)
         if found:
             films.append(int(found[1]))

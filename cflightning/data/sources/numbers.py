@@ -1,9 +1,9 @@
-"""Ratings and weights of a table, as float32."""
+"""Ratings and weights of a table as float32."""
 
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -35,43 +35,43 @@ _NOT_RATED = {
 _NEGATIVE_WORDS = {"dislike", "no", "n", "down", "bad", "negative", "thumbs_down", "thumbs down", "skip", "👎"}
 _BEGINS_WITH_NUMBER = re.compile(r"([0-9]+(?:\.[0-9]+)?)[^0-9.].*")  # 4/5, 80%, 3 stars
 _MOST_VALUES = 12
-"""Different values up to which an error offers a number for each."""
+"""Maximum number of distinct values for which an error suggests numbers."""
 
 
 class _Numbers(NamedTuple):
-    """A column of numbers, by its distinct values where it is text.
+    """A column of numbers; a text column by its distinct values.
 
     Attributes:
-        column: pyarrow array [rows], for messages.
-        values: float64 [values].
-        absent: bool [values], which of them stand for no rating.
-        codes: int32 [rows], numbers of the values; None where there is a value for each row.
+        column: Column [rows], for messages.
+        values: Numbers, float64 [values].
+        absent: Which values mean "not rated", bool [values].
+        codes: Index of each row's value, int32 [rows]; None if there is one value per row.
     """
 
-    column: Any
+    column: pa.ChunkedArray
     values: np.ndarray
     absent: np.ndarray
     codes: np.ndarray | None
 
-    def spread(self, values: np.ndarray) -> np.ndarray:
-        """Return what stands for each value as what stands for each row."""
+    def expand(self, values: np.ndarray) -> np.ndarray:
+        """Expand an array [values] to [rows]."""
         return values if self.codes is None else values[self.codes]
 
     def check(self, bad: np.ndarray, role: str, where: Where, must: str, remedy: str) -> None:
-        """Refuse values, bool [values], unless they stand for no rating.
+        """Raise an error for bad values, bool [values], except those that mean "not rated".
 
         Raises:
-            DataError: there are such values.
+            DataError: There are such values.
         """
         bad = bad & ~self.absent
         if bad.any():
-            raise bad_rows(self.column, np.flatnonzero(self.spread(bad)), role, where, must, remedy)
+            raise bad_rows(self.column, np.flatnonzero(self.expand(bad)), role, where, must, remedy)
 
     def as_float32(self, role: str, where: Where) -> np.ndarray:
-        """Return the values as float32 [values], 0 for those that stand for no rating.
+        """Return the values as float32 [values], 0 for "not rated".
 
         Raises:
-            DataError: one is not finite.
+            DataError: A value is not finite.
         """
         bad = ~(np.abs(self.values) <= np.finfo(np.float32).max)  # also NaN
         self.check(bad, role, where, "must be a finite number within float32", "correct or remove these rows")
@@ -79,21 +79,21 @@ class _Numbers(NamedTuple):
 
 
 def read_ratings(
-    column: Any, where: Where, options: ValueOptions, notes: list[str]
+    column: pa.ChunkedArray, where: Where, options: ValueOptions, notes: list[str]
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read ratings.
+    """Read a column of ratings.
 
     Args:
-        column: from `simplify`.
-        where: names a row for messages.
-        options: what the values mean.
-        notes: what was understood is added here.
+        column: Column from `simplify`.
+        where: Names a row in messages.
+        options: Interpretation of the values.
+        notes: List to which detected properties are appended.
 
     Returns:
-        float32 [rows], and which rows have a rating: bool [rows], or None if all have.
+        Ratings, float32 [rows], and which rows have one, bool [rows], or None if all have.
 
     Raises:
-        DataError: a value that is no number, or one that float32 cannot hold.
+        DataError: A value is not a number, or float32 cannot hold it.
     """
     numbers = _read(column, "rating", where, options, notes)
     ratings = numbers.as_float32("rating", where)
@@ -104,16 +104,16 @@ def read_ratings(
         "--data.feedback choices --data.weight COLUMN",
     )  # fmt: skip
     if not numbers.absent.any():
-        return numbers.spread(ratings), None
-    absent = numbers.spread(numbers.absent)
+        return numbers.expand(ratings), None
+    absent = numbers.expand(numbers.absent)
     notes.append(f"{np.count_nonzero(absent):,} rows not rated (--data.missing) left out")
-    return numbers.spread(ratings), ~absent
+    return numbers.expand(ratings), ~absent
 
 
 def read_weights(
-    column: Any, where: Where, options: ValueOptions, notes: list[str]
+    column: pa.ChunkedArray, where: Where, options: ValueOptions, notes: list[str]
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read weights; arguments, results and errors as for `read_ratings`. Weights must be above 0."""
+    """Read a column of weights, which must be above 0; arguments, results and errors as for `read_ratings`."""
     numbers = _read(column, "weight", where, ValueOptions(decimal=options.decimal), notes)
     weights = numbers.as_float32("weight", where)
     remedy = "correct or remove these rows"
@@ -121,14 +121,14 @@ def read_weights(
         remedy += ", or leave rows of weight 0 out: --data.drop_zero_weights true"
     drop = options.drop_zero_weights and bool((weights == 0).any())
     numbers.check(weights < 0 if drop else weights <= 0, "weight", where, "must be above 0", remedy)
-    weights = numbers.spread(weights)
+    weights = numbers.expand(weights)
     if not drop:
         return weights, None
     notes.append(f"{np.count_nonzero(weights == 0):,} rows of weight 0 left out")
     return weights, weights > 0
 
 
-def _read(column: Any, role: str, where: Where, options: ValueOptions, notes: list[str]) -> _Numbers:
+def _read(column: pa.ChunkedArray, role: str, where: Where, options: ValueOptions, notes: list[str]) -> _Numbers:
     texts, absent_numbers = options.absent
     nulls = empty_rows(column)
     if nulls.any() and "" not in texts:
@@ -152,7 +152,7 @@ def _read(column: Any, role: str, where: Where, options: ValueOptions, notes: li
     return _Numbers(column, values, nulls | np.isin(given, absent_numbers) if texts else nulls, None)
 
 
-def _from_texts(column: Any, role: str, where: Where, options: ValueOptions, notes: list[str]) -> _Numbers:
+def _from_texts(column: pa.ChunkedArray, role: str, where: Where, options: ValueOptions, notes: list[str]) -> _Numbers:
     distinct, codes = encode(column)
     texts = [(text or "").strip() for text in decode(column, distinct, codes, role, where)]
     absent_texts, absent_numbers = options.absent
@@ -190,7 +190,7 @@ def _parse(text: str, mark: str | None) -> float | None:
 
 
 def _guess_mark(texts: list[str]) -> str | None:
-    """Return a comma if it is surely the decimal mark, else None."""
+    """Return a comma if it can only be the decimal mark, else None."""
     odd = [text for text in texts if to_number(text) is None]
     if not odd or not all(_COMMA.fullmatch(text) for text in odd) or any("." in text for text in texts):
         return None
@@ -198,7 +198,7 @@ def _guess_mark(texts: list[str]) -> str | None:
 
 
 def _advice(wrong: list[str], role: str, options: ValueOptions) -> str:
-    """Return what else can be done about values that are no numbers."""
+    """Return advice about values that are not numbers."""
     if options.decimal is None and all(_COMMA.fullmatch(text) or _THOUSANDS.fullmatch(text) for text in wrong):
         return ", or say what the comma is: --data.decimal , if it is the decimal mark"
     if role != "rating":

@@ -1,34 +1,36 @@
-"""A table of any format whose columns are yet to be read."""
+"""Tables whose header is known and whose columns are read on request."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+import pyarrow as pa
 
 from cflightning.data.sources.column_errors import Where
 
 
 class Columns(NamedTuple):
-    """Columns as they were read.
+    """Columns of a table.
 
     Attributes:
-        table: a pyarrow table.
-        where: names a row of it for messages.
+        table: The columns.
+        where: Names a row in messages.
     """
 
-    table: Any
+    table: pa.Table
     where: Where
 
 
 class OpenTable(NamedTuple):
-    """The column names of a table, and the way to its columns.
+    """Column names of a table and a function that reads columns.
 
     Attributes:
-        source: its name for messages.
-        names: its columns.
-        read: reads the columns that are named; to be called once.
-        hint: what messages about missing columns end with.
-        notes: what was understood of the file, such as its encoding.
+        source: Name of the table in messages.
+        names: Column names.
+        read: Function that reads the named columns; it may be called once.
+        hint: Advice that ends messages about missing columns.
+        notes: Detected properties of the file, such as its encoding.
     """
 
     source: str

@@ -1,4 +1,4 @@
-"""Options that say how the values of a table are meant, as a command line or a file of options writes them."""
+"""Options about the values of a table, in the forms that a command line or a YAML file writes."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from numbers import Real
 from typing import Any, TypeAlias
 
 Listed: TypeAlias = list[str] | str | None
-"""A list, or its entries in one text with commas between them."""
+"""A list, or one text with commas."""
 
 
 @dataclass(frozen=True)
 class ValueOptions:
-    """How the values of a table are meant; plain data throughout. None leaves it to what is sure.
+    """Interpretation of the values of a table. None means detection.
 
     Attributes:
-        decimal: decimal mark of numbers in text, `.` or `,`.
-        time_format: form of times in text, as for `datetime.strptime`.
-        rating_values: what a rating stands for, such as ``{"like": 1, "dislike": 0}`` or ``like=1,dislike=0``.
-        missing: ratings that stand for none; their rows are left out.
-        drop_zero_weights: whether rows of weight 0 are left out.
+        decimal: Decimal mark of numbers in text, `.` or `,`.
+        time_format: Format of times in text, as for `datetime.strptime`.
+        rating_values: Numbers of ratings in words, such as ``{"like": 1, "dislike": 0}`` or ``like=1,dislike=0``.
+        missing: Ratings that mean "not rated"; their rows are dropped.
+        drop_zero_weights: Whether rows of weight 0 are dropped.
     """
 
     decimal: str | None = None
@@ -32,10 +32,10 @@ class ValueOptions:
 
     @property
     def values(self) -> dict[str, float]:
-        """Text of a rating -> the number that it stands for.
+        """Return `rating_values` as text -> number.
 
         Raises:
-            ValueError: something else is given.
+            ValueError: The option is malformed.
         """
         given = self.rating_values
         if given is None:
@@ -45,9 +45,9 @@ class ValueOptions:
 
     @property
     def absent(self) -> tuple[set[str], list[float]]:
-        """Ratings that stand for none: as texts in lower case, and those of them that are numbers.
+        """Return `missing` as texts in lower case, and those of them that are numbers.
 
-        An empty text is an empty cell.
+        An empty text matches an empty cell.
         """
         if self.missing is None:
             return set(), []
@@ -57,14 +57,14 @@ class ValueOptions:
 
 
 AS_WRITTEN = ValueOptions()
-"""No options: what is sure by itself."""
+"""Default options."""
 
 
 def split_list(given: Listed) -> list[str]:
-    """Return the entries of a list that is given as one, or as one text with commas; brackets around it may stand.
+    """Return the entries of a list or of a text with commas, with or without brackets.
 
     Raises:
-        TypeError: something else.
+        TypeError: The value is neither.
     """
     if given is None:
         return []
@@ -74,10 +74,10 @@ def split_list(given: Listed) -> list[str]:
 
 
 def parse_range(given: Iterable[float] | str | None) -> tuple[float, float] | None:
-    """Return a lowest and a highest value from a pair, or from a text such as ``0.5,5``.
+    """Return lowest and highest value from a pair or a text such as ``0.5,5``.
 
     Raises:
-        ValueError: something else.
+        ValueError: The value is neither.
     """
     if given is None:
         return None
@@ -88,7 +88,7 @@ def parse_range(given: Iterable[float] | str | None) -> tuple[float, float] | No
 
 
 def to_number(text: str) -> float | None:
-    """Return the number that a text writes, or None; underscores, which Python allows, belong to no number."""
+    """Parse a number; None if the text is not one. Underscores, which Python allows, are rejected."""
     try:
         return float(text) if "_" not in text else None
     except ValueError:

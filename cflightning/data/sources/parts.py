@@ -1,4 +1,4 @@
-"""Tables that lie in several files of a folder or zip, as Spark, Hive and Netflix write them, or in the only one."""
+"""A table in one or several files of a folder or zip archive, as Spark, Hive and the Netflix Prize write it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import bisect
 import itertools
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -27,14 +26,14 @@ _NO_TABLE = re.compile(r"(?i)readme.*|licen[sc]e.*|changelog.*|requirements\.txt
 _HIVE = re.compile(r"([^=/]+)=([^/]*)")
 _MISSING = "__HIVE_DEFAULT_PARTITION__"
 _DEPTH = 8
-"""Folders of partitions inside each other."""
+"""Maximum depth of nested partition folders."""
 
 
 def find_tables(files: Files) -> list[str]:
-    """Find the files of a folder or zip that may hold the table: all that have a usual ending.
+    """Find the files of a folder or zip archive that may hold the table, by their extensions.
 
-    Folders below are looked into only where they are named as partitions, such as ``year=2024``. Names that begin with
-    ``_`` or ``.`` belong to the tool that wrote the folder.
+    Subfolders are searched only if they are named as Hive partitions, such as ``year=2024``. Names that begin with
+    ``_`` or ``.`` are skipped.
 
     Returns:
         Paths inside, sorted.
@@ -46,7 +45,7 @@ def find_tables(files: Files) -> list[str]:
     return sorted(ratings_of_netflix or [path for path in tables if not _NO_TABLE.fullmatch(path.rsplit("/", 1)[-1])])
 
 
-def _below(top: Path, folder: Path, depth: int) -> Any:
+def _below(top: Path, folder: Path, depth: int) -> Iterator[str]:
     for entry in folder.iterdir():
         if entry.is_file():
             yield entry.relative_to(top).as_posix()
@@ -55,15 +54,15 @@ def _below(top: Path, folder: Path, depth: int) -> Any:
 
 
 def open_parts(files: Files, names: Sequence[str], open_file: Callable[[TextFile], OpenTable]) -> OpenTable:
-    """Open files of equal columns as one table; the values in the names of partitions are columns, too.
+    """Open files with the same columns as one table; partition keys become columns.
 
     Args:
-        files: folder or zip.
-        names: paths inside, from `find_tables`.
-        open_file: opens one of them.
+        files: Folder or zip archive.
+        names: Paths inside, from `find_tables`.
+        open_file: Opens one file.
 
     Raises:
-        DataError: they have different columns.
+        DataError: The files have different columns.
     """
     files.check_sizes(names)
     parts = [TextFile(files, name) for name in names]

@@ -1,4 +1,4 @@
-"""Folders that bring a test part of their own, and the leave-one-out ones that bring candidates to rank it among."""
+"""Folders with a predefined test part, and leave-one-out folders with ranking candidates."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from cflightning.data.table import RatingTable
 from cflightning.errors import DataError
 
 FIXED = ["user", "item", "rating", "timestamp"]
-"""Columns of a `.rating` file, which has no header."""
+"""Columns of a `.rating` file, which has no header line."""
 _TABLE = r"(.+\.)?{}\.((csv|tsv|txt|dat|rating|json|jsonl|ndjson)(\.(gz|bz2|xz|zst))?|parquet|pq|feather|arrow|orc)"
 _NEGATIVES = r".+\.test\.negative(\.gz)?"
 _PAIR = re.compile(r"\((.+),(.+)\)")
 
 
 class Parts(NamedTuple):
-    """Names of the files of one folder.
+    """File names of one folder.
 
     Attributes:
-        train: `train.parquet`, `ml-1m.train.rating` and so on.
-        test: likewise.
-        negatives: `ml-1m.test.negative`, gzipped or not; None where there is none.
+        train: Training table, such as `train.parquet` or `ml-1m.train.rating`.
+        test: Test table.
+        negatives: Candidate lists, such as `ml-1m.test.negative`, or None.
     """
 
     train: str
@@ -39,13 +39,13 @@ class Parts(NamedTuple):
 
 
 class CandidateLists(NamedTuple):
-    """Candidate lists as the file has them, a line a row.
+    """Candidate lists, one per test row.
 
     Attributes:
-        file: for messages.
-        user: of [lines].
-        item: of [lines * width], line by line: first the test item, then the items that the user has not chosen.
-        width: items of each line.
+        file: The file, for messages.
+        user: User ids [lines].
+        item: Item ids [lines * width], line by line: first the test item, then items without interaction.
+        width: Items per line.
     """
 
     file: TextFile
@@ -55,10 +55,10 @@ class CandidateLists(NamedTuple):
 
 
 def find_parts(files: Files) -> Parts | None:
-    """The train and the test table of a folder; None where there is neither.
+    """Find the training and the test table of a folder; None if there is neither.
 
     Raises:
-        DataError: one of them is missing, or there are several.
+        DataError: One of them is missing, or there are several.
     """
     train, test, negatives = (
         [name for name in files.names() if re.fullmatch(pattern, name)]
@@ -81,10 +81,10 @@ def find_parts(files: Files) -> Parts | None:
 
 
 def read_parts(files: Files, parts: Parts, **options: Any) -> RatingTable:
-    """Both tables as one that marks the test rows; options as for `read_any`.
+    """Read both tables as one whose test rows are marked; options as for `read_any`.
 
     Raises:
-        DataError: one of them has bad rows.
+        DataError: One of them has bad rows.
     """
     train, test = (_read(files, name, **options) for name in (parts.train, parts.test))
     return train.append(test, str(files.path))
@@ -100,13 +100,13 @@ def _read(files: Files, name: str, *, columns: dict[str, str | None], **options:
 
 
 def read_candidates(file: TextFile) -> CandidateLists:
-    """Candidate lists of leave-one-out, one line ``(user,item)<tab>negative<tab>negative…`` for each test row.
+    """Read leave-one-out candidate lists, one line ``(user,item)<tab>negative<tab>negative…`` per test row.
 
-    The format of He et al. 2017, "Neural Collaborative Filtering".
+    The format is that of He et al. 2017, "Neural Collaborative Filtering".
 
     Raises:
-        DataError: a damaged file, a line of another form or with another number of negatives than the first, or ids
-            written as decimals.
+        DataError: The file is damaged, a line is malformed or has another number of negatives than the first, or ids
+            are decimals.
     """
     users: list[str] = []
     items: list[str] = []

@@ -1,11 +1,11 @@
-"""The rows of delimited text as pyarrow parses them, and the quotes that would hide some of them."""
+"""Rows of delimited text, parsed by pyarrow, and detection of unbalanced quotes."""
 
 from __future__ import annotations
 
 import io
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,19 +17,19 @@ from cflightning.errors import DataError
 log = logging.getLogger(__name__)
 
 MOST_BAD = 10_000
-"""Rows of the wrong length that are looked at; each takes some microseconds."""
+"""Maximum number of malformed rows that are collected."""
 
 
 class Shape(NamedTuple):
-    """How the rows of a text table are written.
+    """Syntax of a text table.
 
     Attributes:
-        source: its name for messages.
-        names: its columns.
-        skip: lines before the first row.
-        delimiter: one character.
-        quoting: whether double quotes may wrap values.
-        spaced: whether blanks stand after delimiters.
+        source: Name of the table in messages.
+        names: Column names.
+        skip: Lines before the first row.
+        delimiter: One character.
+        quoting: Whether double quotes may enclose values.
+        spaced: Whether blanks follow delimiters.
     """
 
     source: str
@@ -41,23 +41,23 @@ class Shape(NamedTuple):
 
 
 class Parsed(NamedTuple):
-    """What pyarrow made of a text.
+    """Result of parsing a text.
 
     Attributes:
-        table: columns of strings; None where there are too many bad rows to read on.
-        bad: rows of another length than the header, which `table` lacks.
+        table: Columns of strings; None if there are too many malformed rows.
+        bad: Rows whose length differs from the header's; not in `table`.
     """
 
-    table: Any
-    bad: list[Any]
+    table: pa.Table | None
+    bad: list[pa.csv.InvalidRow]
 
 
 def parse_rows(raw: bytes, shape: Shape, columns: Sequence[str]) -> Parsed | None:
-    """Parse some columns; None where a line or a quoted value is longer than pyarrow's blocks."""
-    bad: list[Any] = []
+    """Parse columns; None if a line or a quoted value is longer than pyarrow's blocks."""
+    bad: list[pa.csv.InvalidRow] = []
 
-    def parse(threads: bool, most: int) -> Any:
-        def note(row: Any) -> str:
+    def parse(threads: bool, most: int) -> pa.Table:
+        def note(row: pa.csv.InvalidRow) -> str:
             bad.append(row)
             return "skip" if len(bad) < most else "error"
 
@@ -77,7 +77,7 @@ def parse_rows(raw: bytes, shape: Shape, columns: Sequence[str]) -> Parsed | Non
             ),
         )
 
-    for threads, most in ((True, 1), (False, MOST_BAD)):  # row numbers are known to one thread only
+    for threads, most in ((True, 1), (False, MOST_BAD)):  # only a single thread reports row numbers
         bad.clear()
         try:
             return Parsed(parse(threads, most), bad)
@@ -93,7 +93,7 @@ def parse_rows(raw: bytes, shape: Shape, columns: Sequence[str]) -> Parsed | Non
 
 
 def may_hold_line_ends(raw: bytes, shape: Shape, parsed: Parsed) -> bool:
-    """Whether there are more lines than rows: because of empty lines, or of line ends inside quotes."""
+    """Return whether there are more lines than rows, because of empty lines or of line ends inside quotes."""
     if parsed.table is None:
         return True
     lines = raw.count(b"\n") + (raw[-1:] != b"\n")
@@ -101,13 +101,13 @@ def may_hold_line_ends(raw: bytes, shape: Shape, parsed: Parsed) -> bool:
 
 
 def without_open_quotes(raw: bytes, shape: Shape, parsed: Parsed | None) -> tuple[Parsed, Shape]:
-    """Read quotes as plain characters where they would take in whole rows.
+    """Treat double quotes as plain characters if they would swallow whole rows.
 
-    They would if a quoted value is made of lines that are rows by themselves, or if a row of another length than the
-    header, or of too many bytes, holds line ends. Quotes are plain if every line then has the length of the header.
+    They would if the lines of a quoted value are rows themselves, or if a row that is too long or has another length
+    than the header holds line ends. Quotes are plain if every line then has the length of the header.
 
     Raises:
-        DataError: quotes take in rows, but cannot be plain characters everywhere.
+        DataError: Quotes swallow rows, but cannot be plain characters everywhere.
     """
     sure = True
     if parsed is None:
@@ -139,17 +139,18 @@ def without_open_quotes(raw: bytes, shape: Shape, parsed: Parsed | None) -> tupl
         "quotes are plain characters, so they are read as such", shape.source, line, len(shape.names),
     )  # fmt: skip
     table = unquoted.table
+    assert table is not None  # no row is malformed
     for place, name in enumerate(shape.names):
         column = pc.replace_substring_regex(table[name], r'^"(.*)"$', r"\1")
         table = table.set_column(place, name, pc.replace_substring(column, '""', '"'))
     return Parsed(table, []), plain
 
 
-def _find_swallowing_row(table: Any, delimiter: str) -> tuple[int | None, bool]:
+def _find_swallowing_row(table: pa.Table, delimiter: str) -> tuple[int | None, bool]:
     """Find the first row with a value whose lines have the lengths of rows.
 
     Returns:
-        The row, or None; and whether numbers stand in those lines where the table has numbers.
+        The row or None, and whether those lines have numbers in the table's numeric columns.
     """
     last = table.num_columns - 1
     head = table.slice(0, 100)
@@ -176,7 +177,7 @@ def _find_swallowing_row(table: Any, delimiter: str) -> tuple[int | None, bool]:
 
 
 def too_long(raw: bytes, shape: Shape) -> DataError:
-    """Make the error of a text with a line that is longer than `MAX_LINE`."""
+    """Return the error for a line longer than `MAX_LINE`."""
     line = next((n for n, text in enumerate(_lines(raw), 1) if len(text) > MAX_LINE), 0)
     return DataError(
         f"{shape.source}: line {line}: must have at most {MAX_LINE:,} bytes, got more; is it the right file?"
@@ -184,12 +185,12 @@ def too_long(raw: bytes, shape: Shape) -> DataError:
 
 
 def _lines(raw: bytes) -> Iterator[str]:
-    """Lines one by one, whatever ends them; characters beyond ASCII are not decoded."""
+    """Iterate over lines with any line ends; characters beyond ASCII are not decoded."""
     yield from io.TextIOWrapper(io.BytesIO(raw), encoding="latin-1")
 
 
 def find_line(raw: bytes, row: int, shape: Shape) -> int:
-    """Return the 1-based line on which a row (0-based) stands; empty lines are no rows. For messages only."""
+    """Return the 1-based line of a 0-based row, for messages; empty lines are not rows."""
     inside_quotes = False
     number = 0
     for number, text in enumerate(_lines(raw), start=1):
@@ -204,7 +205,7 @@ def find_line(raw: bytes, row: int, shape: Shape) -> int:
 
 
 def is_number(text: str) -> bool:
-    """Whether a text is written as a number."""
+    """Return whether a text is a number."""
     try:
         float(text)
     except ValueError:

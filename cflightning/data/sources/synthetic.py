@@ -1,4 +1,4 @@
-"""Ratings with planted factors: the truth is known, so a test can say how close to the best possible a fit comes."""
+"""Synthetic ratings with known factors, whose noise floor bounds the RMSE of any model."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ def synthetic_ratings(
     popularity: float = 1.0,
     seed: int = 0,
 ) -> RatingTable:
-    """Make a ratings table from planted factors, biases and Gaussian noise.
+    """Sample a ratings table from random factors, biases and Gaussian noise.
 
     Each true rating is ``low + (high - low) * sigmoid(b + b_u + b_i + <p_u, q_i>)``; noise is added to it and nothing
-    is clipped or rounded, so the RMSE of the truth on any set of rows is the noise floor of those rows.
+    is clipped or rounded, so the RMSE of the true ratings on any rows is the noise floor of those rows.
 
     Args:
-        num_users: users; each has at least one rating.
-        num_items: items.
-        num_ratings: distinct (user, item) pairs.
-        dim: planted latent factors.
-        noise: standard deviation, rating units.
-        rating_range: low and high of the true ratings.
-        popularity: exponent of the power law of items (Zipf: item of rank r is drawn in proportion to r^-popularity).
-        seed: the same seed gives the same table.
+        num_users: Number of users; each has at least one rating.
+        num_items: Number of items.
+        num_ratings: Number of distinct (user, item) pairs.
+        dim: Number of latent factors.
+        noise: Standard deviation of the noise, rating units.
+        rating_range: Lowest and highest true rating.
+        popularity: Exponent of the power law of items: the item of rank r is sampled in proportion to r^-popularity.
+        seed: Random seed; the same seed gives the same table.
 
     Returns:
-        Table with ids 1 … n, timestamps in file order, and `noise_floor` (float64 [rows]: squared noise of each row).
+        Table with ids 1 … n, timestamps in row order, and `noise_floor` (squared noise of each row, float64 [rows]).
 
     Raises:
-        DataError: more ratings than pairs, or fewer than users.
+        DataError: More ratings than half of all pairs, or fewer than users.
     """
     if not num_users <= num_ratings <= num_users * num_items // 2:
         raise DataError(
@@ -49,7 +49,7 @@ def synthetic_ratings(
     rng = np.random.default_rng(seed)
     weight = np.arange(1, num_items + 1) ** -popularity
     pairs = np.empty(0, dtype=np.int64)
-    users = np.arange(num_users)  # first a rating for everyone, then users drawn evenly
+    users = np.arange(num_users)  # one rating for each user, then users sampled uniformly
     while len(pairs) < num_ratings:
         items = rng.choice(num_items, size=len(users), p=weight / weight.sum())
         pairs = np.concatenate([pairs, users * num_items + items])

@@ -1,10 +1,9 @@
-"""Times of a table, as seconds since 1970."""
+"""Timestamps of a table as seconds since 1970."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from itertools import product
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,28 +21,28 @@ _DATES = (
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p", ", %H:%M", ", %H:%M:%S",
            ", %I:%M %p", ", %I:%M:%S %p", " %H:%M:%S %z", " %H:%M:%S GMT")  # fmt: skip
 FORMATS = (*map("".join, product(_DATES, _CLOCKS)), "%a %b %d %H:%M:%S %z %Y", "%a %b %d %H:%M:%S %Y")
-"""Forms of times that are tried."""
+"""Formats that are tried, as for `datetime.strptime`."""
 _SAMPLE = 200
-"""Texts that a form must fit before all are read by it."""
+"""Texts that a format must parse before all are tried."""
 
 
-def read_times(column: Any, where: Where, time_format: str | None, notes: list[str]) -> np.ndarray:
-    """Read times from seconds, dates, or text: numbers, ISO 8601, or another form that is given or sure.
+def read_times(column: pa.ChunkedArray, where: Where, time_format: str | None, notes: list[str]) -> np.ndarray:
+    """Read timestamps from seconds, dates or text: numbers, ISO 8601, or a named or unambiguous format.
 
-    A form is sure if it fits every text and no other form that does gives another time: a day above 12 tells days from
-    months.
+    A format is unambiguous if it parses every text and every other format that does gives the same times; a day above
+    12 distinguishes days from months.
 
     Args:
-        column: from `simplify`.
-        where: names a row for messages.
-        time_format: as for `datetime.strptime`, or None.
-        notes: what was guessed is added here.
+        column: Column from `simplify`.
+        where: Names a row in messages.
+        time_format: As for `datetime.strptime`, or None.
+        notes: List to which a detected format is appended.
 
     Returns:
-        int64 [rows].
+        Seconds since 1970, int64 [rows].
 
     Raises:
-        DataError: no time, or a date that can be read in two ways.
+        DataError: A value is not a time, or is ambiguous.
     """
     missing = empty_rows(column)
     if missing.any():
@@ -59,7 +58,7 @@ def read_times(column: Any, where: Where, time_format: str | None, notes: list[s
     raise bad_rows(column, np.arange(len(column)), "timestamp", where, "must be seconds since 1970", _LEAVE_OUT)
 
 
-def _from_numbers(column: Any, seconds: np.ndarray, where: Where, notes: list[str]) -> np.ndarray:
+def _from_numbers(column: pa.ChunkedArray, seconds: np.ndarray, where: Where, notes: list[str]) -> np.ndarray:
     if pa.types.is_signed_integer(column.type):
         exact: np.ndarray = to_numpy(column.cast(pa.int64()))
         days = _read_days(exact)
@@ -74,7 +73,7 @@ def _from_numbers(column: Any, seconds: np.ndarray, where: Where, notes: list[st
 
 
 def _read_days(numbers: np.ndarray) -> np.ndarray | None:
-    """Return the seconds of days that are written as 20000730; None unless every number is such a day."""
+    """Return the seconds of dates written as 20000730; None unless every number is such a date."""
     if not len(numbers) or not 19000101 <= numbers.min() <= numbers.max() <= 21001231:
         return None
     month, day = numbers // 100 % 100, numbers % 100
@@ -86,7 +85,7 @@ def _read_days(numbers: np.ndarray) -> np.ndarray | None:
     return seconds
 
 
-def _from_texts(column: Any, where: Where, time_format: str | None, notes: list[str]) -> np.ndarray:
+def _from_texts(column: pa.ChunkedArray, where: Where, time_format: str | None, notes: list[str]) -> np.ndarray:
     if time_format is None:
         for kind in (pa.int64(), pa.float64()):
             try:
@@ -121,7 +120,7 @@ def _from_texts(column: Any, where: Where, time_format: str | None, notes: list[
 
 
 def _fitting(texts: list[str]) -> dict[str, np.ndarray]:
-    """Return the forms that fit all texts, with their times; of forms that give the same times only the first."""
+    """Return the formats that parse all texts, with their times; only the first of formats that give the same times."""
     found: dict[str, np.ndarray] = {}
     for form in (form for form in FORMATS if _fits(texts[0], form)):
         if np.isnat(_parse(texts[:_SAMPLE], form)).any():
@@ -141,8 +140,8 @@ def _fits(text: str, form: str) -> bool:
 
 
 def _parse(texts: list[str], form: str) -> np.ndarray:
-    """Return times as datetime64[s] [n], NaT where the form does not fit."""
-    import pandas as pd  # not at the top: tables whose times are numbers do without its half second
+    """Parse times, datetime64[s] [n]; NaT where the format does not match."""
+    import pandas as pd  # imported late: it takes half a second, and numeric times do not need it
 
     times = pd.to_datetime(pd.Series(texts, dtype=object), format=form, utc=True, errors="coerce")
     parsed: np.ndarray = times.dt.tz_localize(None).to_numpy().astype("datetime64[s]")
