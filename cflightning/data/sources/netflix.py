@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from cflightning.data.sources.archive import TextFile
+from cflightning.data.sources.csv_rows import MOST_BAD
 from cflightning.data.sources.encodings import to_utf8
 from cflightning.data.sources.open_table import Columns, OpenTable
-from cflightning.data.sources.rows import MOST_BAD
 from cflightning.errors import DataError
 
 NAMES = re.compile(r"(mv_\d+|combined_data_\d+)\.txt(\.(gz|bz2|xz|zst))?")

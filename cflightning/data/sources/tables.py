@@ -8,12 +8,12 @@ from typing import Any
 from cflightning.data.sources.archive import TextFile
 from cflightning.data.sources.binary import open_binary
 from cflightning.data.sources.columns import choose_columns, to_table
+from cflightning.data.sources.csv_rows import is_number
 from cflightning.data.sources.delimited import no_header, open_text
 from cflightning.data.sources.json_rows import open_json
 from cflightning.data.sources.netflix import is_netflix, open_netflix
 from cflightning.data.sources.open_table import Columns, OpenTable
 from cflightning.data.sources.options import AS_WRITTEN, ValueOptions
-from cflightning.data.sources.rows import is_number
 from cflightning.data.table import Origin, RatingTable
 from cflightning.errors import DataError
 
