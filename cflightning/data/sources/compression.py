@@ -9,7 +9,7 @@ import lzma
 import re
 import zipfile
 import zlib
-from typing import IO
+from typing import IO, Any
 
 from cflightning.data.sources.encodings import check_encoding, unicode_of
 from cflightning.data.sources.limits import check_size
