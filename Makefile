@@ -7,14 +7,14 @@ BIN := .venv/bin
 help:
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*##/ -/'
 
-# Made again when what it is made from changes.
+# Created again when a file that it depends on changes.
 .venv/installed: pyproject.toml serve/pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -c constraints.txt -e "./serve[http]" -e ".[movielens,fast,test]"
 	touch $@
 
-# Every package in exactly the bytes that were tested, before anything else can bring another. torch comes first, since PyPI's
-# for Linux depends on packages for CUDA, which requirements.txt does not have.
+# Every package with the tested hash, before another requirement can install a different version. torch comes first: PyPI's
+# torch for Linux depends on CUDA packages, which requirements.txt does not have.
 .venv/verified: requirements.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -c constraints.txt torch
@@ -32,9 +32,9 @@ fit: .venv/installed ## train on real MovieLens ratings (ARGS="--data.path ratin
 test: .venv/installed ## the test suite
 	$(BIN)/python -m pytest $(ARGS)
 
-# Under the oldest instruction set of torch and numba: what is promised must not hang on the machine that runs the tests.
+# With the oldest instruction set of torch and numba: promised results must not depend on the machine that runs the tests.
 NUMERIC := tests/kernels tests/models tests/objectives tests/sampling tests/solvers tests/test_thread_counts.py tests/tasks/test_two_processes.py
-test-portable: .venv/installed ## the numeric tests again, as on a machine without vector instructions beyond the basic ones
+test-portable: .venv/installed ## the numeric tests without advanced vector instructions
 	ATEN_CPU_CAPABILITY=default NUMBA_CPU_NAME=generic $(BIN)/python -m pytest -n auto --maxprocesses 8 $(NUMERIC) $(ARGS)
 
 lint: .venv/developed ## format, style and types
@@ -42,12 +42,12 @@ lint: .venv/developed ## format, style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# The tests of the JavaScript example are skipped without this: 290 MB, since the package brings every system's library.
+# The tests of the JavaScript example are skipped without this: 290 MB, since the package has the libraries of all systems.
 serve/examples/javascript/node_modules: serve/examples/javascript/package-lock.json
 	cd $(@D) && npm ci --no-audit --no-fund
 	touch $@
 
-javascript: serve/examples/javascript/node_modules ## what the JavaScript example needs (with npm)
+javascript: serve/examples/javascript/node_modules ## install the packages of the JavaScript example (with npm)
 
 check: lint test-portable $(if $(shell command -v npm),javascript) ## all that CI runs: lint, the tests with coverage, and the numeric ones on plain instructions
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
@@ -55,63 +55,63 @@ check: lint test-portable $(if $(shell command -v npm),javascript) ## all that C
 bars: .venv/installed ## measure accuracy, speed and latency against their bars (needs the data sets: CFLIGHTNING_DATA)
 	$(BIN)/python tests/benchmarks/bench_bars.py $(ARGS)
 
-bench-accuracy: .venv/installed ## test errors of every config and of the defaults against tuned settings
+bench-accuracy: .venv/installed ## test RMSE of every config, and of the defaults against tuned settings
 	$(BIN)/python -m pip install -q -c constraints.txt "optuna>=4"
 	$(BIN)/python tests/benchmarks/bench_accuracy.py $(ARGS)
 
-bench: .venv/installed ## measure other recommenders beside this one, each in an environment of its own
+bench: .venv/installed ## other libraries on the same splits, each in an environment of its own
 	$(BIN)/python tests/benchmarks/bench_peers.py $(ARGS)
 
-bench-batch: .venv/installed ## the lists of all users of a bundle beside a matrix product and the best top-k of others
+bench-batch: .venv/installed ## recommendations of all users, beside a matrix product and top-k of other libraries
 	$(BIN)/python tests/benchmarks/bench_batch.py $(ARGS)
 
-bench-bundle: .venv/installed ## the bytes of bundles in each precision, and what loading costs (ARGS="RUN ...")
+bench-bundle: .venv/installed ## size and load time of bundles in each precision (ARGS="RUN ...")
 	$(BIN)/python tests/benchmarks/bench_bundle.py --write $(ARGS)
 
-kill-fit: .venv/installed ## fits, cross-validations and searches that are killed at random moments
+kill-fit: .venv/installed ## kill fits, cross-validations and searches at random moments
 	$(BIN)/python tests/benchmarks/kill_fit.py $(ARGS)
 
-kill-serving: .venv/installed ## exports and batches that are killed at random moments
+kill-serving: .venv/installed ## kill exports and batches at random moments
 	$(BIN)/python tests/benchmarks/kill_serving.py $(ARGS)
 
 bench-fold-in: .venv/installed ## new users without retraining: errors and latency (needs MovieLens 1M: CFLIGHTNING_DATA)
 	$(BIN)/python tests/benchmarks/bench_fold_in.py $(ARGS)
 
-bench-kernel: .venv/installed ## the fused step's ratings a second for 1 and 2 threads and dims 16 to 256
+bench-kernel: .venv/installed ## ratings per second of the fused step, 1 and 2 threads, dims 16 to 256
 	$(BIN)/python tests/benchmarks/bench_kernel.py $(ARGS)
 
-bench-defaults: .venv/installed ## the defaults on made-up tables of many kinds, beside biases alone and fixed settings
+bench-defaults: .venv/installed ## the defaults on synthetic tables, beside biases alone and fixed settings
 	$(BIN)/python tests/benchmarks/bench_defaults.py $(ARGS)
 
-bench-search: .venv/installed ## the best items of one user from catalogues of any size, beside faiss and implicit
+bench-search: .venv/installed ## recommendations of one user by size of the catalogue, beside faiss and implicit
 	$(BIN)/python tests/benchmarks/bench_search.py $(ARGS)
 
-bench-scaling: .venv/installed ## what a rating costs from 1 to 100 million of them, as a table and a picture
+bench-scaling: .venv/installed ## time per rating from 1 to 100 million ratings, as a table and a plot
 	$(BIN)/python -m pip install -q -c constraints.txt "matplotlib>=3.8"
 	$(BIN)/python tests/benchmarks/bench_scaling.py $(ARGS)
 
-bench-large: .venv/installed ## an epoch of 100 million ratings, and its memory
+bench-large: .venv/installed ## time and memory of an epoch of 100 million ratings
 	$(BIN)/python tests/benchmarks/bench_large.py $(ARGS)
 
-bench-lists: .venv/installed ## figures of lists on real data, one command each
+bench-lists: .venv/installed ## ranking metrics on real data
 	$(BIN)/python tests/benchmarks/bench_lists.py $(ARGS)
 
-bench-ranking: .venv/installed ## the best items of all users beside their matrix product alone (needs Gowalla: CFLIGHTNING_DATA)
+bench-ranking: .venv/installed ## recommendations of all users during evaluation, beside their matrix product (needs Gowalla: CFLIGHTNING_DATA)
 	$(BIN)/python tests/benchmarks/bench_ranking.py $(ARGS)
 
-bench-http: .venv/installed ## requests a second of the HTTP server, and reloads under load (needs wrk)
+bench-http: .venv/installed ## requests per second of the HTTP server, and reloads under load (needs wrk)
 	$(BIN)/python tests/benchmarks/bench_http.py --write $(ARGS)
 
-soak-http: .venv/installed ## ten minutes of kind and unkind load on the HTTP server (ARGS="--minutes 2")
+soak-http: .venv/installed ## ten minutes of regular and malicious load on the HTTP server (ARGS="--minutes 2")
 	$(BIN)/python tests/benchmarks/soak_http.py $(ARGS)
 
-bench-reload: .venv/installed ## how long requests wait while the server takes up a bundle of 200,000 items
+bench-reload: .venv/installed ## latency while the server loads a bundle of 200,000 items
 	$(BIN)/python tests/benchmarks/bench_reload.py --write $(ARGS)
 
 bench-gpu: .venv/installed ## the fused step on a CUDA GPU, alone and through the Trainer
 	$(BIN)/python tests/benchmarks/bench_gpu.py $(ARGS)
 
-# Tools that are no part of the project's own environment.
+# Tools outside of the project's environment.
 .venv-tools/installed: Makefile
 	$(PYTHON) -m venv .venv-tools
 	.venv-tools/bin/python -m pip install "uv>=0.9" "cyclonedx-bom>=7"
@@ -127,7 +127,7 @@ TORCH_CPU := \
 	a17ff48608634db245e17e8bb00a9558554a49aeb1e4f5fe6cd039af2a10515b e2e5134decf00e218da62318f3dc5df156231d367871918e91eba95ab0ad43ab
 COMPILE := .venv-tools/bin/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 --no-header --no-annotate
 
-# (coverage: pip takes a pin without the extra that pytest-cov asks for to be no pin.)
+# (coverage: pytest-cov requires an extra, and pip ignores a pin without it.)
 lock: .venv-tools/installed ## write both requirements.txt, with the hashes of every file of the versions in constraints.txt
 	$(COMPILE) --no-deps constraints.txt --output-file requirements.txt
 	sed -i -e 's/^coverage==/coverage[toml]==/' -e 's/^torch==.*/&$(foreach hash,$(TORCH_CPU),\n    --hash=sha256:$(hash) \\)/' requirements.txt
@@ -135,7 +135,7 @@ lock: .venv-tools/installed ## write both requirements.txt, with the hashes of e
 	sed -i -e '1i # Written by make lock: exact versions and the hashes of their files, for pip install --require-hashes.' -e 's/ *$$//' \
 		requirements.txt serve/requirements.txt
 
-sbom: .venv-tools/installed .venv/installed ## write sbom.json, a CycloneDX list of all that is installed, with licences
+sbom: .venv-tools/installed .venv/installed ## write sbom.json, a CycloneDX list of the installed packages with licences
 	.venv-tools/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-format JSON --output-file sbom.json
 
 clean: ## remove the environments and caches
