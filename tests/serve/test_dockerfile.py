@@ -105,12 +105,12 @@ def test_the_health_check_asks_the_port_that_is_served(lines):
     assert int(re.search(r"timeout=(\d+)\)", code)[1]) < within
 
 
-def test_the_lines_that_the_file_and_the_readme_show():
+@pytest.mark.parametrize("page", ["README.md", "docs/deployment.md"])
+def test_pages_show_the_commands_of_the_dockerfile(page):
     shown = re.findall(r"#   (docker .*)", DOCKERFILE.read_text("utf-8"))
-    readme = (DOCKERFILE.parent / "README.md").read_text("utf-8")
+    text = (REPOSITORY / page).read_text("utf-8")
     assert [line.split()[1] for line in shown] == ["build", "run"]
     for line in shown:
-        assert line in readme
-        words = shlex.split(line)
-        assert words[-1] in (".", "cflightning-serve")
-    assert not re.search(r"-p \d+:", readme)  # published on the loopback unless somebody decides otherwise
+        assert line in text
+        assert shlex.split(line)[-1] in (".", "cflightning-serve")
+    assert not re.search(r"-p \d+:", text)  # published on the loopback interface by default
