@@ -92,7 +92,7 @@ def test_a_scorer(bundle):
 
 def test_a_task_names_its_settings_and_sizes():
     assert short(cflightning.EmbeddingDotTask(dim=4, objective="mse")).startswith(
-        "EmbeddingDotTask(dim=4, objective='mse', bags='both', members=1"
+        "EmbeddingDotTask(dim=4, objective='mse', svdpp='both', members=1"
     )
     task = cflightning.EmbeddingMLPTask(dim=4)
     task.vocabulary = RatingsDataModule.from_frame(FRAME, val_fraction=0).vocabulary

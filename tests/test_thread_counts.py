@@ -143,9 +143,9 @@ def test_one_thread_is_for_its_block_alone():
 
 
 FITS = {
-    "both": {},
+    "multitask": {},
     "members": {"objective": "mse", "members": 2},
-    "without bags": {"objective": "mse", "bags": "none"},
+    "without bags": {"objective": "mse", "svdpp": "none"},
     "gibbs": {"objective": "mse", "engine": "gibbs"},
     **{objective: {"objective": objective} for objective in ("bce", "softmax", "svd", "ials")},
 }

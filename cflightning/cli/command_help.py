@@ -18,7 +18,7 @@ data:
   --data.feedback ratings      or choices: what was chosen, without ratings
 model:
   --model.dim N                latent factors (by the size of the table)
-  --model.objective both       both ratings and lists; mse for ratings; bce, bpr, softmax, ccl, ials or svd for lists
+  --model.objective multitask  both ratings and lists; mse for ratings; bce, bpr, softmax, ccl, ials or svd for lists
   --model.l2 X                 penalty on factors (chosen by validation rows)
   --model.learning_rate X      (by the number of epochs)
   --model.seed 0               of the start; --data.seed is that of the split

@@ -44,8 +44,8 @@ from cflightning.objectives.sampled_losses import EPOCHS as CHOICE_EPOCHS
 from cflightning.objectives.sampled_losses import USUAL
 from cflightning.tasks import embedding  # noqa: F401  (its tasks are then known by their names)
 from cflightning.tasks.base import task_class
-from cflightning.tasks.bias_blending import lean
-from cflightning.tasks.ranking import usual_objective
+from cflightning.tasks.bias_blending import blend_with_biases
+from cflightning.tasks.ranking import default_objective
 from cflightning.tasks.rating import RatingTask
 from cflightning.utils.distributed import check_launch, check_strategy, find_launch, shared_failures, shared_file
 from cflightning.utils.files import make_folder
@@ -354,8 +354,8 @@ class CFLightningCLI(LightningCLI):
             best = ""  # what another run's checkpoint has named
         if not best:
             log.warning("no checkpoint was written: there was nothing left to train")
-        if best and getattr(self.model, "rates", True) and self.trainer.is_global_zero and "://" not in best:
-            lean(Path(best), self.datamodule, self.evaluation.baseline(self.datamodule))
+        if best and getattr(self.model, "predicts_ratings", True) and self.trainer.is_global_zero and "://" not in best:
+            blend_with_biases(Path(best), self.datamodule, self.evaluation.baseline(self.datamodule))
         self.trainer.strategy.barrier()
         with shared_file(Path(best)) if best and "://" not in best else nullcontext(best) as found:
             if self.datamodule.split.sizes[TEST]:
@@ -410,7 +410,7 @@ def objective_of(config: Namespace) -> str:
         return str(given)
     elsewhere = config.trainer.accelerator != "cpu" and torch.cuda.is_available()
     choices = config.data.init_args.get("feedback") == "choices"
-    return usual_objective(choices, settings.get("engine") == "autograd" or elsewhere)
+    return default_objective(choices, settings.get("engine") == "autograd" or elsewhere)
 
 
 def _plain(description: Namespace | None) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cflightning.data.loaders.ratings import EpochLoader
-from cflightning.models.svdpp import Bag
+from cflightning.models.svdpp import SvdppTerm
 
 EPOCHS = 10
 """Of a training, where no number is given."""
@@ -80,5 +80,5 @@ class Plan(NamedTuple):
     optimizer: Callable[[float], torch.optim.Optimizer]
     rate: Callable[[int | None], float]
     start: Callable[[Any, Any], Engine]
-    bag: Callable[[], type[Bag]] | None = lambda: Bag
+    bag: Callable[[], type[SvdppTerm]] | None = lambda: SvdppTerm
     scheduled: bool = True

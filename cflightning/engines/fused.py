@@ -18,12 +18,12 @@ from torch import Tensor
 
 from cflightning.data.loaders.ratings import EpochLoader
 from cflightning.engines.base import Engine, Plan, Together
-from cflightning.engines.svdpp_prior import BagPrior, Pull
+from cflightning.engines.svdpp_prior import Pull, SvdppPrior
 from cflightning.kernels import compiling
 from cflightning.kernels.rule import BIAS, L2, V_BIAS, V_FACTORS, Rule, side_table
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.penalty import BIAS_L2
-from cflightning.models.svdpp import Bag
+from cflightning.models.svdpp import SvdppTerm
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -160,7 +160,7 @@ class FusedEngine(Engine):
         l2_exponent: float,
         threads: int,
         step: Callable[..., Any] | None = None,
-        prior: BagPrior | None = None,
+        prior: SvdppPrior | None = None,
         bias_l2: tuple[float, float] = (BIAS_L2, BIAS_L2),
     ) -> None:
         from cflightning.kernels import fused_dot
@@ -189,7 +189,7 @@ class FusedEngine(Engine):
         self.pull: Pull | None = None
         if prior is not None:
             sides, rated = map(torch.from_numpy, self.sides), map(torch.from_numpy, counted)
-            for bag in prior.bags.values():
+            for bag in prior.terms.values():
                 bag.use(self.pool, self.helpers)
             self.pull = Pull(network, prior, [*sides], [*rated], self.rule, GRID)
         self.tables = users.numpy(), items.numpy(), *self.sides
@@ -252,11 +252,11 @@ class FusedEngine(Engine):
             self.pool.shutdown()
 
 
-def compiled_bag() -> type[Bag]:
+def compiled_svdpp_term() -> type[SvdppTerm]:
     """The compiled kind of bag."""
-    from cflightning.kernels.bags import CompiledBag  # compiled code is imported only where it runs
+    from cflightning.kernels.bags import CompiledSvdppTerm  # compiled code is imported only where it runs
 
-    return CompiledBag
+    return CompiledSvdppTerm
 
 
 def plan(task: Any, networks: Sequence[EmbeddingDot]) -> Plan:
@@ -268,12 +268,17 @@ def plan(task: Any, networks: Sequence[EmbeddingDot]) -> Plan:
         l2, exponent = task.penalty
         return Together([
             FusedEngine(network, loader, optimizer, l2, exponent, threads, prior=prior, bias_l2=task.bias_l2)
-            for network, prior in zip_longest(networks, task.learners.priors)
+            for network, prior in zip_longest(networks, task.ensemble.priors)
         ])  # fmt: skip
 
-    rate = partial(default_rate, bags=task.bags != "none")
+    rate = partial(default_rate, bags=task.svdpp != "none")
     return Plan(
-        "fused", partial(StageLoader, network=networks[0]), partial(RowAdagrad, networks), rate, start, compiled_bag
+        "fused",
+        partial(StageLoader, network=networks[0]),
+        partial(RowAdagrad, networks),
+        rate,
+        start,
+        compiled_svdpp_term,
     )
 
 

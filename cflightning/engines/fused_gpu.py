@@ -27,7 +27,7 @@ from torch import Tensor
 from cflightning.data.loaders.ratings import EpochLoader
 from cflightning.engines.base import Engine, Plan, Together
 from cflightning.engines.fused import GRID, RowAdagrad, default_rate
-from cflightning.engines.svdpp_prior import BagPrior, Pull
+from cflightning.engines.svdpp_prior import Pull, SvdppPrior
 from cflightning.kernels.rule import BIAS, GPU_BLOCK, L2, V_BIAS, V_FACTORS, Rule, side_table
 from cflightning.models.penalty import BIAS_L2
 
@@ -132,7 +132,7 @@ class GpuEngine(Engine):
         l2_exponent: float,
         programs: int | None = None,
         step: Callable[..., Tensor] | None = None,
-        prior: BagPrior | None = None,
+        prior: SvdppPrior | None = None,
         bias_l2: tuple[float, float] = (BIAS_L2, BIAS_L2),
     ) -> None:
         self.network, self.optimizer, self.loader = network, optimizer, loader
@@ -198,8 +198,8 @@ def plan(task: Any, networks: Sequence[EmbeddingDot]) -> Plan:
         l2, exponent = task.penalty
         return Together([
             GpuEngine(network, loader, optimizer, l2, exponent, prior=prior, bias_l2=task.bias_l2)
-            for network, prior in zip_longest(networks, task.learners.priors)
+            for network, prior in zip_longest(networks, task.ensemble.priors)
         ])  # fmt: skip
 
-    rate = partial(default_rate, bags=task.bags != "none")
+    rate = partial(default_rate, bags=task.svdpp != "none")
     return Plan("fused", partial(DeviceStageLoader, network=networks[0]), partial(RowAdagrad, networks), rate, start)

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from cflightning.engines.base import EPOCHS, SWEEPS, Engine, Plan
 from cflightning.engines.full_batch import Memory, Sweep, SweepLoader
-from cflightning.engines.fused import FusedEngine, RowAdagrad, StageLoader, compiled_bag, default_rate
+from cflightning.engines.fused import FusedEngine, RowAdagrad, StageLoader, compiled_svdpp_term, default_rate
 from cflightning.engines.schedule import one_cycle
-from cflightning.engines.svdpp_prior import BagPrior
+from cflightning.engines.svdpp_prior import SvdppPrior
 from cflightning.errors import TrainingError
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.ensemble import average, compress
@@ -114,8 +114,8 @@ def train_members(
     for network in networks:
         optimizer = RowAdagrad([network], rate)
         prior = None
-        if task.bags != "none":
-            prior = BagPrior(network, *pairs, task.bags, task.penalty.exponent, compiled_bag())
+        if task.svdpp != "none":
+            prior = SvdppPrior(network, *pairs, task.svdpp, task.penalty.exponent, compiled_svdpp_term())
         l2, exponent = task.penalty
         engine = FusedEngine(
             network, loader, optimizer, l2, exponent, torch.get_num_threads(), prior=prior, bias_l2=task.bias_l2
@@ -144,16 +144,16 @@ def plan(task: Any, network: EmbeddingDot) -> Plan:
         several = loader.world_size > 1
         chain = Chain(
             *loader.columns, num_users=network.num_users, num_items=network.num_items, dim=task.factors,
-            scale=network.scale, bags=task.bags, seed=task.seed, threads=threads, bag_pass=bag_pass, rank=loader.rank,
+            scale=network.scale, bags=task.svdpp, seed=task.seed, threads=threads, bag_pass=bag_pass, rank=loader.rank,
             world_size=loader.world_size, add_up=torch.distributed.all_reduce if several else None,
         )  # fmt: skip
 
         def members() -> list[FoldedTables]:
-            return train_members(task.start_learners(), loader.columns, task, memory.param_groups[0]["lr"], loader.seed)
+            return train_members(task.init_members(), loader.columns, task, memory.param_groups[0]["lr"], loader.seed)
 
         return GibbsEngine(network, memory, chain, members, sweeps if sweeps and sweeps > 0 else SWEEPS)
 
     def rate(epochs: int | None) -> float:
-        return default_rate(EPOCHS, bags=task.bags != "none")
+        return default_rate(EPOCHS, bags=task.svdpp != "none")
 
     return Plan("gibbs", SweepLoader, partial(Memory, network), rate, start, bag=None, scheduled=False)

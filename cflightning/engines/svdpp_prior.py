@@ -8,26 +8,26 @@ import torch
 from torch import Tensor
 
 from cflightning.kernels.rule import BIAS, L2, L2_BIAS, STEP, V_BIAS, V_FACTORS, Rule
-from cflightning.models.svdpp import Bag, Neighbours
+from cflightning.models.svdpp import Neighbours, SvdppTerm
 
 if TYPE_CHECKING:
     from cflightning.models.embedding_dot import EmbeddingDot
 
-Bags = Literal["none", "user", "both"]
+SvdppSides = Literal["none", "user", "both"]
 PENALTY = 1.4
 """On the vectors in bags, as a multiple of the penalty on rows."""
 BIAS_PENALTY = 3.0
 """On the numbers in the biases' bags, as a multiple of that."""
 
 
-class BagPrior:
+class SvdppPrior:
     """Prior means of the rows of a network's tables, where they have bags; else zero.
 
     Args:
         network: whose tables are trained.
         items: of every user: the items rated in the training part.
         users: of every item: the same pairs the other way round.
-        bags: `user` or `both`.
+        svdpp: `user` or `both`.
         l2_exponent: see `RatingTask`.
         kind: of bag.
     """
@@ -37,20 +37,20 @@ class BagPrior:
         network: EmbeddingDot,
         items: Neighbours,
         users: Neighbours,
-        bags: Bags,
+        svdpp: SvdppSides,
         l2_exponent: float,
-        kind: type[Bag] = Bag,
+        kind: type[SvdppTerm] = SvdppTerm,
     ) -> None:
-        self.bags: dict[str, Bag] = {}
+        self.terms: dict[str, SvdppTerm] = {}
         for side, own, other in (("user", items, users), ("item", users, items)):
-            if bags in (side, "both"):
-                self.bags[f"{side}_factors"] = kind(own, other, network.dim, l2_exponent, PENALTY)
-                self.bags[f"{side}_bias"] = kind(own, other, 1, l2_exponent, PENALTY * BIAS_PENALTY)
+            if svdpp in (side, "both"):
+                self.terms[f"{side}_factors"] = kind(own, other, network.dim, l2_exponent, PENALTY)
+                self.terms[f"{side}_bias"] = kind(own, other, 1, l2_exponent, PENALTY * BIAS_PENALTY)
 
     @property
     def means(self) -> dict[str, Tensor]:
         """Prior means of the tables that have bags, by their names in the network: float32 [rows, width]."""
-        return {name: bag.mean for name, bag in self.bags.items()}
+        return {name: bag.mean for name, bag in self.terms.items()}
 
     def step(self, tables: dict[str, Tensor]) -> None:
         """Learn from the tables as they are now and move their rows along with their means; all in place.
@@ -59,23 +59,25 @@ class BagPrior:
             tables: by their names in the network.
         """
         with torch.no_grad():
-            for name, bag in self.bags.items():
+            for name, bag in self.terms.items():
                 bag.step(tables[name])
 
     def penalise(self, multiple: float) -> None:
         """Let the vectors in the factors' bags cost a multiple of what they cost at first."""
-        for name, bag in self.bags.items():
+        for name, bag in self.terms.items():
             if name.endswith("_factors"):
                 bag.penalise(multiple)
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint has to hold for training to go on."""
-        kept = {f"{name}.{part}": getattr(bag, part) for name, bag in self.bags.items() for part in ("vectors", "mean")}
+        kept = {
+            f"{name}.{part}": getattr(bag, part) for name, bag in self.terms.items() for part in ("vectors", "mean")
+        }
         return kept
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Go on from a checkpoint; bags that it has not begin with zeros."""
-        for name, bag in self.bags.items():
+        for name, bag in self.terms.items():
             for part in ("vectors", "mean"):
                 if (value := state.get(f"{name}.{part}")) is not None:
                     getattr(bag, part).copy_(value)
@@ -98,7 +100,13 @@ class Pull:
     """
 
     def __init__(
-        self, network: EmbeddingDot, prior: BagPrior, sides: list[Tensor], counts: list[Tensor], rule: Rule, stages: int
+        self,
+        network: EmbeddingDot,
+        prior: SvdppPrior,
+        sides: list[Tensor],
+        counts: list[Tensor],
+        rule: Rule,
+        stages: int,
     ) -> None:
         self.prior, self.rule, self.sides = prior, rule, dict(zip(("user", "item"), sides, strict=True))
         self.loads = {}
@@ -124,7 +132,7 @@ class Pull:
                 (f"{name}_bias", V_BIAS, learning_rate * rule.bias_rate),
             ):
                 share = -torch.expm1(-rate * self.loads[table] / (side[:, column].sqrt() + rule.eps))
-                if (bag := self.prior.bags.get(table)) is not None:
+                if (bag := self.prior.terms.get(table)) is not None:
                     bag.step(self.tables[table], share)
                 else:
                     self.tables[table].mul_(1 - share[:, None])

@@ -54,9 +54,9 @@ class Comparison(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Measure, and log what comes out; every process does its share of the users."""
         data = getattr(trainer, "datamodule", None)
-        if not getattr(pl_module, "ranks", False) or not isinstance(data, RatingsDataModule):
+        if not getattr(pl_module, "predicts_rankings", False) or not isinstance(data, RatingsDataModule):
             return
-        questions = ask(data, TEST, trainer, optional=pl_module.rates)
+        questions = ask(data, TEST, trainer, optional=pl_module.predicts_ratings)
         if questions is None:
             return
         for name, figures in self._measure(questions, data, pl_module):
@@ -80,7 +80,7 @@ class Comparison(Callback):
             yield "ease", figures_of_scores(questions, item_scores(weights, mine, threads=threads))
         else:
             log.info("EASE is left out: %d items are more than %d", data.num_items - 1, EASE_ITEMS)
-        tables = task.network.fold() if task.rates and not questions.new else None
+        tables = task.network.fold() if task.predicts_ratings and not questions.new else None
         if tables is not None:
             yield "ratings", figures_of_tables(questions, tables)
 

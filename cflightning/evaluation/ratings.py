@@ -84,7 +84,7 @@ class Evaluation(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure, and log what comes out."""
-        if not self._seen and not getattr(pl_module, "rates", True):
+        if not self._seen and not getattr(pl_module, "predicts_ratings", True):
             return
         if not self._seen:  # no reason to lose a long training's test
             log.warning("%s.test_step returns no scores: no baseline and no intervals", type(pl_module).__name__)

@@ -1,4 +1,4 @@
-"""The bags' step on the CPU: what `objectives.bags.Bag.step` does, in four passes over its tables instead of twenty."""
+"""`SvdppTerm.step` on the CPU: four passes over its tables instead of twenty."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cflightning.kernels.compiling import compiled
 from cflightning.kernels.fused_dot import _FAST, _load, _row, _take
-from cflightning.models.svdpp import Bag, Neighbours
+from cflightning.models.svdpp import Neighbours, SvdppTerm
 
 ROWS = 128
 """Rows that a thread takes at once, and over which sums are taken first: so threads leave no trace in them."""
@@ -136,15 +136,15 @@ def _passes(dim: int) -> _Passes:
     return _compiled.setdefault(dim, _Passes(pull, gradient, effect, move))
 
 
-class CompiledBag(Bag):
-    """A `Bag` whose step is compiled and runs on several threads; any number of them gives the same bits.
+class CompiledSvdppTerm(SvdppTerm):
+    """A `SvdppTerm` whose step is compiled and runs on several threads; any number of them gives the same bits.
 
     Args:
-        own: see `Bag`.
-        other: see `Bag`.
-        dim: see `Bag`.
-        l2_exponent: see `Bag`.
-        penalty: see `Bag`.
+        own: see `SvdppTerm`.
+        other: see `SvdppTerm`.
+        dim: see `SvdppTerm`.
+        l2_exponent: see `SvdppTerm`.
+        penalty: see `SvdppTerm`.
     """
 
     _pool: Executor | None = None
@@ -167,7 +167,7 @@ class CompiledBag(Bag):
         self._columns = [column.squeeze(-1).contiguous().numpy() for column in columns]
 
     def penalise(self, multiple: float) -> None:
-        """See `Bag.penalise`."""
+        """See `SvdppTerm.penalise`."""
         super().penalise(multiple)
         self._lay_out()
 
@@ -184,7 +184,7 @@ class CompiledBag(Bag):
             other.result()
 
     def step(self, table: Tensor, share: Tensor | None = None) -> None:
-        """See `Bag.step`."""
+        """See `SvdppTerm.step`."""
         pull_weight, weight, precision, penalties, inverse = self._columns
         vectors, mean, rows = self.vectors.numpy(), self.mean.numpy(), table.numpy()
         own, other = (np.zeros((-(-len(side) // ROWS), rows.shape[1]), np.float32) for side in (rows, vectors))

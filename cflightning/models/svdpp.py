@@ -1,4 +1,4 @@
-"""Bags: what the items that a user has rated say of the user, and the users of an item of the item.
+"""SvdppSides: what the items that a user has rated say of the user, and the users of an item of the item.
 
 SVD++ (Koren 2008, eq. 15) adds to a user's factors the sum of the vectors y of all items that the user has rated,
 whatever the rating; Rendle, Zhang & Koren 2019 add the same to items, by the users who have rated them. Here the sum is
@@ -58,7 +58,7 @@ def neighbours(own: Tensor, other: Tensor, size: int) -> Neighbours:
     return Neighbours(other[order].int(), (counts.cumsum(0) - counts).int(), counts)
 
 
-class Bag:
+class SvdppTerm:
     """The bag of one table: its vectors y, learnt from the rows that lean on them, and the rows' prior means.
 
     Args:

@@ -35,7 +35,7 @@ class Logistic(Ranker):
         if self.pairs.weight is not None:
             raise ConfigError("--data.weight: is known to --model.objective ials alone, got bce")
         sizes = self.network.num_users, self.network.num_items
-        self.learners = [self.network] if self.members == 1 else [
+        self.ensemble = [self.network] if self.members == 1 else [
             _start(*sizes, self.dim, self.seed + member * 1_000_003) for member in range(self.members)
         ]  # fmt: skip
         self.solvers = [
@@ -44,10 +44,10 @@ class Logistic(Ranker):
         ]
         self.tables = [
             ChoiceTables(*(table.view(-1).numpy() if table.dim() < 2 else table.numpy() for table in learner.fold()))
-            for learner in self.learners
+            for learner in self.ensemble
         ]
         if self.settings["l2"] is None:
-            self.settings["l2"] = usual_l2(len(user))
+            self.settings["l2"] = default_l2(len(user))
         self._loss = 0.0
 
     def run(self, number: int, of: int) -> None:
@@ -57,7 +57,7 @@ class Logistic(Ranker):
         total = sum(solver.epoch(number, tables, rate, float(self.settings["l2"])) for solver, tables in pairs)
         self._loss = total / max(sum(solver.samples for solver in self.solvers), 1)
         if self.members > 1:
-            mean = average([learner.fold() for learner in self.learners], [1.0] * self.members)
+            mean = average([learner.fold() for learner in self.ensemble], [1.0] * self.members)
             width = self.network.dim
             self.network.take(mean if width >= mean.user_vectors.shape[1] else compress(mean, width))
 
@@ -72,14 +72,14 @@ class Logistic(Ranker):
             return {}
         return {
             f"{member}.{name}": table
-            for member, learner in enumerate(self.learners)
+            for member, learner in enumerate(self.ensemble)
             for name, table in learner.fold()._asdict().items()
         }
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a checkpoint."""
         if state and self.members > 1:
-            for member, learner in enumerate(self.learners):
+            for member, learner in enumerate(self.ensemble):
                 for name, table in learner.fold()._asdict().items():
                     table.copy_(state[f"{member}.{name}"])
 
@@ -89,7 +89,7 @@ class Logistic(Ranker):
             solver.close()
 
 
-def usual_l2(choices: int) -> float:
+def default_l2(choices: int) -> float:
     """The penalty of cross-entropy: fewer choices say less of each row. From data sets of 75,000 and 994,000."""
     return float(0.005 * min(max(choices / 1e6, 0.02), 1.0) ** -0.45)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from cflightning.models.network import FoldedTables
-from cflightning.objectives.rankers import Alternating, Spectral, usual_weight
+from cflightning.objectives.rankers import Alternating, Spectral, default_weight
 from cflightning.solvers import logistic, svd
 from cflightning.solvers.ials import Ials
 from cflightning.solvers.interactions import Side
@@ -41,7 +41,7 @@ def vectors_of_new_users(
     """
     items, bias = (table.detach().cpu().float() for table in (tables.item_vectors, tables.item_bias))
     if objective == "ials":
-        found = {**Alternating.defaults, "weight": usual_weight(len(items)), **settings}
+        found = {**Alternating.defaults, "weight": default_weight(len(items)), **settings}
         nobody = torch.empty(0, dtype=torch.int32)
         solver = Ials(nobody, nobody, 1, len(items), **found, threads=threads)
         return solver.fold_in(items, torch.split(given.rows, given.counts.tolist()))

@@ -23,7 +23,7 @@ class Alternating(Ranker):
 
         network, settings = self.network, self.settings
         if settings["weight"] is None:
-            settings["weight"] = usual_weight(network.num_items)
+            settings["weight"] = default_weight(network.num_items)
         self.solver = Ials(
             *self.pairs[:2], network.num_users, network.num_items, confidence=self.pairs.weight,
             threads=self.threads, **settings,
@@ -42,6 +42,6 @@ class Alternating(Ranker):
         return self.solver.loss(*self.network.fold()[:2]) / max(len(self.pairs.user), 1)
 
 
-def usual_weight(num_items: int) -> float:
+def default_weight(num_items: int) -> float:
     """Of what was not chosen: with this, all of it together weighs as much on every catalogue."""
     return min(300 / max(num_items, 1), 0.3)

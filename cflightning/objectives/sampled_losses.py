@@ -13,7 +13,7 @@ from cflightning.errors import ConfigError
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.lightgcn import Smoothing
 from cflightning.objectives import ranking
-from cflightning.objectives.rankers import usual_l2, usual_temperature
+from cflightning.objectives.rankers import default_l2, default_temperature
 from cflightning.objectives.scores import drop, normalised, pair_scores
 
 EPOCHS = 20
@@ -132,7 +132,7 @@ def sampled(
     known = USUAL[objective] | SHARED
     if unknown := sorted(set(settings) - set(known)):
         raise ConfigError(f"--model.ranking: has {', '.join(known)} with {objective}, got {', '.join(unknown)}")
-    usual = {"l2": usual_l2(len(user)), "temperature": usual_temperature(len(user), num_users, num_items)}
+    usual = {"l2": default_l2(len(user)), "temperature": default_temperature(len(user), num_users, num_items)}
     complete = {name: usual.get(name) if value is None else value for name, value in known.items()}
     complete |= {name: value for name, value in settings.items() if value is not None}
     smoothing = None

@@ -37,7 +37,7 @@ class Softmax(Ranker):
         sizes = self.network.num_users, self.network.num_items
         known = (user > 0) & (item > 0)
         self.sides = interactions(user, item, *sizes)
-        self.settings["temperature"] = self.settings["temperature"] or usual_temperature(len(user), *sizes)
+        self.settings["temperature"] = self.settings["temperature"] or default_temperature(len(user), *sizes)
         self.solver = SampledSoftmax(
             user[known].numpy(), item[known].numpy(), *sizes, negatives=int(self.settings["negatives"]),
             temperature=float(self.settings["temperature"]), seed=self.seed, threads=self.threads,
@@ -86,6 +86,6 @@ class Softmax(Ranker):
                 own[:] = state[name].numpy()
 
 
-def usual_temperature(choices: int, users: int, items: int) -> float:
+def default_temperature(choices: int, users: int, items: int) -> float:
     """The softer, the denser the table: .08 suits Gowalla (.07 %), .2 MovieLens (5 %)."""
     return float(0.08 * max(choices / max(users * items, 1) / 7e-4, 1.0) ** 0.2)

@@ -40,7 +40,7 @@ class Multiple(NamedTuple):
     doubt: float
 
 
-class Steering:
+class AdaptivePenalty:
     """Multiples of the penalties on factors and on the vectors in bags, by the errors on held-out rows.
 
     One default strength cannot fit tables whose factors predict much, little, or nothing at all. What tells them apart

@@ -22,10 +22,10 @@ from cflightning.data.splits.split import TRAIN
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.engines.base import Engine, Plan
 from cflightning.engines.select import EngineName, choose_engine
-from cflightning.engines.svdpp_prior import Bags
+from cflightning.engines.svdpp_prior import SvdppSides
 from cflightning.errors import CheckpointError, ConfigError
 from cflightning.models.network import RatingNetwork
-from cflightning.tasks.members import Learners
+from cflightning.tasks.members import Ensemble
 from cflightning.tasks.process_watch import ProcessWatch
 from cflightning.utils.distributed import check_launch, check_strategy, find_launch, in_group, run_together
 from cflightning.utils.torch_threads import one_thread
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 STAGES: dict[Any, Stage] = {TrainerFn.FITTING: "fit", TrainerFn.VALIDATING: "validate", TrainerFn.TESTING: "test"}
-BAGS_KEY = "cflightning_bags"
+SVDPP_KEY = "cflightning_svdpp"
 """Key of a checkpoint under which bags are kept, for training to go on."""
 
 
@@ -51,8 +51,8 @@ class NetworkTask(LightningModule, ABC):
     """Every imported task by its name in checkpoints; nothing else is ever made from a checkpoint."""
 
     network: RatingNetwork
-    learners: Learners
-    bags: Bags = "none"
+    ensemble: Ensemble
+    svdpp: SvdppSides = "none"
     members = 1
     """How many of them."""
 
@@ -66,8 +66,8 @@ class NetworkTask(LightningModule, ABC):
         self.engine = engine
         self.vocabulary: Vocabulary | None = None
         self.facts: dict[str, Any] = {}
-        self._kept_bags: list[dict[str, Tensor]] = []
-        self._settled = -1  # the step after which the network was last made of what is trained apart
+        self._kept_priors: list[dict[str, Tensor]] = []
+        self._synced_step = -1  # the step after which the network was last made of what is trained apart
         self._plan: Plan | None = None
         self._engine: Engine | None = None
 
@@ -95,17 +95,17 @@ class NetworkTask(LightningModule, ABC):
         """
 
     @property
-    def learns_apart(self) -> bool:
-        """Whether networks of `build_learner` are trained, and the network that answers is their mean."""
+    def trains_ensemble(self) -> bool:
+        """Whether networks of `build_member` are trained, and the network that answers is their mean."""
         return False
 
-    def build_learner(
+    def build_member(
         self, num_users: int, num_items: int, rating_range: tuple[float, float] | None, mean_rating: float | None
     ) -> EmbeddingDot:
         """Make a network to be trained in the stead of the one that answers; see `build_network`."""
         raise ConfigError(f"--model: {type(self).__name__} has no networks whose mean could answer")
 
-    def start_learners(self) -> list[EmbeddingDot]:
+    def init_members(self) -> list[EmbeddingDot]:
         """`members` networks, each with a start of its own; the first one's is that of a network trained alone."""
         assert self.vocabulary is not None
         sizes = self.vocabulary.users.num_rows, self.vocabulary.items.num_rows
@@ -114,7 +114,7 @@ class NetworkTask(LightningModule, ABC):
         for number in range(self.members):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed + number * 1_000_003)
-                found.append(self.build_learner(*sizes, limits, mean))
+                found.append(self.build_member(*sizes, limits, mean))
         return found
 
     def configure_callbacks(self) -> list[Callback]:
@@ -161,7 +161,7 @@ class NetworkTask(LightningModule, ABC):
         return "autograd" if self._plan is None else self._plan.name
 
     def _choose_engine(self, data: RatingsDataModule) -> None:
-        self._take_plan(choose_engine(self, self.trainer, self.learners.networks, data.given_batch_size), data)
+        self._take_plan(choose_engine(self, self.trainer, self.ensemble.networks, data.given_batch_size), data)
 
     def _take_plan(self, plan: Plan | None, data: RatingsDataModule) -> None:
         self._plan = plan
@@ -183,7 +183,7 @@ class NetworkTask(LightningModule, ABC):
             )
         self.vocabulary = vocabulary
         training = self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING
-        self.learners = Learners(self.network, self.start_learners() if self.learns_apart and training else ())
+        self.ensemble = Ensemble(self.network, self.init_members() if self.trains_ensemble and training else ())
 
     def _compare(self, facts: Mapping[str, Any], data: RatingsDataModule) -> None:
         """Raise where figures would be of rows that a checkpoint was trained on, or training go on with others."""
@@ -201,7 +201,7 @@ class NetworkTask(LightningModule, ABC):
     def _compare_learners(self, kept: list[str]) -> None:
         """Raise where a checkpoint has other networks than are to be trained on; by the names of their tables."""
         before = len({name.split(".")[2] for name in kept})
-        if before != len(self.learners.apart):
+        if before != len(self.ensemble.members):
             raise CheckpointError(
                 f"--model.members: must be {max(before, 1)}, as in the checkpoint, got {self.members}"
                 + (", and --model.compress likewise" if max(before, 1) == self.members else "")
@@ -230,13 +230,13 @@ class NetworkTask(LightningModule, ABC):
         self.facts["metrics"] = {name: float(value) for name, value in metrics.items()}
         checkpoint[checkpoints.KEY] = checkpoints.pack(self.vocabulary, **self.facts)
         checkpoint["state_dict"].pop(checkpoints.KEY, None)
-        if self.learners.priors:
-            checkpoint[BAGS_KEY] = self.learners.state()
-        self._settle()  # the tables that are already in the checkpoint
+        if self.ensemble.priors:
+            checkpoint[SVDPP_KEY] = self.ensemble.state()
+        self._sync_served_network()  # the tables that are already in the checkpoint
 
-    def take_bags(self) -> list[dict[str, Tensor]]:
+    def take_priors(self) -> list[dict[str, Tensor]]:
         """Return the bags of each member that came with the checkpoint; the task holds them no longer."""
-        kept, self._kept_bags = self._kept_bags, []
+        kept, self._kept_priors = self._kept_priors, []
         return kept
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -249,8 +249,8 @@ class NetworkTask(LightningModule, ABC):
                 if name in self.hparams:
                     setattr(self, name, value)
         self._build(vocabulary, facts)
-        self._kept_bags = checkpoint.get(BAGS_KEY, [])
-        kept = [name for name in checkpoint["state_dict"] if name.startswith("learners.")]
+        self._kept_priors = checkpoint.get(SVDPP_KEY, [])
+        kept = [name for name in checkpoint["state_dict"] if name.startswith("ensemble.")]
         if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             self._compare_learners(kept)
         else:  # to answer, the network is enough
@@ -335,12 +335,12 @@ class NetworkTask(LightningModule, ABC):
                 return super().load_state_dict(state_dict, strict, assign)
         return super().load_state_dict(state_dict, strict, assign)
 
-    def _settle(self) -> None:
+    def _sync_served_network(self) -> None:
         """Let the network that answers catch up with what is trained."""
         step = self.trainer.global_step if self._trainer is not None else -1
-        if step != self._settled:
-            self.learners.settle()
-            self._settled = step
+        if step != self._synced_step:
+            self.ensemble.sync_served_network()
+            self._synced_step = step
 
 
 def task_class(content: dict[str, Any], source: str) -> type[NetworkTask]:

@@ -27,7 +27,7 @@ DOUBT = 2.0
 """Standard deviation of the share around zero before a row has been looked at."""
 
 
-def lean(path: Path, data: RatingsDataModule, baseline: BiasBaseline) -> float:
+def blend_with_biases(path: Path, data: RatingsDataModule, baseline: BiasBaseline) -> float:
     """Mix a checkpoint's network with the biases of a baseline, which is one dot product again.
 
     Gradients of a few passes leave the biases of rows with few ratings short of where the closed form has them. That

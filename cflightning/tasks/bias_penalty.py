@@ -24,7 +24,7 @@ FAR = 0.02
 """And below which a few far ratings must have stretched the range."""
 
 
-class Shrinkage(NamedTuple):
+class BiasPenalty(NamedTuple):
     """What a training part says.
 
     Attributes:
@@ -36,7 +36,7 @@ class Shrinkage(NamedTuple):
     l2: float
 
 
-def find_shrinkage(data: RatingsDataModule, scale: RatingScale) -> Shrinkage:
+def find_bias_penalty(data: RatingsDataModule, scale: RatingScale) -> BiasPenalty:
     """Ask the training part of a table.
 
     *Biases.* A bias drawn from N(0, v) under noise of variance s costs s / v times its square where a rating costs its
@@ -72,4 +72,4 @@ def find_shrinkage(data: RatingsDataModule, scale: RatingScale) -> Shrinkage:
             "may have stretched the range, which costs accuracy; look at them, or try --model.sigmoid false",
             data.table.name, low, high, noise,
         )  # fmt: skip
-    return Shrinkage((user, item), min(noise / (high - low) / NARROW, 1.0))
+    return BiasPenalty((user, item), min(noise / (high - low) / NARROW, 1.0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-from cflightning.engines.svdpp_prior import Bags
+from cflightning.engines.svdpp_prior import SvdppSides
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.embedding_mlp import EmbeddingMLP
 from cflightning.objectives.rankers import STD
@@ -22,21 +22,21 @@ class EmbeddingDotTask(RankingTask):
     Args:
         dim: Latent factors; None for 64, or 128 for ratings by gradients of fewer than half a million, where they cost
             less than a second.
-        objective: What is minimised; None for both, or where the data is choices for ials (bce on GPUs and by
+        objective: What is minimised; None for multitask, or where the data is choices for ials (bce on GPUs and by
             autograd). mse, squared error: predicts ratings, and is nearly useless for lists. The others say what
             somebody would choose, whatever the ratings: bce (cross-entropy with sampled negatives), softmax (of
             cosines, with sampled negatives: the best with few factors on large catalogues), ials (implicit alternating
             least squares), svd (a degree-scaled SVD: seconds, and best with many factors), bpr and ccl (pairwise, and
-            cosine contrastive loss; by autograd alone). both: ratings by mse, and lists by factors of their own, for a
-            bundle that answers both questions.
+            cosine contrastive loss; by autograd alone). multitask: ratings by mse, and lists by factors of their own,
+            for a bundle that answers both questions.
         ranking: Settings of what makes lists, as `--model.ranking.weight 0.1`. bce: negatives, learning_rate,
             last_rate, l2. softmax: negatives, temperature, learning_rate, last_rate, smooth. ials: weight, l2,
             exponent, block. svd: user_power, item_power, score_power. By autograd (--model.engine autograd, GPUs; the
             task's rate and schedule): negatives, l2, in_batch (negatives are the batch's other items), dropout, smooth
-            (trains through one hop of neighbours), with softmax temperature, with ccl margin and weight. With both
-            also objective (bce, softmax, ials or svd; ials if not given), dim (48) and passes.
+            (trains through one hop of neighbours), with softmax temperature, with ccl margin and weight. With
+            multitask also objective (bce, softmax, ials or svd; ials if not given), dim (48) and passes.
         std: Standard deviation of the initial factors; None for 0.01, with bags 0.06.
-        bags: What else says who a user is: `user`, the items that the user has rated, whatever the rating (SVD++, Koren
+        svdpp: What else says who a user is: `user`, the items that the user has rated, whatever the rating (Koren
             2008); `both`, the users of an item for the item, too (Rendle, Zhang & Koren 2019). Better by far wherever
             users and items have more than a few ratings, for twice the time and memory of training; what comes out is
             the same plain dot product.
@@ -55,7 +55,7 @@ class EmbeddingDotTask(RankingTask):
         objective: Objective | None = None,
         ranking: dict[str, Any] | None = None,
         std: float | None = None,
-        bags: Bags = "both",
+        svdpp: SvdppSides = "both",
         members: int = 1,
         compress: int | None = None,
         **kwargs: Any,
@@ -65,7 +65,7 @@ class EmbeddingDotTask(RankingTask):
             check.whole(name, 1, optional=True)
         check.whole("members", 1)
         check.choice("objective", get_args(Objective), optional=True)
-        check.choice("bags", get_args(Bags))
+        check.choice("svdpp", get_args(SvdppSides))
         check.number("std", 0, optional=True)
         check_ranking(check)
         super().__init__(**kwargs)
@@ -73,7 +73,7 @@ class EmbeddingDotTask(RankingTask):
         self.objective = objective
         self.ranking = ranking
         self.std = std
-        self.bags = bags
+        self.svdpp = svdpp
         self.members = members
         self.compress = compress
         self.save_hyperparameters()
@@ -87,35 +87,37 @@ class EmbeddingDotTask(RankingTask):
         """
         if self.dim is not None:
             return self.dim
-        small = self.rates and self.engine != "gibbs" and (self.facts.get("train_rows") or FEW_ROWS) < FEW_ROWS
+        small = (
+            self.predicts_ratings and self.engine != "gibbs" and (self.facts.get("train_rows") or FEW_ROWS) < FEW_ROWS
+        )
         return 128 if small else 64
 
     def build_network(
         self, num_users: int, num_items: int, rating_range: tuple[float, float] | None, mean_rating: float | None
     ) -> EmbeddingDot:
         """An `EmbeddingDot` of dim `compress`; one without a range where no ratings are predicted."""
-        if not self.rates:
-            whole = self.factors * (self.members if self.minimised == "bce" else 1)
+        if not self.predicts_ratings:
+            whole = self.factors * (self.members if self.objective == "bce" else 1)
             dim = whole if self.compress is None else self.compress
             return EmbeddingDot(num_users, num_items, dim, std=STD if self.std is None else self.std)
         if self.compress is None:
-            return self.build_learner(num_users, num_items, rating_range, mean_rating)
+            return self.build_member(num_users, num_items, rating_range, mean_rating)
         return EmbeddingDot(num_users, num_items, self.compress, rating_range, mean_rating, self.sigmoid, self.margin)
 
     @property
-    def learns_apart(self) -> bool:
+    def trains_ensemble(self) -> bool:
         """Whether the network that answers is made of others."""
-        if not self.rates:
+        if not self.predicts_ratings:
             return self.answers_apart
         return self.engine != "gibbs" and (self.members > 1 or self.compress not in (None, self.factors))
 
-    def build_learner(
+    def build_member(
         self, num_users: int, num_items: int, rating_range: tuple[float, float] | None, mean_rating: float | None
     ) -> EmbeddingDot:
         """An `EmbeddingDot` of dim `factors`."""
-        if not self.rates:
+        if not self.predicts_ratings:
             return self.build_network(num_users, num_items, rating_range, mean_rating)
-        std = (0.01 if self.bags == "none" else 0.06) if self.std is None else self.std
+        std = (0.01 if self.svdpp == "none" else 0.06) if self.std is None else self.std
         return EmbeddingDot(
             num_users, num_items, self.factors, rating_range, mean_rating, self.sigmoid, self.margin, std=std
         )

@@ -34,8 +34,8 @@ from cflightning.utils.arguments import Arguments
 
 log = logging.getLogger(__name__)
 
-Objective = Literal["mse", "bce", "bpr", "softmax", "ccl", "ials", "svd", "both"]
-RATING: tuple[Objective, ...] = "mse", "both"
+Objective = Literal["mse", "bce", "bpr", "softmax", "ccl", "ials", "svd", "multitask"]
+RATING: tuple[Objective, ...] = "mse", "multitask"
 """Those that predict ratings."""
 RANKER_KEY = "cflightning_ranker"
 """Key of a checkpoint under which a ranker's state is kept, for training to go on."""
@@ -45,11 +45,11 @@ VAL_USERS = 4096
 """Users at most, evenly spaced, by whom the best epoch is chosen."""
 
 
-def usual_objective(choices: bool, by_autograd: bool) -> Objective:
+def default_objective(choices: bool, by_autograd: bool) -> Objective:
     """What is minimised if nothing else is said: for choices or for ratings, by autograd or on the CPU."""
     if choices:
         return "bce" if by_autograd else "ials"
-    return "both"
+    return "multitask"
 
 
 def check_ranking(check: Arguments) -> None:
@@ -107,8 +107,8 @@ class RankerEngine(Engine):
 class RankingTask(RatingTask):
     """Adds to a task of ratings an objective that ranks; see `objective` and `ranking` of `EmbeddingDotTask`."""
 
-    objective: Objective | None = None
     ranking: dict[str, Any] | None = None
+    _given_objective: Objective | None = None
     beside: EmbeddingDot
     """What ranks where another network rates."""
 
@@ -125,43 +125,47 @@ class RankingTask(RatingTask):
         """Of a user in training."""
 
     @property
-    def minimised(self) -> Objective:
-        """The objective: as given, else what the data or the checkpoint has decided; both until one of them has."""
-        decided: Objective = self.facts.get("objective", "both") if self.objective is None else self.objective
-        return decided
+    def objective(self) -> Objective:
+        """The objective in effect: as given, else as derived from the data or the checkpoint, multitask before."""
+        derived: Objective = self.facts.get("objective", "multitask")
+        return derived if self._given_objective is None else self._given_objective
+
+    @objective.setter
+    def objective(self, value: Objective | None) -> None:
+        self._given_objective = value
 
     @property
-    def rates(self) -> bool:
+    def predicts_ratings(self) -> bool:
         """Whether ratings are predicted."""
-        return self.minimised in RATING
+        return self.objective in RATING
 
     @property
-    def ranks(self) -> bool:
+    def predicts_rankings(self) -> bool:
         """Whether choices are."""
-        return self.minimised != "mse"
+        return self.objective != "mse"
 
     @property
     def recommender(self) -> Any:
         """The network whose order recommends: of its own where there is one, else that of ratings."""
-        return self.beside if self.minimised == "both" else self.network
+        return self.beside if self.objective == "multitask" else self.network
 
     @property
     def by_autograd(self) -> bool:
         """Whether batches of choices train what ranks, instead of passes over all of them."""
-        if self.rates or self.minimised not in USUAL:
+        if self.predicts_ratings or self.objective not in USUAL:
             return False
         elsewhere = self._trainer is not None and self.trainer.strategy.root_device.type != "cpu"
-        return self.minimised not in Ranker.known or self.engine == "autograd" or elsewhere or not compiled()
+        return self.objective not in Ranker.known or self.engine == "autograd" or elsewhere or not compiled()
 
     @property
     def answers_apart(self) -> bool:
         """Whether what answers is made of what is trained: of its directions, or smoothed."""
-        return self.by_autograd and (self.minimised in COSINE or bool((self.ranking or {}).get("smooth")))
+        return self.by_autograd and (self.objective in COSINE or bool((self.ranking or {}).get("smooth")))
 
     @property
     def ranker_name(self) -> str:
         """The objective of what ranks."""
-        return str((self.ranking or {}).get("objective", BESIDE)) if self.minimised == "both" else self.minimised
+        return str((self.ranking or {}).get("objective", BESIDE)) if self.objective == "multitask" else self.objective
 
     @property
     def ranker_kind(self) -> type[Ranker]:
@@ -176,7 +180,7 @@ class RankingTask(RatingTask):
     def _facts(self, data: RatingsDataModule) -> dict[str, Any]:
         choices = data.table.rating is None
         elsewhere = self.engine == "autograd" or self.trainer.strategy.root_device.type != "cpu"
-        objective = usual_objective(choices, elsewhere) if self.objective is None else self.objective
+        objective = default_objective(choices, elsewhere) if self._given_objective is None else self._given_objective
         if objective not in RATING:
             rows = data.split.sizes[TRAIN]
             return {"rating_range": None, "mean_rating": None, "train_rows": rows, "objective": objective}
@@ -189,7 +193,7 @@ class RankingTask(RatingTask):
 
     def _build(self, vocabulary: Vocabulary, facts: Mapping[str, Any]) -> None:
         super()._build(vocabulary, facts)
-        if self.minimised == "both":
+        if self.objective == "multitask":
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
                 dim = int((self.ranking or {}).get("dim", BESIDE_DIM))
@@ -197,12 +201,12 @@ class RankingTask(RatingTask):
             self.beside.requires_grad_(False)  # or several devices would wait for gradients that never come
         elif hasattr(self, "beside"):  # of the data, before a checkpoint without one came
             del self.beside
-        self.facts["objective"] = self.minimised
+        self.facts["objective"] = self.objective
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the ranker has to remember."""
         super().on_save_checkpoint(checkpoint)
-        if self._ranker is not None and not self.rates:
+        if self._ranker is not None and not self.predicts_ratings:
             checkpoint[RANKER_KEY] = self._ranker.state
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -211,10 +215,10 @@ class RankingTask(RatingTask):
         self._kept_ranker = checkpoint.get(RANKER_KEY, {})
         if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
             before = "beside.user_factors.weight" in checkpoint["state_dict"]
-            if before != (self.minimised == "both"):
+            if before != (self.objective == "multitask"):
                 raise CheckpointError(
-                    f"--model.objective: must be {'both' if before else 'that of the run'} to go on with it, "
-                    f"got {self.minimised}"
+                    f"--model.objective: must be {'multitask' if before else 'that of the run'} to go on with it, "
+                    f"got {self.objective}"
                 )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -223,29 +227,31 @@ class RankingTask(RatingTask):
 
     def settings_used(self) -> dict[str, Any]:
         """Return what training used: of ratings, of lists (`ranking`), or of both."""
-        used = super().settings_used() | {"objective": self.minimised}
-        if not self.rates:
+        used = super().settings_used() | {"objective": self.objective}
+        if not self.predicts_ratings:
             used = {name: used[name] for name in ("task", "engine", "dim", "members", "seed", "objective")}
-        if self.ranks:
-            beside = {"objective": self.ranker_name, "dim": int(self.beside.dim)} if self.minimised == "both" else {}
+        if self.predicts_rankings:
+            beside = (
+                {"objective": self.ranker_name, "dim": int(self.beside.dim)} if self.objective == "multitask" else {}
+            )
             used["ranking"] = beside | dict(self.facts.get("ranking") or {})
         return used
 
     # Training ----------------------------------------------------------------------------------------------------
 
     def _choose_engine(self, data: RatingsDataModule) -> None:
-        if self.rates:
+        if self.predicts_ratings:
             super()._choose_engine(data)
             return
         if self.by_autograd:
             self._choose_autograd(data)
             return
-        meant = ("auto", "fused") if self.minimised in USUAL else ("auto",)
+        meant = ("auto", "fused") if self.objective in USUAL else ("auto",)
         for option, value, fine in (("engine", self.engine, meant), ("optimizer", self.optimizer, (None,)),
                                     ("lr_scheduler", self.lr_scheduler, (None,))):  # fmt: skip
             if value not in fine:
                 raise ConfigError(
-                    f"--model.{option}: has no meaning with --model.objective {self.minimised}, got {value}"
+                    f"--model.{option}: has no meaning with --model.objective {self.objective}, got {value}"
                 )
         network = self.network
         assert isinstance(network, EmbeddingDot)
@@ -253,7 +259,7 @@ class RankingTask(RatingTask):
         network.global_bias.requires_grad_(True)  # DDP refuses a module without any; nothing ever goes backward
         if self.trainer.strategy.root_device.type != "cpu":
             raise ConfigError(
-                f"--model.objective {self.minimised}: runs on the CPU; give --trainer.accelerator cpu, "
+                f"--model.objective {self.objective}: runs on the CPU; give --trainer.accelerator cpu, "
                 "or choose bce, bpr, softmax or ccl"
             )
 
@@ -265,23 +271,23 @@ class RankingTask(RatingTask):
 
         self._take_plan(
             Plan(
-                self.minimised, SweepLoader, partial(Memory, network), lambda _: 0.0, start, bag=None, scheduled=False
+                self.objective, SweepLoader, partial(Memory, network), lambda _: 0.0, start, bag=None, scheduled=False
             ),
             data,
         )
 
     def _choose_autograd(self, data: RatingsDataModule) -> None:
         if self.engine not in ("auto", "autograd"):
-            raise ConfigError(f"--model.engine: must be autograd for --model.objective {self.minimised} here, "
+            raise ConfigError(f"--model.engine: must be autograd for --model.objective {self.objective} here, "
                               f"got {self.engine}")  # fmt: skip
         if self.members > 1 or data.training_weights() is not None:
             given = "--model.members" if self.members > 1 else "--data.weight"
-            raise ConfigError(f"{given}: is not known to --model.objective {self.minimised} by autograd; leave it out")
+            raise ConfigError(f"{given}: is not known to --model.objective {self.objective} by autograd; leave it out")
         user, item = (torch.from_numpy(rows) for rows in data.training_pairs())
         settings = ({} if self.l2 is None else {"l2": self.l2}) | (self.ranking or {})
-        self._sampled = sampled(self.minimised, settings, user, item, data.num_users, data.num_items)
+        self._sampled = sampled(self.objective, settings, user, item, data.num_users, data.num_items)
         self.facts["ranking"] = self._sampled.settings
-        for network in self.learners.networks:
+        for network in self.ensemble.networks:
             assert isinstance(network, EmbeddingDot)
             for name in self._sampled.unused:  # or several devices would wait for its gradient
                 network.get_parameter(name).requires_grad_(False)
@@ -291,7 +297,7 @@ class RankingTask(RatingTask):
     def _make_ranker(self, data: RatingsDataModule, network: EmbeddingDot) -> Ranker:
         user, item = (torch.from_numpy(rows) for rows in data.training_pairs())
         found = data.training_weights()
-        beside = self.minimised == "both"
+        beside = self.objective == "multitask"
         own = ("objective", "dim", "passes") if beside else ()
         settings = {name: value for name, value in (self.ranking or {}).items() if name not in own}
         if not beside:
@@ -309,7 +315,7 @@ class RankingTask(RatingTask):
     def on_train_start(self) -> None:
         """Start the engine."""
         self._measured = {}
-        if self.rates:
+        if self.predicts_ratings:
             super().on_train_start()
         elif self._sampled is not None:
             check_states(self.trainer.optimizers)
@@ -322,7 +328,7 @@ class RankingTask(RatingTask):
     def on_train_epoch_start(self) -> None:
         """Before ratings are learnt, make what ranks beside them, so that it is complete in any epoch that is kept."""
         data = self._data()
-        if self.minimised != "both" or self.facts.get("ranked") or data is None:
+        if self.objective != "multitask" or self.facts.get("ranked") or data is None:
             return
         as_it_is = self.device.type == "cpu" and self.beside.item_factors.weight.dtype == torch.float32
         network = self.beside if as_it_is else copy.deepcopy(self.beside).cpu().float()
@@ -341,7 +347,7 @@ class RankingTask(RatingTask):
         """Mean loss of a `RatingBatch` or `ChoiceBatch` over all devices; None where an engine has done its step."""
         if self._sampled is None:
             return super().training_step(batch, batch_idx)
-        [network] = self.learners.networks
+        [network] = self.ensemble.networks
         assert isinstance(network, EmbeddingDot)
         loss = self._sampled.loss(network, batch)
         seen = loss.detach()
@@ -349,11 +355,11 @@ class RankingTask(RatingTask):
         self._loss_rows += batch.total
         return loss * (self.trainer.world_size / int(batch.total))  # DDP averages gradients over devices
 
-    def _settle(self) -> None:
+    def _sync_served_network(self) -> None:
         if self._sampled is None or not self.answers_apart:
-            super()._settle()
+            super()._sync_served_network()
             return
-        [learner] = self.learners.networks
+        [learner] = self.ensemble.networks
         assert isinstance(learner, EmbeddingDot)
         assert isinstance(self.network, EmbeddingDot)
         with torch.no_grad():
@@ -364,35 +370,37 @@ class RankingTask(RatingTask):
 
     def validation_step(self, batch: RatingBatch, batch_idx: int) -> None:
         """Add a batch to the validation errors, if ratings are predicted."""
-        if self.rates:
+        if self.predicts_ratings:
             super().validation_step(batch, batch_idx)
 
     def on_validation_epoch_end(self) -> None:
         """Log the errors, and the figures of lists (`val/ndcg@10`, …) of at most `VAL_USERS` users."""
-        if self.rates:
+        if self.predicts_ratings:
             super().on_validation_epoch_end()
         data = self._data()
-        if not self.ranks or data is None or self.trainer.sanity_checking:
+        if not self.predicts_rankings or data is None or self.trainer.sanity_checking:
             return
         fitting = self.trainer.state.fn == TrainerFn.FITTING
-        if not (self._measured and self.rates and fitting):  # what ranks beside ratings is made once in a fit
+        if not (
+            self._measured and self.predicts_ratings and fitting
+        ):  # what ranks beside ratings is made once in a fit
             self._measured = self._figures(data, VAL, VAL_USERS)
         self._log_ranking("val", self._measured)
 
     def test_step(self, batch: RatingBatch, batch_idx: int) -> Tensor | None:  # type: ignore[override]
         """Add a batch to the test errors, if ratings are predicted, and return its scores (float32 [batch])."""
-        return super().test_step(batch, batch_idx) if self.rates else None
+        return super().test_step(batch, batch_idx) if self.predicts_ratings else None
 
     def on_test_epoch_end(self) -> None:
         """Log the errors, and the figures of the lists of all users."""
-        if self.rates:
+        if self.predicts_ratings:
             super().on_test_epoch_end()
         data = self._data()
-        if self.ranks and data is not None:
+        if self.predicts_rankings and data is not None:
             self._log_ranking("test", self._figures(data, TEST))
 
     def _figures(self, data: RatingsDataModule, part: int, most: int | None = None) -> dict[str, Tensor]:
-        questions = ask(data, part, self.trainer, most, optional=self.rates)
+        questions = ask(data, part, self.trainer, most, optional=self.predicts_ratings)
         if questions is None:
             return {}
         tables = self.recommender.fold()

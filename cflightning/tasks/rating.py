@@ -21,20 +21,20 @@ from cflightning.errors import CheckpointError
 from cflightning.metrics.rating import RatingErrors
 from cflightning.models.network import RatingNetwork
 from cflightning.models.penalty import BIAS_L2, Penalty, count_weights
-from cflightning.models.svdpp import Bag
+from cflightning.models.svdpp import SvdppTerm
 from cflightning.objectives.squared_error import squared_error
 from cflightning.tasks import adaptive_penalty as steering
-from cflightning.tasks.adaptive_penalty import Steering
+from cflightning.tasks.adaptive_penalty import AdaptivePenalty
 from cflightning.tasks.base import NetworkTask
-from cflightning.tasks.bias_penalty import find_shrinkage
+from cflightning.tasks.bias_penalty import find_bias_penalty
 from cflightning.tasks.optimizers import check_states, configure, step_schedules
 from cflightning.utils.arguments import Arguments
 
 if TYPE_CHECKING:
-    from cflightning.engines.svdpp_prior import BagPrior
+    from cflightning.engines.svdpp_prior import SvdppPrior
 
 log = logging.getLogger(__name__)
-STEERING_KEY = "cflightning_steering"
+ADAPTIVE_PENALTY_KEY = "cflightning_adaptive_penalty"
 """Key of a checkpoint under which multiples of the penalties are kept, for training to go on."""
 
 
@@ -112,8 +112,8 @@ class RatingTask(NetworkTask):
         self.sigmoid = sigmoid
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
-        self._kept_steering: dict[str, float] = {}
-        self._steering: Steering | None = None
+        self._kept_penalty: dict[str, float] = {}
+        self._adaptive_penalty: AdaptivePenalty | None = None
         self.bias_l2: tuple[float, float] = (BIAS_L2, BIAS_L2)
         self.l2_multiple = 1.0
         self.val_errors, self.test_errors = RatingErrors(), RatingErrors()  # one each: sums must not mix
@@ -128,19 +128,19 @@ class RatingTask(NetworkTask):
 
     def __getstate__(self) -> dict[str, Any]:
         """See `NetworkTask`."""
-        return {**super().__getstate__(), "_steering": None}
+        return {**super().__getstate__(), "_adaptive_penalty": None}
 
     @property
     def penalty(self) -> Penalty:
         """As given, else what four data sets of very different size and density agree on; see `tasks.shrinkage`."""
-        l2, exponent = (0.008, 0.5) if self.bags == "none" else (0.02, self._usual_exponent)
+        l2, exponent = (0.008, 0.5) if self.svdpp == "none" else (0.02, self._default_exponent)
         return Penalty(
             l2 * self.l2_multiple if self.l2 is None else self.l2,
             exponent if self.l2_exponent is None else self.l2_exponent,
         )
 
     @property
-    def _usual_exponent(self) -> float:
+    def _default_exponent(self) -> float:
         """With bags: more where items outnumber users, so that most rows are items of few ratings.
 
         From four data sets with .6 to 16 items a user, on slices of their training parts: .75 instead of .6 is worth
@@ -154,20 +154,20 @@ class RatingTask(NetworkTask):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add where steering has got to, to what `NetworkTask` keeps."""
         super().on_save_checkpoint(checkpoint)
-        if self._steering is not None:
-            checkpoint[STEERING_KEY] = self._steering.state
+        if self._adaptive_penalty is not None:
+            checkpoint[ADAPTIVE_PENALTY_KEY] = self._adaptive_penalty.state
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with steering from there."""
         super().on_load_checkpoint(checkpoint)
-        self._kept_steering = checkpoint.get(STEERING_KEY, {})
+        self._kept_penalty = checkpoint.get(ADAPTIVE_PENALTY_KEY, {})
 
     def settings_used(self) -> dict[str, Any]:
         """Return what training used, with every default resolved, as plain data; l2 as validation rows adapted it."""
         l2, exponent = self.penalty
-        multiple = self._kept_steering.get("rows", 1.0) if self.l2 is None else 1.0
+        multiple = self._kept_penalty.get("rows", 1.0) if self.l2 is None else 1.0
         used = {"task": type(self).__name__, "engine": self._engine_name, "learning_rate": self.learning_rate,
-                "l2": l2 * multiple, "l2_exponent": exponent, "bags": self.bags, "members": self.members,
+                "l2": l2 * multiple, "l2_exponent": exponent, "svdpp": self.svdpp, "members": self.members,
                 "seed": self.seed}  # fmt: skip
         dim = getattr(self.network, "dim", None)
         return used if dim is None else used | {"dim": int(dim)}
@@ -183,8 +183,8 @@ class RatingTask(NetworkTask):
             raise CheckpointError(
                 f"{type(self).__name__}: must be trained with a RatingsDataModule; give it to Trainer.fit"
             )
-        self._lean_on_bags(data)
-        shrinkage = find_shrinkage(data, self.network.scale)
+        self._attach_priors(data)
+        shrinkage = find_bias_penalty(data, self.network.scale)
         self.l2_multiple = shrinkage.l2
         l2, exponent = self.penalty
         self.bias_l2 = shrinkage.bias_l2 if l2 else (0.0, 0.0)
@@ -198,34 +198,34 @@ class RatingTask(NetworkTask):
                 shares = bias_l2 / (counts.clamp(min=1) * weights * (l2 or 1.0))  # of the penalty per rating
                 for name, values in (("weights", weights), ("shares", shares)):
                     self.register_buffer(f"{side}_{name}", values.float().to(self.device), persistent=False)
-        self._start_steering(data)
+        self._start_adaptive_penalty(data)
 
-    def _start_steering(self, data: RatingsDataModule) -> None:
+    def _start_adaptive_penalty(self, data: RatingsDataModule) -> None:
         """Where l2 is the default, there are held-out rows, and an engine to be steered."""
         held = data.held_out(steering.ROWS)
-        self._steering = None
-        if self.l2 is None and self.learners.steerable and len(held[0]) and (self._plan is None or self._plan.bag):
+        self._adaptive_penalty = None
+        if self.l2 is None and self.ensemble.has_factors and len(held[0]) and (self._plan is None or self._plan.bag):
             user, item, rating = (torch.from_numpy(column).to(self.device) for column in held)
-            self._steering = Steering(user.long(), item.long(), rating)
-            self._steering.load(self._kept_steering)
+            self._adaptive_penalty = AdaptivePenalty(user.long(), item.long(), rating)
+            self._adaptive_penalty.load(self._kept_penalty)
             self._take_course()
-        self._kept_steering = {}
+        self._kept_penalty = {}
 
     def _take_course(self) -> None:
-        assert self._steering is not None
-        for prior in self.learners.priors:
-            prior.penalise(self._steering.bags)
+        assert self._adaptive_penalty is not None
+        for prior in self.ensemble.priors:
+            prior.penalise(self._adaptive_penalty.bags)
         if self._engine is not None:
-            self._engine.strength = self._steering.rows
+            self._engine.strength = self._adaptive_penalty.rows
 
-    def _lean_on_bags(self, data: RatingsDataModule) -> None:
-        kind = (lambda: Bag) if self._plan is None else self._plan.bag
-        if self.bags == "none" or kind is None:
+    def _attach_priors(self, data: RatingsDataModule) -> None:
+        kind = (lambda: SvdppTerm) if self._plan is None else self._plan.bag
+        if self.svdpp == "none" or kind is None:
             return
         user, item = (torch.from_numpy(rows).to(self.device) for rows in data.training_pairs())
-        self.learners.lean_on(user, item, self.bags, self.penalty.exponent, kind())
-        self.learners.load(self._kept_bags)
-        self._kept_bags = []
+        self.ensemble.attach_priors(user, item, self.svdpp, self.penalty.exponent, kind())
+        self.ensemble.load(self._kept_priors)
+        self._kept_priors = []
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Let the bags learn from the steps so far, eight times an epoch (engines do so themselves), and steer."""
@@ -233,29 +233,29 @@ class RatingTask(NetworkTask):
         done, batches = self.trainer.global_step, int(self.trainer.num_training_batches)
         if not done:
             return
-        if self.learners.priors and self._engine is None and batch_idx % max(batches // 8, 1) == 0:
-            self.learners.step_bags()
-        if self._steering is not None and batch_idx % max(batches // steering.LOOKS, 1) == 0:
+        if self.ensemble.priors and self._engine is None and batch_idx % max(batches // 8, 1) == 0:
+            self.ensemble.step_priors()
+        if self._adaptive_penalty is not None and batch_idx % max(batches // steering.LOOKS, 1) == 0:
             whole = float(self.trainer.estimated_stepping_batches)
             whole = whole if math.isfinite(whole) else float(EPOCHS * batches)
-            before = self._steering.state
-            self._steering.look(*self.learners.first, done / whole)
-            if self._steering.state != before:
+            before = self._adaptive_penalty.state
+            self._adaptive_penalty.look(*self.ensemble.first, done / whole)
+            if self._adaptive_penalty.state != before:
                 self._take_course()
 
     def on_validation_start(self) -> None:
         """What is measured is the network that answers."""
         if self.trainer.state.fn == TrainerFn.FITTING:
-            self._settle()
+            self._sync_served_network()
 
     def on_train_end(self) -> None:
         """Let the engine's threads go."""
-        self._settle()
-        self.learners.priors = []
-        if self._steering is not None and self._steering.state != {"rows": 1.0, "bags": 1.0}:
+        self._sync_served_network()
+        self.ensemble.priors = []
+        if self._adaptive_penalty is not None and self._adaptive_penalty.state != {"rows": 1.0, "bags": 1.0}:
             log.info("the validation rows have steered l2 to %.2g, and the penalty on bags to %.2g of the usual",
-                     self.penalty.l2 * self._steering.rows, self._steering.bags)  # fmt: skip
-        self._steering = None
+                     self.penalty.l2 * self._adaptive_penalty.rows, self._adaptive_penalty.bags)  # fmt: skip
+        self._adaptive_penalty = None
         if self._engine is not None:
             self._engine.close()
         self._engine = None
@@ -265,16 +265,16 @@ class RatingTask(NetworkTask):
         if self._engine is not None:
             self._engine_step(self._engine, batch)
             return None
-        networks, priors = self.learners.networks, self.learners.priors
+        networks, priors = self.ensemble.networks, self.ensemble.priors
         losses = [self._loss(*learner, batch) for learner in zip_longest(networks, priors)]
         self._loss_rows += batch.total * len(losses)
         # DDP averages gradients over devices; shares of a batch may differ in size, so divide by the whole batch.
         loss: Tensor = torch.stack(losses).sum() * (self.trainer.world_size / int(batch.total))
         return loss
 
-    def _loss(self, network: RatingNetwork, prior: BagPrior | None, batch: RatingBatch) -> Tensor:
+    def _loss(self, network: RatingNetwork, prior: SvdppPrior | None, batch: RatingBatch) -> Tensor:
         """Sum of what the ratings of a batch cost a network, in units of the squared rating range: float32 []."""
-        strength = 1.0 if self._steering is None else self._steering.rows
+        strength = 1.0 if self._adaptive_penalty is None else self._adaptive_penalty.rows
         shares = self.user_shares[batch.user] / strength, self.item_shares[batch.item] / strength
         scores, users, items = network.scores_and_norms(batch.user, batch.item, prior.means if prior else None, shares)
         loss: Tensor = squared_error(scores, batch.rating)
@@ -337,7 +337,7 @@ class RatingTask(NetworkTask):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The engine's, or fused AdamW, with one cycle over the whole training, unless others were asked for."""
         self._require_network()
-        found = [one for network in self.learners.networks for one in network.parameters()]
+        found = [one for network in self.ensemble.networks for one in network.parameters()]
         data = self._data()
         ratio = 1.0 if data is None else data.batch_ratio
         return configure(self, self._plan, [one for one in found if one.requires_grad or self._plan], ratio)

@@ -101,7 +101,7 @@ def export_bundle(
         rows = training_rows(data, vocabulary, rates=task.facts.get("objective", "mse") in RATING)
         seen = None if with_history is False else seen_rows(data, vocabulary, rows)
     with placed(target, overwrite=overwrite) as scratch:
-        parts, metrics, kept = answering(task), _metrics(path, task.facts), task.take_bags()
+        parts, metrics, kept = answering(task), _metrics(path, task.facts), task.take_priors()
         bags = kept[0] if len(kept) == 1 else None  # those of several members say nothing of their mean's tables
         if resolve and data is not None and rows is not None:
             metrics = resolve_if_better(task, parts, data, rows, bags, metrics)

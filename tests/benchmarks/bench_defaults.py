@@ -21,7 +21,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from cflightning import EmbeddingDotTask, Evaluation, RatingsDataModule, Trainer
 from cflightning.cli.fit import PATIENCE
 from cflightning.data.splits.split import TEST, VAL
-from cflightning.tasks.bias_blending import lean
+from cflightning.tasks.bias_blending import blend_with_biases
 
 LINEAR = {
     "users": 3000, "items": 1000, "rows": 90_000, "dim": 4, "factors": 0.5, "user": 0.4, "item": 0.4, "noise": 0.8,
@@ -51,7 +51,7 @@ TABLES = {
                   "step": 0.0},
     "low rank": {"users": 1000, "items": 500, "rows": 50_000, "factors": 0.8, "noise": 0.1, "step": 0.0},
 }  # fmt: skip
-FIXED = [{"bags": bags, "l2": l2} for bags, values in
+FIXED = [{"svdpp": bags, "l2": l2} for bags, values in
          (("both", (0.005, 0.01, 0.02, 0.04, 0.08)), ("none", (0.002, 0.004, 0.008, 0.016, 0.032, 0.064)))
          for l2 in values]  # fmt: skip
 
@@ -98,7 +98,7 @@ def fit(data: RatingsDataModule, **options: object) -> tuple[dict[str, float], f
         )  # fmt: skip
         task = EmbeddingDotTask(objective="mse", **options)
         trainer.fit(task, data)
-        lean(Path(best.best_model_path), data, evaluation.baseline(data))
+        blend_with_biases(Path(best.best_model_path), data, evaluation.baseline(data))
         [figures] = trainer.test(task, data, best.best_model_path, verbose=False, weights_only=True)
         return figures, float(best.best_model_score or 0.0)
 

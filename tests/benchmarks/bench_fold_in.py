@@ -119,7 +119,7 @@ def solved_again(held: HeldOut, checkpoint: Path, rows: np.ndarray) -> float:
     user, item = users.rows(held.column("user", rows)), items.rows(held.column("item", rows))
     order = np.lexsort((item, user))
     training = TrainingRows(user[order], item[order], held.column("rating", rows)[order].astype(np.float32))
-    bags = torch.load(checkpoint, weights_only=True).get("cflightning_bags")
+    bags = torch.load(checkpoint, weights_only=True).get("cflightning_svdpp")
     resolve(task.network, training, task.vocabulary.counts, bags[0] if bags else None)
 
     def predict(number: int, tested: np.ndarray) -> np.ndarray:
@@ -144,7 +144,7 @@ def quality(seeds: int) -> str:
     """The tables of the default model, and of one without bags."""
     models: dict[str, dict[str, object]] = {
         "Defaults": {},
-        "Without SVD++ term (`--model.bags none`)": {"bags": "none"},
+        "Without SVD++ term (`--model.svdpp none`)": {"svdpp": "none"},
     }
     return "\n".join(f"{name}:\n\n{figures(seeds, lists=not model, **model)}" for name, model in models.items())
 
@@ -255,7 +255,7 @@ def in_numpy(checkpoint: Path):
 
     task = load_task(checkpoint)
     tables, known = task.network.fold(), task.vocabulary.items
-    bags = torch.load(checkpoint, weights_only=True)["cflightning_bags"][0]
+    bags = torch.load(checkpoint, weights_only=True)["cflightning_svdpp"][0]
     folding = of_users(
         tables,
         known,

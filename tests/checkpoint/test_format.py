@@ -167,12 +167,12 @@ def test_classes_of_a_checkpoint_are_not_imported(run, tmp_path, marker, command
 class TaskOfObjects(EmbeddingDotTask):
     """A task of somebody's own, whose argument may be an object."""
 
-    def __init__(self, head: "torch.nn.Module | str | None" = None, bags: "Bags" = "none", **kwargs):  # noqa: F821
-        super().__init__(bags=bags, **kwargs)
+    def __init__(self, head: "torch.nn.Module | str | None" = None, svdpp: "SvdppSides" = "none", **kwargs):  # noqa: F821
+        super().__init__(svdpp=svdpp, **kwargs)
         self.head = head
 
 
-@pytest.mark.parametrize("setting", ["head", "bags"])  # of the second, the type is not known when the program runs
+@pytest.mark.parametrize("setting", ["head", "svdpp"])  # of the second, the type is not known when the program runs
 def test_an_object_is_not_read_from_a_file_that_a_checkpoint_names(run, tmp_path, marker, setting, capsys):
     def change(content):
         content["cflightning"]["task"] = f"{TaskOfObjects.__module__}.TaskOfObjects"
@@ -336,11 +336,11 @@ def test_states_of_another_size_never_reach_compiled_steps(tmp_path, name):
         return RatingsDataModule(source="synthetic", synthetic=made, batch_size=100 if kind == "autograd" else None)
 
     first = Trainer(max_epochs=1, enable_checkpointing=False, **quiet)
-    first.fit(EmbeddingDotTask(dim=4, bags="none", **options), data())
+    first.fit(EmbeddingDotTask(dim=4, svdpp="none", **options), data())
     first.save_checkpoint(tmp_path / "x.ckpt")
     content = torch.load(tmp_path / "x.ckpt", weights_only=True)
     change(content)
     torch.save(content, tmp_path / "x.ckpt")
     again = Trainer(max_epochs=2, enable_checkpointing=False, **quiet)
     with pytest.raises(CheckpointError, match=r"must be .*(float32|as its parameter is).*was it edited"):
-        again.fit(EmbeddingDotTask(dim=4, bags="none", **options), data(), ckpt_path=tmp_path / "x.ckpt")
+        again.fit(EmbeddingDotTask(dim=4, svdpp="none", **options), data(), ckpt_path=tmp_path / "x.ckpt")

@@ -74,7 +74,7 @@ def test_a_piped_log_holds_a_line_for_each_epoch_and_no_redraws(movielens, tmp_p
     said = done.stdout + done.stderr
     assert re.findall(r"^epoch (\d) of 3: train/loss \S+, \S+ s$", said, re.MULTILINE) == ["1", "2", "3"]
     assert re.search(r"^EmbeddingDotTask on \w+: [\d,]+ parameters$", said, re.MULTILINE)
-    for noise in ("\r", "it/s", "FLOPs", "learners", "Seed set", "TPU", "Restoring", "Tip", "━"):
+    for noise in ("\r", "it/s", "FLOPs", "ensemble", "Seed set", "TPU", "Restoring", "Tip", "━"):
         assert noise not in said
     assert len(said.splitlines()) < 30
 

@@ -34,7 +34,7 @@ def last_line(capsys):
 @pytest.fixture
 def fit(movielens, tmp_path):
     return ["fit", "--data.path", str(movielens("ml-1m", 60, 40)), "--trainer.default_root_dir", str(tmp_path), *QUIET,
-            "--model.engine", "autograd", "--model.bags", "none", "--trainer.max_epochs", "3"]  # fmt: skip
+            "--model.engine", "autograd", "--model.svdpp", "none", "--trainer.max_epochs", "3"]  # fmt: skip
 
 
 def test_a_fit_on_a_full_disk_keeps_what_it_has(fit, tmp_path, monkeypatch, capsys):

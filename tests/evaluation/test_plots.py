@@ -47,7 +47,7 @@ SEARCH = (
     {
         "l2": [0.02, 0.1, 0.001, 0.03, 0.2],
         "dim": [None, 16, 32, 64, 16],
-        "bags": ["both", "none", None, "both", "user"],
+        "svdpp": ["both", "none", None, "both", "user"],
     },
 )
 

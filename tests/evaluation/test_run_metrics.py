@@ -34,7 +34,7 @@ def test_other_files_are_refused(tmp_path, text):
         read_figures(tmp_path / "metrics.json")
 
 
-@pytest.mark.parametrize("objective", ["mse", "both", "ials"])
+@pytest.mark.parametrize("objective", ["mse", "multitask", "ials"])
 def test_a_fit_names_the_settings_that_it_used(tmp_path, movielens, objective):
     main(["fit", "--data.path", str(movielens("ml-1m")), "--model.objective", objective, "--trainer.max_epochs", "1",
           "--trainer.default_root_dir", str(tmp_path), "--trainer.accelerator", "cpu", "--trainer.devices", "1",

@@ -18,7 +18,7 @@ USERS, ITEMS = 60, 45
 STRANGER = "nobody"
 CASES = {
     "ratings": {"objective": "mse"},
-    "both": {"objective": "both", "ranking": {"dim": 6, "weight": 0.05, "l2": 0.02, "exponent": 0.8}},
+    "multitask": {"objective": "multitask", "ranking": {"dim": 6, "weight": 0.05, "l2": 0.02, "exponent": 0.8}},
     "choices": {"objective": "svd"},
 }
 
@@ -57,8 +57,8 @@ class Bundle:
         """Item vectors, weight of all items, l2, exponent, and the length of solutions; None for their own."""
         q = self.lists.q[:, :-1]
         settings = dict(Alternating.defaults)
-        if self.task.minimised == "both":
-            settings |= CASES["both"]["ranking"]
+        if self.task.objective == "multitask":
+            settings |= CASES["multitask"]["ranking"]
             return q, settings["weight"], settings["l2"], settings["exponent"], None
         unit, length = (np.linalg.norm(table[1:, :-1], axis=1).mean() for table in (self.lists.q, self.lists.p))
         return q / unit, min(300 / (ITEMS + 1), 0.3), settings["l2"], settings["exponent"], length
@@ -176,7 +176,7 @@ def explain(bundle, row, rating, target, user=()):
                       target=bundle.ids(target), user=bundle.ids(user, "users"))  # fmt: skip
 
 
-@pytest.mark.parametrize("bundle", ["both", "choices"], indirect=True)
+@pytest.mark.parametrize("bundle", ["multitask", "choices"], indirect=True)
 @pytest.mark.parametrize("given", CHOICES)
 def test_new_users_by_choices(bundle, given):
     row, weight = (np.array(part, kind) for part, kind in zip(CHOICES[given], (int, float), strict=True))
@@ -191,7 +191,7 @@ def test_new_users_by_choices(bundle, given):
     assert (answer["score"][len(expected) :] == -np.inf).all()
 
 
-@pytest.mark.parametrize("bundle", ["ratings", "both"], indirect=True)
+@pytest.mark.parametrize("bundle", ["ratings", "multitask"], indirect=True)
 @pytest.mark.parametrize("given", CHOICES)
 def test_new_users_by_ratings_are_answered_by_their_vector(bundle, given):
     row = np.array(CHOICES[given][0], int)

@@ -50,7 +50,7 @@ TASKS = {
     "dot, strings": (lambda: EmbeddingDotTask(dim=16, std=0.3), True),
     "dot, no sigmoid": (lambda: EmbeddingDotTask(dim=16, objective="mse", sigmoid=False), False),
     "mlp, strings": (lambda: EmbeddingMLPTask(dim=8, hidden=(12, 6), std=0.3), True),
-    "both, strings": (lambda: EmbeddingDotTask(dim=8, objective="both", members=2, compress=6,
+    "multitask, strings": (lambda: EmbeddingDotTask(dim=8, objective="multitask", members=2, compress=6,
                                                ranking={"objective": "svd", "dim": 12}), True),
     "ials": (lambda: EmbeddingDotTask(dim=16, objective="ials"), False),
     "bce": (lambda: EmbeddingDotTask(dim=8, objective="bce", members=2), False),
@@ -71,14 +71,14 @@ def recommender(task):
 
 def test_the_bundle_says_what_its_answers_are(exported):
     task, scorer = exported
-    objective = getattr(task, "minimised", "mse")
+    objective = getattr(task, "objective", "mse")
     manifest = json.loads((scorer.manifest.folder / "manifest.json").read_text())
     if objective == "mse":
         assert manifest["format_version"] == 1
         assert "units" not in manifest
     else:
         assert manifest["format_version"] == 2
-        assert manifest["units"] == {"score": "rating" if objective == "both" else "choice", "recommend": "choice"}
+        assert manifest["units"] == {"score": "rating" if objective == "multitask" else "choice", "recommend": "choice"}
     assert (manifest["rating_range"] is None) == (objective in ("ials", "svd", "bce"))
     assert manifest["dim"] == task.network.dim
 
@@ -127,7 +127,7 @@ def test_unknown_ids_go_through_the_unknown_row(exported):
     assert len(scorer.recommend(stranger, k=3).items) == 3
 
 
-@pytest.mark.parametrize("exported", ["both, strings", "ials", "bce"], indirect=True)
+@pytest.mark.parametrize("exported", ["multitask, strings", "ials", "bce"], indirect=True)
 def test_unknown_users_choose_as_all_known_ones_on_average(exported):
     task, scorer = exported
     network, users = recommender(task), task.vocabulary.users.num_rows
@@ -287,7 +287,7 @@ def test_other_weights_are_found(run, bundle, tmp_path, graph):
         verify(copy, answering(task).networks, task.vocabulary)
 
 
-@pytest.mark.parametrize("exported", ["both, strings"], indirect=True)
+@pytest.mark.parametrize("exported", ["multitask, strings"], indirect=True)
 def test_the_network_of_the_other_question_is_found(exported):
     folder, task = exported[1].manifest.folder, load_task(exported[1].manifest.folder.parent / "task.ckpt")
     networks = answering(task).networks

@@ -13,8 +13,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from cflightning import EmbeddingDotTask, EmbeddingMLPTask, RatingsDataModule
 from cflightning.errors import ConfigError
-from cflightning.kernels.bags import ROWS, CompiledBag
-from cflightning.models.svdpp import Bag, neighbours
+from cflightning.kernels.bags import ROWS, CompiledSvdppTerm
+from cflightning.models.svdpp import SvdppTerm, neighbours
 
 SMALL = {"num_users": 300, "num_items": 200, "num_ratings": 6000}
 
@@ -36,13 +36,15 @@ def steps(bag, dim, count=3):
 
 @pytest.mark.parametrize("dim", [1, 3, 16, 64])
 def test_compiled_bag_is_the_plain_one(dim):
-    torch.testing.assert_close(steps(make(CompiledBag, dim), dim), steps(make(Bag, dim), dim), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        steps(make(CompiledSvdppTerm, dim), dim), steps(make(SvdppTerm, dim), dim), atol=1e-5, rtol=1e-4
+    )
 
 
 def test_any_number_of_threads_gives_the_same_bits():
-    alone = steps(make(CompiledBag, 8), 8)
+    alone = steps(make(CompiledSvdppTerm, 8), 8)
     for helpers in (1, 4):
-        bag = make(CompiledBag, 8)
+        bag = make(CompiledSvdppTerm, 8)
         with ThreadPoolExecutor(helpers) as pool:
             bag.use(pool, helpers)
             assert torch.equal(steps(bag, 8), alone)
@@ -60,20 +62,20 @@ def data(**options):
 
 
 @pytest.mark.parametrize("engine", ["fused", "autograd"])
-@pytest.mark.parametrize("bags", ["user", "both"])
-def test_bags_are_learnt_and_forgotten_when_training_ends(engine, bags, monkeypatch):
+@pytest.mark.parametrize("svdpp", ["user", "both"])
+def test_bags_are_learnt_and_forgotten_when_training_ends(engine, svdpp, monkeypatch):
     seen = {}
 
-    def step(self, *given, original=Bag.step if engine == "autograd" else CompiledBag.step):
+    def step(self, *given, original=SvdppTerm.step if engine == "autograd" else CompiledSvdppTerm.step):
         original(self, *given)
         seen[id(self)] = float(self.vectors.abs().max())
 
-    monkeypatch.setattr(Bag if engine == "autograd" else CompiledBag, "step", step)
-    task = EmbeddingDotTask(dim=4, bags=bags, engine=engine)
+    monkeypatch.setattr(SvdppTerm if engine == "autograd" else CompiledSvdppTerm, "step", step)
+    task = EmbeddingDotTask(dim=4, svdpp=svdpp, engine=engine)
     trainer().fit(task, data())
-    assert len(seen) == {"user": 2, "both": 4}[bags]
+    assert len(seen) == {"user": 2, "both": 4}[svdpp]
     assert min(seen.values()) > 0
-    assert not task.learners.priors
+    assert not task.ensemble.priors
     tables = task.network.fold()
     assert tables.user_vectors.shape == (task.network.num_users, 4)
     assert not any(table[0].any() for table in tables[:4])
@@ -91,16 +93,16 @@ def test_a_resumed_run_goes_on_with_the_bags(tmp_path, engine):
 
     whole = run()
     assert torch.equal(run(ckpt_path=tmp_path / "step=11.ckpt", weights_only=True), whole)
-    assert "cflightning_bags" in torch.load(tmp_path / "step=11.ckpt", weights_only=True)
+    assert "cflightning_svdpp" in torch.load(tmp_path / "step=11.ckpt", weights_only=True)
 
 
 def test_a_run_without_bags_goes_on_with_them(tmp_path):
     first = trainer(1)
-    first.fit(EmbeddingDotTask(dim=4, bags="none"), data())
+    first.fit(EmbeddingDotTask(dim=4, svdpp="none"), data())
     first.save_checkpoint(tmp_path / "plain.ckpt")
     tables = []
-    for bags in ("none", "both"):
-        task, second = EmbeddingDotTask(dim=4, bags=bags), trainer(2)
+    for svdpp in ("none", "both"):
+        task, second = EmbeddingDotTask(dim=4, svdpp=svdpp), trainer(2)
         second.fit(task, data(), ckpt_path=tmp_path / "plain.ckpt", weights_only=True)
         assert second.current_epoch == 2
         tables.append(task.network.user_factors.weight.detach())
@@ -109,6 +111,6 @@ def test_a_run_without_bags_goes_on_with_them(tmp_path):
 
 def test_networks_without_bags_say_so():
     task = EmbeddingMLPTask(dim=4)
-    task.bags = "both"
+    task.svdpp = "both"
     with pytest.raises(ConfigError, match="known to EmbeddingDot, not to EmbeddingMLP"):
         trainer().fit(task, data())

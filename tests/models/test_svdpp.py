@@ -1,4 +1,4 @@
-"""Bags: held to the dense formulas, and to the solution that their steps must come to."""
+"""SvdppSides: held to the dense formulas, and to the solution that their steps must come to."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cflightning.models.svdpp import Bag, neighbours
+from cflightning.models.svdpp import SvdppTerm, neighbours
 
 USERS, ITEMS, DIM = 9, 7, 3
 
@@ -19,7 +19,7 @@ def pairs(n=25, seed=0):
     return (torch.tensor(column, dtype=torch.int32) for column in zip(*chosen, strict=True))
 
 
-def make(kind=Bag, penalty=1.4, exponent=0.6):
+def make(kind=SvdppTerm, penalty=1.4, exponent=0.6):
     user, item = pairs()
     own, other = neighbours(user, item, USERS), neighbours(item, user, ITEMS)
     met = np.zeros((USERS, ITEMS))
@@ -28,7 +28,7 @@ def make(kind=Bag, penalty=1.4, exponent=0.6):
 
 
 def dense(met, penalty=1.4, exponent=0.6):
-    """Bag matrix B (mean = B y), precisions of the rows and penalties of y, from the definition."""
+    """SvdppTerm matrix B (mean = B y), precisions of the rows and penalties of y, from the definition."""
     counts, others = met.sum(1), met.sum(0)
     weight = np.sqrt(np.maximum(counts, 1) - 1) / np.maximum(counts, 1)
     precision = np.maximum(counts, 1) * (np.maximum(counts, 1) / 50) ** -exponent
@@ -49,7 +49,7 @@ def test_neighbours_are_those_of_the_pairs():
 
 def test_whoever_has_one_rating_has_an_empty_bag():
     user, item = torch.tensor([1, 2, 2, 3, 3, 3]), torch.tensor([1, 1, 2, 1, 2, 3])
-    bag = Bag(neighbours(user.int(), item.int(), 4), neighbours(item.int(), user.int(), 4), DIM, 0.6)
+    bag = SvdppTerm(neighbours(user.int(), item.int(), 4), neighbours(item.int(), user.int(), 4), DIM, 0.6)
     assert bag.weight.squeeze(1).tolist() == pytest.approx([0, 0, 1 / 2, math.sqrt(2) / 3])
     table = torch.randn(4, DIM, generator=torch.Generator().manual_seed(0))
     alone = table[1].clone()

@@ -19,8 +19,8 @@ from cflightning.tasks.adaptive_penalty import (
     ROW_RANGE,
     TOO_LARGE,
     TOO_SMALL,
+    AdaptivePenalty,
     Multiple,
-    Steering,
     find_multiple,
 )
 
@@ -43,7 +43,7 @@ class Course(Callback):
         self.seen = []
 
     def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx):
-        found = task._steering
+        found = task._adaptive_penalty
         self.seen.append(None if found is None else (found.rows, found.bags))
 
 
@@ -106,7 +106,7 @@ def held(net, keep):
     user, item = torch.ones(2000, dtype=torch.int64), torch.arange(1, 2001)
     with torch.no_grad():
         rating = net.scale((keep * net.item_factors.weight[1:]).sum(1) + net.global_bias)
-    return Steering(user, item, rating + 0.02 * torch.randn(2000))
+    return AdaptivePenalty(user, item, rating + 0.02 * torch.randn(2000))
 
 
 def test_factors_and_what_bags_bring_into_them_are_told_apart():
@@ -126,7 +126,7 @@ def test_factors_and_what_bags_bring_into_them_are_told_apart():
 # The course ---------------------------------------------------------------------------------------------------------
 
 
-class Told(Steering):
+class Told(AdaptivePenalty):
     """Held-out rows that say what they are told to."""
 
     def __init__(self, factors, bags=None, doubt=0.0):
@@ -178,14 +178,14 @@ def test_bags_come_first():
 
 
 @pytest.mark.parametrize(
-    ("engine", "bags"), [("fused", "both"), ("fused", "user"), ("fused", "none"), ("autograd", "both")]
+    ("engine", "svdpp"), [("fused", "both"), ("fused", "user"), ("fused", "none"), ("autograd", "both")]
 )
-def test_where_there_is_nothing_to_learn_a_fit_is_as_good_as_biases(tmp_path, engine, bags):
-    _, figures, course = fit(frame(), tmp_path, engine=engine, bags=bags)
+def test_where_there_is_nothing_to_learn_a_fit_is_as_good_as_biases(tmp_path, engine, svdpp):
+    _, figures, course = fit(frame(), tmp_path, engine=engine, svdpp=svdpp)
     assert figures["test/rmse"] < 1.003 * figures["test/baseline_rmse"]
-    assert course[-1][1] == 1 or bags != "none"
+    assert course[-1][1] == 1 or svdpp != "none"
     (tmp_path / "fixed").mkdir()
-    _, fixed, course = fit(frame(), tmp_path / "fixed", engine=engine, bags=bags, l2=0.008 if bags == "none" else 0.02)
+    _, fixed, course = fit(frame(), tmp_path / "fixed", engine=engine, svdpp=svdpp, l2=0.008 if svdpp == "none" else 0.02)
     assert course[-1] is None  # what is given is taken
     assert figures["test/rmse"] < fixed["test/rmse"] + 1e-4
 

@@ -9,7 +9,7 @@ from cflightning import EmbeddingDotTask, RatingsDataModule, Trainer
 from cflightning.checkpoint.format import KEY, read
 from cflightning.data.splits.split import TRAIN, VAL
 from cflightning.metrics.baseline import fit_baseline
-from cflightning.tasks.bias_blending import lean
+from cflightning.tasks.bias_blending import blend_with_biases
 from cflightning.tasks.loading import load_task
 
 
@@ -46,7 +46,7 @@ def test_where_there_is_nothing_but_biases(tmp_path, engine):
     path, data, baseline = fitted(tmp_path, table(0.0), engine=engine)
     user, item, rating = held_out(data)
     before = load_task(path).network
-    share = lean(path, data, baseline)
+    share = blend_with_biases(path, data, baseline)
     after = load_task(path).network
     assert 0.3 < share <= 1
     with torch.no_grad():
@@ -67,13 +67,13 @@ def test_where_there_is_nothing_but_biases(tmp_path, engine):
             assert float(after.logit(torch.tensor([u]), torch.tensor([i]))) == pytest.approx(mixed, abs=1e-4)
     assert error[1] < error[0]
     assert read(path)[KEY]["metrics"]["val/rmse"] == pytest.approx(error[1], abs=1e-6)
-    assert lean(path, data, baseline) < 0.3  # once is enough
+    assert blend_with_biases(path, data, baseline) < 0.3  # once is enough
 
 
 def test_where_factors_know_better_nothing_is_touched(tmp_path):
     path, data, baseline = fitted(tmp_path, table(0.6, users=300, items=100), epochs=10)
     before = path.read_bytes()
-    assert lean(path, data, baseline) == 0
+    assert blend_with_biases(path, data, baseline) == 0
     assert path.read_bytes() == before
 
 
@@ -81,7 +81,7 @@ def test_where_factors_know_better_nothing_is_touched(tmp_path):
 def test_other_scales_and_means_of_networks(tmp_path, options):
     path, data, baseline = fitted(tmp_path, table(0.0), **options)
     user, item, rating = held_out(data)
-    before, share = load_task(path).network, lean(path, data, baseline)
+    before, share = load_task(path).network, blend_with_biases(path, data, baseline)
     with torch.no_grad():
         errors = [float((one(user, item) - rating).square().mean()) for one in (before, load_task(path).network)]
     assert share > 0
@@ -92,5 +92,5 @@ def test_few_rows_say_nothing(tmp_path):
     path, data, baseline = fitted(tmp_path, table(0.0, rows=4000))
     before = path.read_bytes()
     assert data.split.sizes[VAL] < 500
-    assert lean(path, data, baseline) == 0
+    assert blend_with_biases(path, data, baseline) == 0
     assert path.read_bytes() == before

@@ -7,7 +7,7 @@ import pytest
 from cflightning import RatingsDataModule
 from cflightning.models.network import RatingScale
 from cflightning.tasks import bias_penalty as shrinkage
-from cflightning.tasks.bias_penalty import MOST, NARROW, find_shrinkage
+from cflightning.tasks.bias_penalty import MOST, NARROW, find_bias_penalty
 
 USERS, ITEMS, N = 800, 600, 24_000
 
@@ -22,7 +22,7 @@ def frame(user_sd=0.6, item_sd=0.3, noise=0.8, centre=3.0, seed=0):
 
 def penalties(table, sigmoid=True, margin=0.125):
     data = RatingsDataModule.from_frame(table)
-    return find_shrinkage(data, RatingScale(data.rating_range, sigmoid, margin)).bias_l2, data
+    return find_bias_penalty(data, RatingScale(data.rating_range, sigmoid, margin)).bias_l2, data
 
 
 def test_they_are_noise_over_bias_variance_in_logits():
@@ -74,7 +74,7 @@ def test_a_part_of_a_large_table_says_the_same(monkeypatch):
 def test_a_handful_of_ratings_is_enough(rows):
     table = pd.DataFrame({"user": range(rows), "item": [0] * rows, "rating": np.arange(rows) % 2 + 1.0})
     data = RatingsDataModule.from_frame(table, test_fraction=0.0, val_fraction=0.0)
-    found = find_shrinkage(data, RatingScale(data.rating_range, True, 0.125))
+    found = find_bias_penalty(data, RatingScale(data.rating_range, True, 0.125))
     assert all(0 <= value <= MOST for value in found.bias_l2)
     assert 0 <= found.l2 <= 1
 
@@ -82,7 +82,7 @@ def test_a_handful_of_ratings_is_enough(rows):
 def test_l2_is_lowered_where_far_values_stretch_the_range_and_people_are_warned(caplog):
     def multiple(table):
         data = RatingsDataModule.from_frame(table)
-        return find_shrinkage(data, RatingScale(data.rating_range, True, 0.125)).l2, np.ptp(data.rating_range)
+        return find_bias_penalty(data, RatingScale(data.rating_range, True, 0.125)).l2, np.ptp(data.rating_range)
 
     table = frame()
     assert multiple(table.assign(rating=table.rating.clip(1, 5)))[0] == 1

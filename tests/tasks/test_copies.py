@@ -13,7 +13,7 @@ from lightning.pytorch import Trainer
 from cflightning import EmbeddingDotTask, RatingsDataModule
 
 KINDS = {
-    "both": {},
+    "multitask": {},
     "gibbs": {"objective": "mse", "engine": "gibbs"},
     "bce": {"objective": "bce"},
     "softmax": {"objective": "softmax"},

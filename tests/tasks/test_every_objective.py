@@ -21,8 +21,8 @@ QUICK = {
 MORE = {
     "svd": {"objective": "svd", "dim": 8},
     "softmax": {"objective": "softmax", "dim": 8},
-    "both": {},
-    "both, autograd": {"engine": "autograd", "dim": 8},
+    "multitask": {},
+    "multitask, autograd": {"engine": "autograd", "dim": 8},
     **{
         f"{objective}, autograd": {"objective": objective, "engine": "autograd", "dim": 8}
         for objective in ("mse", "bce", "bpr", "softmax", "ccl")

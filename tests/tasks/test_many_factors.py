@@ -11,13 +11,13 @@ pytest.importorskip("numba", reason="the compiled engines need the extra `fast`"
 
 KINDS = {
     "fused": {"objective": "mse"},
-    "fused, no bags": {"objective": "mse", "bags": "none"},
+    "fused, no bags": {"objective": "mse", "svdpp": "none"},
     "fused, members": {"objective": "mse", "members": 2},
     "fused, compressed to more": {"objective": "mse", "dim": 8, "compress": 64},
     "gibbs": {"objective": "mse", "engine": "gibbs"},
     "gibbs, members": {"objective": "mse", "engine": "gibbs", "members": 2, "compress": 64},
-    "both": {"objective": "both", "ranking": {"dim": 64}},
-    "both, svd": {"objective": "both", "ranking": {"dim": 64, "objective": "svd"}},
+    "multitask": {"objective": "multitask", "ranking": {"dim": 64}},
+    "multitask, svd": {"objective": "multitask", "ranking": {"dim": 64, "objective": "svd"}},
     "bce, members": {"objective": "bce", "members": 2, "compress": 64},
     **{objective: {"objective": objective} for objective in ("ials", "svd", "bce", "softmax")},
     **{

@@ -102,7 +102,7 @@ def test_a_checkpoint_answers_by_itself(tmp_path, kind):
     fit.save_checkpoint(tmp_path / "last.ckpt")
     loaded = load_task(tmp_path / "last.ckpt")
     assert torch.equal(parameters(loaded), parameters(task))
-    assert not len(loaded.learners.apart)
+    assert not len(loaded.ensemble.members)
     assert loaded.network.dim == KINDS[kind].get("compress", 4)
     [before] = fit.test(task, module, verbose=False)
     [after] = trainer().test(EmbeddingDotTask(), data(), ckpt_path=tmp_path / "last.ckpt", verbose=False,
@@ -121,7 +121,7 @@ def test_a_checkpoint_inside_an_epoch_has_the_mean_of_that_moment(tmp_path, kind
     fit.fit(task, data())
     state = read(tmp_path / "step=3.ckpt")["state_dict"]
     learners = [
-        {name.split(".", 3)[3]: value for name, value in state.items() if name.startswith(f"learners.apart.{at}.")}
+        {name.split(".", 3)[3]: value for name, value in state.items() if name.startswith(f"ensemble.members.{at}.")}
         for at in range(3)
     ]
     mean = sum(one["user_factors.weight"] @ one["item_factors.weight"].T for one in learners) / 3

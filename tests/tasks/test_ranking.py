@@ -91,14 +91,14 @@ def test_what_is_chosen_is_found_and_figures_are_those_of_the_lists(objective):
     assert torch.count_nonzero(model.network.item_factors.weight[0]) == 0
 
 
-@pytest.mark.parametrize("objective", [*ALONE, "both"])
+@pytest.mark.parametrize("objective", [*ALONE, "multitask"])
 def test_it_comes_back_from_its_checkpoint(objective, tmp_path):
     module, model = data(), task(objective)
     fit = trainer(2)
     fit.fit(model, module)
     fit.save_checkpoint(tmp_path / "some.ckpt")
     loaded = load_task(tmp_path / "some.ckpt")
-    assert (loaded.rates, loaded.ranks) == (objective == "both", True)
+    assert (loaded.predicts_ratings, loaded.predicts_rankings) == (objective == "multitask", True)
     assert torch.equal(tables(loaded.recommender), tables(model.recommender))
     [expected] = fit.test(model, module, verbose=False)
     [figures] = trainer().test(
@@ -109,7 +109,7 @@ def test_it_comes_back_from_its_checkpoint(objective, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
 @pytest.mark.parametrize("options", [{"objective": "bce"}, {"objective": "bce", "members": 2}, {"objective": "ials"},
-                                     {"objective": "softmax"}, {"objective": "svd"}, {"objective": "both"}],
+                                     {"objective": "softmax"}, {"objective": "svd"}, {"objective": "multitask"}],
                          ids=str)  # fmt: skip
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(options, tmp_path):
     straight = task(**options)
@@ -160,7 +160,7 @@ def test_by_autograd_it_finds_them_as_well_and_goes_on_where_it_stopped(name, tm
 @pytest.mark.parametrize("ranking", ALONE)
 def test_both_rates_as_ratings_alone_and_ranks_as_choices_alone(ranking):
     module = data(groups(60, 40))
-    both = task("both", ranking={"objective": ranking, "dim": 8})
+    both = task("multitask", ranking={"objective": ranking, "dim": 8})
     trainer(3).fit(both, module)
     rating, choice = task("mse"), task(ranking)
     trainer(3).fit(rating, module)
@@ -177,22 +177,22 @@ def test_by_default_ratings_get_both_and_choices_what_ranks(tmp_path):
     model, module = EmbeddingDotTask(dim=4), data()
     fit = trainer(1)
     fit.fit(model, module)
-    assert (model.objective, model.minimised) == (None, "both")
+    assert (model.hparams.objective, model.objective) == (None, "multitask")
     assert {"val/rmse", "val/ndcg@10"} <= set(fit.callback_metrics)
-    fit.save_checkpoint(tmp_path / "both.ckpt")
-    assert load_task(tmp_path / "both.ckpt").minimised == "both"
+    fit.save_checkpoint(tmp_path / "multitask.ckpt")
+    assert load_task(tmp_path / "multitask.ckpt").objective == "multitask"
     for engine, expected in (("auto", "ials"), ("autograd", "bce")):
         model = EmbeddingDotTask(dim=4, engine=engine)
         fit = trainer(1)
         fit.fit(model, data(groups().drop(columns="rating"), feedback="choices"))
-        assert model.minimised == expected
+        assert model.objective == expected
         assert "val/rmse" not in fit.callback_metrics
         fit.save_checkpoint(tmp_path / "choices.ckpt")
         loaded = load_task(tmp_path / "choices.ckpt")
-        assert (loaded.minimised, loaded.rates) == (expected, False)
+        assert (loaded.objective, loaded.predicts_ratings) == (expected, False)
 
 
-@pytest.mark.parametrize("given", ["mse", "both", "svd"])
+@pytest.mark.parametrize("given", ["mse", "multitask", "svd"])
 def test_a_run_goes_on_with_its_own_objective_where_none_is_given(given, tmp_path):
     straight = task(given)
     trainer(2).fit(straight, data())
@@ -201,8 +201,8 @@ def test_a_run_goes_on_with_its_own_objective_where_none_is_given(given, tmp_pat
     fit.save_checkpoint(tmp_path / "some.ckpt")
     model = EmbeddingDotTask(dim=8)
     trainer(2).fit(model, data(), ckpt_path=tmp_path / "some.ckpt", weights_only=True)
-    assert model.minimised == given
-    assert hasattr(model, "beside") == (given == "both")
+    assert model.objective == given
+    assert hasattr(model, "beside") == (given == "multitask")
 
 
 @pytest.mark.parametrize("pairs", [[(1, 1), (2, 2)], [(1, 1), (1, 2), (2, 1)]], ids=["no pair shared", "three"])
@@ -216,7 +216,7 @@ def test_tables_of_next_to_nothing_are_no_trouble(pairs):
 
 
 def test_figures_of_other_data_are_measured_anew():
-    model, module = task("both"), data()
+    model, module = task("multitask"), data()
     trainer(1).fit(model, module)
     [first] = trainer().validate(model, module, verbose=False)
     [other] = trainer().validate(model, data(seed=7), verbose=False)
@@ -226,10 +226,10 @@ def test_figures_of_other_data_are_measured_anew():
 
 def test_settings_of_what_ranks_beside_ratings():
     module = data()
-    both = task("both", ranking={"objective": "ials", "dim": 3, "l2": 10.0})
+    both = task("multitask", ranking={"objective": "ials", "dim": 3, "l2": 10.0})
     trainer(1).fit(both, module)
     assert both.beside.dim == 3
-    other = task("both", ranking={"objective": "ials", "dim": 3})
+    other = task("multitask", ranking={"objective": "ials", "dim": 3})
     trainer(1).fit(other, module)
     assert not torch.equal(tables(both.beside), tables(other.beside))
 
@@ -255,7 +255,7 @@ def test_members_are_side_by_side_and_cut_down_where_asked_for():
             "ranking: has weight, l2, exponent, block with ials, got neg",
         ),
         (
-            {"objective": "both", "ranking": {"objective": "mse"}},
+            {"objective": "multitask", "ranking": {"objective": "mse"}},
             "^ranking.objective: must be one of bce, softmax, ials, svd or None, got 'mse'",
         ),
         ({"objective": "bce", "ranking": {"last_rate": 1.0}}, "--model.ranking.last_rate: must be above 0"),
@@ -300,7 +300,7 @@ def least_squares(items, rows, weight, l2):
     ("objective", "options"),
     [
         ("ials", {"ranking": {"weight": 0.2, "l2": 0.03}}),
-        ("both", {"ranking": {"weight": 0.2, "l2": 0.03}}),
+        ("multitask", {"ranking": {"weight": 0.2, "l2": 0.03}}),
         ("svd", {"ranking": {"score_power": 0.3}}),
         ("bce", {}),
         ("bpr", {"learning_rate": 0.05}),
@@ -320,7 +320,7 @@ def test_users_held_out_whole_have_lists_by_what_is_given_of_them(objective, opt
     for part, value in measured.items():
         given = module.fold_in_lists(part).given
         lists = [rows.long() for rows in torch.split(given.items, given.counts.tolist())]
-        if objective in ("ials", "both"):
+        if objective in ("ials", "multitask"):
             vectors = [least_squares(items, rows, 0.2, 0.03) for rows in lists]
         elif objective == "svd":
             vectors = [(items[rows] / counts[rows, None] ** 0.8).sum(0) for rows in lists]
@@ -350,7 +350,7 @@ def test_baselines_of_users_held_out_whole_are_their_own():
 
 
 def test_where_nobody_is_known_ratings_are_measured_alone(caplog):
-    model, module, strangers = task("both"), data(), data(groups().assign(user=groups()["user"] + 1000))
+    model, module, strangers = task("multitask"), data(), data(groups().assign(user=groups()["user"] + 1000))
     fit = trainer(1, callbacks=[Comparison()])
     fit.fit(model, module)
     [figures] = fit.test(model, strangers, verbose=False)
@@ -363,11 +363,11 @@ def test_where_nobody_is_known_ratings_are_measured_alone(caplog):
 
 
 def test_going_on_with_another_objective_is_refused(tmp_path):
-    for objective in ("mse", "both", "ials"):
+    for objective in ("mse", "multitask", "ials"):
         fit = trainer(1)
         fit.fit(task(objective), data())
         fit.save_checkpoint(tmp_path / f"{objective}.ckpt")
-    for before, now in (("mse", "both"), ("both", "mse"), ("ials", "svd"), ("mse", "ials"), ("ials", "mse")):
+    for before, now in (("mse", "multitask"), ("multitask", "mse"), ("ials", "svd"), ("mse", "ials"), ("ials", "mse")):
         with pytest.raises(CheckpointError, match=r"--model\.(objective|engine): "):
             trainer(2).fit(task(now), data(), ckpt_path=tmp_path / f"{before}.ckpt", weights_only=True)
 
@@ -413,14 +413,14 @@ def test_choices_need_no_option_but_that_they_are(tmp_path):
             "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu",
             "--trainer.default_root_dir", str(tmp_path)]  # fmt: skip
     cli = main(args)
-    assert cli.model.minimised == "ials"
+    assert cli.model.objective == "ials"
     assert cli.trainer.max_epochs == Ranker.known["ials"].passes
     assert cli.trainer.checkpoint_callback.monitor == "val/ndcg@10"
 
 
 def test_the_best_pass_is_kept_and_a_table_is_shown(tmp_path, capsys):
     groups().to_csv(tmp_path / "table.csv", index=False)
-    args = ["fit", "--data.path", str(tmp_path / "table.csv"), "--model.objective", "both", "--model.dim", "4",
+    args = ["fit", "--data.path", str(tmp_path / "table.csv"), "--model.objective", "multitask", "--model.dim", "4",
             "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--trainer.max_epochs", "2",
             "--trainer.default_root_dir", str(tmp_path)]  # fmt: skip
     cli = main(args)

@@ -70,7 +70,7 @@ def test_metrics_are_those_of_the_predictions():
 
 def test_training_loss_is_the_mean_squared_error_before_each_step():
     # With a learning rate of zero nothing changes, so the epoch's loss is that of the untrained network.
-    module, task, fit = data(), EmbeddingDotTask(dim=4, learning_rate=0.0, bags="none"), trainer(1)
+    module, task, fit = data(), EmbeddingDotTask(dim=4, learning_rate=0.0, svdpp="none"), trainer(1)
     fit.fit(task, module)
     frame = module.table.frame.iloc[module.split.train]
     users, items = module.vocabulary.users.rows(frame["user"]), module.vocabulary.items.rows(frame["item"])

@@ -60,7 +60,7 @@ OF_DOT = OF_TASKS | {
     "objective": ["mes", 3],
     "ranking": [3, {"negative": 3}, {"objective": "mse"}, {"dim": 0}, {"passes": 1.5}, {"l2": "much"}],
     "std": [-1, NAN],
-    "bags": ["users", None],
+    "svdpp": ["users", None],
     "members": [0, None, 1.5],
     "compress": [0, 2.5],
 }
@@ -86,7 +86,7 @@ def test_arguments_are_refused_by_the_constructor(kind, name, value):
 def test_messages_say_what_must_hold_and_what_was_got():
     for kind, name, value, message in (
         (EmbeddingDotTask, "objective", "mes",
-         "objective: must be one of mse, bce, bpr, softmax, ccl, ials, svd, both or None, got 'mes'"),
+         "objective: must be one of mse, bce, bpr, softmax, ccl, ials, svd, multitask or None, got 'mes'"),
         (EmbeddingDotTask, "dim", 0, "dim: must be at least 1, got 0"),
         (RatingsDataModule, "test_fraction", 1.5, "test_fraction: must be at least 0 and below 1, got 1.5"),
         (RatingsDataModule, "path", "", "path: must name a file or folder, got ''"),

@@ -13,7 +13,7 @@ from cflightning.cli.tune.ranges import Choices, Numbers, Range
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.splits.split import TRAIN
 from cflightning.errors import ConfigError
-from cflightning.objectives.rankers import usual_l2, usual_temperature, usual_weight
+from cflightning.objectives.rankers import default_l2, default_temperature, default_weight
 from cflightning.tasks.embedding import EmbeddingDotTask
 from cflightning.tasks.rating import RatingTask
 
@@ -35,7 +35,7 @@ def default_ranges(task: Any, data: RatingsDataModule, given: frozenset[str] | s
     """
     found: dict[str, Range] = {}
     if isinstance(task, EmbeddingDotTask):
-        found = _of_ratings(task) if task.rates else _of_choices(task, data)
+        found = _of_ratings(task) if task.predicts_ratings else _of_choices(task, data)
     # What ranks takes its l2 and learning rate from the task where it has none of its own.
     given = given | {name.replace("model.", "model.ranking.") for name in given}
     found = {name: one for name, one in found.items() if name not in given}
@@ -60,7 +60,7 @@ def _of_ratings(task: EmbeddingDotTask) -> dict[str, Range]:
 def _of_choices(task: EmbeddingDotTask, data: RatingsDataModule) -> dict[str, Range]:
     """What says most of lists; wider than those of ratings, since what suits a table is known less well."""
     rows, users, items = data.split.sizes[TRAIN], data.num_users, data.num_items
-    l2, temperature, weight = usual_l2(rows), usual_temperature(rows, users, items), usual_weight(items)
+    l2, temperature, weight = default_l2(rows), default_temperature(rows, users, items), default_weight(items)
     dim = Numbers(32, 128, step=32)
     by_objective: dict[str, dict[str, Range]] = {
         "ials": {"weight": _around(weight, 4), "l2": _around(0.015, 4)},
@@ -70,16 +70,16 @@ def _of_choices(task: EmbeddingDotTask, data: RatingsDataModule) -> dict[str, Ra
         "softmax": {"temperature": _around(temperature, 2)},
         "ccl": {"margin": Numbers(0.0, 0.8), "weight": Numbers(10.0, 600.0, log=True)},
     }
-    settings, more = dict(by_objective[task.minimised]), {"model.dim": dim}
-    if task.minimised == "svd":
+    settings, more = dict(by_objective[task.objective]), {"model.dim": dim}
+    if task.objective == "svd":
         more["model.dim"] = Numbers(16, 256, step=16)
-    elif task.minimised == "ials":
+    elif task.objective == "ials":
         more["trainer.max_epochs"] = Numbers(2, 8)
     elif task.by_autograd:
         more |= {"model.learning_rate": Numbers(0.003, 0.1, log=True), "trainer.max_epochs": Numbers(10, 40, log=True)}
     else:
         settings["learning_rate"] = _around(0.1, 4)
-        settings |= {"smooth": Numbers(0.0, 0.5)} if task.minimised == "softmax" else {}
+        settings |= {"smooth": Numbers(0.0, 0.5)} if task.objective == "softmax" else {}
         more["trainer.max_epochs"] = Numbers(8, 48, log=True)
     return {f"model.ranking.{name}": one for name, one in settings.items()} | more
 

@@ -13,7 +13,7 @@ EXAMPLES = """\
 Takes the options of fit, in which any value may be a range, on the command line and in --config files alike:
   --model.l2 "{low: 0.005, high: 0.05, log: true}"    a number between the two, by its logarithm
   --model.dim "{low: 32, high: 128, step: 32}"        whole numbers where both ends are whole
-  --model.bags "{choices: [both, user, none]}"        one of the values
+  --model.svdpp "{choices: [both, user, none]}"        one of the values
 Without a range a small space around the defaults of EmbeddingDotTask is searched, but for what is given as a value.
 By default ratings are searched for; lists with --model.objective ials, bce, softmax, svd, ...
 The first trial is the settings without any range, so the winner is not worse on the validation slice. Of the

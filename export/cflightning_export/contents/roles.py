@@ -37,9 +37,9 @@ def answering(task: RatingTask) -> Answering:
     """
     network = recommender = task.network
     units: dict[str, Unit] = {"score": "rating", "recommend": "rating"}
-    if isinstance(task, RankingTask) and task.ranks:
+    if isinstance(task, RankingTask) and task.predicts_rankings:
         recommender = task.recommender
-        units = {"score": "rating" if task.rates else "choice", "recommend": "choice"}
+        units = {"score": "rating" if task.predicts_ratings else "choice", "recommend": "choice"}
         with torch.no_grad():
             for table in (recommender.user_factors.weight, recommender.user_bias.weight):
                 table[0] = table[1:].mean(0, dtype=torch.float64)

@@ -84,7 +84,7 @@ def find_prior(
         scale: of the network.
         counts: int64 [items], training ratings of each; None where that is not known: then estimates count as true
             rows, and half of what bags say is believed.
-        bags: of a checkpoint, by the names of `tasks.bags.BagPrior.state`; those of other shapes are left out.
+        bags: of a checkpoint, by the names of `tasks.bags.SvdppPrior.state`; those of other shapes are left out.
         trust: share of what these say that is believed; None for what `TAUGHT` says.
     """
     low, high = scale.rating_range or (0.0, 1.0)

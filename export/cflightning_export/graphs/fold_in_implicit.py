@@ -94,8 +94,8 @@ def find_choosing(task: RankingTask, tables: FoldedTables, ids: Ids) -> Choosing
     One that implicit ALS made takes them as its own. Any other is taken as if its item vectors had been made so: they
     are brought to a mean length of 1, as `Ials.start` does, and solutions to the usual length of a user's vector.
     """
-    beside = task.minimised == "both"
-    kind = (task.ranking or {}).get("objective", BESIDE) if beside else task.minimised
+    beside = task.objective == "multitask"
+    kind = (task.ranking or {}).get("objective", BESIDE) if beside else task.objective
     settings = dict(Alternating.defaults)
     unit, length = 1.0, None
     if kind == "ials":

@@ -117,13 +117,13 @@ def test_ranges_are_taken_out_of_files_and_options(tmp_path):
         "    std: 1e-2\n    dim: {low: 16, high: 64, step: 16}\n"
         "trainer: {max_epochs: {low: 2, high: 9}}\ndata: {path: '1e3'}\n"
     )
-    options = ["--model.bags", "{choices: [both, none, null]}", "--optimizer.lr={low: 0, high: 1}", "--x", "-1", "y"]
+    options = ["--model.svdpp", "{choices: [both, none, null]}", "--optimizer.lr={low: 0, high: 1}", "--x", "-1", "y"]
     asked = read(["--config", str(config), *options])
     assert asked.ranges == {
         "model.l2": Numbers(0.005, 0.05, log=True),
         "model.dim": Numbers(16, 64, step=16),
         "trainer.max_epochs": Numbers(2, 9),
-        "model.bags": Choices(('"both"', '"none"', "null")),
+        "model.svdpp": Choices(('"both"', '"none"', "null")),
         "optimizer.lr": Numbers(0, 1),
     }
     assert asked.given == {"model.class_path", "model.std", "data.path", "x", "1"}
@@ -190,7 +190,7 @@ def test_bad_ranges(text, message, capsys):
         (["--model.foo", "{low: 1, high: 3}"], "--model.foo: fit refuses 1, of 1 to 3: is no option"),
         (["--trainer.foo", "{low: 1, high: 3}"], "--trainer.foo: fit refuses 1, of 1 to 3: "),
         (["--model.dim", "{low: 4.0, high: 8.0}"], "--model.dim: fit refuses 4.0, of 4 to 8: must be a whole number"),
-        (["--model.bags", "{choices: [both, all]}"], "--model.bags: fit refuses all, of both | all: must be"),
+        (["--model.svdpp", "{choices: [both, all]}"], "--model.svdpp: fit refuses all, of both | all: must be"),
         ([*L2, "--data.seed", "{low: 1, high: 3}"], "--data.seed: must be a value, got a range; trials can only be"),
         (["--data.val_fraction", "{low: 0.1, high: 0.3}"], "--data.val_fraction: must be a value, got a range"),
         (["--config", "{data: {init_args: {folds: {low: 2, high: 3}}}}"], "--data.folds: must be a value"),
@@ -226,9 +226,9 @@ def test_drawn_values_are_typed_and_written_as_they_are():
     assert found == [{"a": 1, "b": '"u"'}, {"a": 3, "b": "null"}, {"a": 1, "b": "[1, 2]"}]
     assert [as_text(value) for value in (1e-5, 3, '"u"', "null", "[1, 2]")] == ["1e-05", "3", "u", "null", "[1, 2]"]
     settings = {"model": {"class_path": "M", "init_args": {"dim": 4}}}
-    for name, value in {"model.dim": 8, "model.bags": '"u"', "trainer.max_epochs": 3, "optimizer": "null"}.items():
+    for name, value in {"model.dim": 8, "model.svdpp": '"u"', "trainer.max_epochs": 3, "optimizer": "null"}.items():
         put(settings, name, value)
-    model = {"class_path": "M", "init_args": {"dim": 8, "bags": "u"}}
+    model = {"class_path": "M", "init_args": {"dim": 8, "svdpp": "u"}}
     assert settings == {"model": model, "trainer": {"max_epochs": 3}, "optimizer": None}
     assert yaml.safe_load(dump({"a": 1e-5, "b": "1e-5", "ä": "x"})) == {"a": 1e-5, "b": "1e-5", "ä": "x"}
 
@@ -397,7 +397,7 @@ def test_without_ranges_a_small_space_is_searched_but_for_what_is_given(data, tm
     assert report(tmp_path)["ranges"] == {"model.l2": "0.01 to 0.04 (log)", "model.l2_exponent": "0.4 to 0.8"}
     first = capsys.readouterr().out
     assert "(--data.val_fraction 0.1, since none is given)" in first
-    assert tune(tmp_path, *data, "--trials", 1, "--model.bags", "none", "--data.val_fraction", "0.2") == 0
+    assert tune(tmp_path, *data, "--trials", 1, "--model.svdpp", "none", "--data.val_fraction", "0.2") == 0
     assert report(tmp_path, 1)["ranges"] == {"model.l2": "0.004 to 0.016 (log)", "model.l2_exponent": "0.3 to 0.7"}
     assert report(tmp_path, 1)["rows"] == {"train": 432, "val": 108}
     assert "since none is given" not in capsys.readouterr().out

@@ -42,7 +42,11 @@ def make_frame(strings=False, users=40, items=25, seed=0):
 
 CASES = {
     "ratings, strings": (lambda: EmbeddingDotTask(dim=4, std=0.3), True, {}),
-    "both": (lambda: EmbeddingDotTask(dim=4, objective="both", ranking={"objective": "svd", "dim": 6}), False, {}),
+    "multitask": (
+        lambda: EmbeddingDotTask(dim=4, objective="multitask", ranking={"objective": "svd", "dim": 6}),
+        False,
+        {},
+    ),
 }  # few, for each exports
 
 
@@ -312,12 +316,12 @@ def test_configs_that_cannot_be(small, tmp_path, text, says):
     refuse(small, tmp_path, says)
 
 
-@pytest.mark.parametrize("exported", ["both"], indirect=True)
+@pytest.mark.parametrize("exported", ["multitask"], indirect=True)
 @pytest.mark.parametrize("graph", ["filtered", "scores", "factors", "users", "seen", "history"])
 def test_a_graph_that_differs_is_found(exported, tmp_path, graph):
     data, task, scorer = exported
     folder = shutil.copytree(scorer.manifest.folder, tmp_path / "copy")
-    rows = seen_rows(data, task.vocabulary, training_rows(data, task.vocabulary, rates=task.rates))
+    rows = seen_rows(data, task.vocabulary, training_rows(data, task.vocabulary, rates=task.predicts_ratings))
 
     def verify():
         verify_lists(folder, answering(task).networks["recommend"], task.vocabulary)

@@ -448,14 +448,14 @@ def test_likes_count_for_less_where_choices_make_the_lists():
     users, items = pd.Series(range(30)).repeat(5), pd.Series(range(150)) % 12
     frame = pd.DataFrame({"user": users.to_numpy(), "item": items, "rating": items % 5 + 1}).drop_duplicates()
     likings = {}
-    for objective in ("mse", "both"):
+    for objective in ("mse", "multitask"):
         data = RatingsDataModule.from_frame(frame, val_fraction=0.2)
         task = EmbeddingDotTask(dim=2, objective=objective)
         trainer = Trainer(max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
                           enable_model_summary=False, accelerator="cpu")  # fmt: skip
         trainer.fit(task, data)
         likings[objective] = find_new_rows(task, answering(task), task.vocabulary).users.liking
-    assert likings == {"mse": 0.9, "both": 0.75}
+    assert likings == {"mse": 0.9, "multitask": 0.75}
 
 
 # Verification ---------------------------------------------------------------------------------------------------------
