@@ -23,7 +23,7 @@ PAGES = [README, *sorted((REPOSITORY / "docs").glob("*.md")), *sorted(REPOSITORY
 PAGES += [REPOSITORY / name for name in ("CONTRIBUTING.md", "SECURITY.md")]
 LINKED = [*PAGES, REPOSITORY / "CHANGELOG.md", REPOSITORY / "tests/benchmarks/RESULTS.md"]
 FENCE = re.compile(r"(?P<run><!-- run.*?-->\n)?^```(?P<language>\w*)\n(?P<body>.*?)^```$", re.DOTALL | re.MULTILINE)
-OTHER_PROGRAMS = re.compile(r"(ARGS|chmod|cp|curl|docker|git|mlflow|pip|rsync|torchrun|make|openssl|ruff|mypy|pytest)\b")
+OTHER_PROGRAMS = re.compile(r"(chmod|cp|curl|docker|git|mlflow|pip|rsync|torchrun|make|openssl|ruff|mypy|pytest)\b")
 
 
 def name_of(page):
