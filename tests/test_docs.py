@@ -224,7 +224,7 @@ def test_links_lead_somewhere(page):
             assert fragment in anchors(target), (name_of(page), link)
 
 
-@each_page
+@pytest.mark.parametrize("page", LINKED, ids=name_of)
 def test_named_files_exist(page):
     for name in re.findall(
         r"(?<![\w/.:-])(?:configs|serve|tests|docs|export|cflightning)/[\w./-]*\w", page.read_text("utf-8")

@@ -1,5 +1,6 @@
 """What the pages about serving show works."""
 
+import inspect
 import re
 import shlex
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cflightning_serve import Scorer, scorer
 from cflightning_serve.cli.main import main
 
 REPOSITORY = Path(__file__).parents[2]
@@ -48,3 +50,21 @@ def test_commands_run(shown, monkeypatch, capsys):
             continue
         assert main(shlex.split(re.sub(r"[\[\]]", "", line))) == 0, line
         assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", ["serve/README.md", "docs/serving.md"])
+def test_methods_exist_with_their_arguments(page):
+    text = (REPOSITORY / page).read_text("utf-8")
+    table = text.split("| method |")[1].split("\n\n")[0]
+    calls = re.findall(r"`(\w+)\(([^`]*)\)`", "\n".join(row.split("|")[1] for row in table.splitlines()[2:]))
+    assert len(calls) >= 5
+    for name, arguments in calls:
+        parameters = inspect.signature(getattr(Scorer, name)).parameters
+        assert {argument.split("=")[0].strip() for argument in arguments.split(",")} - {"..."} <= set(parameters), name
+
+
+def test_result_fields_exist():
+    found = re.findall(r"`(TopK|Lists|FoldIn|FoldInItem|Explanation)\(([\w, ]+)\)`", TEXT)
+    assert len(found) == 5
+    for name, fields in found:
+        assert tuple(fields.split(", ")) == getattr(scorer, name)._fields, name
