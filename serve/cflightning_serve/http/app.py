@@ -10,7 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from cflightning_serve import __version__
-from cflightning_serve.http.errors import add_handlers
+from cflightning_serve.http.errors import add_exception_handlers
 from cflightning_serve.http.middleware.budget import Budget
 from cflightning_serve.http.middleware.fast_path import Shortcut
 from cflightning_serve.http.middleware.guard import Guard
@@ -18,21 +18,20 @@ from cflightning_serve.http.openapi import describe
 from cflightning_serve.http.routes import questions
 from cflightning_serve.http.routes import v2 as protocol
 from cflightning_serve.http.routes.v2 import HEADER_LENGTH
-from cflightning_serve.http.serving.bundle import State, Watcher
-from cflightning_serve.http.serving.bundle_collector import BundleCollector
-from cflightning_serve.http.serving.executor import Work
+from cflightning_serve.http.serving.executor import Executor
 from cflightning_serve.http.serving.metrics import CONTENT_TYPE
+from cflightning_serve.http.serving.state import BundleWatcher, ServerState
 from cflightning_serve.http.ui import routes as page
 
 
-def create_app(state: State, watcher: Watcher | None = None) -> ASGIApp:
+def create_app(state: ServerState, watcher: BundleWatcher | None = None, executor: Executor | None = None) -> ASGIApp:
     """Make the ASGI application.
 
     Args:
-        state: of the server.
-        watcher: runs for as long as the application does; without one, the bundle stays.
+        state: state of the server.
+        watcher: runs as long as the application; without one, the bundle is never replaced.
+        executor: runs long computations.
     """
-    state.metrics.registry.register(BundleCollector(state))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -51,13 +50,13 @@ def create_app(state: State, watcher: Watcher | None = None) -> ASGIApp:
         redoc_url=None,
         redirect_slashes=False,
     )
-    work, budget = Work(), Budget(state.settings.limits.held)
+    work, budget = executor or Executor(), Budget(state.settings.limits.held)
     asked = questions.routes(state, work)
     app.include_router(asked)
     app.include_router(protocol.routes(state, work, budget))
     app.include_router(_metrics(state))
-    app.include_router(page.routes(lambda: state.served.scorer, work))
-    add_handlers(app)
+    app.include_router(page.page_router(lambda: state.bundle.scorer, work))
+    add_exception_handlers(app)
     describe(app, state)
     guarded = Guard(Shortcut(app, asked), state, work, budget)
     return _shared(guarded, state.settings.origins) if state.settings.origins else guarded
@@ -74,7 +73,7 @@ def _shared(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
     )
 
 
-def _metrics(state: State) -> APIRouter:
+def _metrics(state: ServerState) -> APIRouter:
     router = APIRouter(tags=["operation"])
 
     @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})

@@ -1,4 +1,4 @@
-"""Every error as JSON with a reason: ``{"error": {"code", "message"}}``; under ``/v2`` a string, as its protocol is."""
+"""Errors of the HTTP API as JSON: ``{"error": {"code", "message"}}``; under ``/v2``, ``{"error": message}``."""
 
 from __future__ import annotations
 
@@ -25,104 +25,111 @@ from cflightning_serve.errors import (
 
 log = logging.getLogger(__name__)
 
-_LONGEST = 500
-_CODES: tuple[tuple[type[ServeError], int, str], ...] = (  # the first that fits
+_MAX_MESSAGE = 500
+"""Characters of an error message; longer ones are cut."""
+_MAX_FIELDS = 3
+"""Invalid fields that a message lists."""
+_CODES: tuple[tuple[type[ServeError], int, str], ...] = (
     (UnknownIdError, 404, "unknown_id"),
     (UnsupportedError, 422, "unsupported"),
     (InputError, 422, "input"),
 )
-_TYPES = ("int", "str", "function-before[_whole(), int]")  # which of an id's types pydantic tried
-_PLACE = re.compile(r"^[^:]*[/\\][^:]*: ")  # a folder of the server's, which is nobody's business
+"""Exception class, HTTP status and error code; the first match counts."""
 _HTTP_CODES = {404: "no_such_route", 405: "method", 413: "too_large"}
+"""HTTP status -> error code, of exceptions that FastAPI raises."""
+_UNION_MEMBERS = ("int", "str", "function-before[_whole(), int]")
+"""Parts of a pydantic error location that name a member of an id's union type, not a field."""
+_SERVER_PATH = re.compile(r"^[^:]*[/\\][^:]*: ")
+"""A folder of the server at the start of a message, which clients must not see."""
 
 
-class Refusal(Exception):
-    """A request that is not answered.
+class ApiError(Exception):
+    """An error response.
 
     Args:
-        status: of HTTP.
-        code: one word for programs.
-        message: for people.
-        headers: of the reply.
+        status: HTTP status.
+        code: error code for programs, one word.
+        message: text for people.
+        headers: additional response headers.
     """
 
     def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.status, self.code, self.message, self.headers = status, code, message, dict(headers or {})
 
-    def forget(self) -> None:
-        """Let go of where it was raised: the frames hold the request, and whoever keeps the refusal would keep that."""
+    def drop_traceback(self) -> None:
+        """Release the frames of the traceback, which keep the request in memory until garbage is collected."""
         self.__traceback__ = self.__context__ = self.__cause__ = None
 
     def response(self, path: str) -> Response:
-        """The reply to a request of ``path``."""
-        message = self.message if len(self.message) <= _LONGEST else f"{self.message[:_LONGEST]}..."
-        told = message if path.startswith("/v2") else {"code": self.code, "message": message}
-        return Response(json.dumps({"error": told}), self.status, self.headers, "application/json")
+        """Return the response to a request for ``path``."""
+        message = self.message if len(self.message) <= _MAX_MESSAGE else f"{self.message[:_MAX_MESSAGE]}..."
+        error = message if path.startswith("/v2") else {"code": self.code, "message": message}
+        return Response(json.dumps({"error": error}), self.status, self.headers, "application/json")
 
 
 class ErrorDetail(BaseModel):
-    """Why a request was not answered."""
+    """Code and text of an error."""
 
     code: str
     message: str
 
 
 class ErrorReply(BaseModel):
-    """What every route answers where it cannot answer."""
+    """Body of an error response."""
 
     error: ErrorDetail
 
 
-def as_refusal(error: Exception) -> Refusal:
-    """What a client is told of an error: of its own mistakes everything, of the server's nothing but that they are."""
-    if isinstance(error, Refusal):
+def to_api_error(error: Exception) -> ApiError:
+    """Convert an exception. Clients see the details of their own mistakes; the server's faults are only logged."""
+    if isinstance(error, ApiError):
         return error
     for kind, status, code in _CODES:
         if isinstance(error, kind):
-            return Refusal(status, code, _PLACE.sub("", str(error)))
-    if isinstance(error, RequestValidationError):  # of what stands in the address
-        return _invalid(error.errors())
+            return ApiError(status, code, _SERVER_PATH.sub("", str(error)))
+    if isinstance(error, RequestValidationError):  # of path and query parameters
+        return _validation_error(error.errors())
     if isinstance(error, ValidationError):
-        return _invalid(error.errors(include_url=False, include_context=False, include_input=False))
+        return _validation_error(error.errors(include_url=False, include_context=False, include_input=False))
     if isinstance(error, HTTPException):
         code = _HTTP_CODES.get(error.status_code, "request")
-        return Refusal(error.status_code, code, f"{error.detail}; /openapi.json lists what there is", error.headers)
+        return ApiError(error.status_code, code, f"{error.detail}; /openapi.json lists all routes", error.headers)
     if isinstance(error, NotFiniteError):
         log.warning("%s", error)
-        return not_finite()
+        return not_finite_error()
     if isinstance(error, BundleError):
         log.error("%s", error)
-        return Refusal(503, "bundle", "the bundle cannot answer; the server's log says why")
+        return ApiError(503, "bundle", "the bundle cannot answer; the server's log has the reason")
     if isinstance(error, ClientDisconnect):
-        return Refusal(400, "disconnected", "the client went away before its body was complete")
+        return ApiError(400, "disconnected", "the client disconnected before its body was complete")
     log.error("a request failed", exc_info=error)
-    return Refusal(500, "internal", "the server failed; its log says why")
+    return ApiError(500, "internal", "the server failed; its log has the reason")
 
 
-def not_finite() -> Refusal:
-    """Say that there is no answer: the tables hold NaN or infinity, or the question held immense numbers."""
-    return Refusal(422, "not_finite", "the bundle's answer to this question is no finite number; export it again")
+def not_finite_error() -> ApiError:
+    """Return the error of a result that is NaN or infinite: the tables are, or the request held immense numbers."""
+    return ApiError(422, "not_finite", "the bundle's result for this request is not a finite number; export it again")
 
 
-def add_handlers(app: FastAPI) -> None:
-    """Make an application answer with refusals, whatever is raised."""
+def add_exception_handlers(app: FastAPI) -> None:
+    """Register handlers that convert every exception of an application to an error response."""
 
-    async def refuse(request: Request, error: Exception) -> Response:
-        return as_refusal(error).response(request.url.path)
+    async def handle(request: Request, error: Exception) -> Response:
+        return to_api_error(error).response(request.url.path)
 
-    for kind in (Refusal, ServeError, ValidationError, RequestValidationError, HTTPException, Exception):
-        app.add_exception_handler(kind, refuse)
+    for kind in (ApiError, ServeError, ValidationError, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, handle)
 
 
-def _invalid(found: Sequence[Any]) -> Refusal:
-    if found[0]["type"] == "json_invalid":
-        return Refusal(400, "json", f"the body must be JSON: {found[0]['msg']}")
+def _validation_error(errors: Sequence[Any]) -> ApiError:
+    if errors[0]["type"] == "json_invalid":
+        return ApiError(400, "json", f"the body must be JSON: {errors[0]['msg']}")
     reasons: dict[str, list[str]] = {}
-    for one in found:
-        # An id is an integer or a string, each with an error of its own, at one place.
-        place = ".".join(str(part) for part in one["loc"] if part not in _TYPES)
-        reasons.setdefault(place or "body", []).append(one["msg"])
-    told = [f"{place}: {' or '.join(dict.fromkeys(texts))}" for place, texts in list(reasons.items())[:3]]
-    more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
-    return Refusal(422, "input", "; ".join(told) + more)
+    for error in errors:
+        # An id is an integer or a string, and each alternative has an error of its own at the same field.
+        field = ".".join(str(part) for part in error["loc"] if part not in _UNION_MEMBERS)
+        reasons.setdefault(field or "body", []).append(error["msg"])
+    shown = [f"{field}: {' or '.join(dict.fromkeys(texts))}" for field, texts in list(reasons.items())[:_MAX_FIELDS]]
+    more = f"; and {len(reasons) - _MAX_FIELDS} more" if len(reasons) > _MAX_FIELDS else ""
+    return ApiError(422, "input", "; ".join(shown) + more)

@@ -9,7 +9,8 @@ from fastapi import FastAPI
 
 from cflightning_serve.bundle.manifest import IdType, Manifest
 from cflightning_serve.http.routes.v2_infer import InferRequest, models
-from cflightning_serve.http.serving.bundle import Served, State
+from cflightning_serve.http.serving.loaded_bundle import LoadedBundle
+from cflightning_serve.http.serving.state import ServerState
 from cflightning_serve.http.settings import Limits, Settings
 from cflightning_serve.scorer import Scorer
 
@@ -20,14 +21,14 @@ _IDS: dict[IdType, dict[str, Any]] = {
 }
 
 
-def describe(app: FastAPI, state: State) -> None:
+def describe(app: FastAPI, state: ServerState) -> None:
     """Make an application describe itself by what it serves at the moment."""
     plain = app.openapi()  # now, since it takes a tenth of a second, for which requests would wait
     _add_infer(plain["components"]["schemas"])
     known: dict[str, dict[str, Any]] = {}  # of the bundle in use alone
 
     def openapi() -> dict[str, Any]:
-        served = state.served
+        served = state.bundle
         if served.version not in known:
             known.clear()
             known[served.version] = _described(plain, served, state.settings)
@@ -36,7 +37,7 @@ def describe(app: FastAPI, state: State) -> None:
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend it
 
 
-def _described(plain: dict[str, Any], served: Served, settings: Settings) -> dict[str, Any]:
+def _described(plain: dict[str, Any], served: LoadedBundle, settings: Settings) -> dict[str, Any]:
     """Fill in what a bundle and the settings say."""
     described = copy.deepcopy(plain)
     schemas = described["components"]["schemas"]

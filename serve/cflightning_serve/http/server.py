@@ -1,7 +1,8 @@
-"""Running the application: one process, one event loop."""
+"""The server process: socket, signals, memory, and the event loop that runs the application."""
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import gc
 import ipaddress
@@ -19,8 +20,7 @@ from prometheus_client import disable_created_metrics
 from cflightning_serve.errors import InputError
 from cflightning_serve.http.app import create_app
 from cflightning_serve.http.middleware.connection import connections
-from cflightning_serve.http.serving.bundle import State, Watcher
-from cflightning_serve.http.serving.memory import keep_memory_flat
+from cflightning_serve.http.serving.state import BundleWatcher, ServerState
 from cflightning_serve.http.settings import Settings
 
 try:
@@ -31,33 +31,38 @@ except ModuleNotFoundError:  # pragma: no cover  # not on Windows
 log = logging.getLogger(__name__)
 
 _OTHER_FILES = 128
-"""Files beside the connections: what listens, libraries, the bundle, and a new one beside it."""
-_SWITCH = 0.0005
-"""Seconds that a thread may keep the interpreter where another one waits, a tenth of Python's own: the event loop waits
-for it several times in each request while threads compute."""
-_GRACE = 30
-"""Seconds that requests in work have at shutdown."""
+"""Open files besides the connections: listening socket, libraries, the bundle and its successor."""
+_SWITCH_INTERVAL = 0.0005
+"""Seconds after which Python may switch threads, a tenth of the default: while threads compute, the event loop waits
+for a switch several times in each request."""
+_SHUTDOWN_TIMEOUT = 30
+"""Seconds that requests in progress have at shutdown."""
+_MALLOC_ARENA_MAX, _MALLOC_MMAP_THRESHOLD = -8, -3
+"""Parameters of glibc's ``mallopt``."""
+_MAX_ARENAS = 2
+_MMAP_THRESHOLD = 1 << 20
+"""Bytes from which on an allocation is mapped separately and unmapped when freed."""
 
 
 def serve(settings: Settings, host: str, port: int) -> None:
-    """Serve a bundle until SIGINT or SIGTERM; requests in work are finished first.
+    """Serve a bundle until SIGINT or SIGTERM; requests in progress are finished first.
 
-    SIGHUP reads the keys again and looks for a new bundle.
+    SIGHUP reads the API keys again and checks for a new bundle.
 
     Args:
-        settings: of the server.
-        host: address to listen at.
-        port: 0 takes a free one.
+        settings: settings of the server.
+        host: address to listen on.
+        port: port to listen on; 0 chooses a free one.
 
     Raises:
         BundleError: the bundle cannot be used.
-        InputError: the address cannot be listened at.
+        InputError: the address cannot be listened on.
     """
-    keep_memory_flat()
-    sys.setswitchinterval(_SWITCH)
-    disable_created_metrics()  # type: ignore[no-untyped-call]  # a line of noise for each line of sense
-    state = State(settings)
-    watcher = Watcher(state)
+    limit_freed_memory()
+    sys.setswitchinterval(_SWITCH_INTERVAL)
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    state = ServerState(settings)
+    watcher = BundleWatcher(state)
     config = uvicorn.Config(
         create_app(state, watcher),
         loop="uvloop",
@@ -66,52 +71,70 @@ def serve(settings: Settings, host: str, port: int) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # whom a client says to be is nothing that we act upon
-        timeout_graceful_shutdown=_GRACE,
+        proxy_headers=False,  # nothing depends on the address that a proxy reports
+        timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT,
     )
-    _allow_files(settings.limits.connections)
+    _allow_open_files(settings.limits.connections)
     with _listen(host, port) as listener:
         if hasattr(signal, "SIGHUP"):
-            signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=_hang_up, args=(settings, watcher)).start())
+            signal.signal(signal.SIGHUP, lambda *_: threading.Thread(target=_reload, args=(settings, watcher)).start())
         gc.collect()
-        gc.freeze()  # what is loaded by now stays; no later collection walks through it
+        gc.freeze()  # later collections skip everything that is loaded now
         shown = f"[{host}]" if ":" in host else host
-        log.info("serving bundle %s at http://%s:%d", state.served.version, shown, listener.getsockname()[1])
+        log.info("serving bundle %s at http://%s:%d", state.bundle.version, shown, listener.getsockname()[1])
         if not settings.keys and not _is_loopback(listener.getsockname()[0]):
-            log.warning("anybody who reaches %s may ask: give --api-key-file, or listen at 127.0.0.1", shown)
-        with suppress(KeyboardInterrupt):  # which uvicorn raises again, when all is finished
+            log.warning("anybody who reaches %s can send requests: give --api-key-file, or listen on 127.0.0.1", shown)
+        with suppress(KeyboardInterrupt):  # uvicorn raises it again after its shutdown
             uvicorn.Server(config).run(sockets=[listener])
-    if state.is_left_with_work():  # which Python's own end would run into
-        log.warning("a load that was given up has not ended; it ends with the process")
+    if state.abandoned_loads:  # Python's own exit would wait for their locks
+        log.warning("a cancelled load is still running; it ends with the process")
         logging.shutdown()
         os._exit(0)
 
 
-def _hang_up(settings: Settings, watcher: Watcher) -> None:
-    """Read the keys again and look for a new bundle; in a thread, since a signal's handler may not log."""
+def limit_freed_memory() -> bool:
+    """Make glibc return freed memory to the operating system.
+
+    By default every thread gets a heap of its own, and the first large block that is freed raises the size up to which
+    blocks come from these heaps, which a small block at the end keeps from shrinking. A server that loads bundles and
+    writes large responses would grow to several times the memory it uses.
+
+    Returns:
+        Whether the C library has these parameters.
+    """
     try:
-        settings.keys.reread()
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library, or Windows
+        return False
+    return bool(mallopt(_MALLOC_ARENA_MAX, _MAX_ARENAS) and mallopt(_MALLOC_MMAP_THRESHOLD, _MMAP_THRESHOLD))
+
+
+def _reload(settings: Settings, watcher: BundleWatcher) -> None:
+    """Read the API keys again and check for a new bundle; in a thread, since a signal handler must not log."""
+    try:
+        settings.keys.reload()
     except InputError as error:
         log.error("kept the API keys: %s", error)
     watcher.wake()
 
 
-def _allow_files(connections: int) -> None:
-    """Raise the limit of open files to what the connections need, as far as the system lets it be raised."""
+def _allow_open_files(connections: int) -> None:
+    """Raise the limit of open files for a number of connections, as far as the system allows."""
     if resource is None:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = connections + _OTHER_FILES
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-        if most < needed:
-            log.warning(
-                "--max-connections %d needs %d open files, the system allows %d: raise ulimit -n, or lower it",
-                connections,
-                needed,
-                most,
-            )
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < needed:
+        log.warning(
+            "--max-connections %d needs %d open files, the system allows %d: raise ulimit -n, or lower it",
+            connections,
+            needed,
+            allowed,
+        )
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -121,9 +144,9 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
         return socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, UnicodeError) as error:
-        number = getattr(error, "errno", None)  # a name that cannot be looked up has one of its own kind
+        number = getattr(error, "errno", None)  # errors of name lookup have numbers of another kind
         reason = os.strerror(number) if isinstance(number, int) and number in errno.errorcode else error
-        raise InputError(f"http: cannot listen at {host}:{port}: {reason}; choose another --host or --port") from error
+        raise InputError(f"http: cannot listen on {host}:{port}: {reason}; choose another --host or --port") from error
 
 
 def _is_loopback(address: str) -> bool:

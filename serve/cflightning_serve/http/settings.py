@@ -1,4 +1,4 @@
-"""What a server is told when it starts."""
+"""Settings of the server, fixed when it starts."""
 
 from __future__ import annotations
 
@@ -8,31 +8,32 @@ from pathlib import Path
 
 from cflightning_serve.bundle.trust import Trust
 from cflightning_serve.errors import InputError
-from cflightning_serve.http.keys import Keys
+from cflightning_serve.http.api_keys import ApiKeys
 
-LONGEST_POLL = 86_400
+_MAX_SECONDS = 86_400
+"""Seconds of the longest poll interval and load timeout."""
 _HOST = re.compile(r"\*|(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[?[0-9A-Fa-f:.]+\]?")
 _ORIGIN = re.compile(r"\*|https?://[A-Za-z0-9._-]+(:[0-9]{1,5})?|https?://\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may ask for, and how many may ask at once."""
+    """Limits of requests and connections."""
 
     body: int = 1 << 20
-    """Bytes."""
+    """Bytes of a request body."""
     ids: int = 10_000
-    """Ids in any one list of a request, or elements in any one tensor."""
+    """Ids in one list of a request, or elements of one tensor."""
     k: int = 1_000
-    """Length of a list of items."""
+    """Length of a top-k list."""
     seconds: float = 10.0
-    """From the first byte to the last byte of the answer."""
+    """Deadline of a request, from its first byte to the last byte of the response."""
     concurrent: int = 256
-    """Requests in work; what comes above is told to try again."""
+    """Requests in progress; further ones are answered with 503 and ``Retry-After``."""
     connections: int = 1_000
-    """Connections; above, the one that has been idle longest is closed."""
+    """Open connections; at the limit, the one that has been idle longest is closed."""
     held: int = 1 << 28
-    """Bytes of large requests and answers that are held at once."""
+    """Bytes of large requests and responses that are in memory at the same time."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -42,26 +43,26 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a bundle is served.
+    """Settings of a server.
 
     Attributes:
-        bundle: folder, looked at again and again: a new bundle there is taken up.
-        name: of the model, in the routes of the Open Inference Protocol and in metrics.
-        keys: the API keys; none lets everybody in.
-        limits: what one request may ask for.
-        poll: seconds between two looks at the folder; 0 looks only when told to.
-        threads: of onnxruntime inside one call.
-        verify: whether the digests of a bundle's files are compared before it is used.
-        mapped: whether tables are mapped from the folder instead of kept in memory.
-        trust: the digest or the signature that a bundle must have; None for any.
-        load_seconds: for loading a bundle and asking it once; after that it is given up.
-        hosts: names of this server beside those of loopback; ``*`` stands for any, ``*.example.com`` for a part.
-        origins: of pages elsewhere that may read answers, ``https://shop.example``; ``*`` stands for any.
+        bundle: folder of the bundle; a new bundle in its place is loaded.
+        name: name of the model in the routes of the Open Inference Protocol.
+        keys: API keys; without any, every client is served.
+        limits: limits of requests and connections.
+        poll: seconds between two checks of the folder; 0 checks only at SIGHUP.
+        threads: threads of onnxruntime inside one call.
+        verify: whether the digests of the bundle's files are verified before it is used.
+        mapped: whether tables are memory-mapped from the folder instead of read into memory.
+        trust: digest or signature that the bundle must have; None accepts any.
+        load_seconds: timeout of loading a bundle and running its first request.
+        hosts: accepted host names besides those of loopback; ``*`` accepts any, ``*.example.com`` all subdomains.
+        origins: origins of web pages that may read responses (CORS), ``https://shop.example``; ``*`` accepts any.
     """
 
     bundle: Path
     name: str = "cflightning"
-    keys: Keys = field(default_factory=Keys)
+    keys: ApiKeys = field(default_factory=ApiKeys)
     limits: Limits = field(default_factory=Limits)
     poll: float = 2.0
     threads: int = 1
@@ -73,13 +74,13 @@ class Settings:
     origins: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.poll <= LONGEST_POLL:
-            raise InputError(f"poll: must be from 0 to {LONGEST_POLL:,} seconds, got {self.poll}")
-        if not 0 < self.load_seconds <= LONGEST_POLL:
-            raise InputError(f"load-seconds: must be above 0, up to {LONGEST_POLL:,}, got {self.load_seconds}")
+        if not 0 <= self.poll <= _MAX_SECONDS:
+            raise InputError(f"poll: must be from 0 to {_MAX_SECONDS:,} seconds, got {self.poll}")
+        if not 0 < self.load_seconds <= _MAX_SECONDS:
+            raise InputError(f"load-seconds: must be above 0, up to {_MAX_SECONDS:,}, got {self.load_seconds}")
         if not re.fullmatch(r"[A-Za-z0-9._-]+", self.name):
             raise InputError(
-                f"name: must be of letters, digits, dots, - and _, as it stands in routes, got {self.name!r}"
+                f"name: must be of letters, digits, dots, - and _, since it is part of routes, got {self.name!r}"
             )
         for host in self.hosts:
             if not _HOST.fullmatch(host):

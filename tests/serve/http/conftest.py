@@ -1,4 +1,4 @@
-"""Servers on loopback, in threads of the test's own process."""
+"""Servers on loopback, in threads of the test process."""
 
 import shutil
 import socket
@@ -18,20 +18,20 @@ from cflightning_serve import Scorer, TopK
 from cflightning_serve.errors import UnknownIdError
 from cflightning_serve.http.app import create_app
 from cflightning_serve.http.middleware.connection import connections
-from cflightning_serve.http.serving.bundle import State
+from cflightning_serve.http.serving.state import ServerState
 from cflightning_serve.http.settings import Settings
 
 
-class Answer(NamedTuple):
-    """What a fold-in returns, as far as the server looks at it."""
+class FoldInResult(NamedTuple):
+    """The fields of a fold-in's result that the server reads."""
 
     items: np.ndarray
     scores: np.ndarray
     known: np.ndarray
 
 
-class Reasons(NamedTuple):
-    """What an explanation returns, as far as the server looks at it."""
+class ExplanationResult(NamedTuple):
+    """The fields of an explanation that the server reads."""
 
     items: np.ndarray
     contributions: np.ndarray
@@ -41,34 +41,34 @@ class Reasons(NamedTuple):
     nearest: TopK
 
 
-class Everything:
-    """A bundle's scorer with every method that the server may ask, whatever the bundle holds.
+class CompleteScorer:
+    """A scorer with stubs of the methods for which its bundle has no graph; it records the filters of requests.
 
-    A folded-in user gets what a stranger gets, and everything is explained by equal contributions.
+    A new user gets the recommendations of an unknown one, and all contributions of an explanation are equal.
     """
 
     def __init__(self, scorer: Scorer) -> None:
         self._scorer = scorer
-        self.asked = []
+        self.filters = []
 
     def __getattr__(self, name):
         return getattr(self._scorer, name)
 
     def recommend(self, user, k=10, exclude=None, **filters):
-        self.asked.append(filters)
+        self.filters.append(filters)
         return self._scorer.recommend(user, k, exclude)
 
     def fold_in(self, items, ratings=None, k=10, *, exclude=None, score=None):
-        known = self._scorer.knows_item(items)
-        stranger = self._stranger()
-        best = self._scorer.recommend(stranger, k, exclude=[*items, *(exclude or ())])
-        return Answer(best.items, best.scores, known)
+        unknown_user = 2**62 if self._scorer.manifest.user_ids == "int64" else "\x00nobody"
+        best = self._scorer.recommend(unknown_user, k, exclude=[*items, *(exclude or ())])
+        return FoldInResult(best.items, best.scores, self._scorer.knows_item(items))
 
     def explain(self, user, item, *, items=None, ratings=None):
         if user is not None:
             items, _ = self.history(user)
         nearest = self._scorer.similar_items(item, 3)
-        return Reasons(np.array(items), np.full(len(items), 0.25, np.float32), 0.5, -0.5, 3.5, nearest)
+        contributions = np.full(len(items), 0.25, np.float32)
+        return ExplanationResult(np.array(items), contributions, 0.5, -0.5, 3.5, nearest)
 
     def history(self, user):
         if not self._scorer.knows_user(user):
@@ -76,15 +76,13 @@ class Everything:
         best = self._scorer.recommend(user, 2)
         return best.items, np.array([4.0, 2.5], np.float32)[: len(best.items)]
 
-    def _stranger(self):
-        return 2**62 if self._scorer.manifest.user_ids == "int64" else "\x00nobody"
-
 
 @contextmanager
-def serving(state, watcher=None):
-    """A client of a server that runs until the end of the block."""
+def serving(state, watcher=None, **options):
+    """Serve in a thread of this process until the end of the block, and yield a client."""
     http = connections(state.settings.limits)
-    server = uvicorn.Server(uvicorn.Config(create_app(state, watcher), log_config=None, http=http, ws="none"))
+    app = create_app(state, watcher, **options)
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, http=http, ws="none"))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
@@ -100,47 +98,49 @@ def serving(state, watcher=None):
 
 @pytest.fixture(scope="session")
 def start():
-    """Starts a server: a state, and a watcher if there is one."""
+    """Starts a server: start(state, watcher=None, executor=None) -> context manager that gives a client."""
     return serving
 
 
 @pytest.fixture(scope="session")
-def everything():
-    return Everything
+def complete_scorer():
+    """Adds stubs for missing graphs: complete_scorer(scorer) -> scorer."""
+    return CompleteScorer
 
 
 @pytest.fixture(scope="session")
 def client(bundle):
-    """Of a bundle with integer ids and titles."""
-    with serving(State(Settings(bundle))) as client:
+    """Client of a server of a bundle with integer ids and titles."""
+    with serving(ServerState(Settings(bundle))) as client:
         yield client
 
 
 @pytest.fixture(scope="session")
 def string_client(string_bundle):
-    with serving(State(Settings(string_bundle))) as client:
+    """Client of a server of a bundle with string ids."""
+    with serving(ServerState(Settings(string_bundle))) as client:
         yield client
 
 
 @pytest.fixture(scope="session")
 def full_client(bundle):
-    """Of a bundle that can answer everything."""
-    scorer = Everything(Scorer.load(bundle))
-    with serving(State(Settings(bundle), scorer)) as client:
+    """Client of a server whose scorer has all methods."""
+    scorer = CompleteScorer(Scorer.load(bundle))
+    with serving(ServerState(Settings(bundle), scorer)) as client:
         client.scorer = scorer
         yield client
 
 
 @pytest.fixture(scope="session")
 def another(bundles, tmp_path_factory):
-    """Other factors for the same ids."""
+    """Tables and bundle with the same ids and other factors."""
     tables = bundles.make_tables(titles=True, seed=5)
     return tables, bundles.write_bundle(tmp_path_factory.mktemp("bundles") / "another", tables)
 
 
 @pytest.fixture(scope="session")
 def endless(bundles, another, tmp_path_factory):
-    """A bundle whose recommend.onnx counts to 2**62 first."""
+    """A bundle whose recommend.onnx counts to 2**62 first, which takes for ever."""
     folder = tmp_path_factory.mktemp("bundles") / "endless"
     shutil.copytree(another[1], folder)
     path = folder / "recommend.onnx"

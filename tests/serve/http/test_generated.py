@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from cflightning_serve.http.serving.bundle import State
+from cflightning_serve.http.serving.state import ServerState
 from cflightning_serve.http.settings import Settings
 
 EXAMPLES = 8
@@ -19,7 +19,7 @@ def described(request, start, bundles, new_rows, tmp_path):
     tables = bundles.make_rich(request.getfixturevalue(request.param))
     folder = bundles.write_bundle(tmp_path / "bundle", tables)
     new_rows.add(folder, tables, bundles)
-    with start(State(Settings(folder))) as client:
+    with start(ServerState(Settings(folder))) as client:
         yield schemathesis.openapi.from_url(f"{client.base_url}/openapi.json")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from cflightning_serve.http.errors import Refusal
+from cflightning_serve.http.errors import ApiError
 from cflightning_serve.http.middleware.budget import Budget
 
 _JSON = b"application/json"
@@ -23,7 +23,7 @@ def has_body(headers: Mapping[bytes, bytes]) -> bool:
     return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
 
 
-def refuse_body(headers: Mapping[bytes, bytes], limit: int) -> Refusal | None:
+def refuse_body(headers: Mapping[bytes, bytes], limit: int) -> ApiError | None:
     """Check what the headers say of the body.
 
     A page elsewhere can make a browser send any body, but only as text or as a form, unless the server allows more by
@@ -35,10 +35,10 @@ def refuse_body(headers: Mapping[bytes, bytes], limit: int) -> Refusal | None:
     kind = headers.get(b"content-type", b"")
     if kind != _JSON and not _TYPE.fullmatch(kind) and b"inference-header-content-length" not in headers:
         got = repr(kind.decode("latin-1")[:60]) if kind else "nothing"
-        return Refusal(415, "type", f"content-type: must be application/json, got {got}")
+        return ApiError(415, "type", f"content-type: must be application/json, got {got}")
     packing = headers.get(b"content-encoding")
     if packing is not None and packing.lower() not in (b"identity", b"gzip", b"x-gzip"):
-        return Refusal(415, "encoding", f"content-encoding: must be gzip or left out, got {packing[:60]!r}")
+        return ApiError(415, "encoding", f"content-encoding: must be gzip or left out, got {packing[:60]!r}")
     return None
 
 
@@ -51,17 +51,17 @@ def unpack(body: bytes, limit: int) -> bytes:
     """Unpack a body.
 
     Raises:
-        Refusal: it is not one whole gzip member, or larger than the limit.
+        ApiError: it is not one whole gzip member, or larger than the limit.
     """
     packed = zlib.decompressobj(wbits=31)
     try:
         unpacked = packed.decompress(body, limit + 1)
     except zlib.error as error:
-        raise Refusal(400, "encoding", "the body must be gzip, as its content-encoding says") from error
+        raise ApiError(400, "encoding", "the body must be gzip, as its content-encoding says") from error
     if len(unpacked) > limit:
         raise _too_large(limit)
     if not packed.eof or packed.unused_data:
-        raise Refusal(400, "encoding", "the body must be gzip, one whole member and nothing behind it")
+        raise ApiError(400, "encoding", "the body must be gzip, one whole member and nothing behind it")
     return unpacked
 
 
@@ -82,7 +82,7 @@ class Body:
         """Wait for all of it.
 
         Raises:
-            Refusal: it is too large, for the limit or for what the server holds already.
+            ApiError: it is too large, for the limit or for what the server holds already.
             ClientDisconnect: the client went away.
         """
         parts: list[bytes] = []
@@ -106,7 +106,7 @@ class Body:
         """Count a body that has been unpacked to so many bytes.
 
         Raises:
-            Refusal: the server holds too much already.
+            ApiError: the server holds too much already.
         """
         if size > max(FREE, self._held):
             self._budget.take(size - self._held)
@@ -118,5 +118,5 @@ class Body:
         self._held = 0
 
 
-def _too_large(limit: int) -> Refusal:
-    return Refusal(413, "too_large", f"the body must not exceed {limit:,} bytes", {"Connection": "close"})
+def _too_large(limit: int) -> ApiError:
+    return ApiError(413, "too_large", f"the body must not exceed {limit:,} bytes", {"Connection": "close"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cflightning_serve.http.errors import Refusal
+from cflightning_serve.http.errors import ApiError
 
 
 class Budget:
@@ -24,14 +24,14 @@ class Budget:
         """Take some bytes.
 
         Raises:
-            Refusal: there are not so many.
+            ApiError: there are not so many.
         """
         if count > self._size:
-            raise Refusal(
+            raise ApiError(
                 422, "limit", f"needs {count:,} bytes, of {self._size:,} that this server holds; ask for less"
             )
         if self.taken + count > self._size:
-            raise Refusal(503, "busy", "too many large requests and answers; try again", {"Retry-After": "1"})
+            raise ApiError(503, "busy", "too many large requests and answers; try again", {"Retry-After": "1"})
         self.taken += count
 
     def give(self, count: int) -> None:
@@ -43,7 +43,7 @@ class Budget:
         """Take some bytes until the end of the block.
 
         Raises:
-            Refusal: there are not so many.
+            ApiError: there are not so many.
         """
         self.take(count)
         try:

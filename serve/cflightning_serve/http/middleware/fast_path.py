@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from cflightning_serve.http.errors import ErrorReply, as_refusal
-from cflightning_serve.http.serving.executor import LARGE, Work
+from cflightning_serve.http.errors import ErrorReply, to_api_error
+from cflightning_serve.http.serving.executor import ALWAYS_THREAD, Executor
 
 REFUSED: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorReply, "description": "The body is no JSON, or the request no HTTP"},
@@ -34,7 +34,7 @@ LONG = 1 << 13
 class QuestionRoute(APIRoute):
     """A route with one argument, the body's model, and a finished ``Response``; described as any other of FastAPI's."""
 
-    work: Work
+    work: Executor
     """Where long bodies are parsed."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -55,12 +55,12 @@ class QuestionRoute(APIRoute):
         async def ask(body: bytes) -> Response:
             if len(body) <= LONG:
                 return await answer(model.model_validate_json(body))
-            return await answer(await work.run(LARGE, lambda: model.model_validate_json(body)))
+            return await answer(await work.run(ALWAYS_THREAD, lambda: model.model_validate_json(body)))
 
         return ask
 
 
-def question_route(work: Work) -> type[QuestionRoute]:
+def question_route(work: Executor) -> type[QuestionRoute]:
     """Make the class of a server's routes of questions."""
     return type("QuestionRoute", (QuestionRoute,), {"work": work})
 
@@ -92,7 +92,7 @@ class Shortcut:
         try:
             response = await ask(await _read(receive))
         except Exception as error:
-            response = as_refusal(error).response(scope["path"])
+            response = to_api_error(error).response(scope["path"])
         await response(scope, receive, send)
 
 

@@ -8,8 +8,8 @@ from time import perf_counter
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cflightning_serve.http.errors import Refusal, as_refusal
-from cflightning_serve.http.keys import WrongKeys
+from cflightning_serve.http.api_keys import WrongKeyThrottle
+from cflightning_serve.http.errors import ApiError, to_api_error
 from cflightning_serve.http.middleware.body import Body, has_body, is_packed, refuse_body, unpack
 from cflightning_serve.http.middleware.budget import Budget
 from cflightning_serve.http.middleware.connection import EXTENSION
@@ -17,8 +17,8 @@ from cflightning_serve.http.middleware.deadline import Deadline
 from cflightning_serve.http.middleware.hosts import Hosts
 from cflightning_serve.http.middleware.sending import Sender
 from cflightning_serve.http.middleware.turns import Turns
-from cflightning_serve.http.serving.bundle import State
-from cflightning_serve.http.serving.executor import LARGE, Work
+from cflightning_serve.http.serving.executor import ALWAYS_THREAD, Executor
+from cflightning_serve.http.serving.state import ServerState
 
 HEALTH = "/v2/health/"
 OPEN = (HEALTH, "/static/")
@@ -37,13 +37,13 @@ class Guard:
         budget: of the server.
     """
 
-    def __init__(self, app: ASGIApp, state: State, work: Work, budget: Budget) -> None:
+    def __init__(self, app: ASGIApp, state: ServerState, work: Executor, budget: Budget) -> None:
         self._app = app
         self._keys = state.settings.keys
         self._limits = state.settings.limits
         self._metrics = state.metrics
         self._hosts = Hosts(state.settings.hosts)
-        self._wrong = WrongKeys()
+        self._wrong = WrongKeyThrottle()
         self._turns = Turns()
         self._work, self._budget = work, budget
         self._in_work = 0
@@ -64,7 +64,7 @@ class Guard:
         deadline = Deadline(self._limits.seconds)
         sender = Sender(scope, send, self._budget, deadline, computed)
         body = Body(receive, self._limits.body, self._budget)
-        refusal: Refusal | None = None
+        refusal: ApiError | None = None
         if EXTENSION in scope.get("extensions", ()):
             scope["extensions"][EXTENSION]["lost"] = deadline.cut  # nobody waits: what has not begun is not computed
         try:
@@ -79,12 +79,12 @@ class Guard:
                         await self._turns.take()
                         await self._app(scope, receive, sender)
                 except Exception as error:
-                    refusal = sender.refused or as_refusal(error)
-                    refusal.forget()
+                    refusal = sender.refused or to_api_error(error)
+                    refusal.drop_traceback()
             if deadline.passed:
                 # What is left of a body that did not come in time is not waited for.
                 headers = {"Retry-After": "1", "Connection": "close"}
-                refusal = Refusal(503, "time", f"not answered within {self._limits.seconds:g} seconds", headers)
+                refusal = ApiError(503, "time", f"not answered within {self._limits.seconds:g} seconds", headers)
             if refusal is not None:
                 await sender.refuse(refusal)
         finally:
@@ -92,7 +92,7 @@ class Guard:
             body.give_back()
             # Paths that are no route's share one label: strangers must not make up labels.
             route = getattr(scope.get("route"), "path", "none")
-            self._metrics.request(route, sender.status, perf_counter() - began)
+            self._metrics.count_request(route, sender.status, perf_counter() - began)
 
     async def _admit(self, scope: Scope, receive: Receive, body: Body) -> Receive:
         """Check a request and wait for its body.
@@ -101,7 +101,7 @@ class Guard:
             What gives the body to the application.
 
         Raises:
-            Refusal: the request is not answered.
+            ApiError: the request is not answered.
         """
         refusal = self._hosts.refuse(scope)
         if refusal is not None:
@@ -121,7 +121,7 @@ class Guard:
             return receive
         if is_packed(headers):
             packed = read
-            read = await self._work.run(LARGE, lambda: unpack(packed, self._limits.body))
+            read = await self._work.run(ALWAYS_THREAD, lambda: unpack(packed, self._limits.body))
             body.grow(len(read))
             self._refuse_if_busy()  # others have been unpacked meanwhile
         return _replay(read, receive)
@@ -129,7 +129,7 @@ class Guard:
     def _refuse_if_busy(self) -> None:
         # A platform ends a server that does not say that it lives: to be busy is no reason.
         if self._in_work >= self._limits.concurrent:
-            raise Refusal(503, "busy", "too many requests are in work; try again", {"Retry-After": "1"})
+            raise ApiError(503, "busy", "too many requests are in work; try again", {"Retry-After": "1"})
 
     async def _check_key(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
         given = headers.get(b"x-api-key")
@@ -137,21 +137,21 @@ class Guard:
             scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
             if scheme.lower() != b"bearer":
                 given = b""
-        if self._keys.knows(given):
+        if self._keys.accepts(given):
             return
         if given.strip():
             client = (scope.get("client") or ("",))[0]
-            seconds = self._wrong.note(client)
+            seconds = self._wrong.record(client)
             if seconds is None:
                 again = {"Retry-After": "1", "Connection": "close"}
-                raise Refusal(429, "key", "too many wrong API keys; try again", again)
+                raise ApiError(429, "key", "too many wrong API keys; try again", again)
             if seconds > 0:
-                self._wrong.wait(client, 1)
+                self._wrong.add_delayed(client, 1)
                 try:
                     await asyncio.sleep(min(seconds, self._limits.seconds / 2))
                 finally:
-                    self._wrong.wait(client, -1)
-        raise Refusal(
+                    self._wrong.add_delayed(client, -1)
+        raise ApiError(
             401,
             "key",
             "needs an API key: Authorization: Bearer KEY, or X-API-Key: KEY",

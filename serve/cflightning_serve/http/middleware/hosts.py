@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from starlette.types import Scope
 
-from cflightning_serve.http.errors import Refusal
+from cflightning_serve.http.errors import ApiError
 
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{0,5})?")
 _REMEMBERED = 256
@@ -30,7 +30,7 @@ class Hosts:
         self._ends = tuple(name[1:].lower() for name in allowed if name.startswith("*."))
         self._right: set[tuple[bytes, str]] = set()
 
-    def refuse(self, scope: Scope) -> Refusal | None:
+    def refuse(self, scope: Scope) -> ApiError | None:
         """Check the header of a request: exactly one, of a name that is this server's.
 
         Only HTTP/1.0 may leave it out, which no browser speaks.
@@ -49,7 +49,7 @@ class Hosts:
             return _bad(f"must be a name or an address, got {text[:60]!a}")
         name = found[1].lower().strip("[]").rstrip(".")
         if not self._allows(name, address):
-            return Refusal(
+            return ApiError(
                 421, "host", f"host: {name[:60]!a} is no name of this server; start it with --allow-host NAME"
             )
         if len(self._right) < _REMEMBERED:
@@ -66,5 +66,5 @@ class Hosts:
         return literal.is_loopback or literal.is_unspecified or str(literal) == address.removeprefix("::ffff:")
 
 
-def _bad(reason: str) -> Refusal:
-    return Refusal(400, "host", f"host: {reason}")
+def _bad(reason: str) -> ApiError:
+    return ApiError(400, "host", f"host: {reason}")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from starlette.types import Message, Scope, Send
 
-from cflightning_serve.http.errors import Refusal
+from cflightning_serve.http.errors import ApiError
 from cflightning_serve.http.middleware.budget import Budget
 from cflightning_serve.http.middleware.connection import EXTENSION
 from cflightning_serve.http.middleware.deadline import Deadline
@@ -36,14 +36,14 @@ class Sender:
         self._start: Message | None = None
         self.status = 0
         """HTTP status of the answer; 0 as long as nothing has been sent."""
-        self.refused: Refusal | None = None
+        self.refused: ApiError | None = None
         """Why an answer was not sent, whatever the application makes of the exception."""
 
     async def __call__(self, message: Message) -> None:
         """Send a part of the answer.
 
         Raises:
-            Refusal: the server holds too much already; nothing has been sent.
+            ApiError: the server holds too much already; nothing has been sent.
         """
         if message["type"] == "http.response.start":
             self._start = message
@@ -58,7 +58,7 @@ class Sender:
             await self._send(start)
         await self._send(message)
 
-    async def refuse(self, refusal: Refusal) -> None:
+    async def refuse(self, refusal: ApiError) -> None:
         """Answer with an error, or end the connection where an answer has begun."""
         if self.status == 0:
             await refusal.response(self._scope["path"])(self._scope, _nothing, self)
@@ -68,7 +68,7 @@ class Sender:
     async def _send_large(self, start: Message, body: bytes, more: bool) -> None:
         try:
             self._budget.take(len(body))
-        except Refusal as refusal:
+        except ApiError as refusal:
             self.refused = refusal
             raise
         try:

@@ -13,12 +13,13 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict
 
 from cflightning_serve import __version__
-from cflightning_serve.http.errors import Refusal
+from cflightning_serve.http.errors import ApiError
 from cflightning_serve.http.middleware.budget import Budget
 from cflightning_serve.http.middleware.fast_path import LONG
 from cflightning_serve.http.routes.v2_infer import InferRequest, infer, metadata, models, read
-from cflightning_serve.http.serving.bundle import Served, State
-from cflightning_serve.http.serving.executor import LARGE, Work
+from cflightning_serve.http.serving.executor import ALWAYS_THREAD, Executor
+from cflightning_serve.http.serving.loaded_bundle import LoadedBundle
+from cflightning_serve.http.serving.state import ServerState
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 _NUMBER = re.compile("[0-9]{1,15}")  # Python does not read numbers of thousands of digits
@@ -73,7 +74,7 @@ _BODY = {
 """What OpenAPI says of the body, which the route reads itself."""
 
 
-def routes(state: State, work: Work, budget: Budget) -> APIRouter:
+def routes(state: ServerState, work: Executor, budget: Budget) -> APIRouter:
     """Make the routes.
 
     Args:
@@ -83,17 +84,17 @@ def routes(state: State, work: Work, budget: Budget) -> APIRouter:
     """
     router = APIRouter(prefix="/v2", responses=_REFUSED, tags=["Open Inference Protocol v2"])
 
-    def question(served: Served, model: str, version: str | None) -> str:
+    def question(served: LoadedBundle, model: str, version: str | None) -> str:
         """Which graph a model is.
 
         Raises:
-            Refusal: there is no such model, or not of this version.
+            ApiError: there is no such model, or not of this version.
         """
         known = models(state.settings.name, served.scorer)
         if model not in known:
-            raise Refusal(404, "no_such_model", f"model: must be one of {', '.join(known)}, got {model}")
+            raise ApiError(404, "no_such_model", f"model: must be one of {', '.join(known)}, got {model}")
         if version not in (None, served.version):
-            raise Refusal(404, "no_such_version", f"version: this server has {served.version}, got {version}")
+            raise ApiError(404, "no_such_version", f"version: this server has {served.version}, got {version}")
         return known[model]
 
     @router.get("")
@@ -117,14 +118,14 @@ def routes(state: State, work: Work, budget: Budget) -> APIRouter:
     @router.get("/models/{model}/ready")
     async def model_ready(model: str, version: str | None = None) -> dict[str, Any]:
         """Say that a model can be asked."""
-        question(state.served, model, version)
+        question(state.bundle, model, version)
         return {"name": model, "ready": True}
 
     @router.get("/models/{model}/versions/{version}")
     @router.get("/models/{model}")
     async def model_metadata(model: str, version: str | None = None) -> dict[str, Any]:
         """Say what a model takes and returns."""
-        served = state.served
+        served = state.bundle
         sides = metadata(served.scorer, question(served, model, version))
         return {"name": model, "versions": [served.version], "platform": "onnxruntime_onnx", **sides}
 
@@ -132,15 +133,15 @@ def routes(state: State, work: Work, budget: Budget) -> APIRouter:
     @router.post("/models/{model}/infer", response_model=InferReply, openapi_extra=_BODY)
     async def model_infer(request: Request, model: str, version: str | None = None) -> Response:
         """Ask a model; tensors as JSON, or as bytes behind it (Triton's binary tensor data)."""
-        served = state.served
+        served = state.bundle
         asked = question(served, model, version)
         body = await request.body()
         length = request.headers.get(HEADER_LENGTH, str(len(body)))
         if not _NUMBER.fullmatch(length) or int(length) > len(body):
-            raise Refusal(400, "input", f"{HEADER_LENGTH}: must be the bytes of JSON, up to {len(body)}, got {length}")
+            raise ApiError(400, "input", f"{HEADER_LENGTH}: must be the bytes of JSON, up to {len(body)}, got {length}")
         whole, end = memoryview(body), int(length)
         parsed = await work.run(
-            LARGE if len(body) > LONG else 0,
+            ALWAYS_THREAD if len(body) > LONG else 0,
             lambda: read(served.scorer, asked, whole[:end], whole[end:], state.settings.limits),
         )
         about = {"model_name": model, "model_version": served.version}

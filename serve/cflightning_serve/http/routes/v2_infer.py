@@ -13,13 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from cflightning_serve import Scorer
 from cflightning_serve.bundle.signatures import SIGNATURES, signature
 from cflightning_serve.errors import BundleError, NotFiniteError
-from cflightning_serve.http.errors import Refusal
+from cflightning_serve.http.errors import ApiError
+from cflightning_serve.http.json_encoding import encode_json
 from cflightning_serve.http.middleware.body import FREE
 from cflightning_serve.http.middleware.budget import Budget
 from cflightning_serve.http.routes.v2_tensors import KINDS, Kind, from_bytes, from_json, to_bytes, write_json
-from cflightning_serve.http.serving.bundle import encode
-from cflightning_serve.http.serving.costs import PER_ID
-from cflightning_serve.http.serving.executor import Work
+from cflightning_serve.http.serving.executor import ID_COST, Executor
 from cflightning_serve.http.settings import Limits
 
 log = logging.getLogger(__name__)
@@ -118,7 +117,7 @@ def read(scorer: Scorer, question: str, text: bytes | memoryview, blobs: memoryv
 
     Raises:
         ValidationError: the JSON is none, or has another form.
-        Refusal: the request does not fit the graph.
+        ApiError: the request does not fit the graph.
     """
     request = InferRequest.model_validate_json(bytes(text))
     inputs, outputs = signature(scorer.manifest, question)
@@ -128,13 +127,15 @@ def read(scorer: Scorer, question: str, text: bytes | memoryview, blobs: memoryv
     names = [one.name for one in wanted]
     for name in names:
         if name not in outputs:
-            raise Refusal(400, "input", f"outputs: the model has {', '.join(outputs)}, got {name[:60]!a}")
+            raise ApiError(400, "input", f"outputs: the model has {', '.join(outputs)}, got {name[:60]!a}")
     if len(set(names)) < len(names):
-        raise Refusal(400, "input", f"outputs: must be named once each, got {len(names)} names of {len(set(names))}")
+        raise ApiError(400, "input", f"outputs: must be named once each, got {len(names)} names of {len(set(names))}")
     return Asked(request, question, wanted, feeds)
 
 
-async def infer(scorer: Scorer, asked: Asked, work: Work, budget: Budget, about: dict[str, str]) -> tuple[bytes, bytes]:
+async def infer(
+    scorer: Scorer, asked: Asked, work: Executor, budget: Budget, about: dict[str, str]
+) -> tuple[bytes, bytes]:
     """Ask a graph.
 
     Args:
@@ -148,7 +149,7 @@ async def infer(scorer: Scorer, asked: Asked, work: Work, budget: Budget, about:
         The answer as JSON, and the bytes that follow it.
 
     Raises:
-        Refusal: the graph cannot answer, or the answer takes more than the server can hold.
+        ApiError: the graph cannot answer, or the answer takes more than the server can hold.
     """
     question, feeds = asked.question, asked.feeds
     cells = _cells(scorer, question, feeds)
@@ -162,12 +163,12 @@ async def infer(scorer: Scorer, asked: Asked, work: Work, budget: Budget, about:
             raise
         except BundleError as error:  # the graph is whole, or it would not have been loaded: these inputs are at fault
             log.warning("%s", error)
-            raise Refusal(400, "input", "the model cannot answer these inputs; see its metadata") from error
+            raise ApiError(400, "input", "the model cannot answer these inputs; see its metadata") from error
         return _encoded(asked, signature(scorer.manifest, question)[1], arrays, about)
 
     held = _BYTES * elements + 4 * cells
     with budget.holding(held if held > FREE else 0):
-        return await work.run(cells + PER_ID * elements, ask)
+        return await work.run(cells + ID_COST * elements, ask)
 
 
 def _encoded(
@@ -176,7 +177,7 @@ def _encoded(
     """Write the answer: JSON, and the bytes that follow it."""
     default = asked.request.parameters.get("binary_data_output") is True
     text = BytesIO()
-    text.write(f'{encode(about)[:-1]},"outputs":['.encode(errors="replace"))
+    text.write(f'{encode_json(about)[:-1]},"outputs":['.encode(errors="replace"))
     tail: list[bytes] = []
     for place, (one, array) in enumerate(zip(asked.wanted, arrays, strict=True)):
         output = {
@@ -185,9 +186,9 @@ def _encoded(
         text.write(b"," if place else b"")
         if one.parameters.get("binary_data", default) is True:
             tail.append(to_bytes(array))
-            text.write(encode(output | {"parameters": {"binary_data_size": len(tail[-1])}}).encode())
+            text.write(encode_json(output | {"parameters": {"binary_data_size": len(tail[-1])}}).encode())
         else:
-            text.write(f'{encode(output)[:-1]},"data":'.encode())
+            text.write(f'{encode_json(output)[:-1]},"data":'.encode())
             write_json(text, array)
             text.write(b"}")
     text.write(b"]}")
@@ -200,33 +201,33 @@ def _feeds(
     """The arrays of a request, each with the type of the graph's input of that name."""
     given = [tensor.name for tensor in request.inputs]
     if sorted(given) != sorted(inputs):
-        raise Refusal(400, "input", f"inputs: must be {', '.join(inputs)}, got {', '.join(given) or 'none'}")
+        raise ApiError(400, "input", f"inputs: must be {', '.join(inputs)}, got {', '.join(given) or 'none'}")
     feeds, at = {}, 0
     for tensor in request.inputs:
         kind = KINDS[inputs[tensor.name]]
         if tensor.datatype != kind.datatype:
-            raise Refusal(400, "input", f"{tensor.name}: datatype must be {kind.datatype}, got {tensor.datatype}")
+            raise ApiError(400, "input", f"{tensor.name}: datatype must be {kind.datatype}, got {tensor.datatype}")
         size = tensor.parameters.get("binary_data_size")
         if size is not None:
             if type(size) is not int or not 0 <= size <= len(blobs) - at or tensor.data is not None:
-                raise Refusal(400, "input", f"{tensor.name}: binary_data_size must fit the bytes behind the JSON")
+                raise ApiError(400, "input", f"{tensor.name}: binary_data_size must fit the bytes behind the JSON")
             array = from_bytes(tensor.name, kind, bytes(blobs[at : at + size]))
             at += size
         elif tensor.data is None:
-            raise Refusal(400, "input", f"{tensor.name}: needs data")
+            raise ApiError(400, "input", f"{tensor.name}: needs data")
         else:
             array = from_json(tensor.name, kind, tensor.data)
         feeds[tensor.name] = _shaped(tensor, array, kind, limits)
     if at != len(blobs):
-        raise Refusal(400, "input", f"{len(blobs) - at} bytes behind the JSON belong to no input")
+        raise ApiError(400, "input", f"{len(blobs) - at} bytes behind the JSON belong to no input")
     return feeds
 
 
 def _shaped(tensor: InputTensor, array: npt.NDArray[Any], kind: Kind, limits: Limits) -> npt.NDArray[Any]:
     if math.prod(tensor.shape) != len(array):
-        raise Refusal(400, "input", f"{tensor.name}: shape {tensor.shape} does not fit {len(array)} elements")
+        raise ApiError(400, "input", f"{tensor.name}: shape {tensor.shape} does not fit {len(array)} elements")
     if kind.datatype != "BOOL" and len(array) > limits.ids:  # a mask is as long as the catalogue
-        raise Refusal(400, "limit", f"{tensor.name}: must not hold more than {limits.ids:,} elements")
+        raise ApiError(400, "limit", f"{tensor.name}: must not hold more than {limits.ids:,} elements")
     return array
 
 
@@ -235,22 +236,22 @@ def _check(scorer: Scorer, question: str, feeds: dict[str, npt.NDArray[Any]], li
     num_items = scorer.manifest.num_items
     for name, length in _fixed(scorer, question).items():
         if len(feeds[name]) != length:
-            raise Refusal(400, "input", f"{name}: must hold {length}, got {len(feeds[name])}")
+            raise ApiError(400, "input", f"{name}: must hold {length}, got {len(feeds[name])}")
     for one, other in (*_PAIRED, *_PAIRED_IN.get(question, ())):
         if one in feeds and other in feeds and len(feeds[one]) != len(feeds[other]):
-            raise Refusal(400, "input", f"{one}, {other}: must be of one length")
+            raise ApiError(400, "input", f"{one}, {other}: must be of one length")
     if "k" in feeds and not 1 <= feeds["k"][0] <= limits.k:
-        raise Refusal(400, "limit", f"k: must be one number from 1 to {limits.k:,}")
+        raise ApiError(400, "limit", f"k: must be one number from 1 to {limits.k:,}")
     if "begin" in feeds and not 0 <= (begin := int(feeds["begin"][0])) <= feeds["end"][0] <= begin + limits.ids:
-        raise Refusal(400, "limit", f"begin, end: must be in order, and not more than {limits.ids:,} apart")
+        raise ApiError(400, "limit", f"begin, end: must be in order, and not more than {limits.ids:,} apart")
     where, users = feeds.get("exclude_user"), feeds.get("user")
     if where is not None and users is not None and ((where < 0) | (where >= len(users))).any():
-        raise Refusal(400, "input", f"exclude_user: must be positions in user, below {len(users)}")
+        raise ApiError(400, "input", f"exclude_user: must be positions in user, below {len(users)}")
     if "allowed" in feeds and len(feeds["allowed"]) != num_items - 1:
-        raise Refusal(400, "input", f"allowed: must hold one flag for each of the {num_items - 1:,} items")
+        raise ApiError(400, "input", f"allowed: must hold one flag for each of the {num_items - 1:,} items")
     if _cells(scorer, question, feeds) > CELLS:
         most = max(1, CELLS // max(1, len(feeds["item"]) if question == "explain" else num_items))
-        raise Refusal(400, "limit", f"too many rows at once: ask for {most:,} or fewer")
+        raise ApiError(400, "limit", f"too many rows at once: ask for {most:,} or fewer")
 
 
 def _fixed(scorer: Scorer, question: str) -> dict[str, int]:

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic_core import to_json
 
-from cflightning_serve.http.errors import Refusal, not_finite
-from cflightning_serve.http.serving.bundle import encode
+from cflightning_serve.http.errors import ApiError, not_finite_error
+from cflightning_serve.http.json_encoding import encode_json
 
 
 class Kind(NamedTuple):
@@ -46,17 +46,17 @@ def from_json(name: str, kind: Kind, data: list[Any]) -> npt.NDArray[Any]:
     """One dimension of elements from a list that may be nested.
 
     Raises:
-        Refusal: an element has another type, or does not fit.
+        ApiError: an element has another type, or does not fit.
     """
     flat = list(_flat(data))
     wrong = set(map(type, flat)).difference(kind.accepts)
     if wrong:
-        raise Refusal(400, "input", f"{name}: data must be {kind.datatype}, got {wrong.pop().__name__}")
+        raise ApiError(400, "input", f"{name}: data must be {kind.datatype}, got {wrong.pop().__name__}")
     try:
         with np.errstate(over="ignore"):  # of a number beyond float32: it becomes infinite, and is refused
             array = np.array(flat, dtype=kind.dtype)
     except OverflowError as error:
-        raise Refusal(400, "input", f"{name}: data must fit into {kind.datatype}") from error
+        raise ApiError(400, "input", f"{name}: data must fit into {kind.datatype}") from error
     return finite(name, array)
 
 
@@ -64,12 +64,12 @@ def from_bytes(name: str, kind: Kind, data: bytes) -> npt.NDArray[Any]:
     """One dimension of elements from the bytes behind the JSON.
 
     Raises:
-        Refusal: they do not hold whole elements.
+        ApiError: they do not hold whole elements.
     """
     if kind.datatype == "BYTES":
         return np.array(list(_strings(name, data)), dtype=object)
     if len(data) % np.dtype(kind.dtype).itemsize:
-        raise Refusal(400, "input", f"{name}: {len(data)} bytes are no whole number of {kind.datatype}")
+        raise ApiError(400, "input", f"{name}: {len(data)} bytes are no whole number of {kind.datatype}")
     if kind.datatype == "BOOL":  # any byte but 0 is true, while numpy's bools hold 1
         flags: npt.NDArray[np.bool_] = np.frombuffer(data, np.uint8) != 0
         return flags
@@ -77,9 +77,9 @@ def from_bytes(name: str, kind: Kind, data: bytes) -> npt.NDArray[Any]:
 
 
 def finite(name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Raise ``Refusal`` where a number is NaN or infinite: it would spread to every answer."""
+    """Raise ``ApiError`` where a number is NaN or infinite: it would distribution to every answer."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise Refusal(400, "input", f"{name}: data must be finite numbers")
+        raise ApiError(400, "input", f"{name}: data must be finite numbers")
     return array
 
 
@@ -87,7 +87,7 @@ def write_json(file: BinaryIO, array: npt.NDArray[Any]) -> None:
     """Write one list of all elements. JSON has no infinity: the -inf of a filler becomes the lowest float32.
 
     Raises:
-        Refusal: an element is NaN or infinite.
+        ApiError: an element is NaN or infinite.
     """
     flat = _answered(array).reshape(-1)
     if array.dtype.kind == "f":
@@ -103,14 +103,14 @@ def write_json(file: BinaryIO, array: npt.NDArray[Any]) -> None:
 
 def _write_texts(texts: list[str]) -> bytes:
     """Write strings; half a character, which pydantic's writer refuses, becomes a question mark."""
-    return encode(texts).encode(errors="replace")
+    return encode_json(texts).encode(errors="replace")
 
 
 def to_bytes(array: npt.NDArray[Any]) -> bytes:
     """Return elements as bytes, in the order of rows.
 
     Raises:
-        Refusal: an element is NaN or infinite; -inf marks a filler.
+        ApiError: an element is NaN or infinite; -inf marks a filler.
     """
     if array.dtype.kind == "O":
         encoded = [str(one).encode(errors="replace") for one in array.reshape(-1)]
@@ -120,13 +120,13 @@ def to_bytes(array: npt.NDArray[Any]) -> bytes:
 
 def _answered(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if array.dtype.kind == "f" and not (array < np.inf).all():
-        raise not_finite()
+        raise not_finite_error()
     return array
 
 
 def _flat(data: list[Any], depth: int = 0) -> Iterator[Any]:
     if depth > 4:
-        raise Refusal(400, "input", "data: must not be nested deeper than its shape")
+        raise ApiError(400, "input", "data: must not be nested deeper than its shape")
     for one in data:
         if type(one) is list:
             yield from _flat(one, depth + 1)
@@ -140,9 +140,9 @@ def _strings(name: str, data: bytes) -> Iterator[str]:
         length = int.from_bytes(data[at : at + 4], "little")
         end = at + 4 + length
         if at + 4 > len(data) or end > len(data):
-            raise Refusal(400, "input", f"{name}: a BYTES element reaches beyond the tensor's bytes")
+            raise ApiError(400, "input", f"{name}: a BYTES element reaches beyond the tensor's bytes")
         try:
             yield data[at + 4 : end].decode()
         except UnicodeDecodeError as error:
-            raise Refusal(400, "input", f"{name}: BYTES must hold UTF-8") from error
+            raise ApiError(400, "input", f"{name}: BYTES must hold UTF-8") from error
         at = end

@@ -1,4 +1,4 @@
-"""Where an answer is computed: small ones in the event loop, large ones in a thread."""
+"""Executor of computations: short ones in the event loop, long ones in threads."""
 
 from __future__ import annotations
 
@@ -7,75 +7,88 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import TypeVar
 
-_Answer = TypeVar("_Answer")
+T = TypeVar("T")
 
-SMALL = 1 << 15
-"""Rows of a table that an answer may read in the event loop: about half a millisecond for 64 factors. Handing over to a
-thread and back costs a tenth of that, and under load far more."""
-LARGE = 2 * SMALL
-"""For what never runs in the event loop."""
+INLINE_LIMIT = 1 << 15
+"""Cost up to which a computation runs in the event loop. The unit of cost is one table row read: this many take half a
+millisecond for 64 factors. Handing over to a thread and back takes a tenth of that, and far more under load."""
+ALWAYS_THREAD = 1 << 62
+"""Cost of a computation that never runs in the event loop."""
+ID_COST = 16
+"""Cost of looking up an id, or of writing a number as JSON."""
+ITEM_COST = 300
+"""Cost of writing an item with title and numbers as JSON."""
 
 
-class Work:
-    """Threads for large questions; as many as the process has cores, the rest wait.
+class Executor:
+    """A pool of one thread per core for long computations.
 
-    A question that is given up while it waits is never computed. One that is being computed holds its thread to the
-    end, so that there are never more of them than threads. No thread keeps the process from ending.
+    A computation whose caller is cancelled while it waits for a thread never runs. A running one occupies its thread to
+    the end, so there are never more of them than threads. The threads do not keep the process alive.
+
+    Args:
+        inline_limit: cost up to which a computation runs in the event loop.
     """
 
-    def __init__(self) -> None:
-        self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self._free = asyncio.Semaphore(self._cores)
-        self._started = 0
-        self._questions: SimpleQueue[tuple[asyncio.Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+    def __init__(self, inline_limit: int = INLINE_LIMIT) -> None:
+        self._inline_limit = inline_limit
+        self._max_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._idle = asyncio.Semaphore(self._max_threads)
+        self._num_threads = 0
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
 
-    async def run(self, rows: int, ask: Callable[[], _Answer]) -> _Answer:
-        """Compute an answer.
+    async def run(self, cost: int, function: Callable[[], T]) -> T:
+        """Run a computation and return its result.
 
         Args:
-            rows: of a table that are read for it, about.
-            ask: computes it.
+            cost: estimated cost, see ``INLINE_LIMIT``.
+            function: the computation.
         """
-        if rows <= SMALL:
-            return ask()
-        await self._free.acquire()
-        future: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
-        self._questions.put((future, ask))
-        if self._started < self._cores:
-            self._started += 1
-            threading.Thread(target=self._answer, name=f"work-{self._started}", daemon=True).start()
+        if cost <= self._inline_limit:
+            return function()
+        await self._idle.acquire()
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._jobs.put(partial(self._compute, future, function))
+        if self._num_threads < self._max_threads:
+            self._num_threads += 1
+            threading.Thread(target=self._work, name=f"executor-{self._num_threads}", daemon=True).start()
         try:
             return await future
         finally:
-            del future, ask  # an error holds this frame, which would hold the error and the question
+            del future, function  # an exception refers to this frame, which would keep exception and request alive
 
     def stop(self) -> None:
-        """End the threads, each when it has computed what it is at."""
-        for _ in range(self._started):
-            self._questions.put(None)
+        """End the threads, each after its current computation."""
+        for _ in range(self._num_threads):
+            self._jobs.put(None)
 
-    def _answer(self) -> None:
-        """Answer one question after the other, in a thread."""
-        while (question := self._questions.get()) is not None:
-            future, ask = question
-            answer: Any = None
-            failed: BaseException | None = None
+    def _work(self) -> None:
+        """Run one computation after the other, in a thread."""
+        while (job := self._jobs.get()) is not None:
+            job()
+            del job
+
+    def _compute(self, future: asyncio.Future[T], function: Callable[[], T]) -> None:
+        loop = future.get_loop()
+        with suppress(RuntimeError):  # the event loop is closed
             try:
-                answer = ask()
+                result = function()
             except BaseException as error:
-                failed = error
-            with suppress(RuntimeError):  # the event loop has ended
-                future.get_loop().call_soon_threadsafe(self._finish, future, answer, failed)
-            del question, future, ask, answer, failed
+                loop.call_soon_threadsafe(self._fail, future, error)
+            else:
+                loop.call_soon_threadsafe(self._finish, future, result)
+        del future, function  # as in `run`
 
-    def _finish(self, future: asyncio.Future[Any], answer: Any, failed: BaseException | None) -> None:
-        self._free.release()
-        if future.cancelled():
-            return
-        if failed is None:
-            future.set_result(answer)
-        else:
-            future.set_exception(failed)
+    def _finish(self, future: asyncio.Future[T], result: T) -> None:
+        self._idle.release()
+        if not future.cancelled():
+            future.set_result(result)
+
+    def _fail(self, future: asyncio.Future[T], error: BaseException) -> None:
+        self._idle.release()
+        if not future.cancelled():
+            future.set_exception(error)

@@ -1,1 +1,1 @@
-"""The page at ``/``: its routes, item catalogue, title search and map."""
+"""The web page at ``/``: its files in ``static``, and the routes for its catalogue, title search and map."""

@@ -1,10 +1,9 @@
-"""The catalogue as the page shows it: which items there are, what they are called, where they lie on a map."""
+"""The catalogue as the page shows it: items with titles and counts, title search, and map coordinates."""
 
 import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -13,117 +12,126 @@ import numpy.typing as npt
 from cflightning_serve.bundle.ids import to_id_array
 from cflightning_serve.bundle.manifest import IdType
 from cflightning_serve.errors import InputError
-from cflightning_serve.http.ui.pca import Plane
-from cflightning_serve.http.ui.title_search import Titles, are_films
+from cflightning_serve.http.ui.pca import PrincipalPlane
+from cflightning_serve.http.ui.title_search import TitleIndex, are_films
 from cflightning_serve.scorer import Scorer
 
-MAPPED = 1000
-"""Items on the map: more dots would cover each other."""
-_DIGITS = 4
+MAP_ITEMS = 1000
+"""Items on the map by default; more dots would cover each other."""
+_DECIMALS = 4
+"""Decimals of map coordinates."""
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 
 
 @dataclass(frozen=True)
-class Item:
-    """One item of the catalogue."""
+class CatalogueItem:
+    """An item of the catalogue; ``count`` is its number of ratings or interactions in training."""
 
     item: int | str
     title: str | None
     count: int | None
-    """Ratings or choices in training."""
 
 
 @dataclass(frozen=True)
-class Place(Item):
-    """One item on the map; x and y in units of the item vectors."""
+class MapPoint(CatalogueItem):
+    """An item on the map; coordinates in units of the item vectors."""
 
     x: float
     y: float
 
 
-class Catalogued:
-    """The items of one bundle, the most rated first. Nothing is computed before it is asked for, and nothing twice.
-
-    Safe to share between threads.
+class CatalogueIndex:
+    """The items of one bundle in order of popularity. The map is computed at its first use. Thread-safe.
 
     Args:
-        scorer: the bundle's.
+        scorer: scorer of the bundle.
+        map_items: number of most popular items that the map is computed from.
 
     Raises:
         UnsupportedError: the bundle has no catalogue.
     """
 
-    def __init__(self, scorer: Scorer) -> None:
+    def __init__(self, scorer: Scorer, map_items: int = MAP_ITEMS) -> None:
         catalogue = scorer.catalogue
         ids, counts = catalogue.ids, catalogue.counts
         numbers: Sequence[int | None] = [None] * len(ids)
         if counts is not None:
-            order = np.argsort(-counts, kind="stable")  # equals as the catalogue has them
+            order = np.argsort(-counts, kind="stable")  # equal counts keep the order of the catalogue
             ids, numbers = ids[order], counts[order].tolist()
-        self.items = list(map(Item, ids.tolist(), scorer.titles(ids), numbers))
-        self.films = are_films(one.title for one in self.items if one.title is not None)
-        self._titles = Titles(str(one.item) if one.title is None else one.title for one in self.items)
+        self.items = list(map(CatalogueItem, ids.tolist(), scorer.titles(ids), numbers))
+        self.is_of_films = are_films(item.title for item in self.items if item.title is not None)
+        self._titles = TitleIndex(str(item.item) if item.title is None else item.title for item in self.items)
+        self._map_items = map_items
         self._lock = threading.Lock()
-        self._map: tuple[Plane, list[Place]] | None = None
+        self._map: tuple[PrincipalPlane, list[MapPoint]] | None = None
 
-    def find(self, query: str, limit: int) -> list[Item]:
-        """Find items by a part of their title, or of their id where they have none.
+    def search(self, query: str, limit: int) -> list[CatalogueItem]:
+        """Find items by a part of their title, or of their id where they have no title.
 
         Args:
-            query: as typed; an empty one finds the most rated items.
-            limit: how many at most.
+            query: text as typed; an empty one returns the most popular items.
+            limit: maximal number of items.
         """
-        return [self.items[position] for position in self._titles.find(query, limit)]
+        return [self.items[position] for position in self._titles.search(query, limit)]
 
-    def places(self, scorer: Scorer, items: Sequence[int | str] | None = None) -> list[Place]:
-        """Place items on the plane of the two principal components of the most rated items' vectors.
+    def map_points(self, scorer: Scorer, items: Sequence[int | str] | None = None) -> list[MapPoint]:
+        """Return map coordinates: the two principal components of the most popular items' vectors.
 
         Args:
-            scorer: the same bundle's.
-            items: known item ids; the most rated ones where None.
+            scorer: scorer of the same bundle.
+            items: item ids; None for the most popular items.
 
         Returns:
-            A place for each known item; unknown ones are left out.
+            One point for each known item; unknown ones are left out.
 
         Raises:
-            UnsupportedError: the bundle does not give the items' vectors away.
+            UnsupportedError: the bundle does not contain item vectors.
             InputError: ids of the wrong type.
         """
         with self._lock:
             if self._map is None:
-                self._map = _map(scorer, self.items[:MAPPED])
-        plane, places = self._map
+                shown = self.items[: self._map_items]
+                vectors = scorer.factors(to_id_array([item.item for item in shown], scorer.manifest.item_ids, "item")[0])
+                plane = PrincipalPlane(vectors)
+                self._map = plane, _points(plane, vectors, shown)
+        plane, points = self._map
         if items is None:
-            return places
+            return points
         known = to_id_array(items, scorer.manifest.item_ids, "item")[0]
         known = known[scorer.knows_item(known)]
-        return _placed(plane, scorer.factors(known), [Item(one, scorer.title(one), None) for one in known.tolist()])
+        described = [CatalogueItem(item, scorer.title(item), None) for item in known.tolist()]
+        return _points(plane, scorer.factors(known), described)
 
 
-class Latest:
-    """The catalogues of the bundles in use: each is read when it is first asked for, and forgotten with its scorer."""
+class CatalogueCache:
+    """Catalogue indices of the bundles in use, made at the first request and dropped with their scorer.
 
-    def __init__(self) -> None:
+    Args:
+        map_items: see :class:`CatalogueIndex`.
+    """
+
+    def __init__(self, map_items: int = MAP_ITEMS) -> None:
+        self._map_items = map_items
         self._lock = threading.Lock()
-        self._known: WeakKeyDictionary[Scorer, Catalogued] = WeakKeyDictionary()
+        self._indices: WeakKeyDictionary[Scorer, CatalogueIndex] = WeakKeyDictionary()
 
-    def of(self, scorer: Scorer) -> Catalogued:
-        """Return the catalogue of a scorer's bundle.
+    def get(self, scorer: Scorer) -> CatalogueIndex:
+        """Return the catalogue index of a scorer's bundle.
 
         Raises:
-            UnsupportedError: the bundle has none.
+            UnsupportedError: the bundle has no catalogue.
         """
         with self._lock:
-            if scorer not in self._known:
-                self._known[scorer] = Catalogued(scorer)
-            return self._known[scorer]
+            if scorer not in self._indices:
+                self._indices[scorer] = CatalogueIndex(scorer, self._map_items)
+            return self._indices[scorer]
 
 
 def parse_ids(texts: Sequence[str], kind: IdType) -> list[int | str]:
-    """Turn ids out of a URL into ids as the bundle has them.
+    """Convert ids from a URL to ids of the bundle's type.
 
     Raises:
-        InputError: the bundle's ids are integers and one of these is none.
+        InputError: the bundle's ids are integers and a text is not one.
     """
     if kind == "string":
         return list(texts)
@@ -133,13 +141,6 @@ def parse_ids(texts: Sequence[str], kind: IdType) -> list[int | str]:
     return [int(text) for text in texts]
 
 
-def _map(scorer: Scorer, items: Sequence[Item]) -> tuple[Plane, list[Place]]:
-    ids, _ = to_id_array([one.item for one in items], scorer.manifest.item_ids, "item")
-    vectors = scorer.factors(ids)
-    plane = Plane(vectors)
-    return plane, _placed(plane, vectors, items)
-
-
-def _placed(plane: Plane, vectors: npt.NDArray[np.floating[Any]], items: Sequence[Item]) -> list[Place]:
-    points = plane.project(vectors).round(_DIGITS).tolist()
-    return [Place(one.item, one.title, one.count, x, y) for one, (x, y) in zip(items, points, strict=True)]
+def _points(plane: PrincipalPlane, vectors: npt.NDArray[np.floating], items: Sequence[CatalogueItem]) -> list[MapPoint]:
+    coordinates = plane.project(vectors).round(_DECIMALS).tolist()
+    return [MapPoint(item.item, item.title, item.count, x, y) for item, (x, y) in zip(items, coordinates, strict=True)]

@@ -1,58 +1,56 @@
-"""The page at ``/``: its files, and what it asks for beside the routes that everybody uses.
+"""Routes of the page at ``/``: its files, and its own requests besides the JSON routes.
 
-Nothing of it comes from elsewhere: the files lie in ``static``, and its Content-Security-Policy lets a browser ask no
-other server and run no other script.
+Everything comes from this server: the files are in ``static``, and the Content-Security-Policy forbids requests to
+other servers and other scripts.
 """
 
 from collections.abc import Callable
 from hashlib import sha256
 from importlib.resources import files
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 from pydantic import BaseModel
 
 from cflightning_serve.bundle.manifest import IdType, Unit
+from cflightning_serve.http.json_encoding import encode_json
 from cflightning_serve.http.middleware.fast_path import REFUSED
-from cflightning_serve.http.serving.bundle import encode
-from cflightning_serve.http.serving.executor import LARGE, Work
-from cflightning_serve.http.ui.catalogue import Latest, parse_ids
+from cflightning_serve.http.serving.executor import ALWAYS_THREAD, Executor
+from cflightning_serve.http.ui.catalogue import MAP_ITEMS, CatalogueCache, parse_ids
 from cflightning_serve.scorer import Scorer
 
-_TYPES = {
+_MEDIA_TYPES = {
     "html": "text/html; charset=utf-8",
     "css": "text/css; charset=utf-8",
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
 }
-_POLICY = (
+_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
 _HEADERS = {
-    "Content-Security-Policy": _POLICY,
+    "Content-Security-Policy": _SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",  # ask each time; the answer is 304 while the file is the same
+    "Cache-Control": "no-cache",  # validate each time; the response is 304 while the file is the same
 }
 
 
 class About(BaseModel):
-    """What the page must know of the bundle to speak of it."""
+    """Properties of the bundle that the page needs for its texts; the unit is that of recommendation scores."""
 
     items: int
-    """Known items."""
     what: Literal["film", "item"]
     item_ids: IdType
     titles: bool
     rating_range: list[float] | None
     unit: Unit
-    """Of the recommendations' scores."""
 
 
 class Found(BaseModel):
-    """One item of the catalogue."""
+    """An item of the catalogue."""
 
     item: int | str
     title: str | None
@@ -60,13 +58,13 @@ class Found(BaseModel):
 
 
 class Finds(BaseModel):
-    """The items that a query finds, best first."""
+    """The items that match a query, best first."""
 
     items: list[Found]
 
 
 class Mapped(Found):
-    """One item on the map."""
+    """An item on the map."""
 
     x: float
     y: float
@@ -78,86 +76,93 @@ class Map(BaseModel):
     items: list[Mapped]
 
 
-def routes(get_scorer: Callable[[], Scorer], work: Work) -> APIRouter:
+class _StaticFile(NamedTuple):
+    media_type: str
+    content: bytes
+    etag: str
+
+
+def page_router(get_scorer: Callable[[], Scorer], executor: Executor, map_items: int = MAP_ITEMS) -> APIRouter:
     """Make the routes of the page.
 
-    ``/`` and ``/static/`` hold nothing of the bundle. The others raise the errors of ``cflightning_serve.errors``.
+    ``/`` and ``/static/`` reveal nothing of the bundle. The others raise the errors of ``cflightning_serve.errors``.
 
     Args:
         get_scorer: returns the scorer in use; called once for each request.
-        work: where the catalogue is read and searched.
+        executor: runs searches of the catalogue.
+        map_items: number of items on the map.
     """
     router = APIRouter(responses=REFUSED, tags=["page"])
-    latest = Latest()
-    static = _read_static()
+    cache = CatalogueCache(map_items)
+    static = _read_static_files()
 
-    def send(name: str, request: Request) -> Response:
+    def static_response(name: str, request: Request) -> Response:
         if name not in static:
             raise HTTPException(404, "Not Found")
-        kind, body, tag = static[name]
-        headers = _HEADERS | {"ETag": tag}
-        if request.headers.get("if-none-match") == tag:
+        file = static[name]
+        headers = _HEADERS | {"ETag": file.etag}
+        if request.headers.get("if-none-match") == file.etag:
             return Response(status_code=304, headers=headers)
-        return Response(body, media_type=kind, headers=headers)
+        return Response(file.content, media_type=file.media_type, headers=headers)
 
-    async def answer(ask: Callable[[], BaseModel]) -> Response:
-        text = await work.run(LARGE, lambda: encode(ask().model_dump(mode="json")))
+    async def json_response(compute: Callable[[], BaseModel]) -> Response:
+        text = await executor.run(ALWAYS_THREAD, lambda: encode_json(compute().model_dump(mode="json")))
         return Response(text.encode(errors="replace"), media_type="application/json")
 
     @router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def page(request: Request) -> Response:
-        return send("index.html", request)
+        return static_response("index.html", request)
 
     @router.api_route("/static/{name}", methods=["GET", "HEAD"], include_in_schema=False)
     async def file(name: str, request: Request) -> Response:
-        return send(name, request)
+        return static_response(name, request)
 
-    @router.get("/about", summary="What kind of answers the bundle gives", response_model=About)
+    @router.get("/about", summary="Properties of the bundle", response_model=About)
     async def about() -> Response:
         scorer = get_scorer()
         manifest = scorer.manifest
-
-        def tell() -> About:
-            return About(
+        return await json_response(
+            lambda: About(
                 items=manifest.num_items - 1,
-                what="film" if latest.of(scorer).films else "item",
+                what="film" if cache.get(scorer).is_of_films else "item",
                 item_ids=manifest.item_ids,
                 titles=manifest.titles is not None,
                 rating_range=None if manifest.rating_range is None else list(manifest.rating_range),
                 unit=manifest.units["recommend"],
             )
+        )
 
-        return await answer(tell)
-
-    @router.get("/items", summary="Find items by a part of their title, the most rated first", response_model=Finds)
+    @router.get("/items", summary="Find items by a part of their title, the most popular first", response_model=Finds)
     async def items(
-        query: Annotated[str, Query(max_length=200, description="none: the most rated items")] = "",
+        query: Annotated[str, Query(max_length=200, description="empty: the most popular items")] = "",
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
     ) -> Response:
         scorer = get_scorer()
-        return await answer(lambda: Finds(items=[Found(**vars(one)) for one in latest.of(scorer).find(query, limit)]))
+        return await json_response(
+            lambda: Finds(items=[Found(**vars(item)) for item in cache.get(scorer).search(query, limit)])
+        )
 
     @router.get("/map", summary="Items on two principal components of the item vectors", response_model=Map)
     async def mapped(
-        item: Annotated[list[str] | None, Query(max_length=100, description="none: the most rated items")] = None,
+        item: Annotated[list[str] | None, Query(max_length=100, description="empty: the most popular items")] = None,
     ) -> Response:
         scorer = get_scorer()
 
-        def place() -> Map:
-            asked = None if item is None else parse_ids(item, scorer.manifest.item_ids)
-            return Map(items=[Mapped(**vars(one)) for one in latest.of(scorer).places(scorer, asked)])
+        def compute() -> Map:
+            ids = None if item is None else parse_ids(item, scorer.manifest.item_ids)
+            return Map(items=[Mapped(**vars(point)) for point in cache.get(scorer).map_points(scorer, ids)])
 
-        return await answer(place)
+        return await json_response(compute)
 
     return router
 
 
-def _read_static() -> dict[str, tuple[str, bytes, str]]:
-    """Name -> type, content and tag of every file of the page; few and small, so they are kept."""
+def _read_static_files() -> dict[str, _StaticFile]:
+    """Read the few small files of the page: name -> file."""
     static = {}
-    for file in files("cflightning_serve.http").joinpath("static").iterdir():
-        kind = _TYPES.get(file.name.rpartition(".")[2])
-        if kind is not None:
-            body = file.read_bytes()
-            static[file.name] = kind, body, f'"{sha256(body).hexdigest()[:20]}"'
+    for file in files("cflightning_serve.http.ui").joinpath("static").iterdir():
+        media_type = _MEDIA_TYPES.get(file.name.rpartition(".")[2])
+        if media_type is not None:
+            content = file.read_bytes()
+            static[file.name] = _StaticFile(media_type, content, f'"{sha256(content).hexdigest()[:20]}"')
     return static

@@ -1,4 +1,4 @@
-"""Finding items by a part of their title."""
+"""Search for items by a part of their title."""
 
 import re
 import unicodedata
@@ -7,87 +7,88 @@ from collections.abc import Iterable, Iterator
 from itertools import accumulate, islice
 
 _ARTICLE = "the|an?|l[ae]s?|l'|gli|il?|els?|los|d(?:er|ie|as)|een|den?|het"
-_MOVED = re.compile(rf"^([^(]*), ({_ARTICLE})(?= \(|$)")  # "Matrix, The (1999)"
-_ACCENT = re.compile(r"[\u0300-\u036f]")
-_APART = re.compile(r"[\W_]+")
-_LEADING = re.compile(r"^(the|an?) (?=.)")
+_TRAILING_ARTICLE = re.compile(rf"^([^(]*), ({_ARTICLE})(?= \(|$)")  # "Matrix, The (1999)"
+_COMBINING_ACCENT = re.compile(r"[\u0300-\u036f]")
+_NO_WORD = re.compile(r"[\W_]+")
+_LEADING_ARTICLE = re.compile(r"^(the|an?) (?=.)")  # English alone: in "Die Hard", "Die" is no article
 _YEAR = re.compile(r"\(\d{4}\)\s*$")
-_LOOKED_AT = 20_000
-"""Titles at most whose words are compared one by one: tens of milliseconds."""
 
 
-class Titles:
-    """The titles of a catalogue, the most popular first, as one text that is searched at once.
+class TitleIndex:
+    """Normalised titles in one text, which is searched as a whole.
 
     Args:
-        titles: in the order in which equally good finds are to be listed.
+        titles: titles in order of popularity, which decides between equally good matches.
+        max_scanned: titles whose words are compared one by one in a query; the default takes tens of milliseconds.
     """
 
-    def __init__(self, titles: Iterable[str]) -> None:
-        keys = [normal(title) for title in titles]
-        self._text = "\n" + "\n".join(keys) + "\n"
-        self._starts = list(accumulate((len(key) + 1 for key in keys), initial=1))
-        """Where each title begins, and behind the last one."""
+    def __init__(self, titles: Iterable[str], max_scanned: int = 20_000) -> None:
+        normalised = [normalise(title) for title in titles]
+        self._max_scanned = max_scanned
+        self._text = "\n" + "\n".join(normalised) + "\n"
+        self._starts = list(accumulate((len(title) + 1 for title in normalised), initial=1))
+        """Offset of each title in the text, and of the end."""
 
-    def find(self, query: str, limit: int) -> list[int]:
-        """Find titles that contain the query, or every word of it in any order.
+    def search(self, query: str, limit: int) -> list[int]:
+        """Find titles that contain the query, or all of its words in any order.
 
-        Titles that begin with the query come first, then those with a word that does, then the rest; the
-        popular first among each. Case, accents, punctuation and a leading article make no difference.
+        Titles that start with the query come first, then those with a word that starts with it, then the rest; within
+        each group in order of popularity. Case, accents, punctuation and a leading article make no difference.
 
         Args:
-            query: as typed; all titles answer an empty one.
-            limit: how many positions at most.
+            query: text as typed; an empty one matches all titles.
+            limit: maximal number of matches.
 
         Returns:
-            Positions in the titles, at most ``limit``.
+            Positions in ``titles``.
         """
         if not query.strip():
             return list(range(min(limit, len(self._starts) - 1)))
-        found: dict[int, None] = {}  # in order, each once
-        for position in self._candidates(normal(query)):
-            found[position] = None
-            if len(found) == limit:
+        positions: dict[int, None] = {}  # an ordered set
+        for position in self._matches(normalise(query)):
+            positions[position] = None
+            if len(positions) == limit:
                 break
-        return list(found)
+        return list(positions)
 
-    def _candidates(self, key: str) -> Iterator[int]:
-        """Positions, the best first, some more than once."""
-        if not key:
+    def _matches(self, query: str) -> Iterator[int]:
+        """Yield the positions of matching titles, best first, with repeats."""
+        if not query:
             return
-        for opening in ("\n", " ", ""):
-            yield from self._holding(opening + key)
-        words = key.split(" ")
-        for position in islice(self._holding(max(words, key=len)), _LOOKED_AT) if len(words) > 1 else ():
+        for prefix in ("\n", " ", ""):
+            yield from self._containing(prefix + query)
+        words = query.split(" ")
+        if len(words) == 1:
+            return
+        for position in islice(self._containing(max(words, key=len)), self._max_scanned):
             title = self._text[self._starts[position] : self._starts[position + 1]]
             if all(word in title for word in words):
                 yield position
 
-    def _holding(self, part: str) -> Iterator[int]:
-        """Positions of the titles that contain ``part``, each once."""
-        at = self._text.find(part)
-        while at >= 0:
-            position = bisect_right(self._starts, at + part.startswith("\n")) - 1
+    def _containing(self, part: str) -> Iterator[int]:
+        """Yield the positions of titles that contain a text, each once."""
+        offset = self._text.find(part)
+        while offset >= 0:
+            position = bisect_right(self._starts, offset + part.startswith("\n")) - 1
             yield position
-            at = self._text.find(part, self._starts[position + 1] - 1)  # from the line feed behind it
+            offset = self._text.find(part, self._starts[position + 1] - 1)  # on from the line feed after the title
 
 
-def normal(text: str) -> str:
-    """Bring a title or a query into the form in which they are compared.
+def normalise(text: str) -> str:
+    """Convert a title or query to the form in which they are compared.
 
-    >>> normal("Café des Rêves, The (1999)")
+    >>> normalise("Café des Rêves, The (1999)")
     'cafe des reves 1999'
     """
     lower = text.casefold()
     if not lower.isascii():
-        lower = _ACCENT.sub("", unicodedata.normalize("NFKD", lower))
-    moved = _MOVED.sub(r"\2 \1", lower, count=1) if ", " in lower else lower
-    words = _APART.sub(" ", moved).strip()
-    # Other languages' articles stay: "Die Hard" is no German.
-    return _LEADING.sub("", words) or " ".join(lower.split())
+        lower = _COMBINING_ACCENT.sub("", unicodedata.normalize("NFKD", lower))
+    reordered = _TRAILING_ARTICLE.sub(r"\2 \1", lower, count=1) if ", " in lower else lower
+    words = _NO_WORD.sub(" ", reordered).strip()
+    return _LEADING_ARTICLE.sub("", words) or " ".join(lower.split())
 
 
 def are_films(titles: Iterable[str]) -> bool:
-    """Whether most of the titles end as those of films do: "(1999)"."""
-    dated = [_YEAR.search(title) is not None for title in titles]
-    return 2 * sum(dated) > len(dated)
+    """Whether most of the titles end with a year in parentheses, as those of films do."""
+    has_year = [_YEAR.search(title) is not None for title in titles]
+    return 2 * sum(has_year) > len(has_year)

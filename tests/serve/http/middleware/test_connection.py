@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
-from cflightning_serve.http.serving.bundle import State
+from cflightning_serve.http.serving.state import ServerState
 from cflightning_serve.http.settings import Limits, Settings
 
 HEALTH = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -118,7 +118,7 @@ def test_a_body_that_breaks_is_refused_behind_the_answers_before_it(client):
 
 @pytest.fixture
 def few(bundle, start):
-    with start(State(Settings(bundle, limits=Limits(connections=8, seconds=30)))) as client:
+    with start(ServerState(Settings(bundle, limits=Limits(connections=8, seconds=30)))) as client:
         yield client
 
 
@@ -168,7 +168,7 @@ def test_a_client_that_is_served_keeps_its_connection(few):
 @pytest.fixture
 def wide(bundle, start):
     """Of a server with large answers, which waits four seconds for who reads them."""
-    with start(State(Settings(bundle, limits=Limits(seconds=4, ids=40_000)))) as client:
+    with start(ServerState(Settings(bundle, limits=Limits(seconds=4, ids=40_000)))) as client:
         yield client
 
 
@@ -241,7 +241,7 @@ def test_a_client_that_reads_slowly_gets_all_of_it(wide):
 
 def test_large_answers_that_do_not_fit_beside_others_are_refused(bundle, start):
     with (
-        start(State(Settings(bundle, limits=Limits(seconds=20, ids=40_000, held=20_000_000)))) as client,
+        start(ServerState(Settings(bundle, limits=Limits(seconds=20, ids=40_000, held=20_000_000)))) as client,
         ExitStack() as readers,
     ):
         slow = [readers.enter_context(connect(client)) for _ in range(6)]
@@ -257,6 +257,6 @@ def test_large_answers_that_do_not_fit_beside_others_are_refused(bundle, start):
 
 
 def test_an_answer_that_never_fits_says_so(bundle, start):
-    with start(State(Settings(bundle, limits=Limits(ids=40_000, held=100_000)))) as client:
+    with start(ServerState(Settings(bundle, limits=Limits(ids=40_000, held=100_000)))) as client:
         answer = exchange(client, large(), b"}")
         assert statuses(answer) == [422] and b"ask for less" in answer

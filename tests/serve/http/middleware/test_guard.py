@@ -1,4 +1,4 @@
-"""Keys, sizes, time, and requests that are none."""
+"""ApiKeys, sizes, time, and requests that are none."""
 
 import json
 import socket
@@ -9,9 +9,10 @@ from contextlib import ExitStack, suppress
 import pytest
 
 from cflightning_serve import InputError, Scorer
-from cflightning_serve.http.keys import Keys
+from cflightning_serve.http.api_keys import ApiKeys
 from cflightning_serve.http.middleware.connection import HEAD
-from cflightning_serve.http.serving.bundle import State
+from cflightning_serve.http.serving.executor import Executor
+from cflightning_serve.http.serving.state import ServerState
 from cflightning_serve.http.settings import Limits, Settings
 
 POST = b"POST /recommend HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -24,7 +25,7 @@ def keyed(bundle, start, tmp_path):
     file = tmp_path / "keys"
     file.write_bytes(f"{KEY}\r\n\n{OTHER}\n".encode())
     file.chmod(0o600)
-    with start(State(Settings(bundle, keys=Keys(file)))) as client:
+    with start(ServerState(Settings(bundle, keys=ApiKeys(file)))) as client:
         yield client
 
 
@@ -74,19 +75,6 @@ def test_the_description_says_that_a_key_is_needed(keyed, client):
     assert "security" not in client.get("/openapi.json").json()
 
 
-@pytest.mark.parametrize("text", ["", "\n\n", "short\n", f"{KEY}\nshort\n"])
-def test_files_that_hold_no_keys(tmp_path, text):
-    (tmp_path / "keys").write_text(text)
-    (tmp_path / "keys").chmod(0o600)
-    with pytest.raises(InputError, match="16 characters or more"):
-        Keys(tmp_path / "keys")
-
-
-def test_a_file_of_keys_that_is_missing(tmp_path):
-    with pytest.raises(InputError, match="cannot be read"):
-        Keys(tmp_path / "keys")
-
-
 @pytest.mark.parametrize("limit", ["body", "ids", "k", "seconds", "concurrent", "connections", "held"])
 def test_limits_are_above_zero(limit):
     for value in (0, -1, float("nan")):
@@ -96,7 +84,7 @@ def test_limits_are_above_zero(limit):
 
 @pytest.fixture
 def small(bundle, start):
-    with start(State(Settings(bundle, limits=Limits(body=1000)))) as client:
+    with start(ServerState(Settings(bundle, limits=Limits(body=1000)))) as client:
         yield client
 
 
@@ -186,7 +174,7 @@ def test_a_large_body_is_no_header(client):
 )
 def test_headers_that_do_not_come_are_not_waited_for(bundle, start, said, answer):
     with (
-        start(State(Settings(bundle, limits=Limits(seconds=0.3)))) as client,
+        start(ServerState(Settings(bundle, limits=Limits(seconds=0.3)))) as client,
         socket.create_connection((client.base_url.host, client.base_url.port), timeout=5) as connection,
     ):
         connection.sendall(said)
@@ -199,7 +187,7 @@ def test_headers_that_do_not_come_are_not_waited_for(bundle, start, said, answer
 def test_who_asks_again_after_the_limit_of_seconds_is_answered(bundle, start):
     question = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with (
-        start(State(Settings(bundle, limits=Limits(seconds=0.3)))) as client,
+        start(ServerState(Settings(bundle, limits=Limits(seconds=0.3)))) as client,
         socket.create_connection((client.base_url.host, client.base_url.port), timeout=5) as connection,
     ):
         for part in (question[:9], question[9:] + question[:9], question[9:], question):
@@ -237,7 +225,7 @@ def test_health_may_be_asked_for_its_head(keyed, path):
 
 
 def test_a_body_that_never_ends_is_cut_off(bundle, start):
-    with start(State(Settings(bundle, limits=Limits(seconds=0.3)))) as client:
+    with start(ServerState(Settings(bundle, limits=Limits(seconds=0.3)))) as client:
         answer = raw(
             client,
             POST + b"Content-Length: 12\r\n\r\n{",
@@ -247,9 +235,8 @@ def test_a_body_that_never_ends_is_cut_off(bundle, start):
         assert b"\r\nconnection: close\r\n" in answer.lower()
 
 
-def test_a_question_that_takes_too_long_is_cut_off(bundle, start, everything, monkeypatch):
-    monkeypatch.setattr("cflightning_serve.http.serving.executor.SMALL", 0)
-    scorer, done = everything(Scorer.load(bundle)), threading.Event()
+def test_a_question_that_takes_too_long_is_cut_off(bundle, start, complete_scorer):
+    scorer, done = complete_scorer(Scorer.load(bundle)), threading.Event()
     quick = scorer.recommend
 
     def slow(*given, **more):
@@ -257,7 +244,9 @@ def test_a_question_that_takes_too_long_is_cut_off(bundle, start, everything, mo
         return quick(*given, **more)
 
     scorer.recommend = slow
-    with start(State(Settings(bundle, limits=Limits(seconds=0.2)), scorer)) as client:
+    with start(
+        ServerState(Settings(bundle, limits=Limits(seconds=0.2)), scorer), executor=Executor(inline_limit=0)
+    ) as client:
         began = time.monotonic()
         reply = client.post("/recommend", json={"user": 10})
         assert (reply.status_code, reply.json()["error"]["code"]) == (503, "time")
@@ -268,9 +257,8 @@ def test_a_question_that_takes_too_long_is_cut_off(bundle, start, everything, mo
         assert 'status="503"' in client.get("/metrics").text
 
 
-def test_no_more_requests_at_once_than_the_limit(bundle, start, everything, monkeypatch):
-    monkeypatch.setattr("cflightning_serve.http.serving.executor.SMALL", 0)
-    scorer, begun, done = everything(Scorer.load(bundle)), threading.Event(), threading.Event()
+def test_no_more_requests_at_once_than_the_limit(bundle, start, complete_scorer):
+    scorer, begun, done = complete_scorer(Scorer.load(bundle)), threading.Event(), threading.Event()
     quick = scorer.recommend
 
     def slow(*given, **more):
@@ -279,7 +267,9 @@ def test_no_more_requests_at_once_than_the_limit(bundle, start, everything, monk
         return quick(*given, **more)
 
     scorer.recommend = slow
-    with start(State(Settings(bundle, limits=Limits(concurrent=1)), scorer)) as client:
+    with start(
+        ServerState(Settings(bundle, limits=Limits(concurrent=1)), scorer), executor=Executor(inline_limit=0)
+    ) as client:
         answers = []
         one = threading.Thread(target=lambda: answers.append(client.post("/recommend", json={"user": 10})))
         one.start()
@@ -295,7 +285,7 @@ def test_no_more_requests_at_once_than_the_limit(bundle, start, everything, monk
 
 
 def test_waiting_for_bodies_is_no_work(bundle, start):
-    with start(State(Settings(bundle, limits=Limits(concurrent=1)))) as client, ExitStack() as slow:
+    with start(ServerState(Settings(bundle, limits=Limits(concurrent=1)))) as client, ExitStack() as slow:
         for _ in range(20):
             one = slow.enter_context(socket.create_connection((client.base_url.host, client.base_url.port)))
             one.sendall(POST + b"Content-Length: 12\r\n\r\n{")

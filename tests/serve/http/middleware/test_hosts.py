@@ -10,8 +10,8 @@ import zlib
 import pytest
 
 from cflightning_serve import InputError
-from cflightning_serve.http.errors import Refusal
-from cflightning_serve.http.serving.bundle import State
+from cflightning_serve.http.errors import ApiError
+from cflightning_serve.http.serving.state import ServerState
 from cflightning_serve.http.settings import Limits, Settings
 
 QUESTION = {"user": 10}
@@ -67,12 +67,12 @@ def test_the_host_is_said_once(client, line, hosts, status):
 
 def test_names_can_be_allowed(bundle, start):
     hosts = ("shop.example", "*.internal", "10.0.0.1")
-    with start(State(Settings(bundle, hosts=hosts))) as client:
+    with start(ServerState(Settings(bundle, hosts=hosts))) as client:
         for host in ("shop.example:80", "SHOP.example", "a.b.internal", "10.0.0.1:80", "localhost"):
             assert client.get("/v2", headers={"Host": host}).status_code == 200, host
         for host in ("www.shop.example", "internal", "evilinternal", "10.0.0.2"):
             assert client.get("/v2", headers={"Host": host}).status_code == 421, host
-    with start(State(Settings(bundle, hosts=("*",)))) as client:
+    with start(ServerState(Settings(bundle, hosts=("*",)))) as client:
         assert client.get("/v2", headers={"Host": "evil.example"}).status_code == 200
 
 
@@ -105,7 +105,7 @@ def test_pages_elsewhere_may_ask_where_they_are_let(bundle, client, start):
         "Access-Control-Request-Headers": "content-type, x-api-key",
     }
     assert client.options("/recommend", headers=asked).status_code == 405
-    with start(State(Settings(bundle, origins=("https://shop.example",)))) as open_:
+    with start(ServerState(Settings(bundle, origins=("https://shop.example",)))) as open_:
         reply = open_.options("/recommend", headers=asked)
         assert reply.status_code == 200
         assert reply.headers["access-control-allow-origin"] == "https://shop.example"
@@ -125,7 +125,7 @@ def test_origins_that_are_none_are_refused(bundle, origin):
 
 @pytest.fixture
 def small(bundle, start):
-    with start(State(Settings(bundle, limits=Limits(body=1000)))) as client:
+    with start(ServerState(Settings(bundle, limits=Limits(body=1000)))) as client:
         yield client
 
 
@@ -149,7 +149,7 @@ def test_packed_bodies_may_not_become_larger_than_the_limit(small):
 
 
 def test_what_bodies_are_unpacked_to_counts_as_held(bundle, start):
-    with start(State(Settings(bundle, limits=Limits(body=200_000, held=150_000)))) as client:
+    with start(ServerState(Settings(bundle, limits=Limits(body=200_000, held=150_000)))) as client:
         body = json.dumps(QUESTION).encode()
         assert packed(client, gzip.compress(body.ljust(140_000))).status_code == 200
         reply = packed(client, gzip.compress(body.ljust(160_000)))
@@ -168,7 +168,7 @@ def test_nothing_of_a_refused_request_waits_for_the_collection_of_garbage(small,
     try:
         assert packed(small, content).status_code >= 400
         time.sleep(0.1)  # for what the server does behind its answer
-        assert not [one for one in gc.get_objects() if type(one) is Refusal]
+        assert not [one for one in gc.get_objects() if type(one) is ApiError]
     finally:
         gc.enable()
 

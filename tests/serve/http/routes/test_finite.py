@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from cflightning_serve import Scorer
-from cflightning_serve.http.log_lines import LineFormatter
-from cflightning_serve.http.serving.bundle import State
+from cflightning_serve.http.log_format import OneLineFormatter
+from cflightning_serve.http.serving.state import ServerState
 from cflightning_serve.http.settings import Settings
 
 JSON = {"Content-Type": "application/json"}
@@ -23,7 +23,7 @@ def explaining(bundles, new_rows, tables, start, tmp_path_factory):
     rich = bundles.make_rich(tables)
     folder = bundles.write_bundle(tmp_path_factory.mktemp("bundles") / "all", rich)
     new_rows.add(folder, rich, bundles)
-    with start(State(Settings(folder))) as client:
+    with start(ServerState(Settings(folder))) as client:
         yield client
 
 
@@ -73,7 +73,7 @@ def broken(bundles, tables, start, tmp_path_factory):
     vectors[4] = 3e38
     damaged = dataclasses.replace(tables, user_vectors=vectors, rating_range=None)
     folder = bundles.write_bundle(tmp_path_factory.mktemp("bundles") / "immense", damaged)
-    with start(State(Settings(folder), Scorer.load(folder))) as client:
+    with start(ServerState(Settings(folder), Scorer.load(folder))) as client:
         yield client
 
 
@@ -101,7 +101,7 @@ def test_numbers_of_answers(broken, path, question):
     assert broken.post(path, json=question(10)).status_code == 200
     reply = broken.post(path, json=question(40))
     assert reply.status_code == 422
-    assert "no finite number" in str(told(reply)["error"])
+    assert "not a finite number" in str(told(reply)["error"])
 
 
 def test_explain_takes_one_user_beside_many_items(explaining, tables):
@@ -143,7 +143,7 @@ def test_no_value_forges_a_line_of_the_log():
         failed = sys.exc_info()
     text = "x\n2026-01-01 INFO forged\r\x1b[2K\u2028\ud800"
     record = logging.LogRecord("a", logging.ERROR, "", 0, "%s", (text,), failed)
-    said = LineFormatter("%(asctime)s %(levelname)s %(message)s").format(record)
+    said = OneLineFormatter("%(asctime)s %(levelname)s %(message)s").format(record)
     first, *rest = said.splitlines()
     assert "\\n2026-01-01 INFO forged\\r\\x1b[2K\\u2028\\ud800" in first
     assert rest and all(line.startswith("  | ") for line in rest)

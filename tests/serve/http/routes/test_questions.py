@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cflightning_serve import BundleError, Scorer, UnsupportedError
-from cflightning_serve.http.serving.bundle import State
+from cflightning_serve.http.serving.state import ServerState
 from cflightning_serve.http.settings import Limits, Settings
 
 
@@ -95,7 +95,7 @@ def test_similar_to_a_stranger(served):
 
 
 def test_choices_are_served_as_well(choice_bundle, choice_tables, start):
-    with start(State(Settings(choice_bundle))) as client:
+    with start(ServerState(Settings(choice_bundle))) as client:
         user = int(choice_tables.user_ids[0])
         answer = ask(client, "/recommend", user=user, k=3)["items"]
     assert [one["item"] for one in answer] == choice_tables.recommend(user, 3)
@@ -139,7 +139,7 @@ def test_explain_needs_one_of_two(full_client):
 
 
 def test_filters_reach_the_scorer_and_only_those_that_are_given(full_client):
-    full_client.scorer.asked.clear()
+    full_client.scorer.filters.clear()
     given = {
         "exclude_seen": False,
         "allow": [0, 3],
@@ -150,7 +150,7 @@ def test_filters_reach_the_scorer_and_only_those_that_are_given(full_client):
     }
     ask(full_client, "/recommend", user=10, **given)
     ask(full_client, "/recommend", user=10)
-    assert full_client.scorer.asked == [given, {}]
+    assert full_client.scorer.filters == [given, {}]
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_string_ids_of_any_kind(string_client):
 
 
 def test_a_list_may_not_be_longer_than_the_limit(bundle, start):
-    with start(State(Settings(bundle, limits=Limits(ids=3, k=2)))) as client:
+    with start(ServerState(Settings(bundle, limits=Limits(ids=3, k=2)))) as client:
         ask(client, "/score", pairs=[[10, 0]] * 3)
         assert ask(client, "/score", 422, pairs=[[10, 0]] * 4)[0] == "limit"
         assert ask(client, "/recommend", 422, user=10, k=2, exclude=[1, 2, 3, 4])[0] == "limit"
@@ -253,44 +253,44 @@ def test_large_questions_are_answered_in_a_thread(client, tables):
     np.testing.assert_allclose([one["score"] for one in scores[:77]], expected, atol=1e-5)
 
 
-def test_what_a_bundle_cannot_answer_is_said(bundle, start, everything):
-    scorer = everything(Scorer.load(bundle))
+def test_what_a_bundle_cannot_answer_is_said(bundle, start, complete_scorer):
+    scorer = complete_scorer(Scorer.load(bundle))
 
     def fold_in(*_, **__):
         raise UnsupportedError(f"{bundle.resolve()}: has no graph that answers 'fold_in'")
 
     scorer.fold_in = fold_in
-    with start(State(Settings(bundle), scorer)) as client:
+    with start(ServerState(Settings(bundle), scorer)) as client:
         code, message = ask(client, "/fold-in", 422, ratings=[])
     assert code == "unsupported"
     assert "has no graph" in message and str(bundle.parent) not in message
 
 
-def test_a_fault_of_the_bundle_is_the_servers(bundle, start, everything, caplog):
-    scorer = everything(Scorer.load(bundle))
+def test_a_fault_of_the_bundle_is_the_servers(bundle, start, complete_scorer, caplog):
+    scorer = complete_scorer(Scorer.load(bundle))
 
     def broken(*_, **__):
         raise BundleError("/a/secret/place: the graph failed")
 
     scorer.recommend = broken
-    with start(State(Settings(bundle), scorer)) as client:
+    with start(ServerState(Settings(bundle), scorer)) as client:
         code, message = ask(client, "/recommend", 503, user=10)
     assert (code, "secret" in message) == ("bundle", False)
     assert "secret" in caplog.text
 
 
-def test_a_fault_of_the_program_shows_no_trace(bundle, start, everything, caplog):
-    scorer = everything(Scorer.load(bundle))
+def test_a_fault_of_the_program_shows_no_trace(bundle, start, complete_scorer, caplog):
+    scorer = complete_scorer(Scorer.load(bundle))
 
     def broken(*_, **__):
         raise ZeroDivisionError("secret")
 
     scorer.recommend = broken
-    with start(State(Settings(bundle), scorer)) as client:
+    with start(ServerState(Settings(bundle), scorer)) as client:
         reply = client.post("/recommend", json={"user": 10})
         assert client.post("/similar", json={"item": 0}).status_code == 200
     assert reply.status_code == 500
-    assert reply.json() == {"error": {"code": "internal", "message": "the server failed; its log says why"}}
+    assert reply.json() == {"error": {"code": "internal", "message": "the server failed; its log has the reason"}}
     assert "ZeroDivisionError" in caplog.text
 
 

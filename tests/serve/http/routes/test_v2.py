@@ -7,10 +7,10 @@ import threading
 import numpy as np
 import pytest
 
-from cflightning_serve.http.errors import Refusal
+from cflightning_serve.http.errors import ApiError
 from cflightning_serve.http.routes import v2_infer as inference
 from cflightning_serve.http.routes.v2_tensors import KINDS, from_json
-from cflightning_serve.http.serving.bundle import State
+from cflightning_serve.http.serving.state import ServerState
 from cflightning_serve.http.settings import Limits, Settings
 
 NAMES = {"INT64": "<i8", "FP32": "<f4", "BOOL": "?"}
@@ -262,7 +262,7 @@ def test_tensors_that_do_not_fit(client, model, inputs, reason):
 
 @pytest.mark.parametrize("value", [1e39, -1e39, float("inf"), 10**30 * 10**30])
 def test_numbers_beyond_float32(value):
-    with pytest.raises(Refusal, match="must be finite"):
+    with pytest.raises(ApiError, match="must be finite"):
         from_json("rating", KINDS["tensor(float)"], [3, value])
 
 
@@ -287,7 +287,7 @@ def test_requests_of_another_form(client):
 
 def test_no_more_than_fits_into_memory(bundle, start, monkeypatch):
     monkeypatch.setattr("cflightning_serve.http.routes.v2_infer.CELLS", 100)
-    with start(State(Settings(bundle, limits=Limits(ids=20)))) as client:
+    with start(ServerState(Settings(bundle, limits=Limits(ids=20)))) as client:
         assert infer(client, "cflightning", recommend([10] * 8))["item"].shape == (8, 3)
         assert "ask for 8 or fewer" in infer(client, "cflightning", recommend([10] * 9), 400)
         assert "more than 20" in infer(
@@ -296,6 +296,6 @@ def test_no_more_than_fits_into_memory(bundle, start, monkeypatch):
 
 
 def test_another_name(bundle, start):
-    with start(State(Settings(bundle, name="films"))) as client:
+    with start(ServerState(Settings(bundle, name="films"))) as client:
         assert client.get("/v2/models/films-score/ready").status_code == 200
         assert client.get("/v2/models/cflightning/ready").status_code == 404

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cflightning_serve import BundleError
-from cflightning_serve.http.serving.bundle import State
+from cflightning_serve.http.serving.state import ServerState
 from cflightning_serve.http.settings import Settings
 
 
@@ -23,7 +23,7 @@ def spoilt(bundles, tmp_path_factory):
 
 def test_it_is_refused_at_start(spoilt):
     with pytest.raises(BundleError, match="weights.bin: tables must be numbers, .* has NaN"):
-        State(Settings(spoilt))
+        ServerState(Settings(spoilt))
 
 
 def test_every_route_answers_numbers_or_an_error(spoilt, bundles, tmp_path, start, caplog):
@@ -51,7 +51,7 @@ def test_every_route_answers_numbers_or_an_error(spoilt, bundles, tmp_path, star
         ("/v2/models/cflightning/infer", infer, 422),
         ("/v2/models/cflightning-scores/infer", scores, 422),
     ]
-    with start(State(Settings(folder, verify=False))) as client:
+    with start(ServerState(Settings(folder, verify=False))) as client:
         for route, question, status in asked:
             reply = client.post(route, json=question)
             assert reply.status_code == status, (route, reply.text)

@@ -13,8 +13,8 @@ import pytest
 from cflightning_serve import Scorer
 from cflightning_serve.http.middleware.turns import Turns
 from cflightning_serve.http.serving import costs
-from cflightning_serve.http.serving.bundle import State
-from cflightning_serve.http.serving.executor import LARGE, SMALL, Work
+from cflightning_serve.http.serving.executor import ALWAYS_THREAD, INLINE_LIMIT, Executor
+from cflightning_serve.http.serving.state import ServerState
 from cflightning_serve.http.settings import Limits, Settings
 
 SMALL_CATALOGUE = SimpleNamespace(num_items=3_707)
@@ -30,9 +30,9 @@ SMALL_CATALOGUE = SimpleNamespace(num_items=3_707)
         (costs.recommend(SMALL_CATALOGUE, 1000, 0, 0.5), True),
         (costs.recommend(SMALL_CATALOGUE, 10, 10_000, None), True),
         (costs.recommend(SimpleNamespace(num_items=100_000), 10, 0, None), True),
-        (costs.explain(SMALL_CATALOGUE, [None] * 20), False),
-        (costs.explain(SMALL_CATALOGUE, [None] * 10_000), True),
-        (costs.explain(SMALL_CATALOGUE, None), True),  # by a history that may be of any length
+        (costs.explain(SMALL_CATALOGUE, 20), False),
+        (costs.explain(SMALL_CATALOGUE, 10_000), True),
+        (costs.explain(SMALL_CATALOGUE, None), True),  # the length of the history is unknown
         (costs.fold_in(SMALL_CATALOGUE, 10, 50, 0), False),
         (costs.fold_in(SMALL_CATALOGUE, 10, 10_000, 0), True),
         (costs.similar(SMALL_CATALOGUE, 10), False),
@@ -40,13 +40,13 @@ SMALL_CATALOGUE = SimpleNamespace(num_items=3_707)
     ],
 )
 def test_what_is_dear_never_runs_in_the_event_loop(rows, dear):
-    assert (rows > SMALL) is dear
+    assert (rows > INLINE_LIMIT) is dear
 
 
 @pytest.fixture
-def held(bundle, start, everything):
+def held(bundle, start, complete_scorer):
     """A server whose diverse lists take until they are let go; and the threads that asked for them."""
-    scorer, go, threads = everything(Scorer.load(bundle)), threading.Event(), []
+    scorer, go, threads = complete_scorer(Scorer.load(bundle)), threading.Event(), []
     quick = scorer.recommend
 
     def slow(user, k=10, exclude=None, **filters):
@@ -56,14 +56,15 @@ def held(bundle, start, everything):
         return quick(user, k, exclude)
 
     scorer.recommend = slow
-    with start(State(Settings(bundle, limits=Limits(seconds=2)), scorer)) as client:
+    with start(
+        ServerState(Settings(bundle, limits=Limits(seconds=2)), scorer), executor=Executor(inline_limit=1_000)
+    ) as client:
         client.threads, client.go = threads, go
         yield client
         go.set()
 
 
-def test_health_and_cheap_questions_are_answered_beside_dear_ones(held, monkeypatch):
-    monkeypatch.setattr(costs, "_PER_CHOICE", LARGE)  # so that a list of ten items is dear
+def test_health_and_cheap_questions_are_answered_beside_dear_ones(held):
     dear = {"user": 10, "k": 10, "diversity": 0.5}
     with ThreadPoolExecutor(12) as pool:
         asked = [pool.submit(held.post, "/recommend", json=dear) for _ in range(12)]
@@ -74,14 +75,14 @@ def test_health_and_cheap_questions_are_answered_beside_dear_ones(held, monkeypa
             assert held.post("/recommend", json={"user": 10}).status_code == 200
         assert {one.result().status_code for one in asked} == {503}  # in time, though nothing was let go
     begun = len(held.threads)
-    assert begun < 12 and all(name.startswith("work-") for name in held.threads)
+    assert begun < 12 and all(name.startswith("executor-") for name in held.threads)
     held.go.set()
     assert held.post("/recommend", json=dear).status_code == 200
     assert len(held.threads) == begun + 1  # nobody waits for the others: they are not computed
 
 
 def test_threads_are_held_to_the_end_and_no_more_are_begun():
-    work, go, begun = Work(), threading.Event(), []
+    work, go, begun = Executor(), threading.Event(), []
 
     def slow():
         begun.append(threading.current_thread().name)
@@ -90,15 +91,15 @@ def test_threads_are_held_to_the_end_and_no_more_are_begun():
     async def main():
         for _ in range(20):
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(work.run(LARGE, slow), 0.01)
-        waiting = asyncio.create_task(work.run(LARGE, lambda: "answered"))
+                await asyncio.wait_for(work.run(ALWAYS_THREAD, slow), 0.01)
+        waiting = asyncio.create_task(work.run(ALWAYS_THREAD, lambda: "answered"))
         await asyncio.sleep(0.05)
         assert not waiting.done()
         go.set()
         assert await waiting == "answered"
         with pytest.raises(ZeroDivisionError):
-            await work.run(LARGE, lambda: 1 / 0)
-        assert await work.run(LARGE, lambda: "again") == "again"
+            await work.run(ALWAYS_THREAD, lambda: 1 / 0)
+        assert await work.run(ALWAYS_THREAD, lambda: "again") == "again"
 
     asyncio.run(main())
     work.stop()
@@ -134,7 +135,7 @@ def test_a_question_that_failed_is_let_go_at_once():
         question = Question()
         gone = weakref.ref(question)
         with pytest.raises(ValueError):
-            await Work().run(LARGE, question)
+            await Executor().run(ALWAYS_THREAD, question)
         del question
         await asyncio.sleep(0.05)
         return gone() is None

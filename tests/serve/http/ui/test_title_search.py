@@ -1,9 +1,9 @@
-"""Titles are found as a slow search finds them, whatever the accents, articles and order of words."""
+"""TitleIndex are found as a slow search finds them, whatever the accents, articles and order of words."""
 
 import numpy as np
 import pytest
 
-from cflightning_serve.http.ui.title_search import Titles, are_films, normal
+from cflightning_serve.http.ui.title_search import TitleIndex, are_films, normalise
 
 TITLES = (
     "Toy Story (1995)",
@@ -21,11 +21,11 @@ TITLES = (
 
 
 @pytest.mark.parametrize(
-    ("query", "found"),
+    ("query", "positions"),
     [
         ("toy", [0, 7]),
         ("TOY  STORY", [0, 7]),
-        ("story", [3, 0, 7]),  # begins with it, has a word that does, has it inside
+        ("story", [3, 0, 7]),  # title starts with it, a word starts with it, contains it
         ("the story", [3, 0, 7]),
         ("the matr", [1]),
         ("matrix", [1]),
@@ -50,59 +50,59 @@ TITLES = (
         ("\u0301", []),
     ],
 )
-def test_what_is_found(query, found):
-    assert Titles(TITLES).find(query, 20) == found
+def test_matches_in_order_of_rank(query, positions):
+    assert TitleIndex(TITLES).search(query, 20) == positions
 
 
-def test_an_empty_query_finds_all_in_order():
-    assert Titles(TITLES).find("  ", 3) == [0, 1, 2]
-    assert Titles(TITLES).find("", 99) == list(range(len(TITLES)))
+def test_an_empty_query_matches_all_in_order():
+    assert TitleIndex(TITLES).search("  ", 3) == [0, 1, 2]
+    assert TitleIndex(TITLES).search("", 99) == list(range(len(TITLES)))
 
 
-def test_an_empty_catalogue():
-    assert Titles([]).find("", 5) == []
-    assert Titles([]).find("a", 5) == []
+def test_an_empty_catalogue_has_no_matches():
+    assert TitleIndex([]).search("", 5) == []
+    assert TitleIndex([]).search("a", 5) == []
 
 
-def slow(keys, key):
-    """By its definition: rank every title, sort."""
+def search_slowly(titles, query):
+    """The definition: rank every title, sort."""
 
     def rank(title):
-        if title.startswith(key):
+        if title.startswith(query):
             return 0
-        if f" {key}" in title:
+        if f" {query}" in title:
             return 1
-        if key in title:
+        if query in title:
             return 2
-        return 3 if all(word in title for word in key.split(" ")) else None
+        return 3 if all(word in title for word in query.split(" ")) else None
 
-    ranked = [(rank(title), position) for position, title in enumerate(keys) if rank(title) is not None]
+    ranked = [(rank(title), position) for position, title in enumerate(titles) if rank(title) is not None]
     return [position for _, position in sorted(ranked)]
 
 
-def test_against_a_slow_search():
+def test_agreement_with_the_slow_search():
     rng = np.random.default_rng(0)
     words = ["ab", "b", "abc", "ca", "the", "an", "bb"]
     titles = [" ".join(rng.choice(words, rng.integers(1, 5))) for _ in range(300)]
-    index = Titles(titles)
-    keys = [normal(title) for title in titles]
+    index = TitleIndex(titles)
+    normalised = [normalise(title) for title in titles]
     for _ in range(200):
         query = " ".join(rng.choice([*words, "c", "bc", "x"], rng.integers(1, 3)))
-        expected = slow(keys, normal(query))
-        assert index.find(query, 1000) == expected, query
-        assert index.find(query, 7) == expected[:7], query
+        expected = search_slowly(normalised, normalise(query))
+        assert index.search(query, 1000) == expected, query
+        assert index.search(query, 7) == expected[:7], query
 
 
-def test_words_in_any_order_are_looked_for_among_the_popular(monkeypatch):
-    monkeypatch.setattr("cflightning_serve.http.ui.title_search._LOOKED_AT", 3)
+def test_words_in_any_order_are_searched_in_a_limited_number_of_titles():
     titles = ["long a", "long b", "b long", "long c", "c long"]
-    assert Titles(titles).find("b long", 9) == [2, 1]
-    assert Titles(titles).find("long c", 9) == [3]  # the last title lies beyond
-    assert Titles(titles).find("c", 9) == [4, 3]
+    index = TitleIndex(titles, max_scanned=3)
+    assert index.search("b long", 9) == [2, 1]
+    assert index.search("long c", 9) == [3]  # the last title is beyond the limit
+    assert index.search("c", 9) == [4, 3]
 
 
 @pytest.mark.parametrize(
-    ("text", "key"),
+    ("text", "expected"),
     [
         ("The The", "the"),
         ("the", "the"),
@@ -116,11 +116,11 @@ def test_words_in_any_order_are_looked_for_among_the_popular(monkeypatch):
         ("avventura, l' (1960)", "l avventura 1960"),
     ],
 )
-def test_normal(text, key):
-    assert normal(text) == key
+def test_normalise(text, expected):
+    assert normalise(text) == expected
 
 
-def test_films_are_told_by_their_years():
+def test_films_are_recognised_by_years():
     assert are_films(TITLES)
     assert not are_films(["A (1999)", "B", "C"])
     assert not are_films([])

@@ -1,4 +1,4 @@
-"""Made-up films with planted factors: 360 titles nobody has seen, in six genres."""
+"""Synthetic films with planted factors: 360 titles in six genres."""
 
 import numpy as np
 

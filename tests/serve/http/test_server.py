@@ -1,4 +1,4 @@
-"""Freed memory goes back to the system."""
+"""Settings of the server process."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import pytest
 
 CODE = """
 import threading, time
-from cflightning_serve.http.serving.memory import keep_memory_flat
+from cflightning_serve.http.server import limit_freed_memory
 
 def resident():
     with open("/proc/self/statm") as file:
@@ -21,7 +21,7 @@ def use():
         blocks.append(bytes(4 << 20))
         kept.append(bytes(2000))  # a small one that stays above each
 
-kept, known = [], keep_memory_flat()
+kept, known = [], limit_freed_memory()
 before = resident()
 for _ in range(4):
     thread = threading.Thread(target=use)
@@ -32,7 +32,7 @@ print(known, resident() - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_blocks_that_are_freed_are_no_longer_resident(environment):
+def test_freed_memory_is_returned_to_the_operating_system(environment):
     done = subprocess.run([sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, check=True)
     known, grown = done.stdout.split()
     if known == "True":

@@ -1,4 +1,4 @@
-"""Serves the page over made-up films, to look at it: ``python tests/serve/page/serve_films.py 8100``."""
+"""Serves the page with synthetic films, for manual tests: ``python tests/serve/http/ui/serve_films.py 8100``."""
 
 import sys
 
@@ -8,7 +8,7 @@ from stub import StubScorer, make_app
 
 
 def make_page():
-    """The application over the films, half stars."""
+    """Make the application, with ratings in half stars."""
     titles, counts, vectors, biases = make_films()
     scorer = StubScorer(range(1, len(titles) + 1), titles, counts, vectors, (0.5, 5.0))
     return make_app(scorer, biases, noise=1.0)

@@ -1,4 +1,4 @@
-"""The page's files, and the routes that it asks beside everybody's."""
+"""Files of the page, and its routes for catalogue, title search and map."""
 
 import asyncio
 import gc
@@ -13,17 +13,17 @@ import pytest
 pytest.importorskip("fastapi", reason="the page needs the extra `http`")
 
 from cflightning_serve.errors import InputError, UnsupportedError
-from cflightning_serve.http.serving.executor import Work
-from cflightning_serve.http.ui.catalogue import Catalogued, parse_ids
-from cflightning_serve.http.ui.routes import routes
+from cflightning_serve.http.serving.executor import Executor
+from cflightning_serve.http.ui.catalogue import CatalogueIndex, parse_ids
+from cflightning_serve.http.ui.routes import page_router
 
-STATIC = files("cflightning_serve.http").joinpath("static")
+STATIC = files("cflightning_serve.http.ui").joinpath("static")
 NAMES = sorted(file.name for file in STATIC.iterdir())
 
 
 @pytest.fixture
 def tiny(make_scorer):
-    """Four items, the third one the most rated; one has no title."""
+    """Makes a scorer of four items, the third one the most popular; one has no title."""
 
     def make(**more):
         vectors = np.array([[1.0, 0, 0], [0, 2, 0], [-1, 0, 0], [0, -2, 0.1]])
@@ -41,49 +41,49 @@ def tiny(make_scorer):
 # Files ----------------------------------------------------------------------------------------------------------------
 
 
-def test_the_page_asks_nobody_else(ask, make_scorer):
-    reply = ask(make_scorer(), "/")
-    assert reply.status_code == 200
-    assert reply.headers["content-type"] == "text/html; charset=utf-8"
-    policy = dict(part.strip().split(" ", 1) for part in reply.headers["content-security-policy"].split(";"))
+def test_the_page_may_only_load_from_its_own_server(ask, make_scorer):
+    response = ask(make_scorer(), "/")
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+    policy = dict(part.strip().split(" ", 1) for part in response.headers["content-security-policy"].split(";"))
     assert policy["default-src"] == "'none'"
     assert {"script-src", "style-src", "connect-src", "img-src"} <= {
-        name for name, of in policy.items() if of == "'self'"
+        name for name, sources in policy.items() if sources == "'self'"
     }
-    assert "unsafe" not in reply.headers["content-security-policy"]
-    assert reply.headers["x-content-type-options"] == "nosniff"
+    assert "unsafe" not in response.headers["content-security-policy"]
+    assert response.headers["x-content-type-options"] == "nosniff"
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_file_is_served_once(ask, make_scorer, name):
-    reply = ask(make_scorer(), f"/static/{name}")
-    assert reply.status_code == 200
-    assert reply.content == STATIC.joinpath(name).read_bytes()
-    again = ask(make_scorer(), f"/static/{name}", headers={"If-None-Match": reply.headers["etag"]})
+def test_each_file_is_served_with_an_etag(ask, make_scorer, name):
+    response = ask(make_scorer(), f"/static/{name}")
+    assert response.status_code == 200
+    assert response.content == STATIC.joinpath(name).read_bytes()
+    again = ask(make_scorer(), f"/static/{name}", headers={"If-None-Match": response.headers["etag"]})
     assert again.status_code == 304
     assert again.content == b""
     head = ask(make_scorer(), f"/static/{name}", "HEAD")
     assert (head.status_code, head.content) == (200, b"")
-    assert head.headers["content-length"] == str(len(reply.content))
+    assert head.headers["content-length"] == str(len(response.content))
 
 
 @pytest.mark.parametrize(
     "name", ["no.js", "..%2Fpage.py", "../page.py", "%2e%2e/__init__.py", "", "app.js/x", "APP.JS"]
 )
-def test_nothing_else_is_served(ask, make_scorer, name):
+def test_other_paths_are_not_served(ask, make_scorer, name):
     assert ask(make_scorer(), f"/static/{name}").status_code == 404
 
 
-def test_the_files_name_nothing_outside_and_each_other_rightly():
+def test_the_files_refer_to_each_other_and_to_no_other_server():
     text = {name: STATIC.joinpath(name).read_text("utf-8") for name in NAMES}
     for name, content in text.items():
         urls = re.findall(r"(?:https?:)?//[\w.-]+\.\w+[^\s\"']*", content)
-        assert all(url.startswith("http://www.w3.org/") for url in urls), (name, urls)  # namespaces are no addresses
+        assert all(url.startswith("http://www.w3.org/") for url in urls), (name, urls)  # XML namespaces
         assert len(content.splitlines()) <= 250, name
         for file in re.findall(r'from "\./([^"]+)"', content) + re.findall(r'"static/([^"]+)"', content):
             assert file in NAMES, (name, file)
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", "".join(text.values()))
-    assert " style=" not in text["index.html"]  # the policy would drop it
+    assert " style=" not in text["index.html"]  # the policy forbids it
     ids = re.findall(r'\bid="([^"]+)"', text["index.html"])
     assert len(ids) == len(set(ids))
     for name in (name for name in NAMES if name.endswith(".js")):
@@ -114,7 +114,7 @@ def test_items_are_listed_by_popularity(ask, tiny):
     items = ask(tiny(), "/items").json()["items"]
     assert items == [
         {"item": 5, "title": "C", "count": 9},
-        {"item": 7, "title": "B", "count": 3},  # as many as the next: the catalogue's order
+        {"item": 7, "title": "B", "count": 3},  # equal counts are in the order of the catalogue
         {"item": -3, "title": "Älter", "count": 3},
         {"item": 2**60, "title": None, "count": 1},
     ]
@@ -140,72 +140,70 @@ def test_an_empty_catalogue(ask, tiny):
 
 
 @pytest.mark.parametrize("params", [{"limit": 0}, {"limit": 101}, {"limit": "x"}, {"query": "a" * 201}])
-def test_bad_questions_are_refused(ask, tiny, params):
+def test_invalid_parameters_are_refused(ask, tiny, params):
     assert ask(tiny(), "/items", params=params).status_code == 422
 
 
 # Map ------------------------------------------------------------------------------------------------------------------
 
 
-def test_the_map_has_the_most_rated_items(ask, make_scorer, films, monkeypatch):
-    monkeypatch.setattr("cflightning_serve.http.ui.catalogue.MAPPED", 50)
-    titles, counts, vectors, _ = films
-    places = ask(make_scorer(), "/map").json()["items"]
+def test_the_map_has_the_most_popular_items(ask, stub, make_scorer, films):
+    titles, counts, vectors, biases = films
+    points = ask(stub.make_app(make_scorer(), biases, map_items=50), "/map").json()["items"]
     rows = np.argsort(-counts, kind="stable")[:50]
-    assert [one["item"] for one in places] == (rows + 1).tolist()
-    assert [one["title"] for one in places] == [titles[row] for row in rows]
-    assert [one["count"] for one in places] == counts[rows].tolist()
+    assert [one["item"] for one in points] == (rows + 1).tolist()
+    assert [one["title"] for one in points] == [titles[row] for row in rows]
+    assert [one["count"] for one in points] == counts[rows].tolist()
     centred = vectors[rows] - vectors[rows].mean(0)
     left, values, _ = np.linalg.svd(centred, full_matrices=False)
-    points = np.array([[one["x"], one["y"]] for one in places])
-    np.testing.assert_allclose(np.abs(points), np.abs(left[:, :2] * values[:2]), atol=1e-4)
+    coordinates = np.array([[one["x"], one["y"]] for one in points])
+    np.testing.assert_allclose(np.abs(coordinates), np.abs(left[:, :2] * values[:2]), atol=1e-4)
 
 
-def test_other_items_are_placed_on_the_same_map(ask, tiny, monkeypatch):
-    whole = ask(tiny(), "/map").json()["items"]
+def test_other_items_are_projected_on_the_same_map(ask, stub, tiny):
+    points = ask(tiny(), "/map").json()["items"]
     some = ask(tiny(), "/map?item=-3&item=99&item=5").json()["items"]
-    assert [one["item"] for one in some] == [-3, 5]  # the unknown one has no place
+    assert [one["item"] for one in some] == [-3, 5]  # the unknown one is left out
     for one in some:
-        twin = next(other for other in whole if other["item"] == one["item"])
-        assert (one["x"], one["y"], one["title"]) == (twin["x"], twin["y"], twin["title"])
-    monkeypatch.setattr("cflightning_serve.http.ui.catalogue.MAPPED", 3)
-    beside = ask(tiny(), f"/map?item={2**60}").json()["items"]
+        same = next(other for other in points if other["item"] == one["item"])
+        assert (one["x"], one["y"], one["title"]) == (same["x"], same["y"], same["title"])
+    beside = ask(stub.make_app(tiny(), np.zeros(4), map_items=3), f"/map?item={2**60}").json()["items"]
     assert [one["item"] for one in beside] == [2**60]
 
 
 @pytest.mark.parametrize("text", ["x", "1.5", "", "1" * 40, "٣", "1e3"])
-def test_an_id_that_is_no_integer(ask, tiny, text):
-    reply = ask(tiny(), "/map", params={"item": text})
-    assert reply.status_code == 422
-    assert "integers" in reply.json()["error"]["message"]
+def test_an_id_that_is_not_an_integer_is_refused(ask, tiny, text):
+    response = ask(tiny(), "/map", params={"item": text})
+    assert response.status_code == 422
+    assert "integers" in response.json()["error"]["message"]
 
 
-def test_ids_out_of_urls():
+def test_ids_of_urls_are_parsed():
     assert parse_ids(["1", "-3", "+7"], "int64") == [1, -3, 7]
     assert parse_ids(["1", "007"], "string") == ["1", "007"]
     with pytest.raises(InputError, match="integers"):
         parse_ids(["0x1"], "int64")
 
 
-def test_a_bundle_that_gives_no_factors_away(ask, tiny):
+def test_a_bundle_without_factors_has_no_map(ask, tiny):
     scorer = tiny()
-    scorer.gives_factors = False
-    reply = ask(scorer, "/map")
-    assert reply.status_code == 422
-    assert reply.json()["error"]["code"] == "unsupported"
+    scorer.has_factors = False
+    response = ask(scorer, "/map")
+    assert response.status_code == 422
+    assert response.json()["error"]["code"] == "unsupported"
     assert ask(scorer, "/items").status_code == 200
     with pytest.raises(UnsupportedError):
-        Catalogued(scorer).places(scorer)
+        CatalogueIndex(scorer).map_points(scorer)
 
 
-# Once a bundle --------------------------------------------------------------------------------------------------------
+# Cache per bundle -----------------------------------------------------------------------------------------------------
 
 
 def app_of(current):
     from fastapi import FastAPI
 
     app = FastAPI()
-    app.include_router(routes(lambda: current[0], Work()))
+    app.include_router(page_router(lambda: current[0], Executor()))
     return app
 
 
@@ -221,22 +219,22 @@ def test_a_reload_shows_the_new_catalogue_and_frees_the_old_one(ask, tiny):
     assert old() is None
 
 
-def test_the_map_is_computed_once_and_when_asked(ask, make_scorer):
+def test_the_map_is_computed_once_at_its_first_use(ask, make_scorer):
     scorer = make_scorer()
     app = app_of([scorer])
     ask(app, "/items")
-    assert scorer.asked == 0
+    assert scorer.factor_calls == 0
 
     async def all_at_once():
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://page") as client:
             return await asyncio.gather(*(client.get("/map") for _ in range(4)))
 
-    first, *others = [reply.json() for reply in asyncio.run(all_at_once())]
-    assert scorer.asked == 1
+    first, *others = [response.json() for response in asyncio.run(all_at_once())]
+    assert scorer.factor_calls == 1
     assert all(other == first for other in others)
 
 
-def test_the_routes_are_described(ask, tiny):
+def test_the_routes_are_in_the_openapi_description(ask, tiny):
     paths = ask(app_of([tiny()]), "/openapi.json").json()["paths"]
     assert {"/about", "/items", "/map"} == set(paths)
 
@@ -244,7 +242,7 @@ def test_the_routes_are_described(ask, tiny):
 # Real bundles ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_real_bundle(ask, rich):
+def test_real_bundles(ask, rich):
     scorer, tables = rich
     app = app_of([scorer])
     about = ask(app, "/about").json()
@@ -260,16 +258,16 @@ def test_a_real_bundle(ask, rich):
 
     vectors = tables.recommender.item_vectors[1:][order].astype(np.float64)
     left, values, _ = np.linalg.svd(vectors - vectors.mean(0), full_matrices=False)
-    places = ask(app, "/map").json()["items"]
-    points = np.array([[one["x"], one["y"]] for one in places])
-    np.testing.assert_allclose(np.abs(points), np.abs(left[:, :2] * values[:2]), atol=2e-4)
+    points = ask(app, "/map").json()["items"]
+    coordinates = np.array([[one["x"], one["y"]] for one in points])
+    np.testing.assert_allclose(np.abs(coordinates), np.abs(left[:, :2] * values[:2]), atol=2e-4)
     some = [str(items[3]["item"]), str(items[0]["item"]), "424242"]
     beside = ask(app, "/map", params={"item": some}).json()["items"]
     assert [(one["item"], one["x"], one["y"]) for one in beside] == [
-        (places[n]["item"], places[n]["x"], places[n]["y"]) for n in (3, 0)
+        (points[n]["item"], points[n]["x"], points[n]["y"]) for n in (3, 0)
     ]
 
 
-def test_an_older_bundle_has_no_catalogue(scorer):
+def test_a_bundle_without_catalogue_is_unsupported(scorer):
     with pytest.raises(UnsupportedError):
-        Catalogued(scorer)
+        CatalogueIndex(scorer)

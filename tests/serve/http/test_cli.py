@@ -135,7 +135,7 @@ def test_the_world_is_warned_of(bundle, environment):
         (["--name", "films/new"], 2, "name: must be of letters"),
         (["--threads", "0"], 2, "threads: must be an integer from 1"),
         (["--port", "99999"], 2, "port must be from 0 to 65535"),
-        (["--host", "no such host"], 2, "cannot listen at no such host"),
+        (["--host", "no such host"], 2, "cannot listen on no such host"),
     ],
 )
 def test_options_that_make_no_sense(bundle, capsys, words, code, reason):

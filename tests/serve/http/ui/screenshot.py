@@ -1,4 +1,4 @@
-"""Writes the picture of the README, of made-up films: ``python tests/serve/page/screenshot.py docs/page.png``."""
+"""Writes a picture of the page with synthetic films: ``python tests/serve/http/ui/screenshot.py docs/page.png``."""
 
 import base64
 import json
@@ -15,11 +15,11 @@ from serve_films import make_page
 
 RATED = {"Comet Horizon": 5, "Marmalade Castle": 4.5, "Gravity Drift": 4, "Orbit Engine": 2, "Raven Curse": 1}
 SIZE = {"width": 1280, "height": 880, "deviceScaleFactor": 1.25, "mobile": False}
-DRAWN = 2  # seconds
+DRAWING_SECONDS = 2
 
 
 def main(path: str) -> None:
-    """Rate, wait until all is drawn, write."""
+    """Rate some films, wait until the page is drawn, write the picture."""
     server = uvicorn.Server(uvicorn.Config(make_page(), port=0, log_level="warning", ws="none"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -41,7 +41,7 @@ def main(path: str) -> None:
         script = "localStorage.setItem('cflightning ratings film 0.5-5', arguments[0])"
         browser.execute_script(script, json.dumps(rated))
         browser.refresh()
-        time.sleep(DRAWN)
+        time.sleep(DRAWING_SECONDS)
         picture = browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})["data"]
         Path(path).write_bytes(base64.b64decode(picture))
     finally:

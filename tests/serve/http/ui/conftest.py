@@ -1,4 +1,4 @@
-"""Made-up films, and servers over them for the tests of the page."""
+"""Synthetic films, and servers of them for the tests of the page."""
 
 import asyncio
 import importlib.util
@@ -20,19 +20,19 @@ def _by_path(name):
 
 @pytest.fixture(scope="session")
 def stub():
-    """The module with the stand-ins."""
+    """The module with the stubs."""
     return _by_path("stub")
 
 
 @pytest.fixture(scope="session")
 def films():
-    """Titles [n], counts [n], vectors [n, dim], biases [n] of made-up films; the id of the first one is 1."""
+    """TitleIndex [n], counts [n], vectors [n, dim], biases [n] of synthetic films; the first id is 1."""
     return _by_path("films").make_films()
 
 
 @pytest.fixture
 def make_scorer(stub, films):
-    """Makes a scorer of the films, or of what is given in their place."""
+    """Makes a stub scorer of the films, or of other tables."""
     titles, counts, vectors, _ = films
 
     def make(ids=None, titles=titles, counts=counts, vectors=vectors, rating_range=(0.5, 5.0), unit="rating"):
@@ -45,7 +45,7 @@ def make_scorer(stub, films):
 
 @pytest.fixture
 def ask(stub, films):
-    """Asks an application in the process: ask(scorer or app, path, ...) -> the response of httpx."""
+    """Sends a request to an application in this process: ask(scorer or app, path, ...) -> httpx response."""
     import httpx
 
     def asked(app, path, method="GET", **options):
@@ -63,7 +63,7 @@ def ask(stub, films):
 
 @pytest.fixture
 def serve():
-    """Starts applications on a port of this machine, until the test ends: serve(app) -> (URL, stop)."""
+    """Serves applications on a local port until the test ends: serve(app) -> (URL, stop)."""
     import threading
 
     import uvicorn
@@ -95,7 +95,7 @@ def serve():
 
 @pytest.fixture(scope="session")
 def chromium():
-    """One headless Chromium for all tests."""
+    """A headless Chromium for all tests."""
     import shutil
 
     from selenium import webdriver
@@ -109,7 +109,7 @@ def chromium():
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = webdriver.Chrome(options=options, service=Service(driver))  # a driver named is a driver not downloaded
+    browser = webdriver.Chrome(options=options, service=Service(driver))  # a named driver is not downloaded
     browser.set_script_timeout(20)
     yield browser
     browser.quit()
@@ -117,7 +117,7 @@ def chromium():
 
 @pytest.fixture
 def visit(chromium):
-    """Opens a page: visit(url, width, height, dark=, calm=, touch=) -> browser. Nothing is left of it afterwards."""
+    """Opens a page: visit(url, width, height, dark=, calm=, touch=) -> browser. Its storage is cleared afterwards."""
 
     def opened(url, width=1280, height=900, *, dark=False, calm=True, touch=False):
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": touch}
