@@ -91,7 +91,8 @@ class CatalogueIndex:
         with self._lock:
             if self._map is None:
                 shown = self.items[: self._map_items]
-                vectors = scorer.factors(to_id_array([item.item for item in shown], scorer.manifest.item_ids, "item")[0])
+                ids = to_id_array([item.item for item in shown], scorer.manifest.item_ids, "item")[0]
+                vectors = scorer.factors(ids)
                 plane = PrincipalPlane(vectors)
                 self._map = plane, _points(plane, vectors, shown)
         plane, points = self._map
