@@ -35,7 +35,7 @@ from cflightning.cli.stopping import Stopped, stop_status
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.provenance import Provenance, Stage, check_rows, data_settings
 from cflightning.data.splits.split import TEST, VAL
-from cflightning.engines.base import EPOCHS, SWEEPS
+from cflightning.engines.base import DEFAULT_EPOCHS, DEFAULT_SWEEPS
 from cflightning.errors import ArgumentError, CFLightningError, CheckpointError, ConfigError, StorageError
 from cflightning.evaluation.baselines import Comparison
 from cflightning.evaluation.ratings import Evaluation
@@ -232,9 +232,9 @@ class CFLightningCLI(LightningCLI):
         if config.trainer.max_epochs is None and self.subcommand == "fit" and self.resumed is not None:
             config.trainer.max_epochs = _planned_epochs(self.resumed)
         if config.trainer.max_epochs is None:
-            config.trainer.max_epochs = SWEEPS if sampling else passes.get(objective, EPOCHS)
+            config.trainer.max_epochs = DEFAULT_SWEEPS if sampling else passes.get(objective, DEFAULT_EPOCHS)
         if sampling and config.early_stopping.patience == PATIENCE:
-            config.early_stopping.patience = SWEEPS // 2  # what a mean of draws learns shows late
+            config.early_stopping.patience = DEFAULT_SWEEPS // 2  # what a mean of draws learns shows late
         if objective in passes:
             for callback in (config.checkpoint, config.early_stopping):
                 if callback.monitor == "val/rmse":

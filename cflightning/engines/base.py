@@ -1,35 +1,68 @@
-"""Engines: what trains a network's tables in place of autograd, under the same Trainer."""
+"""The interface of engines, and what a task and an engine tell each other."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cflightning.data.loaders.ratings import EpochLoader
+from cflightning.engines.svdpp_prior import SvdppPrior, SvdppSides
+from cflightning.models.embedding_dot import EmbeddingDot
+from cflightning.models.penalty import Penalty
 from cflightning.models.svdpp import SvdppTerm
 
-EPOCHS = 10
-"""Of a training, where no number is given."""
-SWEEPS = 128
-"""And of one by sampling, where an epoch is a sweep."""
+DEFAULT_EPOCHS = 10
+"""Default number of epochs of training by gradients."""
+DEFAULT_SWEEPS = 128
+"""Default number of epochs of Gibbs sampling, where an epoch is a sweep."""
+
+
+@dataclass(frozen=True)
+class EngineContext:
+    """The settings of a training run that an engine reads when it starts.
+
+    Attributes:
+        networks: networks that the engine trains in place, one per ensemble member.
+        priors: SVD++ priors of these networks, in their order; empty without SVD++ terms.
+        init_members: makes the untrained networks of an ensemble, for engines that train their members themselves.
+        dim: latent factors in training; the served network may have fewer.
+        penalty: L2 penalty on factors.
+        bias_l2: L2 penalties on user biases and on item biases, in units of the squared rating range.
+        svdpp: sides that have an SVD++ term.
+        seed: seed of the engine's random draws.
+        threads: number of threads.
+        num_epochs: epochs of the run; None or -1 if their number is open.
+    """
+
+    networks: Sequence[EmbeddingDot]
+    priors: Sequence[SvdppPrior]
+    init_members: Callable[[], Sequence[EmbeddingDot]]
+    dim: int
+    penalty: Penalty
+    bias_l2: tuple[float, float]
+    svdpp: SvdppSides
+    seed: int
+    threads: int
+    num_epochs: int | None
 
 
 class Engine(ABC):
-    """Trains the tables of a network by itself, on every process of the Trainer.
+    """A replacement of autograd: it updates the tables of networks itself, in every process of the Trainer.
 
     Attributes:
-        strength: multiple of the penalty on factors from the next step on; engines without one do not look.
+        penalty_scale: multiple of the penalty on factors from the next batch on; engines without a penalty ignore it.
     """
 
-    strength = 1.0
+    penalty_scale = 1.0
 
     @abstractmethod
-    def run(self, step: Any, learning_rate: float) -> float | Tensor:
-        """Take a step, a batch of the plan's loader.
+    def train_batch(self, batch: Any, learning_rate: float) -> float | Tensor:
+        """Train on a batch of the loader that the engine's `EngineSpec` makes.
 
         Returns:
             Sum of the squared errors of this process's ratings, squared rating units (float64 []).
@@ -37,48 +70,59 @@ class Engine(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of threads."""
+        """Shut down the thread pool."""
 
 
-class Together(Engine):
-    """Several engines on the same batches, each with a network of its own.
+class EngineGroup(Engine):
+    """Several engines that train on the same batches, each with its own network.
 
     Args:
-        engines: one or more.
+        engines: at least one.
     """
 
     def __init__(self, engines: Sequence[Engine]) -> None:
         self.engines = engines
 
-    def run(self, step: Any, learning_rate: float) -> float | Tensor:
-        """Let each take the step; the mean of their sums of squared errors, squared rating units."""
+    def train_batch(self, batch: Any, learning_rate: float) -> float | Tensor:
+        """Train every network on the batch; returns the mean of their sums of squared errors, squared rating units."""
         for engine in self.engines:
-            engine.strength = self.strength
-        return sum(engine.run(step, learning_rate) for engine in self.engines) / len(self.engines)
+            engine.penalty_scale = self.penalty_scale
+        return sum(engine.train_batch(batch, learning_rate) for engine in self.engines) / len(self.engines)
 
     def close(self) -> None:
-        """Close all."""
+        """Close all engines."""
         for engine in self.engines:
             engine.close()
 
 
-class Plan(NamedTuple):
-    """How an engine is set up, in the order in which the Trainer asks.
+class EngineOptimizer(torch.optim.Optimizer):
+    """The state of an engine in the form that Lightning saves and restores; the closure of `step` does the update."""
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Call the closure without gradients."""
+        with torch.no_grad():
+            return None if closure is None else closure()
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """The parts of an engine, in the order in which the Trainer needs them.
 
     Attributes:
-        name: of the engine, for checkpoints.
-        loader: makes the batches; called as `BatchLoader` is. A batch has a `total`, its ratings over all processes.
-        optimizer: makes the engine's memory, where Lightning saves and restores it, for a learning rate.
-        rate: the learning rate where none is given; by the number of epochs, which may be open (None or -1).
-        start: makes the engine from the loader and the memory.
-        bag: says which kind of bag is as fast as the engine; None where the engine has bags of its own.
+        name: name of the engine in checkpoints.
+        make_loader: makes the dataloader, with the arguments of `BatchLoader`. Its batches have an attribute `total`,
+            the number of ratings over all processes.
+        make_optimizer: makes the optimiser, which holds the engine's state, from a learning rate.
+        default_learning_rate: learning rate for a number of epochs (None or -1 if open) and the sides with SVD++ terms.
+        make_engine: starts the engine with the dataloader and the optimiser.
+        svdpp_term: returns the fastest implementation of SVD++ terms; None if the engine has its own terms.
         scheduled: whether the learning rate follows a schedule.
     """
 
     name: str
-    loader: Callable[..., EpochLoader]
-    optimizer: Callable[[float], torch.optim.Optimizer]
-    rate: Callable[[int | None], float]
-    start: Callable[[Any, Any], Engine]
-    bag: Callable[[], type[SvdppTerm]] | None = lambda: SvdppTerm
+    make_loader: Callable[..., EpochLoader]
+    make_optimizer: Callable[[float], torch.optim.Optimizer]
+    default_learning_rate: Callable[[int | None, SvdppSides], float]
+    make_engine: Callable[[EngineContext, Any, Any], Engine]
+    svdpp_term: Callable[[], type[SvdppTerm]] | None = lambda: SvdppTerm
     scheduled: bool = True

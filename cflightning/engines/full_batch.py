@@ -1,36 +1,38 @@
-"""Engines that see all rows in every step: a batch is the table, and an epoch a sweep over it."""
+"""Loader and optimiser of engines that see the whole training part in every step, which is an epoch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from cflightning.data.loaders.ratings import EpochLoader
+from cflightning.engines.base import EngineOptimizer
 from cflightning.models.embedding_dot import EmbeddingDot
 
 
-class Sweep(NamedTuple):
-    """A batch: all ratings.
+class FullBatch(NamedTuple):
+    """The batch of all ratings.
 
     Attributes:
-        total: how many.
+        epoch: number of the epoch, from 0.
+        total: number of ratings.
     """
 
+    epoch: int
     total: int
 
 
-class SweepLoader(EpochLoader):
-    """All ratings, as one batch.
+class FullBatchLoader(EpochLoader):
+    """Dataloader of one batch per epoch, the training part.
 
     Args:
-        user: int32 [n], rows.
-        item: int32 [n], rows.
+        user: int32 [n], user indices.
+        item: int32 [n], item indices.
         rating: float32 [n], rating units.
-        seed: of whatever the engine draws.
-        rank: this process's number.
+        seed: seed of the engine's random draws.
+        rank: rank of this process.
         world_size: number of processes.
     """
 
@@ -43,24 +45,19 @@ class SweepLoader(EpochLoader):
     def __len__(self) -> int:
         return 1
 
-    def __iter__(self) -> Iterator[Sweep]:
+    def __iter__(self) -> Iterator[FullBatch]:
         self._start, self._served = 0, 1
-        yield Sweep(len(self.columns[0]))
+        yield FullBatch(self._epoch, len(self.columns[0]))
 
 
-class Memory(torch.optim.Optimizer):
-    """What an engine has to remember, where Lightning saves and restores it; `step` runs the closure.
+class StateOptimizer(EngineOptimizer):
+    """Optimiser that holds the state of a full-batch engine under one key.
 
     Args:
-        network: that answers.
+        network: the served network.
         lr: learning rate of the engine, if it has one.
     """
 
     def __init__(self, network: EmbeddingDot, lr: float) -> None:
         super().__init__(network.parameters(), {"lr": lr})
-        self.place = network.user_factors.weight
-
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Run the closure without gradients."""
-        with torch.no_grad():
-            return closure() if closure is not None else None
+        self.state_key = network.user_factors.weight

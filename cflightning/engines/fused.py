@@ -1,69 +1,61 @@
-"""The fused CPU step under Lightning's Trainer: its batches, its optimiser state, and when it can be used."""
+"""The fused engine on the CPU: its dataloader, and the threads that run its compiled step."""
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from importlib.util import find_spec
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cflightning.data.loaders.ratings import EpochLoader
-from cflightning.engines.base import Engine, Plan, Together
-from cflightning.engines.svdpp_prior import Pull, SvdppPrior
-from cflightning.kernels import compiling
-from cflightning.kernels.rule import BIAS, L2, V_BIAS, V_FACTORS, Rule, side_table
+from cflightning.engines.base import Engine, EngineContext, EngineGroup, EngineSpec
+from cflightning.engines.stage_engine import STAGES, RowwiseAdagrad, StageEngine, default_learning_rate
+from cflightning.engines.svdpp_prior import SvdppPrior
 from cflightning.models.embedding_dot import EmbeddingDot
-from cflightning.models.penalty import BIAS_L2
+from cflightning.models.penalty import BIAS_L2, Penalty
 from cflightning.models.svdpp import SvdppTerm
 
 if TYPE_CHECKING:
-    from lightning.pytorch import Trainer
-
     from cflightning.models.network import RatingNetwork
 
 log = logging.getLogger(__name__)
 
-GRID = 8
-"""Stages of an epoch, and cells of a stage."""
-
 
 class Stage(NamedTuple):
-    """A batch of the fused step: this process's share of `GRID` cells that share no user and no item.
+    """A batch of the fused step: this process's share of `STAGES` cells that have no user and no item in common.
 
     Attributes:
-        cells: int64 [share of grid], numbers of the cells, largest first.
-        order: int32 [blocks], of the whole epoch: the blocks of every cell in the order to come.
-        total: ratings in it over all processes.
+        cells: int64 [cells of this process], numbers of the cells, largest first.
+        order: int32 [blocks of the epoch], order of the blocks of every cell.
+        total: number of ratings over all processes.
     """
 
-    cells: np.ndarray
-    order: np.ndarray
+    cells: NDArray[np.int64]
+    order: NDArray[np.int32]
     total: int
 
 
 class StageLoader(EpochLoader):
-    """Ratings in the fused step's layout; iterates over the stages of an epoch. Lightning takes it as a dataloader.
+    """Dataloader of the stages of an epoch; it holds the ratings in the layout of the fused step.
 
-    With several processes each takes the cells of its own groups of users, always the same, and those of the items in
-    turn: stratified SGD (Gemulla et al. 2011).
+    Each process always takes the cells of its own groups of users, and the groups of items in turn: stratified SGD
+    (Gemulla et al. 2011).
 
     Args:
-        user: int32 [n], rows; the columns are taken over and sorted in place.
-        item: int32 [n], rows.
+        user: int32 [n], user indices; the loader takes over the columns and sorts them in place.
+        item: int32 [n], item indices.
         rating: float32 [n], rating units.
-        network: whose scale turns ratings into targets.
-        seed: of the layout and, with the epoch's number, of the orders.
-        rank: this process's number.
-        world_size: number of processes; from the ninth on they only watch.
+        network: network whose scale turns ratings into targets.
+        seed: seed of the layout and, with the number of the epoch, of the orders.
+        rank: rank of this process.
+        world_size: number of processes; only the first `STAGES` of them train.
     """
 
     def __init__(
@@ -81,259 +73,142 @@ class StageLoader(EpochLoader):
         from cflightning.kernels.layout import block_starts, make_layout
 
         scale = network.scale
-        target = rating.sub_(scale.low).div_(scale.high - scale.low).numpy()  # in place: nothing else of their size
+        target = rating.sub_(scale.low).div_(scale.high - scale.low).numpy()  # in place, to save memory
         columns = user.int().numpy(), item.int().numpy(), target
-        self.layout = make_layout(*columns, network.num_users, network.num_items, GRID, seed, copy=False)
+        self.layout = make_layout(*columns, network.num_users, network.num_items, STAGES, seed, copy=False)
         self.blocks = block_starts(self.layout.starts)
         self.seed = seed
         self.world_size = world_size
-        self.own_groups = np.arange(rank, GRID, world_size)
+        self.own_groups = np.arange(rank, STAGES, world_size)
 
     @property
-    def num_rows(self) -> int:
-        """Ratings of an epoch."""
+    def num_ratings(self) -> int:
+        """Number of ratings of an epoch."""
         return len(self.layout.user)
 
     def __len__(self) -> int:
-        return GRID
+        return STAGES
 
     def __iter__(self) -> Iterator[Stage]:
         from cflightning.kernels.layout import fresh_order
 
         rng = np.random.default_rng([self.seed, self._epoch])
         order = fresh_order(self.blocks, np.uint64(rng.integers(1 << 62)))
-        shifts = rng.permutation(GRID)
+        shifts = rng.permutation(STAGES)
         start, self._start = self._start, 0
-        for number in range(start, GRID):
-            cells = np.arange(GRID) * GRID + (np.arange(GRID) + shifts[number]) % GRID
+        for number in range(start, STAGES):
+            cells = np.arange(STAGES) * STAGES + (np.arange(STAGES) + shifts[number]) % STAGES
             total = int((self.layout.starts[cells + 1] - self.layout.starts[cells]).sum())
             own = cells[self.own_groups]
             sizes = self.layout.starts[own + 1] - self.layout.starts[own]
             self._served = number + 1
-            yield Stage(own[np.argsort(-sizes)], order, total)  # a large one last would keep a thread waiting
+            yield Stage(own[np.argsort(-sizes)], order, total)  # a large cell at the end would delay the stage
 
 
-class RowAdagrad(torch.optim.Optimizer):
-    """The fused step's memory, where Lightning saves and restores it: one sum of squares a row of every table.
+class FusedEngine(StageEngine):
+    """Trains a network by stages of the compiled CPU step.
 
-    `step` runs the closure, which does the update.
-
-    Args:
-        networks: whose tables are trained.
-        lr: peak learning rate.
-    """
-
-    def __init__(self, networks: Sequence[EmbeddingDot], lr: float) -> None:
-        parameters = [parameter for network in networks for parameter in network.parameters()]
-        super().__init__(parameters, {"lr": lr})
-        for parameter in parameters:
-            if parameter.ndim:
-                self.state[parameter]["sum"] = torch.zeros(len(parameter))
-
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Run the closure without gradients."""
-        with torch.no_grad():
-            return closure() if closure is not None else None
-
-
-class FusedEngine(Engine):
-    """Runs stages on a network's own tables.
+    Any number of threads and of processes gives the same result, bit for bit.
 
     Args:
-        network: trained in place; its tables lie on the CPU.
-        loader: the ratings.
-        optimizer: holds the accumulators.
-        l2: see `RatingTask`.
-        l2_exponent: see `RatingTask`.
-        threads: any number gives the same result, bit for bit.
-        step: another implementation of the step, for tests.
-        prior: bags that the penalty pulls to; without them it pulls to zero, inside the step.
-        bias_l2: of users and of items, see `objectives.penalty`.
+        network: network to train in place; its tables lie on the CPU.
+        loader: dataloader of the stages.
+        optimizer: optimiser with the accumulators.
+        penalty: L2 penalty on factors.
+        threads: number of threads.
+        prior: SVD++ terms, if there are any.
+        bias_l2: L2 penalties on user biases and on item biases.
+        step: another implementation of `fused_dot.kernel(network.dim)`.
     """
 
     def __init__(
         self,
         network: EmbeddingDot,
         loader: StageLoader,
-        optimizer: RowAdagrad,
-        l2: float,
-        l2_exponent: float,
-        threads: int,
-        step: Callable[..., Any] | None = None,
+        optimizer: RowwiseAdagrad,
+        penalty: Penalty,
+        *,
+        threads: int = 1,
         prior: SvdppPrior | None = None,
         bias_l2: tuple[float, float] = (BIAS_L2, BIAS_L2),
+        step: Callable[..., None] | None = None,
     ) -> None:
         from cflightning.kernels import fused_dot
 
-        self.network, self.optimizer, self.layout = network, optimizer, loader.layout
-        self.alone = loader.world_size == 1
-        self.own_users = np.isin(self.layout.user_group, loader.own_groups)
-        self.rule = Rule(l2=l2, l2_exponent=l2_exponent)
+        layout = loader.layout
+        counts = layout.user_counts, layout.item_counts
+        super().__init__(network, counts, optimizer, penalty, bias_l2=bias_l2, prior=prior)
+        self.layout, self.blocks = layout, loader.blocks
+        self.single_process = loader.world_size == 1
+        self.own_users = torch.from_numpy(np.isin(layout.user_group, loader.own_groups))
         self.step = step or fused_dot.kernel(network.dim)
-        self.blocks = loader.blocks
-        self.helpers = min(threads, GRID) - 1
+        self.helpers = min(threads, STAGES) - 1
         self.pool = ThreadPoolExecutor(self.helpers) if self.helpers else None
-        tables = network.user_factors, network.item_factors, network.user_bias, network.item_bias
-        users, items, user_bias, item_bias = (table.weight.detach() for table in tables)
-        self.biases = user_bias, item_bias
-        self.sides = []
-        layout = self.layout
-        counted = layout.user_counts, layout.item_counts
-        for counts, bias, costs, *sums in zip(counted, self.biases, bias_l2, tables[:2], tables[2:], strict=True):
-            side = side_table(counts, bias.squeeze(-1).numpy(), self.rule, costs)
-            for column, table in zip((V_FACTORS, V_BIAS), sums, strict=True):
-                side[:, column] = optimizer.state[table.weight]["sum"].numpy()
-                optimizer.state[table.weight]["sum"] = torch.from_numpy(side[:, column])  # one memory from here on
-            self.sides.append(side)
-        self.penalties = [side[:, L2].copy() for side in self.sides]
-        self.pull: Pull | None = None
         if prior is not None:
-            sides, rated = map(torch.from_numpy, self.sides), map(torch.from_numpy, counted)
-            for bag in prior.terms.values():
-                bag.use(self.pool, self.helpers)
-            self.pull = Pull(network, prior, [*sides], [*rated], self.rule, GRID)
-        self.tables = users.numpy(), items.numpy(), *self.sides
-        self.bias = network.global_bias.detach().numpy().reshape(1)
-        widening = 1 + 2 * network.scale.margin
-        self.gradient = np.float32(2 * widening**2)
-        self.squared_unit = (network.scale.high - network.scale.low) ** 2
+            for term in prior.terms.values():
+                term.use(self.pool, self.helpers)
+        self.global_bias = network.global_bias.detach().numpy().reshape(1)
 
-    def run(self, stage: Stage, learning_rate: float) -> float:
-        """Train on this process's share of a stage; return its sum of squared errors, squared rating units."""
-        rule, layout = self.rule, self.layout
-        rates = (
-            learning_rate,
-            learning_rate * rule.bias_rate,
-            learning_rate * rule.global_rate,
-            rule.eps,
-        )
-        if self.pull is None:
-            for side, penalty in zip(self.sides, self.penalties, strict=True):
-                side[:, L2] = self.strength * penalty
-        taken, biases, squares = (
-            np.zeros(1, np.int64),
-            np.zeros(len(stage.cells), np.float32),
-            np.zeros(len(stage.cells)),
-        )
+    def train_batch(self, stage: Stage, learning_rate: float) -> float:
+        """Train on this process's cells of a stage; returns their sum of squared errors, squared rating units."""
+        self.set_penalties()
+        layout, cells = self.layout, len(stage.cells)
+        taken, biases, errors = np.zeros(1, np.int64), np.zeros(cells, np.float32), np.zeros(cells)
         columns = layout.user, layout.item, layout.target, layout.starts, self.blocks, stage.order
-        constants = np.float32(self.bias[0]), self.gradient, *map(np.float32, rates)
-        job = *columns, stage.cells, taken, biases, squares, *self.tables, *constants
-        # Plain threads, not numba's parallel=True: the kernel lets go of Python's lock, there is no second OpenMP
-        # beside torch's, and a thread that is held up takes fewer cells.
-        others = [self.pool.submit(self.step, *job) for _ in range(self.helpers)] if self.pool is not None else []
-        self.step(*job)
-        for other in others:
-            other.result()
-        cell_bias = np.zeros(GRID, np.float32)
-        cell_bias[stage.cells // GRID] = biases
-        if not self.alone:
-            self._exchange(np.isin(self.layout.item_group, stage.cells % GRID), cell_bias)
-        self.bias[0] = cell_bias.mean()  # each cell saw its part of the stage
-        if self.pull is not None:
-            self.pull.after_stage(learning_rate, self.strength)
-        for bias, side in zip(self.biases, self.sides, strict=True):
-            bias.squeeze(-1).numpy()[:] = side[:, BIAS]  # so that whoever looks in between sees what is trained
-        return float(squares[np.argsort(stage.cells)].sum()) * self.squared_unit
+        tables = (table.numpy() for table in (*self.factors, *self.states))
+        constants = self.global_bias[0], self.gradient_factor, *self.step_sizes(learning_rate)
+        arguments = *columns, stage.cells, taken, biases, errors, *tables, *map(np.float32, constants)
+        # Plain threads, not numba's parallel=True: the kernel releases the GIL, torch's OpenMP stays the only one, and
+        # a thread that is delayed takes fewer cells.
+        jobs = [self.pool.submit(self.step, *arguments) for _ in range(self.helpers)] if self.pool is not None else []
+        self.step(*arguments)
+        for job in jobs:
+            job.result()
+        cell_bias = np.zeros(STAGES, np.float32)
+        cell_bias[stage.cells // STAGES] = biases
+        if not self.single_process:
+            own_items = torch.from_numpy(np.isin(layout.item_group, stage.cells % STAGES))
+            self._exchange(own_items, torch.from_numpy(cell_bias))
+        self.global_bias[0] = cell_bias.mean()  # each cell has updated a copy by its own ratings
+        self.finish_stage(learning_rate)
+        return float(errors[np.argsort(stage.cells)].sum()) * self.squared_unit
 
-    def _exchange(self, own_items: np.ndarray, cell_bias: np.ndarray) -> None:
-        """Give every process what the others have updated; any number of processes gives the same result.
+    def _exchange(self, own_items: Tensor, cell_bias: Tensor) -> None:
+        """Send every process the updates of the others.
 
-        Every row and every cell has one owner, so sums in which the others give zeros are exact.
+        Every vector and every cell belongs to one process and the others add zeros, so the sums are exact.
         """
-        for own, factors, side in zip((self.own_users, own_items), self.tables[:2], self.sides, strict=True):
-            for table in (factors, side):
+        for own, factors, state in zip((self.own_users, own_items), self.factors, self.states, strict=True):
+            for table in (factors, state):
                 table[~own] = 0
-                torch.distributed.all_reduce(torch.from_numpy(table))
-        torch.distributed.all_reduce(torch.from_numpy(cell_bias))
+                torch.distributed.all_reduce(table)
+        torch.distributed.all_reduce(cell_bias)
 
     def close(self) -> None:
-        """End the threads."""
+        """Shut down the thread pool."""
         if self.pool is not None:
             self.pool.shutdown()
 
 
 def compiled_svdpp_term() -> type[SvdppTerm]:
-    """The compiled kind of bag."""
-    from cflightning.kernels.bags import CompiledSvdppTerm  # compiled code is imported only where it runs
+    """Return the compiled implementation of SVD++ terms."""
+    from cflightning.kernels.bags import CompiledSvdppTerm  # imports numba
 
     return CompiledSvdppTerm
 
 
-def plan(task: Any, networks: Sequence[EmbeddingDot]) -> Plan:
-    """The fused engine for a task, on all its learners."""
-
-    def start(loader: StageLoader, optimizer: RowAdagrad) -> Engine:
-        threads = torch.get_num_threads()
-        log.info("training by the fused engine on %d thread%s", threads, "s" if threads > 1 else "")
-        l2, exponent = task.penalty
-        return Together([
-            FusedEngine(network, loader, optimizer, l2, exponent, threads, prior=prior, bias_l2=task.bias_l2)
-            for network, prior in zip_longest(networks, task.ensemble.priors)
-        ])  # fmt: skip
-
-    rate = partial(default_rate, bags=task.svdpp != "none")
-    return Plan(
-        "fused",
-        partial(StageLoader, network=networks[0]),
-        partial(RowAdagrad, networks),
-        rate,
-        start,
-        compiled_svdpp_term,
-    )
+def make_engine(context: EngineContext, loader: StageLoader, optimizer: RowwiseAdagrad) -> Engine:
+    """Start the fused engine on all networks of a training run."""
+    log.info("training by the fused engine on %d thread%s", context.threads, "s" if context.threads > 1 else "")
+    return EngineGroup([
+        FusedEngine(
+            network, loader, optimizer, context.penalty, threads=context.threads, prior=prior, bias_l2=context.bias_l2
+        )
+        for network, prior in zip_longest(context.networks, context.priors)
+    ])  # fmt: skip
 
 
-def why_not(trainer: Trainer, network: RatingNetwork, task: Any, batch_size: int | None = None) -> str | None:
-    """Why the fused step cannot be used, or None.
-
-    Args:
-        trainer: that is to fit.
-        network: that is to be trained.
-        task: that asks; with engine `auto`, settings that count batches are reasons, too.
-        batch_size: as given by the user.
-    """
-    counted = (
-        batch_size
-        or "OneCycleLR" in str(task.lr_scheduler)
-        or trainer.max_steps != -1
-        or trainer.limit_train_batches != 1.0
-    )
-    trial: Any = trainer.fast_dev_run  # type: ignore[attr-defined]
-    device = trainer.strategy.root_device
-    reasons = {
-        f"it knows EmbeddingDot, not {type(network).__name__}": not isinstance(network, EmbeddingDot),
-        f"it does not know {type(trainer.strategy).__name__}": not isinstance(
-            trainer.strategy, (SingleDeviceStrategy, DDPStrategy)
-        ),
-        "it computes in 32-bit": trainer.precision != "32-true",
-        "it has its own optimiser": bool(task.optimizer or task.weight_decay),
-        "it squeezes by a sigmoid": not network.scale.sigmoid,
-        "it knows no gradients to accumulate or clip": trainer.accumulate_grad_batches != 1
-        or trainer.gradient_clip_val is not None,
-        "its batches are eighths of an epoch": task.engine == "auto" and counted and not trial,
-    }
-    of_device = _why_not_on_cpu() if device.type == "cpu" else _why_not_on_gpu(device, trainer, task)
-    return of_device or next((reason for reason, holds in reasons.items() if holds), None)
-
-
-def _why_not_on_cpu() -> str | None:
-    return compiling.why_not()
-
-
-def _why_not_on_gpu(device: torch.device, trainer: Trainer, task: Any) -> str | None:
-    reasons = {
-        "it runs on the CPU and on CUDA GPUs": device.type != "cuda" or torch.version.hip is not None,
-        "on a GPU it has to be asked for, --model.engine fused": task.engine == "auto",  # no GPU has run it yet
-        "on GPUs it runs in one process": trainer.world_size > 1,
-        "on a GPU the order of its sums is open": torch.are_deterministic_algorithms_enabled(),
-        "it needs triton (pip install 'cflightning[gpu]')": find_spec("triton") is None,
-    }
-    found = next((reason for reason, holds in reasons.items() if holds), None)
-    if found is None and torch.cuda.get_device_capability(device) < (8, 0):
-        return "it needs a GPU of compute capability 8.0 or later"
-    return found
-
-
-def default_rate(epochs: int | None, bags: bool = False) -> float:
-    """Peak learning rate of the fused step: with more epochs lower, as chosen on validation at 8 and 10 epochs."""
-    rate = 0.1 if bags else 0.075
-    return rate * math.sqrt(10 / epochs) if epochs and epochs > 0 else rate
+def make_spec(networks: Sequence[EmbeddingDot]) -> EngineSpec:
+    """Describe the fused engine on the CPU for some networks."""
+    loader, optimizer = partial(StageLoader, network=networks[0]), partial(RowwiseAdagrad, networks)
+    return EngineSpec("fused", loader, optimizer, default_learning_rate, make_engine, compiled_svdpp_term)

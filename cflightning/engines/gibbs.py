@@ -1,9 +1,10 @@
-"""Posterior averaging under Lightning's Trainer: an epoch is a sweep of a Markov chain, the network is a mean.
+"""The Gibbs engine: an epoch is a sweep of a Markov chain, and the served network is an average of posterior draws.
 
-The mean holds two halves. One are the *members*, solutions that the fused engine finds before the first sweep: each is
-the best one point of a tight prior. The other are the chain's draws, which spread far wider. They err differently: on
-MovieLens their mean is better than either by .002 to .003 RMSE. Before the last sweep the members count for as many
-draws as are still to come, so that early sweeps, which the chain needs to find its way, do no harm.
+The average has two halves. One half are the ensemble members, which the fused engine trains before the first sweep;
+each is a point estimate under a narrow prior. The other half are the draws of the chain, which vary far more. Their
+errors are weakly correlated: on MovieLens the average is .002 to .003 RMSE better than either half. Before the last
+sweep the members weigh as much as the draws that are still to come, so that the early draws, before the chain has
+converged, do no harm.
 """
 
 from __future__ import annotations
@@ -12,16 +13,15 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from itertools import count
-from typing import Any
 
 import torch
-from torch import Tensor
 
-from cflightning.engines.base import EPOCHS, SWEEPS, Engine, Plan
-from cflightning.engines.full_batch import Memory, Sweep, SweepLoader
-from cflightning.engines.fused import FusedEngine, RowAdagrad, StageLoader, compiled_svdpp_term, default_rate
+from cflightning.engines.base import DEFAULT_EPOCHS, DEFAULT_SWEEPS, Engine, EngineContext, EngineSpec
+from cflightning.engines.full_batch import FullBatch, FullBatchLoader, StateOptimizer
+from cflightning.engines.fused import FusedEngine, StageLoader, compiled_svdpp_term
 from cflightning.engines.schedule import one_cycle
-from cflightning.engines.svdpp_prior import SvdppPrior
+from cflightning.engines.stage_engine import RowwiseAdagrad, default_learning_rate
+from cflightning.engines.svdpp_prior import SvdppPrior, SvdppSides
 from cflightning.errors import TrainingError
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.ensemble import average, compress
@@ -31,129 +31,127 @@ from cflightning.sampling.chain import Chain
 
 log = logging.getLogger(__name__)
 
-SPARE = 2
-"""The mean is kept to this many times the dim of chain or network, whichever is more: what is cut off adds up."""
+RANK_FACTOR = 2
+"""Rank of the stored average, as a multiple of the larger dim of chain and network: truncation errors accumulate."""
 
 
 class GibbsEngine(Engine):
-    """Runs sweeps; after each the network is the mean so far.
+    """Runs sweeps of a chain, and sets the network to the average after each.
 
     Args:
-        network: that answers.
-        memory: of a checkpoint, or empty.
-        chain: of the ratings.
-        members: trains the members and returns their tables; called where the memory is empty.
-        sweeps: expected, for the members' weight.
+        network: the served network.
+        optimizer: optimiser whose state is empty or comes from a checkpoint.
+        chain: Markov chain of the ratings.
+        train_members: trains the ensemble members and returns their tables; called if the state is empty.
+        num_sweeps: planned number of sweeps, the initial weight of the members.
     """
 
     def __init__(
         self,
         network: EmbeddingDot,
-        memory: Memory,
+        optimizer: StateOptimizer,
         chain: Chain,
-        members: Callable[[], list[FoldedTables]],
-        sweeps: int,
+        train_members: Callable[[], list[FoldedTables]],
+        num_sweeps: int,
     ) -> None:
-        self.network, self.chain, self.members, self.sweeps = network, chain, members, sweeps
-        self.rank = SPARE * max(network.dim, chain.width - 1)
-        self.kept = kept = memory.state[memory.place]
-        if kept:
-            chain.load({name[6:]: value for name, value in kept.items() if name.startswith("chain.")})
+        self.network, self.chain, self.train_members, self.num_sweeps = network, chain, train_members, num_sweeps
+        self.rank = RANK_FACTOR * max(network.dim, chain.width - 1)
+        self.state = state = optimizer.state[optimizer.state_key]
+        if state:
+            chain.load({name[6:]: value for name, value in state.items() if name.startswith("chain.")})
 
-    def run(self, step: Sweep, learning_rate: float) -> float:
-        """Sweep, and return an equal share of the squared errors before; over all processes they add up to the sum."""
-        if not self.kept:  # here and not before, so that it counts as training
+    def train_batch(self, batch: FullBatch, learning_rate: float) -> float:
+        """Run a sweep; returns an equal share of the squared errors before it, which add up over all processes."""
+        if not self.state:  # not in the constructor, so that it counts as training time
             self._start()
         error = self.chain.sweep()
-        drawn, weight = self.chain.tables(), float(self.kept["weight"])
-        if not all(bool(table.isfinite().all()) for table in drawn):
+        draw, weight = self.chain.tables(), float(self.state["weight"])
+        if not all(bool(table.isfinite().all()) for table in draw):
             raise TrainingError("--model.engine gibbs: must draw finite numbers; are there ratings far out of range?")
-        self._keep(compress(average([self._mean(), drawn], [weight, 1.0]), self.rank), weight + 1)
+        mean = FoldedTables(*(self.state[f"mean.{name}"] for name in FoldedTables._fields))
+        self._store(compress(average([mean, draw], [weight, 1.0]), self.rank), weight + 1)
         return error / self.chain.processes
 
     def _start(self) -> None:
-        found = self.members()
-        mean = average(found, [1.0] * len(found))
-        self.chain.start(compress(found[0], self.chain.width - 1))
-        self._keep(compress(mean, self.rank), float(self.sweeps))
+        members = self.train_members()
+        self.chain.start(compress(members[0], self.chain.width - 1))
+        self._store(compress(average(members, [1.0] * len(members)), self.rank), float(self.num_sweeps))
 
-    def _mean(self) -> FoldedTables:
-        return FoldedTables(*(self.kept[f"mean.{name}"] for name in FoldedTables._fields))
-
-    def _keep(self, mean: FoldedTables, weight: float) -> None:
-        self.kept |= {f"mean.{name}": table.contiguous() for name, table in mean._asdict().items()}
-        self.kept |= {f"chain.{name}": value for name, value in self.chain.state.items()}
-        self.kept["weight"] = torch.tensor(weight)
-        # Factors are sorted by strength: the first ones are the nearest network.
+    def _store(self, mean: FoldedTables, weight: float) -> None:
+        self.state |= {f"mean.{name}": table.contiguous() for name, table in mean._asdict().items()}
+        self.state |= {f"chain.{name}": value for name, value in self.chain.state.items()}
+        self.state["weight"] = torch.tensor(weight)
+        # Factors are sorted by singular value, so the first ones are the best approximation of the network's dim.
         dim = self.network.dim
         self.network.take(
             mean._replace(user_vectors=mean.user_vectors[:, :dim], item_vectors=mean.item_vectors[:, :dim])
         )
 
     def close(self) -> None:
-        """End the threads."""
+        """Shut down the thread pool."""
         self.chain.close()
 
 
-def train_members(
-    networks: list[EmbeddingDot], columns: tuple[Tensor, Tensor, Tensor], task: Any, rate: float, seed: int
-) -> list[FoldedTables]:
-    """The fused engine's solutions from every network's start.
+def train_members(context: EngineContext, loader: FullBatchLoader, learning_rate: float) -> list[FoldedTables]:
+    """Train the ensemble members by the fused engine.
 
     Args:
-        networks: trained in place.
-        columns: user and item rows (int32 [n]) and ratings (float32 [n], rating units).
-        task: whose penalty, bags and threads.
-        rate: peak learning rate.
-        seed: of the order of ratings.
+        context: settings of the run.
+        loader: loader with the training part; its seed decides the order of the ratings.
+        learning_rate: peak learning rate.
+
+    Returns:
+        The tables of each member.
     """
-    user, item, rating = columns
-    loader = StageLoader(user, item, rating.clone(), network=networks[0], seed=seed)
+    networks = context.init_members()
+    log.info("the fused engine trains %d ensemble member%s first", len(networks), "s" * (len(networks) > 1))
+    user, item, rating = loader.columns
+    stages = StageLoader(user, item, rating.clone(), network=networks[0], seed=loader.seed)
     pairs = neighbours(user, item, networks[0].num_users), neighbours(item, user, networks[0].num_items)
-    found = []
+    members = []
     for network in networks:
-        optimizer = RowAdagrad([network], rate)
         prior = None
-        if task.svdpp != "none":
-            prior = SvdppPrior(network, *pairs, task.svdpp, task.penalty.exponent, compiled_svdpp_term())
-        l2, exponent = task.penalty
+        if context.svdpp != "none":
+            prior = SvdppPrior(network, *pairs, context.svdpp, context.penalty.exponent, compiled_svdpp_term())
+        optimizer = RowwiseAdagrad([network], learning_rate)
         engine = FusedEngine(
-            network, loader, optimizer, l2, exponent, torch.get_num_threads(), prior=prior, bias_l2=task.bias_l2
+            network, stages, optimizer, context.penalty, threads=context.threads, prior=prior, bias_l2=context.bias_l2
         )
-        number = count()
-        for epoch in range(EPOCHS):
-            loader.set_epoch(epoch)
-            for stage in loader:
-                engine.run(stage, rate * one_cycle(next(number), EPOCHS * len(loader)))
+        step = count()
+        for epoch in range(DEFAULT_EPOCHS):
+            stages.set_epoch(epoch)
+            for stage in stages:
+                engine.train_batch(stage, learning_rate * one_cycle(next(step), DEFAULT_EPOCHS * len(stages)))
         engine.close()
-        found.append(network.fold())
-    return found
+        members.append(network.fold())
+    return members
 
 
-def plan(task: Any, network: EmbeddingDot) -> Plan:
-    """The sampling engine for a task."""
+def make_engine(
+    network: EmbeddingDot, context: EngineContext, loader: FullBatchLoader, optimizer: StateOptimizer
+) -> GibbsEngine:
+    """Start the Gibbs engine, whose average is written into a network."""
+    from cflightning.kernels.gibbs import bag_pass  # imports numba
 
-    def start(loader: SweepLoader, memory: Memory) -> GibbsEngine:
-        from cflightning.kernels.gibbs import bag_pass  # compiled code is imported only where it runs
+    log.info("Gibbs sampling on %d thread%s", context.threads, "s" * (context.threads > 1))
+    chain = Chain(
+        *loader.columns, num_users=network.num_users, num_items=network.num_items, dim=context.dim,
+        scale=network.scale, bags=context.svdpp, seed=context.seed, threads=context.threads, bag_pass=bag_pass,
+        rank=loader.rank, world_size=loader.world_size,
+        add_up=torch.distributed.all_reduce if loader.world_size > 1 else None,
+    )  # fmt: skip
+    members = partial(train_members, context, loader, optimizer.param_groups[0]["lr"])
+    num_sweeps = context.num_epochs if context.num_epochs and context.num_epochs > 0 else DEFAULT_SWEEPS
+    return GibbsEngine(network, optimizer, chain, members, num_sweeps)
 
-        threads, sweeps = torch.get_num_threads(), task.trainer.max_epochs
-        log.info(
-            "sampling on %d thread%s; before the first sweep the fused engine finds %d solution%s to start from",
-            threads, "s" * (threads > 1), task.members, "s" * (task.members > 1),
-        )  # fmt: skip
-        several = loader.world_size > 1
-        chain = Chain(
-            *loader.columns, num_users=network.num_users, num_items=network.num_items, dim=task.factors,
-            scale=network.scale, bags=task.svdpp, seed=task.seed, threads=threads, bag_pass=bag_pass, rank=loader.rank,
-            world_size=loader.world_size, add_up=torch.distributed.all_reduce if several else None,
-        )  # fmt: skip
 
-        def members() -> list[FoldedTables]:
-            return train_members(task.init_members(), loader.columns, task, memory.param_groups[0]["lr"], loader.seed)
+def make_spec(network: EmbeddingDot) -> EngineSpec:
+    """Describe the Gibbs engine for a served network."""
 
-        return GibbsEngine(network, memory, chain, members, sweeps if sweeps and sweeps > 0 else SWEEPS)
+    def member_learning_rate(num_epochs: int | None, svdpp: SvdppSides) -> float:
+        return default_learning_rate(DEFAULT_EPOCHS, svdpp)
 
-    def rate(epochs: int | None) -> float:
-        return default_rate(EPOCHS, bags=task.svdpp != "none")
-
-    return Plan("gibbs", SweepLoader, partial(Memory, network), rate, start, bag=None, scheduled=False)
+    return EngineSpec(
+        "gibbs", FullBatchLoader, partial(StateOptimizer, network), member_learning_rate,
+        partial(make_engine, network), svdpp_term=None, scheduled=False,
+    )  # fmt: skip

@@ -1,14 +1,20 @@
-"""Which engine trains: what `--model.engine` asks for, where it can be used."""
+"""Choice of the engine: what `--model.engine` asks for, where the Trainer and the network support it."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
-from cflightning.engines import fused, fused_gpu
-from cflightning.engines.base import Plan
+import torch
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+
+from cflightning.engines import fused, fused_gpu, gibbs
+from cflightning.engines.base import EngineSpec
 from cflightning.errors import ConfigError
+from cflightning.kernels import compiling
 from cflightning.models.embedding_dot import EmbeddingDot
 
 if TYPE_CHECKING:
@@ -21,40 +27,96 @@ log = logging.getLogger(__name__)
 EngineName = Literal["auto", "autograd", "fused", "gibbs"]
 
 
-def choose_engine(
-    task: Any, trainer: Trainer, networks: Sequence[RatingNetwork], batch_size: int | None
-) -> Plan | None:
-    """The plan of the engine that is to train, or None for autograd.
+@dataclass(frozen=True)
+class EngineRequest:
+    """The settings of a task that decide which engine trains its networks.
+
+    Attributes:
+        name: engine of the setting `engine`.
+        custom_optimizer: whether the setting `optimizer` or `weight_decay` replaces the engine's optimiser.
+        step_schedule: whether the setting `lr_scheduler` counts batches.
+        batch_size: setting `batch_size`; None for the default.
+    """
+
+    name: EngineName = "auto"
+    custom_optimizer: bool = False
+    step_schedule: bool = False
+    batch_size: int | None = None
+
+
+def select_engine(request: EngineRequest, trainer: Trainer, networks: Sequence[RatingNetwork]) -> EngineSpec | None:
+    """Select the engine that trains some networks.
 
     Args:
-        task: that asks, by its `engine`.
-        trainer: that is to fit.
-        networks: that are to be trained.
-        batch_size: as given by the user.
+        request: settings of the task.
+        trainer: trainer of the fit.
+        networks: networks to train, all of one class.
+
+    Returns:
+        The engine's parts, or None for autograd.
 
     Raises:
-        ConfigError: sampling was asked for where it cannot be done; another engine would be no substitute.
+        ConfigError: Gibbs sampling was requested and is not supported here; another engine would be no substitute.
     """
-    if task.engine == "autograd":
+    if request.name == "autograd":
         return None
-    obstacle = fused.why_not(trainer, networks[0], task, batch_size)
-    if task.engine == "gibbs":
-        return _sampling(task, trainer, networks, obstacle)
-    if obstacle:
-        level = logging.WARNING if task.engine == "fused" else logging.INFO
-        log.log(level, "the fused engine cannot be used, %s: training by autograd", obstacle)
+    reason = unsupported_reason(request, trainer, networks[0])
+    if request.name == "gibbs":
+        if reason is None and trainer.strategy.root_device.type != "cpu":
+            reason = "it runs on the CPU: give --trainer.accelerator cpu"
+        [network] = networks
+        if reason is not None or not isinstance(network, EmbeddingDot):
+            raise ConfigError(f"--model.engine gibbs: cannot be used, {reason}")
+        return gibbs.make_spec(network)
+    if reason is not None:
+        level = logging.WARNING if request.name == "fused" else logging.INFO
+        log.log(level, "the fused engine cannot be used, %s: training by autograd", reason)
         return None
-    known = [network for network in networks if isinstance(network, EmbeddingDot)]
+    dot_products = [network for network in networks if isinstance(network, EmbeddingDot)]
     on_gpu = trainer.strategy.root_device.type == "cuda"
-    return fused_gpu.plan(task, known) if on_gpu else fused.plan(task, known)
+    return fused_gpu.make_spec(dot_products) if on_gpu else fused.make_spec(dot_products)
 
 
-def _sampling(task: Any, trainer: Trainer, networks: Sequence[RatingNetwork], obstacle: str | None) -> Plan:
-    from cflightning.engines import gibbs
+def unsupported_reason(request: EngineRequest, trainer: Trainer, network: RatingNetwork) -> str | None:
+    """Return why the compiled engines cannot train a network, or None.
 
-    [network] = networks
-    if trainer.strategy.root_device.type != "cpu":
-        obstacle = "it runs on the CPU: give --trainer.accelerator cpu"
-    if obstacle or not isinstance(network, EmbeddingDot):
-        raise ConfigError(f"--model.engine gibbs: cannot be used, {obstacle}")
-    return gibbs.plan(task, network)
+    Args:
+        request: settings of the task; with engine `auto`, settings that count batches are reasons too.
+        trainer: trainer of the fit.
+        network: network to train.
+    """
+    counts_batches = (
+        request.batch_size or request.step_schedule or trainer.max_steps != -1 or trainer.limit_train_batches != 1.0
+    )
+    fast_dev_run: Any = trainer.fast_dev_run  # type: ignore[attr-defined]
+    device = trainer.strategy.root_device
+    reasons = {
+        f"it supports EmbeddingDot, not {type(network).__name__}": not isinstance(network, EmbeddingDot),
+        f"it does not support {type(trainer.strategy).__name__}": not isinstance(
+            trainer.strategy, (SingleDeviceStrategy, DDPStrategy)
+        ),
+        "it computes in 32-bit": trainer.precision != "32-true",
+        "it has its own optimiser": request.custom_optimizer,
+        "it needs the sigmoid range": not network.scale.sigmoid,
+        "it cannot accumulate or clip gradients": trainer.accumulate_grad_batches != 1
+        or trainer.gradient_clip_val is not None,
+        "its batches are eighths of an epoch": request.name == "auto" and counts_batches and not fast_dev_run,
+    }
+    device_reason = (
+        compiling.unavailable_reason() if device.type == "cpu" else _unsupported_gpu_reason(request, trainer, device)
+    )
+    return device_reason or next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def _unsupported_gpu_reason(request: EngineRequest, trainer: Trainer, device: torch.device) -> str | None:
+    reasons = {
+        "it runs on the CPU and on CUDA GPUs": device.type != "cuda" or torch.version.hip is not None,
+        "on a GPU it must be requested by --model.engine fused": request.name == "auto",  # its speed is unmeasured
+        "on GPUs it runs in one process": trainer.world_size > 1,
+        "on a GPU the order of its sums is not deterministic": torch.are_deterministic_algorithms_enabled(),
+        "it needs triton (pip install 'cflightning[gpu]')": find_spec("triton") is None,
+    }
+    reason = next((reason for reason, holds in reasons.items() if holds), None)
+    if reason is None and torch.cuda.get_device_capability(device) < (8, 0):
+        return "it needs a GPU of compute capability 8.0 or later"
+    return reason

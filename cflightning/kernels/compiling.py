@@ -50,7 +50,7 @@ def compiled(*, cache: bool = True, **options: Any) -> Callable[[F], F]:
 
 
 @lru_cache(maxsize=1)
-def why_not() -> str | None:
+def unavailable_reason() -> str | None:
     """Why compiled kernels cannot be used here, or None: found out by compiling a small one.
 
     Logs a warning where numba is installed all the same.
@@ -73,7 +73,7 @@ def why_not() -> str | None:
 
 def usable() -> bool:
     """Whether compiled kernels can be used."""
-    return why_not() is None
+    return unavailable_reason() is None
 
 
 @lru_cache(maxsize=1)

@@ -27,9 +27,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from cflightning.kernels.adagrad import BIAS, L2, L2_BIAS, STEP, V_BIAS, V_FACTORS
 from cflightning.kernels.compiling import compiled
 from cflightning.kernels.layout import BLOCK
-from cflightning.kernels.rule import BIAS, L2, L2_BIAS, STEP, V_BIAS, V_FACTORS
 
 GROUP = 16
 """Ratings whose gradients are taken before any of them updates: one vector of lanes for the scalar arithmetic."""

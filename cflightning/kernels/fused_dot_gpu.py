@@ -60,7 +60,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cflightning.kernels.rule import BIAS, GPU_BLOCK, L2, L2_BIAS, SIDE_WIDTH, STEP, V_BIAS, V_FACTORS
+from cflightning.kernels.adagrad import BIAS, GPU_BLOCK, L2, L2_BIAS, STATE_WIDTH, STEP, V_BIAS, V_FACTORS
 
 CONCURRENT = 32
 """Ratings of the most popular row that may be in flight at once."""
@@ -71,7 +71,7 @@ WARPS_PER_SM = 10
 
 # The kernel reads and updates a side row's first four columns as one vector of 16 bytes.
 assert (BIAS, V_FACTORS, V_BIAS, STEP) == (0, 1, 2, 3)
-_SIDE = tl.constexpr(SIDE_WIDTH)
+_SIDE = tl.constexpr(STATE_WIDTH)
 _L2 = tl.constexpr(L2)
 _L2_BIAS = tl.constexpr(L2_BIAS)
 
@@ -202,8 +202,8 @@ def train_stage(
         order: int32 [blocks], numbers of blocks of `GPU_BLOCK` ratings; the last block of the columns may be ragged.
         users: float32 [num_users, dim], contiguous.
         items: float32 [num_items, dim], contiguous.
-        user_side: float32 [num_users, SIDE_WIDTH], contiguous.
-        item_side: float32 [num_items, SIDE_WIDTH], contiguous.
+        user_side: float32 [num_users, STATE_WIDTH], contiguous.
+        item_side: float32 [num_items, STATE_WIDTH], contiguous.
         bias: float32 [1], global bias.
         c: factor of the gradient, 2 (1 + 2 m)^2.
         lr: learning rate of factors.
@@ -239,4 +239,4 @@ def bytes_per_rating(dim: int) -> float:
 
     Divided by a bandwidth, the floor of a rating's time where no cache helps.
     """
-    return 12 + 4 / GPU_BLOCK + 2 * 2 * (4 * dim + 4 * SIDE_WIDTH)
+    return 12 + 4 / GPU_BLOCK + 2 * 2 * (4 * dim + 4 * STATE_WIDTH)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from cflightning.kernels.adagrad import BIAS, L2, L2_BIAS, STEP, V_BIAS, V_FACTORS
 from cflightning.kernels.fused_dot import GROUP
 from cflightning.kernels.layout import BLOCK
-from cflightning.kernels.rule import BIAS, L2, L2_BIAS, STEP, V_BIAS, V_FACTORS
 
 
 def cells_twin(

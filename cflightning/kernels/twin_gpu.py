@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cflightning.kernels.rule import BIAS, GPU_BLOCK, L2, L2_BIAS, STEP, V_BIAS, V_FACTORS
+from cflightning.kernels.adagrad import BIAS, GPU_BLOCK, L2, L2_BIAS, STEP, V_BIAS, V_FACTORS
 
 
 def stage_twin(

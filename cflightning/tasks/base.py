@@ -20,8 +20,8 @@ from cflightning.data.loaders.ratings import BatchLoader
 from cflightning.data.provenance import Provenance, Stage, check_rows
 from cflightning.data.splits.split import TRAIN
 from cflightning.data.vocabulary import Vocabulary
-from cflightning.engines.base import Engine, Plan
-from cflightning.engines.select import EngineName, choose_engine
+from cflightning.engines.base import Engine, EngineSpec
+from cflightning.engines.select import EngineName, EngineRequest, select_engine
 from cflightning.engines.svdpp_prior import SvdppSides
 from cflightning.errors import CheckpointError, ConfigError
 from cflightning.models.network import RatingNetwork
@@ -68,7 +68,7 @@ class NetworkTask(LightningModule, ABC):
         self.facts: dict[str, Any] = {}
         self._kept_priors: list[dict[str, Tensor]] = []
         self._synced_step = -1  # the step after which the network was last made of what is trained apart
-        self._plan: Plan | None = None
+        self._engine_spec: EngineSpec | None = None
         self._engine: Engine | None = None
 
     def __repr__(self) -> str:
@@ -158,15 +158,24 @@ class NetworkTask(LightningModule, ABC):
 
     @property
     def _engine_name(self) -> str:
-        return "autograd" if self._plan is None else self._plan.name
+        return "autograd" if self._engine_spec is None else self._engine_spec.name
 
     def _choose_engine(self, data: RatingsDataModule) -> None:
-        self._take_plan(choose_engine(self, self.trainer, self.ensemble.networks, data.given_batch_size), data)
+        request = self.engine_request(data.given_batch_size)
+        self._set_engine_spec(select_engine(request, self.trainer, self.ensemble.networks), data)
 
-    def _take_plan(self, plan: Plan | None, data: RatingsDataModule) -> None:
-        self._plan = plan
-        self.automatic_optimization = plan is None
-        data.train_loader = BatchLoader if plan is None else plan.loader
+    @abstractmethod
+    def engine_request(self, batch_size: int | None) -> EngineRequest:
+        """Return the settings that decide which engine trains the networks.
+
+        Args:
+            batch_size: Setting `batch_size` of the data; None for the default.
+        """
+
+    def _set_engine_spec(self, spec: EngineSpec | None, data: RatingsDataModule) -> None:
+        self._engine_spec = spec
+        self.automatic_optimization = spec is None
+        data.train_loader = BatchLoader if spec is None else spec.make_loader
 
     @property
     def _range_and_mean(self) -> tuple[tuple[float, float] | None, float | None]:
@@ -317,7 +326,7 @@ class NetworkTask(LightningModule, ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         """What is copied and pickled: everything but what belongs to a training that is going on."""
-        return {**super().__getstate__(), "_plan": None, "_engine": None}
+        return {**super().__getstate__(), "_engine_spec": None, "_engine": None}
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """The tables; in a process that was spawned or forked to train, also what the network is built from."""

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
-from cflightning.engines.base import Plan
+from cflightning.engines.base import EngineSpec
 from cflightning.engines.schedule import one_cycle_schedule
 from cflightning.errors import CheckpointError, ConfigError
 from cflightning.tasks.described import make_described
@@ -25,24 +25,23 @@ MAX_BATCH_RATIO = 8.0
 
 
 def configure(
-    task: RatingTask, plan: Plan | None, parameters: Sequence[torch.nn.Parameter], batch_ratio: float
+    task: RatingTask, spec: EngineSpec | None, parameters: Sequence[torch.nn.Parameter], batch_ratio: float
 ) -> OptimizerLRSchedulerConfig:
     """Fused AdamW, or the engine's own, with one cycle over the whole training, unless others were asked for.
 
     Args:
         task: that has a Trainer and a network. (What was asked for is made from descriptions, and only now: before the
             network there are no parameters to give to an optimiser.)
-        plan: of the engine; None for autograd.
+        spec: parts of the engine; None for autograd.
         parameters: to be trained.
         batch_ratio: batch size as a multiple of the default.
     """
     optimizer: torch.optim.Optimizer
-    if plan is None:
+    if spec is None:
         optimizer = _fused_adamw(task, parameters, batch_ratio)
     else:
-        optimizer = plan.optimizer(
-            plan.rate(task.trainer.max_epochs) if task.learning_rate is None else task.learning_rate
-        )
+        default = spec.default_learning_rate(task.trainer.max_epochs, task.svdpp)
+        optimizer = spec.make_optimizer(default if task.learning_rate is None else task.learning_rate)
     if task.optimizer:
         optimizer = make_described(task.optimizer, "optimizer", torch.optim.Optimizer, parameters)
     if task.lr_scheduler:
@@ -54,7 +53,7 @@ def configure(
         if task.automatic_optimization:
             described["monitor"] = _monitored(scheduler)  # used by ReduceLROnPlateau alone
         return {"optimizer": optimizer, "lr_scheduler": described}  # type: ignore[typeddict-item]
-    if task.optimizer or (plan is not None and not plan.scheduled):
+    if task.optimizer or (spec is not None and not spec.scheduled):
         return {"optimizer": optimizer}  # type: ignore[typeddict-item]
     if task.trainer.max_epochs == -1 and task.trainer.max_steps == -1:
         log.info("the number of epochs is open, so the learning rate stays at %g", optimizer.param_groups[0]["lr"])

@@ -6,6 +6,7 @@ import copy
 import logging
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -18,8 +19,8 @@ from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.loaders.ratings import RatingBatch
 from cflightning.data.splits.split import TEST, TRAIN, VAL
 from cflightning.data.vocabulary import Vocabulary
-from cflightning.engines.base import Engine, Plan
-from cflightning.engines.full_batch import Memory, Sweep, SweepLoader
+from cflightning.engines.base import Engine, EngineContext, EngineSpec
+from cflightning.engines.full_batch import FullBatch, FullBatchLoader, StateOptimizer
 from cflightning.errors import ArgumentError, CheckpointError, ConfigError, DataError
 from cflightning.evaluation.rankings import ask, figures_of_tables
 from cflightning.models.embedding_dot import EmbeddingDot
@@ -82,25 +83,25 @@ def check_ranking(check: Arguments) -> None:
 
 
 class RankerEngine(Engine):
-    """Makes the network that answers by a ranker; an epoch is a pass.
+    """Trains the served network by a ranker; an epoch is a pass of the ranker.
 
     Args:
-        ranker: of the training part.
-        task: whose Trainer counts the epochs.
+        ranker: Ranker of the training part.
+        num_epochs: Epochs of the run; None or -1 if their number is open.
+        world_size: Number of processes.
     """
 
-    def __init__(self, ranker: Ranker, task: RankingTask) -> None:
-        self.ranker, self.task = ranker, task
+    def __init__(self, ranker: Ranker, num_epochs: int | None, world_size: int) -> None:
+        self.ranker, self.world_size = ranker, world_size
+        self.num_epochs = num_epochs if num_epochs and num_epochs > 0 else ranker.passes
 
-    def run(self, step: Sweep, learning_rate: float) -> float:
-        """Take a pass; this process's share of its loss, as if summed over pairs."""
-        trainer = self.task.trainer
-        epochs = trainer.max_epochs
-        self.ranker.run(trainer.current_epoch, epochs if epochs and epochs > 0 else self.ranker.passes)
-        return self.ranker.loss() * step.total / trainer.world_size
+    def train_batch(self, batch: FullBatch, learning_rate: float) -> float:
+        """Run a pass; returns this process's share of its loss, as if summed over pairs."""
+        self.ranker.run(batch.epoch, self.num_epochs)
+        return self.ranker.loss() * batch.total / self.world_size
 
     def close(self) -> None:
-        """End threads."""
+        """Shut down the ranker's thread pool."""
         self.ranker.close()
 
 
@@ -263,18 +264,17 @@ class RankingTask(RatingTask):
                 "or choose bce, bpr, softmax or ccl"
             )
 
-        def start(loader: SweepLoader, memory: Memory) -> RankerEngine:
+        def make_engine(context: EngineContext, loader: FullBatchLoader, optimizer: StateOptimizer) -> RankerEngine:
             self._ranker = self._make_ranker(data, network)
             self._ranker.load(self._kept_ranker)
             self._kept_ranker = {}
-            return RankerEngine(self._ranker, self)
+            return RankerEngine(self._ranker, context.num_epochs, loader.world_size)
 
-        self._take_plan(
-            Plan(
-                self.objective, SweepLoader, partial(Memory, network), lambda _: 0.0, start, bag=None, scheduled=False
-            ),
-            data,
-        )
+        spec = EngineSpec(
+            self.objective, FullBatchLoader, partial(StateOptimizer, network), lambda *_: 0.0, make_engine,
+            svdpp_term=None, scheduled=False,
+        )  # fmt: skip
+        self._set_engine_spec(spec, data)
 
     def _choose_autograd(self, data: RatingsDataModule) -> None:
         if self.engine not in ("auto", "autograd"):
@@ -291,7 +291,7 @@ class RankingTask(RatingTask):
             assert isinstance(network, EmbeddingDot)
             for name in self._sampled.unused:  # or several devices would wait for its gradient
                 network.get_parameter(name).requires_grad_(False)
-        self._take_plan(None, data)
+        self._set_engine_spec(None, data)
         data.train_loader = self._sampled.loader(torch.from_numpy(data.counts()[1]))
 
     def _make_ranker(self, data: RatingsDataModule, network: EmbeddingDot) -> Ranker:
@@ -322,8 +322,13 @@ class RankingTask(RatingTask):
             if self._sampled.smoothing is not None:
                 self._sampled.smoothing.to(self.device)
         else:
-            assert self._plan is not None
-            self._engine = self._plan.start(self.trainer.train_dataloader, self.optimizers(use_pl_optimizer=False))
+            assert self._engine_spec is not None
+            loader, optimizer = self.trainer.train_dataloader, self.optimizers(use_pl_optimizer=False)
+            self._engine = self._engine_spec.make_engine(self.engine_context(), loader, optimizer)
+
+    def engine_context(self) -> EngineContext:
+        """Return the settings of this training run that an engine reads."""
+        return replace(super().engine_context(), dim=self.factors)
 
     def on_train_epoch_start(self) -> None:
         """Before ratings are learnt, make what ranks beside them, so that it is complete in any epoch that is kept."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -15,10 +15,11 @@ from torch import Tensor
 
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.loaders.ratings import RatingBatch
-from cflightning.engines.base import EPOCHS, Engine
-from cflightning.engines.select import EngineName
+from cflightning.engines.base import DEFAULT_EPOCHS, Engine, EngineContext
+from cflightning.engines.select import EngineName, EngineRequest
 from cflightning.errors import CheckpointError
 from cflightning.metrics.rating import RatingErrors
+from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.network import RatingNetwork
 from cflightning.models.penalty import BIAS_L2, Penalty, count_weights
 from cflightning.models.svdpp import SvdppTerm
@@ -172,6 +173,25 @@ class RatingTask(NetworkTask):
         dim = getattr(self.network, "dim", None)
         return used if dim is None else used | {"dim": int(dim)}
 
+    def engine_request(self, batch_size: int | None) -> EngineRequest:
+        """Return the settings that decide which engine trains the networks."""
+        custom, counts = bool(self.optimizer or self.weight_decay), "OneCycleLR" in str(self.lr_scheduler)
+        return EngineRequest(self.engine, custom, counts, batch_size)
+
+    def engine_context(self) -> EngineContext:
+        """Return the settings of this training run that an engine reads."""
+        networks = [network for network in self.ensemble.networks if isinstance(network, EmbeddingDot)]
+        return EngineContext(
+            networks, self.ensemble.priors, self.init_members, dim=networks[0].dim, penalty=self.penalty,
+            bias_l2=self.bias_l2, svdpp=self.svdpp, seed=self.seed, threads=torch.get_num_threads(),
+            num_epochs=self.trainer.max_epochs,
+        )  # fmt: skip
+
+    @property
+    def _svdpp_term(self) -> Callable[[], type[SvdppTerm]] | None:
+        """The implementation of SVD++ terms for the engine; None if the engine has its own."""
+        return (lambda: SvdppTerm) if self._engine_spec is None else self._engine_spec.svdpp_term
+
     # Steps -------------------------------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
@@ -188,9 +208,9 @@ class RatingTask(NetworkTask):
         self.l2_multiple = shrinkage.l2
         l2, exponent = self.penalty
         self.bias_l2 = shrinkage.bias_l2 if l2 else (0.0, 0.0)
-        if self._plan is not None:
+        if self._engine_spec is not None:
             optimizer, loader = self.optimizers(use_pl_optimizer=False), self.trainer.train_dataloader
-            self._engine = self._plan.start(loader, optimizer)
+            self._engine = self._engine_spec.make_engine(self.engine_context(), loader, optimizer)
         else:
             for side, found, bias_l2 in zip(("user", "item"), data.counts(), self.bias_l2, strict=True):
                 counts = torch.from_numpy(found)
@@ -204,7 +224,7 @@ class RatingTask(NetworkTask):
         """Where l2 is the default, there are held-out rows, and an engine to be steered."""
         held = data.held_out(steering.ROWS)
         self._adaptive_penalty = None
-        if self.l2 is None and self.ensemble.has_factors and len(held[0]) and (self._plan is None or self._plan.bag):
+        if self.l2 is None and self.ensemble.has_factors and len(held[0]) and self._svdpp_term is not None:
             user, item, rating = (torch.from_numpy(column).to(self.device) for column in held)
             self._adaptive_penalty = AdaptivePenalty(user.long(), item.long(), rating)
             self._adaptive_penalty.load(self._kept_penalty)
@@ -214,12 +234,12 @@ class RatingTask(NetworkTask):
     def _take_course(self) -> None:
         assert self._adaptive_penalty is not None
         for prior in self.ensemble.priors:
-            prior.penalise(self._adaptive_penalty.bags)
+            prior.scale_penalty(self._adaptive_penalty.bags)
         if self._engine is not None:
-            self._engine.strength = self._adaptive_penalty.rows
+            self._engine.penalty_scale = self._adaptive_penalty.rows
 
     def _attach_priors(self, data: RatingsDataModule) -> None:
-        kind = (lambda: SvdppTerm) if self._plan is None else self._plan.bag
+        kind = self._svdpp_term
         if self.svdpp == "none" or kind is None:
             return
         user, item = (torch.from_numpy(rows).to(self.device) for rows in data.training_pairs())
@@ -237,7 +257,7 @@ class RatingTask(NetworkTask):
             self.ensemble.step_priors()
         if self._adaptive_penalty is not None and batch_idx % max(batches // steering.LOOKS, 1) == 0:
             whole = float(self.trainer.estimated_stepping_batches)
-            whole = whole if math.isfinite(whole) else float(EPOCHS * batches)
+            whole = whole if math.isfinite(whole) else float(DEFAULT_EPOCHS * batches)
             before = self._adaptive_penalty.state
             self._adaptive_penalty.look(*self.ensemble.first, done / whole)
             if self._adaptive_penalty.state != before:
@@ -291,7 +311,7 @@ class RatingTask(NetworkTask):
     def _engine_step(self, engine: Engine, step: Any) -> None:
         optimizer: Any = self.optimizers()
         rate = optimizer.param_groups[0]["lr"]
-        loss = optimizer.step(closure=lambda: engine.run(step, rate))
+        loss = optimizer.step(closure=lambda: engine.train_batch(step, rate))
         self._loss_sum = (0 if self._loss_sum is None else self._loss_sum) + torch.as_tensor(loss, dtype=torch.float64)
         self._loss_rows += step.total
         step_schedules(self.trainer, "step")
@@ -340,4 +360,6 @@ class RatingTask(NetworkTask):
         found = [one for network in self.ensemble.networks for one in network.parameters()]
         data = self._data()
         ratio = 1.0 if data is None else data.batch_ratio
-        return configure(self, self._plan, [one for one in found if one.requires_grad or self._plan], ratio)
+        return configure(
+            self, self._engine_spec, [one for one in found if one.requires_grad or self._engine_spec], ratio
+        )

@@ -17,9 +17,10 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from cflightning.engines.fused import RowAdagrad
-from cflightning.engines.fused_gpu import DeviceStage, DeviceStageLoader, GpuEngine
+from cflightning.engines.fused_gpu import FusedGpuEngine, GpuStage, GpuStageLoader
+from cflightning.engines.stage_engine import RowwiseAdagrad
 from cflightning.models.embedding_dot import EmbeddingDot
+from cflightning.models.penalty import Penalty
 
 USERS, ITEMS = 162_542, 59_048  # the unknown rows included
 EPOCHS = 10
@@ -73,13 +74,15 @@ def kernel_table(columns: tuple[Tensor, ...], device: torch.device, repeats: int
     print(f"{'dim':>4} {'in flight':>10} {'bytes/rating':>13} {'floor M/s':>10} {'kernel M/s':>11} {'of floor':>9}")
     for dim in (16, 32, 64, 128, 256):
         model = network(dim, device)
-        loader = DeviceStageLoader(*columns, network=model)
-        engine = GpuEngine(model, loader, RowAdagrad([model], 1e-3), 0.008, 0.5, programs or None)
+        loader = GpuStageLoader(*columns, network=model)
+        engine = FusedGpuEngine(
+            model, loader, RowwiseAdagrad([model], 1e-3), Penalty(0.008, 0.5), programs=programs or None
+        )
 
-        def epoch(number: int, loader: DeviceStageLoader = loader, engine: GpuEngine = engine) -> float:
+        def epoch(number: int, loader: GpuStageLoader = loader, engine: FusedGpuEngine = engine) -> float:
             loader.set_epoch(number)
             stages = list(loader)
-            return seconds(lambda: [engine.run(stage, 1e-3) for stage in stages], device)
+            return seconds(lambda: [engine.train_batch(stage, 1e-3) for stage in stages], device)
 
         epoch(0)
         rate = rows / statistics.median(epoch(number) for number in range(1, repeats + 1))
@@ -103,15 +106,17 @@ class Fit(LightningModule):
         self.starts: list[float] = []
 
     def train_dataloader(self) -> Any:
-        return DeviceStageLoader(*self.columns, network=self.network)
+        return GpuStageLoader(*self.columns, network=self.network)
 
     def configure_optimizers(self) -> Any:
-        return RowAdagrad([self.network], 0.02)
+        return RowwiseAdagrad([self.network], 0.02)
 
     def on_train_start(self) -> None:
         optimizer: Any = self.optimizers(use_pl_optimizer=False)
         loader = self.trainer.train_dataloader
-        self.engine = GpuEngine(self.network, loader, optimizer, 0.008, 0.5, self.programs or None)
+        self.engine = FusedGpuEngine(
+            self.network, loader, optimizer, Penalty(0.008, 0.5), programs=self.programs or None
+        )
 
     def now(self) -> float:
         if self.device.type == "cuda":
@@ -123,8 +128,8 @@ class Fit(LightningModule):
             self.starts.append(self.now())
         self.loss = 0.0
 
-    def training_step(self, stage: DeviceStage, batch_idx: int) -> None:
-        self.loss = self.loss + self.optimizers().step(closure=lambda: self.engine.run(stage, 0.02))
+    def training_step(self, stage: GpuStage, batch_idx: int) -> None:
+        self.loss = self.loss + self.optimizers().step(closure=lambda: self.engine.train_batch(stage, 0.02))
 
     def on_train_end(self) -> None:
         self.starts.append(self.now())

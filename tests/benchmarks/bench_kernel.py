@@ -16,8 +16,10 @@ import numpy as np
 import torch
 from numba import njit
 
-from cflightning.engines.fused import FusedEngine, RowAdagrad, StageLoader
+from cflightning.engines.fused import FusedEngine, StageLoader
+from cflightning.engines.stage_engine import RowwiseAdagrad
 from cflightning.models.embedding_dot import EmbeddingDot
+from cflightning.models.penalty import Penalty
 
 USERS, ITEMS = 6041, 3707
 
@@ -66,7 +68,7 @@ def epoch(engine: FusedEngine, loader: StageLoader, number: int) -> float:
     loader.set_epoch(number)
     start = time.perf_counter()
     for stage in loader:
-        engine.run(stage, 1e-3)
+        engine.train_batch(stage, 1e-3)
     return time.perf_counter() - start
 
 
@@ -85,7 +87,10 @@ def main() -> None:
     for dim in (16, 32, 64, 128, 256):
         network = EmbeddingDot(USERS, ITEMS, dim, (1.0, 5.0), 3.0, margin=0.125)
         loader = StageLoader(user, item, rating.clone(), network=network)
-        engines = [FusedEngine(network, loader, RowAdagrad([network], 1e-3), 0.008, 0.5, threads) for threads in (1, 2)]
+        engines = [
+            FusedEngine(network, loader, RowwiseAdagrad([network], 1e-3), Penalty(0.008, 0.5), threads=threads)
+            for threads in (1, 2)
+        ]
         epoch(engines[0], loader, 0)
         times = [[epoch(engine, loader, n) for engine in engines] for n in range(1, options.repeats + 1)]
         for engine in engines:

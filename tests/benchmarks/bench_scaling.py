@@ -7,7 +7,7 @@ to 256, one thread and two, alternating; the quicker of two epochs after one tha
 RESULTS.md and the picture beside it. 100 million ratings of 10 million users take 6 GB at dim 64.
 
 **Floor.** An epoch has to move the columns once (12 bytes a rating) and, for every cell, the rows of its users and
-items in and out: each row `GRID` times, unless it has fewer ratings than that. At the speed of a large copy on one
+items in and out: each row `STAGES` times, unless it has fewer ratings than that. At the speed of a large copy on one
 thread this is what remains when the caches do all that they can.
 """
 
@@ -25,8 +25,10 @@ import torch
 from bench_kernel import copy_speed
 from results import write_section
 
-from cflightning.engines.fused import GRID, FusedEngine, RowAdagrad, StageLoader
+from cflightning.engines.fused import FusedEngine, StageLoader
+from cflightning.engines.stage_engine import STAGES, RowwiseAdagrad
 from cflightning.models.embedding_dot import EmbeddingDot
+from cflightning.models.penalty import Penalty
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
@@ -57,7 +59,7 @@ def columns(ratings: int, users: int, items: int) -> tuple[torch.Tensor, torch.T
 def floor_bytes(ratings: int, users: int, items: int, dim: int) -> float:
     """Bytes that a rating moves at least."""
     row = 4 * dim + 32
-    visits = sum(min(rows * GRID, ratings) for rows in (users, items))
+    visits = sum(min(rows * STAGES, ratings) for rows in (users, items))
     return 12 + 2 * row * visits / ratings
 
 
@@ -65,14 +67,17 @@ def measure(ratings: int, users: int, items: int, dim: int) -> tuple[float, floa
     """Seconds of an epoch on one thread and on two."""
     network = EmbeddingDot(users + 1, items + 1, dim, (1.0, 5.0), 3.0, margin=0.125)
     loader = StageLoader(*columns(ratings, users, items), network=network)
-    engines = [FusedEngine(network, loader, RowAdagrad([network], 1e-3), 0.008, 0.5, threads) for threads in (1, 2)]
+    engines = [
+        FusedEngine(network, loader, RowwiseAdagrad([network], 1e-3), Penalty(0.008, 0.5), threads=threads)
+        for threads in (1, 2)
+    ]
     seconds: list[list[float]] = [[], []]
     for epoch in range(3):
         for engine, times in zip(engines, seconds, strict=True):
             loader.set_epoch(epoch)
             start = time.perf_counter()
             for stage in loader:
-                engine.run(stage, 1e-3)
+                engine.train_batch(stage, 1e-3)
             times.append(time.perf_counter() - start)
     for engine in engines:
         engine.close()

@@ -10,7 +10,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from cflightning.kernels import fused_dot_gpu
-from cflightning.kernels.rule import GPU_BLOCK
+from cflightning.kernels.adagrad import GPU_BLOCK
 
 pytestmark = pytest.mark.skipif(
     tuple(map(int, triton.__version__.split(".")[:2])) < (3, 5),

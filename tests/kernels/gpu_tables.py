@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from cflightning.kernels.rule import GPU_BLOCK, Rule, side_table
+from cflightning.kernels.adagrad import GPU_BLOCK, make_state_table
+from cflightning.models.penalty import Penalty
 
 USERS, ITEMS = 60, 90
 CONSTANTS = (2 * 1.25**2, 0.1, 0.25, 1e-3, 0.007)  # c, lr, lrb, lrg, eps
@@ -18,6 +19,6 @@ def make(n, dim, device="cpu", seed=0):
     tables = [0.3 * rng.standard_normal((rows, dim)).astype(np.float32) for rows in (USERS, ITEMS)]
     for rows, ids in ((USERS, user), (ITEMS, item)):
         bias = 0.1 * rng.standard_normal(rows).astype(np.float32)
-        tables.append(side_table(np.bincount(ids, minlength=rows), bias, Rule()))
+        tables.append(make_state_table(np.bincount(ids, minlength=rows), bias, Penalty(0.008, 0.5)))
     tables.append(np.array([0.3], np.float32))
     return tuple([torch.from_numpy(array).to(device) for array in part] for part in (columns, tables))

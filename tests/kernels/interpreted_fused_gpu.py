@@ -14,12 +14,13 @@ import triton
 sys.path.insert(0, str(Path(__file__).parent))
 from gpu_tables import CONSTANTS, ITEMS, USERS, make
 
-from cflightning.engines.fused import RowAdagrad
-from cflightning.engines.fused_gpu import DeviceStageLoader, GpuEngine
+from cflightning.engines.fused_gpu import FusedGpuEngine, GpuStageLoader
+from cflightning.engines.stage_engine import RowwiseAdagrad
 from cflightning.kernels import fused_dot_gpu
-from cflightning.kernels.rule import BIAS, GPU_BLOCK
+from cflightning.kernels.adagrad import BIAS, GPU_BLOCK
 from cflightning.kernels.twin_gpu import stage_twin
 from cflightning.models.embedding_dot import EmbeddingDot
+from cflightning.models.penalty import Penalty
 
 pytestmark = pytest.mark.skipif(
     tuple(map(int, triton.__version__.split(".")[:2])) < (3, 7) and np.lib.NumpyVersion(np.__version__) >= "2.4.0",
@@ -120,12 +121,13 @@ def test_engine_learns_planted_factors_by_the_kernel_as_by_the_twin(programs):
     for name, step in (("kernel", None), ("twin", stage_twin)):
         torch.manual_seed(0)
         network = EmbeddingDot(USERS, ITEMS, 4, (1.0, 5.0), 3.0, margin=0.125, std=0.1)
-        loader = DeviceStageLoader(*columns, network=network)
-        engine = GpuEngine(network, loader, RowAdagrad([network], 0.1), 0.001, 0.5, programs=programs, step=step)
+        loader = GpuStageLoader(*columns, network=network)
+        optimizer = RowwiseAdagrad([network], 0.1)
+        engine = FusedGpuEngine(network, loader, optimizer, Penalty(0.001, 0.5), programs=programs, step=step)
         for epoch in range(4):
             loader.set_epoch(epoch)
-            losses = [engine.run(stage, 0.1) for stage in loader]
-        assert torch.equal(network.user_bias.weight[:, 0], engine.sides[0][:, BIAS])
+            losses = [engine.train_batch(stage, 0.1) for stage in loader]
+        assert torch.equal(network.user_bias.weight[:, 0], engine.states[0][:, BIAS])
         errors[name] = float(sum(losses) / len(user)) ** 0.5
     assert errors["kernel"] == pytest.approx(errors["twin"], abs=0.01)
     assert errors["kernel"] < 0.6 * rating.std()

@@ -13,11 +13,13 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from cflightning import EmbeddingDotTask, EmbeddingMLPTask, RatingsDataModule
-from cflightning.engines.fused import GRID, FusedEngine, RowAdagrad, StageLoader
+from cflightning.engines.fused import FusedEngine, StageLoader
+from cflightning.engines.stage_engine import STAGES, RowwiseAdagrad
 from cflightning.kernels import compiling
 from cflightning.kernels.layout import BLOCK, block_starts, fresh_order, make_layout
 from cflightning.kernels.twin import cells_twin
 from cflightning.models.embedding_dot import EmbeddingDot
+from cflightning.models.penalty import Penalty
 from cflightning.tasks.loading import load_task
 
 SMALL = {"num_users": 300, "num_items": 200, "num_ratings": 6000}
@@ -33,12 +35,12 @@ def train(dim=8, threads=1, step=None, epochs=3, **options):
     torch.manual_seed(0)
     network = EmbeddingDot(60, 90, dim, (1.0, 5.0), 3.2, margin=0.125, **{"std": 0.1, **options})
     loader = StageLoader(*columns(), network=network, seed=1)
-    optimizer = RowAdagrad([network], 0.1)
-    engine = FusedEngine(network, loader, optimizer, 0.008, 0.5, threads, step)
+    optimizer = RowwiseAdagrad([network], 0.1)
+    engine = FusedEngine(network, loader, optimizer, Penalty(0.008, 0.5), threads=threads, step=step)
     losses = []
     for epoch in range(epochs):
         loader.set_epoch(epoch)
-        losses.append(sum(engine.run(stage, 0.1) for stage in loader))
+        losses.append(sum(engine.train_batch(stage, 0.1) for stage in loader))
     engine.close()
     return network, optimizer, losses
 
@@ -76,10 +78,11 @@ def test_a_first_small_step_goes_down_the_gradient_that_autograd_sees():
     users, items = network.squared_norms(user, item)
     (loss + 0.008 * (weights[0].float()[user] @ users + weights[1].float()[item] @ items)).backward()
     gradient = network.user_factors.weight.grad.clone()
-    optimizer = RowAdagrad([network], 1e-4)
-    engine = FusedEngine(network, loader := StageLoader(user, item, rating, network=network), optimizer, 0.008, 0.5, 1)
+    optimizer = RowwiseAdagrad([network], 1e-4)
+    loader = StageLoader(user, item, rating, network=network)
+    engine = FusedEngine(network, loader, optimizer, Penalty(0.008, 0.5))
     for stage in loader:
-        engine.run(stage, 1e-4)
+        engine.train_batch(stage, 1e-4)
     step = network.user_factors.weight.detach() - before
     single = torch.bincount(user, minlength=60) == 1
     cosine = torch.nn.functional.cosine_similarity(step[single], gradient[single])
@@ -92,12 +95,12 @@ def test_biases_that_cost_much_stay_near_zero_and_what_costs_nothing_does_not(st
     def biases(bias_l2):
         torch.manual_seed(0)
         network = EmbeddingDot(60, 90, 8, (1.0, 5.0), 3.2, margin=0.125, std=0.1)
-        loader, optimizer = StageLoader(*columns(), network=network, seed=1), RowAdagrad([network], 0.1)
-        engine = FusedEngine(network, loader, optimizer, 0.008, 0.5, 1, step, bias_l2=bias_l2)
+        loader, optimizer = StageLoader(*columns(), network=network, seed=1), RowwiseAdagrad([network], 0.1)
+        engine = FusedEngine(network, loader, optimizer, Penalty(0.008, 0.5), step=step, bias_l2=bias_l2)
         for epoch in range(2):
             loader.set_epoch(epoch)
             for stage in loader:
-                engine.run(stage, 0.1)
+                engine.train_batch(stage, 0.1)
         return (table.weight.detach().abs().max() for table in (network.user_bias, network.item_bias))
 
     user, item = biases((0.0, 1e4))  # an explicit step would overshoot, ever farther
@@ -116,14 +119,14 @@ def test_unknown_rows_stay_zero():
 
 def test_layout_keeps_every_rating_and_cells_of_a_stage_share_nothing():
     user, item, rating = (column.numpy() for column in columns(5000))
-    layout = make_layout(user.astype(np.int32), item.astype(np.int32), rating, 60, 90, GRID, 3)
+    layout = make_layout(user.astype(np.int32), item.astype(np.int32), rating, 60, 90, STAGES, 3)
     packed = sorted(zip(user.tolist(), item.tolist(), rating.tolist(), strict=True))
     assert sorted(zip(layout.user.tolist(), layout.item.tolist(), layout.target.tolist(), strict=True)) == packed
     users, items = {}, {}
-    for cell in range(GRID * GRID):
+    for cell in range(STAGES * STAGES):
         part = slice(layout.starts[cell], layout.starts[cell + 1])
-        users.setdefault(cell // GRID, set()).update(layout.user[part].tolist())
-        items.setdefault(cell % GRID, set()).update(layout.item[part].tolist())
+        users.setdefault(cell // STAGES, set()).update(layout.user[part].tolist())
+        items.setdefault(cell % STAGES, set()).update(layout.item[part].tolist())
     for groups in (users, items):
         assert sum(map(len, groups.values())) == len(set.union(*groups.values()))
 
@@ -134,10 +137,10 @@ def test_an_epoch_has_every_block_of_every_cell_once():
     blocks = block_starts(loader.layout.starts)
     seen = {}
     for stage in loader:
-        assert len({cell // GRID for cell in stage.cells}) == len({cell % GRID for cell in stage.cells}) == GRID
+        assert len({cell // STAGES for cell in stage.cells}) == len({cell % STAGES for cell in stage.cells}) == STAGES
         seen |= {int(cell): sorted(stage.order[blocks[cell] : blocks[cell + 1]].tolist()) for cell in stage.cells}
-    assert {cell: list(range(blocks[cell + 1] - blocks[cell])) for cell in range(GRID * GRID)} == seen
-    assert sum(stage.total for stage in loader) == loader.num_rows == 5000
+    assert {cell: list(range(blocks[cell + 1] - blocks[cell])) for cell in range(STAGES * STAGES)} == seen
+    assert sum(stage.total for stage in loader) == loader.num_ratings == 5000
     first, second = (fresh_order(blocks, np.uint64(seed)) for seed in (0, 1))
     assert len(first) >= 5000 // BLOCK
     assert not np.array_equal(first, second)
@@ -178,7 +181,7 @@ def test_learns_as_well_as_autograd():
 )  # the state after the step is meant
 @pytest.mark.parametrize("inside", [False, True])
 def test_resumed_run_ends_like_an_uninterrupted_one(tmp_path, inside):
-    every = {"every_n_train_steps": GRID + 3} if inside else {"every_n_epochs": 1}
+    every = {"every_n_train_steps": STAGES + 3} if inside else {"every_n_epochs": 1}
 
     def saving():
         saver = ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1, **every)
@@ -186,9 +189,9 @@ def test_resumed_run_ends_like_an_uninterrupted_one(tmp_path, inside):
 
     whole, straight = EmbeddingDotTask(dim=4, engine="fused"), saving()
     straight.fit(whole, data())
-    assert straight.global_step == 4 * GRID
+    assert straight.global_step == 4 * STAGES
     expected = float(straight.callback_metrics["val/rmse"])
-    stopped = tmp_path / f"step={GRID + 3 if inside else 2 * GRID}.ckpt"
+    stopped = tmp_path / f"step={STAGES + 3 if inside else 2 * STAGES}.ckpt"
     task, again = EmbeddingDotTask(dim=4, engine="fused"), saving()
     again.fit(task, data(), ckpt_path=stopped, weights_only=True)
     assert torch.equal(parameters(task.network), parameters(whole.network))
@@ -251,8 +254,12 @@ def test_training_loss_is_in_rating_units():
 @pytest.mark.parametrize(
     ("make", "options", "reason"),
     [
-        (lambda: EmbeddingMLPTask(dim=4, hidden=(4,), engine="fused"), {}, "it knows EmbeddingDot, not EmbeddingMLP"),
-        (lambda: EmbeddingDotTask(dim=4, engine="fused", sigmoid=False), {}, "it squeezes by a sigmoid"),
+        (
+            lambda: EmbeddingMLPTask(dim=4, hidden=(4,), engine="fused"),
+            {},
+            "it supports EmbeddingDot, not EmbeddingMLP",
+        ),
+        (lambda: EmbeddingDotTask(dim=4, engine="fused", sigmoid=False), {}, "it needs the sigmoid range"),
         (lambda: EmbeddingDotTask(dim=4, engine="fused", weight_decay=0.1), {}, "own optimiser"),
         (lambda: EmbeddingDotTask(dim=4, engine="fused"), {"precision": "64-true"}, "it computes in 32-bit"),
         (lambda: EmbeddingDotTask(dim=4, engine="fused"), {"gradient_clip_val": 1.0}, "accumulate or clip"),
@@ -280,8 +287,8 @@ def test_auto_counts_batches_as_autograd_does(options, given, caplog):
 
 def test_without_numba(monkeypatch, caplog, request):
     monkeypatch.setattr(compiling, "find_spec", lambda name: None)
-    compiling.why_not.cache_clear()
-    request.addfinalizer(compiling.why_not.cache_clear)
+    compiling.unavailable_reason.cache_clear()
+    request.addfinalizer(compiling.unavailable_reason.cache_clear)
     for engine, levels in (("fused", [logging.WARNING]), ("auto", [logging.INFO])):
         caplog.clear()
         task = EmbeddingDotTask(dim=4, engine=engine)
@@ -294,5 +301,5 @@ def test_auto_takes_it_where_it_can_and_an_open_end_keeps_the_rate(caplog):
     task, fit = EmbeddingDotTask(dim=4, engine="auto"), trainer(-1, max_time={"seconds": 1})
     fit.fit(task, data())
     assert not task.automatic_optimization
-    assert fit.global_step > GRID
+    assert fit.global_step > STAGES
     assert "the learning rate stays at 0.1" in caplog.text

@@ -3,9 +3,10 @@
 import os
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,13 +15,15 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
-from cflightning import EmbeddingDotTask, RatingsDataModule
-from cflightning.engines.fused import RowAdagrad, why_not
-from cflightning.engines.fused_gpu import STAGES, DeviceStage, DeviceStageLoader, GpuEngine
+from cflightning import RatingsDataModule
+from cflightning.engines.fused_gpu import FusedGpuEngine, GpuStage, GpuStageLoader
 from cflightning.engines.schedule import one_cycle
-from cflightning.kernels.rule import GPU_BLOCK
+from cflightning.engines.select import EngineRequest, unsupported_reason
+from cflightning.engines.stage_engine import STAGES, RowwiseAdagrad
+from cflightning.kernels.adagrad import GPU_BLOCK
 from cflightning.kernels.twin_gpu import stage_twin
 from cflightning.models.embedding_dot import EmbeddingDot
+from cflightning.models.penalty import Penalty
 
 needs_triton = pytest.mark.skipif(
     find_spec("triton") is None, reason="the kernel needs Triton, which torch with CUDA or the extra `gpu` brings"
@@ -61,20 +64,24 @@ def test_learns_as_well_as_the_cpu_engine():
     for name in ("cpu", "gpu"):
         torch.manual_seed(0)
         model = EmbeddingDot(data.num_users, data.num_items, 8, data.rating_range, data.mean_rating, margin=0.125)
-        optimizer = RowAdagrad([model], 0.075)
+        optimizer = RowwiseAdagrad([model], 0.075)
         given = [column.clone() for column in parts[0]]  # the CPU's layout sorts them in place
         if name == "cpu":
             loader = StageLoader(*given, network=model)
-            engine = FusedEngine(model, loader, optimizer, 0.004, 0.5, 1)
+            engine = FusedEngine(model, loader, optimizer, Penalty(0.004, 0.5))
         else:  # 512 ratings in flight
-            loader = DeviceStageLoader(*given, network=model)
-            engine = GpuEngine(
-                model, loader, optimizer, 0.004, 0.5, step=lambda *a, **_: stage_twin(*a, ratings=8 * GPU_BLOCK)
+            loader = GpuStageLoader(*given, network=model)
+            engine = FusedGpuEngine(
+                model,
+                loader,
+                optimizer,
+                Penalty(0.004, 0.5),
+                step=lambda *a, **_: stage_twin(*a, ratings=8 * GPU_BLOCK),
             )
         for epoch in range(10):
             loader.set_epoch(epoch)
             for number, stage in enumerate(loader):
-                engine.run(stage, 0.075 * one_cycle(epoch * len(loader) + number, 10 * len(loader)))
+                engine.train_batch(stage, 0.075 * one_cycle(epoch * len(loader) + number, 10 * len(loader)))
         engine.close()
         user, item, rating = parts[1]
         with torch.no_grad():
@@ -89,12 +96,12 @@ def test_twin_gives_the_same_for_one_rating_at_a_time_and_many_where_no_row_come
     results = []
     for ratings in (1, 16, 64):
         model = network(users=60, items=60)
-        loader = DeviceStageLoader(user.long(), item.long(), torch.full((50,), 4.0), network=model)
-        engine = GpuEngine(
-            model, loader, RowAdagrad([model], 0.1), 0.008, 0.5,
+        loader = GpuStageLoader(user.long(), item.long(), torch.full((50,), 4.0), network=model)
+        engine = FusedGpuEngine(
+            model, loader, RowwiseAdagrad([model], 0.1), Penalty(0.008, 0.5),
             step=lambda *a, ratings=ratings, **_: stage_twin(*a[:12], 0.0, *a[13:], ratings=ratings),  # lrg = 0
         )  # fmt: skip
-        loss = sum(float(engine.run(stage, 0.1)) for stage in loader)
+        loss = sum(float(engine.train_batch(stage, 0.1)) for stage in loader)
         results.append((parameters(model), loss))
     for values, loss in results[1:]:
         torch.testing.assert_close(values, results[0][0])
@@ -103,11 +110,11 @@ def test_twin_gives_the_same_for_one_rating_at_a_time_and_many_where_no_row_come
 
 def test_unknown_rows_stay_zero_and_the_optimizer_holds_the_accumulators():
     model = network()
-    optimizer = RowAdagrad([model], 0.1)
-    loader = DeviceStageLoader(*columns(), network=model)
-    engine = GpuEngine(model, loader, optimizer, 0.008, 0.5, step=stage_twin)
+    optimizer = RowwiseAdagrad([model], 0.1)
+    loader = GpuStageLoader(*columns(), network=model)
+    engine = FusedGpuEngine(model, loader, optimizer, Penalty(0.008, 0.5), step=stage_twin)
     for stage in loader:
-        loss = engine.run(stage, 0.1)
+        loss = engine.train_batch(stage, 0.1)
         assert loss.dtype == torch.float64
     for table in (model.user_factors, model.item_factors, model.user_bias, model.item_bias):
         assert torch.count_nonzero(table.weight[0]) == 0
@@ -123,7 +130,7 @@ def test_unknown_rows_stay_zero_and_the_optimizer_holds_the_accumulators():
 def test_an_epoch_has_every_rating_once_and_stages_know_their_size(n):
     user, item, rating = columns(n)
     model = network()
-    loader = DeviceStageLoader(user, item, rating, network=model, seed=3)
+    loader = GpuStageLoader(user, item, rating, network=model, seed=3)
     scale = model.scale
     packed = sorted(zip(user.tolist(), item.tolist(), rating.tolist(), strict=True))
     for epoch in range(3):
@@ -138,7 +145,7 @@ def test_an_epoch_has_every_rating_once_and_stages_know_their_size(n):
             back = loader.target[at] * (scale.high - scale.low) + scale.low
             served += zip(loader.user[at].tolist(), loader.item[at].tolist(), back.round().tolist(), strict=True)
         assert sorted(served) == packed
-    assert loader.num_rows == n
+    assert loader.num_ratings == n
     assert [len(counts) for counts in loader.counts] == [60, 90]
 
 
@@ -146,7 +153,7 @@ def test_orders_are_fresh_every_epoch_and_the_same_for_the_same_seed():
     model = network()
 
     def order(seed, epoch):
-        loader = DeviceStageLoader(*columns(5000), network=model, seed=seed)
+        loader = GpuStageLoader(*columns(5000), network=model, seed=seed)
         loader.set_epoch(epoch)
         return torch.cat([stage.order for stage in loader]), loader.user
 
@@ -161,7 +168,7 @@ def test_orders_are_fresh_every_epoch_and_the_same_for_the_same_seed():
 
 def test_resumed_pass_serves_the_rest():
     model = network()
-    loader, again = (DeviceStageLoader(*columns(), network=model) for _ in range(2))
+    loader, again = (GpuStageLoader(*columns(), network=model) for _ in range(2))
     for part in (loader, again):
         part.set_epoch(2)
     whole = list(loader)
@@ -188,19 +195,19 @@ class Fit(LightningModule):
         self.losses, self.orders = [], []
 
     def train_dataloader(self):
-        return DeviceStageLoader(*columns(), network=self.network, seed=1)
+        return GpuStageLoader(*columns(), network=self.network, seed=1)
 
     def configure_optimizers(self):
-        return RowAdagrad([self.network], 0.1)
+        return RowwiseAdagrad([self.network], 0.1)
 
     def on_train_start(self):
         optimizer, loader = self.optimizers(use_pl_optimizer=False), self.trainer.train_dataloader
-        self.engine = GpuEngine(self.network, loader, optimizer, 0.008, 0.5, step=stage_twin)
+        self.engine = FusedGpuEngine(self.network, loader, optimizer, Penalty(0.008, 0.5), step=stage_twin)
 
     def training_step(self, stage, index):
-        assert isinstance(stage, DeviceStage)
+        assert isinstance(stage, GpuStage)
         self.orders.append(stage.order)
-        self.losses.append(self.optimizers().step(closure=lambda: self.engine.run(stage, 0.1)))
+        self.losses.append(self.optimizers().step(closure=lambda: self.engine.train_batch(stage, 0.1)))
 
 
 def fit(epochs, folder=None, **options):
@@ -228,7 +235,9 @@ def test_lightning_serves_fresh_stages_and_resumes_inside_an_epoch(tmp_path):
 def test_says_why_it_cannot_be_used(monkeypatch):
     monkeypatch.setattr(torch.version, "hip", None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr("cflightning.engines.fused.find_spec", lambda name: object())
+    installed = ModuleType("triton")
+    installed.__spec__ = ModuleSpec("triton", None)
+    monkeypatch.setitem(sys.modules, "triton", installed)
 
     def why(engine="fused", device="cuda", world_size=1):
         """A Trainer cannot be made for a device that is not there, so only what is asked of it."""
@@ -236,7 +245,7 @@ def test_says_why_it_cannot_be_used(monkeypatch):
         trainer = SimpleNamespace(strategy=strategy, world_size=world_size, precision="32-true", max_steps=-1,
                                   limit_train_batches=1.0, accumulate_grad_batches=1, gradient_clip_val=None,
                                   fast_dev_run=False)  # fmt: skip
-        return why_not(trainer, network(), EmbeddingDotTask(engine=engine))
+        return unsupported_reason(EngineRequest(engine), trainer, network())
 
     assert why() is None
     assert "--model.engine fused" in why("auto")
@@ -244,7 +253,7 @@ def test_says_why_it_cannot_be_used(monkeypatch):
     assert "CUDA" in why(device="mps")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     assert "compute capability 8.0" in why()
-    monkeypatch.setattr("cflightning.engines.fused.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "triton", None)
     assert "cflightning[gpu]" in why()
     monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
     assert "order of its sums" in why()
@@ -314,13 +323,13 @@ def test_engine_on_a_gpu_learns_like_the_twin():
         factors = [rng.standard_normal((rows, 2)) for rows in (600, 900)]
         user, item = rng.integers(1, 600, 100_000), rng.integers(1, 900, 100_000)
         rating = (3 + 0.7 * (factors[0][user] * factors[1][item]).sum(1)).clip(1, 5).astype(np.float32)
-        loader = DeviceStageLoader(*map(torch.from_numpy, (user, item, rating)), network=model)
-        engine = GpuEngine(model, loader, RowAdagrad([model], 0.1), 0.001, 0.5, step=step)
+        loader = GpuStageLoader(*map(torch.from_numpy, (user, item, rating)), network=model)
+        engine = FusedGpuEngine(model, loader, RowwiseAdagrad([model], 0.1), Penalty(0.001, 0.5), step=step)
         for epoch in range(4):
             loader.set_epoch(epoch)
             stages = list(loader)
             torch.cuda.set_sync_debug_mode("error")  # nothing in a stage waits for the device
-            losses = [engine.run(stage, 0.1) for stage in stages]
+            losses = [engine.train_batch(stage, 0.1) for stage in stages]
             torch.cuda.set_sync_debug_mode("default")
         results[name] = float(sum(losses) / len(user)) ** 0.5
     assert results["kernel"] == pytest.approx(results["twin"], rel=0.03)

@@ -185,7 +185,9 @@ def test_where_there_is_nothing_to_learn_a_fit_is_as_good_as_biases(tmp_path, en
     assert figures["test/rmse"] < 1.003 * figures["test/baseline_rmse"]
     assert course[-1][1] == 1 or svdpp != "none"
     (tmp_path / "fixed").mkdir()
-    _, fixed, course = fit(frame(), tmp_path / "fixed", engine=engine, svdpp=svdpp, l2=0.008 if svdpp == "none" else 0.02)
+    _, fixed, course = fit(
+        frame(), tmp_path / "fixed", engine=engine, svdpp=svdpp, l2=0.008 if svdpp == "none" else 0.02
+    )
     assert course[-1] is None  # what is given is taken
     assert figures["test/rmse"] < fixed["test/rmse"] + 1e-4
 

@@ -178,8 +178,8 @@ def test_training_can_stop_early_and_with_an_open_end():
 @pytest.mark.parametrize(
     ("task", "options", "reason"),
     [
-        (lambda: EmbeddingMLPTask(dim=4, engine="gibbs"), {}, "it knows EmbeddingDot, not EmbeddingMLP"),
-        (lambda: EmbeddingDotTask(dim=4, engine="gibbs", sigmoid=False), {}, "it squeezes by a sigmoid"),
+        (lambda: EmbeddingMLPTask(dim=4, engine="gibbs"), {}, "it supports EmbeddingDot, not EmbeddingMLP"),
+        (lambda: EmbeddingDotTask(dim=4, engine="gibbs", sigmoid=False), {}, "it needs the sigmoid range"),
         (lambda: EmbeddingDotTask(dim=4, engine="gibbs"), {"precision": "64-true"}, "it computes in 32-bit"),
         (lambda: EmbeddingDotTask(dim=4, engine="gibbs", weight_decay=0.1), {}, "it has its own optimiser"),
     ],

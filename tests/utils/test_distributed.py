@@ -15,8 +15,8 @@ import pytest
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 
-from cflightning import EmbeddingDotTask, RatingsDataModule
 from cflightning.errors import ConfigError
+from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.tasks.process_watch import LIMIT_VARIABLE, find_limit
 from cflightning.utils.distributed import check_launch, check_strategy, find_launch
 
@@ -194,14 +194,13 @@ def test_strategies_derived_from_ddp_are_known_to_every_engine(monkeypatch):
     class OfACluster(DDPStrategy):
         pass
 
-    from cflightning.engines.fused import why_not
+    from cflightning.engines.select import EngineRequest, unsupported_reason
 
     pytest.importorskip("numba", reason="the fused engine needs the extra `fast`")
     trainer = Trainer(accelerator="cpu", devices=2, strategy=OfACluster(), logger=False)
     check_strategy(trainer)
-    task, data = EmbeddingDotTask(dim=4), RatingsDataModule(source="synthetic")
-    task._build(data.vocabulary, {"rating_range": [1.0, 5.0], "mean_rating": 3.0, "train_rows": 1})
-    assert why_not(trainer, task.network, task) is None
+    network = EmbeddingDot(10, 10, 4, (1.0, 5.0), 3.0)
+    assert unsupported_reason(EngineRequest(), trainer, network) is None
 
 
 @pytest.mark.parametrize("given", ["0", "-1", "soon"])
