@@ -1,6 +1,6 @@
-"""The errors that cflightning raises for what a user can put right.
+"""The errors of cflightning, for mistakes that a user can correct.
 
-Every class is also the builtin that the situation would raise, so ``except ValueError`` works as anyone expects.
+Every class is also the builtin exception of its kind, so ``except ValueError`` works as usual.
 Messages read "where: what must hold, what was got; what to do".
 """
 
@@ -11,10 +11,10 @@ class CFLightningError(Exception):
     """Base of all errors of the project.
 
     Attributes:
-        told: whether another process of the same training prints the message, so that this one need not.
+        reported: Whether another process of the same training prints the message.
     """
 
-    told = False
+    reported = False
 
 
 class DataError(CFLightningError, ValueError):
@@ -26,49 +26,49 @@ class SourceError(CFLightningError, OSError):
 
 
 class TrainingError(CFLightningError, ArithmeticError):
-    """Training that came to nothing."""
+    """A training without usable result."""
 
 
 class CheckpointError(CFLightningError, ValueError):
-    """A checkpoint that was not written by cflightning, or by a newer one."""
+    """A checkpoint that was not written by cflightning, or by a newer version."""
 
 
 class ExportError(CFLightningError, RuntimeError):
-    """A bundle that could not be written or failed its check."""
+    """A bundle that could not be written, or failed its verification."""
 
 
 class StorageError(CFLightningError, OSError):
-    """A file that cannot be written: the disk is full, or the folder may not be written to."""
+    """A file that cannot be written: the disk is full, or the permission is missing."""
 
 
 class ResourceError(CFLightningError, MemoryError):
-    """More memory than there is."""
+    """A lack of memory."""
 
 
 class ConfigError(CFLightningError, ValueError):
-    """Options that do not fit together."""
+    """An option that is wrong, or options that exclude each other."""
 
 
 class ArgumentError(ConfigError, DataError):
-    """An argument of a constructor that is none of its choices, or outside its range.
+    """A constructor argument that is not one of its choices, or outside its range.
 
     Args:
-        group: Where the command line has the argument: `data` or `model`.
-        name: The argument's.
-        says: What must hold, and what was got.
+        group: Group of the option on the command line, `data` or `model`.
+        name: Name of the argument.
+        problem: What must hold, and what was got.
 
     Attributes:
-        option: The message with the argument's name as the command line has it.
+        option: The message with the name of the option on the command line.
     """
 
-    def __init__(self, group: str, name: str, says: str) -> None:
-        super().__init__(f"{name}: {says}")
-        self.parts = group, name, says
-        self.option = f"--{group}.{name}: {says}"
+    def __init__(self, group: str, name: str, problem: str) -> None:
+        super().__init__(f"{name}: {problem}")
+        self.parts = group, name, problem
+        self.option = f"--{group}.{name}: {problem}"
 
     def __reduce__(self) -> tuple[type[ArgumentError], tuple[str, str, str]]:
         return type(self), self.parts
 
 
 class ProcessError(CFLightningError, RuntimeError):
-    """A training of several processes of which one failed or was lost."""
+    """A failed or lost process among those of one training."""

@@ -97,10 +97,10 @@ def movielens(tmp_path_factory):
 @pytest.fixture(scope="session")
 def run(tmp_path_factory, movielens):
     """A finished run of the command line on made-up MovieLens data: ratings alone."""
-    from cflightning.cli.fit import main
+    from cflightning.cli.training.cli import TrainingCLI
 
     root = tmp_path_factory.mktemp("runs")
-    cli = main(
+    cli = TrainingCLI(
         ["fit", "--data.path", str(movielens("ml-latest-small", 60, 40)), "--trainer.default_root_dir", str(root),
          "--model.objective", "mse", "--model.dim", "8", "--trainer.max_epochs", "3", "--trainer.accelerator", "cpu",
          "--trainer.enable_progress_bar", "false"]

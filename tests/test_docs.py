@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from cflightning.cli.fit import main
-from cflightning.cli.kfold.options import parse
-from cflightning.cli.tune.options import parse as parse_search
-from cflightning.cli.tune.parse import read
-from cflightning.cli.tune.ranges import as_text, samples
+from cflightning.cli.kfold.command import parse
+from cflightning.cli.training.cli import TrainingCLI
+from cflightning.cli.tune.command import parse as parse_search
+from cflightning.cli.tune.parse import parse_ranges
+from cflightning.cli.tune.ranges import as_argument, samples
 from cflightning.errors import CFLightningError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -94,7 +94,7 @@ def test_readme_quick_start_runs(tmp_path):
 def print_config(args, capsys):
     """Parse options of `fit` without training."""
     with pytest.raises(SystemExit) as done:
-        main([*args, "--print_config"])
+        TrainingCLI([*args, "--print_config"])
     assert done.value.code == 0, (args, capsys.readouterr().err[-1000:])
 
 
@@ -126,10 +126,10 @@ def test_tune_commands_are_parsed(monkeypatch, tmp_path, capsys):
     (tmp_path / "ranges.yaml").write_text(config)
     monkeypatch.chdir(tmp_path)
     for args, ranges in zip(found, (0, 3, 2), strict=True):
-        asked = read(parse_search(args[1:])[0])
-        assert len(asked.ranges) == ranges
-        for values in [*samples(asked.ranges), {}]:
-            print_config(["fit", *asked.args, *(f"--{k}={as_text(v)}" for k, v in values.items())], capsys)
+        parsed = parse_ranges(parse_search(args[1:])[0])
+        assert len(parsed.ranges) == ranges
+        for values in [*samples(parsed.ranges), {}]:
+            print_config(["fit", *parsed.fit_args, *(f"--{k}={as_argument(v)}" for k, v in values.items())], capsys)
 
 
 def test_export_commands_are_parsed(monkeypatch, tmp_path):

@@ -13,6 +13,8 @@ from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CheckpointError
 from cflightning.utils.files import replacing
 
+Content = dict[str, Any]
+"""The content of a checkpoint file, as torch returns it."""
 KEY = "cflightning"
 FORMAT = 1
 VOCABULARY = ("users", "items", "titles", "categories", "counts")

@@ -1,1 +1,1 @@
-"""The command line: one module or package per command, imported when the command runs."""
+"""The command line: one file or package for each command, imported when it is called."""

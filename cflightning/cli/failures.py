@@ -1,4 +1,4 @@
-"""Failures for want of space, permission or memory, told in one line."""
+"""Errors for lack of disk space, permission or memory, as one line."""
 
 from __future__ import annotations
 
@@ -13,24 +13,21 @@ from cflightning.utils.files import FULL, is_storage_failure, storage_error
 MEMORY = re.compile(
     r"DefaultCPUAllocator|out of memory|not enough memory|can't allocate memory|Unable to allocate", re.I
 )
-"""What torch, CUDA and numpy say."""
+"""Messages of torch, CUDA and numpy."""
 AMOUNT = re.compile(r"(?:allocate|llocating) (\d[\d.,]*) ?(bytes|[KMGTP]i?B)", re.I)
+"""The size of a failed allocation in such a message."""
 
 
 def resource_error(error: BaseException, advice: str = "") -> CFLightningError | None:
-    """Tell whether an exception means that the disk or the memory does not suffice.
+    """Return the error to show for an exception that means a lack of disk space or memory; None for any other.
 
     Args:
-        error: what was raised; also what it was raised in the handling of.
-        advice: which options ask for less memory.
-
-    Returns:
-        The error to show in its place; None where it is another one.
+        error: The exception; its causes are examined too.
+        advice: Options that reduce the memory, for the message.
     """
-    causes = [cause for cause in _chain(error) if isinstance(cause, StorageError) or is_storage_failure(cause)]
+    causes = [cause for cause in _causes(error) if isinstance(cause, StorageError) or is_storage_failure(cause)]
     if causes:
-        named = [cause for cause in causes if isinstance(cause, StorageError)]
-        cause = (named or causes)[0]
+        cause = next((cause for cause in causes if isinstance(cause, StorageError)), causes[0])
         if isinstance(cause, StorageError):
             return cause
         assert isinstance(cause, OSError)
@@ -39,37 +36,37 @@ def resource_error(error: BaseException, advice: str = "") -> CFLightningError |
     if not isinstance(error, CFLightningError) and (
         isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and MEMORY.search(text))
     ):
-        asked = AMOUNT.search(text)
-        amount = f"{_amount(asked[1], asked[2])} more are needed at once" if asked else "more is needed"
-        return ResourceError(f"memory: {amount} than there is{_available()}{advice}")
+        allocation = AMOUNT.search(text)
+        amount = f"an allocation of {_format_size(*allocation.groups())}" if allocation else "an allocation"
+        return ResourceError(f"memory: {amount} exceeds the free memory{_available()}{advice}")
     return None
 
 
 def advice_on_storage(error: BaseException) -> str:
-    """Advice for a file that cannot be written."""
-    cause = next((one for one in _chain(error) if is_storage_failure(one)), None)
+    """Return advice for a file that cannot be written."""
+    cause = next((cause for cause in _causes(error) if is_storage_failure(cause)), None)
     full = isinstance(cause, OSError) and cause.errno in FULL
     return f"; {'free some space' if full else 'ask for permission'}, or write elsewhere: --trainer.default_root_dir"
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The exception and what led to it, the first one first."""
-    found: list[BaseException] = []
-    now: BaseException | None = error
-    while now is not None and now not in found:
-        found.append(now)
-        now = now.__cause__ or now.__context__
-    return reversed(found)
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield the exception and its causes, the first one first."""
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    return reversed(chain)
 
 
-def _amount(number: str, unit: str) -> str:
+def _format_size(number: str, unit: str) -> str:
     if unit.lower() != "bytes":
         return f"{number} {unit}"
     return f"{int(number.replace(',', '').rstrip('.')) / 1e9:,.1f} GB"
 
 
 def _available() -> str:
-    """Free memory, where the system says it."""
+    """Return the free memory for a message, if the system reports it."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))

@@ -1,4 +1,4 @@
-"""Run folders: which one a fit gets, what is logged there, and what killed runs have left in them."""
+"""Run folders: their choice and locks, their loggers, and the files that killed commands left in them."""
 
 from __future__ import annotations
 
@@ -9,51 +9,55 @@ import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from cflightning.errors import ConfigError
 from cflightning.utils.files import claim, make_folder, sweep
-from cflightning.utils.locks import LOCK, alone_in
+from cflightning.utils.locks import LOCK, lock_folder
 
 RUNS = ("version_*", "kfold_*", "kfold_*/*", "tune_*", "test")
-"""Folders below the root of runs in which files are written, each perhaps with `checkpoints`."""
+"""Folders below the root of runs that hold written files, possibly also in `checkpoints`."""
 TRIAL = ".trial-"
-"""Beginning of the name of the folder that a trial of `tune` has while it runs."""
+"""Prefix of the folder of a running trial of `tune`."""
 
 
-def single_task(trainer: Mapping[str, Any]) -> bool:
-    """Whether a Trainer is one of several tasks of SLURM that train apart: one device each, asked for as such.
+def relative(path: Path | str) -> str:
+    """Return a path relative to the current folder, if that is shorter."""
+    return min(os.path.relpath(path), str(path), key=len)
+
+
+def single_task(trainer: Mapping[str, object]) -> bool:
+    """Whether the options ask for one device in a SLURM job of several tasks, each of which trains on its own.
 
     Lightning would take the tasks for the processes of one fit, and refuse their number.
 
     Args:
-        trainer: its settings.
+        trainer: Options of the Trainer.
     """
     one = trainer["devices"] in (1, "1", [0]) and trainer["num_nodes"] == 1 and trainer["strategy"] == "auto"
     return one and os.environ.get("SLURM_NTASKS", "1") != "1"
 
 
 def first_process() -> bool:
-    """Whether this is the process of a run that writes and speaks; known when its Trainer is."""
+    """Whether this process writes and prints, known as soon as there is a Trainer."""
     return bool(getattr(rank_zero_only, "rank", 0) == 0)
 
 
-def claim_run(root: Path, resumed: Path | None, held: ExitStack) -> Path:
-    """Choose and lock the folder of a run, and sweep what killed runs have left below `root`.
+def claim_run(root: Path, resumed: Path | None, locks: ExitStack) -> Path:
+    """Choose and lock a run folder, and delete what killed runs left below `root`.
 
     Args:
-        root: where runs lie; a new folder `version_N` is made in it.
-        resumed: a run's folder, to go on in it.
-        held: keeps the lock.
+        root: Folder of the runs, in which a new `version_N` is made.
+        resumed: An existing run folder to continue in.
+        locks: Holds the lock.
 
     Returns:
-        The folder; in other processes than the first one some folder, for they write nothing there.
+        The folder; an arbitrary one in processes other than the first, which write nothing there.
 
     Raises:
-        ConfigError: another process works on that run, or links in it lead elsewhere.
+        ConfigError: Another process works on that run, or links in it lead out of it.
     """
     if not first_process():
         return resumed or root / "version_0"
@@ -61,46 +65,46 @@ def claim_run(root: Path, resumed: Path | None, held: ExitStack) -> Path:
         _refuse_links(resumed)
     sweep_runs(root if resumed is None else resumed.parent)
     run = make_folder(resumed) if resumed else claim(root, "version")
-    held.enter_context(alone_in(run))
+    locks.enter_context(lock_folder(run))
     return run
 
 
 def _refuse_links(run: Path) -> None:
-    """Refuse a run, perhaps a stranger's, in which files of somewhere else would be written through links.
+    """Refuse a run, possibly from an untrusted source, whose links would redirect written files.
 
     Raises:
-        ConfigError: names the first of them.
+        ConfigError: Names the first link that leads out of the run.
     """
     for folder in (run, run / "checkpoints"):
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             if path.is_symlink() and not path.resolve().is_relative_to(run.resolve()):
                 raise ConfigError(
-                    f"{run}: must hold files of its own to go on in it, but {path.relative_to(run)} is a link that "
-                    "leads out of it; put what it leads to in its place"
+                    f"{run}: must hold its own files to be continued, but {path.relative_to(run)} is a link that "
+                    "leads out of it; replace the link by its target"
                 )
 
 
 def loggers(run: Path) -> list[Logger]:
-    """CSV always, TensorBoard where it is installed; both in one folder.
+    """Return a CSV logger and, if TensorBoard is installed, one for it, both in one folder.
 
     Args:
-        run: the folder; what it has logged so far is kept as `metrics.1.csv`, ….
+        run: The run folder; its earlier log is kept as `metrics.1.csv`, ….
     """
-    logged = run / "metrics.csv"
-    if first_process() and logged.is_file():  # CSVLogger deletes what it finds
+    path = run / "metrics.csv"
+    if first_process() and path.is_file():  # CSVLogger would delete it
         number = next(n for n in itertools.count(1) if not (run / f"metrics.{n}.csv").exists())
-        logged.rename(run / f"metrics.{number}.csv")
-    found: list[Logger] = [CSVLogger(str(run.parent), name="", version=run.name)]
+        path.rename(run / f"metrics.{number}.csv")
+    csv: list[Logger] = [CSVLogger(str(run.parent), name="", version=run.name)]
     try:
         import tensorboard  # noqa: F401
         from lightning.pytorch.loggers import TensorBoardLogger
     except ImportError:
-        return found
-    return [*found, TensorBoardLogger(str(run.parent), name="", version=run.name)]
+        return csv
+    return [*csv, TensorBoardLogger(str(run.parent), name="", version=run.name)]
 
 
 def drop_empty_run(run: Path) -> None:
-    """Delete the folder of a run that has written nothing, together with its lock."""
+    """Delete a run folder that holds nothing but its lock."""
     with contextlib.suppress(OSError):
         if {path.name for path in run.iterdir()} <= {LOCK}:
             (run / LOCK).unlink(missing_ok=True)
@@ -108,18 +112,18 @@ def drop_empty_run(run: Path) -> None:
 
 
 def sweep_runs(root: Path) -> None:
-    """Delete what killed commands have left below a root of runs, but for what running ones are at."""
+    """Delete what killed commands left below a folder of runs, but not the files of running commands."""
     runs = [root, *(folder for pattern in RUNS for folder in root.glob(pattern) if folder.is_dir())]
     sweep(folder for run in runs for folder in (run, run / "checkpoints"))
-    for search in {left.parent for left in root.glob(f"tune_*/{TRIAL}*")}:
+    for search in {trial.parent for trial in root.glob(f"tune_*/{TRIAL}*")}:
         try:
-            with alone_in(search):
+            with lock_folder(search):
                 sweep_trials(search)
-        except ConfigError:  # it is being worked on
+        except ConfigError:  # a running search
             continue
 
 
 def sweep_trials(search: Path) -> None:
-    """Delete the folders of trials of a search; its lock must be held."""
-    for left in search.glob(f"{TRIAL}*"):
-        shutil.rmtree(left, ignore_errors=True)
+    """Delete the trial folders of a search, whose lock must be held."""
+    for folder in search.glob(f"{TRIAL}*"):
+        shutil.rmtree(folder, ignore_errors=True)

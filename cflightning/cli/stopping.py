@@ -1,4 +1,4 @@
-"""The end of a command by a signal: Ctrl+C and SIGTERM alike."""
+"""The end of a command by a signal, Ctrl+C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import FrameType
 
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
-"""Exit statuses, as shells know them."""
+"""Exit statuses by the convention of shells."""
 
 
 class Stopped(KeyboardInterrupt):
-    """The command was stopped by a signal.
+    """A signal stopped the command.
 
     Args:
-        status: exit status of the process.
-        line: message to the user; empty in processes that say nothing.
+        status: Exit status of the process.
+        line: Message to the user; empty in processes that print nothing.
     """
 
     def __init__(self, status: int, line: str = "stopped") -> None:
@@ -27,13 +27,13 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Let SIGTERM end what runs inside as Ctrl+C does: at once, and with a chance to clean up."""
+    """Handle SIGTERM inside like Ctrl+C: stop at once, with a chance to clean up."""
 
-    def stop(number: int, frame: Any) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
         raise Stopped(TERMINATED)
 
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield  # somebody else has a use for the signal
+        yield  # the handler of another program
         return
     signal.signal(signal.SIGTERM, stop)
     try:
@@ -43,10 +43,10 @@ def stoppable() -> Iterator[None]:
 
 
 def stop_status(error: BaseException) -> int | None:
-    """Exit status for an exception that a signal has raised; None for any other.
+    """Return the exit status for an exception that a signal raised; None for any other.
 
     Args:
-        error: also the `SystemExit` that Lightning makes of a KeyboardInterrupt.
+        error: An exception; Lightning turns a KeyboardInterrupt into a `SystemExit` with that context.
     """
     cause = error.__context__ if isinstance(error, SystemExit) else error
     if isinstance(cause, Stopped):

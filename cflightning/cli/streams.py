@@ -1,4 +1,4 @@
-"""Standard streams that a caller has closed, as daemons and some schedulers do."""
+"""Standard streams that the caller has closed, as daemons and some schedulers do."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import sys
 
 
 def open_standard_streams() -> None:
-    """Let streams that are closed lead nowhere.
+    """Open closed standard streams on the null device.
 
-    Python has None in place of such a stream, and the next file that is opened would get its number: what a library
-    then writes to standard error would land in that file.
+    Otherwise the next file that is opened gets the number of the stream, and text that a library writes to standard
+    error ends up in that file.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
         if getattr(sys, name) is None:
             mode = "r" if name == "stdin" else "w"
-            # For as long as the process lives.
+            # Stays open for the life of the process.
             setattr(sys, name, open(number, mode, encoding="utf-8", errors="replace", closefd=False))  # noqa: SIM115

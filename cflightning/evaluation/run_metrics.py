@@ -13,7 +13,7 @@ GROUPS = {"test": "test", "val": "validation", "train": "training", "seconds": "
 BASELINE, BIASES, EPOCHS = "baseline_", "biases", "epochs"
 
 
-def group_figures(figures: Mapping[str, float], settings: Mapping[str, Any]) -> dict[str, Any]:
+def group_metrics(figures: Mapping[str, float], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of `metrics.json`.
 
     Args:
@@ -40,7 +40,7 @@ def group_figures(figures: Mapping[str, float], settings: Mapping[str, Any]) -> 
     return content | {name: figures for name, figures in groups.items() if figures}
 
 
-def read_figures(path: Path) -> dict[str, float]:
+def read_metrics(path: Path) -> dict[str, float]:
     """Return the figures of a `metrics.json` by the names under which they were logged.
 
     Raises:

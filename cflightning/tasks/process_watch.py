@@ -86,7 +86,7 @@ class ProcessWatch(Callback):
             watch.fail(exception)
             return
         error = ProcessError(found)
-        error.told = not watch.speaks
+        error.reported = not watch.speaks
         watch.close()
         watch.end_children()
         raise error from None

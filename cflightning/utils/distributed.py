@@ -74,7 +74,7 @@ def check_launch(trainer: Trainer, launch: Launch | None) -> None:
             f"but the trainer knows of {trainer.world_size}; give --trainer.strategy ddp, --trainer.devices (processes "
             f"of a machine) and --trainer.num_nodes (machines), or start one process"
         )
-        error.told = launch.rank > 0
+        error.reported = launch.rank > 0
         raise error
 
 
@@ -134,12 +134,12 @@ def run_together(work: Callable[[], T]) -> T:
         return result
     speaker = distributed.get_rank() == 0
     if isinstance(failure, CFLightningError):
-        failure.told = not speaker
+        failure.reported = not speaker
     # An error that every process has is raised as it is; one that some have is named by its rank.
     if failure is not None and (None not in failures or not isinstance(failure, CFLightningError)):
         raise failure
     named = ProcessError(f"rank {first}: {failures[first]}")
-    named.told = not speaker
+    named.reported = not speaker
     raise named from failure
 
 
@@ -161,7 +161,7 @@ def compare(what: str, value: str, explain: Callable[[int], str]) -> None:
     if other is None:
         return
     error = ConfigError(f"rank {other}: must have the same {what} as rank 0, got {explain(other)}")
-    error.told = distributed.get_rank() != 0
+    error.reported = distributed.get_rank() != 0
     raise error
 
 

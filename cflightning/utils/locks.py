@@ -64,7 +64,7 @@ def _say_that_there_are_no_locks(folder: Path) -> None:
 
 
 @contextmanager
-def waiting_for(path: Path) -> Iterator[None]:
+def wait_for_lock(path: Path) -> Iterator[None]:
     """Hold the lock of a file, after waiting for whoever holds it."""
     lock = lock_file(path)
     try:
@@ -74,7 +74,7 @@ def waiting_for(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def alone_in(folder: Path, otherwise: str = "") -> Iterator[None]:
+def lock_folder(folder: Path, otherwise: str = "") -> Iterator[None]:
     """Hold the lock of a folder, which must exist.
 
     Args:

@@ -21,7 +21,7 @@ from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.provenance import Provenance
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import ExportError
-from cflightning.evaluation.run_metrics import read_figures
+from cflightning.evaluation.run_metrics import read_metrics
 from cflightning.tasks.loading import load_task
 from cflightning.tasks.ranking import RATING
 from cflightning_export.contents.item_metadata import write_catalogue, write_titles
@@ -147,7 +147,7 @@ def _metrics(path: Path, facts: dict[str, Any]) -> dict[str, float]:
     figures = facts.get("metrics", {})
     if path.name == "best.ckpt" and report.is_file():
         try:
-            figures = read_figures(report)
+            figures = read_metrics(report)
         except (OSError, ValueError) as error:
             log.warning("%s: cannot be read (%s); its figures are left out", report, error)
     kept = {name: float(value) for name, value in figures.items() if re.fullmatch("(val|test)/[^/]+", name)}

@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from cflightning.evaluation.run_metrics import read_figures
+from cflightning.evaluation.run_metrics import read_metrics
 
 REPOSITORY = Path(__file__).parents[2]
 DATA = Path(os.environ.get("CFLIGHTNING_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -37,7 +37,7 @@ def fit(scratch: Path, *args: object) -> tuple[dict[str, float], float]:
     with tempfile.TemporaryDirectory(dir=scratch) as root:
         seconds = cflightning("fit", *args, "--trainer.default_root_dir", root, cwd=scratch)
         [metrics] = Path(root).glob("version_0/metrics.json")
-        return read_figures(metrics), seconds
+        return read_metrics(metrics), seconds
 
 
 def accuracy(scratch: Path, name: str, bar: float | None, *args: object) -> float:

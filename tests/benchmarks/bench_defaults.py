@@ -19,7 +19,7 @@ import pandas as pd
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from cflightning import EmbeddingDotTask, Evaluation, RatingsDataModule, Trainer
-from cflightning.cli.fit import PATIENCE
+from cflightning.cli.training.defaults import PATIENCE
 from cflightning.data.splits.split import TEST, VAL
 from cflightning.tasks.bias_blending import blend_with_biases
 

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from results import write_section
 
-from cflightning.evaluation.run_metrics import read_figures
+from cflightning.evaluation.run_metrics import read_metrics
 
 DIM = 64
 MB = 2**20
@@ -85,7 +85,7 @@ def fit(folder: Path, epochs: int) -> tuple[dict[str, float], tuple[float, float
              "--trainer.default_root_dir", root, "--trainer.enable_progress_bar", "false"], folder,
         )  # fmt: skip
         [metrics] = Path(root).glob("*/metrics.json")
-        return read_figures(metrics), found
+        return read_metrics(metrics), found
 
 
 def main() -> None:
@@ -99,7 +99,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write(folder / "ratings.parquet", options.users, options.items, options.per_user)
-        idle = [sys.executable, "-c", "import numba, cflightning.cli.fit, time; time.sleep(1)"]
+        idle = [sys.executable, "-c", "import numba, cflightning.cli.training.cli, time; time.sleep(1)"]
         _, base, _ = watched(idle, folder)
         first, (_, first_peak, _) = fit(folder, 1)
         metrics, (wall, peak, resident) = fit(folder, options.epochs)

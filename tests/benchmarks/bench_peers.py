@@ -28,7 +28,7 @@ from peers.common import SHORT, Recipe, growing
 from peers.protocols import PROTOCOLS, Protocol
 from results import write_section
 
-from cflightning.evaluation.run_metrics import read_figures
+from cflightning.evaluation.run_metrics import read_metrics
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
@@ -188,7 +188,7 @@ def fit(protocol: Protocol, epochs: int, threads: int, **options: object) -> dic
             if process.returncode:
                 errors.seek(0)
                 raise RuntimeError(f"did not run: {text_of(errors.read())}")
-        found: dict[str, float] = read_figures(Path(root) / "version_0" / "metrics.json")
+        found: dict[str, float] = read_metrics(Path(root) / "version_0" / "metrics.json")
     return found | {"memory_peak": usage.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)}
 
 

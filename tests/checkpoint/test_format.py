@@ -19,9 +19,9 @@ from cflightning import EmbeddingDotTask, RatingsDataModule
 from cflightning.__main__ import main as front_door
 from cflightning.checkpoint.format import FileCheckpointIO, find, read
 from cflightning.checkpoint.rules import WORDED, confine_states, own_file
-from cflightning.cli.fit import main
+from cflightning.cli.training.cli import TrainingCLI
 from cflightning.errors import CheckpointError, DataError
-from cflightning.evaluation.run_metrics import read_figures
+from cflightning.evaluation.run_metrics import read_metrics
 from cflightning.tasks.loading import load_task
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
@@ -96,7 +96,9 @@ def test_paths_of_a_checkpoint_are_not_followed(run, tmp_path, marker, evil, kin
 
     before = stranger.read_bytes()
     path = hostile(run, tmp_path / "given.ckpt", change)
-    cli = main(["fit", *data_of(run), "--ckpt_path", str(path), "--trainer.default_root_dir", str(tmp_path / "runs")])
+    cli = TrainingCLI(
+        ["fit", *data_of(run), "--ckpt_path", str(path), "--trainer.default_root_dir", str(tmp_path / "runs")]
+    )
     assert not marker.exists()
     assert stranger.read_bytes() == before
     assert cli.trainer.current_epoch == 3
@@ -289,11 +291,11 @@ def test_a_run_that_was_moved_goes_on_with_its_best(run, tmp_path):
     shutil.copytree(run, moved)
     for state in read(moved / "checkpoints" / "last.ckpt")["callbacks"].values():
         assert str(moved) not in str(state)
-    cli = main(["fit", *data_of(run), "--ckpt_path", str(moved / "checkpoints" / "last.ckpt"),
+    cli = TrainingCLI(["fit", *data_of(run), "--ckpt_path", str(moved / "checkpoints" / "last.ckpt"),
                 "--trainer.default_root_dir", str(tmp_path / "runs")])  # fmt: skip
     assert cli.trainer.checkpoint_callback.best_model_path == str(moved / "checkpoints" / "best.ckpt")
     assert cli.trainer.checkpoint_callback.best_k_models
-    old, new = (read_figures(at / "metrics.json")["test/rmse"] for at in (run, moved))
+    old, new = (read_metrics(at / "metrics.json")["test/rmse"] for at in (run, moved))
     assert new == pytest.approx(old, abs=1e-12)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from cflightning.__main__ import main as front_door
 from cflightning.cli.failures import resource_error
-from cflightning.cli.report import RunReport
+from cflightning.cli.training.report import RunReport
 from cflightning.errors import ConfigError, ResourceError, StorageError
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--model.objective", "mse"]
@@ -88,7 +88,7 @@ def test_a_model_beyond_memory_is_one_line(fit, tmp_path, capsys):
     assert front_door([*fit, "--model.dim", "20000000000"]) == 2
     line = last_line(capsys)
     assert "memory: " in line
-    assert "GB more are needed at once than there is" in line
+    assert "GB exceeds the free memory" in line
     assert "lower --model.dim" in line
 
 
@@ -99,7 +99,7 @@ def test_what_is_which():
     of_torch.__context__ = full
     assert str(resource_error(of_torch)).startswith("a/b: cannot be written: No space left on device")
     numpy = MemoryError("Unable to allocate 3.20 GiB for an array with shape (20, 20)")
-    assert str(resource_error(numpy)).startswith("memory: 3.20 GiB more are needed at once than there is")
+    assert str(resource_error(numpy)).startswith("memory: an allocation of 3.20 GiB exceeds the free memory")
     assert isinstance(resource_error(MemoryError()), ResourceError)
     for other in (ConfigError("x"), ValueError("x"), RuntimeError("x"), OSError(errno.ECONNRESET, "x")):
         assert resource_error(other) is None

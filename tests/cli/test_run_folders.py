@@ -10,11 +10,11 @@ import pytest
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from cflightning.__main__ import main as front_door
-from cflightning.cli.fit import main
 from cflightning.cli.run_folders import claim_run, single_task
+from cflightning.cli.training.cli import TrainingCLI
 from cflightning.errors import ConfigError
 from cflightning.utils.files import replacing
-from cflightning.utils.locks import alone_in
+from cflightning.utils.locks import lock_folder
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--trainer.max_epochs", "1",
          "--model.objective", "mse", "--model.dim", "4"]  # fmt: skip
@@ -24,10 +24,10 @@ TASKS = {"RANK": "3", "LOCAL_RANK": "3", "SLURM_PROCID": "3", "SLURM_LOCALID": "
 
 def test_a_run_of_one_process_has_rank_zero_whatever_the_environment_says(movielens, tmp_path, monkeypatch):
     fit = ["fit", "--data.path", str(movielens("ml-1m")), "--trainer.default_root_dir", str(tmp_path), *QUIET]
-    main(fit)
+    TrainingCLI(fit)
     before = {path: path.read_bytes() for path in (tmp_path / "version_0").rglob("*") if path.is_file()}
     monkeypatch.setattr(rank_zero_only, "rank", 2)  # what Lightning makes of RANK=2 when it is imported
-    cli = main([*fit, "--model.seed", "1"])
+    cli = TrainingCLI([*fit, "--model.seed", "1"])
     assert cli.trainer.log_dir == str(tmp_path / "version_1")
     assert {path.name for path in (tmp_path / "version_1").iterdir()} >= {"metrics.json", "config.yaml", "metrics.csv"}
     assert {path: path.read_bytes() for path in before} == before
@@ -69,7 +69,7 @@ def test_one_command_at_a_time_works_on_a_run(movielens, tmp_path, command, caps
         args += ["--ckpt_path", "last", "--trainer.max_epochs", "2"]
     capsys.readouterr()
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
-    with alone_in(folder):
+    with lock_folder(folder):
         assert front_door(args) == 2
     assert f"must be worked on by one command at a time, but process {os.getpid()} on" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in before} == before
@@ -87,7 +87,7 @@ def test_the_next_run_sweeps_what_killed_ones_have_left(tmp_path):
     for trial in trials:
         trial.mkdir(parents=True)
         (trial / "x").write_bytes(b"half")
-    with replacing(tmp_path / "version_0" / "held", "wb") as out, alone_in(tmp_path / "tune_1"), ExitStack() as held:
+    with replacing(tmp_path / "version_0" / "held", "wb") as out, lock_folder(tmp_path / "tune_1"), ExitStack() as held:
         out.write(b"in work")
         run = claim_run(tmp_path, None, held)
         assert run == tmp_path / "version_1"

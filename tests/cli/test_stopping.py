@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from cflightning.__main__ import main as front_door
-from cflightning.cli.report import RunReport
 from cflightning.cli.stopping import Stopped, stop_status, stoppable
+from cflightning.cli.training.report import RunReport
 from cflightning.evaluation.baselines import Comparison
-from cflightning.evaluation.run_metrics import read_figures
+from cflightning.evaluation.run_metrics import read_metrics
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
 
@@ -44,14 +44,14 @@ def test_a_stopped_fit_says_how_to_go_on_and_goes_on(
     assert front_door([*fit, "--trainer.max_epochs", "4"]) == status
     last = Path("runs") / "version_0" / "checkpoints" / "last.ckpt"
     assert capsys.readouterr().err.splitlines()[-1] == (
-        f"stopped; go on with: python -m cflightning fit --ckpt_path {last}"
+        f"stopped; continue with: python -m cflightning fit --ckpt_path {last}"
     )
     assert not (tmp_path / "runs" / "version_0" / "metrics.json").exists()
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     assert front_door(["fit", "--ckpt_path", str(last), *QUIET]) == 0
-    assert read_figures(last.parent.parent / "metrics.json")["epochs"] == 4
+    assert read_metrics(last.parent.parent / "metrics.json")["epochs"] == 4
     assert len([*tmp_path.rglob("metrics.json")]) == 1
 
 
@@ -59,7 +59,11 @@ def test_what_is_stopped_before_an_epoch_is_kept_starts_again(movielens, tmp_pat
     monkeypatch.setattr(Comparison, "on_fit_start", lambda *_: os.kill(os.getpid(), signal.SIGTERM), raising=False)
     fit = ["fit", "--data.path", str(movielens("ml-1m")), "--trainer.default_root_dir", str(tmp_path), *QUIET]
     assert front_door(fit) == 143
-    assert capsys.readouterr().err.splitlines()[-1].startswith("stopped before an epoch was kept; start again")
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[-1]
+        .startswith("stopped before the first checkpoint was written; start again")
+    )
 
 
 def test_a_stopped_kfold_keeps_what_is_finished(movielens, tmp_path, monkeypatch, capsys):
@@ -76,7 +80,7 @@ def test_a_stopped_kfold_keeps_what_is_finished(movielens, tmp_path, monkeypatch
              str(tmp_path), "--trainer.max_epochs", "2", "--model.dim", "4", *QUIET]  # fmt: skip
     monkeypatch.setattr(Evaluation, "write", stop)
     assert front_door(kfold) == 143
-    assert "stopped; the same command goes on" in capsys.readouterr().err
+    assert "stopped; the same command continues" in capsys.readouterr().err
     monkeypatch.undo()
     assert front_door(kfold) == 0
     assert "kept" in capsys.readouterr().out

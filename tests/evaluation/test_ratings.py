@@ -10,11 +10,11 @@ import torch
 
 from cflightning import EmbeddingDotTask, Evaluation, RatingsDataModule, Trainer
 from cflightning.__main__ import main as front_door
-from cflightning.cli.fit import main
-from cflightning.cli.report import test_lines as lines_of
+from cflightning.cli.training.cli import TrainingCLI
+from cflightning.cli.training.report import test_summary as summary_of
 from cflightning.data.splits.split import TEST, TRAIN, Split
 from cflightning.errors import ConfigError
-from cflightning.evaluation.run_metrics import read_figures
+from cflightning.evaluation.run_metrics import read_metrics
 from cflightning.metrics.baseline import fit_baseline
 from cflightning.metrics.uncertainty import error_sums, interval, resample, rmse_and_mae
 
@@ -143,13 +143,14 @@ def test_what_fit_and_test_print_and_write(tmp_path, capsys):
     data = ["--data.source", "synthetic", "--trainer.default_root_dir", str(tmp_path), *QUIET]
     assert front_door(["fit", *data, "--trainer.max_epochs", "5"]) == 0
     out = capsys.readouterr().out
-    line = re.search(rf"test RMSE 0\.\d{{4}}{BRACKETS}   MAE 0\.\d{{4}}{BRACKETS}   bias only 0\.\d{{4}}\n", out)
+    line = re.search(rf"test RMSE 0\.\d{{4}}{BRACKETS}   MAE 0\.\d{{4}}{BRACKETS}   baseline RMSE 0\.\d{{4}}\n", out)
     assert line, out
     assert re.search(
-        rf"\nbetter than user and item biases alone by 0\.\d{{4}}{BRACKETS}; brackets: 95 % over users", out
+        rf"\nRMSE below the baseline of user and item biases alone by 0\.\d{{4}}{BRACKETS}; brackets: 95 % intervals",
+        out,
     )
     run = tmp_path / "version_0"
-    metrics = read_figures(run / "metrics.json")
+    metrics = read_metrics(run / "metrics.json")
     assert 0 < metrics["test/calibration_error"] < 1
     assert metrics["test/rmse_low"] < metrics["test/rmse"] < metrics["test/rmse_high"] < metrics["test/baseline_rmse"]
     rows = list(csv.DictReader((run / "calibration.csv").read_text().splitlines()))
@@ -159,7 +160,7 @@ def test_what_fit_and_test_print_and_write(tmp_path, capsys):
     before = {path.name: path.read_bytes() for path in run.glob("*.*")}
     assert front_door(["test", *data, "--ckpt_path", "best"]) == 0
     assert line.group() in capsys.readouterr().out
-    again = read_figures(tmp_path / "test" / "metrics.json")
+    again = read_metrics(tmp_path / "test" / "metrics.json")
     assert {name: value for name, value in again.items() if name.startswith("test/")} == {
         name: value for name, value in metrics.items() if name.startswith("test/")
     }
@@ -169,23 +170,39 @@ def test_what_fit_and_test_print_and_write(tmp_path, capsys):
 
 
 def test_worse_than_biases_alone_is_said(tmp_path, capsys):
-    main(["fit", "--data.source", "synthetic", "--model.learning_rate", "1e-6", "--trainer.max_epochs", "1",
+    TrainingCLI(["fit", "--data.source", "synthetic", "--model.learning_rate", "1e-6", "--trainer.max_epochs", "1",
           "--data.val_fraction", "0", "--trainer.default_root_dir", str(tmp_path), *QUIET])  # fmt: skip
     out = capsys.readouterr().out
-    assert re.search(rf"\nwarning: worse than user and item biases alone by 0\.\d{{4}}{BRACKETS};", out), out
+    assert re.search(
+        rf"\nwarning: RMSE above the baseline of user and item biases alone by 0\.\d{{4}}{BRACKETS};", out
+    ), out
 
 
 def test_lines_for_people():
-    assert lines_of({}) == []
-    assert lines_of({"test/rmse": 1.0, "test/mae": 0.5}) == ["test RMSE 1.0000   MAE 0.5000"]
+    assert summary_of({}) == []
+    assert summary_of({"test/rmse": 1.0, "test/mae": 0.5}) == ["test RMSE 1.0000   MAE 0.5000"]
     figures = {"test/rmse": 0.888, "test/mae": 0.7, "test/baseline_rmse": 0.9437, "test/rmse_gain": 0.0557}
-    assert lines_of(figures)[0] == "test RMSE 0.8880   MAE 0.7000   bias only 0.9437"
-    assert lines_of(figures)[1].startswith("better than user and item biases alone by 0.0557")
+    assert summary_of(figures)[0] == "test RMSE 0.8880   MAE 0.7000   baseline RMSE 0.9437"
+    assert summary_of(figures)[1].startswith("RMSE below the baseline of user and item biases alone by 0.0557")
     figures |= {"test/rmse_gain": -0.02, "test/rmse_gain_low": -0.03, "test/rmse_gain_high": -0.01}
-    assert lines_of(figures)[1].startswith("warning: worse than user and item biases alone by 0.0200 [0.0100, 0.0300];")
+    assert summary_of(figures)[1].startswith(
+        "warning: RMSE above the baseline of user and item biases alone by 0.0200 ["
+    )
 
 
 def test_a_fast_dev_run_of_test_writes_nothing(run, movielens, tmp_path):
-    main(["test", "--ckpt_path", str(run), "--data.path", str(movielens("ml-latest-small", 60, 40)), *QUIET,
-          "--trainer.fast_dev_run", "true", "--trainer.default_root_dir", str(tmp_path)])  # fmt: skip
+    TrainingCLI(
+        [
+            "test",
+            "--ckpt_path",
+            str(run),
+            "--data.path",
+            str(movielens("ml-latest-small", 60, 40)),
+            *QUIET,
+            "--trainer.fast_dev_run",
+            "true",
+            "--trainer.default_root_dir",
+            str(tmp_path),
+        ]
+    )
     assert not (tmp_path / "test").exists()

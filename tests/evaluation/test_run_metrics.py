@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from cflightning.cli.fit import main
-from cflightning.evaluation.run_metrics import group_figures, read_figures
+from cflightning.cli.training.cli import TrainingCLI
+from cflightning.evaluation.run_metrics import group_metrics, read_metrics
 
 FIGURES = {
     "test/rmse": 0.9, "test/rmse_low": 0.8, "test/ndcg@10": 0.3, "test/baseline_rmse": 0.95,
@@ -15,7 +15,7 @@ FIGURES = {
 
 
 def test_figures_are_grouped_and_read_again_as_they_were(tmp_path):
-    content = group_figures(FIGURES, {"dim": 8})
+    content = group_metrics(FIGURES, {"dim": 8})
     assert content["settings"] == {"dim": 8}
     assert content["test"] == {"rmse": 0.9, "rmse_low": 0.8, "ndcg@10": 0.3, "full_hr@10": 0.1}
     assert content["baselines"] == {"biases": {"rmse": 0.95}, "item-knn": {"ndcg@10": 0.2}}
@@ -24,21 +24,37 @@ def test_figures_are_grouped_and_read_again_as_they_were(tmp_path):
     assert content["seconds"] == {"train": 1.5}
     (tmp_path / "metrics.json").write_text(json.dumps(content))
     known = {name: value for name, value in FIGURES.items() if name != "other"}
-    assert known.items() <= read_figures(tmp_path / "metrics.json").items()
+    assert known.items() <= read_metrics(tmp_path / "metrics.json").items()
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"test/rmse": 1.0}', '{"format": 1}'])
 def test_other_files_are_refused(tmp_path, text):
     (tmp_path / "metrics.json").write_text(text)
     with pytest.raises(ValueError):
-        read_figures(tmp_path / "metrics.json")
+        read_metrics(tmp_path / "metrics.json")
 
 
 @pytest.mark.parametrize("objective", ["mse", "multitask", "ials"])
 def test_a_fit_names_the_settings_that_it_used(tmp_path, movielens, objective):
-    main(["fit", "--data.path", str(movielens("ml-1m")), "--model.objective", objective, "--trainer.max_epochs", "1",
-          "--trainer.default_root_dir", str(tmp_path), "--trainer.accelerator", "cpu", "--trainer.devices", "1",
-          "--trainer.enable_progress_bar", "false"])  # fmt: skip
+    TrainingCLI(
+        [
+            "fit",
+            "--data.path",
+            str(movielens("ml-1m")),
+            "--model.objective",
+            objective,
+            "--trainer.max_epochs",
+            "1",
+            "--trainer.default_root_dir",
+            str(tmp_path),
+            "--trainer.accelerator",
+            "cpu",
+            "--trainer.devices",
+            "1",
+            "--trainer.enable_progress_bar",
+            "false",
+        ]
+    )
     content = json.loads((tmp_path / "version_0" / "metrics.json").read_text())
     used = content["settings"]
     assert (used["task"], used["objective"]) == ("EmbeddingDotTask", objective)

@@ -19,7 +19,7 @@ from cflightning.__main__ import main as front_door
 from cflightning.data.ids import Ids
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CheckpointError, ExportError
-from cflightning.evaluation.run_metrics import group_figures, read_figures
+from cflightning.evaluation.run_metrics import group_metrics, read_metrics
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.tasks.loading import load_task
 from cflightning_export import export_bundle
@@ -177,7 +177,7 @@ def test_norms_of_a_large_catalogue_are_stored_and_nothing_else_changes(monkeypa
 
 def test_manifest_and_shared_weights(bundle, run):
     manifest = json.loads((bundle / "manifest.json").read_text())
-    metrics = read_figures(run / "metrics.json")
+    metrics = read_metrics(run / "metrics.json")
     assert manifest["metrics"]["test/rmse"] == metrics["test/rmse"]
     assert {"test/rmse", "test/mae", "val/rmse", "val/mae", "test/baseline_rmse"} <= set(manifest["metrics"])
     assert {name.split("/")[0] for name in manifest["metrics"]} == {"test", "val"}
@@ -204,7 +204,7 @@ def test_figures_of_other_rankers_are_left_out(tmp_path):
     folder.mkdir()
     path = checkpoint(folder, EmbeddingDotTask(dim=2, objective="mse"), False).rename(folder / "best.ckpt")
     figures = {"test/rmse": 0.9, "test/ndcg@10": 0.4, "test/ease/ndcg@10": 0.5, "seconds/train": 1.0, "epochs": 3}
-    (tmp_path / "metrics.json").write_text(json.dumps(group_figures(figures, {})))
+    (tmp_path / "metrics.json").write_text(json.dumps(group_metrics(figures, {})))
     written = json.loads((export_bundle(path, tmp_path / "bundle") / "manifest.json").read_text())
     assert written["metrics"] == {"test/rmse": 0.9, "test/ndcg@10": 0.4}
 

@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from cflightning import EmbeddingDotTask, RatingsDataModule
-from cflightning.cli.fit import main
+from cflightning.cli.training.cli import TrainingCLI
 from cflightning.data.splits.split import TEST, TRAIN, VAL
 from cflightning.errors import CheckpointError, ConfigError, DataError
 from cflightning.evaluation.baselines import Comparison, comparison_lines
@@ -402,7 +402,7 @@ def test_without_a_validation_part_the_last_pass_is_kept(tmp_path):
     args = ["fit", "--data.path", str(tmp_path / "table.csv"), "--data.val_fraction", "0", "--model.objective", "ials",
             "--model.dim", "4", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu",
             "--trainer.default_root_dir", str(tmp_path)]  # fmt: skip
-    cli = main(args)
+    cli = TrainingCLI(args)
     assert cli.trainer.current_epoch == Ranker.known["ials"].passes
     assert "test/ndcg@10" in cli.report.result
 
@@ -412,7 +412,7 @@ def test_choices_need_no_option_but_that_they_are(tmp_path):
     args = ["fit", "--data.path", str(tmp_path / "table.csv"), "--data.feedback", "choices", "--model.dim", "4",
             "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu",
             "--trainer.default_root_dir", str(tmp_path)]  # fmt: skip
-    cli = main(args)
+    cli = TrainingCLI(args)
     assert cli.model.objective == "ials"
     assert cli.trainer.max_epochs == Ranker.known["ials"].passes
     assert cli.trainer.checkpoint_callback.monitor == "val/ndcg@10"
@@ -423,13 +423,13 @@ def test_the_best_pass_is_kept_and_a_table_is_shown(tmp_path, capsys):
     args = ["fit", "--data.path", str(tmp_path / "table.csv"), "--model.objective", "multitask", "--model.dim", "4",
             "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--trainer.max_epochs", "2",
             "--trainer.default_root_dir", str(tmp_path)]  # fmt: skip
-    cli = main(args)
+    cli = TrainingCLI(args)
     said = capsys.readouterr().out
     assert "test RMSE" in said
     for row in ("lists of this model", "popularity", "item neighbours", "EASE", "by predicted rating"):
         assert row in said
     assert cli.trainer.checkpoint_callback.monitor == "val/rmse"
-    ranked = main([*args[:4], "svd", *args[5:]])
+    ranked = TrainingCLI([*args[:4], "svd", *args[5:]])
     assert ranked.trainer.checkpoint_callback.monitor == "val/ndcg@10"
     assert ranked.trainer.checkpoint_callback.mode == "max"
     assert "test RMSE" not in capsys.readouterr().out

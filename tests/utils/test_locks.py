@@ -10,11 +10,11 @@ import sys
 import pytest
 
 from cflightning.errors import ConfigError
-from cflightning.utils.locks import alone_in, waiting_for
+from cflightning.utils.locks import lock_folder, wait_for_lock
 
 HOLD = (
-    "import sys, time; from pathlib import Path; from cflightning.utils.locks import alone_in\n"
-    "with alone_in(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    "import sys, time; from pathlib import Path; from cflightning.utils.locks import lock_folder\n"
+    "with lock_folder(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
 )
 
 
@@ -31,21 +31,21 @@ def flock(request, monkeypatch):
 
 
 def test_one_at_a_time_and_the_other_is_told_who(tmp_path, flock, caplog):
-    with alone_in(tmp_path), pytest.raises(ConfigError, match="one command at a time, but ") as told:
-        alone_in(tmp_path, ", or stop it").__enter__()
+    with lock_folder(tmp_path), pytest.raises(ConfigError, match="one command at a time, but ") as told:
+        lock_folder(tmp_path, ", or stop it").__enter__()
     assert str(told.value).endswith("is at it; wait for its end, or stop it")
     if flock != errno.ENOSYS:  # where filelock takes the lock file itself for a marker
         assert f"process {os.getpid()} on" in str(told.value)
-    with alone_in(tmp_path):
+    with lock_folder(tmp_path):
         pass
     assert ("has no locks; a marker file is used instead" in caplog.text) == (flock is not None)
 
 
 def test_waiting_ends_with_the_holder(tmp_path, flock):
     path = tmp_path / "lock"
-    with waiting_for(path):
+    with wait_for_lock(path):
         pass
-    with waiting_for(path):
+    with wait_for_lock(path):
         assert path.parent.is_dir()
 
 
@@ -53,16 +53,16 @@ def test_a_lock_ends_with_its_process_however_it_ends(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline() == "held\n"
-        with pytest.raises(ConfigError, match=f"process {process.pid} on .*, since 20"), alone_in(tmp_path):
+        with pytest.raises(ConfigError, match=f"process {process.pid} on .*, since 20"), lock_folder(tmp_path):
             pass
     finally:
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    with alone_in(tmp_path):
+    with lock_folder(tmp_path):
         pass
 
 
 def test_other_errors_are_no_lack_of_locks(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file"), waiting_for(tmp_path / "file" / "lock"):
+    with pytest.raises(OSError, match="file"), wait_for_lock(tmp_path / "file" / "lock"):
         pass

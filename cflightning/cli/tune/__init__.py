@@ -1,1 +1,1 @@
-"""Choosing settings: the command `tune`, which searches the ranges of a config by the error on a validation slice."""
+"""The command `tune`: a search, with Optuna, for the settings with the best validation metric."""

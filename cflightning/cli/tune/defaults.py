@@ -1,15 +1,15 @@
-"""The settings that a search begins with: which are searched where none are named, and what they are by default."""
+"""The settings that a search starts from: the ranges that are searched by default, and the default values."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Set
 
 from jsonargparse import Namespace
+from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer import Trainer
 
-from cflightning.cli.tune.ranges import Choices, Numbers, Range
+from cflightning.cli.tune.ranges import Choices, Numbers, Range, Value
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.splits.split import TRAIN
 from cflightning.errors import ConfigError
@@ -18,36 +18,37 @@ from cflightning.tasks.embedding import EmbeddingDotTask
 from cflightning.tasks.rating import RatingTask
 
 
-def default_ranges(task: Any, data: RatingsDataModule, given: frozenset[str] | set[str]) -> dict[str, Range]:
-    """A small space around the defaults, for EmbeddingDotTask.
+def default_ranges(task: LightningModule, data: RatingsDataModule, with_value: Set[str]) -> dict[str, Range]:
+    """Return a small space around the defaults, for EmbeddingDotTask.
 
-    Narrow, since few trials are made: on three data sets l2 at a third or three times the default costs one to three
-    percent. The learning rate is not among those of ratings: the fused engine takes one by the number of epochs, and
-    the best other one gained a third of a percent at most. Steps of dim are wide, since each dim is compiled.
+    The ranges are narrow, since a search has few trials: on three data sets an l2 of a third or of three times the
+    default costs one to three percent. The learning rate of rating models is not among them: the fused engine derives
+    it from the number of epochs, and the best other one gained a third of a percent at most. The steps of dim are
+    wide, since each dim is compiled.
 
     Args:
-        task: whose settings are searched.
-        data: that it is to learn from.
-        given: options that are not to be searched.
+        task: The task whose settings are searched.
+        data: Its data.
+        with_value: Options that the user has set, which are not searched.
 
     Raises:
-        ConfigError: nothing is left to search.
+        ConfigError: No range is left.
     """
-    found: dict[str, Range] = {}
+    ranges: dict[str, Range] = {}
     if isinstance(task, EmbeddingDotTask):
-        found = _of_ratings(task) if task.predicts_ratings else _of_choices(task, data)
-    # What ranks takes its l2 and learning rate from the task where it has none of its own.
-    given = given | {name.replace("model.", "model.ranking.") for name in given}
-    found = {name: one for name, one in found.items() if name not in given}
-    if not found:
+        ranges = _rating_ranges(task) if task.predicts_ratings else _ranking_ranges(task, data)
+    # A ranking objective without an l2 or learning rate of its own uses that of the task.
+    with_value = with_value | {name.replace("model.", "model.ranking.") for name in with_value}
+    ranges = {name: one for name, one in ranges.items() if name not in with_value}
+    if not ranges:
         raise ConfigError(
-            f"tune: needs a range, since none is known for {type(task).__name__} but what has a value already; "
+            f"tune: needs a range, since {type(task).__name__} has no default range without a value; "
             'give one, such as --model.dim "{low: 16, high: 128, log: true}"'
         )
-    return found
+    return ranges
 
 
-def _of_ratings(task: EmbeddingDotTask) -> dict[str, Range]:
+def _rating_ranges(task: EmbeddingDotTask) -> dict[str, Range]:
     l2, exponent = task.penalty
     return {
         "model.l2": Numbers(l2 / 2, l2 * 2, log=True),
@@ -57,8 +58,8 @@ def _of_ratings(task: EmbeddingDotTask) -> dict[str, Range]:
     }
 
 
-def _of_choices(task: EmbeddingDotTask, data: RatingsDataModule) -> dict[str, Range]:
-    """What says most of lists; wider than those of ratings, since what suits a table is known less well."""
+def _ranking_ranges(task: EmbeddingDotTask, data: RatingsDataModule) -> dict[str, Range]:
+    """Return the settings with most influence; wider than for ratings, since good values differ more between tables."""
     rows, users, items = data.split.sizes[TRAIN], data.num_users, data.num_items
     l2, temperature, weight = default_l2(rows), default_temperature(rows, users, items), default_weight(items)
     dim = Numbers(32, 128, step=32)
@@ -88,40 +89,42 @@ def _around(value: float, times: float) -> Numbers:
     return Numbers(value / times, value * times, log=True)
 
 
-def in_effect(config: Namespace, task: Any, trainer: Trainer, ranges: Mapping[str, Range]) -> dict[str, Any]:
-    """What the options that have ranges come to by default.
+def values_in_effect(
+    config: Namespace, task: LightningModule, trainer: Trainer, ranges: Mapping[str, Range]
+) -> dict[str, Value]:
+    """Return the values that a fit without ranges used for the options that have ranges.
 
     Args:
-        config: of the fit, without ranges.
-        task: that was fitted.
-        trainer: that has fitted it.
-        ranges: option -> range.
+        config: Configuration of the fit.
+        task: The fitted task.
+        trainer: Its Trainer.
+        ranges: Option -> range.
 
     Returns:
-        option -> value, as a trial draws it; without those where it is not known.
+        Option -> value as in a trial, where the value is known.
     """
-    group = trainer.optimizers[0].param_groups[0]
-    derived = {}
+    derived: dict[str, object] = {}
     if isinstance(task, RatingTask):
+        group = trainer.optimizers[0].param_groups[0]
         derived = {"model.l2": task.penalty.l2, "model.l2_exponent": task.penalty.exponent}
         derived["model.learning_rate"] = group.get("initial_lr", group["lr"])
         derived |= {f"model.ranking.{name}": value for name, value in task.facts.get("ranking", {}).items()}
     if isinstance(task, EmbeddingDotTask):
         derived["model.dim"] = task.factors
-    found: dict[str, Any] = {}
+    values: dict[str, Value] = {}
     for name, one in ranges.items():
-        value = _at(config, name)
+        value = _option(config, name)
         if isinstance(one, Choices):
-            found[name] = json.dumps(value, ensure_ascii=False, default=str)
+            values[name] = json.dumps(value, ensure_ascii=False, default=str)
             continue
         value = derived.get(name) if value is None else value
         if isinstance(value, int | float):
-            found[name] = value if one.whole else float(value)
-    return found
+            values[name] = value if one.whole else float(value)
+    return values
 
 
-def _at(config: Any, name: str) -> Any:
-    """The value of an option; None where there is none."""
+def _option(config: object, name: str) -> object:
+    """Return the value of an option; None without one."""
     for part in name.split("."):
         if isinstance(config, Namespace):
             config = config.get("init_args") or config

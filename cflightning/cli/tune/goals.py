@@ -1,4 +1,4 @@
-"""What settings are chosen by."""
+"""The validation metric that a search optimises."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Literal, NamedTuple
 
 
 class Goal(NamedTuple):
-    """A figure of the validation slice.
+    """A validation metric and its direction.
 
     Attributes:
-        metric: as it is logged.
-        mode: whether the least or the greatest is the best.
-        title: for people.
+        metric: Its logged name.
+        mode: `min` if lower is better, otherwise `max`.
+        title: Its name in printed lines.
     """
 
     metric: str
@@ -21,22 +21,22 @@ class Goal(NamedTuple):
 
     @property
     def column(self) -> str:
-        """Its name in tables."""
+        """Its name as a column of a table."""
         return self.metric.replace("/", "_")
 
     @property
     def worst(self) -> float:
-        """What everything is better than."""
+        """The value that every other one is better than."""
         return math.inf if self.mode == "min" else -math.inf
 
     def cost(self, value: float) -> float:
-        """Lower is better."""
+        """Return the value with the sign for which lower is better."""
         return value if self.mode == "min" else -value
 
-    def better(self, value: float, other: float) -> float:
-        """By how much the one is better than the other."""
+    def gain(self, value: float, other: float) -> float:
+        """Return by how much a value is better than another one."""
         return self.cost(other) - self.cost(value)
 
 
 RATINGS = Goal("val/rmse", "min", "val RMSE")
-LISTS = Goal("val/ndcg@10", "max", "val nDCG@10")
+RANKINGS = Goal("val/ndcg@10", "max", "val nDCG@10")

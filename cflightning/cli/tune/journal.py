@@ -1,4 +1,4 @@
-"""The journal of a search: its lock, and its repair after a process has died while it wrote."""
+"""The journal of a search: its lock, and its repair after a process was killed while writing."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ log = logging.getLogger(__name__)
 
 
 class JournalLock(JournalFileOpenLock):
-    """The system's lock, which goes with its process; Optuna's own is waited for half a minute after a kill.
+    """A lock of the operating system, released when its process ends; Optuna's own blocks for 30 s after a kill.
 
     Args:
-        path: the journal.
+        path: The journal.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path))
         self._journal = path
-        self._held: BaseFileLock | None = None
+        self._lock: BaseFileLock | None = None
 
     def acquire(self) -> bool:
-        """Wait for the lock, and cut off what another process has written of a line before it died."""
-        self._held = lock_file(self._journal.with_name(f"{self._journal.name}.lock"))
+        """Wait for the lock, and cut off an incomplete line of a killed process."""
+        self._lock = lock_file(self._journal.with_name(f"{self._journal.name}.lock"))
         with self._journal.open("ab+") as journal:
             size = journal.tell()
             journal.seek(max(size - 1, 0))
@@ -38,42 +38,42 @@ class JournalLock(JournalFileOpenLock):
         return True
 
     def release(self) -> None:
-        """Let the next process write."""
-        assert self._held is not None
-        self._held.release()
+        """Release the lock."""
+        assert self._lock is not None
+        self._lock.release()
 
 
 def repair(journal: Path) -> None:
-    """Cut a journal off before its first damaged line, and say so; a missing or sound one is left alone.
+    """Cut a journal off before its first damaged line, with a warning; leave an intact or missing one unchanged.
 
-    A kill or a loss of power leaves half a line at the end. What follows a damaged line cannot be kept, since trials
-    are counted by lines; it goes to a file beside the journal.
+    A kill or a loss of power leaves an incomplete line at the end. Lines after a damaged one cannot be used, since
+    Optuna numbers trials by lines; they are moved to a file beside the journal.
 
     Args:
-        journal: the file; no process may write to it meanwhile.
+        journal: The file; no process may write to it meanwhile.
     """
     if not journal.is_file():
         return
     content = journal.read_bytes()
-    good = 0
+    intact = 0
     for line in content.splitlines(keepends=True):
         try:
             if not line.endswith(b"\n") or not isinstance(json.loads(line), dict):
                 break
         except ValueError:
             break
-        good += len(line)
-    lost = content[good:]
-    if not lost:
+        intact += len(line)
+    damaged = content[intact:]
+    if not damaged:
         return
-    lines = lost.count(b"\n") + (not lost.endswith(b"\n"))
-    kept = ""
+    lines = damaged.count(b"\n") + (not damaged.endswith(b"\n"))
+    note = ""
     if lines > 1:
-        beside = journal.with_suffix(".damaged")
-        beside.write_bytes(lost)
-        kept = f", kept as {beside.name}"
+        copy = journal.with_suffix(".damaged")
+        copy.write_bytes(damaged)
+        note = f", kept as {copy.name}"
     with journal.open("rb+") as out:
-        out.truncate(good)
+        out.truncate(intact)
         out.flush()
         os.fsync(out.fileno())
-    log.warning("%s: a damaged end is cut off (%d line(s)%s); the search goes on before it", journal, lines, kept)
+    log.warning("%s: a damaged end is cut off (%d line(s)%s); the search continues before it", journal, lines, note)

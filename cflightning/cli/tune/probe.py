@@ -1,106 +1,101 @@
-"""What is known of a search before its first trial."""
+"""The description of a search: its data, ranges and fingerprint, from a fit that stops before training."""
 
 from __future__ import annotations
 
 import hashlib
 from argparse import ArgumentError
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
-from lightning.pytorch.trainer import Trainer
 
 from cflightning import __version__
 from cflightning.cli.kfold.study import fingerprint
 from cflightning.cli.tune.defaults import default_ranges
-from cflightning.cli.tune.fits import Shared, TrialCLI, Watch, start
-from cflightning.cli.tune.ranges import as_text, samples
+from cflightning.cli.tune.ranges import Value, as_argument, samples
+from cflightning.cli.tune.trial_cli import SearchState, TrialCLI, TrialProgress
 from cflightning.errors import ConfigError
 
 
-class Facts(NamedTuple):
+class SearchDescription(NamedTuple):
     """What is known before the first trial.
 
     Attributes:
-        root: where runs lie.
-        data: name of the table.
-        rows: that train, validate and test.
-        fingerprint: of everything that decides a search but its seed.
+        root: Folder of the runs.
+        table: Name of the table.
+        rows: Training, validation and test rows.
+        fingerprint: Digest of everything that determines a search but its seed.
     """
 
     root: Path
-    data: str
+    table: str
     rows: tuple[int, int, int]
     fingerprint: str
 
 
-class Known(Exception):
-    """Everything is known; raised where a trial would begin."""
-
-    def __init__(self, facts: Facts) -> None:
-        super().__init__()
-        self.facts = facts
-
-
 class ProbeCLI(TrialCLI):
-    """Goes as far as a fit can go without training, and finds out what the search is about."""
+    """Goes through a fit without training, and describes the search.
+
+    Attributes:
+        description: The description.
+    """
+
+    description: SearchDescription
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Try whether fit takes what the ranges hold."""
+        """Check that `fit` accepts the values of the ranges."""
         super().parse_arguments(parser, args)
-        ranges = self.shared.ranges
+        ranges = self.state.ranges
         if any(self._refusal(parser, values) for values in samples(ranges)):
             for name, one in ranges.items():
                 for values in samples({name: one}):
                     if reason := self._refusal(parser, values):
                         reason = reason.removeprefix(f"--{name}: ")
-                        raise ConfigError(f"--{name}: fit refuses {as_text(values[name])}, of {one}: {reason}")
+                        raise ConfigError(f"--{name}: fit refuses {as_argument(values[name])}, of {one}: {reason}")
 
-    def _refusal(self, parser: LightningArgumentParser, values: Mapping[str, Any]) -> str:
-        """Why fit does not take these values; empty where it does."""
+    def _refusal(self, parser: LightningArgumentParser, values: Mapping[str, Value]) -> str:
+        """Return why `fit` refuses the values; empty if it accepts them."""
+        options = [f"--{name}={as_argument(value)}" for name, value in values.items()]
         try:
-            parser.parse_args([*self.shared.args, *(f"--{name}={as_text(value)}" for name, value in values.items())])
+            parser.parse_args([*self.state.fit_args, *options])
         except ArgumentError as error:
             return self.explain(error)
         return ""
 
     def before_instantiate_classes(self) -> None:
-        """What decides all figures."""
+        """Keep the configuration that determines all metrics."""
         super().before_instantiate_classes()
-        self.decisive = self.config[self.subcommand].clone().as_dict()
-        self.decisive.pop("config", None)
-        self.root = Path(self.decisive["trainer"].pop("default_root_dir") or "runs")
+        self.configuration = self.config[self.subcommand].clone().as_dict()
+        self.configuration.pop("config", None)
+        self.runs = Path(self.configuration["trainer"].pop("default_root_dir") or "runs")
 
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Read the data, and stop."""
-        data, shared = self.datamodule, self.shared
-        shared.lend(data)
-        shared.ranges = shared.ranges or default_ranges(self.model, data, shared.asked.given)
-        decisive = {
-            "version": __version__,
-            "ranges": {name: [type(one).__name__, *one] for name, one in shared.ranges.items()},
-            "rows": hashlib.sha256(data.split.parts.tobytes()).hexdigest(),
-            **self.decisive,
-        }
-        found = fingerprint(decisive, data.table)
-        raise Known(Facts(self.root, data.table.name, data.split.sizes, found))
+    def fit(self, **kwargs: object) -> None:
+        """Describe the search; LightningCLI calls this method in place of `Trainer.fit`."""
+        data, state = self.datamodule, self.state
+        state.ranges = state.ranges or default_ranges(self.model, data, state.args.with_value)
+        digest = fingerprint(
+            {
+                "version": __version__,
+                "ranges": {name: [type(one).__name__, *one] for name, one in state.ranges.items()},
+                "rows": hashlib.sha256(data.split.parts.tobytes()).hexdigest(),
+                **self.configuration,
+            },
+            data.table,
+        )
+        self.description = SearchDescription(self.runs, data.table.name, data.split.sizes, digest)
 
 
-def probe(shared: Shared, started: float | None) -> Facts:
-    """What the search is about; nothing is written.
+def describe_search(state: SearchState, started: float) -> SearchDescription:
+    """Describe a search without writing a file.
 
     Args:
-        shared: gets the table, what is chosen by and, where the user has given no ranges, those around the defaults.
-        started: `time.perf_counter()` when the process began.
+        state: Gets the data, the goal and, if the user named no ranges, those around the defaults.
+        started: `time.perf_counter()` at the start of the process.
 
     Raises:
-        ConfigError: a range that fit does not take, or options that make no search.
-        SystemExit: options that fit does not take.
+        ConfigError: `fit` refuses a value of a range, or the options make no search.
+        SystemExit: `fit` refuses an option.
     """
-    try:
-        start(shared.args, partial(ProbeCLI, shared, Watch(shared.goal, lambda *_: False), ""), started)
-    except Known as known:
-        return known.facts
-    raise AssertionError
+    progress = TrialProgress(state.goal, lambda *_: False)
+    return ProbeCLI(state.fit_args, state, progress, "", started).description

@@ -1,4 +1,4 @@
-"""Ranges: options that hold several values."""
+"""Ranges: options with several possible values."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from typing import Any, NamedTuple
 
 from cflightning.errors import ConfigError
 
-MARKS = {"low", "high", "choices"}
+RANGE_KEYS = {"low", "high", "choices"}
 """A mapping with one of these keys is a range."""
+Value = int | float | str
+"""A value of a trial; a text is the JSON of a choice."""
 
 
 class Numbers(NamedTuple):
-    """From `low` to `high`, both included; whole numbers where `low` is an int.
+    """Numbers from `low` to `high`, both included; whole numbers if `low` is an int.
 
     Attributes:
-        low: the least.
-        high: the greatest.
-        log: whether equal ratios are equally likely, rather than equal differences.
-        step: between neighbours; None for any number, or any whole number.
+        low: Lower end.
+        high: Upper end.
+        log: Whether the logarithm is uniform, rather than the number.
+        step: Distance of neighbours; None for any number, or any whole number.
     """
 
     low: float
@@ -30,7 +32,7 @@ class Numbers(NamedTuple):
 
     @property
     def whole(self) -> bool:
-        """Whether only whole numbers are meant."""
+        """Whether all values are whole numbers."""
         return isinstance(self.low, int)
 
     def __str__(self) -> str:
@@ -42,27 +44,27 @@ class Choices(NamedTuple):
     """One of several values.
 
     Attributes:
-        texts: the values as JSON, so that any of them can be told apart, kept and typed.
+        texts: The values as JSON, in which values of all types are distinct and can be stored.
     """
 
     texts: tuple[str, ...]
 
     def __str__(self) -> str:
-        return " | ".join(map(shown, self.texts))
+        return " | ".join(map(display_choice, self.texts))
 
 
 Range = Numbers | Choices
 
 
-def make_range(name: str, node: Mapping[str, Any]) -> Range:
-    """A range from its description.
+def make_range(name: str, node: Mapping[str, object]) -> Range:
+    """Make a range from its description.
 
     Args:
-        name: of the option, for messages.
-        node: `low` and `high`, and perhaps `log` or `step`; or `choices`.
+        name: Name of the option, for messages.
+        node: `low` and `high`, optionally `log` or `step`; or `choices`.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: The description is wrong.
     """
     if "choices" in node:
         values = node["choices"]
@@ -75,13 +77,9 @@ def make_range(name: str, node: Mapping[str, Any]) -> Range:
     unknown = sorted(map(str, set(node) - {"low", "high", "log", "step"}))
     if unknown:
         raise ConfigError(f"--{name}: a range has low, high, log, step or choices, got {', '.join(unknown)}")
-    low: Any = node.get("low")
-    high: Any = node.get("high")
-    log, step = node.get("log"), node.get("step")
-    for key, value in (("low", low), ("high", high), ("step", step)):
-        wanted = key != "step" or value is not None
-        if wanted and (not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value)):
-            raise ConfigError(f"--{name}: {key} must be a number, got {value!r}")
+    low, high = _number(name, node, "low"), _number(name, node, "high")
+    step = None if node.get("step") is None else _number(name, node, "step")
+    log = node.get("log")
     if not isinstance(log, bool | None):
         raise ConfigError(f"--{name}: log must be true or false, got {log!r}")
     if not low < high:
@@ -100,39 +98,46 @@ def make_range(name: str, node: Mapping[str, Any]) -> Range:
     return Numbers(low, high, bool(log), step)
 
 
-def shown(text: str) -> str:
-    """A choice as people would type it."""
+def _number(name: str, node: Mapping[str, object], key: str) -> float:
+    value = node.get(key)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise ConfigError(f"--{name}: {key} must be a number, got {value!r}")
+    return value
+
+
+def display_choice(text: str) -> str:
+    """Return a choice as a user would type it."""
     return str(value) if isinstance(value := json.loads(text), str) else text
 
 
-def as_text(value: Any) -> str:
-    """A drawn value as the command line takes it."""
-    return shown(value) if isinstance(value, str) else repr(value)
+def as_argument(value: Value) -> str:
+    """Return a value as an argument of the command line."""
+    return display_choice(value) if isinstance(value, str) else repr(value)
 
 
-def samples(ranges: Mapping[str, Range]) -> Iterator[dict[str, Any]]:
-    """Values to try an option's type by: the ends, and every choice.
+def samples(ranges: Mapping[str, Range]) -> Iterator[dict[str, Value]]:
+    """Yield the ends of ranges and every choice, to check whether `fit` accepts them.
 
     Args:
-        ranges: option -> range.
+        ranges: Option -> range.
 
     Yields:
-        option -> value, for all of them; each of their values at least once.
+        Option -> value, for all options; each value at least once.
     """
-    values: dict[str, Sequence[Any]] = {
+    values: dict[str, Sequence[Value]] = {
         name: one.texts if isinstance(one, Choices) else (one.low, one.high) for name, one in ranges.items()
     }
-    for at in range(max(map(len, values.values()), default=0)):
-        yield {name: several[at % len(several)] for name, several in values.items()}
+    for index in range(max(map(len, values.values()), default=0)):
+        yield {name: several[index % len(several)] for name, several in values.items()}
 
 
-def put(settings: dict[str, Any], name: str, value: Any) -> None:
-    """Set an option in a config for fit.
+def set_option(settings: dict[str, Any], name: str, value: Value) -> None:
+    """Set an option in a configuration of `fit`.
 
     Args:
-        settings: changed in place.
-        name: of the option.
-        value: as drawn.
+        settings: The configuration; changed in place.
+        name: Name of the option.
+        value: Value of a trial.
     """
     *path, last = name.split(".")
     for part in path:

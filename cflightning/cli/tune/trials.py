@@ -1,4 +1,4 @@
-"""The trials of a search: how they are kept, drawn, compared and gone on with. Optuna is known here alone."""
+"""The trials of a search in Optuna's journal; the only module that uses Optuna's studies."""
 
 from __future__ import annotations
 
@@ -17,55 +17,58 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from cflightning.cli.tune.goals import RATINGS, Goal
 from cflightning.cli.tune.journal import JournalLock
-from cflightning.cli.tune.ranges import Choices, Range
+from cflightning.cli.tune.ranges import Choices, Range, Value
 
 JOURNAL = "journal.log"
 STAGES = 10
-"""Of a trial's schedule: trials are compared at the same stage, whatever their number of epochs."""
+"""Stages of a schedule: trials are compared at the same stage, whatever their number of epochs."""
 OUTCOME = "outcome"
+"""Key of the outcome among the attributes of a trial of Optuna."""
 
 
 @dataclass
 class Outcome:
-    """What a trial came to.
+    """The parameters and the result of a trial.
 
     Attributes:
-        turn: its number in the search, from 0, the defaults.
-        value: what is chosen by, of the best epoch; of those before it was cut short; NaN where there is none.
-        epochs: that were trained.
-        best_epoch: from 1; 0 where there is none.
-        seconds: of the whole trial.
-        note: empty; or `pruned`, `diverged`, what failed, or whose trial's settings it has.
-        drawn: option -> value; of the defaults what they come to, where that is known.
-        settings: a config for fit that gives the same.
-        stages: stage of the schedule -> best value by then.
+        number: Number of the trial in the search; 0 has the defaults.
+        value: Goal metric of the best epoch, up to the stop of a pruned trial; NaN without one.
+        epochs: Trained epochs.
+        best_epoch: Best epoch, from 1; 0 without one.
+        seconds: Duration.
+        note: Empty; or `pruned`, `diverged`, a failure, or the earlier trial with the same parameters.
+        params: Option -> value; those of the defaults where they are known.
+        settings: Configuration for `fit` with the same result.
+        stages: Stage of the schedule -> best value so far.
     """
 
-    turn: int
+    number: int
     value: float = math.nan
     epochs: int = 0
     best_epoch: int = 0
     seconds: float = 0.0
     note: str = ""
-    drawn: dict[str, Any] = field(default_factory=dict)
+    params: dict[str, Value] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     stages: dict[int, float] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
-        """Whether it went its whole way."""
+        """Whether the fit ended by itself, with a finite value."""
         return math.isfinite(self.value) and (not self.note or self.note.startswith("as trial"))
 
 
 class Trials:
-    """The trials in a folder, shared by processes through a journal; no pickle, no server.
+    """The trials in a folder, shared by processes through a journal: no pickle, no server.
+
+    `Study.optimize` is not used: it draws from one random stream, so a continued search would draw other parameters
+    than an uninterrupted one. Here every trial has its own stream, by the seed of the search and its number.
 
     Args:
-        folder: must exist.
-        ranges: option -> range.
-        seed: of the search; every turn has a stream of its own, so that a search that goes on draws what it would
-            have drawn.
-        goal: what they are compared by.
+        folder: An existing folder.
+        ranges: Option -> range.
+        seed: Seed of the search.
+        goal: Metric by which trials are compared.
     """
 
     def __init__(self, folder: Path, ranges: Mapping[str, Range], seed: int, goal: Goal = RATINGS) -> None:
@@ -73,8 +76,8 @@ class Trials:
         self.seed = seed
         self.ranges = {name: _distribution(one) for name, one in ranges.items()}
         journal = folder / JOURNAL
-        # Trials of different length are compared at the same share of their schedule. With a rate that goes down to
-        # nearly 0, the order at half of it is that of the ends (rank correlation .9 and more), before that it is not.
+        # Trials of different length are compared at the same share of their schedule. With a learning rate that falls
+        # to almost 0, the order at half of the schedule is that at its end (rank correlation above .9), before not.
         self.study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(journal), lock_obj=JournalLock(journal))),
             pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=STAGES // 2),
@@ -84,25 +87,25 @@ class Trials:
         )
 
     def outcomes(self) -> list[Outcome]:
-        """All that are finished, by turn."""
+        """Return all finished trials, by number."""
         return sorted(
             (
                 _outcome(trial)
                 for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
                 if OUTCOME in trial.user_attrs
             ),
-            key=lambda outcome: outcome.turn,
+            key=lambda outcome: outcome.number,
         )
 
-    def give_up_running(self) -> None:
-        """End the trials of processes that are gone; only where no process is left."""
+    def discard_running(self) -> None:
+        """Discard the trials of processes that are gone; to be called when no process is left."""
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             self.study.tell(trial.number, state=TrialState.FAIL)
 
     def add_defaults(self, outcome: Outcome) -> None:
-        """Keep the trial without ranges; what it drew counts as far as it lies in them."""
-        drawn = {name: outcome.drawn[name] for name in self.ranges if name in outcome.drawn}
-        inside = {name: value for name, value in drawn.items() if _contains(self.ranges[name], value)}
+        """Add the trial without ranges, with those of its parameters that are inside their ranges."""
+        params = {name: outcome.params[name] for name in self.ranges if name in outcome.params}
+        inside = {name: value for name, value in params.items() if _contains(self.ranges[name], value)}
         complete = outcome.complete
         self.study.add_trial(
             create_trial(
@@ -111,59 +114,59 @@ class Trials:
                 params=inside,
                 distributions={name: self.ranges[name] for name in inside},
                 intermediate_values=outcome.stages,
-                user_attrs={OUTCOME: _plain(outcome)},
+                user_attrs={OUTCOME: _attributes(outcome)},
             )
         )
 
-    def draw(self, turn: int) -> Trial:
-        """Begin a trial."""
-        stream = int(np.random.SeedSequence([self.seed, turn]).generate_state(1)[0])
+    def start(self, number: int) -> Trial:
+        """Start a trial with parameters from the sampler."""
+        stream = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
         self.study.sampler = optuna.samplers.TPESampler(seed=stream)
-        trial = self.study.ask(fixed_distributions=self.ranges)
-        return Trial(self, trial, turn)
+        return Trial(self, self.study.ask(fixed_distributions=self.ranges), number)
 
 
 class Trial:
-    """One that is running.
+    """A running trial.
 
     Args:
-        trials: of the search.
-        trial: Optuna's.
-        turn: its number in the search.
+        trials: Trials of the search.
+        trial: Trial of Optuna.
+        number: Number of the trial in the search.
     """
 
-    def __init__(self, trials: Trials, trial: optuna.Trial, turn: int) -> None:
+    def __init__(self, trials: Trials, trial: optuna.Trial, number: int) -> None:
         self.trials, self.trial = trials, trial
-        self.outcome = Outcome(turn, drawn={name: trial.params[name] for name in trials.ranges})
+        self.outcome = Outcome(number, params={name: trial.params[name] for name in trials.ranges})
 
-    def twin(self) -> Outcome | None:
-        """A finished trial with the same values; fits are repeatable, so there is nothing to learn from another."""
+    def duplicate_of(self) -> Outcome | None:
+        """Return a finished trial with the same parameters, which need no second fit since fits are deterministic."""
         for other in self.trials.outcomes():
-            if other.drawn == self.outcome.drawn and (other.complete or other.note == "diverged"):
+            if other.params == self.outcome.params and (other.complete or other.note == "diverged"):
                 return other
         return None
 
-    def worse(self, stage: int, value: float) -> bool:
-        """Report the best value up to a stage of the schedule; returns whether to cut the trial short."""
+    def report(self, stage: int, value: float) -> bool:
+        """Report the best value up to a stage of the schedule; return whether to prune the trial."""
         self.trial.report(value, stage)
         return self.trial.should_prune()
 
     def finish(self, outcome: Outcome) -> None:
-        """Keep what it came to."""
-        self.trial.set_user_attr(OUTCOME, _plain(outcome))
+        """Add the outcome."""
+        self.trial.set_user_attr(OUTCOME, _attributes(outcome))
         if outcome.complete:
             self.trials.study.tell(self.trial, outcome.value)
-        else:  # so that the search learns to keep away
+        else:  # so that the sampler avoids these parameters
             self.trials.study.tell(self.trial, state=TrialState.PRUNED)
 
-    def give_up(self) -> None:
-        """As if it had not been begun."""
+    def discard(self) -> None:
+        """Discard the trial, as if it had not been started."""
         self.trials.study.tell(self.trial, state=TrialState.FAIL)
 
 
-def best(outcomes: Iterable[Outcome], goal: Goal = RATINGS) -> Outcome | None:
-    """The first with the best value, of those that went their whole way; None without any."""
-    return min((one for one in outcomes if one.complete), key=lambda one: goal.cost(one.value), default=None)
+def best_trial(outcomes: Iterable[Outcome], goal: Goal = RATINGS) -> Outcome | None:
+    """Return the first complete trial with the best value; None without any."""
+    complete = (outcome for outcome in outcomes if outcome.complete)
+    return min(complete, key=lambda outcome: goal.cost(outcome.value), default=None)
 
 
 def _distribution(one: Range) -> BaseDistribution:
@@ -174,10 +177,12 @@ def _distribution(one: Range) -> BaseDistribution:
     return FloatDistribution(one.low, one.high, log=one.log, step=one.step)
 
 
-def _contains(distribution: BaseDistribution, value: Any) -> bool:
+def _contains(distribution: BaseDistribution, value: Value) -> bool:
     if isinstance(distribution, CategoricalDistribution):
         return value in distribution.choices
-    if isinstance(value, bool) or not isinstance(value, int if isinstance(distribution, IntDistribution) else float):
+    if isinstance(value, bool | str) or not isinstance(
+        value, int if isinstance(distribution, IntDistribution) else float
+    ):
         return False
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     low, high, step = distribution.low, distribution.high, distribution.step
@@ -185,7 +190,7 @@ def _contains(distribution: BaseDistribution, value: Any) -> bool:
     return bool(low <= value <= high and on_grid)
 
 
-def _plain(outcome: Outcome) -> dict[str, Any]:
+def _attributes(outcome: Outcome) -> dict[str, object]:
     return {name: value for name, value in asdict(outcome).items() if name != "stages"}
 
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from cflightning.errors import SourceError
 from cflightning.utils.files import replacing
-from cflightning.utils.locks import waiting_for
+from cflightning.utils.locks import wait_for_lock
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def download(name: str, cache: Path, base_url: str | None = None, max_bytes: int
         raise SourceError(f"{url}: must be an http(s) address")
     cache.mkdir(parents=True, exist_ok=True)
     target = cache / f"{name}.zip"
-    with waiting_for(cache / f".{name}.lock"):
+    with wait_for_lock(cache / f".{name}.lock"):
         if target.exists():
             return target
         expected = ARCHIVES[name]

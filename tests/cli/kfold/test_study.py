@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cflightning.cli.kfold.study import REPORT, Run, Study, fingerprint, line, summary
+from cflightning.cli.kfold.study import REPORT, Run, Study, fingerprint, format_line, summarise
 from cflightning.data.table import RatingTable
 
 
@@ -17,7 +17,7 @@ def run(fold, seed, **metrics):
 
 def test_folds_vary():
     values = [0.9, 0.95, 1.03]
-    found = summary([run(fold, 0, rmse=value) for fold, value in enumerate(values, start=1)])
+    found = summarise([run(fold, 0, rmse=value) for fold, value in enumerate(values, start=1)])
     assert set(found) == {"mean", "sd", "se"}
     assert found["mean"]["test/rmse"] == pytest.approx(statistics.mean(values))
     assert found["sd"]["test/rmse"] == pytest.approx(np.std(values, ddof=1))
@@ -26,23 +26,23 @@ def test_folds_vary():
 
 def test_seeds_vary_within_folds_and_are_counted_where_there_is_one_fold():
     values = np.array([[0.9, 0.92], [0.95, 0.99], [1.03, 1.01]])
-    found = summary([run(fold, seed, rmse=values[fold, seed]) for seed in (0, 1) for fold in (0, 1, 2)])
+    found = summarise([run(fold, seed, rmse=values[fold, seed]) for seed in (0, 1) for fold in (0, 1, 2)])
     assert found["sd"]["test/rmse"] == pytest.approx(values.mean(axis=1).std(ddof=1))
     assert found["sd_over_seeds"]["test/rmse"] == pytest.approx(np.sqrt(values.var(axis=1, ddof=1).mean()))
-    alone = summary([run(None, seed, rmse=value) for seed, value in enumerate(values[1])])
+    alone = summarise([run(None, seed, rmse=value) for seed, value in enumerate(values[1])])
     assert alone["sd"]["test/rmse"] == pytest.approx(values[1].std(ddof=1))
     assert "sd_over_seeds" not in alone
 
 
 def test_one_run_has_a_mean_alone_and_only_what_all_runs_have_counts():
-    assert summary([run(1, 0, rmse=0.9)]) == {"mean": {"test/rmse": 0.9}}
-    both = summary([run(1, 0, rmse=0.9, rmse_low=0.8, mae=0.7), run(2, 0, rmse=0.9, rmse_low=0.8)])
+    assert summarise([run(1, 0, rmse=0.9)]) == {"mean": {"test/rmse": 0.9}}
+    both = summarise([run(1, 0, rmse=0.9, rmse_low=0.8, mae=0.7), run(2, 0, rmse=0.9, rmse_low=0.8)])
     assert both["mean"] == {"test/rmse": 0.9}  # the ends of intervals are no figures to average
 
 
 def test_lines_stand_below_their_heading():
-    heading, row = line("", None), line("fold 1", {"test/rmse": 0.91234, "epochs": 10}, "kept")
-    assert " ".join(heading.split()) == "test RMSE MAE bias only better by nDCG@10 val RMSE epochs train, s"
+    heading, row = format_line("", None), format_line("fold 1", {"test/rmse": 0.91234, "epochs": 10}, "kept")
+    assert " ".join(heading.split()) == "test RMSE MAE baseline RMSE gain nDCG@10 val RMSE epochs train, s"
     assert row.index("0.9123") + 6 == heading.index("RMSE") + 4
     assert row.index("10") + 2 == heading.index("epochs") + 6
     assert row.endswith("  kept")
@@ -74,27 +74,27 @@ def finish(study, *runs):
 
 
 def test_a_study_is_gone_on_with_by_its_fingerprint(tmp_path):
-    first = Study(tmp_path, "aaa", {"data": "x"})
+    first = Study(tmp_path, "aaa", "x")
     assert first.folder == tmp_path / "kfold_0"
     finish(first, run(1, 0, rmse=0.9), run(2, 0, rmse=1.0))
     content = json.loads((first.folder / REPORT).read_text())
     assert content["data"] == "x"
     assert content["mean"]["test/rmse"] == pytest.approx(0.95)
     assert [one["fold"] for one in content["runs"]] == [1, 2]
-    assert Study(tmp_path, "bbb", {}).folder == tmp_path / "kfold_1"
-    again = Study(tmp_path, "aaa", {})
+    assert Study(tmp_path, "bbb", "").folder == tmp_path / "kfold_1"
+    again = Study(tmp_path, "aaa", "")
     assert again.folder == first.folder
     assert again.find(2, 0) == run(2, 0, rmse=1.0)
     assert again.find(3, 0) is None and again.find(2, 1) is None
     finish(again, run(2, 0, rmse=2.0))
-    assert [one.metrics["test/rmse"] for one in Study(tmp_path, "aaa", {}).runs] == [0.9, 2.0]
+    assert [one.metrics["test/rmse"] for one in Study(tmp_path, "aaa", "").runs] == [0.9, 2.0]
 
 
 def test_a_run_whose_folder_is_gone_is_not_finished(tmp_path):
-    study = Study(tmp_path, "aaa", {})
+    study = Study(tmp_path, "aaa", "")
     finish(study, run(1, 0, rmse=0.9))
     (study.folder / "1_0" / "metrics.json").unlink()
-    assert Study(tmp_path, "aaa", {}).find(1, 0) is None
+    assert Study(tmp_path, "aaa", "").find(1, 0) is None
 
 
 @pytest.mark.parametrize(
@@ -103,12 +103,12 @@ def test_a_run_whose_folder_is_gone_is_not_finished(tmp_path):
 def test_what_is_no_report_is_left_alone(tmp_path, text):
     (tmp_path / "kfold_0").mkdir()
     (tmp_path / "kfold_0" / REPORT).write_text(text)
-    assert Study(tmp_path, "aaa", {}).folder == tmp_path / "kfold_1"
+    assert Study(tmp_path, "aaa", "").folder == tmp_path / "kfold_1"
     assert (tmp_path / "kfold_0" / REPORT).read_text() == text
 
 
 def test_other_processes_write_nothing(tmp_path):
-    study = Study(tmp_path / "runs", "aaa", {}, write=False)
+    study = Study(tmp_path / "runs", "aaa", "", write=False)
     study.add(run(1, 0, rmse=0.9))
     assert not (tmp_path / "runs").exists()
     assert study.runs == [run(1, 0, rmse=0.9)]

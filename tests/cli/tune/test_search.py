@@ -14,15 +14,15 @@ import pytest
 import yaml
 
 from cflightning.__main__ import main as front_door
-from cflightning.cli.tune.options import Options, parse
-from cflightning.cli.tune.parse import dump, read
-from cflightning.cli.tune.ranges import Choices, Numbers, as_text, make_range, put, samples
+from cflightning.cli.tune.command import Options, parse
+from cflightning.cli.tune.parse import dump, parse_ranges
+from cflightning.cli.tune.ranges import Choices, Numbers, as_argument, make_range, samples, set_option
 from cflightning.data import load_options as reading
-from cflightning.utils.locks import alone_in
+from cflightning.utils.locks import lock_folder
 
 pytest.importorskip("optuna", reason="tune needs the extra `tune`")
 from cflightning.cli.tune.journal import JournalLock, repair
-from cflightning.evaluation.run_metrics import read_figures
+from cflightning.evaluation.run_metrics import read_metrics
 
 QUICK = ["--trainer.max_epochs", "2", "--trainer.accelerator", "cpu", "--model.dim", "4"]
 L2 = ["--model.l2", "{low: 0.001, high: 0.1, log: true}"]
@@ -118,17 +118,17 @@ def test_ranges_are_taken_out_of_files_and_options(tmp_path):
         "trainer: {max_epochs: {low: 2, high: 9}}\ndata: {path: '1e3'}\n"
     )
     options = ["--model.svdpp", "{choices: [both, none, null]}", "--optimizer.lr={low: 0, high: 1}", "--x", "-1", "y"]
-    asked = read(["--config", str(config), *options])
-    assert asked.ranges == {
+    parsed = parse_ranges(["--config", str(config), *options])
+    assert parsed.ranges == {
         "model.l2": Numbers(0.005, 0.05, log=True),
         "model.dim": Numbers(16, 64, step=16),
         "trainer.max_epochs": Numbers(2, 9),
         "model.svdpp": Choices(('"both"', '"none"', "null")),
         "optimizer.lr": Numbers(0, 1),
     }
-    assert asked.given == {"model.class_path", "model.std", "data.path", "x", "1"}
-    assert asked.args[1:] == ["--x", "-1", "y"]
-    name, _, left = asked.args[0].partition("=")
+    assert parsed.with_value == {"model.class_path", "model.std", "data.path", "x", "1"}
+    assert parsed.fit_args[1:] == ["--x", "-1", "y"]
+    name, _, left = parsed.fit_args[0].partition("=")
     assert name == "--config"
     assert left.startswith("{")
     assert "'1e3'" in left  # a text stays one
@@ -139,22 +139,22 @@ def test_ranges_are_taken_out_of_files_and_options(tmp_path):
 def test_what_comes_later_holds(tmp_path):
     config = tmp_path / "ranges.yaml"
     config.write_text("model: {l2: {low: 1, high: 2}, dim: 5}\n")
-    assert read(["-c", str(config), "--model.l2", "3"]).ranges == {}
-    later = read(["--model.l2=3", "-c", str(config), "--model.dim", "{low: 1, high: 2}"])
+    assert parse_ranges(["-c", str(config), "--model.l2", "3"]).ranges == {}
+    later = parse_ranges(["--model.l2=3", "-c", str(config), "--model.dim", "{low: 1, high: 2}"])
     assert list(later.ranges) == ["model.l2", "model.dim"]
-    assert later.given == set()
-    assert later.args == ["--model.l2=3", "-c={model: {dim: 5}}"]
+    assert later.with_value == set()
+    assert later.fit_args == ["--model.l2=3", "-c={model: {dim: 5}}"]
 
 
 def test_what_has_no_range_is_left_as_it_is(tmp_path):
     config = tmp_path / "plain.yaml"
     config.write_text("model: {dim: 5, hidden: [1, 2]}\n")
     args = [f"--config={config}", "--data.synthetic", "{num_users: 5}", "--config", "missing.yaml", "--flag"]
-    asked = read(args)
-    assert asked.args == [
+    parsed = parse_ranges(args)
+    assert parsed.fit_args == [
         f"--config={config}", "--data.synthetic={num_users: 5}", "--config=missing.yaml", "--flag",
     ]  # fmt: skip
-    assert not asked.ranges
+    assert not parsed.ranges
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_bad_ranges(text, message, capsys):
         ([*L2, "--trainer.fast_dev_run", "true"], "--trainer.fast_dev_run: is True, but that measures nothing"),
         ([*L2, "--checkpoint.dirpath", "x"], "--checkpoint.dirpath: is x, but trials keep no checkpoint"),
         ([*L2, "--checkpoint.monitor", "val/mae"], "--checkpoint.monitor: must be val/rmse (min) for tune, got val/"),
-        (["--model", "EmbeddingMLPTask"], "tune: needs a range, since none is known for EmbeddingMLPTask"),
+        (["--model", "EmbeddingMLPTask"], "tune: needs a range, since EmbeddingMLPTask has no default range"),
         ([*L2, "--data.path", "nowhere.csv"], "nowhere.csv"),
         ([*L2, "--model.dim", "0"], "--model.dim: must be at least 1"),
     ],
@@ -224,10 +224,10 @@ def test_drawn_values_are_typed_and_written_as_they_are():
     assert not make_range("x", {"low": 0, "high": 1, "step": 0.25}).whole
     found = [*samples({"a": Numbers(1, 3), "b": Choices(('"u"', "null", "[1, 2]"))})]
     assert found == [{"a": 1, "b": '"u"'}, {"a": 3, "b": "null"}, {"a": 1, "b": "[1, 2]"}]
-    assert [as_text(value) for value in (1e-5, 3, '"u"', "null", "[1, 2]")] == ["1e-05", "3", "u", "null", "[1, 2]"]
+    assert [as_argument(value) for value in (1e-5, 3, '"u"', "null", "[1, 2]")] == ["1e-05", "3", "u", "null", "[1, 2]"]
     settings = {"model": {"class_path": "M", "init_args": {"dim": 4}}}
     for name, value in {"model.dim": 8, "model.svdpp": '"u"', "trainer.max_epochs": 3, "optimizer": "null"}.items():
-        put(settings, name, value)
+        set_option(settings, name, value)
     model = {"class_path": "M", "init_args": {"dim": 8, "svdpp": "u"}}
     assert settings == {"model": model, "trainer": {"max_epochs": 3}, "optimizer": None}
     assert yaml.safe_load(dump({"a": 1e-5, "b": "1e-5", "ä": "x"})) == {"a": 1e-5, "b": "1e-5", "ä": "x"}
@@ -270,7 +270,7 @@ def test_the_first_trial_is_what_fit_makes_of_the_settings(searched, data, tmp_p
     quiet = ["--trainer.enable_progress_bar", "false", "--trainer.default_root_dir", str(tmp_path)]
     plain = ["--model.margin", "0.2", "--data.val_fraction", "0.1"]
     assert front_door(["fit", *QUICK, *data, *plain, *quiet]) == 0
-    alone = read_figures(tmp_path / "version_0" / "metrics.json")
+    alone = read_metrics(tmp_path / "version_0" / "metrics.json")
     assert float(table(root)[0]["val_rmse"]) == alone["val/rmse"]
 
 
@@ -278,8 +278,8 @@ def test_the_winners_config_gives_its_error_again(searched, tmp_path):
     root, _ = searched
     config = root / "tune_0" / "best.yaml"
     text, found = config.read_text(), report(root)
-    assert text.startswith("# The best of 4 trials by python -m cflightning tune")
-    for word in ("Rather too good", "54 rows", f"val/rmse {found['best']['val/rmse']:.4f}"):
+    assert text.startswith("# Best of 4 trials by python -m cflightning tune")
+    for word in ("Optimistic", "54 validation rows", f"val/rmse {found['best']['val/rmse']:.4f}"):
         assert word in text
     named = re.search(r"fit --config (\S+)", text)  # from the current folder, where that is shorter
     assert named and Path(named[1]).resolve() == config.resolve()
@@ -289,7 +289,7 @@ def test_the_winners_config_gives_its_error_again(searched, tmp_path):
     assert settings["data"]["init_args"]["val_fraction"] == 0.1
     quiet = ["--trainer.enable_progress_bar", "false", "--trainer.default_root_dir", str(tmp_path)]
     assert front_door(["fit", "--config", str(config), *quiet]) == 0
-    again = read_figures(tmp_path / "version_0" / "metrics.json")
+    again = read_metrics(tmp_path / "version_0" / "metrics.json")
     assert again["val/rmse"] == found["best"]["val/rmse"]
 
 
@@ -310,7 +310,7 @@ def test_rankers_are_searched_by_their_lists(objective, data, tmp_path, capsys):
     assert "better than the defaults" in config.read_text() or found["trial"] == 0
     quiet = ["--trainer.enable_progress_bar", "false", "--trainer.default_root_dir", str(tmp_path)]
     assert front_door(["fit", "--config", str(config), *quiet]) == 0
-    again = read_figures(tmp_path / "version_0" / "metrics.json")
+    again = read_metrics(tmp_path / "version_0" / "metrics.json")
     assert again["val/ndcg@10"] == found["val/ndcg@10"]
 
 
@@ -340,7 +340,7 @@ def test_nothing_says_or_keeps_how_well_it_tests(data, tmp_path, monkeypatch, ca
     monkeypatch.setattr(Trainer, "test", lambda *args, **kwargs: 1 / 0)
     assert tune(tmp_path, *data, *L2, "--trials", 2) == 0
     out = capsys.readouterr().out
-    assert "486 rows train, 54 validate" in out
+    assert "486 training rows, 54 validation rows" in out
     assert "test RMSE" not in out
     names = {path.name for path in (tmp_path / "tune_0").rglob("*") if not path.name.endswith(".lock")}
     assert names <= {"tune.json", "best.yaml", "trials.csv", "history.svg", "journal.log"}
@@ -357,7 +357,7 @@ def test_a_search_goes_on_and_draws_what_it_would_have_drawn(searched, tmp_path,
     assert len(trial_lines(capsys.readouterr().out)) == 2
     assert tune(tmp_path, *args, "--trials", 4, "--trainer.enable_progress_bar", "false") == 0
     out = capsys.readouterr().out
-    assert "2 of 4 trials are there already" in out
+    assert "2 of 4 trials are finished already" in out
     assert [line.split()[0] for line in trial_lines(out)] == ["2", "3"]
     again = table(tmp_path)
     for row in (*rows, *again):
@@ -396,11 +396,11 @@ def test_without_ranges_a_small_space_is_searched_but_for_what_is_given(data, tm
     assert tune(tmp_path, *data, "--trials", 2) == 0
     assert report(tmp_path)["ranges"] == {"model.l2": "0.01 to 0.04 (log)", "model.l2_exponent": "0.4 to 0.8"}
     first = capsys.readouterr().out
-    assert "(--data.val_fraction 0.1, since none is given)" in first
+    assert "(default --data.val_fraction 0.1)" in first
     assert tune(tmp_path, *data, "--trials", 1, "--model.svdpp", "none", "--data.val_fraction", "0.2") == 0
     assert report(tmp_path, 1)["ranges"] == {"model.l2": "0.004 to 0.016 (log)", "model.l2_exponent": "0.3 to 0.7"}
     assert report(tmp_path, 1)["rows"] == {"train": 432, "val": 108}
-    assert "since none is given" not in capsys.readouterr().out
+    assert "(default --data.val_fraction" not in capsys.readouterr().out
 
 
 SYNTHETIC = [
@@ -427,18 +427,18 @@ def test_trials_are_compared_at_the_same_share_of_their_schedule(tmp_path):
     from cflightning.cli.tune.trials import Outcome, Trials
 
     trials = Trials(tmp_path, {"x": Numbers(0.0, 1.0)}, seed=0)
-    trials.add_defaults(Outcome(0, 1.0, drawn={"x": 0.5}, stages=dict.fromkeys(range(1, 11), 1.0)))
+    trials.add_defaults(Outcome(0, 1.0, params={"x": 0.5}, stages=dict.fromkeys(range(1, 11), 1.0)))
     for turn in range(1, 5):
-        trial = trials.draw(turn)
+        trial = trials.start(turn)
         trial.outcome.value = 1.0
-        assert not any(trial.worse(stage, 9.0) for stage in range(1, 11))  # five others are wanted
+        assert not any(trial.report(stage, 9.0) for stage in range(1, 11))  # five others are wanted
         trial.finish(trial.outcome)
-    trial = trials.draw(5)
-    assert [trial.worse(stage, 9.1) for stage in range(1, 7)] == [False] * 4 + [True] * 2
-    assert not trials.draw(6).worse(6, 8.9)
-    assert [outcome.turn for outcome in trials.outcomes()] == [0, 1, 2, 3, 4]
-    trials.give_up_running()
-    assert not trials.draw(5).twin()
+    trial = trials.start(5)
+    assert [trial.report(stage, 9.1) for stage in range(1, 7)] == [False] * 4 + [True] * 2
+    assert not trials.start(6).report(6, 8.9)
+    assert [outcome.number for outcome in trials.outcomes()] == [0, 1, 2, 3, 4]
+    trials.discard_running()
+    assert not trials.start(5).duplicate_of()
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -459,14 +459,14 @@ def test_what_diverges_or_fails_does_not_end_the_search(data, tmp_path, capsys):
 def test_a_search_in_which_all_diverge(data, tmp_path, capsys):
     rates = ["--model.learning_rate", "1.0e+30", *L2]
     assert tune(tmp_path, *data, *rates, "--trials", 2) == 2
-    assert "tune: a trial must come to its end, but none has" in capsys.readouterr().err.splitlines()[-1]
+    assert "tune: one trial must be complete, but none is" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.usefixtures("no_pictures")
 def test_ctrl_c_ends_with_what_is_finished(data, tmp_path, monkeypatch, capsys):
-    from cflightning.cli.tune.fits import Watch
+    from cflightning.cli.tune.trial_cli import TrialProgress
 
-    calls, follow = [], Watch.on_train_epoch_end
+    calls, follow = [], TrialProgress.on_train_epoch_end
 
     def interrupted(self, *args):
         calls.append(1)
@@ -474,10 +474,10 @@ def test_ctrl_c_ends_with_what_is_finished(data, tmp_path, monkeypatch, capsys):
             raise KeyboardInterrupt
         follow(self, *args)
 
-    monkeypatch.setattr(Watch, "on_train_epoch_end", interrupted)
+    monkeypatch.setattr(TrialProgress, "on_train_epoch_end", interrupted)
     assert tune(tmp_path, *data, *L2, "--trials", 3) == 130
     out = capsys.readouterr().out
-    assert "stopped after 1 trials; the same command goes on" in out
+    assert "stopped after 1 trials; the same command continues" in out
     assert "best      trial 0" in out
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert tune(tmp_path, *data, *L2, "--trials", 3) == 0
@@ -487,9 +487,9 @@ def test_ctrl_c_ends_with_what_is_finished(data, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.usefixtures("no_pictures")
 def test_a_trial_that_sigterm_stops_is_made_again(data, tmp_path, monkeypatch, capsys):
-    from cflightning.cli.tune.fits import Watch
+    from cflightning.cli.tune.trial_cli import TrialProgress
 
-    calls, follow = [], Watch.on_train_epoch_end
+    calls, follow = [], TrialProgress.on_train_epoch_end
 
     def terminated(self, *args):
         calls.append(1)
@@ -497,7 +497,7 @@ def test_a_trial_that_sigterm_stops_is_made_again(data, tmp_path, monkeypatch, c
             os.kill(os.getpid(), signal.SIGTERM)
         follow(self, *args)
 
-    monkeypatch.setattr(Watch, "on_train_epoch_end", terminated)
+    monkeypatch.setattr(TrialProgress, "on_train_epoch_end", terminated)
     assert tune(tmp_path, *data, *L2, "--trials", 3) == 143
     assert "stopped after 1 trials" in capsys.readouterr().out
     assert [row["trial"] for row in table(tmp_path)] == ["0"]
@@ -558,7 +558,7 @@ def test_processes_share_a_search(data, tmp_path, capsys):
 @pytest.mark.usefixtures("no_pictures")
 def test_one_command_at_a_time_works_on_a_search(data, tmp_path, capsys):
     assert tune(tmp_path, *data, *L2, "--trials", 1) == 0
-    with alone_in(tmp_path / "tune_0"):
+    with lock_folder(tmp_path / "tune_0"):
         assert tune(tmp_path, *data, *L2, "--trials", 2) == 2
     message = f"tune_0: must be worked on by one command at a time, but process {os.getpid()} on"
     assert message in capsys.readouterr().err

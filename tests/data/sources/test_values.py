@@ -281,10 +281,10 @@ def test_options_are_part_of_what_is_cached(tmp_path, monkeypatch):
     ],
 )
 def test_options_on_the_command_line(arguments, capsys):
-    from cflightning.cli.fit import main
+    from cflightning.cli.training.cli import TrainingCLI
 
     with pytest.raises(SystemExit) as caught:
-        main(["fit", *arguments, "--print_config"])
+        TrainingCLI(["fit", *arguments, "--print_config"])
     assert caught.value.code in (0, None)
     printed = capsys.readouterr().out
     for given in arguments:

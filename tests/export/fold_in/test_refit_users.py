@@ -10,7 +10,7 @@ import torch
 from cflightning import EmbeddingDotTask
 from cflightning.data.splits.split import TEST, TRAIN, VAL
 from cflightning.errors import ExportError
-from cflightning.evaluation.run_metrics import group_figures
+from cflightning.evaluation.run_metrics import group_metrics
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.tasks.loading import load_task
 from cflightning_export import export_bundle
@@ -148,7 +148,7 @@ def trained(tmp_path_factory, make_run):
     task = EmbeddingDotTask(dim=4, objective="multitask")
     data = make_run(folder, make_frame(80, 40), task, val_fraction=0.2)
     figures = {"val/rmse": 9.0, "val/mae": 9.0, "test/rmse": 9.0, "test/ndcg@10": 0.5, "val/loss": 9.0}
-    (folder / "metrics.json").write_text(json.dumps(group_figures(figures, {})))
+    (folder / "metrics.json").write_text(json.dumps(group_metrics(figures, {})))
     return folder, data
 
 

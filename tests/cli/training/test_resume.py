@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from cflightning.__main__ import main as front_door
-from cflightning.cli.fit import main
-from cflightning.evaluation.run_metrics import read_figures
+from cflightning.cli.training.cli import TrainingCLI
+from cflightning.evaluation.run_metrics import read_metrics
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
 SMALL = ["--model.objective", "mse", "--model.dim", "4", "--trainer.max_epochs", "1"]
@@ -33,7 +33,7 @@ def fit(folder, *more):
     path = folder / "table.csv"
     if not path.exists():
         rows().to_csv(path, index=False)
-    return main(["fit", "--data.path", str(path), "--trainer.default_root_dir", str(folder / "runs"),
+    return TrainingCLI(["fit", "--data.path", str(path), "--trainer.default_root_dir", str(folder / "runs"),
                  *OF_TABLE, *SMALL, *QUIET, *more])  # fmt: skip
 
 
@@ -67,26 +67,26 @@ def contents(folder):
 
 
 def test_figures_of_a_checkpoint_are_those_of_its_own_data(own, trained):
-    expected = read_figures(own / "metrics.json")
-    tested = main(["test", "--ckpt_path", "best", *QUIET])
+    expected = read_metrics(own / "metrics.json")
+    tested = TrainingCLI(["test", "--ckpt_path", "best", *QUIET])
     assert float(tested.trainer.callback_metrics["test/rmse"]) == pytest.approx(expected["test/rmse"], abs=1e-12)
     assert tested.datamodule.table.name == str(trained / "table.csv")
-    validated = main(["validate", "--ckpt_path", "best", *QUIET])
+    validated = TrainingCLI(["validate", "--ckpt_path", "best", *QUIET])
     assert float(validated.trainer.callback_metrics["val/rmse"]) == pytest.approx(expected["val/rmse"], abs=1e-12)
 
 
 def test_fit_goes_on_with_the_data_of_its_checkpoint(own, trained):
-    cli = main(["fit", "--ckpt_path", "last", *QUIET, "--trainer.max_epochs", "2"])
+    cli = TrainingCLI(["fit", "--ckpt_path", "last", *QUIET, "--trainer.max_epochs", "2"])
     assert cli.datamodule.settings["path"] == str(trained / "table.csv")
     assert cli.datamodule.settings["seed"] == 5
     assert cli.datamodule.split_method == "time"
     assert cli.run_folder().samefile(own)
-    assert read_figures(own / "metrics.json")["epochs"] == 2
+    assert read_metrics(own / "metrics.json")["epochs"] == 2
     assert [path.name for path in own.parent.iterdir()] == ["version_0"]
 
 
 def test_what_is_given_counts_more_than_the_checkpoint(own):
-    cli = main(["fit", "--ckpt_path", "last", *QUIET, "--trainer.max_epochs", "2",
+    cli = TrainingCLI(["fit", "--ckpt_path", "last", *QUIET, "--trainer.max_epochs", "2",
                 "--data.eval_batch_size", "100"])  # fmt: skip
     assert cli.datamodule.eval_batch_size == 100
     assert cli.datamodule.split_method == "time"
@@ -106,8 +106,8 @@ def test_a_run_is_left_as_it_is_by_other_data(own, tmp_path, what, capsys):
 
 def test_the_same_table_may_lie_elsewhere(own, trained, tmp_path):
     shutil.copy(trained / "table.csv", tmp_path / "moved.csv")
-    expected = read_figures(own / "metrics.json")["test/rmse"]
-    tested = main(["test", "--ckpt_path", "best", "--data.path", "moved.csv", *QUIET])
+    expected = read_metrics(own / "metrics.json")["test/rmse"]
+    tested = TrainingCLI(["test", "--ckpt_path", "best", "--data.path", "moved.csv", *QUIET])
     assert float(tested.trainer.callback_metrics["test/rmse"]) == pytest.approx(expected, abs=1e-12)
 
 
@@ -117,7 +117,7 @@ def test_a_table_that_grows_tests_by_rows_that_no_checkpoint_has_seen(hashed, tm
     rows(1500).sample(frac=1, random_state=1).to_csv("grown.csv", index=False)
     given = ["--data.path", "grown.csv", *QUIET]
     before = contents(tmp_path / "runs")
-    tested = main(["test", "--ckpt_path", "best", *given])
+    tested = TrainingCLI(["test", "--ckpt_path", "best", *given])
     seen = torch.load(tmp_path / "runs/version_0/checkpoints/best.ckpt", weights_only=True)["cflightning"]["data"]
     assert seen["rows"] == 900
     old = rows()[["who", "what"]].apply(tuple, axis=1)
@@ -129,7 +129,7 @@ def test_a_table_that_grows_tests_by_rows_that_no_checkpoint_has_seen(hashed, tm
     assert again == 0
     assert front_door(["fit", "--ckpt_path", "last", *given]) == 2
     assert "--data.other_data true" in capsys.readouterr().err
-    cli = main(["fit", "--ckpt_path", "last", *given, "--data.other_data", "true", "--trainer.max_epochs", "2"])
+    cli = TrainingCLI(["fit", "--ckpt_path", "last", *given, "--data.other_data", "true", "--trainer.max_epochs", "2"])
     after = contents(tmp_path / "runs")
     assert {name: digest for name, digest in after.items() if name in before} == before
     assert cli.run_folder().name == "version_1"
@@ -142,7 +142,7 @@ def test_predict_scores_a_table_of_its_own(own, tmp_path, capsys):
     assert front_door(["predict", "--ckpt_path", "best", *QUIET]) == 2
     assert "--data.path: must name the table whose rows are to be scored" in capsys.readouterr().err
     (tmp_path / "pairs.csv").write_text("who,what\nu1,3\nu2,4\n")
-    main(["predict", "--ckpt_path", "best", "--data.path", "pairs.csv", *QUIET])
+    TrainingCLI(["predict", "--ckpt_path", "best", "--data.path", "pairs.csv", *QUIET])
     found = list(csv.DictReader((tmp_path / "runs" / "predictions.csv").read_text().splitlines()))
     assert [(row["user"], row["item"], row["known"]) for row in found] == [("u1", "3", "1"), ("u2", "4", "1")]
 
@@ -153,8 +153,8 @@ def test_checkpoints_that_do_not_name_their_data_still_serve(own, trained, tmp_p
     del content["cflightning"]["data"]
     torch.save(content, tmp_path / "old.ckpt")
     given = ["--data.path", str(trained / "table.csv"), *OF_TABLE, "--data.split", "time"]
-    expected = read_figures(own / "metrics.json")["test/rmse"]
-    tested = main(["test", "--ckpt_path", "old.ckpt", *given, *QUIET])
+    expected = read_metrics(own / "metrics.json")["test/rmse"]
+    tested = TrainingCLI(["test", "--ckpt_path", "old.ckpt", *given, *QUIET])
     assert float(tested.trainer.callback_metrics["test/rmse"]) == pytest.approx(expected, abs=1e-12)
 
 

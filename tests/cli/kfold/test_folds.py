@@ -12,9 +12,9 @@ import yaml
 
 from cflightning import RatingsDataModule
 from cflightning.__main__ import main as front_door
-from cflightning.cli.kfold.options import parse
+from cflightning.cli.kfold.command import parse
 from cflightning.data import load_options as reading
-from cflightning.evaluation.run_metrics import read_figures
+from cflightning.evaluation.run_metrics import read_metrics
 
 QUICK = ["--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--model.dim", "4"]
 
@@ -61,7 +61,7 @@ def test_every_fold_has_a_run_and_the_report_their_figures(three):
     tested = []
     for run in found["runs"]:
         folder = root / "kfold_0" / run["folder"]
-        assert read_figures(folder / "metrics.json") == run["metrics"]
+        assert read_metrics(folder / "metrics.json") == run["metrics"]
         assert (folder / "checkpoints" / "best.ckpt").is_file()
         assert (folder / "calibration.csv").is_file()
         config = yaml.safe_load((folder / "config.yaml").read_text())["data"]["init_args"]
@@ -89,7 +89,7 @@ def test_a_fold_is_what_fit_makes_of_it(three, tmp_path):
         "false",
     ]
     assert front_door(["fit", *QUICK, *split, *at]) == 0
-    alone = read_figures(tmp_path / "version_0" / "metrics.json")
+    alone = read_metrics(tmp_path / "version_0" / "metrics.json")
     fold = report(root)["runs"][1]["metrics"]
     for name in alone:
         if not name.startswith("seconds") and "second" not in name:
@@ -207,7 +207,7 @@ def test_the_published_folds(published, repository, tmp_path, capsys):
     config_of = yaml.safe_load((tmp_path / "kfold_0" / "fold_u4_seed_0" / "config.yaml").read_text())
     assert config_of["data"]["init_args"]["fold"] == "u4"
     out = capsys.readouterr().out
-    assert re.search(r"\n +test RMSE +MAE +bias only", out)
+    assert re.search(r"\n +test RMSE +MAE +baseline", out)
     assert re.search(r"\nfold u5 seed 0 +\d\.\d{4} ", out)
     assert [line.split()[0] for line in out.splitlines()[-4:]] == ["mean", "sd", "se", "report"]
 
@@ -223,8 +223,8 @@ def test_the_published_folds(published, repository, tmp_path, capsys):
         (["--data.split", "predefined", "--folds", "4"], "--folds: must be 5 (u1 to u5 of MovieLens 100K)"),
         (["--data.split", "predefined"], "u1"),
         (["--data.split", "predefined", "--data.test_path", "x.csv"], "--data.test_path: is one test part"),
-        (["--trainer.fast_dev_run", "true"], "--trainer.fast_dev_run: is True, but every fold has a fit and a folder"),
-        (["--checkpoint.dirpath", "x"], "--checkpoint.dirpath: is x, but every fold has a fit and a folder of its own"),
+        (["--trainer.fast_dev_run", "true"], "--trainer.fast_dev_run: is True, but every fold has its own fit"),
+        (["--checkpoint.dirpath", "x"], "--checkpoint.dirpath: is x, but every fold has its own fit and folder"),
         (["--model.dim", "0"], "--model.dim: must be at least 1"),
     ],
 )
@@ -239,7 +239,7 @@ def test_mistakes_give_one_line_and_leave_nothing(movielens, tmp_path, args, mes
 
 def test_a_fit_that_was_begun_elsewhere_is_refused(run, movielens, tmp_path, capsys):
     assert kfold(tmp_path, "--data.path", movielens("ml-1m"), "--ckpt_path", run) == 2
-    assert re.search(r"--ckpt_path: is .*best.ckpt, but every fold has a fit", capsys.readouterr().err)
+    assert re.search(r"--ckpt_path: is .*best.ckpt, but every fold has its own fit", capsys.readouterr().err)
 
 
 def test_words_for_numbers_are_refused(capsys):

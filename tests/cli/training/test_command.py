@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from cflightning.__main__ import main as front_door
-from cflightning.cli.command_help import COMMANDS, GROUPS
-from cflightning.cli.fit import main
+from cflightning.cli.training.cli import TrainingCLI
+from cflightning.cli.training.command import DESCRIPTIONS, GROUPS
 
 
 @pytest.fixture(scope="module")
@@ -18,11 +18,11 @@ def whole():
     """All of fit's help."""
     out = io.StringIO()
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(out):
-        main(["fit", "--help"])
+        TrainingCLI(["fit", "--help"])
     return out.getvalue()
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", DESCRIPTIONS)
 def test_help_fits_on_two_screens_and_loads_no_torch(command):
     code = (
         "import sys; from cflightning.__main__ import main; status = main(sys.argv[1:]);"
@@ -45,7 +45,7 @@ def test_help_names_options_that_exist(whole, capsys):
     data_and_model = io.StringIO()
     for group in (["--data.help"], ["--model.help", "EmbeddingDotTask"]):
         with contextlib.suppress(SystemExit), contextlib.redirect_stdout(data_and_model):
-            main(["fit", *group])
+            TrainingCLI(["fit", *group])
     for name in names - {"help"}:
         assert f"--{name}" in whole + data_and_model.getvalue(), name
 
