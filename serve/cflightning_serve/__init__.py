@@ -1,7 +1,7 @@
-"""Answers from a cflightning bundle: scores, recommendations, similar items.
+"""Inference from a cflightning bundle: scores, recommendations, similar items.
 
-``Scorer.load(bundle)`` is the whole interface. Nothing but numpy and onnxruntime is needed, and onnxruntime is imported
-when the first bundle is opened. The bundle's format is specified in ``serve/BUNDLE.md``.
+``Scorer.load(bundle)`` is the whole interface. The package needs numpy and onnxruntime only, and imports onnxruntime
+when the first bundle is opened. ``serve/BUNDLE.md`` specifies the format of a bundle.
 """
 
 from cflightning_serve.bundle.catalogue import Catalogue

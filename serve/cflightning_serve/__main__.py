@@ -1,4 +1,4 @@
-"""``python -m cflightning_serve``."""
+"""Entry point of ``python -m cflightning_serve``."""
 
 import sys
 

@@ -1,28 +1,28 @@
-"""The error family: every error of this package is a ``ServeError`` and also the builtin that a caller would expect."""
+"""Exceptions of the package: each is a ``ServeError`` and the builtin exception that a caller expects."""
 
 
 class ServeError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base class of every exception that this package raises deliberately."""
 
 
 class BundleError(ServeError, ValueError):
-    """The bundle is damaged, incomplete, edited, too new, or not a bundle."""
+    """The bundle is damaged, incomplete, edited, of a newer format, or not a bundle."""
 
 
 class NotFiniteError(BundleError):
-    """An answer holds NaN or infinity: the tables do, or the question held immense numbers."""
+    """A result contains NaN or infinity, because of the bundle's tables or of extreme inputs."""
 
 
 class InputError(ServeError, ValueError):
-    """A question makes no sense: ids of the wrong type, unequal lengths, ``k`` below one."""
+    """An argument is invalid: ids of the wrong type, unequal lengths, ``k`` below 1."""
 
 
 class UnsupportedError(InputError):
-    """The bundle was written without what answers such a question."""
+    """The bundle lacks the graph or the file that a request needs."""
 
 
 class UnknownIdError(ServeError, KeyError):
-    """An id that was not seen in training, where only a known one has an answer."""
+    """An id was not seen in training, and the request is defined for known ids only."""
 
     def __str__(self) -> str:  # KeyError would show the message in quotes
         return Exception.__str__(self)

@@ -1,4 +1,4 @@
-"""A folder that is replaced is the old or the new one at any moment, and nothing is left lying about."""
+"""A folder that is replaced is the old or the new one at any moment, and no items left lying about."""
 
 import errno
 import os
@@ -171,7 +171,7 @@ def test_a_disk_that_is_full_is_one_line_and_what_was_there_stays(tmp_path):
 
 
 def test_too_little_room_is_noticed_before_anything_is_written(tmp_path):
-    says = r"needs 1,\d{3},\d{3}.* MB \(.* MB are free\); nothing is left behind"
+    says = r"needs 1,\d{3},\d{3}.* MB \(.* MB are free\); no items left behind"
     with pytest.raises(ExportError, match=says), writing(tmp_path / "bundle"):
         require_space(tmp_path, 2**60)
 
@@ -180,7 +180,7 @@ def test_too_little_room_is_noticed_before_anything_is_written(tmp_path):
 def test_a_place_that_cannot_be_written_to_is_one_line(tmp_path, make):
     (tmp_path / "file").write_text("")
     target = tmp_path / "file" / "bundle"
-    says = "cannot be written: .*nothing is left behind"
+    says = "cannot be written: .*no items left behind"
     with pytest.raises(ExportError, match=says), writing(target), make(target):
         pytest.fail("must not come so far")
 

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from cflightning_serve import Scorer
+from cflightning_serve.bundle.item_metadata import ItemMetadata
+from cflightning_serve.bundle.loaded_files import LoadedFiles
+from cflightning_serve.bundle.sessions import GraphSessions
 
 HERE = Path(__file__).parent
 
@@ -124,3 +127,15 @@ def environment():
     """For a fresh interpreter that must find the package even where it is not installed."""
     path = os.pathsep.join(filter(None, [str(HERE.parents[1] / "serve"), os.environ.get("PYTHONPATH")]))
     return os.environ | {"PYTHONPATH": path}
+
+
+@pytest.fixture(scope="session")
+def in_small_blocks():
+    """Function from a scorer to one of the same bundle that runs graphs in blocks of few elements."""
+
+    def make(scorer: Scorer, block_size: int = 30) -> Scorer:
+        manifest = scorer.manifest
+        files = LoadedFiles.load(manifest)
+        return Scorer(GraphSessions(manifest, files, block_size=block_size), ItemMetadata(manifest, files))
+
+    return make

@@ -1,4 +1,4 @@
-"""The Dockerfile as far as it can be judged without a daemon: line by line, and against what it copies and runs."""
+"""The Dockerfile, checked without Docker: its lines, the files that it copies and the command that it runs."""
 
 import json
 import re
@@ -8,14 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from cflightning_serve.cli import main as cli
+from cflightning_serve.cli.commands import find_commands
+from cflightning_serve.cli.main import build_parser
 
 REPOSITORY = Path(__file__).parents[2]
 DOCKERFILE = REPOSITORY / "serve" / "Dockerfile"
 PROJECT = tomllib.loads((REPOSITORY / "serve" / "pyproject.toml").read_text("utf-8"))
-needs_server = pytest.mark.skipif(
-    "http" not in PROJECT["project"].get("optional-dependencies", ()), reason="there is no server to run yet"
-)
 
 
 @pytest.fixture(scope="module")
@@ -30,35 +28,34 @@ def only(lines, instruction):
     return arguments
 
 
-def test_every_instruction_is_one_that_docker_knows(lines):
+def test_every_instruction_is_valid(lines):
     assert {name for name, _ in lines} <= {
         "FROM", "ENV", "COPY", "RUN", "USER", "EXPOSE", "HEALTHCHECK", "ENTRYPOINT", "CMD",
     }  # fmt: skip
     assert lines[0][0] == "FROM"
 
 
-def test_the_base_is_pinned_small_and_new_enough(lines):
+def test_the_base_image_is_pinned_slim_and_recent_enough(lines):
     name, _, digest = only(lines, "FROM").partition("@")
     assert re.fullmatch("sha256:[0-9a-f]{64}", digest)
     image, _, tag = name.partition(":")
     assert image == "python"
     python, kind, distribution = tag.split("-")
     assert kind == "slim"
-    assert distribution.isalpha()  # or slim would be another Debian one day
+    assert distribution.isalpha()  # otherwise slim would change to another Debian release
     least = re.fullmatch(r">=3\.(\d+)", PROJECT["project"]["requires-python"])[1]
     assert int(re.fullmatch(r"3\.(\d+)", python)[1]) >= int(least)
 
 
-def test_nothing_runs_as_root(lines):
+def test_the_server_does_not_run_as_root(lines):
     names = [name for name, _ in lines]
     user, group = only(lines, "USER").split(":")
     assert int(user) > 0
     assert int(group) > 0
-    assert names.index("USER") > names.index("RUN")
-    assert names.index("USER") < names.index("ENTRYPOINT")
+    assert names.index("RUN") < names.index("USER") < names.index("ENTRYPOINT")
 
 
-def test_no_build_tools_and_nothing_that_no_hash_is_known_of(lines):
+def test_packages_are_installed_by_hash_and_without_build_tools(lines):
     install, compiled = (arguments for name, arguments in lines if name == "RUN")
     assert install.startswith("pip install ")
     assert not re.search(r"\b(apt|apt-get|apk|gcc|build-essential|curl|wget)\b", install + compiled)
@@ -67,7 +64,7 @@ def test_no_build_tools_and_nothing_that_no_hash_is_known_of(lines):
     assert compiled.startswith("python -m compileall ")
 
 
-def test_what_is_installed_is_copied_and_not_ignored(lines):
+def test_required_files_are_copied_and_not_ignored(lines):
     copied = dict(arguments.split() for name, arguments in lines if name == "COPY")
     assert copied == {"serve/requirements.txt": "/app/", "serve/cflightning_serve": "/app/cflightning_serve"}
     assert next(arguments for name, arguments in lines if name == "RUN").endswith("-r /app/requirements.txt")
@@ -80,17 +77,18 @@ def test_what_is_installed_is_copied_and_not_ignored(lines):
     assert "**/__pycache__" in rules
 
 
-@needs_server
-def test_the_command_is_understood(lines):
+def test_the_command_line_accepts_the_command(lines):
+    parser = build_parser(find_commands())
     start, arguments = json.loads(only(lines, "ENTRYPOINT")), json.loads(only(lines, "CMD"))
     assert start[:3] == ["python", "-m", "cflightning_serve"]
-    options = cli._parser().parse_args([*start[3:], *arguments])
-    assert (options.command, options.bundle, options.host, options.port) == ("http", "/bundle", "0.0.0.0", 8000)
+    options = parser.parse_args([*start[3:], *arguments])
+    assert (options.command.name, options.bundle) == ("http", "/bundle")
+    assert (options.host, options.port) == ("0.0.0.0", 8000)
     assert only(lines, "EXPOSE") == str(options.port)
-    assert cli._parser().parse_args(["http", "/bundle"]).host == "127.0.0.1"  # outside of a container
+    assert parser.parse_args(["http", "/bundle"]).host == "127.0.0.1"  # the default outside of a container
 
 
-def test_the_health_check_asks_the_port_that_is_served(lines):
+def test_the_health_check_requests_the_served_port(lines):
     options, check = only(lines, "HEALTHCHECK").split("CMD ", 1)
     assert {option.split("=")[0] for option in options.split()} == {
         "--interval", "--timeout", "--start-period", "--retries",
@@ -101,8 +99,8 @@ def test_the_health_check_asks_the_port_that_is_served(lines):
     arguments = json.loads(only(lines, "CMD"))
     port = arguments[arguments.index("--port") + 1]
     assert f"http://127.0.0.1:{port}/v2/health/ready" in code
-    within = int(re.search(r"--timeout=(\d+)s", options)[1])
-    assert int(re.search(r"timeout=(\d+)\)", code)[1]) < within
+    timeout = int(re.search(r"--timeout=(\d+)s", options)[1])
+    assert int(re.search(r"timeout=(\d+)\)", code)[1]) < timeout
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/deployment.md"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cflightning_serve import Scorer
-from cflightning_serve.bundle.manifest import FORMAT_VERSION
+from cflightning_serve.bundle.manifest_validation import FORMAT_VERSION
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 from cflightning_serve import InputError, Scorer, TopK, UnknownIdError
-from cflightning_serve.inference import chunks as module
 
 UNKNOWN = 99_999
 
@@ -74,13 +73,13 @@ def test_nothing_scores_to_nothing(both):
         assert scores.dtype == np.float32
 
 
-def test_long_questions_are_asked_in_blocks(both, monkeypatch):
+def test_long_questions_are_asked_in_blocks(both, in_small_blocks):
     scorer, tables = both
     whole = scorer.score(tables.user_ids[0], tables.item_ids)
     best = scorer.recommend(tables.user_ids, 4, exclude=[tables.item_ids[n : n + 2] for n in range(7)])
     nearest = scorer.similar_items(tables.item_ids, 3)
     known = scorer.knows_item(tables.item_ids)
-    monkeypatch.setattr(module, "BLOCK", 30)
+    scorer = in_small_blocks(scorer)
     np.testing.assert_allclose(scorer.score(tables.user_ids[0], tables.item_ids), whole, rtol=1e-6)
     assert_same(scorer.recommend(tables.user_ids, 4, exclude=[tables.item_ids[n : n + 2] for n in range(7)]), best)
     assert_same(scorer.similar_items(tables.item_ids, 3), nearest)
@@ -214,7 +213,7 @@ def test_unknown_items_have_no_likeness(scorer, string_scorer):
         scorer.similar_items(UNKNOWN)
     assert isinstance(caught.value, KeyError)
     assert not str(caught.value).startswith(("'", '"'))
-    with pytest.raises(UnknownIdError, match="4 of 5 were not seen in training: 1, 2, 4; ask"):
+    with pytest.raises(UnknownIdError, match="4 of 5 were not seen in training: 1, 2, 4; check"):
         scorer.similar_items([1, 2, 3, 4, 5])
     with pytest.raises(UnknownIdError, match="'' was not seen"):
         string_scorer.similar_items("")
@@ -238,7 +237,7 @@ def test_titles(scorer, string_scorer, tables):
     assert scorer.titles([0, UNKNOWN, 3]) == ["Film 1 (1901)", None, "Film 2 (1902)"]
     assert scorer.titles([]) == []
     assert string_scorer.title("i0") is None
-    with pytest.raises(InputError, match="asked for one item, got 2"):
+    with pytest.raises(InputError, match="item must be one id, got 2"):
         scorer.title([0, 3])
 
 

@@ -79,7 +79,7 @@ def edited(bundles, folder, **changes):
 @pytest.mark.parametrize(
     ("units", "match"),
     [
-        (..., '"units" must be there, is missing'),
+        (..., '"units" must be present, is missing'),
         (None, '"units" must be object, is null'),
         ("rating", '"units" must be object, is string'),
         (["rating", "choice"], '"units" must be object, is array'),
@@ -121,7 +121,7 @@ def test_choices_are_not_called_scores_in_tables(run, bundle, mixed_bundle, choi
         scored, recommended = run("score", folder, "--user", 30, "--item", 0), run("recommend", folder, "--user", 30)
         said[folder.name] = scored.out.split()[2], recommended.out.splitlines()[1].split()[2]
         assert recommended.err == ""
-        assert ("knows no ratings" in scored.err) == (folder == choice_bundle)
+        assert ("no unit" in scored.err) == (folder == choice_bundle)
     assert said == {"int": ("score", "score"), "mixed": ("score", "choice"), "choice": ("choice", "choice")}
 
 
@@ -135,16 +135,16 @@ def test_documents_have_the_same_keys_and_the_unit(run, mixed_bundle):
 
 
 def test_notes_on_what_is_unknown(run, mixed_bundle, choice_bundle):
-    note = "user 99999 is unknown: these are the items that the average user would choose\n"
+    note = "user 99999 is unknown: the items with the highest mean scores are recommended\n"
     assert run("recommend", mixed_bundle, "--user", STRANGER).err.endswith(note)
     assert "unknown: scored as the average item" in run("score", mixed_bundle, "--user", 30, "--item", STRANGER).err
-    assert "unknown: the score says nothing" in run("score", choice_bundle, "--user", 30, "--item", STRANGER).err
+    assert "unknown: the score has no meaning" in run("score", choice_bundle, "--user", 30, "--item", STRANGER).err
 
 
 def test_info(run, bundle, mixed_bundle):
     shown = run("info", mixed_bundle).out
     assert re.search(r"^score +predicted ratings$", shown, re.MULTILINE)
-    assert re.search(r"^recommend +choices: only the order", shown, re.MULTILINE)
+    assert re.search(r"^recommend +without a unit: only the order", shown, re.MULTILINE)
     assert json.loads(run("info", mixed_bundle, "--json").out)["units"] == {"score": "rating", "recommend": "choice"}
     assert json.loads(run("info", bundle, "--json").out)["units"] == {"score": "rating", "recommend": "rating"}
 

@@ -98,7 +98,7 @@ def _model(manifest: dict[str, Any], python: str) -> dict[str, Any]:
     return {
         "flavors": {
             "python_function": {
-                "loader_module": f"{PACKAGE}.pyfunc",
+                "loader_module": f"{PACKAGE}.mlflow_model",
                 "code": "code",
                 "data": "bundle",
                 "env": {"conda": "conda.yaml", "virtualenv": "python_env.yaml"},

@@ -1,1 +1,1 @@
-"""Recommendations for all users, written to files."""
+"""Batch inference: the recommendations for all users, written to a file in resumable parts."""

@@ -1,14 +1,14 @@
-"""Files of lists, a row for each user and place: CSV, or Parquet with pyarrow; written in parts that are joined."""
+"""Files of recommendations with a row for each user and rank: CSV, or Parquet with pyarrow, joined from parts."""
 
 import csv
 import io
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
@@ -18,21 +18,21 @@ from cflightning_serve.errors import InputError
 from cflightning_serve.inference.bulk import Lists
 
 COLUMNS = ("user", "rank", "item", "score")
-REPEATED = ["user", "rank", "item"]
-"""Columns that Parquet keeps as places in a dictionary; scores hardly repeat, and take longer so than as they are."""
-FORMATS = (".csv", ".parquet")
-SCRATCH = r"\..+-[0-9a-f]{16}"
-"""Names of files that are being written."""
+DICTIONARY_COLUMNS = ["user", "rank", "item"]
+"""Columns that Parquet encodes by a dictionary; scores rarely repeat and are larger that way."""
+SUFFIXES = (".csv", ".parquet")
+TEMPORARY_NAME = r"\..+-[0-9a-f]{16}"
+"""Regular expression of the names of incomplete files."""
 
 
-def check_format(path: Path) -> None:
-    """Refuse a file that could not be written at the end.
+def check_suffix(path: Path) -> None:
+    """Refuse an output file that could not be written at the end.
 
     Raises:
-        InputError: another ending, or Parquet without pyarrow.
+        InputError: the suffix is unknown, or it is Parquet and pyarrow is not installed.
     """
-    if path.suffix not in FORMATS:
-        raise InputError(f"--out: must end in {' or '.join(FORMATS)}, got {path.name!r}")
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"--out: must end in {' or '.join(SUFFIXES)}, got {path.name!r}")
     if path.suffix == ".parquet":
         try:
             import pyarrow.parquet  # noqa: F401
@@ -42,81 +42,81 @@ def check_format(path: Path) -> None:
             ) from error
 
 
-def write_part(path: Path, users: IdArray, lists: Lists, kinds: tuple[IdType, IdType]) -> None:
-    """Write the lists of some users: whole, or not at all.
+def write_part(path: Path, users: IdArray, lists: Lists, id_types: tuple[IdType, IdType]) -> None:
+    """Write the top-k lists of some users, atomically.
 
     Args:
-        path: of the part; its ending says the format. A part in CSV has no header.
+        path: the part; its suffix determines the format. A part in CSV has no header.
         users: ids [n].
-        lists: of the same users.
-        kinds: types of user and item ids.
+        lists: top-k lists of these users.
+        id_types: types of user and item ids.
     """
     user = np.repeat(users, lists.counts)
     rank = np.arange(1, len(user) + 1) - np.repeat(np.cumsum(lists.counts) - lists.counts, lists.counts)
-    with replacing(path) as out:
+    with atomic_write(path) as out:
         if path.suffix == ".parquet":
             import pyarrow as pa
             import pyarrow.parquet as pq
 
-            types = [pa.int64() if kind == "int64" else pa.string() for kind in kinds]
+            types = [pa.int64() if id_type == "int64" else pa.string() for id_type in id_types]
             columns = [pa.array(user, types[0]), pa.array(rank, pa.int32()), pa.array(lists.items, types[1])]
-            pq.write_table(pa.table([*columns, pa.array(lists.scores)], names=COLUMNS), out, use_dictionary=REPEATED)
+            table = pa.table([*columns, pa.array(lists.scores)], names=COLUMNS)
+            pq.write_table(table, out, use_dictionary=DICTIONARY_COLUMNS)
             return
-        # The fewest digits that still name each float32.
-        scores = lists.scores.astype(str)
+        scores = lists.scores.astype(str)  # the fewest digits that identify each float32
         rows = zip(user.tolist(), rank.tolist(), lists.items.tolist(), scores.tolist(), strict=True)
-        out.write(_as_csv(rows))
+        out.write(_to_csv(rows))
 
 
 def join_parts(parts: Sequence[Path], target: Path) -> None:
-    """Write one file of all parts, in order: whole, or not at all; half of it would lie in the folder of the parts."""
-    with replacing(target, parts[0].parent) as out:
+    """Concatenate all parts into one file, atomically; the incomplete file is in the folder of the parts."""
+    with atomic_write(target, parts[0].parent) as out:
         if target.suffix == ".csv":
-            out.write(_as_csv([COLUMNS]))
+            out.write(_to_csv([COLUMNS]))
             for part in parts:
                 with part.open("rb") as rows:
                     shutil.copyfileobj(rows, out)
             return
         import pyarrow.parquet as pq
 
-        with pq.ParquetWriter(out, pq.read_schema(parts[0]), use_dictionary=REPEATED) as writer:
+        with pq.ParquetWriter(out, pq.read_schema(parts[0]), use_dictionary=DICTIONARY_COLUMNS) as writer:
             for part in parts:
                 writer.write_table(pq.read_table(part))
 
 
 @contextmanager
-def replacing(path: Path, folder: Path | None = None) -> Iterator[IO[bytes]]:
-    """Open a file that takes its place in one step, at the end, when it is on the disk.
+def atomic_write(path: Path, folder: Path | None = None) -> Iterator[IO[bytes]]:
+    """Open a file that replaces ``path`` in one step when it is complete and on the disk.
 
     Args:
-        path: its place.
-        folder: where it lies until then; on the same file system. None for the folder of its place.
+        path: the final path.
+        folder: folder of the incomplete file, on the same file system; None for the folder of ``path``.
     """
-    scratch = (folder or path.parent) / f".{path.name}-{secrets.token_hex(8)}"
-    # The system applies the umask, which a process with threads cannot ask for safely.
-    handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    temporary = (folder or path.parent) / f".{path.name}-{secrets.token_hex(8)}"
+    # The system applies the umask, which a process with threads cannot read safely.
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        with os.fdopen(handle, "wb") as out:
+        with os.fdopen(descriptor, "wb") as out:
             yield out
             out.flush()
-            os.fsync(handle)
-        os.replace(scratch, path)
-        _sync(path.parent)
+            os.fsync(descriptor)
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
     finally:
-        scratch.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        os.fsync(descriptor)
     except OSError:
-        pass  # file systems that do not sync folders
+        pass  # not supported by this file system
     finally:
-        os.close(handle)
+        os.close(descriptor)
 
 
-def _as_csv(rows: Any) -> bytes:
+def _to_csv(rows: Iterable[Iterable[object]]) -> bytes:
     lines = io.StringIO(newline="")
     csv.writer(lines).writerows(rows)
     return lines.getvalue().encode("utf-8")

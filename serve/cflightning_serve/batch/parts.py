@@ -1,4 +1,4 @@
-"""The folder of finished parts beside a file that is being written: of one process, and of one kind of lists."""
+"""The folder of finished parts beside an output file, locked by one process and bound to the settings of its run."""
 
 import json
 import os
@@ -6,81 +6,82 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from cflightning_serve.batch.files import SCRATCH, replacing
+from cflightning_serve.batch.files import TEMPORARY_NAME, atomic_write
 from cflightning_serve.errors import InputError
 
 try:
     import fcntl
-except ImportError:  # not on Windows
+except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-RECORD = "record.json"
+SETTINGS_FILE = "settings.json"
 
 
 @contextmanager
-def parts_folder(folder: Path, about: Mapping[str, Any]) -> Iterator[None]:
-    """Make the folder, or take up the parts that are there, and keep other processes out while the block runs.
+def parts_folder(folder: Path, settings: Mapping[str, object]) -> Iterator[None]:
+    """Create the folder or open an existing one, and lock it against other processes during the block.
 
     Args:
-        folder: beside the file.
-        about: what parts are of; those of anything else are never joined with them.
+        folder: the folder.
+        settings: JSON values that determine the contents of the parts; parts with other settings are refused.
 
     Raises:
-        InputError: another process uses the folder, or it holds something else.
+        InputError: another process uses the folder, or its contents belong to something else.
     """
     try:
         folder.mkdir(exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY)
     except OSError as error:
-        raise InputError(f"{folder}: cannot be made: {error.strerror}") from error
+        raise InputError(f"{folder}: cannot be created: {error.strerror}") from error
     try:
-        _lock(handle, folder)
+        _lock(descriptor, folder)
         for path in folder.iterdir():
-            if re.fullmatch(SCRATCH, path.name):  # of a process that was killed while it wrote
+            if re.fullmatch(TEMPORARY_NAME, path.name):  # left by a process that was killed while writing
                 path.unlink()
-        _check(folder, about)
+        _check_settings(folder, settings)
         yield
     finally:
-        os.close(handle)  # and so the lock
+        os.close(descriptor)  # releases the lock
 
 
-def remove(folder: Path) -> None:
-    """Remove the folder, its record last: until then whoever is stopped here goes on as with any other parts."""
-    for path in sorted(folder.iterdir(), key=lambda path: path.name == RECORD):
+def remove_parts(folder: Path) -> None:
+    """Remove the folder, its settings last, so that an interrupted removal can be continued like any other run."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == SETTINGS_FILE):
         path.unlink()
     folder.rmdir()
 
 
-def _check(folder: Path, about: Mapping[str, Any]) -> None:
+def _check_settings(folder: Path, settings: Mapping[str, object]) -> None:
     try:
-        before = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        existing = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         if any(folder.iterdir()):
             raise InputError(
-                f"{folder}: must be empty or hold parts of these lists, holds something else; remove it"
+                f"{folder}: must be empty or contain parts of this output, contains something else; remove it"
             ) from None
-        with replacing(folder / RECORD) as out:
-            out.write(json.dumps(about, indent=1).encode())
+        with atomic_write(folder / SETTINGS_FILE) as out:
+            out.write(json.dumps(settings, indent=1).encode())
         return
     except ValueError:
-        before = {}
-    different = [name for name, value in about.items() if not isinstance(before, dict) or before.get(name) != value]
+        existing = None
+    if not isinstance(existing, dict):
+        existing = {}
+    different = [name for name, value in settings.items() if existing.get(name) != value]
     if different:
         raise InputError(
-            f"{folder}: holds parts of other lists: {', '.join(different)} differ; remove the folder, or choose "
+            f"{folder}: contains parts of another run: {', '.join(different)} differ; remove the folder, or choose "
             "another --out"
         )
 
 
-def _lock(handle: int, folder: Path) -> None:
+def _lock(descriptor: int, folder: Path) -> None:
     try:
         if fcntl is not None:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise InputError(
-            f"{folder}: another process is writing these lists; wait for it, or give each its own --out or --shard"
+            f"{folder}: another process is writing this output; wait for it, or give each its own --out or --shard"
         ) from error
     except OSError:
-        pass  # a file system without locks, where nothing keeps two apart
+        pass  # a file system without locks

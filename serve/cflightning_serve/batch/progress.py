@@ -1,23 +1,24 @@
-"""A bar on standard error while something long goes on: tqdm's where it is installed, else a plain one."""
+"""A progress bar on standard error, if that is a terminal: tqdm's if it is installed, otherwise a simple one."""
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-_WIDTH = 30
+WIDTH = 30
+"""Width of the simple bar in characters."""
 
 
 @contextmanager
-def progress(total: int, done: int, what: str) -> Iterator[Callable[[int], None]]:
-    """Show a bar, on a terminal alone.
+def progress_bar(total: int, done: int, unit: str) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar.
 
     Args:
-        total: steps in all.
-        done: of these before the beginning.
-        what: is counted.
+        total: number of steps.
+        done: number of steps that are done at the beginning.
+        unit: plural noun for the steps.
 
     Yields:
-        To be called with the number of further steps.
+        A function to call with the number of further steps that are done.
     """
     if sys.stderr is None or not sys.stderr.isatty():
         yield lambda steps: None
@@ -25,19 +26,19 @@ def progress(total: int, done: int, what: str) -> Iterator[Callable[[int], None]
     try:
         from tqdm import tqdm
     except ImportError:
-        with _plain(total, done, what) as advance:
+        with _simple_bar(total, done, unit) as advance:
             yield advance
         return
-    with tqdm(total=total, initial=done, unit=f" {what}", unit_scale=True, file=sys.stderr) as bar:
+    with tqdm(total=total, initial=done, unit=f" {unit}", unit_scale=True, file=sys.stderr) as bar:
         yield lambda steps: bar.update(steps) and None
 
 
 @contextmanager
-def _plain(total: int, done: int, what: str) -> Iterator[Callable[[int], None]]:
+def _simple_bar(total: int, done: int, unit: str) -> Iterator[Callable[[int], None]]:
     def draw() -> None:
-        filled = _WIDTH * done // max(total, 1)
-        bar = "#" * filled + "." * (_WIDTH - filled)
-        print(f"\r[{bar}] {done:,} of {total:,} {what}", end="", file=sys.stderr, flush=True)
+        filled = WIDTH * done // max(total, 1)
+        bar = "#" * filled + "." * (WIDTH - filled)
+        print(f"\r[{bar}] {done:,} of {total:,} {unit}", end="", file=sys.stderr, flush=True)
 
     def advance(steps: int) -> None:
         nonlocal done

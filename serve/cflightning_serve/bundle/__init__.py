@@ -1,1 +1,1 @@
-"""The bundle format: manifest, files, sessions, catalogue, trust."""
+"""The bundle format: manifest, files, ONNX sessions, catalogue and trust."""

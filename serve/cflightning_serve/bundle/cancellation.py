@@ -1,4 +1,4 @@
-"""Giving up the load of a bundle from another thread."""
+"""Cancellation of a bundle load from another thread."""
 
 import threading
 import time
@@ -9,46 +9,50 @@ from cflightning_serve.errors import BundleError
 
 
 class Cancellation:
-    """A request to give up a load. What loads asks :meth:`check` between its steps, and lets long steps be stopped.
+    """A request to stop loading, which the loader polls between its steps.
 
     Args:
-        pause: seconds that each check waits, so that a load beside a server's requests leaves them room.
+        pause: seconds to sleep at each poll, so that a load in the background leaves time for a server's requests.
     """
 
     def __init__(self, pause: float = 0.0) -> None:
         self._pause = pause
         self._lock = threading.Lock()
-        self._stops: list[Callable[[], None]] = []
+        self._callbacks: list[Callable[[], None]] = []
         self._cancelled = False
 
     def cancel(self) -> None:
-        """Make the load end at its next step, and stop the step that it is at."""
+        """Stop the load: its current step by the registered callbacks, and no further step begins."""
         with self._lock:
             self._cancelled = True
-            for stop in self._stops:
-                stop()
+            for callback in self._callbacks:
+                callback()
 
     def check(self) -> None:
-        """Make room for other threads, and raise if the load was given up.
+        """Sleep for the pause, and raise if the load has been cancelled.
 
         Raises:
-            BundleError: it was.
+            BundleError: the load has been cancelled.
         """
         if self._pause:
             time.sleep(self._pause)
         if self._cancelled:
-            raise BundleError("loading the bundle was given up")
+            raise BundleError("loading the bundle was cancelled")
 
     @contextmanager
-    def on_cancel(self, stop: Callable[[], None]) -> Iterator[None]:
-        """Have ``stop`` called if the load is given up within the block."""
+    def on_cancel(self, callback: Callable[[], None]) -> Iterator[None]:
+        """Call ``callback`` if the load is cancelled within the block.
+
+        Raises:
+            BundleError: the load has been cancelled before.
+        """
         self.check()
         with self._lock:
-            self._stops.append(stop)
+            self._callbacks.append(callback)
             if self._cancelled:
-                stop()
+                callback()
         try:
             yield
         finally:
             with self._lock:
-                self._stops.remove(stop)
+                self._callbacks.remove(callback)

@@ -1,76 +1,96 @@
-"""Files of a bundle: read strictly, and refused where something else lies in their place."""
+"""Safe reading of a bundle's files: regular files only, verified lengths and digests, bounded sizes."""
 
-import codecs
 import hashlib
-import json
 import mmap
 import os
+import re
 import stat
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple
 
-from cflightning_serve.bundle.strict_json import parse_incrementally
 from cflightning_serve.errors import BundleError
 
-AGAIN = "copy or export the bundle again"
-"""What to do about a damaged file."""
-_LARGEST = 16 << 20
-"""Bytes of a manifest, which nothing vouches for before it is read."""
-_PLAIN, _RATIO = 1 << 24, 64
-"""What a packed file may unpack to: so many bytes, and so many for each packed one."""
-_BLOCK = 4 << 20
-"""Bytes that are read and digested in one go."""
-_PAGED = 1 << 20
-"""Bytes from which a file is kept in pages of its own, which go back to the system."""
-_OPENING = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
-JSON_NAMES = {dict: "object", list: "array", str: "string", int: "integer", float: "number", type(None): "null"}
+REMEDY = "copy or export the bundle again"
+"""Advice of messages about a damaged file."""
+MAX_UNVERIFIED_BYTES = 16 << 20
+"""Size limit of a file that is read before any digest of it is known, such as the manifest, in bytes."""
+MAX_PLAIN_BYTES, MAX_COMPRESSION_RATIO = 1 << 24, 64
+"""Limit of a decompressed file: this many bytes, plus this many for each compressed byte."""
+BLOCK_BYTES = 4 << 20
+"""Size of the blocks in which files are read and digested, in bytes."""
+MIN_MAPPED_BYTES = 1 << 20
+"""Size from which a file is kept in memory pages of its own, which return to the system when released, in bytes."""
+_OPEN_FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"))
+
+
+class FileEntry(NamedTuple):
+    """Length in bytes and SHA-256 digest (hex) of a file, as listed in the manifest."""
+
+    bytes: int
+    sha256: str
+
+
+def locate_folder(folder: Path) -> Path:
+    """Return the folder of a bundle; if an export was interrupted while replacing it, the folder of the old bundle.
+
+    File systems that cannot exchange two folders in one step rename the old bundle first (BUNDLE.md). The next export
+    moves it back; until then readers use it where it is.
+    """
+    name = re.compile(rf"\.{re.escape(folder.name)}-[0-9a-f]{{16}}\.old")
+    try:
+        if folder.exists() or folder.is_symlink():
+            return folder
+        replaced = [path for path in folder.parent.iterdir() if name.fullmatch(path.name) and path.is_dir()]
+        return max(replaced, key=lambda path: path.stat().st_mtime_ns, default=folder)
+    except OSError:
+        return folder
 
 
 @contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Turn errors of the file system into ``BundleError``."""
+def os_errors_as_bundle_errors(path: Path) -> Iterator[None]:
+    """Convert errors of the file system into ``BundleError``."""
     try:
         yield
     except OSError as error:
         raise BundleError(f"{path}: cannot be read: {error.strerror}; check its name and permissions") from error
 
 
-def refuse_unless_plain_file(path: Path) -> None:
-    """Raise ``BundleError`` unless a file lies there itself, not a link to one."""
-    with readable(path):
-        if path.is_symlink():
-            raise BundleError(f"{path}: must be a file of the bundle itself, is a symbolic link; {AGAIN}")
-        if not path.is_file():
-            got = "is no file" if path.exists() else "is missing"
-            raise BundleError(f"{path}: must be a file of the bundle, {got}; {AGAIN}")
-
-
-class FileEntry(NamedTuple):
-    """The length in bytes of a file, and its SHA-256 digest in hex, as a manifest has them."""
-
-    bytes: int
-    sha256: str
-
-
 @contextmanager
-def opened(path: Path) -> Iterator[int]:
-    """Open a plain file, never a link or a pipe, and yield its descriptor.
+def open_regular_file(path: Path) -> Iterator[int]:
+    """Open a regular file, never a symbolic link or a pipe, and yield its descriptor.
 
     Raises:
-        BundleError: something else lies there, or it cannot be read.
+        BundleError: the path is not a regular file, or it cannot be read.
     """
-    refuse_unless_plain_file(path)
-    with readable(path):
-        descriptor = os.open(path, _OPENING)
+    with os_errors_as_bundle_errors(path):
+        if path.is_symlink():
+            raise BundleError(f"{path}: must be a regular file inside the bundle, is a symbolic link; {REMEDY}")
+        if not path.is_file():
+            got = "is not a regular file" if path.exists() else "is missing"
+            raise BundleError(f"{path}: must be a file of the bundle, {got}; {REMEDY}")
+        descriptor = os.open(path, _OPEN_FLAGS)
         try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # it was exchanged in this very moment
-                raise BundleError(f"{path}: must be a file of the bundle, is no file; {AGAIN}")
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # it may have been replaced since the check above
+                raise BundleError(f"{path}: must be a file of the bundle, is not a regular file; {REMEDY}")
             yield descriptor
         finally:
             os.close(descriptor)
+
+
+def read_bytes(path: Path, limit: int = MAX_UNVERIFIED_BYTES) -> bytes:
+    """Read a small file whose digest is not known yet.
+
+    Raises:
+        BundleError: the file cannot be read, or is larger than ``limit`` bytes.
+    """
+    with open_regular_file(path) as descriptor, os.fdopen(descriptor, "rb", closefd=False) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise BundleError(f"{path}: must be a file of a few kB, is larger than {limit:,} bytes; {REMEDY}")
+    return data
 
 
 def read_verified(
@@ -82,44 +102,44 @@ def read_verified(
     keep: bool = True,
     check: Callable[[], None] = lambda: None,
 ) -> memoryview:
-    """Read a file through one descriptor and hold it against its entry: the bytes returned are those digested.
+    """Read a file through one descriptor and compare it with its manifest entry; the digested bytes are returned.
 
     Args:
-        path: of the file.
-        entry: what the manifest says of it.
+        path: the file.
+        entry: its expected length and digest.
         digest: whether to compare the digest; the length is always compared.
-        mapped: whether to map the file into memory instead: whoever changes it later changes the bytes.
-        keep: whether the bytes are wanted; else an empty view is returned.
+        mapped: whether to memory-map the file instead of copying it. Later changes of the file then change the bytes.
+        keep: whether to return the bytes; if not, an empty view is returned.
         check: called between blocks; may raise.
 
     Raises:
-        BundleError: the file is missing, is a symbolic link, differs from the entry, or does not fit into memory.
+        BundleError: the file is missing, is a symbolic link, differs from its entry, or does not fit into memory.
     """
-    with opened(path) as descriptor:
+    with open_regular_file(path) as descriptor:
         size = os.fstat(descriptor).st_size
         if size != entry.bytes:
-            raise _other_length(path, entry, size)
+            raise _wrong_length(path, entry, size)
         mapped = mapped and size > 0
         if mapped:
-            kept = memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ))
+            data = memoryview(mmap.mmap(descriptor, size, access=mmap.ACCESS_READ))
         else:
-            kept = _memory(path, size if keep else min(size, _BLOCK))
+            data = _allocate(path, size if keep else min(size, BLOCK_BYTES))
         sha256 = hashlib.sha256()
-        for begin in range(0, size, _BLOCK):
+        for begin in range(0, size, BLOCK_BYTES):
             check()
-            block = kept[begin : begin + _BLOCK] if keep or mapped else kept[: size - begin]
+            block = data[begin : begin + BLOCK_BYTES] if keep or mapped else data[: size - begin]
             if not mapped:
                 _fill(path, descriptor, block, entry)
             if digest:
                 sha256.update(block)
     if digest and sha256.hexdigest() != entry.sha256:
-        raise BundleError(f"{path}: its sha256 is not the manifest's: damaged or edited; {AGAIN}")
-    return kept if keep else memoryview(b"")
+        raise BundleError(f"{path}: its sha256 differs from the manifest's: damaged or edited; {REMEDY}")
+    return data if keep else memoryview(b"")
 
 
-def _memory(path: Path, size: int) -> memoryview:
-    """So many bytes of memory that nothing else has."""
-    if size < _PAGED:
+def _allocate(path: Path, size: int) -> memoryview:
+    """Allocate ``size`` bytes; large blocks get private memory pages."""
+    if size < MIN_MAPPED_BYTES:
         return memoryview(bytearray(size))
     try:
         if not hasattr(mmap, "MAP_PRIVATE"):
@@ -127,117 +147,57 @@ def _memory(path: Path, size: int) -> memoryview:
         pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except (OSError, OverflowError, MemoryError, ValueError) as error:
         raise BundleError(
-            f"{path}: needs {size:,} bytes of memory, which are not to be had; serve it where there are more, "
-            "or map its weights"
+            f"{path}: needs {size:,} bytes of memory, which are not available; use a machine with more memory, "
+            "or map the weights"
         ) from error
-    if hasattr(mmap, "MADV_HUGEPAGE"):  # fewer and larger pages: tables are read as quickly as mapped ones
-        with suppress(OSError):  # of a system that has none
+    if hasattr(mmap, "MADV_HUGEPAGE"):  # large pages: as fast as a memory-mapped file
+        with suppress(OSError):  # not supported by this system
             pages.madvise(mmap.MADV_HUGEPAGE)
     return memoryview(pages)
 
 
 def _fill(path: Path, descriptor: int, block: memoryview, entry: FileEntry) -> None:
-    at = 0
-    while at < len(block):
-        count = os.readv(descriptor, [block[at:]]) if hasattr(os, "readv") else _read_into(descriptor, block[at:])
+    """Read exactly ``len(block)`` bytes."""
+    done = 0
+    while done < len(block):
+        rest = block[done:]
+        if hasattr(os, "readv"):
+            count = os.readv(descriptor, [rest])
+        else:
+            data = os.read(descriptor, len(rest))
+            count = len(data)
+            rest[:count] = data
         if not count:
-            raise _other_length(path, entry, os.fstat(descriptor).st_size)
-        at += count
+            raise _wrong_length(path, entry, os.fstat(descriptor).st_size)
+        done += count
 
 
-def _read_into(descriptor: int, block: memoryview) -> int:
-    data = os.read(descriptor, len(block))
-    block[: len(data)] = data
-    return len(data)
-
-
-def _other_length(path: Path, entry: FileEntry, size: int) -> BundleError:
-    return BundleError(f"{path}: must hold {entry.bytes:,} bytes, holds {size:,}: truncated or replaced; {AGAIN}")
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """Parse a file that must be one JSON object; see :func:`parse_json`."""
-    return parse_object(path, read_bytes(path))
-
-
-def read_bytes(path: Path, most: int = _LARGEST) -> bytes:
-    """Read a file that nothing vouches for yet.
-
-    Raises:
-        BundleError: it cannot be read, or holds more bytes than ``most``.
-    """
-    with opened(path) as descriptor, os.fdopen(descriptor, "rb", closefd=False) as file:
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise BundleError(f"{path}: must be a file of a few kB, holds more than {most:,} bytes; {AGAIN}")
-    return data
-
-
-def parse_object(path: Path, data: bytes) -> dict[str, Any]:
-    """Parse bytes that must be one JSON object; see :func:`parse_json`."""
-    raw = parse_json(path, data)
-    if type(raw) is not dict:
-        raise BundleError(f"{path}: must be one JSON object, is of type {json_name(raw)}; {AGAIN}")
-    return raw
-
-
-def parse_json(path: Path, data: bytes, pause: Callable[[], None] | None = None) -> Any:
-    """Parse UTF-8 JSON strictly: ``NaN``, ``Infinity`` and halves of surrogate pairs are not JSON.
-
-    Args:
-        path: where the bytes lay, for messages.
-        data: of the file.
-        pause: called again and again, so that other threads run meanwhile; may raise. None parses in one go.
-
-    Raises:
-        BundleError: they are not JSON.
-    """
-    try:
-        if pause is None:
-            return _parse_text(data.decode("utf-8"))
-        decoder = codecs.getincrementaldecoder("utf-8")()
-        parts = []
-        for begin in range(0, len(data), _PAGED):
-            parts.append(decoder.decode(data[begin : begin + _PAGED]))
-            pause()
-        return parse_incrementally("".join([*parts, decoder.decode(b"", final=True)]), _parse_text, pause)
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{path}: must be UTF-8 JSON, is not: {str(error)[:200]}; {AGAIN}") from error
-
-
-def _parse_text(text: str) -> Any:
-    def refuse(constant: str) -> NoReturn:
-        raise ValueError(f"{constant} is not JSON")
-
-    value = json.loads(text, parse_constant=refuse)
-    if "\\u" in text:  # else there is no way to write half of a surrogate pair
-        json.dumps(value, ensure_ascii=False).encode()
-    return value
+def _wrong_length(path: Path, entry: FileEntry, size: int) -> BundleError:
+    return BundleError(f"{path}: must have {entry.bytes:,} bytes, has {size:,}: truncated or replaced; {REMEDY}")
 
 
 def decompress(path: Path, data: bytes) -> bytes:
-    """Return the bytes of a file, unpacked where its name ends in ``.gz``.
+    """Decompress a file whose name ends in ``.gz``; return any other unchanged.
 
-    A packed file is one gzip member that unpacks to no more than readers promise to take: a few kB may hold gigabytes.
+    A compressed file is one gzip member of bounded expansion: a few kB could otherwise expand to gigabytes.
 
     Raises:
-        BundleError: it is no such file.
+        BundleError: the data is not a complete gzip file, or it expands beyond the limit.
     """
     if path.suffix != ".gz":
         return data
-    limit = _PLAIN + _RATIO * len(data)
+    limit = MAX_PLAIN_BYTES + MAX_COMPRESSION_RATIO * len(data)
     gzip = zlib.decompressobj(wbits=31)
     try:
         plain = gzip.decompress(data, limit + 1)
     except zlib.error as error:
-        raise BundleError(f"{path}: must be packed by gzip, is not: {error}; {AGAIN}") from error
+        raise BundleError(f"{path}: must be a gzip file, is not: {error}; {REMEDY}") from error
     if len(plain) > limit:
-        raise BundleError(f"{path}: must unpack to at most {limit:,} bytes, to {_RATIO} for each packed one; {AGAIN}")
+        raise BundleError(
+            f"{path}: must decompress to at most {limit:,} bytes, {MAX_COMPRESSION_RATIO} for each compressed one; "
+            f"{REMEDY}"
+        )
     if not gzip.eof or gzip.unused_data:
-        raise BundleError(f"{path}: must be one whole gzip file, {'goes on' if gzip.eof else 'breaks off'}; {AGAIN}")
+        got = "has data after its end" if gzip.eof else "is truncated"
+        raise BundleError(f"{path}: must be one complete gzip file, {got}; {REMEDY}")
     return plain
-
-
-def json_name(value: object) -> str:
-    """Name the type of a value as JSON does."""
-    return "boolean" if type(value) is bool else JSON_NAMES[type(value)]

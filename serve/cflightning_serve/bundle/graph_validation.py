@@ -1,15 +1,17 @@
-"""The limits that ``serve/BUNDLE.md`` sets to the graphs of a bundle, held before onnxruntime sees a byte of them."""
+"""Validation of a bundle's ONNX graphs against the limits of ``serve/BUNDLE.md``, before onnxruntime reads them."""
 
 import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from cflightning_serve.bundle.files import AGAIN, FileEntry
+from cflightning_serve.bundle.files import REMEDY, FileEntry
 from cflightning_serve.bundle.onnx_reader import ExternalTensor, read_outline
 from cflightning_serve.errors import BundleError
 
 IR_VERSION = 10
+"""Newest ONNX IR version of a graph."""
 OPERATOR_SETS = {"": 18, "ai.onnx.ml": 4}
+"""Domain -> version of the operator sets of a graph; "" is ai.onnx."""
 _OPERATORS = """
 Abs Add And ArgMax ArgMin Cast CastLike Ceil Clip Compress Concat Constant ConstantOfShape CumSum DequantizeLinear Div
 Einsum Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND Gemm Greater GreaterOrEqual Identity If IsInf
@@ -23,60 +25,62 @@ OPERATORS: Mapping[str, frozenset[str]] = {
     "ai.onnx.ml": frozenset({"LabelEncoder"}),
 }
 """Domain -> operators that a graph may use; "" is ai.onnx."""
-TYPES = {1: "f4", 2: "u1", 3: "i1", 4: "u2", 5: "i2", 6: "i4", 7: "i8", 9: "?", 10: "f2", 11: "f8", 12: "u4", 13: "u8"}
-"""Element types of external data, as ONNX numbers them -> as numpy names them."""
-_SHOWN = 3
-_OWN_OPTIONS = "ort_config"
-"""A model's own options for onnxruntime, which obeys them where an environment variable tells it to."""
+NUMPY_TYPES = {
+    1: "f4", 2: "u1", 3: "i1", 4: "u2", 5: "i2", 6: "i4", 7: "i8", 9: "?", 10: "f2", 11: "f8", 12: "u4", 13: "u8"
+}  # fmt: skip
+"""ONNX element type of external data -> numpy type."""
+MAX_NAMED_OPERATORS = 3
+"""Number of forbidden operators that a message names."""
+_RUNTIME_OPTIONS = "ort_config"
+"""Metadata key of options for onnxruntime, which applies them if an environment variable is set."""
 
 
 def validate_graph(path: Path, data: bytes, files: Mapping[str, FileEntry]) -> tuple[ExternalTensor, ...]:
-    """Hold a graph against the limits.
+    """Check a graph against the limits.
 
     Args:
-        path: where it lay, for messages.
+        path: the graph's file, for messages.
         data: its bytes.
-        files: of the manifest: the only ones that it may name.
+        files: files of the manifest, the only ones that the graph may refer to.
 
     Returns:
-        Its tensors whose bytes lie in other files of the bundle.
+        The tensors of the graph whose data is in other files of the bundle.
 
     Raises:
-        BundleError: the bytes are no ONNX model, or one beyond the limits.
+        BundleError: the bytes are not an ONNX model within the limits.
     """
 
-    def check(holds: bool, must: str) -> None:
-        if not holds:
-            raise BundleError(f"{path}: {must}; {AGAIN}")
+    def check(valid: bool, must: str) -> None:
+        if not valid:
+            raise BundleError(f"{path}: {must}; {REMEDY}")
 
     try:
         outline = read_outline(data)
     except ValueError as error:
-        raise BundleError(f"{path}: must be an ONNX model as BUNDLE.md limits it, {error}; {AGAIN}") from error
+        raise BundleError(f"{path}: must be an ONNX model within the limits of BUNDLE.md, {error}; {REMEDY}") from error
     check(0 < outline.ir_version <= IR_VERSION, f"must have an IR version up to {IR_VERSION}, has {outline.ir_version}")
+    allowed = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in OPERATOR_SETS.items())
     for domain, version in outline.operator_sets.items():
-        must = OPERATOR_SETS.get(domain)
-        allowed = ", ".join(f"{name or 'ai.onnx'} {number}" for name, number in OPERATOR_SETS.items())
-        check(version == must, f"must use the operator sets {allowed}, names {domain[:60] or 'ai.onnx'!r} {version}")
-    strange = sorted(f"{domain}:{name}"[:60] for domain, name in outline.operators if name not in _of(domain))
-    check(not strange, f"must use operators of BUNDLE.md alone, uses {len(strange)} others: {_some(strange)}")
-    check(_OWN_OPTIONS not in outline.metadata, f"must not bring options for onnxruntime ({_OWN_OPTIONS})")
+        check(
+            version == OPERATOR_SETS.get(domain),
+            f"must use the operator sets {allowed}, uses {domain[:60] or 'ai.onnx'!r} {version}",
+        )
+    forbidden = sorted(
+        f"{domain}:{name}"[:60] for domain, name in outline.operators if name not in OPERATORS.get(domain, frozenset())
+    )
+    names = ", ".join(forbidden[:MAX_NAMED_OPERATORS]) + (", ..." if len(forbidden) > MAX_NAMED_OPERATORS else "")
+    check(not forbidden, f"must use operators of BUNDLE.md only, uses {len(forbidden)} others: {names}")
+    check(_RUNTIME_OPTIONS not in outline.metadata, f"must not contain options for onnxruntime ({_RUNTIME_OPTIONS})")
     for tensor in outline.external:
-        what = f"tensor {tensor.name[:60]!r}"
+        name = f"tensor {tensor.name[:60]!r}"
         entry = files.get(tensor.location)
-        check(entry is not None, f"{what} must lie in a file that the manifest names, lies in {tensor.location[:60]!r}")
-        assert entry is not None
-        check(tensor.type in TYPES, f"{what} must be of numbers or bool, is of ONNX type {tensor.type}")
-        # Whoever wrote 2**60 for a length meant no good: Python's integers keep the sum right.
-        length = math.prod(tensor.shape) * int(TYPES[tensor.type][-1].replace("?", "1"))
+        if entry is None:
+            raise BundleError(
+                f"{path}: {name} must be in a file that the manifest lists, is in {tensor.location[:60]!r}; {REMEDY}"
+            )
+        check(tensor.type in NUMPY_TYPES, f"{name} must be of numbers or bool, is of ONNX type {tensor.type}")
+        # Python's integers cannot overflow, whatever lengths the file states.
+        length = math.prod(tensor.shape) * int(NUMPY_TYPES[tensor.type][-1].replace("?", "1"))
         fits = tensor.length in (None, length) and tensor.offset + length <= entry.bytes
-        check(fits, f"{what} of shape {list(tensor.shape)[:8]} does not fit its place in {tensor.location}")
+        check(fits, f"{name} of shape {list(tensor.shape)[:8]} does not fit into its range of {tensor.location}")
     return outline.external
-
-
-def _of(domain: str) -> frozenset[str]:
-    return OPERATORS.get(domain, frozenset())
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

@@ -1,4 +1,4 @@
-"""The files of a bundle in memory, as they were when their digests were compared: nothing is read a second time."""
+"""The files of a bundle in memory, read once: the bytes in use are those whose digests were compared."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,12 +10,12 @@ from cflightning_serve.bundle.signatures import SIGNATURES
 
 
 class LoadedFiles:
-    """The bytes of a bundle's files. Made by :meth:`load`.
+    """The bytes of a bundle's files. Created by :meth:`load`.
 
     Args:
-        folder: where they lay, for messages.
-        files: name -> bytes.
-        verified: whether their digests were compared.
+        folder: folder of the bundle, for messages.
+        files: file name -> bytes.
+        verified: whether the digests were compared.
     """
 
     def __init__(self, folder: Path, files: Mapping[str, memoryview], *, verified: bool = True) -> None:
@@ -27,17 +27,17 @@ class LoadedFiles:
     def load(
         cls, manifest: Manifest, *, verify: bool = True, mapped: bool = False, cancellation: Cancellation | None = None
     ) -> "LoadedFiles":
-        """Read every file that the manifest names.
+        """Read every file that the manifest lists.
 
         Args:
-            manifest: of the bundle.
-            verify: whether to compare the digests; lengths always are.
-            mapped: whether tables are mapped from the folder rather than kept in memory of one's own: several
-                processes share them, and whoever changes the file changes the answers, or ends the process.
-            cancellation: gives up the load.
+            manifest: the bundle's manifest.
+            verify: whether to compare the digests; lengths are always compared.
+            mapped: whether to memory-map the tables instead of copying them, so that several processes share them.
+                A change of the file then changes the results or crashes the process.
+            cancellation: can stop the load.
 
         Raises:
-            BundleError: a file is missing or damaged.
+            BundleError: a file is missing or damaged, or the load was cancelled.
         """
         graphs = {name for question, name in manifest.graphs.items() if question in SIGNATURES}
         texts = {manifest.titles, manifest.catalogue}
@@ -56,18 +56,18 @@ class LoadedFiles:
         return cls(manifest.folder, files, verified=verify)
 
     def path(self, name: str) -> Path:
-        """Where a file lay."""
+        """Return the path that a file was read from."""
         return self.folder / name
 
     def view(self, name: str) -> memoryview:
-        """The bytes of a file."""
+        """Return the bytes of a file without a copy."""
         return self._files[name]
 
     def read(self, name: str) -> bytes:
-        """A copy of the bytes of a file."""
+        """Return a copy of the bytes of a file."""
         return bytes(self._files[name])
 
-    def forget(self, *names: str) -> None:
-        """Free the bytes of files that are not read again."""
+    def release(self, *names: str) -> None:
+        """Release the bytes of files that are not read again."""
         for name in names:
             self._files.pop(name, None)

@@ -1,31 +1,34 @@
-"""Freeing what is large step by step: no other thread of Python runs during one step."""
+"""Release of large objects in steps: deallocation holds Python's global lock, so one long step stalls all threads."""
 
 import threading
 import time
 import weakref
-from typing import Any
+from collections.abc import MutableMapping
+from typing import TypeVar
 
-_PAUSE = 0.01
-"""Seconds between two steps."""
+K = TypeVar("K")
+V = TypeVar("V")
+PAUSE = 0.01
+"""Seconds between two steps, for other threads."""
 
 
-def release_in_steps(owner: object, things: dict[Any, Any], at_once: int) -> None:
-    """Have a dict emptied in a thread of its own once its owner is gone.
+def release_in_steps(owner: object, entries: MutableMapping[K, V], step: int) -> None:
+    """Empty a dict step by step, in a background thread, once its owner has been garbage-collected.
 
     Args:
-        owner: who alone uses the dict.
-        things: emptied from its end.
-        at_once: entries of one step.
+        owner: the only user of the dict.
+        entries: the dict, emptied from its end.
+        step: entries that are removed between two pauses.
     """
-    weakref.finalize(owner, _start, things, at_once).atexit = False
+    weakref.finalize(owner, _start_thread, entries, step).atexit = False
 
 
-def _start(things: dict[Any, Any], at_once: int) -> None:
-    threading.Thread(target=_empty, args=(things, at_once), name="bundle-freeing", daemon=True).start()
+def _start_thread(entries: MutableMapping[K, V], step: int) -> None:
+    threading.Thread(target=_empty, args=(entries, step), name="bundle-release", daemon=True).start()
 
 
-def _empty(things: dict[Any, Any], at_once: int) -> None:
-    while things:
-        for _ in range(min(at_once, len(things))):
-            things.popitem()
-        time.sleep(_PAUSE)
+def _empty(entries: MutableMapping[K, V], step: int) -> None:
+    while entries:
+        for _ in range(min(step, len(entries))):
+            entries.popitem()
+        time.sleep(PAUSE)

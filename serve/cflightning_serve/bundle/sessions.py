@@ -1,17 +1,17 @@
-"""The graphs of a bundle as onnxruntime sessions, each opened when it is first asked."""
+"""onnxruntime sessions of a bundle's graphs, each opened at its first use."""
 
 import math
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from cflightning_serve.bundle.cancellation import Cancellation
-from cflightning_serve.bundle.graph_validation import TYPES, validate_graph
+from cflightning_serve.bundle.graph_validation import NUMPY_TYPES, validate_graph
 from cflightning_serve.bundle.loaded_files import LoadedFiles
 from cflightning_serve.bundle.manifest import Manifest
 from cflightning_serve.bundle.onnx_reader import ExternalTensor
@@ -22,14 +22,18 @@ from cflightning_serve.errors import BundleError, InputError, NotFiniteError, Un
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-_OPTIONS = {"seen": "the run's table at hand", "history": "--with-history", "fold_in_item": "--new-items"}
-"""Questions that are answered where the export was told so."""
+Array: TypeAlias = npt.NDArray[Any]
+"""Input or output of a graph; its dtype is that of the signature."""
+BLOCK_SIZE = 1 << 23
+"""Largest number of elements of an array in one call of a graph; float32 takes 32 MiB."""
+EXPORT_OPTIONS = {"seen": "the run's table available", "history": "--with-history", "fold_in_item": "--new-items"}
+"""Question -> what the export of its graph needs, for graphs that are optional."""
+NAN_BLOCK_SIZE = 1 << 20
+"""Elements of a table that are tested for NaN between two polls of the cancellation."""
 _FLOAT32 = np.dtype(np.float32)
-_HIGH_BYTE = 3 if sys.byteorder == "little" else 0
-_FEW = 1000
-"""Numbers up to which a copy of their bytes is quicker than arithmetic."""
-_LOOK = 1 << 20
-"""Numbers that are looked at in one go."""
+_EXPONENT_BYTE = 3 if sys.byteorder == "little" else 0
+_MAX_BYTEWISE_SIZE = 1000
+"""Array size up to which copying the bytes is faster than arithmetic."""
 
 
 class GraphSessions:
@@ -37,78 +41,88 @@ class GraphSessions:
 
     Args:
         manifest: the bundle's manifest.
-        contents: the bundle's files.
-        threads: threads of onnxruntime inside one call.
+        files: the bundle's files.
+        threads: onnxruntime threads of one call.
+        block_size: largest number of elements of an array in one call, see :meth:`blocks`.
     """
 
-    def __init__(self, manifest: Manifest, contents: LoadedFiles, threads: int) -> None:
-        self._manifest = manifest
-        self._contents = contents
+    def __init__(
+        self, manifest: Manifest, files: LoadedFiles, threads: int = 1, *, block_size: int = BLOCK_SIZE
+    ) -> None:
+        self.manifest = manifest
+        self.files = files
+        self.block_size = block_size
+        self.tables: list[Array] = []
+        """Arrays in the memory of the bundle's files that open sessions read."""
         self._threads = threads
         self._lock = threading.Lock()
         self._sessions: dict[str, ort.InferenceSession] = {}
-        self._tables: list[Any] = []  # the memory that sessions read from
-        self._verified = contents.verified
-        self._finite: set[tuple[str, int, int, int]] = set()  # places of tables without NaN
+        self._ort_values: list[ort.OrtValue] = []  # kept alive for the sessions
+        self._tables_without_nan: set[tuple[str, int, int, int]] = set()
         self._run_options: ort.RunOptions | None = None
 
-    def run(self, question: str, outputs: Sequence[str], feeds: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-        """Ask the graph that answers ``question`` for the named outputs; numbers are finite, but for fillers of lists.
+    def run(self, question: str, outputs: Sequence[str], inputs: Mapping[str, Array]) -> list[Array]:
+        """Run the graph for ``question`` and return the named outputs; all numbers are finite, except -inf of fillers.
 
         Raises:
             BundleError: the graph cannot be opened or fails.
-            NotFiniteError: its answer holds NaN or infinity.
+            NotFiniteError: an output contains NaN or infinity.
             UnsupportedError: the bundle has no such graph.
-            InputError: a string id is no valid Unicode.
+            InputError: a string id is not valid Unicode.
         """
         session = self._sessions.get(question) or self.open(question)
         try:
-            answer: list[npt.NDArray[Any]] = session.run(outputs, feeds, self._run_options)
-        except UnicodeEncodeError as error:  # a lone surrogate, which JSON can smuggle in
+            arrays: list[Array] = session.run(outputs, inputs, self._run_options)
+        except UnicodeEncodeError as error:  # an unpaired surrogate, which JSON can contain
             raise InputError(f"ids: must be valid Unicode, got {error.object!r}") from error
-        except Exception as error:  # onnxruntime's own errors have no common base
-            path = self._manifest.path(question)
+        except Exception as error:  # onnxruntime's exceptions have no common base class
+            path = self.manifest.path(question)
             raise BundleError(f"{path}: the graph failed: {error}; export the bundle again") from error
-        for values in answer:
-            if values.dtype is _FLOAT32 and may_be_infinite(values):
-                self._refuse_infinite(question, outputs, answer)
+        for array in arrays:
+            if array.dtype is _FLOAT32 and may_be_infinite(array):
+                self._require_finite(question, outputs, arrays)
                 break
-        return answer
+        return arrays
+
+    def blocks(self, count: int, width: int) -> Sequence[slice]:
+        """Split ``count`` rows of ``width`` elements into slices of at most ``block_size`` elements; at least one."""
+        step = max(1, self.block_size // max(1, width))
+        return [slice(start, start + step) for start in range(0, max(count, 1), step)]
 
     def open(self, question: str, cancellation: Cancellation | None = None) -> "ort.InferenceSession":
-        """Open a graph unless it is open.
+        """Return the session for ``question``, opened if necessary.
 
         Raises:
-            BundleError: it cannot be opened.
+            BundleError: the graph cannot be opened.
             UnsupportedError: the bundle has no such graph.
         """
-        if question not in self._manifest.graphs:
+        if question not in self.manifest.graphs:
             raise UnsupportedError(
-                f"{self._manifest.folder}: has no graph that answers {question!r}; export the bundle again with "
-                f"{_OPTIONS.get(question, 'it')}"
+                f"{self.manifest.folder}: has no graph for {question!r}; export the bundle again with "
+                f"{EXPORT_OPTIONS.get(question, 'it')}"
             )
         with self._lock:
             if question not in self._sessions:
-                self._sessions[question] = self._session(question, cancellation or Cancellation())
+                self._sessions[question] = self._create(question, cancellation or Cancellation())
             return self._sessions[question]
 
     def open_all(self, cancellation: Cancellation | None = None) -> None:
         """Open every graph that this reader knows.
 
         Raises:
-            BundleError: one cannot be opened.
+            BundleError: a graph cannot be opened.
         """
-        for question in filter(SIGNATURES.__contains__, self._manifest.graphs):
+        for question in filter(SIGNATURES.__contains__, self.manifest.graphs):
             self.open(question, cancellation)
-        self._contents.forget(*self._manifest.graphs.values())
+        self.files.release(*self.manifest.graphs.values())
 
     def release_in_steps(self) -> None:
-        """Have the sessions freed one after the other, in a thread, once nobody uses them."""
+        """Release the sessions one after the other, in a background thread, once nothing uses them."""
         release_in_steps(self, self._sessions, 1)
 
     @contextmanager
     def cancelled_by(self, cancellation: Cancellation) -> Iterator[None]:
-        """Have calls within the block end, with an error, when a load is given up."""
+        """Terminate calls within the block, with an error, if the load is cancelled."""
         import onnxruntime as ort
 
         options = self._run_options = ort.RunOptions()
@@ -118,37 +132,36 @@ class GraphSessions:
         finally:
             self._run_options = None
 
-    def _refuse_infinite(self, question: str, outputs: Sequence[str], answer: list[npt.NDArray[Any]]) -> None:
-        for output, values in zip(outputs, answer, strict=True):
-            if values.dtype == _FLOAT32:
+    def _require_finite(self, question: str, outputs: Sequence[str], arrays: list[Array]) -> None:
+        for output, array in zip(outputs, arrays, strict=True):
+            if array.dtype == _FLOAT32:
                 filler = -np.inf if output in FILLED.get(question, ()) else np.nan
-                wrong = int(np.count_nonzero(~np.isfinite(values) & (values != filler)))
-                if wrong:
-                    path = self._manifest.path(question)
+                count = int(np.count_nonzero(~np.isfinite(array) & (array != filler)))
+                if count:
                     raise NotFiniteError(
-                        f"{path}: {output} must be finite numbers, has {wrong:,} that are not; export the bundle "
-                        "again, unless the question held immense numbers"
+                        f"{self.manifest.path(question)}: {output} must be finite numbers, has {count:,} that are not; "
+                        "export the bundle again, unless the request had extreme numbers"
                     )
 
-    def _session(self, question: str, cancellation: Cancellation) -> "ort.InferenceSession":
-        import onnxruntime as ort  # here, since a damaged bundle can be refused without it
+    def _create(self, question: str, cancellation: Cancellation) -> "ort.InferenceSession":
+        import onnxruntime as ort  # here, so that a damaged bundle is refused without it
 
-        name = self._manifest.graphs[question]
-        path, model = self._contents.path(name), self._contents.read(name)
-        external = validate_graph(path, model, self._manifest.files)
+        name = self.manifest.graphs[question]
+        path, model = self.files.path(name), self.files.read(name)
+        external = validate_graph(path, model, self.manifest.files)
         tables = [self._table(tensor, cancellation) for tensor in external]
         options = ort.SessionOptions()
         options.intra_op_num_threads = self._threads  # the default counts the machine's cores, not the container's
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # what matters arrives as an exception
-        # Packing would copy the item table, once per session; without it calls are as quick.
+        options.log_severity_level = 3  # errors are raised; warnings are of no use here
+        # Prepacking would copy the item table for each session, and calls are as fast without it.
         options.add_session_config_entry("session.disable_prepacking", "1")
-        # Else a file that begins as onnxruntime's own format does is read as that, which nobody has checked.
+        # Otherwise a file with the magic bytes of onnxruntime's own format is read as such, without validation.
         options.add_session_config_entry("session.load_model_format", "ONNX")
         try:
             values = [ort.OrtValue.ortvalue_from_numpy(table) for table in tables]
             if values:
-                # The first is for what folds constants and is freed again, the second for the calls, in place.
+                # The first call serves constant folding and is released again, the second the runs, without a copy.
                 options.add_external_initializers([tensor.name for tensor in external], values)
             for tensor, value in zip(external, values, strict=True):
                 options.add_initializer(tensor.name, value)
@@ -156,40 +169,41 @@ class GraphSessions:
                 session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except BundleError:
             raise
-        except Exception as error:  # onnxruntime's own errors have no common base
+        except Exception as error:  # onnxruntime's exceptions have no common base class
             cancellation.check()
             raise BundleError(f"{path}: onnxruntime cannot open it: {error}; export the bundle again") from error
-        has = tuple(
+        actual = tuple(
             {argument.name: argument.type for argument in side}
             for side in (session.get_inputs(), session.get_outputs())
         )
-        for side, must, got in zip(("inputs", "outputs"), signature(self._manifest, question), has, strict=True):
+        for side, must, got in zip(("inputs", "outputs"), signature(self.manifest, question), actual, strict=True):
             if must != got:
                 raise BundleError(f"{path}: {side} must be {must}, are {got}; export the bundle again")
-        self._tables += [tables, values]
+        self.tables += tables
+        self._ort_values += values
         return session
 
-    def _table(self, tensor: ExternalTensor, cancellation: Cancellation) -> npt.NDArray[Any]:
-        """A tensor as it lies in its file, without a copy; looked at once for NaN, which would spread to answers."""
-        kind = np.dtype(TYPES[tensor.type])
-        length = math.prod(tensor.shape) * kind.itemsize
-        part = self._contents.view(tensor.location)[tensor.offset : tensor.offset + length]
-        table = np.require(np.frombuffer(part, kind).reshape(tensor.shape), requirements="A")
-        place = (tensor.location, tensor.offset, tensor.type, length)
-        if kind.kind == "f" and self._verified and place not in self._finite:
-            for begin in range(0, table.size, _LOOK):
+    def _table(self, tensor: ExternalTensor, cancellation: Cancellation) -> Array:
+        """Return a tensor in the memory of its file, without a copy, after one test for NaN."""
+        dtype = np.dtype(NUMPY_TYPES[tensor.type])
+        length = math.prod(tensor.shape) * dtype.itemsize
+        data = self.files.view(tensor.location)[tensor.offset : tensor.offset + length]
+        table = np.require(np.frombuffer(data, dtype).reshape(tensor.shape), requirements="A")
+        key = (tensor.location, tensor.offset, tensor.type, length)
+        if dtype.kind == "f" and self.files.verified and key not in self._tables_without_nan:
+            for begin in range(0, table.size, NAN_BLOCK_SIZE):
                 cancellation.check()
-                if has_nan(table.reshape(-1)[begin : begin + _LOOK]):
+                if has_nan(table.reshape(-1)[begin : begin + NAN_BLOCK_SIZE]):
                     raise BundleError(
-                        f"{self._contents.path(tensor.location)}: tables must be numbers, {tensor.name[:60]!r} has "
-                        "NaN; train and export again"
+                        f"{self.files.path(tensor.location)}: tables must not contain NaN, {tensor.name[:60]!r} does; "
+                        "train and export again"
                     )
-            self._finite.add(place)
+            self._tables_without_nan.add(key)
         return table
 
 
-def has_nan(values: npt.NDArray[Any]) -> bool:
-    """Whether one of some numbers is NaN, float16 or longer [n]; infinities are none."""
+def has_nan(values: npt.NDArray[np.floating[Any]]) -> bool:
+    """Return whether an array of float16, float32 or float64 [n] contains NaN; infinity does not count."""
     if values.dtype == np.float16:
         return bool((values.view(np.uint16) & 0x7FFF).max(initial=0) > 0x7C00)
     with np.errstate(all="ignore"):
@@ -197,10 +211,10 @@ def has_nan(values: npt.NDArray[Any]) -> bool:
 
 
 def may_be_infinite(values: npt.NDArray[np.float32]) -> bool:
-    """Whether some float32 numbers, of any shape, may hold NaN or infinity: a look that is quick, and never misses."""
-    if values.size > _FEW:
+    """Return whether float32 values of any shape may contain NaN or infinity; fast, and never wrong if it is False."""
+    if values.size > _MAX_BYTEWISE_SIZE:
         flat = values.reshape(-1)
         with np.errstate(all="ignore"):
             return not math.isfinite(flat.dot(flat))  # NaN and infinity survive in the sum of squares
-    highest = values.tobytes()[_HIGH_BYTE::4]  # sign and all bits of the exponent but one
-    return 0x7F in highest or 0xFF in highest
+    exponents = values.tobytes()[_EXPONENT_BYTE::4]  # sign and seven of eight bits of the exponent
+    return 0x7F in exponents or 0xFF in exponents

@@ -1,1 +1,1 @@
-"""The command line: ``python -m cflightning_serve COMMAND``."""
+"""The command line: ``python -m cflightning_serve COMMAND BUNDLE``."""

@@ -1,4 +1,4 @@
-"""Ids as people type them, on the command line and in CSV files -> ids as the bundle has them."""
+"""Ids and ratings from the command line and from CSV files, converted to the id types of the bundle."""
 
 import csv
 import io
@@ -6,19 +6,22 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import TextIO, TypeAlias
 
 from cflightning_serve.bundle.manifest import IdType
 from cflightning_serve.errors import InputError
 
+Ids: TypeAlias = list[int | str]
+"""Parsed ids, all of the bundle's id type."""
 
-def parse_ids(texts: Sequence[str], kind: IdType, where: str) -> list[Any]:
-    """Turn ids as typed into ids as the bundle has them.
+
+def parse_ids(texts: Sequence[str], id_type: IdType, where: str) -> Ids:
+    """Convert ids to the bundle's id type.
 
     Raises:
-        InputError: no integer, in a bundle of integer ids.
+        InputError: an id is not an integer, in a bundle of integer ids.
     """
-    if kind == "string":
+    if id_type == "string":
         return list(texts)
     for text in texts:
         if not re.fullmatch(r"\s*[+-]?[0-9]{1,30}\s*", text):
@@ -26,20 +29,44 @@ def parse_ids(texts: Sequence[str], kind: IdType, where: str) -> list[Any]:
     return [int(text) for text in texts]
 
 
-def read_ids(file: str, columns: Mapping[str, IdType]) -> list[list[Any]]:
+def parse_ratings(ratings: str | None, liked: Sequence[str] | None, id_type: IdType) -> tuple[Ids, list[float] | None]:
+    """Parse ``--ratings ITEM:RATING,...`` or ``--liked``; an id may contain colons, the rating follows the last one.
+
+    Returns:
+        Item ids, and ratings; None for liked items.
+
+    Raises:
+        InputError: a pair has another form, or an id has the wrong type.
+    """
+    if ratings is None:
+        return parse_ids(liked or (), id_type, "--liked"), None
+    items, values = [], []
+    for pair in filter(None, ratings.split(",")):
+        item, colon, value = pair.rpartition(":")
+        try:
+            values.append(float(value))
+        except ValueError:
+            colon = ""
+        if not colon:
+            raise InputError(f"--ratings: must be ITEM:RATING,ITEM:RATING,..., got {pair!r}")
+        items.append(item)
+    return parse_ids(items, id_type, "--ratings"), values
+
+
+def read_ids(file: str, columns: Mapping[str, IdType]) -> list[Ids]:
     """Read columns of ids from a CSV file.
 
     Args:
-        file: its path; ``-`` is standard input.
-        columns: name -> type of its ids; others are not looked at.
+        file: path of the file; ``-`` for standard input.
+        columns: column -> type of its ids; other columns are ignored.
 
     Returns:
         The ids of each column, in the order of ``columns``.
 
     Raises:
-        InputError: the file cannot be read, lacks a column, or holds an id of the wrong type.
+        InputError: the file cannot be read, lacks a column, or an id has the wrong type.
     """
-    ids: dict[str, list[Any]] = {name: [] for name in columns}
+    ids: dict[str, Ids] = {name: [] for name in columns}
     try:
         with _standard_input() if file == "-" else open(file, newline="", encoding="utf-8-sig") as lines:
             reader = csv.DictReader(lines, strict=True)
@@ -49,11 +76,11 @@ def read_ids(file: str, columns: Mapping[str, IdType]) -> list[list[Any]]:
                     f"{' and '.join(columns)}, got {', '.join(reader.fieldnames or ()) or 'nothing'}"
                 )
             for row in reader:
-                for column, kind in columns.items():
+                for column, id_type in columns.items():
                     where = f"{file}: line {reader.line_num}: column {column}"
                     if row[column] is None:
-                        raise InputError(f"{where}: must hold an id, is missing")
-                    ids[column] += parse_ids([row[column]], kind, where)
+                        raise InputError(f"{where}: must be an id, is missing")
+                    ids[column] += parse_ids([row[column]], id_type, where)
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror}") from error
     except (csv.Error, UnicodeDecodeError) as error:
@@ -63,12 +90,12 @@ def read_ids(file: str, columns: Mapping[str, IdType]) -> list[list[Any]]:
 
 @contextmanager
 def _standard_input() -> Iterator[TextIO]:
-    """Standard input as UTF-8, whatever the locale says, without the mark that some programs put before it."""
-    if (raw := getattr(sys.stdin, "buffer", None)) is None:  # a stand-in without bytes
+    """Yield standard input as UTF-8, whatever the locale, without a byte order mark."""
+    if (raw := getattr(sys.stdin, "buffer", None)) is None:  # a replacement without bytes
         yield sys.stdin
         return
     lines = io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
     try:
         yield lines
     finally:
-        lines.detach()  # standard input stays open
+        lines.detach()  # keeps standard input open

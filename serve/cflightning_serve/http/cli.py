@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from cflightning_serve.bundle.ids import check_positive_integer
-from cflightning_serve.bundle.trust import trust_of
+from cflightning_serve.bundle.trust import Trust
 from cflightning_serve.errors import InputError
 from cflightning_serve.http.api_keys import ApiKeys
 from cflightning_serve.http.log_format import configure_logging
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> None:
         threads=check_positive_integer("threads", options.threads),
         verify=options.verify,
         mapped=options.mapped,
-        trust=trust_of(options),
+        trust=Trust.parse(options.require_digest, options.trusted_key),
         load_seconds=options.load_seconds,
         hosts=tuple(options.allow_host),
         origins=tuple(options.cors_origin),

@@ -35,7 +35,7 @@ def finite_number(value: np.floating) -> float:
     """
     if not math.isfinite(value):
         raise not_finite_error()
-    return results.number(value)
+    return results.shortest_float(value)
 
 
 def finite_numbers(values: npt.NDArray[np.floating]) -> list[float]:
@@ -44,7 +44,7 @@ def finite_numbers(values: npt.NDArray[np.floating]) -> list[float]:
     Raises:
         ApiError: a value is NaN or infinite.
     """
-    numbers = list(map(results.number, values))
+    numbers = list(map(results.shortest_float, values))
     if not math.isfinite(sum(numbers)):  # a sum of finite float32 values cannot overflow float64
         raise not_finite_error()
     return numbers

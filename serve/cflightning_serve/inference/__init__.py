@@ -1,1 +1,1 @@
-"""Inference: from validated inputs to recommendations, fold-in and explanations."""
+"""Requests to the graphs of a bundle: one module for each question, from validated arguments to typed results."""

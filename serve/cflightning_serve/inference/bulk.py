@@ -1,4 +1,4 @@
-"""The best items of many users at once: scores of whole blocks, then only what may be among the best is sorted."""
+"""Graph ``scores``: top-k lists of many users, from the scores of whole blocks of users."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,72 +7,71 @@ import numpy as np
 import numpy.typing as npt
 
 from cflightning_serve.bundle.catalogue import Catalogue
-from cflightning_serve.bundle.ids import IdArray
-from cflightning_serve.bundle.manifest import Manifest
+from cflightning_serve.bundle.ids import IdArray, RawIds, check_positive_integer, to_id_array
 from cflightning_serve.bundle.sessions import GraphSessions
-from cflightning_serve.inference.recommend import ask_seen, recommend_top_k
+from cflightning_serve.inference.history import has_seen_items, run_seen
+from cflightning_serve.inference.recommend import recommend_top_k
 from cflightning_serve.inference.top_k import top_k_indices
 
-_BLOCK = 1 << 19
-"""Scores that are looked at together (2 MiB): they stay in the processor's cache."""
+CACHED_SCORES = 1 << 19
+"""Number of scores of one block: 2 MiB, which stay in the processor's cache."""
 
 
 class Lists(NamedTuple):
-    """Lists of n users, one after the other."""
+    """Top-k lists of n users, concatenated."""
 
     counts: npt.NDArray[np.int64]
-    """int64 [n], items of each list."""
+    """int64 [n], length of each list."""
     items: IdArray
-    """int64 [sum of counts] or object of str, raw ids, the best of each list first."""
+    """int64 [sum of counts] or object of str, raw ids, each list best first."""
     scores: npt.NDArray[np.float32]
     """float32 [sum of counts], as in ``TopK``."""
 
 
 def recommend_in_bulk(
-    manifest: Manifest,
     graphs: GraphSessions,
     catalogue: Callable[[], Catalogue],
-    user: IdArray,
+    users: RawIds,
     k: int,
     *,
-    exclude_seen: bool,
+    exclude_seen: bool | None = None,
+    block_size: int = CACHED_SCORES,
 ) -> Lists:
-    """List the best items of users, as `recommend_top_k` does, in less time.
+    """Implement :meth:`cflightning_serve.Scorer.lists`.
 
     Args:
-        manifest: the bundle's.
-        graphs: the bundle's.
-        catalogue: gives the bundle's.
-        user: ids [n].
-        k: how many, at least 1.
-        exclude_seen: whether to leave out what each user has seen.
-
-    Raises:
-        UnsupportedError: the bundle does not know what users have seen.
+        graphs: the bundle's graphs.
+        catalogue: returns the bundle's catalogue.
+        users: ids [n].
+        k: length of the lists, at least 1.
+        exclude_seen: whether to exclude the seen items; None for yes if the bundle has them.
+        block_size: number of scores that are computed at once.
     """
-    if "scores" not in manifest.graphs:  # of an older bundle
-        best = recommend_top_k(manifest, graphs, user, k, exclude_seen=exclude_seen)
-        parts = [Lists(np.array([len(top.items)]), top.items, top.scores) for top in best]
+    manifest = graphs.manifest
+    user, _ = to_id_array(users, manifest.user_ids, "user")
+    k = check_positive_integer("k", k)
+    without_seen = has_seen_items(manifest) if exclude_seen is None else exclude_seen
+    if "scores" not in manifest.graphs:  # an older bundle
+        top = recommend_top_k(graphs, user, k, exclude_seen=without_seen)
+        parts = [Lists(np.array([len(items)]), items, scores) for items, scores in top]
     else:
-        step = max(1, _BLOCK // manifest.num_items)
+        step = max(1, block_size // manifest.num_items)
         parts = [
-            _block(manifest, graphs, catalogue(), user[start : start + step], k, exclude_seen)
+            _recommend_block(graphs, catalogue(), user[start : start + step], k, without_seen)
             for start in range(0, len(user), step)
         ]
     if not parts:
-        empty = np.empty(0, np.int64 if manifest.item_ids == "int64" else object)
-        return Lists(np.empty(0, np.int64), empty, np.empty(0, np.float32))
+        no_items = np.empty(0, np.int64 if manifest.item_ids == "int64" else object)
+        return Lists(np.empty(0, np.int64), no_items, np.empty(0, np.float32))
     return Lists(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-def _block(
-    manifest: Manifest, graphs: GraphSessions, catalogue: Catalogue, user: IdArray, k: int, exclude_seen: bool
-) -> Lists:
+def _recommend_block(graphs: GraphSessions, catalogue: Catalogue, user: IdArray, k: int, without_seen: bool) -> Lists:
     order, score = graphs.run("scores", ("order", "score"), {"user": user})
-    if exclude_seen:
-        place, position = ask_seen(manifest, graphs, "place", user)
-        order[position, place] = -np.inf
-    places, counts = top_k_indices(order, k)
-    kept = np.arange(places.shape[1]) < counts[:, None]
-    chosen = places[kept]
-    return Lists(counts, catalogue.ids[chosen], score[np.repeat(np.arange(len(user)), counts), chosen])
+    if without_seen:
+        indices, position = run_seen(graphs, "place", user)
+        order[position, indices] = -np.inf
+    indices, counts = top_k_indices(order, k)
+    valid = np.arange(indices.shape[1]) < counts[:, None]
+    selected = indices[valid]
+    return Lists(counts, catalogue.ids[selected], score[np.repeat(np.arange(len(user)), counts), selected])

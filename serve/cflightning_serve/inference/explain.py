@@ -1,91 +1,107 @@
-"""Why an item has its score: what each rated item adds to it."""
+"""Graph ``explain``: contributions of the rated items to the score of an item."""
 
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from cflightning_serve.bundle.ids import IdArray, RawId, RawIds, to_id_array
-from cflightning_serve.bundle.manifest import Manifest
+from cflightning_serve.bundle.ids import IdArray, RawId, RawIds, to_id_array, to_id_list
+from cflightning_serve.bundle.manifest import IdType
 from cflightning_serve.bundle.sessions import GraphSessions
 from cflightning_serve.errors import InputError, UnknownIdError
-from cflightning_serve.inference.fold_in import Ratings, as_ratings, as_weights, many
+from cflightning_serve.inference.fold_in import Ratings, has_mixed_units, ratings_to_weights, to_rating_array
+from cflightning_serve.inference.history import user_history
+from cflightning_serve.inference.score import known_items, known_users
 
-NEAREST = 10
-"""How many of the liked items are named as near."""
+MAX_NEAREST = 10
+"""Number of liked items that are listed by similarity."""
 
 
 class Nearest(NamedTuple):
-    """Liked items by how near they are, nearest first."""
+    """Liked items by their similarity to the explained item, most similar first."""
 
     items: IdArray
-    """int64 [m] or object [m] of str, raw ids; at most ten, of those rated no lower than the mean of all given."""
+    """int64 [m] or object [m] of str, raw ids: at most ten items whose ratings are not below the mean of all given."""
     similarities: npt.NDArray[np.float32]
     """float32 [m], cosines of the item vectors."""
 
 
 class Explanation(NamedTuple):
-    """The parts of a logit: ``contributions.sum() + base + rest == logit``, to rounding."""
+    """The terms of a logit: ``contributions.sum() + base + rest == logit``, up to rounding."""
 
     items: IdArray
-    """int64 [n] or object [n] of str, raw ids of the rated items, as they were given."""
+    """int64 [n] or object [n] of str, raw ids of the rated items, in the given order."""
     contributions: npt.NDArray[np.float32]
-    """float32 [n], what each of them adds; 0 for those not seen in training."""
+    """float32 [n], contribution of each rated item; 0 for items not seen in training."""
     base: float
-    """What a user of whom nothing is known has: the item's bias, and the part of the prior."""
+    """Logit for a user without ratings: the item's bias, and the contribution of the prior."""
     rest: float
-    """What the trained vector of a known user says beyond these ratings; of a new user, rounding."""
+    """Remainder: for a known user, what the trained vector adds to these ratings; for a new user, rounding."""
     logit: float
-    """Of the item, before it is scaled into the rating range."""
+    """Logit of the item, before scaling into the rating range."""
     score: float
-    """Of the item, in the unit of ``manifest.units["recommend"]``."""
+    """Score of the item, in the unit ``manifest.units["recommend"]``."""
     nearest: Nearest
 
 
 def explain(
-    graphs: GraphSessions, manifest: Manifest, user: RawId | None, item: RawId, items: RawIds, ratings: Ratings | None
+    graphs: GraphSessions, user: RawId | None, item: RawId, items: RawIds | None, ratings: Ratings | None
 ) -> Explanation:
-    """See ``Scorer.explain``; ``items`` and ``ratings`` are those of the user.
-
-    Raises:
-        UnknownIdError: the item or the user was not seen in training.
-        InputError: ids or ratings of the wrong type.
-    """
-    target, one = to_id_array(item, manifest.item_ids, "item")
-    if not one:
-        raise InputError(f"item: must be one id, got {len(target)}; ask for one item at a time")
-    rated = many(items, manifest.item_ids, "rated item")
-    rating = as_ratings(ratings, len(rated), manifest)
-    who = to_id_array(() if user is None else user, manifest.user_ids, "user")[0]
-    if len(who) > 1:
-        raise InputError(f"user: must be one id, got {len(who)}; ask for one user at a time")
-    counted = rating
-    if manifest.units["score"] != manifest.units["recommend"]:  # of a known user every choice has counted the same
-        counted = as_weights(rating, manifest) if user is None else np.full(len(rated), np.nan, np.float32)
-    feeds = {
-        "item": rated,
-        "rating": counted,
+    """Implement :meth:`cflightning_serve.Scorer.explain`."""
+    manifest = graphs.manifest
+    if user is not None and not np.all(known_users(graphs, user)):
+        raise _unknown("user", user)
+    if not np.all(known_items(graphs, item)):
+        raise _unknown("item", item)
+    rated_items: object = items
+    rated: Ratings | None = ratings
+    if items is None:
+        if user is None or ratings is not None:
+            raise InputError("explain: needs a user, or the rated items; got neither")
+        rated_items, rated = user_history(graphs, _one_id("user", user, manifest.user_ids)[0])
+    target = _one_id("item", item, manifest.item_ids)
+    given = to_id_list(rated_items, manifest.item_ids, "rated item")
+    rating = to_rating_array(rated, len(given), manifest)
+    weight = rating
+    if has_mixed_units(manifest):  # for a known user, each interaction had the same weight in training
+        weight = ratings_to_weights(rating, manifest) if user is None else np.full(len(given), np.nan, np.float32)
+    inputs = {
+        "item": given,
+        "rating": weight,
         "target": target,
-        "user": who,
+        "user": to_id_array((), manifest.user_ids, "user")[0]
+        if user is None
+        else _one_id("user", user, manifest.user_ids),
     }
     outputs = ("contribution", "base", "rest", "logit", "score", "similarity", "known")
-    contribution, base, rest, logit, score, similarity, known = graphs.run("explain", outputs, feeds)
-    liked = known.copy()
-    if known.any() and not np.isnan(rating).any():
-        liked &= rating >= rating[known].mean(dtype=np.float64)
-    order = np.flatnonzero(liked)[np.argsort(-similarity[0][liked], kind="stable")][:NEAREST]
+    contribution, base, rest, logit, score, similarity, known = graphs.run("explain", outputs, inputs)
     return Explanation(
-        rated,
+        given,
         contribution[0],
         float(base[0]),
         float(rest[0]),
         float(logit[0]),
         float(score[0]),
-        Nearest(rated[order], similarity[0][order]),
+        _nearest(given, rating, similarity[0], known),
     )
 
 
-def refuse_unknown(what: str, asked: object, known: bool) -> None:
-    """Raise ``UnknownIdError`` unless an id is known: there is nothing to explain."""
-    if not known:
-        raise UnknownIdError(f"explain: the {what} must be known, {asked!r} was not seen in training")
+def _nearest(
+    items: IdArray, rating: npt.NDArray[np.float32], similarity: npt.NDArray[np.float32], known: npt.NDArray[np.bool_]
+) -> Nearest:
+    liked = known.copy()
+    if known.any() and not np.isnan(rating).any():
+        liked &= rating >= rating[known].mean(dtype=np.float64)
+    order = np.flatnonzero(liked)[np.argsort(-similarity[liked], kind="stable")][:MAX_NEAREST]
+    return Nearest(items[order], similarity[order])
+
+
+def _one_id(name: str, value: RawId, id_type: IdType) -> IdArray:
+    array, _ = to_id_array(value, id_type, name)
+    if len(array) != 1:
+        raise InputError(f"{name}: must be one id, got {len(array)}; explain one {name} at a time")
+    return array
+
+
+def _unknown(name: str, value: object) -> UnknownIdError:
+    return UnknownIdError(f"explain: the {name} must be known, {value!r} was not seen in training")

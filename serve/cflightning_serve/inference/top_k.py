@@ -1,56 +1,55 @@
-"""The best places of each row of a table, quicker than sorting it."""
+"""Indices of the k largest values of each row of a matrix, faster than sorting."""
 
 import numpy as np
 import numpy.typing as npt
 
-_GROUP = 8
-"""Numbers of which only the largest is looked at first."""
+GROUP_SIZE = 8
+"""Values of which only the largest is compared at first."""
 
 
 def top_k_indices(values: npt.NDArray[np.float32], k: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Find where the ``k`` largest numbers of each row stand, the largest first, equals in the order of the row.
+    """Return the column indices of the ``k`` largest values of each row, largest first, equal values by index.
 
-    The row is cut into groups. The k-th largest of their maxima is no larger than the k-th largest number, since k
-    groups hold a number at least as large, so that a few more than k numbers reach it; only these are sorted.
+    Each row is split into groups. The k-th largest of the groups' maxima is at most the k-th largest value, since k
+    groups have a value at least as large. So only few values beside the k largest reach it, and only these are sorted.
 
     Args:
-        values: float32 [n, m], no NaN; ``-inf`` stands for what must not be found.
-        k: how many, at least 1.
+        values: float32 [n, m], without NaN; ``-inf`` marks values to leave out.
+        k: number of indices, at least 1.
 
     Returns:
-        Places, int64 [n, k'] with k' = min(k, m), and how many of each row count: int64 [n]; what follows them in the
-        row of places means nothing.
+        Indices, int64 [n, k'] with k' = min(k, m), and how many of each row are valid: int64 [n].
     """
     rows, columns = _candidates(values, k)
-    found = np.bincount(rows, minlength=len(values))
-    begin = np.cumsum(found) - found
-    # One number that sorts as (value descending, place ascending) does: the value's bits above those of the place.
-    bits = (values[rows, columns] + np.float32(0)).view(np.uint32)  # adding makes -0 and 0 equal in bits
+    counts = np.bincount(rows, minlength=len(values))
+    begin = np.cumsum(counts) - counts
+    # Sort keys of 64 bits, value descending and then index ascending: the value's bits above those of the index.
+    bits = (values[rows, columns] + np.float32(0)).view(np.uint32)  # adding 0 turns -0 into 0
     descending = np.where(bits >> 31 == 1, bits, np.uint32(0x7FFFFFFF) - bits)
-    keys = np.full((len(values), int(found.max(initial=0))), np.iinfo(np.uint64).max)
+    keys = np.full((len(values), int(counts.max(initial=0))), np.iinfo(np.uint64).max)
     keys[rows, np.arange(len(rows)) - begin[rows]] = (descending.astype(np.uint64) << np.uint64(32)) | columns.astype(
         np.uint64
     )
     keys.sort(axis=1)
-    wanted = min(k, values.shape[1])
-    places = np.zeros((len(values), wanted), np.int64)
-    width = min(wanted, keys.shape[1])
-    places[:, :width] = keys[:, :width] & np.uint64(0xFFFFFFFF)
-    return places, np.minimum(found, wanted)
+    length = min(k, values.shape[1])
+    indices = np.zeros((len(values), length), np.int64)
+    width = min(length, keys.shape[1])
+    indices[:, :width] = keys[:, :width] & np.uint64(0xFFFFFFFF)
+    return indices, np.minimum(counts, length)
 
 
 def _candidates(values: npt.NDArray[np.float32], k: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Row and column of every number that may be among the best of its row: int64 [c] twice, row by row."""
+    """Return row and column of each value that may be among the largest of its row: int64 [c] twice, row by row."""
     n, m = values.shape
-    groups = m // _GROUP
-    least = np.full((n, 1), np.finfo(np.float32).min)
+    groups = m // GROUP_SIZE
+    threshold = np.full((n, 1), np.finfo(np.float32).min)
     if k < groups:
-        # The groups lie across the row, number j in group j mod `groups`: whole stretches are compared at a time.
-        largest = values[:, :groups].copy()
-        for start in range(groups, groups * _GROUP, groups):
-            np.maximum(largest, values[:, start : start + groups], out=largest)
-        largest.partition(groups - k, axis=1)
-        np.maximum(least, largest[:, groups - k, None], out=least)
-    found = np.flatnonzero(values >= least)
-    rows = found // max(m, 1)
-    return rows, found - rows * m
+        # Column j belongs to group j mod `groups`, so that contiguous ranges are compared.
+        maxima = values[:, :groups].copy()
+        for start in range(groups, groups * GROUP_SIZE, groups):
+            np.maximum(maxima, values[:, start : start + groups], out=maxima)
+        maxima.partition(groups - k, axis=1)
+        np.maximum(threshold, maxima[:, groups - k, None], out=threshold)
+    flat = np.flatnonzero(values >= threshold)
+    rows = flat // max(m, 1)
+    return rows, flat - rows * m

@@ -60,7 +60,7 @@ def test_it_answers_without_anything_of_ours_installed(tables, folder):
 
 def test_the_folder_holds_no_pickle_and_no_leftovers(folder):
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert {"MLmodel", "bundle/manifest.json", "bundle/weights.bin", "code/cflightning_serve/pyfunc.py"} <= names
+    assert {"MLmodel", "bundle/manifest.json", "bundle/weights.bin", "code/cflightning_serve/mlflow_model.py"} <= names
     assert not [name for name in names if re.search(r"\.(pkl|pickle|pyc|pt|ckpt)$|__pycache__", name)]
 
 

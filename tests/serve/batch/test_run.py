@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import cflightning_serve.batch.run as module
-import cflightning_serve.inference.bulk as lists_module
 from cflightning_serve import InputError, Scorer, UnsupportedError
-from cflightning_serve.batch.progress import progress
+from cflightning_serve.batch.progress import progress_bar
 from cflightning_serve.batch.run import Shard, write_recommendations
 from cflightning_serve.cli.main import main
+from cflightning_serve.inference.bulk import recommend_in_bulk
 from cflightning_serve.inference.top_k import top_k_indices
 
 # Selection ------------------------------------------------------------------------------------------------------------
@@ -44,13 +44,19 @@ def test_best_places_are_those_of_a_stable_sort(n, m, k, kind):
 
 
 @pytest.mark.parametrize("exclude_seen", [None, True, False])
-def test_lists_are_those_of_recommend(rich, exclude_seen, monkeypatch):
+def test_lists_are_those_of_recommend(rich, exclude_seen):
     scorer, tables = rich
-    monkeypatch.setattr(lists_module, "_BLOCK", 3 * len(tables.item_ids))
     strange = 99_999 if tables.user_ids.dtype == np.int64 else "nobody"
     users = [*tables.user_ids[::-1], strange, tables.user_ids[0]]
     for k in (1, 4, 100):
-        lists = scorer.lists(users, k, exclude_seen=exclude_seen)
+        lists = recommend_in_bulk(
+            scorer.graphs,
+            lambda: scorer.catalogue,
+            users,
+            k,
+            exclude_seen=exclude_seen,
+            block_size=3 * len(tables.item_ids),
+        )
         tops = scorer.recommend(users, k, exclude_seen=exclude_seen)
         assert lists.counts.tolist() == [len(top.items) for top in tops]
         assert lists.items.tolist() == [item for top in tops for item in top.items.tolist()]
@@ -172,7 +178,7 @@ def test_wherever_it_was_killed_the_same_bytes_come_of_it(rich, tmp_path, suffix
     scratch = f".lists{suffix}-0123456789abcdef"
     states = {
         "nothing but the folder": lambda: folder.mkdir(),
-        "while the record was written": lambda: (folder.mkdir(), (folder / ".record.json-0123456789abcdef").touch()),
+        "while the record was written": lambda: (folder.mkdir(), (folder / ".settings.json-0123456789abcdef").touch()),
         "while a part was written": lambda: (
             shutil.copytree(kept, folder),
             (folder / f"000001{suffix}").rename(folder / f".000001{suffix}-0123456789abcdef"),
@@ -201,7 +207,7 @@ def test_two_at_once_do_not_write_the_same_parts(rich, tmp_path):
         manifest, users = scorer.manifest, staticmethod(scorer.users)
 
         def lists(self, users, k, *, exclude_seen):
-            with pytest.raises(InputError, match="another process is writing these lists"):
+            with pytest.raises(InputError, match="another process is writing this output"):
                 write_recommendations(scorer, out, 4)
             return scorer.lists(users, k, exclude_seen=exclude_seen)
 
@@ -224,7 +230,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(rich, tmp_path, su
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    with pytest.raises(InputError, match=r"cannot be written: .*MB more are needed.*\(4 of 4\) stay") as raised:
+    with pytest.raises(InputError, match=r"cannot be written: .*MB more are needed.*\(4 of 4\) are kept") as raised:
         fill()
     assert "\n" not in str(raised.value)
     assert not out.exists()
@@ -254,9 +260,9 @@ def test_parts_of_other_lists_are_never_mixed(rich, choice_scorer, bundles, tmp_
         ("users", lambda: write_recommendations(scorer, out, 4, users=tables.user_ids[:2])),
         ("bundle", lambda: write_recommendations(other, out, 4)),
     ):
-        with pytest.raises(InputError, match=rf"parts of other lists: .*{change}"):
+        with pytest.raises(InputError, match=rf"parts of another run: .*{change}"):
             call()
-    (folder / "record.json").unlink()
+    (folder / "settings.json").unlink()
     with pytest.raises(InputError, match="must be empty"):
         write_recommendations(scorer, out, 4)
 
@@ -278,7 +284,7 @@ def test_files_that_cannot_be(rich, tmp_path):
         write_recommendations(scorer, tmp_path / "folder.csv", 3)
     assert not (tmp_path / "folder.csv.parts").exists()
     (tmp_path / "lists.csv.parts").write_text("a file")
-    with pytest.raises(InputError, match="cannot be made"):
+    with pytest.raises(InputError, match="cannot be created"):
         write_recommendations(scorer, tmp_path / "lists.csv", 3)
     for wrong in ({"k": 0}, {"k": 3, "threads": 0}, {"k": 3, "users": [1.5]}):
         with pytest.raises(InputError):
@@ -293,7 +299,7 @@ def test_the_command(bundles, tables, tmp_path, capsys):
     scorer = Scorer.load(folder)
     command = ["batch", str(folder), "--k", "3"]
     assert main([*command, "--out", str(tmp_path / "a.csv"), "--shard", "2/2", "--threads", "2"]) == 0
-    assert capsys.readouterr().out == f"lists written to {tmp_path / 'a-00002-of-00002.csv'}\n"
+    assert capsys.readouterr().out == f"recommendations written to {tmp_path / 'a-00002-of-00002.csv'}\n"
     (tmp_path / "users.csv").write_text("name,user\nx,30\ny,31\n")
     options = ["--users", str(tmp_path / "users.csv"), "--no-exclude-seen", "--json"]
     assert main([*command, "--out", str(tmp_path / "b.parquet"), *options]) == 0
@@ -314,7 +320,7 @@ def test_ctrl_c_is_no_failure_of_the_program(bundles, tables, tmp_path, capsys, 
     with monkeypatch.context() as patch:
         patch.setattr("cflightning_serve.batch.run.write_part", stop)
         assert main(words) == 130
-    assert capsys.readouterr().err == "cflightning_serve: stopped; the same command goes on where it was\n"
+    assert capsys.readouterr().err == "cflightning_serve: stopped; repeat the command to continue\n"
     assert main(words) == 0
 
 
@@ -336,7 +342,7 @@ def test_wishes_on_the_command_line(bundles, tables, tmp_path, capsys):
     ):
         assert ask(*options) == (0, scorer.recommend(30, 4, **wish).items.tolist())
     assert main(["recommend", str(folder), "--user", "30", "--category", "Western"]) == 2
-    assert "there are Crime, Drama" in capsys.readouterr().err
+    assert "known are Crime, Drama" in capsys.readouterr().err
     assert main(["recommend", str(folder), "--user", "30", "--allow", "x"]) == 2
     assert "--allow: ids are integers" in capsys.readouterr().err
 
@@ -357,14 +363,14 @@ class Terminal:
 
 @pytest.mark.parametrize("installed", [True, False])
 def test_progress_is_shown_on_a_terminal_alone(monkeypatch, capsys, installed):
-    with progress(10, 0, "users") as advance:
+    with progress_bar(10, 0, "users") as advance:
         advance(10)
     assert capsys.readouterr().err == ""
     terminal = Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     if not installed:
         monkeypatch.setitem(__import__("sys").modules, "tqdm", None)
-    with progress(10, 5, "users") as advance:
+    with progress_bar(10, 5, "users") as advance:
         advance(5)
     assert "users" in terminal.text
     assert "10" in terminal.text

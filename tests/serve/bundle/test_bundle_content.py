@@ -32,7 +32,7 @@ def refused(folder, match, **how):
 )
 def test_rating_ranges_that_float32_does_not_hold(bundles, copy, limits):
     edit(bundles, copy, rating_range=limits)
-    refused(copy, '"rating_range" must be two numbers, the lower one first, as float32 holds them')
+    refused(copy, '"rating_range" must be two float32 numbers, the lower one first')
 
 
 @pytest.mark.parametrize("key", ["rating_range", "metrics", "reference"])
@@ -82,7 +82,7 @@ def test_names_that_would_forge_a_log(bundles, copy):
     edit(bundles, copy, files=raw["files"] | {"a\nERROR b": {"bytes": 1, "sha256": "0" * 64}})
     refused(copy, '"files" -> .* must be a plain file name')
     edit(bundles, copy, files=raw["files"], metrics={"a\nb": 1.0})
-    refused(copy, '"metrics" must be of names of one line')
+    refused(copy, '"metrics" must be an object with names of one line')
     edit(bundles, copy, metrics={}, graphs=raw["graphs"] | {"a\nb": "gone"})
     refused(copy, '"graphs" -> .* must be a file named in "files"')
     edit(bundles, copy, graphs=raw["graphs"], format_version=HUGE, written_by="me\nERROR forged")
@@ -119,7 +119,7 @@ def test_vectors_that_are_not_finite_are_refused_or_every_answer_is_finite(bundl
     folder = bundles.write_bundle(tmp_path / "spoilt", bundles.make_rich(bundles.make_tables(choices=choices)))
     spoil(folder, bundles, number)
     if np.isnan(number):
-        refused(folder, "weights.bin: tables must be numbers, .* has NaN")
+        refused(folder, "weights.bin: tables must not contain NaN, .* does")
     scorer = Scorer.load(folder, verify=False)  # as if the tables were finite, and sums were not
     answered = 0
     for ask in (

@@ -63,7 +63,7 @@ def test_a_missing_file(copy, name, verify):
 def test_a_folder_instead_of_a_file(copy, name):
     (copy / name).unlink()
     (copy / name).mkdir()
-    refused(copy, f"{name}: must be a file of the bundle, is no file")
+    refused(copy, f"{name}: must be a file of the bundle, is not a regular file")
 
 
 @pytest.mark.parametrize("verify", [True, False])
@@ -72,7 +72,7 @@ def test_a_truncated_file(copy, name, verify):
     path = copy / name
     size = path.stat().st_size
     os.truncate(path, size - 1)
-    refused(copy, f"{name}: must hold {size:,} bytes, holds {size - 1:,}: truncated or replaced", verify=verify)
+    refused(copy, f"{name}: must have {size:,} bytes, has {size - 1:,}: truncated or replaced", verify=verify)
 
 
 @pytest.mark.parametrize("where", [0.0, 0.5, 0.999])
@@ -82,7 +82,7 @@ def test_one_flipped_bit(copy, name, where):
     data = bytearray(path.read_bytes())
     data[int(where * len(data))] ^= 1
     path.write_bytes(data)
-    refused(copy, f"{name}: its sha256 is not the manifest's: damaged or edited")
+    refused(copy, f"{name}: its sha256 differs from the manifest's: damaged or edited")
 
 
 def test_one_flipped_bit_anywhere_in_the_manifest(copy):
@@ -106,7 +106,7 @@ def test_a_symbolic_link(copy, tmp_path):
     for name in EVERY_FILE:
         (copy / name).rename(tmp_path / name)
         (copy / name).symlink_to(tmp_path / name)
-        refused(copy, f"{name}: must be a file of the bundle itself, is a symbolic link")
+        refused(copy, f"{name}: must be a regular file inside the bundle, is a symbolic link")
         (copy / name).unlink()
         (tmp_path / name).rename(copy / name)
     Scorer.load(copy)
@@ -161,7 +161,7 @@ def test_no_object(copy, text, type_):
 
 def test_something_else(copy):
     (copy / "manifest.json").write_text('{"name": "an npm package"}')
-    refused(copy, '"format" must be "cflightning-bundle", is None; this is the manifest of something else')
+    refused(copy, '"format" must be "cflightning-bundle", is None; this is not the manifest of a bundle')
 
 
 def test_a_newer_format_is_refused_before_anything_else_is_read(copy):
@@ -180,7 +180,7 @@ def test_a_version_that_is_none(bundles, copy, version):
 def test_an_edit_by_hand(copy):
     path = copy / "manifest.json"
     path.write_text(path.read_text().replace("0.875", "0.675"))
-    refused(copy, "its own sha256 does not fit what it says: damaged or edited by hand")
+    refused(copy, "its own sha256 differs from its contents: damaged or edited by hand")
 
 
 @pytest.mark.parametrize("digest", [None, 1, "", "0" * 64])
@@ -230,14 +230,14 @@ ENTRY = {"bytes": 1, "sha256": "0" * 64}
         ({"ids": {"user": "int64"}}, '"ids" -> "item" must be "int64" or "string", is None'),
         ({"ids": {"user": "int32", "item": "int64"}}, '"ids" -> "user" must be "int64" or "string", is \'int32\''),
         ({"ids": {"user": [], "item": "int64"}}, '"ids" -> "user" must be'),
-        ({"rating_range": [1]}, '"rating_range" must be two numbers'),
-        ({"rating_range": [5, 1]}, '"rating_range" must be two numbers, the lower one first'),
-        ({"rating_range": ["1", "5"]}, '"rating_range" must be two numbers'),
-        ({"rating_range": [False, True]}, '"rating_range" must be two numbers'),
+        ({"rating_range": [1]}, '"rating_range" must be two float32 numbers'),
+        ({"rating_range": [5, 1]}, '"rating_range" must be two float32 numbers, the lower one first'),
+        ({"rating_range": ["1", "5"]}, '"rating_range" must be two float32 numbers'),
+        ({"rating_range": [False, True]}, '"rating_range" must be two float32 numbers'),
         ({"rating_range": "1-5"}, '"rating_range" must be array or null, is string'),
         ({"metrics": {"test/rmse": "0.9"}}, '"metrics" -> "test/rmse" must be a number, is string'),
         ({"metrics": []}, '"metrics" must be object, is array'),
-        ({"graphs": {"score": "score.onnx", "similar": "similar.onnx"}}, '"graphs" -> "recommend" must be there'),
+        ({"graphs": {"score": "score.onnx", "similar": "similar.onnx"}}, '"graphs" -> "recommend" must be present'),
         (
             {"graphs": dict.fromkeys(("score", "recommend", "similar"), "gone.onnx")},
             'a file named in "files", is \'gone',
@@ -269,7 +269,7 @@ def test_a_graph_that_is_no_graph(bundles, copy):
     (copy / "score.onnx").write_bytes(b"no graph")
     (copy / "recommend.onnx").write_bytes(b"")
     bundles.reseal(copy)
-    refused(copy, "score.onnx: must be an ONNX model as BUNDLE.md limits it, .*; copy or export the bundle again")
+    refused(copy, "score.onnx: must be an ONNX model within the limits of BUNDLE.md, .*; copy or export the bundle")
 
 
 def test_a_lazy_graph_that_is_no_graph(bundles, copy):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cflightning_serve import __version__
-from cflightning_serve.cli.format import table
+from cflightning_serve.cli.format import format_table
 from cflightning_serve.cli.main import main
 
 
@@ -67,14 +67,15 @@ def test_an_unknown_user_is_said_to_be_one(run, bundle):
     code, out, err = run("recommend", bundle, "--user", 99999)
     assert code == 0
     assert out.startswith("user 99999\n")
-    assert one_line(err) == "cflightning_serve: user 99999 is unknown: these are the items liked by most\n"
+    note = "user 99999 is unknown: the items with the highest mean ratings are recommended"
+    assert one_line(err) == f"cflightning_serve: {note}\n"
     *_, err = run("recommend", bundle, "--user", 1, 2, 3, 4, 10, 1)
-    assert "4 users are unknown (1, 2, 3, ...): these" in one_line(err)
+    assert "4 users are unknown (1, 2, 3, ...): the items" in one_line(err)
 
 
 def test_nothing_left_to_recommend(run, bundle, tables):
     code, out, _ = run("recommend", bundle, "--user", 30, "--exclude", *tables.item_ids)
-    assert (code, out) == (0, "user 30: nothing is left\n")
+    assert (code, out) == (0, "user 30: no items left\n")
 
 
 def test_string_ids_stay_strings(run, string_bundle, string_tables):
@@ -159,7 +160,7 @@ def test_info(run, bundle, string_bundle):
     assert facts["bundle"] == str(bundle)
     assert facts["rmse"].split(None, 1) == ["0.875", "root mean squared error of predicted ratings; lower is better"]
     assert facts["users"].startswith("7 known")
-    assert facts["rows"].startswith("none of the table: lists hold what a user knows")
+    assert facts["rows"].startswith("none: recommendations include seen items")
     assert facts["score"] == "predicted ratings"
     assert "0.5 to 5" in out
     facts = json.loads(run("info", string_bundle, "--json")[1])
@@ -181,9 +182,9 @@ def test_info_shows_few_figures_and_counts_the_others(run, bundles, tables, tmp_
     assert rows["rmse"][1:4] == ["0.9", "[0.8,", "1]"]
     assert rows["ndcg@10"][1:3] == ["0.5", "0.25"]
     assert rows["recall@5"][1] == "0.05"
-    assert out.endswith("96 more figures: --json\n")  # ndcg@20, own and the recall of other lists
+    assert out.endswith("96 more metrics: --json\n")  # ndcg@20, own and the recall of other lists
     assert len(out.splitlines()) < 25
-    assert "ratings of the training part" in " ".join(rows["rows"])
+    assert "every user's training rows" in " ".join(rows["rows"])
 
 
 def test_info_of_a_model_without_a_rating_range(bundles, run, copy):
@@ -194,7 +195,7 @@ def test_info_of_a_model_without_a_rating_range(bundles, run, copy):
 
 
 def test_what_is_shown_as_zero_has_no_sign():
-    shown = table(("adds",), [(1.0,), (-1e-5,), (-0.0006,), (float("nan"),), (-0.0,)])
+    shown = format_table(("adds",), [(1.0,), (-1e-5,), (-0.0006,), (float("nan"),), (-0.0,)])
     assert shown.split() == ["adds", "1.000", "0.000", "-0.001", "nan", "0.000"]
 
 
@@ -228,10 +229,10 @@ def test_titles_cannot_steer_the_terminal(bundles, tables, run, tmp_path):
         (["recommend"], "required: BUNDLE"),
         ([], "required: COMMAND"),
         (["guess", "B"], "invalid choice: 'guess'"),
-        (["score", "B"], "needs --user with --item, or --pairs alone"),
-        (["score", "B", "--user", "1"], "needs --user with --item, or --pairs alone"),
-        (["score", "B", "--pairs", "-", "--user", "1", "--item", "2"], "needs --user with --item, or --pairs alone"),
-        (["score", "B", "--pairs", "-", "--item", "2"], "needs --user with --item, or --pairs alone"),
+        (["score", "B"], "needs --user and --item, or only --pairs"),
+        (["score", "B", "--user", "1"], "needs --user and --item, or only --pairs"),
+        (["score", "B", "--pairs", "-", "--user", "1", "--item", "2"], "needs --user and --item, or only --pairs"),
+        (["score", "B", "--pairs", "-", "--item", "2"], "needs --user and --item, or only --pairs"),
         (["score", "B", "--pairs", "/nowhere.csv"], "/nowhere.csv: cannot be read: No such file"),
         (["similar", "B", "--item", "99999"], "items must be known"),
     ],
@@ -248,7 +249,7 @@ def test_a_wrong_question_is_one_line_and_code_2(run, bundle, words, match):
         (b"", "must name the columns user and item, got nothing"),
         (b"user;item\n1;2\n", "must name the columns user and item, got user;item"),
         (b"user,item\n10,0\n10,x\n", "line 3: column item: ids are integers in this bundle, got 'x'"),
-        (b"user,item\n10\n", "line 2: column item: must hold an id, is missing"),
+        (b"user,item\n10\n", "line 2: column item: must be an id, is missing"),
         (b"user,item\n,5\n", "line 2: column user: ids are integers in this bundle, got ''"),
         (b'user,item\n"10,5\n', "must be CSV in UTF-8"),
         (b"user,item\n\xff,5\n", "must be CSV in UTF-8"),
@@ -266,7 +267,7 @@ def test_a_bad_bundle_is_code_1(run, copy, words):
     (copy / "weights.bin").write_bytes(b"")
     code, out, err = run(words[0], copy, *words[1:])
     assert (code, out) == (1, "")
-    assert "weights.bin: must hold" in one_line(err)
+    assert "weights.bin: must have" in one_line(err)
     code, _, err = run(words[0], copy / "absent", *words[1:])
     assert code == 1
     assert "does not exist" in one_line(err)
@@ -368,7 +369,7 @@ def test_an_answer_that_cannot_be_written_is_one_line(bundle, environment):
     done = subprocess.run(["sh", "-c", command], env=environment, capture_output=True, check=False)
     assert done.returncode == 1
     assert (
-        one_line(done.stderr.decode()) == "cflightning_serve: the answer cannot be written: No space left on device\n"
+        one_line(done.stderr.decode()) == "cflightning_serve: the output cannot be written: No space left on device\n"
     )
 
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from cflightning_serve import BundleError, InputError, Scorer, UnsupportedError
-from cflightning_serve.inference import chunks as module
-from cflightning_serve.inference.mmr import candidate_count, choose
+from cflightning_serve.inference.mmr import candidate_count, select_diverse
 
 
 def nobody(tables):
@@ -72,15 +71,15 @@ def test_histories_are_those_of_the_table(rich):
         items, ratings = scorer.history(user)
         assert (items.tolist(), ratings.tolist()) == tuple(map(list, tables.seen(user)))
         assert ratings.dtype == np.float32
-    with pytest.raises(InputError, match="one user"):
+    with pytest.raises(InputError, match="history: user must be one id"):
         scorer.history(tables.user_ids)
 
 
-def test_questions_in_blocks_are_the_same(rich, monkeypatch):
+def test_questions_in_blocks_are_the_same(rich, in_small_blocks):
     scorer, tables = rich
     wishes = {"exclude": [tables.item_ids[n : n + 2] for n in range(7)], "allow": tables.item_ids[:9]}
     whole = [top.items.tolist() for top in scorer.recommend(tables.user_ids, 4, **wishes)]
-    monkeypatch.setattr(module, "BLOCK", 30)
+    scorer = in_small_blocks(scorer)
     assert [top.items.tolist() for top in scorer.recommend(tables.user_ids, 4, **wishes)] == whole
     assert scorer.recommend([], 4, **wishes | {"exclude": []}) == []
 
@@ -129,7 +128,7 @@ def test_seldom_rated_items_can_be_left_out(rich):
 @pytest.mark.parametrize(
     ("wish", "says"),
     [
-        ({"categories": ["Drama", "Western"]}, "categories: must be known, got 'Western'; there are Crime, Drama, Sci"),
+        ({"categories": ["Drama", "Western"]}, "categories: must be known, got 'Western'; known are Crime, Drama, Sci"),
         ({"categories": 7}, "got 7"),
         ({"categories": [None]}, "got None"),
         ({"min_count": -1}, "min_count: must be an integer from 0"),
@@ -280,16 +279,16 @@ def test_choice_is_maximal_marginal_relevance(diversity):
         vectors = rng.normal(size=(pool, 5)).astype(np.float32)
         vectors[pool // 2] = 0
         for k in (1, 7, 50):
-            assert choose(scores, vectors, k, diversity).tolist() == slow_choice(scores, vectors, k, diversity)
+            assert select_diverse(scores, vectors, k, diversity).tolist() == slow_choice(scores, vectors, k, diversity)
 
 
 def test_a_copy_of_the_best_comes_last():
     scores = np.array([5, 4.9, 3, 1], np.float32)
     vectors = np.array([[1, 0], [1, 0], [0, 1], [-1, 0]], np.float32)
-    assert choose(scores, vectors, 4, 0.5).tolist() == [0, 3, 2, 1]
-    assert choose(scores, vectors, 4, 0.01).tolist() == [0, 1, 2, 3]
-    assert choose(np.ones(3, np.float32), np.ones((3, 2), np.float32), 3, 0.5).tolist() == [0, 1, 2]
-    assert choose(scores[:0], vectors[:0], 4, 0.5).tolist() == []
+    assert select_diverse(scores, vectors, 4, 0.5).tolist() == [0, 3, 2, 1]
+    assert select_diverse(scores, vectors, 4, 0.01).tolist() == [0, 1, 2, 3]
+    assert select_diverse(np.ones(3, np.float32), np.ones((3, 2), np.float32), 3, 0.5).tolist() == [0, 1, 2]
+    assert select_diverse(scores[:0], vectors[:0], 4, 0.5).tolist() == []
 
 
 def test_diverse_lists(rich):

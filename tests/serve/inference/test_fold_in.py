@@ -8,7 +8,7 @@ import pytest
 
 from cflightning_serve import BundleError, InputError, Scorer, UnknownIdError, UnsupportedError
 from cflightning_serve.cli.main import main
-from cflightning_serve.inference.fold_in import as_weights
+from cflightning_serve.inference.fold_in import ratings_to_weights
 
 KINDS = ("tables", "string_tables", "choice_tables", "mixed_tables")
 
@@ -94,7 +94,7 @@ def test_exclusions_and_duplicates(both):
 
 
 @pytest.mark.parametrize("mistake", [
-    ({"items": [0], "ratings": [9.0]}, "must lie in 0.5 to 5, got 9 at position 0"),
+    ({"items": [0], "ratings": [9.0]}, "must be from 0.5 to 5, got 9 at position 0"),
     ({"items": [0, 3], "ratings": [3.0, np.nan]}, "got nan at position 1"),
     ({"items": [0], "ratings": [np.inf]}, "got inf"),
     ({"items": [0, 3], "ratings": [3.0]}, "one number for each of the 2 ids, got 1"),
@@ -106,7 +106,7 @@ def test_exclusions_and_duplicates(both):
     ({"items": ["a"], "ratings": [3.0]}, "ids are integers"),
     ({"items": [0], "k": 0}, "k: must be an integer from 1"),
     ({"items": [0], "exclude": ["a"]}, "excluded item ids"),
-    ({"items": [0], "score": 1.5}, "asked item ids"),
+    ({"items": [0], "score": 1.5}, "scored item ids"),
 ])  # fmt: skip
 def test_mistakes_are_named(made, mistake):
     words, match = mistake
@@ -169,7 +169,7 @@ def test_what_cannot_be_explained(made):
         ({"user": None, "item": 99_999, "items": [0]}, UnknownIdError, "item must be known"),
         ({"user": 99_999, "item": known, "items": [0]}, UnknownIdError, "user must be known"),
         ({"user": None, "item": known}, InputError, "needs a user"),
-        ({"user": 10, "item": known, "ratings": [3.0]}, InputError, "needs a user, or the items"),
+        ({"user": 10, "item": known, "ratings": [3.0]}, InputError, "needs a user, or the rated items"),
         ({"user": 10, "item": known}, UnsupportedError, "with --with-history"),
         ({"user": None, "item": [known, known], "items": [0]}, InputError, "one id"),
     ):
@@ -216,7 +216,7 @@ def test_fold_in_command(made, capsys):
     assert answer["unknown_items"] == [77]
     code, out, err = run(capsys, "fold-in", folder, "--ratings", "0:5,12:1,77:3", "--k", 2)
     assert out.split()[:3] == ["#", "item", "score"]
-    assert "item 77 is unknown: it has no say" in err
+    assert "item 77 is unknown: ignored" in err
     code, out, _ = run(capsys, "fold-in", folder, "--liked", 0, 12, "--k", 1, "--json")
     assert [one["item"] for one in json.loads(out)["items"]] == scorer.fold_in([0, 12], k=1).items.tolist()
 
@@ -241,7 +241,7 @@ def test_explain_command(made, capsys):
     (["fold-in", "B", "--ratings", "0"], "must be ITEM:RATING"),
     (["fold-in", "B", "--ratings", "0:x"], "must be ITEM:RATING"),
     (["fold-in", "B", "--ratings", "x:3"], "ids are integers"),
-    (["fold-in", "B", "--ratings", "0:7"], "must lie in 0.5 to 5"),
+    (["fold-in", "B", "--ratings", "0:7"], "must be from 0.5 to 5"),
     (["fold-in", "B"], "required"),
     (["explain", "B", "--item", "0", "--user", "10"], "history"),
     (["explain", "B", "--item", "77", "--liked", "0"], "must be known"),
@@ -266,7 +266,7 @@ def test_wrong_commands_are_one_line(made, capsys, words, match):
 )
 def test_choices_count_by_their_ratings(limits, ratings, weights):
     manifest = SimpleNamespace(rating_range=limits)
-    found = as_weights(np.array(ratings, np.float32), manifest)
+    found = ratings_to_weights(np.array(ratings, np.float32), manifest)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, weights, rtol=1e-6)
 
