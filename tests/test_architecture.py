@@ -52,13 +52,14 @@ SERVING = {
     "http/serving": {"bundle", "http/errors", "http/json_encoding", "http/settings", "inference", "scorer"},
     "http/middleware": {"http/api_keys", "http/errors", "http/serving", "http/settings"},
     "http/routes": {
-        "bundle", "http/errors", "http/json_encoding", "http/middleware", "http/serving", "http/settings", "inference",
-        "scorer",
+        "bundle", "http/errors", "http/json_encoding", "http/serving", "http/settings", "inference", "scorer",
     },
-    "http/ui": {"bundle", "http/errors", "http/json_encoding", "http/middleware", "http/serving", "scorer"},
-    "http/openapi": {"bundle", "http/routes", "http/serving", "http/settings", "scorer"},
+    "http/ui": {
+        "bundle", "http/errors", "http/json_encoding", "http/routes", "http/serving", "http/settings", "scorer",
+    },
+    "http/openapi": {"bundle", "http/json_encoding", "http/routes", "http/serving", "http/settings"},
     "http/app": {
-        "http/errors", "http/middleware", "http/openapi", "http/routes", "http/serving", "http/settings", "http/ui",
+        "http/errors", "http/middleware", "http/openapi", "http/routes", "http/serving", "http/ui",
     },
     "http/server": {"http/app", "http/middleware", "http/serving", "http/settings"},
     "http/cli": {"bundle", "http/api_keys", "http/log_format", "http/server", "http/settings"},

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,8 @@ import numpy.typing as npt
 from cflightning_serve.http.errors import not_finite_error
 from cflightning_serve.inference import results
 
+JsonObject = dict[str, Any]
+"""A JSON object, such as an OpenAPI document."""
 encode_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 """Encode a value as JSON without spaces; NaN and infinity raise ``ValueError``."""
 _BLOCK = 256

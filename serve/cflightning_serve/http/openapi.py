@@ -1,80 +1,68 @@
-"""The OpenAPI description, with the id types of the bundle in use and the limits of this server."""
+"""The OpenAPI document, with the id types of the loaded bundle and the limits of the server."""
 
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 from fastapi import FastAPI
 
 from cflightning_serve.bundle.manifest import IdType, Manifest
-from cflightning_serve.http.routes.v2_infer import InferRequest, models
-from cflightning_serve.http.serving.loaded_bundle import LoadedBundle
+from cflightning_serve.http.json_encoding import JsonObject
+from cflightning_serve.http.routes import Describe
+from cflightning_serve.http.routes.common import RequestBody
 from cflightning_serve.http.serving.state import ServerState
 from cflightning_serve.http.settings import Limits, Settings
-from cflightning_serve.scorer import Scorer
 
-_QUESTIONS = ("Recommend", "Score", "Similar", "FoldIn", "Explain")
-_IDS: dict[IdType, dict[str, Any]] = {
+_ID_SCHEMAS: dict[IdType, JsonObject] = {
     "int64": {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
     "string": {"type": "string"},
 }
 
 
-def describe(app: FastAPI, state: ServerState) -> None:
-    """Make an application describe itself by what it serves at the moment."""
-    plain = app.openapi()  # now, since it takes a tenth of a second, for which requests would wait
-    _add_infer(plain["components"]["schemas"])
-    known: dict[str, dict[str, Any]] = {}  # of the bundle in use alone
+def describe_app(app: FastAPI, state: ServerState, describe_routes: list[Describe]) -> None:
+    """Make an application's OpenAPI document follow the loaded bundle.
 
-    def openapi() -> dict[str, Any]:
-        served = state.bundle
-        if served.version not in known:
-            known.clear()
-            known[served.version] = _described(plain, served, state.settings)
-        return known[served.version]
+    Args:
+        app: the application, with all routes.
+        state: state of the server.
+        describe_routes: functions that complete the document for their routes.
+    """
+    template = app.openapi()  # takes a tenth of a second, so not during a request
+    documents: dict[str, JsonObject] = {}  # version -> document, of the loaded bundle alone
 
-    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend it
+    def openapi() -> JsonObject:
+        bundle = state.bundle
+        if bundle.version not in documents:
+            documents.clear()
+            document = copy.deepcopy(template)
+            _describe_fields(document, bundle.scorer.manifest, state.settings)
+            for describe in describe_routes:
+                describe(document, bundle, state.settings)
+            documents[bundle.version] = document
+        return documents[bundle.version]
+
+    app.openapi = openapi  # type: ignore[method-assign]  # the documented way to extend it
 
 
-def _described(plain: dict[str, Any], served: LoadedBundle, settings: Settings) -> dict[str, Any]:
-    """Fill in what a bundle and the settings say."""
-    described = copy.deepcopy(plain)
-    schemas = described["components"]["schemas"]
-    manifest = served.scorer.manifest
+def _describe_fields(document: JsonObject, manifest: Manifest, settings: Settings) -> None:
+    """Fill in the types of ids and ratings, limits of request bodies, and API keys."""
+    schemas = document["components"]["schemas"]
     for name, kind in (("UserId", manifest.user_ids), ("ItemId", manifest.item_ids)):
-        schemas[name] = {"title": name, **_IDS[kind]}
-    schemas["Rating"] = {"title": "Rating", **_rating(manifest)}
-    for name in _QUESTIONS:
-        _limit(schemas[name], settings.limits)
-    _name_categories(schemas["Recommend"], served.scorer)
-    choices = {"model": list(models(settings.name, served.scorer)), "version": [served.version]}
-    for path in described["paths"].values():
-        for operation in path.values():
-            for parameter in operation.get("parameters", ()):
-                if parameter["in"] == "path" and parameter["name"] in choices:
-                    parameter["schema"] = {"type": "string", "enum": choices[parameter["name"]]}
-                elif parameter["name"] == "item":  # an address knows text alone
-                    ids = {"type": "array", "items": {"$ref": "#/components/schemas/ItemId"}, "maxItems": 100}
-                    parameter["schema"] = ids
+        schemas[name] = {"title": name, **_ID_SCHEMAS[kind]}
+    schemas["Rating"] = {"title": "Rating", **_rating_schema(manifest)}
+    for body in RequestBody.__subclasses__():
+        if body.__name__ in schemas:
+            _add_limits(schemas[body.__name__], settings.limits)
     if settings.keys:
-        described["components"]["securitySchemes"] = {
+        document["components"]["securitySchemes"] = {
             "bearer": {"type": "http", "scheme": "bearer"},
             "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
         }
-        described["security"] = [{"bearer": []}, {"key": []}]
-    return described
+        document["security"] = [{"bearer": []}, {"key": []}]
 
 
-def _add_infer(schemas: dict[str, Any]) -> None:
-    """The body of infer, whose route reads it itself, so that FastAPI does not know of it."""
-    schema = InferRequest.model_json_schema(ref_template="#/components/schemas/{model}")
-    schemas |= schema.pop("$defs")
-    schemas[InferRequest.__name__] = schema
-
-
-def _rating(manifest: Manifest) -> dict[str, Any]:
-    """What a rating may be: of a bundle of choices alone, a weight."""
+def _rating_schema(manifest: Manifest) -> JsonObject:
+    """Return the schema of a rating; in a bundle of implicit feedback it is a weight."""
     if manifest.rating_range is not None:
         low, high = manifest.rating_range
         return {"type": "number", "minimum": low, "maximum": high}
@@ -83,19 +71,10 @@ def _rating(manifest: Manifest) -> dict[str, Any]:
     return {"type": "number", "minimum": -1e9, "maximum": 1e9}
 
 
-def _name_categories(schema: dict[str, Any], scorer: Scorer) -> None:
-    """The categories that may be asked for, which no type says."""
-    if scorer.manifest.catalogue is None or not (known := list(scorer.catalogue.categories)):
-        return
-    for one in schema["properties"]["categories"]["anyOf"]:
-        if one.get("type") == "array":
-            one["items"] = {"type": "string", "enum": known}
-
-
-def _limit(schema: dict[str, Any], limits: Limits) -> None:
-    for name, value in schema["properties"].items():
+def _add_limits(schema: JsonObject, limits: Limits) -> None:
+    for name, field in schema["properties"].items():
         if name == "k":
-            value["maximum"] = limits.k
-        for one in (value, *value.get("anyOf", ())):
-            if one.get("type") == "array":
-                one["maxItems"] = limits.ids
+            field["maximum"] = limits.k
+        for alternative in (field, *field.get("anyOf", ())):
+            if alternative.get("type") == "array":
+                alternative["maxItems"] = limits.ids

@@ -78,10 +78,10 @@ class CompleteScorer:
 
 
 @contextmanager
-def serving(state, watcher=None, **options):
+def serving(state, watcher=None):
     """Serve in a thread of this process until the end of the block, and yield a client."""
     http = connections(state.settings.limits)
-    app = create_app(state, watcher, **options)
+    app = create_app(state, watcher)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, http=http, ws="none"))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -98,7 +98,7 @@ def serving(state, watcher=None, **options):
 
 @pytest.fixture(scope="session")
 def start():
-    """Starts a server: start(state, watcher=None, executor=None) -> context manager that gives a client."""
+    """Starts a server: start(state, watcher=None) -> context manager that gives a client."""
     return serving
 
 

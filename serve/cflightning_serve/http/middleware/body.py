@@ -10,12 +10,10 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from cflightning_serve.http.errors import ApiError
-from cflightning_serve.http.middleware.budget import Budget
+from cflightning_serve.http.serving.memory_budget import UNCOUNTED, MemoryBudget
 
 _JSON = b"application/json"
 _TYPE = re.compile(rb"application/(json|[a-z0-9.+-]+\+json|octet-stream)\s*(;.*)?", re.IGNORECASE)
-FREE = 1 << 16
-"""Bytes of a body that are not counted; connections are."""
 
 
 def has_body(headers: Mapping[bytes, bytes]) -> bool:
@@ -74,7 +72,7 @@ class Body:
         budget: of the server.
     """
 
-    def __init__(self, receive: Receive, limit: int, budget: Budget) -> None:
+    def __init__(self, receive: Receive, limit: int, budget: MemoryBudget) -> None:
         self._receive, self._limit, self._budget = receive, limit, budget
         self._held = 0
 
@@ -95,8 +93,8 @@ class Body:
             size += len(part)
             if size > self._limit:
                 raise _too_large(self._limit)
-            if size > FREE and not self._held:
-                self._budget.take(self._limit)
+            if size > UNCOUNTED and not self._held:
+                self._budget.acquire(self._limit)
                 self._held = self._limit
             parts.append(part)
             if not message.get("more_body", False):
@@ -108,13 +106,13 @@ class Body:
         Raises:
             ApiError: the server holds too much already.
         """
-        if size > max(FREE, self._held):
-            self._budget.take(size - self._held)
+        if size > max(UNCOUNTED, self._held):
+            self._budget.acquire(size - self._held)
             self._held = size
 
     def give_back(self) -> None:
         """Count it no more."""
-        self._budget.give(self._held)
+        self._budget.release(self._held)
         self._held = 0
 
 

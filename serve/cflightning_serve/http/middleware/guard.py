@@ -11,13 +11,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cflightning_serve.http.api_keys import WrongKeyThrottle
 from cflightning_serve.http.errors import ApiError, to_api_error
 from cflightning_serve.http.middleware.body import Body, has_body, is_packed, refuse_body, unpack
-from cflightning_serve.http.middleware.budget import Budget
 from cflightning_serve.http.middleware.connection import EXTENSION
 from cflightning_serve.http.middleware.deadline import Deadline
 from cflightning_serve.http.middleware.hosts import Hosts
 from cflightning_serve.http.middleware.sending import Sender
 from cflightning_serve.http.middleware.turns import Turns
-from cflightning_serve.http.serving.executor import ALWAYS_THREAD, Executor
+from cflightning_serve.http.serving.executor import ALWAYS_THREAD
 from cflightning_serve.http.serving.state import ServerState
 
 HEALTH = "/v2/health/"
@@ -33,11 +32,9 @@ class Guard:
     Args:
         app: what answers.
         state: of the server.
-        work: where packed bodies are unpacked.
-        budget: of the server.
     """
 
-    def __init__(self, app: ASGIApp, state: ServerState, work: Executor, budget: Budget) -> None:
+    def __init__(self, app: ASGIApp, state: ServerState) -> None:
         self._app = app
         self._keys = state.settings.keys
         self._limits = state.settings.limits
@@ -45,7 +42,7 @@ class Guard:
         self._hosts = Hosts(state.settings.hosts)
         self._wrong = WrongKeyThrottle()
         self._turns = Turns()
-        self._work, self._budget = work, budget
+        self._work, self._budget = state.executor, state.budget
         self._in_work = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

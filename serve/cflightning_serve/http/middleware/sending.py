@@ -7,9 +7,9 @@ from collections.abc import Callable
 from starlette.types import Message, Scope, Send
 
 from cflightning_serve.http.errors import ApiError
-from cflightning_serve.http.middleware.budget import Budget
 from cflightning_serve.http.middleware.connection import EXTENSION
 from cflightning_serve.http.middleware.deadline import Deadline
+from cflightning_serve.http.serving.memory_budget import MemoryBudget
 
 PIECE = 1 << 16
 """Bytes; an answer of no more leaves in one piece and is not counted."""
@@ -29,7 +29,7 @@ class Sender:
     """
 
     def __init__(
-        self, scope: Scope, send: Send, budget: Budget, deadline: Deadline, computed: Callable[[], None]
+        self, scope: Scope, send: Send, budget: MemoryBudget, deadline: Deadline, computed: Callable[[], None]
     ) -> None:
         self._scope, self._send = scope, send
         self._budget, self._deadline, self._computed = budget, deadline, computed
@@ -67,7 +67,7 @@ class Sender:
 
     async def _send_large(self, start: Message, body: bytes, more: bool) -> None:
         try:
-            self._budget.take(len(body))
+            self._budget.acquire(len(body))
         except ApiError as refusal:
             self.refused = refusal
             raise
@@ -81,7 +81,7 @@ class Sender:
                 piece = {"type": "http.response.body", "body": body[at:end], "more_body": more or end < len(body)}
                 await self._send(piece)
         finally:
-            self._budget.give(len(body))
+            self._budget.release(len(body))
 
 
 async def _nothing() -> Message:

@@ -1,7 +1,7 @@
-"""The Open Inference Protocol v2: health, metadata and infer, one model for each graph of the bundle.
+"""``/v2``: the Open Inference Protocol v2 (health, metadata, infer), with one model for each graph of the bundle.
 
-The model NAME-recommend takes and returns what ``recommend.onnx`` does (``BUNDLE.md``), and so on; NAME alone
-recommends, too. The version of a model says which bundle answered.
+The model NAME-recommend takes and returns the tensors of ``recommend.onnx`` (``BUNDLE.md``), and so on; NAME alone
+recommends as well. The version of a model identifies the bundle that answered.
 """
 
 from __future__ import annotations
@@ -14,25 +14,28 @@ from pydantic import BaseModel, ConfigDict
 
 from cflightning_serve import __version__
 from cflightning_serve.http.errors import ApiError
-from cflightning_serve.http.middleware.budget import Budget
-from cflightning_serve.http.middleware.fast_path import LONG
-from cflightning_serve.http.routes.v2_infer import InferRequest, infer, metadata, models, read
-from cflightning_serve.http.serving.executor import ALWAYS_THREAD, Executor
+from cflightning_serve.http.json_encoding import JsonObject
+from cflightning_serve.http.routes.common import State, describe_errors
+from cflightning_serve.http.routes.fast_path import INLINE_BODY
+from cflightning_serve.http.routes.v2_infer import InferRequest, infer, metadata, model_graphs, parse_request
+from cflightning_serve.http.serving.executor import ALWAYS_THREAD
 from cflightning_serve.http.serving.loaded_bundle import LoadedBundle
 from cflightning_serve.http.serving.state import ServerState
+from cflightning_serve.http.settings import Settings
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
-_NUMBER = re.compile("[0-9]{1,15}")  # Python does not read numbers of thousands of digits
+"""Header with the bytes of JSON in a body that has tensors behind it."""
+_NUMBER = re.compile("[0-9]{1,15}")  # Python refuses to parse integers of thousands of digits
 
 
 class ProtocolError(BaseModel):
-    """How this protocol says why not."""
+    """Body of an error response in this protocol."""
 
     error: str
 
 
 class Tensor(BaseModel):
-    """A tensor of an answer; its data is missing where it follows as bytes."""
+    """A tensor of a response; ``data`` is missing where it follows as bytes."""
 
     name: str
     datatype: str
@@ -41,7 +44,7 @@ class Tensor(BaseModel):
 
 
 class InferReply(BaseModel):
-    """An answer to infer."""
+    """The response to an infer request."""
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -50,106 +53,110 @@ class InferReply(BaseModel):
     outputs: list[Tensor]
 
 
-_REFUSED: dict[int | str, dict[str, Any]] = {
-    status: {"model": ProtocolError, "description": reason}
-    for status, reason in {
-        400: "The request is none of this protocol's, or the model cannot answer it",
-        401: "The API key is missing or wrong",
-        404: "There is no such model or version",
-        413: "The body is too large",
-        415: "The body is not said to be JSON, or packed other than by gzip",
-        421: "The host is no name of this server",
-        422: "The request has another form",
-        429: "Too many wrong API keys",
-        503: "Too many requests, or not answered in time; try again",
-    }.items()
-}
-
-_BODY = {
+router = APIRouter(
+    prefix="/v2",
+    responses=describe_errors(
+        ProtocolError,
+        status_400="The request is none of this protocol's, or the model cannot answer it",
+        status_404="There is no such model or version",
+        status_422="The request has another form",
+    ),
+    tags=["Open Inference Protocol v2"],
+)
+_INFER_BODY = {
     "requestBody": {
         "required": True,
         "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{InferRequest.__name__}"}}},
     }
 }
-"""What OpenAPI says of the body, which the route reads itself."""
+"""OpenAPI description of the body of infer, which the route parses itself."""
 
 
-def routes(state: ServerState, work: Executor, budget: Budget) -> APIRouter:
-    """Make the routes.
+@router.get("")
+async def server() -> JsonObject:
+    """Return name, version and extensions of this server."""
+    return {"name": "cflightning-serve", "version": __version__, "extensions": ["binary_tensor_data"]}
 
-    Args:
-        state: of the server.
-        work: where large questions are answered.
-        budget: of the server.
+
+@router.head("/health/live", include_in_schema=False)
+@router.get("/health/live")
+async def live() -> dict[str, bool]:
+    """Confirm that the process responds."""
+    return {"live": True}
+
+
+@router.head("/health/ready", include_in_schema=False)
+@router.get("/health/ready")
+async def ready() -> dict[str, bool]:
+    """Confirm that a bundle is loaded, which is always so once the server listens."""
+    return {"ready": True}
+
+
+@router.get("/models/{model}/versions/{version}/ready")
+@router.get("/models/{model}/ready")
+async def model_ready(state: State, model: str, version: str | None = None) -> JsonObject:
+    """Confirm that a model is available."""
+    _graph_of(state, state.bundle, model, version)
+    return {"name": model, "ready": True}
+
+
+@router.get("/models/{model}/versions/{version}")
+@router.get("/models/{model}")
+async def model_metadata(state: State, model: str, version: str | None = None) -> JsonObject:
+    """Return the inputs and outputs of a model."""
+    bundle = state.bundle
+    tensors = metadata(bundle.scorer, _graph_of(state, bundle, model, version))
+    return {"name": model, "versions": [bundle.version], "platform": "onnxruntime_onnx", **tensors}
+
+
+@router.post("/models/{model}/versions/{version}/infer", response_model=InferReply, openapi_extra=_INFER_BODY)
+@router.post("/models/{model}/infer", response_model=InferReply, openapi_extra=_INFER_BODY)
+async def model_infer(request: Request, state: State, model: str, version: str | None = None) -> Response:
+    """Run a model; tensors are JSON, or bytes behind the JSON (Triton's binary tensor data)."""
+    bundle = state.bundle
+    graph = _graph_of(state, bundle, model, version)
+    body = await request.body()
+    length = request.headers.get(HEADER_LENGTH, str(len(body)))
+    if not _NUMBER.fullmatch(length) or int(length) > len(body):
+        raise ApiError(400, "input", f"{HEADER_LENGTH}: must be the bytes of JSON, up to {len(body)}, got {length}")
+    view, end = memoryview(body), int(length)
+    parsed = await state.executor.run(
+        ALWAYS_THREAD if len(body) > INLINE_BODY else 0,
+        lambda: parse_request(bundle.scorer, graph, view[:end], view[end:], state.settings.limits),
+    )
+    header = {"model_name": model, "model_version": bundle.version}
+    if parsed.request.id is not None:
+        header["id"] = parsed.request.id
+    text, tensors = await infer(bundle.scorer, parsed, state.executor, state.budget, header)
+    if not tensors:
+        return Response(text, media_type="application/json")
+    return Response(text + tensors, 200, {HEADER_LENGTH: str(len(text))}, "application/octet-stream")
+
+
+def describe(document: JsonObject, bundle: LoadedBundle, settings: Settings) -> None:
+    """Add the body of infer and the names of models to the OpenAPI document."""
+    schema = InferRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas = document["components"]["schemas"]
+    schemas |= schema.pop("$defs")
+    schemas[InferRequest.__name__] = schema
+    choices = {"model": list(model_graphs(settings.name, bundle.scorer)), "version": [bundle.version]}
+    for path, operations in document["paths"].items():
+        if path.startswith("/v2/"):
+            for operation in operations.values():
+                for parameter in operation.get("parameters", ()):
+                    if parameter["in"] == "path":
+                        parameter["schema"] = {"type": "string", "enum": choices[parameter["name"]]}
+
+
+def _graph_of(state: ServerState, bundle: LoadedBundle, model: str, version: str | None) -> str:
+    """Return the graph of a model.
+
+    Raises:
+        ApiError: there is no such model, or not in this version.
     """
-    router = APIRouter(prefix="/v2", responses=_REFUSED, tags=["Open Inference Protocol v2"])
-
-    def question(served: LoadedBundle, model: str, version: str | None) -> str:
-        """Which graph a model is.
-
-        Raises:
-            ApiError: there is no such model, or not of this version.
-        """
-        known = models(state.settings.name, served.scorer)
-        if model not in known:
-            raise ApiError(404, "no_such_model", f"model: must be one of {', '.join(known)}, got {model}")
-        if version not in (None, served.version):
-            raise ApiError(404, "no_such_version", f"version: this server has {served.version}, got {version}")
-        return known[model]
-
-    @router.get("")
-    async def server() -> dict[str, Any]:
-        """Say what this server is."""
-        return {"name": "cflightning-serve", "version": __version__, "extensions": ["binary_tensor_data"]}
-
-    @router.head("/health/live", include_in_schema=False)
-    @router.get("/health/live")
-    async def live() -> dict[str, bool]:
-        """Say that the process answers."""
-        return {"live": True}
-
-    @router.head("/health/ready", include_in_schema=False)
-    @router.get("/health/ready")
-    async def ready() -> dict[str, bool]:
-        """Say that a bundle is loaded: always so, once the server listens."""
-        return {"ready": True}
-
-    @router.get("/models/{model}/versions/{version}/ready")
-    @router.get("/models/{model}/ready")
-    async def model_ready(model: str, version: str | None = None) -> dict[str, Any]:
-        """Say that a model can be asked."""
-        question(state.bundle, model, version)
-        return {"name": model, "ready": True}
-
-    @router.get("/models/{model}/versions/{version}")
-    @router.get("/models/{model}")
-    async def model_metadata(model: str, version: str | None = None) -> dict[str, Any]:
-        """Say what a model takes and returns."""
-        served = state.bundle
-        sides = metadata(served.scorer, question(served, model, version))
-        return {"name": model, "versions": [served.version], "platform": "onnxruntime_onnx", **sides}
-
-    @router.post("/models/{model}/versions/{version}/infer", response_model=InferReply, openapi_extra=_BODY)
-    @router.post("/models/{model}/infer", response_model=InferReply, openapi_extra=_BODY)
-    async def model_infer(request: Request, model: str, version: str | None = None) -> Response:
-        """Ask a model; tensors as JSON, or as bytes behind it (Triton's binary tensor data)."""
-        served = state.bundle
-        asked = question(served, model, version)
-        body = await request.body()
-        length = request.headers.get(HEADER_LENGTH, str(len(body)))
-        if not _NUMBER.fullmatch(length) or int(length) > len(body):
-            raise ApiError(400, "input", f"{HEADER_LENGTH}: must be the bytes of JSON, up to {len(body)}, got {length}")
-        whole, end = memoryview(body), int(length)
-        parsed = await work.run(
-            ALWAYS_THREAD if len(body) > LONG else 0,
-            lambda: read(served.scorer, asked, whole[:end], whole[end:], state.settings.limits),
-        )
-        about = {"model_name": model, "model_version": served.version}
-        if parsed.request.id is not None:
-            about["id"] = parsed.request.id
-        text, tail = await infer(served.scorer, parsed, work, budget, about)
-        if not tail:
-            return Response(text, media_type="application/json")
-        return Response(text + tail, 200, {HEADER_LENGTH: str(len(text))}, "application/octet-stream")
-
-    return router
+    graphs = model_graphs(state.settings.name, bundle.scorer)
+    if model not in graphs:
+        raise ApiError(404, "no_such_model", f"model: must be one of {', '.join(graphs)}, got {model}")
+    if version not in (None, bundle.version):
+        raise ApiError(404, "no_such_version", f"version: this server has {bundle.version}, got {version}")
+    return graphs[model]

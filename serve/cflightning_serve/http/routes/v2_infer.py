@@ -1,4 +1,4 @@
-"""One request of the Open Inference Protocol: its tensors are checked against a graph, and the graph is asked."""
+"""Infer requests of the Open Inference Protocol: validation of tensors against a graph, and the run of the graph."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 from io import BytesIO
 from typing import Annotated, Any, NamedTuple
 
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from cflightning_serve import Scorer
@@ -15,29 +14,35 @@ from cflightning_serve.bundle.signatures import SIGNATURES, signature
 from cflightning_serve.errors import BundleError, NotFiniteError
 from cflightning_serve.http.errors import ApiError
 from cflightning_serve.http.json_encoding import encode_json
-from cflightning_serve.http.middleware.body import FREE
-from cflightning_serve.http.middleware.budget import Budget
-from cflightning_serve.http.routes.v2_tensors import KINDS, Kind, from_bytes, from_json, to_bytes, write_json
+from cflightning_serve.http.routes.v2_tensors import (
+    ELEMENT_TYPES,
+    ElementType,
+    TensorArray,
+    from_bytes,
+    from_json,
+    to_bytes,
+    write_json,
+)
 from cflightning_serve.http.serving.executor import ID_COST, Executor
+from cflightning_serve.http.serving.memory_budget import MemoryBudget
 from cflightning_serve.http.settings import Limits
 
 log = logging.getLogger(__name__)
 
-CELLS = 1 << 23
-"""Numbers that a graph may hold in one table, 32 MiB: users times items, or items times targets."""
-_BYTES = 32
-"""Bytes of one element of an answer: in its array, and as text."""
-_PAIRED = (("exclude_user", "exclude_item"), ("item", "rating"))
-"""Inputs of one length where a graph has both."""
-_PAIRED_IN = {"score": (("user", "item"),), "fold_in_item": (("user", "rating"),)}
-"""More of them in some graphs; the user of ``explain`` is one, or none, for all items."""
-
-_ROWS = {"recommend": "user", "filtered": "user", "scores": "user", "similar": "item", "explain": "target"}
-"""Questions about many -> the input that says about how many."""
+PERSONAL_GRAPHS = ("history", "seen", "users")
+"""Graphs that the server does not offer: they list users, and the items that each has rated."""
+_BATCH_INPUTS = {"recommend": "user", "filtered": "user", "scores": "user", "similar": "item", "explain": "target"}
+"""Graph -> input whose length is the batch size."""
+_PAIRED_INPUTS = (("exclude_user", "exclude_item"), ("item", "rating"))
+"""Inputs of equal length in every graph that has both."""
+_PAIRED_INPUTS_OF = {"score": (("user", "item"),), "fold_in_item": (("user", "rating"),)}
+"""Graph -> further inputs of equal length; ``explain`` has one user, or none, for all items."""
+_BYTES_PER_ELEMENT = 32
+"""Bytes of an output element, in its array and as text."""
 
 
 class InputTensor(BaseModel):
-    """A tensor of a question."""
+    """An input tensor."""
 
     model_config = ConfigDict(strict=True)
 
@@ -49,7 +54,7 @@ class InputTensor(BaseModel):
 
 
 class OutputWanted(BaseModel):
-    """An output that is wanted; where none is named, all are."""
+    """A requested output; without any, all outputs are returned."""
 
     model_config = ConfigDict(strict=True)
 
@@ -58,223 +63,224 @@ class OutputWanted(BaseModel):
 
 
 class InferRequest(BaseModel):
-    """A question to a model."""
+    """A request to run a model."""
 
     model_config = ConfigDict(strict=True)
 
     id: str | None = None
-    # To the first mistake, as in ``bodies``.
+    # Validation stops at the first error, as in `common.Many`.
     inputs: Annotated[list[InputTensor], Field(fail_fast=True)]
     outputs: Annotated[list[OutputWanted], Field(fail_fast=True)] | None = None
     parameters: dict[str, Any] = {}
 
 
-PERSONAL = ("history", "seen", "users")
-"""Questions that the server does not answer: who there is, and what each of them rated."""
+class ParsedRequest(NamedTuple):
+    """A request that is valid for its graph.
+
+    Attributes:
+        request: the request.
+        graph: name of the graph.
+        outputs: requested outputs.
+        feeds: input name -> array.
+    """
+
+    request: InferRequest
+    graph: str
+    outputs: list[OutputWanted]
+    feeds: dict[str, TensorArray]
 
 
-def models(name: str, scorer: Scorer) -> dict[str, str]:
-    """Name of each model -> the question that its graph answers."""
-    graphs = [question for question in scorer.manifest.graphs if question in SIGNATURES and question not in PERSONAL]
-    return {name: "recommend"} | {f"{name}-{question}": question for question in graphs}
+def model_graphs(name: str, scorer: Scorer) -> dict[str, str]:
+    """Return the models of a server: model name -> graph.
+
+    Args:
+        name: name of the model in the settings.
+        scorer: scorer of the bundle.
+    """
+    graphs = [graph for graph in scorer.manifest.graphs if graph in SIGNATURES and graph not in PERSONAL_GRAPHS]
+    return {name: "recommend"} | {f"{name}-{graph}": graph for graph in graphs}
 
 
-def metadata(scorer: Scorer, question: str) -> dict[str, list[dict[str, Any]]]:
-    """Names, types and shapes of a graph's inputs and outputs; -1 is a free length."""
-    session = scorer.graphs.open(question)
-    sides = {"inputs": session.get_inputs(), "outputs": session.get_outputs()}
+def metadata(scorer: Scorer, graph: str) -> dict[str, list[dict[str, Any]]]:
+    """Return names, types and shapes of a graph's inputs and outputs; -1 is a variable length."""
+    session = scorer.graphs.open(graph)
     return {
         side: [
             {
-                "name": one.name,
-                "datatype": KINDS[one.type].datatype,
-                "shape": [length if isinstance(length, int) else -1 for length in one.shape],
+                "name": tensor.name,
+                "datatype": ELEMENT_TYPES[tensor.type].datatype,
+                "shape": [length if isinstance(length, int) else -1 for length in tensor.shape],
             }
-            for one in arguments
+            for tensor in tensors
         ]
-        for side, arguments in sides.items()
+        for side, tensors in (("inputs", session.get_inputs()), ("outputs", session.get_outputs()))
     }
 
 
-class Asked(NamedTuple):
-    """A request that fits its graph."""
-
-    request: InferRequest
-    question: str
-    wanted: list[OutputWanted]
-    feeds: dict[str, npt.NDArray[Any]]
-
-
-def read(scorer: Scorer, question: str, text: bytes | memoryview, blobs: memoryview, limits: Limits) -> Asked:
-    """Read a request and check it against a graph.
+def parse_request(scorer: Scorer, graph: str, text: memoryview, tensors: memoryview, limits: Limits) -> ParsedRequest:
+    """Parse a request and validate it against a graph.
 
     Args:
-        scorer: of the bundle.
-        question: which graph.
-        text: JSON.
-        blobs: what followed the JSON.
-        limits: what may be asked.
+        scorer: scorer of the bundle.
+        graph: name of the graph.
+        text: the JSON.
+        tensors: the bytes behind the JSON.
+        limits: limits of requests.
 
     Raises:
-        ValidationError: the JSON is none, or has another form.
+        ValidationError: the JSON is invalid, or has another form.
         ApiError: the request does not fit the graph.
     """
     request = InferRequest.model_validate_json(bytes(text))
-    inputs, outputs = signature(scorer.manifest, question)
-    feeds = _feeds(request, blobs, inputs, limits)
-    _check(scorer, question, feeds, limits)
-    wanted = request.outputs if request.outputs is not None else [OutputWanted(name=name) for name in outputs]
-    names = [one.name for one in wanted]
+    inputs, outputs = signature(scorer.manifest, graph)
+    feeds = _read_feeds(request, tensors, inputs, limits)
+    _check_feeds(scorer, graph, feeds, limits)
+    requested = request.outputs if request.outputs is not None else [OutputWanted(name=name) for name in outputs]
+    names = [output.name for output in requested]
     for name in names:
         if name not in outputs:
             raise ApiError(400, "input", f"outputs: the model has {', '.join(outputs)}, got {name[:60]!a}")
     if len(set(names)) < len(names):
         raise ApiError(400, "input", f"outputs: must be named once each, got {len(names)} names of {len(set(names))}")
-    return Asked(request, question, wanted, feeds)
+    return ParsedRequest(request, graph, requested, feeds)
 
 
 async def infer(
-    scorer: Scorer, asked: Asked, work: Executor, budget: Budget, about: dict[str, str]
+    scorer: Scorer, parsed: ParsedRequest, executor: Executor, budget: MemoryBudget, header: dict[str, str]
 ) -> tuple[bytes, bytes]:
-    """Ask a graph.
+    """Run a graph.
 
     Args:
-        scorer: of the bundle.
-        asked: what to.
-        work: where it is computed.
-        budget: of the server; the tables of the graph and of the answer count.
-        about: what the answer says beside its outputs.
+        scorer: scorer of the bundle.
+        parsed: the request.
+        executor: runs the graph.
+        budget: memory budget; the tables of the graph and of the response count.
+        header: fields of the response besides its outputs.
 
     Returns:
-        The answer as JSON, and the bytes that follow it.
+        The response as JSON, and the bytes that follow it.
 
     Raises:
-        ApiError: the graph cannot answer, or the answer takes more than the server can hold.
+        ApiError: the graph cannot answer, or the response takes more memory than available.
     """
-    question, feeds = asked.question, asked.feeds
-    cells = _cells(scorer, question, feeds)
-    elements = len(asked.wanted) * max(_elements(scorer, question, feeds), max(map(len, feeds.values())))
+    graph, feeds = parsed.graph, parsed.feeds
+    names = [output.name for output in parsed.outputs]
+    cells = _table_cells(scorer, graph, feeds)
+    elements = len(names) * max(_output_elements(scorer, graph, feeds), max(map(len, feeds.values())))
 
-    def ask() -> tuple[bytes, bytes]:
-        names = [one.name for one in asked.wanted]
+    def compute() -> tuple[bytes, bytes]:
         try:
-            arrays = scorer.graphs.run(question, names, feeds) if names else []
+            arrays = scorer.graphs.run(graph, names, feeds) if names else []
         except NotFiniteError:
             raise
-        except BundleError as error:  # the graph is whole, or it would not have been loaded: these inputs are at fault
+        except BundleError as error:  # the graph has run when the bundle was loaded: these inputs are at fault
             log.warning("%s", error)
             raise ApiError(400, "input", "the model cannot answer these inputs; see its metadata") from error
-        return _encoded(asked, signature(scorer.manifest, question)[1], arrays, about)
+        return _encode_response(parsed, signature(scorer.manifest, graph)[1], arrays, header)
 
-    held = _BYTES * elements + 4 * cells
-    with budget.holding(held if held > FREE else 0):
-        return await work.run(cells + ID_COST * elements, ask)
+    with budget.hold(_BYTES_PER_ELEMENT * elements + 4 * cells):
+        return await executor.run(cells + ID_COST * elements, compute)
 
 
-def _encoded(
-    asked: Asked, outputs: dict[str, str], arrays: list[npt.NDArray[Any]], about: dict[str, str]
+def _encode_response(
+    parsed: ParsedRequest, types: dict[str, str], arrays: list[TensorArray], header: dict[str, str]
 ) -> tuple[bytes, bytes]:
-    """Write the answer: JSON, and the bytes that follow it."""
-    default = asked.request.parameters.get("binary_data_output") is True
+    """Encode a response: JSON, and the bytes that follow it."""
+    binary_by_default = parsed.request.parameters.get("binary_data_output") is True
     text = BytesIO()
-    text.write(f'{encode_json(about)[:-1]},"outputs":['.encode(errors="replace"))
-    tail: list[bytes] = []
-    for place, (one, array) in enumerate(zip(asked.wanted, arrays, strict=True)):
-        output = {
-            "name": one.name, "datatype": KINDS[outputs[one.name]].datatype, "shape": list(array.shape)
-        }  # fmt: skip
-        text.write(b"," if place else b"")
-        if one.parameters.get("binary_data", default) is True:
-            tail.append(to_bytes(array))
-            text.write(encode_json(output | {"parameters": {"binary_data_size": len(tail[-1])}}).encode())
+    text.write(f'{encode_json(header)[:-1]},"outputs":['.encode(errors="replace"))
+    tensors: list[bytes] = []
+    for position, (output, array) in enumerate(zip(parsed.outputs, arrays, strict=True)):
+        datatype = ELEMENT_TYPES[types[output.name]].datatype
+        fields = {"name": output.name, "datatype": datatype, "shape": list(array.shape)}
+        text.write(b"," if position else b"")
+        if output.parameters.get("binary_data", binary_by_default) is True:
+            tensors.append(to_bytes(array))
+            text.write(encode_json(fields | {"parameters": {"binary_data_size": len(tensors[-1])}}).encode())
         else:
-            text.write(f'{encode_json(output)[:-1]},"data":'.encode())
+            text.write(f'{encode_json(fields)[:-1]},"data":'.encode())
             write_json(text, array)
             text.write(b"}")
     text.write(b"]}")
-    return text.getvalue(), b"".join(tail)
+    return text.getvalue(), b"".join(tensors)
 
 
-def _feeds(
-    request: InferRequest, blobs: memoryview, inputs: dict[str, str], limits: Limits
-) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of a request, each with the type of the graph's input of that name."""
-    given = [tensor.name for tensor in request.inputs]
-    if sorted(given) != sorted(inputs):
-        raise ApiError(400, "input", f"inputs: must be {', '.join(inputs)}, got {', '.join(given) or 'none'}")
-    feeds, at = {}, 0
+def _read_feeds(
+    request: InferRequest, tensors: memoryview, types: dict[str, str], limits: Limits
+) -> dict[str, TensorArray]:
+    """Return the arrays of a request: input name -> array of the input's type."""
+    names = [tensor.name for tensor in request.inputs]
+    if sorted(names) != sorted(types):
+        raise ApiError(400, "input", f"inputs: must be {', '.join(types)}, got {', '.join(names) or 'none'}")
+    feeds, offset = {}, 0
     for tensor in request.inputs:
-        kind = KINDS[inputs[tensor.name]]
-        if tensor.datatype != kind.datatype:
-            raise ApiError(400, "input", f"{tensor.name}: datatype must be {kind.datatype}, got {tensor.datatype}")
+        element = ELEMENT_TYPES[types[tensor.name]]
+        if tensor.datatype != element.datatype:
+            raise ApiError(400, "input", f"{tensor.name}: datatype must be {element.datatype}, got {tensor.datatype}")
         size = tensor.parameters.get("binary_data_size")
         if size is not None:
-            if type(size) is not int or not 0 <= size <= len(blobs) - at or tensor.data is not None:
+            if type(size) is not int or not 0 <= size <= len(tensors) - offset or tensor.data is not None:
                 raise ApiError(400, "input", f"{tensor.name}: binary_data_size must fit the bytes behind the JSON")
-            array = from_bytes(tensor.name, kind, bytes(blobs[at : at + size]))
-            at += size
+            array = from_bytes(tensor.name, element, bytes(tensors[offset : offset + size]))
+            offset += size
         elif tensor.data is None:
             raise ApiError(400, "input", f"{tensor.name}: needs data")
         else:
-            array = from_json(tensor.name, kind, tensor.data)
-        feeds[tensor.name] = _shaped(tensor, array, kind, limits)
-    if at != len(blobs):
-        raise ApiError(400, "input", f"{len(blobs) - at} bytes behind the JSON belong to no input")
+            array = from_json(tensor.name, element, tensor.data)
+        _check_shape(tensor, array, element, limits)
+        feeds[tensor.name] = array
+    if offset != len(tensors):
+        raise ApiError(400, "input", f"{len(tensors) - offset} bytes behind the JSON belong to no input")
     return feeds
 
 
-def _shaped(tensor: InputTensor, array: npt.NDArray[Any], kind: Kind, limits: Limits) -> npt.NDArray[Any]:
+def _check_shape(tensor: InputTensor, array: TensorArray, element: ElementType, limits: Limits) -> None:
     if math.prod(tensor.shape) != len(array):
         raise ApiError(400, "input", f"{tensor.name}: shape {tensor.shape} does not fit {len(array)} elements")
-    if kind.datatype != "BOOL" and len(array) > limits.ids:  # a mask is as long as the catalogue
+    if element.datatype != "BOOL" and len(array) > limits.ids:  # a mask is as long as the catalogue
         raise ApiError(400, "limit", f"{tensor.name}: must not hold more than {limits.ids:,} elements")
-    return array
 
 
-def _check(scorer: Scorer, question: str, feeds: dict[str, npt.NDArray[Any]], limits: Limits) -> None:
-    """What a graph does not check itself, and whose breach is undefined there."""
+def _check_feeds(scorer: Scorer, graph: str, feeds: dict[str, TensorArray], limits: Limits) -> None:
+    """Check conditions that the graph does not check itself and whose violation is undefined there."""
     num_items = scorer.manifest.num_items
-    for name, length in _fixed(scorer, question).items():
-        if len(feeds[name]) != length:
-            raise ApiError(400, "input", f"{name}: must hold {length}, got {len(feeds[name])}")
-    for one, other in (*_PAIRED, *_PAIRED_IN.get(question, ())):
-        if one in feeds and other in feeds and len(feeds[one]) != len(feeds[other]):
-            raise ApiError(400, "input", f"{one}, {other}: must be of one length")
+    for tensor in scorer.graphs.open(graph).get_inputs():
+        length, got = tensor.shape[0], len(feeds[tensor.name])
+        if isinstance(length, int) and got != length:
+            raise ApiError(400, "input", f"{tensor.name}: must hold {length}, got {got}")
+    for first, second in (*_PAIRED_INPUTS, *_PAIRED_INPUTS_OF.get(graph, ())):
+        if first in feeds and second in feeds and len(feeds[first]) != len(feeds[second]):
+            raise ApiError(400, "input", f"{first}, {second}: must be of one length")
     if "k" in feeds and not 1 <= feeds["k"][0] <= limits.k:
         raise ApiError(400, "limit", f"k: must be one number from 1 to {limits.k:,}")
     if "begin" in feeds and not 0 <= (begin := int(feeds["begin"][0])) <= feeds["end"][0] <= begin + limits.ids:
         raise ApiError(400, "limit", f"begin, end: must be in order, and not more than {limits.ids:,} apart")
-    where, users = feeds.get("exclude_user"), feeds.get("user")
-    if where is not None and users is not None and ((where < 0) | (where >= len(users))).any():
+    rows, users = feeds.get("exclude_user"), feeds.get("user")
+    if rows is not None and users is not None and ((rows < 0) | (rows >= len(users))).any():
         raise ApiError(400, "input", f"exclude_user: must be positions in user, below {len(users)}")
     if "allowed" in feeds and len(feeds["allowed"]) != num_items - 1:
         raise ApiError(400, "input", f"allowed: must hold one flag for each of the {num_items - 1:,} items")
-    if _cells(scorer, question, feeds) > CELLS:
-        most = max(1, CELLS // max(1, len(feeds["item"]) if question == "explain" else num_items))
-        raise ApiError(400, "limit", f"too many rows at once: ask for {most:,} or fewer")
+    if _table_cells(scorer, graph, feeds) > limits.cells:
+        per_row = max(1, len(feeds["item"]) if graph == "explain" else num_items)
+        raise ApiError(400, "limit", f"too many rows at once: ask for {max(1, limits.cells // per_row):,} or fewer")
 
 
-def _fixed(scorer: Scorer, question: str) -> dict[str, int]:
-    """Inputs whose length the graph itself fixes."""
-    inputs = scorer.graphs.open(question).get_inputs()
-    return {one.name: one.shape[0] for one in inputs if isinstance(one.shape[0], int)}
+def _batch_size(graph: str, feeds: dict[str, TensorArray]) -> int:
+    return len(feeds.get(_BATCH_INPUTS.get(graph, ""), ()))
 
 
-def _cells(scorer: Scorer, question: str, feeds: dict[str, npt.NDArray[Any]]) -> int:
-    """Count the numbers in the largest table that a graph fills."""
-    rows = len(feeds.get(_ROWS.get(question, ""), ()))
-    if question == "explain":
-        return rows * len(feeds["item"])
-    return (1 if question.startswith("fold_in") else rows) * scorer.manifest.num_items
+def _table_cells(scorer: Scorer, graph: str, feeds: dict[str, TensorArray]) -> int:
+    """Return the number of cells of the largest table that a graph computes."""
+    if graph == "explain":
+        return _batch_size(graph, feeds) * len(feeds["item"])
+    return (1 if graph.startswith("fold_in") else _batch_size(graph, feeds)) * scorer.manifest.num_items
 
 
-def _elements(scorer: Scorer, question: str, feeds: dict[str, npt.NDArray[Any]]) -> int:
-    """Count the elements of the largest output of a graph."""
-    rows = len(feeds.get(_ROWS.get(question, ""), ()))
-    if question == "explain":
-        return rows * len(feeds["item"])
-    if question == "scores":
-        return rows * scorer.manifest.num_items
-    if question == "factors":
+def _output_elements(scorer: Scorer, graph: str, feeds: dict[str, TensorArray]) -> int:
+    """Return the number of elements of a graph's largest output."""
+    if graph in ("explain", "scores"):
+        return _table_cells(scorer, graph, feeds)
+    if graph == "factors":
         return len(feeds["item"]) * scorer.manifest.dim
-    return max(1, rows) * min(int(feeds["k"][0]), scorer.manifest.num_items) if "k" in feeds else 0
+    k = min(int(feeds["k"][0]), scorer.manifest.num_items) if "k" in feeds else 0
+    return max(1, _batch_size(graph, feeds)) * k

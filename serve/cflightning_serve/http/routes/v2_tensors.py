@@ -1,7 +1,7 @@
-"""Tensors of the Open Inference Protocol, as JSON or as bytes, to numpy and back.
+"""Tensors of the Open Inference Protocol: conversion between JSON or bytes and numpy.
 
 https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol; bytes as in Triton's extension
-"binary tensor data": after the JSON, little endian, a BYTES element led by its length as uint32.
+"binary tensor data": after the JSON, little-endian, each BYTES element preceded by its length as uint32.
 """
 
 from __future__ import annotations
@@ -17,132 +17,139 @@ from pydantic_core import to_json
 from cflightning_serve.http.errors import ApiError, not_finite_error
 from cflightning_serve.http.json_encoding import encode_json
 
+TensorArray = npt.NDArray[Any]
+"""An array of any of the element types below."""
 
-class Kind(NamedTuple):
-    """An element type."""
+
+class ElementType(NamedTuple):
+    """An element type.
+
+    Attributes:
+        datatype: name in the protocol.
+        dtype: name in numpy, little-endian.
+        json_types: types of its values in JSON, exactly: true is no number.
+    """
 
     datatype: str
-    """As the protocol calls it."""
     dtype: str
-    """As numpy calls it, little endian."""
-    accepts: tuple[type, ...]
-    """What JSON values may be; exactly, so that true is no number."""
+    json_types: tuple[type, ...]
 
 
-KINDS = {
-    "tensor(int64)": Kind("INT64", "<i8", (int,)),
-    "tensor(string)": Kind("BYTES", "O", (str,)),
-    "tensor(float)": Kind("FP32", "<f4", (int, float)),
-    "tensor(bool)": Kind("BOOL", "?", (bool,)),
+ELEMENT_TYPES = {
+    "tensor(int64)": ElementType("INT64", "<i8", (int,)),
+    "tensor(string)": ElementType("BYTES", "O", (str,)),
+    "tensor(float)": ElementType("FP32", "<f4", (int, float)),
+    "tensor(bool)": ElementType("BOOL", "?", (bool,)),
 }
-"""onnxruntime's name of a type -> element type."""
+"""Type name in onnxruntime -> element type."""
 
-_PIECE = 1024
-"""Elements, less than a millisecond."""
+_BLOCK = 1024
+"""Elements that are written in one call, less than a millisecond: other threads cannot run during a call."""
+_MAX_NESTING = 4
+"""Levels of nested lists in the data of a tensor."""
 _LOWEST = float(np.finfo(np.float32).min)
 
 
-def from_json(name: str, kind: Kind, data: list[Any]) -> npt.NDArray[Any]:
-    """One dimension of elements from a list that may be nested.
+def from_json(name: str, element: ElementType, data: list[object]) -> TensorArray:
+    """Convert a list, nested or not, to a one-dimensional array.
 
     Raises:
-        ApiError: an element has another type, or does not fit.
+        ApiError: an element has another type, or is out of range.
     """
-    flat = list(_flat(data))
-    wrong = set(map(type, flat)).difference(kind.accepts)
+    flat = list(_flatten(data))
+    wrong = set(map(type, flat)).difference(element.json_types)
     if wrong:
-        raise ApiError(400, "input", f"{name}: data must be {kind.datatype}, got {wrong.pop().__name__}")
+        raise ApiError(400, "input", f"{name}: data must be {element.datatype}, got {wrong.pop().__name__}")
     try:
-        with np.errstate(over="ignore"):  # of a number beyond float32: it becomes infinite, and is refused
-            array = np.array(flat, dtype=kind.dtype)
+        with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite, which is refused below
+            array = np.array(flat, dtype=element.dtype)
     except OverflowError as error:
-        raise ApiError(400, "input", f"{name}: data must fit into {kind.datatype}") from error
-    return finite(name, array)
+        raise ApiError(400, "input", f"{name}: data must fit into {element.datatype}") from error
+    return _check_finite(name, array)
 
 
-def from_bytes(name: str, kind: Kind, data: bytes) -> npt.NDArray[Any]:
-    """One dimension of elements from the bytes behind the JSON.
+def from_bytes(name: str, element: ElementType, data: bytes) -> TensorArray:
+    """Convert the bytes of a tensor to a one-dimensional array.
 
     Raises:
-        ApiError: they do not hold whole elements.
+        ApiError: the bytes are no whole number of elements.
     """
-    if kind.datatype == "BYTES":
+    if element.datatype == "BYTES":
         return np.array(list(_strings(name, data)), dtype=object)
-    if len(data) % np.dtype(kind.dtype).itemsize:
-        raise ApiError(400, "input", f"{name}: {len(data)} bytes are no whole number of {kind.datatype}")
-    if kind.datatype == "BOOL":  # any byte but 0 is true, while numpy's bools hold 1
+    if len(data) % np.dtype(element.dtype).itemsize:
+        raise ApiError(400, "input", f"{name}: {len(data)} bytes are no whole number of {element.datatype}")
+    if element.datatype == "BOOL":  # every byte but 0 is true, while numpy's true is 1
         flags: npt.NDArray[np.bool_] = np.frombuffer(data, np.uint8) != 0
         return flags
-    return finite(name, np.frombuffer(data, kind.dtype))
+    return _check_finite(name, np.frombuffer(data, element.dtype))
 
 
-def finite(name: str, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Raise ``ApiError`` where a number is NaN or infinite: it would distribution to every answer."""
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ApiError(400, "input", f"{name}: data must be finite numbers")
-    return array
-
-
-def write_json(file: BinaryIO, array: npt.NDArray[Any]) -> None:
-    """Write one list of all elements. JSON has no infinity: the -inf of a filler becomes the lowest float32.
+def write_json(file: BinaryIO, array: TensorArray) -> None:
+    """Write all elements as one list. The -inf of a filler becomes the lowest float32, since JSON has no infinity.
 
     Raises:
         ApiError: an element is NaN or infinite.
     """
-    flat = _answered(array).reshape(-1)
+    flat = _check_output(array).reshape(-1)
     if array.dtype.kind == "f":
         flat = np.maximum(flat.astype(np.float64), _LOWEST)
-    write = _write_texts if array.dtype.kind == "O" else to_json
+    encode = _encode_strings if array.dtype.kind == "O" else to_json
     file.write(b"[")
-    # Piece by piece: no other thread of Python runs while one of them is written.
-    for at in range(0, len(flat), _PIECE):
-        file.write(b"," if at else b"")
-        file.write(write(flat[at : at + _PIECE].tolist())[1:-1])
+    for start in range(0, len(flat), _BLOCK):
+        file.write(b"," if start else b"")
+        file.write(encode(flat[start : start + _BLOCK].tolist())[1:-1])
     file.write(b"]")
 
 
-def _write_texts(texts: list[str]) -> bytes:
-    """Write strings; half a character, which pydantic's writer refuses, becomes a question mark."""
-    return encode_json(texts).encode(errors="replace")
-
-
-def to_bytes(array: npt.NDArray[Any]) -> bytes:
-    """Return elements as bytes, in the order of rows.
+def to_bytes(array: TensorArray) -> bytes:
+    """Return the elements as bytes in row-major order.
 
     Raises:
         ApiError: an element is NaN or infinite; -inf marks a filler.
     """
     if array.dtype.kind == "O":
-        encoded = [str(one).encode(errors="replace") for one in array.reshape(-1)]
-        return b"".join(part for one in encoded for part in (struct.pack("<I", len(one)), one))
-    return np.ascontiguousarray(_answered(array), array.dtype.newbyteorder("<")).tobytes()
+        encoded = [str(element).encode(errors="replace") for element in array.reshape(-1)]
+        return b"".join(part for text in encoded for part in (struct.pack("<I", len(text)), text))
+    return np.ascontiguousarray(_check_output(array), array.dtype.newbyteorder("<")).tobytes()
 
 
-def _answered(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _encode_strings(texts: list[str]) -> bytes:
+    """Encode strings; a lone surrogate, which pydantic's encoder refuses, becomes a question mark."""
+    return encode_json(texts).encode(errors="replace")
+
+
+def _check_finite(name: str, array: TensorArray) -> TensorArray:
+    """Raise ``ApiError`` for an input with NaN or infinity, which would spread to the whole output."""
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ApiError(400, "input", f"{name}: data must be finite numbers")
+    return array
+
+
+def _check_output(array: TensorArray) -> TensorArray:
     if array.dtype.kind == "f" and not (array < np.inf).all():
         raise not_finite_error()
     return array
 
 
-def _flat(data: list[Any], depth: int = 0) -> Iterator[Any]:
-    if depth > 4:
+def _flatten(data: list[object], depth: int = 0) -> Iterator[object]:
+    if depth > _MAX_NESTING:
         raise ApiError(400, "input", "data: must not be nested deeper than its shape")
-    for one in data:
-        if type(one) is list:
-            yield from _flat(one, depth + 1)
+    for element in data:
+        if type(element) is list:
+            yield from _flatten(element, depth + 1)
         else:
-            yield one
+            yield element
 
 
 def _strings(name: str, data: bytes) -> Iterator[str]:
-    at = 0
-    while at < len(data):
-        length = int.from_bytes(data[at : at + 4], "little")
-        end = at + 4 + length
-        if at + 4 > len(data) or end > len(data):
+    start = 0
+    while start < len(data):
+        length = int.from_bytes(data[start : start + 4], "little")
+        end = start + 4 + length
+        if start + 4 > len(data) or end > len(data):
             raise ApiError(400, "input", f"{name}: a BYTES element reaches beyond the tensor's bytes")
         try:
-            yield data[at + 4 : end].decode()
+            yield data[start + 4 : end].decode()
         except UnicodeDecodeError as error:
             raise ApiError(400, "input", f"{name}: BYTES must hold UTF-8") from error
-        at = end
+        start = end

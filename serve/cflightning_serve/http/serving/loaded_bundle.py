@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
+import numpy.typing as npt
+
 from cflightning_serve import Scorer
 from cflightning_serve.http.json_encoding import encode_json
 from cflightning_serve.http.serving.drift import ScoreDistribution
@@ -42,6 +45,12 @@ class LoadedBundle:
         if known and len(self._known_users) < _MAX_CACHED:
             self._known_users.add(user)
         return known
+
+    def add_scores(self, graph: str, scores: npt.NDArray[np.float32]) -> None:
+        """Add the scores of a response, float32 [n], to their distribution."""
+        distribution = self.score_distributions.get(graph)
+        if distribution is not None:
+            distribution.add(scores)
 
     def item_prefix(self, item: int | str) -> str:
         """Return the JSON object of an item and its title up to the value of ``score``; cached."""

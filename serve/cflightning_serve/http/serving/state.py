@@ -20,7 +20,9 @@ from cflightning_serve.http.serving.bundle_loading import (
     load_bundle,
     manifest_state,
 )
+from cflightning_serve.http.serving.executor import Executor
 from cflightning_serve.http.serving.loaded_bundle import LoadedBundle
+from cflightning_serve.http.serving.memory_budget import MemoryBudget
 from cflightning_serve.http.serving.metrics import Metrics
 from cflightning_serve.http.settings import Settings
 
@@ -40,13 +42,14 @@ _MAX_RETRY_DELAY = 300.0
 
 
 class ServerState:
-    """Settings, metrics and the loaded bundle.
+    """Settings, executor, memory budget, metrics and the loaded bundle.
 
     A route reads ``bundle`` once per request, so that no response mixes two bundles.
 
     Args:
         settings: settings of the server.
         scorer: scorer to serve in place of the bundle's own; for tests.
+        executor: runs long computations.
         loader: loads the bundle of the settings.
         cancel_timeout: seconds that a cancelled load has to end.
         clock: monotonic time in seconds.
@@ -60,11 +63,14 @@ class ServerState:
         settings: Settings,
         scorer: Scorer | None = None,
         *,
+        executor: Executor | None = None,
         loader: Loader = load_bundle,
         cancel_timeout: float = _CANCEL_TIMEOUT,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
+        self.executor = executor or Executor()
+        self.budget = MemoryBudget(settings.limits.held)
         self.metrics = Metrics(lambda: self.bundle)
         self._loader, self._cancel_timeout, self._clock = loader, cancel_timeout, clock
         self._fingerprint = fingerprint_folder(settings.bundle)

@@ -13,9 +13,11 @@ from fastapi import APIRouter, HTTPException, Query, Request, Response
 from pydantic import BaseModel
 
 from cflightning_serve.bundle.manifest import IdType, Unit
-from cflightning_serve.http.json_encoding import encode_json
-from cflightning_serve.http.middleware.fast_path import REFUSED
+from cflightning_serve.http.json_encoding import JsonObject, encode_json
+from cflightning_serve.http.routes.common import ERRORS
 from cflightning_serve.http.serving.executor import ALWAYS_THREAD, Executor
+from cflightning_serve.http.serving.loaded_bundle import LoadedBundle
+from cflightning_serve.http.settings import Settings
 from cflightning_serve.http.ui.catalogue import MAP_ITEMS, CatalogueCache, parse_ids
 from cflightning_serve.scorer import Scorer
 
@@ -30,6 +32,8 @@ _SECURITY_POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
+_MAX_MAP_IDS = 100
+"""Ids in the query of ``/map``."""
 _HEADERS = {
     "Content-Security-Policy": _SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -92,7 +96,7 @@ def page_router(get_scorer: Callable[[], Scorer], executor: Executor, map_items:
         executor: runs searches of the catalogue.
         map_items: number of items on the map.
     """
-    router = APIRouter(responses=REFUSED, tags=["page"])
+    router = APIRouter(responses=ERRORS, tags=["page"])
     cache = CatalogueCache(map_items)
     static = _read_static_files()
 
@@ -144,7 +148,9 @@ def page_router(get_scorer: Callable[[], Scorer], executor: Executor, map_items:
 
     @router.get("/map", summary="Items on two principal components of the item vectors", response_model=Map)
     async def mapped(
-        item: Annotated[list[str] | None, Query(max_length=100, description="empty: the most popular items")] = None,
+        item: Annotated[
+            list[str] | None, Query(max_length=_MAX_MAP_IDS, description="empty: the most popular items")
+        ] = None,
     ) -> Response:
         scorer = get_scorer()
 
@@ -155,6 +161,14 @@ def page_router(get_scorer: Callable[[], Scorer], executor: Executor, map_items:
         return await json_response(compute)
 
     return router
+
+
+def describe(document: JsonObject, _: LoadedBundle, __: Settings) -> None:
+    """Add the type of ids in the query of ``/map`` to the OpenAPI document; in a URL they are text."""
+    for parameter in document["paths"]["/map"]["get"]["parameters"]:
+        if parameter["name"] == "item":
+            ids = {"$ref": "#/components/schemas/ItemId"}
+            parameter["schema"] = {"type": "array", "items": ids, "maxItems": _MAX_MAP_IDS}
 
 
 def _read_static_files() -> dict[str, _StaticFile]:

@@ -6,41 +6,14 @@ import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import pytest
 
 from cflightning_serve import Scorer
 from cflightning_serve.http.middleware.turns import Turns
-from cflightning_serve.http.serving import costs
-from cflightning_serve.http.serving.executor import ALWAYS_THREAD, INLINE_LIMIT, Executor
+from cflightning_serve.http.serving.executor import ALWAYS_THREAD, Executor
 from cflightning_serve.http.serving.state import ServerState
 from cflightning_serve.http.settings import Limits, Settings
-
-SMALL_CATALOGUE = SimpleNamespace(num_items=3_707)
-
-
-@pytest.mark.parametrize(
-    ("rows", "dear"),
-    [
-        (costs.recommend(SMALL_CATALOGUE, 10, 0, None), False),
-        (costs.recommend(SMALL_CATALOGUE, 10, 50, 0.0), False),
-        (costs.recommend(SMALL_CATALOGUE, 10, 0, 0.3), False),
-        (costs.recommend(SMALL_CATALOGUE, 100, 0, 0.3), True),
-        (costs.recommend(SMALL_CATALOGUE, 1000, 0, 0.5), True),
-        (costs.recommend(SMALL_CATALOGUE, 10, 10_000, None), True),
-        (costs.recommend(SimpleNamespace(num_items=100_000), 10, 0, None), True),
-        (costs.explain(SMALL_CATALOGUE, 20), False),
-        (costs.explain(SMALL_CATALOGUE, 10_000), True),
-        (costs.explain(SMALL_CATALOGUE, None), True),  # the length of the history is unknown
-        (costs.fold_in(SMALL_CATALOGUE, 10, 50, 0), False),
-        (costs.fold_in(SMALL_CATALOGUE, 10, 10_000, 0), True),
-        (costs.similar(SMALL_CATALOGUE, 10), False),
-        (costs.similar(SMALL_CATALOGUE, 1000), True),
-    ],
-)
-def test_what_is_dear_never_runs_in_the_event_loop(rows, dear):
-    assert (rows > INLINE_LIMIT) is dear
 
 
 @pytest.fixture
@@ -56,9 +29,8 @@ def held(bundle, start, complete_scorer):
         return quick(user, k, exclude)
 
     scorer.recommend = slow
-    with start(
-        ServerState(Settings(bundle, limits=Limits(seconds=2)), scorer), executor=Executor(inline_limit=1_000)
-    ) as client:
+    state = ServerState(Settings(bundle, limits=Limits(seconds=2)), scorer, executor=Executor(inline_limit=1_000))
+    with start(state) as client:
         client.threads, client.go = threads, go
         yield client
         go.set()
