@@ -244,9 +244,8 @@ def test_a_question_that_takes_too_long_is_cut_off(bundle, start, complete_score
         return quick(*given, **more)
 
     scorer.recommend = slow
-    with start(
-        ServerState(Settings(bundle, limits=Limits(seconds=0.2)), scorer), executor=Executor(inline_limit=0)
-    ) as client:
+    state = ServerState(Settings(bundle, limits=Limits(seconds=0.2)), scorer, executor=Executor(inline_limit=0))
+    with start(state) as client:
         began = time.monotonic()
         reply = client.post("/recommend", json={"user": 10})
         assert (reply.status_code, reply.json()["error"]["code"]) == (503, "time")
@@ -267,9 +266,8 @@ def test_no_more_requests_at_once_than_the_limit(bundle, start, complete_scorer)
         return quick(*given, **more)
 
     scorer.recommend = slow
-    with start(
-        ServerState(Settings(bundle, limits=Limits(concurrent=1)), scorer), executor=Executor(inline_limit=0)
-    ) as client:
+    state = ServerState(Settings(bundle, limits=Limits(concurrent=1)), scorer, executor=Executor(inline_limit=0))
+    with start(state) as client:
         answers = []
         one = threading.Thread(target=lambda: answers.append(client.post("/recommend", json={"user": 10})))
         one.start()
