@@ -26,16 +26,14 @@ TRAINING = {  # room of cflightning -> rooms that it may import, lowest first; `
     "cli": {"checkpoint", "data", "engines", "evaluation", "metrics", "objectives", "tasks", "utils"},
     "__main__": {"cli"},
 }  # fmt: skip
-EXPORT = {
-    "scratch": set(),
-    "publish": {"scratch"},
+EXPORT = {  # every room may also import `cflightning`, and `bundle` of cflightning_serve
+    "publish": set(),
     "onnx_tools": {"publish"},
     "contents": {"onnx_tools"},
-    "fold_in": {"contents"},
+    "fold_in": {"contents", "onnx_tools"},
     "graphs": {"contents", "fold_in", "onnx_tools"},
-    "verify": {"contents", "fold_in", "graphs", "onnx_tools"},
-    "bundle": {"contents", "fold_in", "graphs", "onnx_tools", "publish", "verify"},
-    "layouts": {"bundle", "publish", "scratch"},
+    "bundle": {"contents", "fold_in", "graphs", "onnx_tools", "publish"},
+    "layouts": {"bundle", "publish"},
     "cli": {"bundle", "layouts"},
 }
 SERVING = {
@@ -137,6 +135,13 @@ def test_training_and_serving_do_not_know_each_other(repository):
             assert name.split(".")[0] in allowed | extras, f"{path}: {name}"
     for path in (repository / "cflightning").rglob("*.py"):
         assert not any(name.split(".")[0] == "cflightning_serve" for name in imports(path)), path
+
+
+def test_export_knows_the_format_of_serving_alone(repository):
+    for path in (repository / "export").rglob("*.py"):
+        for name in imports(path):
+            if name.split(".")[0] == "cflightning_serve":
+                assert name.startswith(("cflightning_serve.bundle.", "cflightning_serve.errors.")), f"{path}: {name}"
 
 
 def test_project_folders_are_no_packages(repository):

@@ -1,13 +1,11 @@
-"""Writing a bundle (serve/BUNDLE.md): complete and checked, or not there."""
+"""Export of a checkpoint to a bundle (serve/BUNDLE.md), which is either complete and verified or not there."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,27 +23,20 @@ from cflightning.evaluation.run_metrics import read_metrics
 from cflightning.tasks.loading import load_task
 from cflightning.tasks.ranking import RATING
 from cflightning_export.contents.item_metadata import write_catalogue, write_titles
-from cflightning_export.contents.roles import Answering, answering
-from cflightning_export.contents.score_reference import reference
-from cflightning_export.contents.seen_items import SeenRows, seen_rows
+from cflightning_export.contents.networks import BundleNetworks, bundle_networks
+from cflightning_export.contents.score_reference import score_reference
+from cflightning_export.contents.seen_items import seen_rows
 from cflightning_export.contents.training_data import training_data, training_rows
-from cflightning_export.fold_in.refit_users import resolve_if_better
-from cflightning_export.graphs.base import score_graph, similar_graph
-from cflightning_export.graphs.catalogue import list_graphs
-from cflightning_export.graphs.fold_in_plan import NewRows, find_new_rows
-from cflightning_export.graphs.fold_in_plan import graphs as new_row_graphs
-from cflightning_export.graphs.history import history_graph, seen_graph
+from cflightning_export.fold_in.plan import fold_in_specs
+from cflightning_export.fold_in.refit_users import refit_users_if_better
+from cflightning_export.graphs.base import BundleSource
+from cflightning_export.graphs.registry import build_graphs, verify_graphs
 from cflightning_export.onnx_tools.external_data import SharedWeights
-from cflightning_export.onnx_tools.quantization import Precision, Rounding, round_within, store
-from cflightning_export.publish import FORMAT, check_target, placed, require_space
-from cflightning_export.verify.base import verify
-from cflightning_export.verify.catalogue import verify_lists
-from cflightning_export.verify.fold_in import verify_new_rows
-from cflightning_export.verify.seen_items import verify_seen
+from cflightning_export.onnx_tools.quantization import Precision, Rounding, round_within, store_rounded
+from cflightning_export.publish import atomic_folder, check_target, require_space
+from cflightning_serve.bundle.manifest import FORMAT, describe_file, write_manifest
 
 log = logging.getLogger(__name__)
-
-GRAPHS = {"score": score_graph, "similar": similar_graph}
 
 
 def export_bundle(
@@ -55,7 +46,7 @@ def export_bundle(
     overwrite: bool = False,
     with_history: bool | None = None,
     new_items: bool = False,
-    resolve: bool = False,
+    refit_users: bool = False,
     precision: Precision = "fp32",
     max_rmse_change: float | None = None,
     min_overlap: float = 0.97,
@@ -66,16 +57,15 @@ def export_bundle(
         source: a run folder or a checkpoint.
         target: the folder to make.
         overwrite: whether an existing bundle is replaced; any other existing folder is never touched.
-        with_history: which rows of the table travel in the bundle, where everyone who has it can read them. None: the
-            items of every row of every user, so that lists leave out what users know; where the table cannot be found,
-            none, with a warning. True: also the ratings of the training rows, which explain scores. False: none.
-        precision: of the tables: "fp32", "fp16" or "int8" with a scale for each row.
-        max_rmse_change: the most that rounding may change scores (`precision.Change`), rating units; None for .001 of
-            the rating range, or of choices .02 standard deviations.
-        min_overlap: the share of top-10 lists that rounding must keep.
-        new_items: whether the bundle also takes items that were not there in training, by the users who rated them.
-        resolve: whether users are solved once more from their training ratings (`resolving`), unless that predicts the
-            validation part worse.
+        with_history: which rows of the table the bundle holds; everyone who has the bundle can read them. None: the
+            items of every row of every user, so that recommendations leave out seen items; nothing, with a warning, if
+            the table cannot be found. True: also the ratings of the training rows, which explain scores. False: none.
+        new_items: whether the bundle also folds in new items, from the users who rated them.
+        refit_users: whether users are refitted to their training ratings, unless that raises the validation error.
+        precision: precision of the tables: "fp32", "fp16" or "int8" with a scale for each row.
+        max_rmse_change: largest change of the scores by rounding (`quantization.Change`), rating units; None for .001
+            of the rating range, or .02 standard deviations of the scores of implicit feedback.
+        min_overlap: smallest share of the top-10 recommendations that rounding must keep.
 
     Returns:
         The bundle's folder.
@@ -83,7 +73,7 @@ def export_bundle(
     Raises:
         CheckpointError: the source cannot be used.
         ExportError: the target exists, rows that an option needs cannot be found again, the graphs differ from the
-            network, or rounding passes a limit; then nothing is left behind.
+            network, or rounding exceeds a limit; then nothing is left behind.
     """
     path, target = find(Path(source)), Path(target).absolute()
     check_target(target, overwrite)
@@ -94,104 +84,50 @@ def export_bundle(
     if not len(vocabulary.users) or not len(vocabulary.items):
         raise ExportError(f"{path}: must know at least one user and one item")
     rows = seen = None
-    if with_history is not False or resolve:
+    if with_history is not False or refit_users:
         log.info("reading the table of the run")
-    data = _find_data(path, vocabulary, task.facts, with_history, resolve)
+    data = _find_data(path, vocabulary, task.facts, with_history, refit_users)
     if data is not None:
         rows = training_rows(data, vocabulary, rates=task.facts.get("objective", "mse") in RATING)
         seen = None if with_history is False else seen_rows(data, vocabulary, rows)
-    with placed(target, overwrite=overwrite) as scratch:
-        parts, metrics, kept = answering(task), _metrics(path, task.facts), task.take_priors()
-        bags = kept[0] if len(kept) == 1 else None  # those of several members say nothing of their mean's tables
-        if resolve and data is not None and rows is not None:
-            metrics = resolve_if_better(task, parts, data, rows, bags, metrics)
-        data = rows = None  # large, and needed no more
-        rounding = round_within(parts.networks, precision, max_rmse_change, min_overlap)
-        new = find_new_rows(task, parts, vocabulary, bags, new_items=new_items, rounding=rounding)
-        del bags, kept  # large, as well
-        made = _graphs(parts, vocabulary, seen, new, rated=bool(with_history))
-        _write(scratch, parts, vocabulary, metrics, made, rounding, seen)
+    with atomic_folder(target, overwrite=overwrite) as scratch:
+        networks, metrics, kept = bundle_networks(task), _metrics(path, task.facts), task.take_priors()
+        bags = kept[0] if len(kept) == 1 else None  # those of several members do not describe the mean of their tables
+        if refit_users and data is not None and rows is not None:
+            metrics = refit_users_if_better(task, networks, data, rows, bags, metrics)
+        data = rows = None  # large
+        by_name = {"score": networks.score, "recommend": networks.recommend}
+        rounding = round_within(by_name, precision, max_rmse_change, min_overlap)
+        fold_in = fold_in_specs(task, networks, vocabulary, bags, with_new_items=new_items, rounding=rounding)
+        del bags, kept  # large as well
+        bundle = BundleSource(networks, vocabulary, seen, bool(with_history), fold_in)
+        write_bundle(scratch, bundle, metrics, rounding)
         log.info("checking the graphs against torch")
-        verify(scratch, parts.networks, vocabulary)
-        verify_lists(scratch, parts.networks["recommend"], vocabulary)
-        if seen is not None:
-            verify_seen(scratch, vocabulary, seen, rated=bool(with_history))
-        if new is not None:
-            verify_new_rows(scratch, new)
+        verify_graphs(scratch, bundle)
     return target
 
 
-def _find_data(
-    path: Path, vocabulary: Vocabulary, facts: Mapping[str, Any], with_history: bool | None, resolve: bool
-) -> RatingsDataModule | None:
-    """The run's data, where an option asks for it or it can be found."""
-    rows, kept = facts.get("train_rows"), Provenance.from_state(facts.get("data"))
-    for flag, asked in (("--with-history", with_history), ("--resolve", resolve)):
-        if asked:
-            return training_data(path, vocabulary, rows, flag, kept=kept)
-    if with_history is False:
-        return None
-    try:
-        return training_data(path, vocabulary, rows, "seen items", "export --without-history if that is meant", kept)
-    except ExportError as error:
-        log.warning("the bundle will list what users know, for it gets no seen items: %s", error)
-        return None
-
-
-def _metrics(path: Path, facts: dict[str, Any]) -> dict[str, float]:
-    """The figures of the run folder that the checkpoint lies in, else those that it was saved with.
-
-    Those of the simple rankers beside it (`test/popularity/ndcg@10`, ...) stay there: they are of other models.
-    """
-    report = path.parent.parent / "metrics.json"
-    figures = facts.get("metrics", {})
-    if path.name == "best.ckpt" and report.is_file():
-        try:
-            figures = read_metrics(report)
-        except (OSError, ValueError) as error:
-            log.warning("%s: cannot be read (%s); its figures are left out", report, error)
-    kept = {name: float(value) for name, value in figures.items() if re.fullmatch("(val|test)/[^/]+", name)}
-    return {name: value for name, value in kept.items() if math.isfinite(value)}  # JSON has no NaN
-
-
-def _graphs(
-    parts: Answering, vocabulary: Vocabulary, seen: SeenRows | None, new: NewRows | None, *, rated: bool
-) -> Iterator[tuple[str, onnx.ModelProto]]:
-    """Questions and graphs, each made when it is asked for."""
-    for name, build in GRAPHS.items():
-        yield name, build(parts.networks[name], vocabulary)
-    yield from list_graphs(parts.networks["recommend"], vocabulary)
-    if seen is not None:
-        yield "seen", seen_graph(seen, vocabulary)
-        if rated:
-            yield "history", history_graph(seen, vocabulary)
-    if new is not None:
-        yield from new_row_graphs(new, vocabulary)
-
-
-def _least_bytes(parts: Answering, rounding: Rounding | None) -> int:
-    """What the networks' tables take at least, each once."""
-    every = (table for network in parts.networks.values() for table in network.parameters())
-    numbers = sum({table.data_ptr(): table.numel() for table in every}.values())
-    return numbers * (4 if rounding is None else 2 if rounding.precision == "fp16" else 1)
-
-
-def _write(
-    folder: Path,
-    parts: Answering,
-    vocabulary: Vocabulary,
-    metrics: dict[str, float],
-    graphs: Iterable[tuple[str, onnx.ModelProto]],
-    rounding: Rounding | None,
-    seen: SeenRows | None = None,
+def write_bundle(
+    folder: Path, source: BundleSource, metrics: Mapping[str, float], rounding: Rounding | None = None
 ) -> None:
-    network, models = parts.networks["score"], {}
+    """Write all files of a bundle.
+
+    Args:
+        folder: an empty folder.
+        source: what the graphs are built from.
+        metrics: metrics of the networks, for the manifest.
+        rounding: rounding of the networks' tables; None for float32.
+
+    Raises:
+        OSError: the files cannot be written, or there is no space for them.
+    """
+    network, vocabulary, models = source.networks.score, source.vocabulary, dict[str, onnx.ModelProto]()
     log.info("writing the graphs")
-    require_space(folder, _least_bytes(parts, rounding))
+    require_space(folder, _min_bytes(source.networks, rounding))
     with SharedWeights(folder / "weights.bin") as weights, tqdm(desc="Graphs", leave=False, disable=None) as bar:
-        for name, model in graphs:
+        for name, model in build_graphs(source):
             if rounding is not None:
-                store([model], rounding)
+                store_rounded(model, rounding)
             weights.add(model)
             models[name] = model
             bar.update()
@@ -199,7 +135,7 @@ def _write(
         (folder / f"{name}.onnx").write_bytes(model.SerializeToString())
     log.info("wrote %s", ", ".join(models))
     catalogue, titles = write_catalogue(folder, vocabulary), write_titles(folder, vocabulary)
-    names = [*(f"{name}.onnx" for name in models), "weights.bin", catalogue, *([titles] if titles else [])]
+    files = [*(f"{name}.onnx" for name in models), "weights.bin", catalogue, *([titles] if titles else [])]
     manifest: dict[str, Any] = {
         "format": FORMAT,
         "format_version": 1,
@@ -215,26 +151,51 @@ def _write(
         "graphs": {name: f"{name}.onnx" for name in models},
         "catalogue": catalogue,
         "titles": titles,
-        "reference": reference(folder, vocabulary, seen),
-        "files": {name: _describe(folder / name) for name in names},
+        "reference": score_reference(folder, vocabulary, source.seen),
+        "files": {name: describe_file(folder / name) for name in files},
     }
-    if "choice" in parts.units.values():  # a reader of format 1 would take them for ratings
-        manifest |= {"format_version": 2, "units": parts.units}
+    if "choice" in source.networks.units.values():  # a reader of format 1 would take such scores for ratings
+        manifest |= {"format_version": 2, "units": source.networks.units}
     if rounding is not None:
-        manifest["precision"] = rounding.facts()
-    manifest["sha256"] = manifest_digest(manifest)
-    text = json.dumps(manifest, ensure_ascii=False, indent=2, allow_nan=False)
-    (folder / "manifest.json").write_text(text + "\n", encoding="utf-8")
+        manifest["precision"] = rounding.summary()
+    write_manifest(folder, manifest)
 
 
-def manifest_digest(manifest: dict[str, Any]) -> str:
-    """SHA-256 of the manifest's canonical form, without its own digest."""
-    rest = {key: value for key, value in manifest.items() if key != "sha256"}
-    return hashlib.sha256(
-        json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    ).hexdigest()
+def _find_data(
+    path: Path, vocabulary: Vocabulary, facts: Mapping[str, Any], with_history: bool | None, refit_users: bool
+) -> RatingsDataModule | None:
+    """Read the data of the run again if an option needs it, or if it can be found."""
+    rows, kept = facts.get("train_rows"), Provenance.from_state(facts.get("data"))
+    for flag, needed in (("--with-history", with_history), ("--refit-users", refit_users)):
+        if needed:
+            return training_data(path, vocabulary, rows, flag, kept=kept)
+    if with_history is False:
+        return None
+    try:
+        return training_data(path, vocabulary, rows, "seen items", "export with --without-history", kept)
+    except ExportError as error:
+        log.warning("recommendations will include seen items, since the bundle gets none: %s", error)
+        return None
 
 
-def _describe(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+def _metrics(path: Path, facts: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics of the run folder around the checkpoint, else those in the checkpoint.
+
+    Metrics of the baseline rankers (`test/popularity/ndcg@10`, ...) are left out: they are of other models.
+    """
+    report = path.parent.parent / "metrics.json"
+    metrics = facts.get("metrics", {})
+    if path.name == "best.ckpt" and report.is_file():
+        try:
+            metrics = read_metrics(report)
+        except (OSError, ValueError) as error:
+            log.warning("%s: cannot be read (%s); its metrics are left out", report, error)
+    kept = {name: float(value) for name, value in metrics.items() if re.fullmatch("(val|test)/[^/]+", name)}
+    return {name: value for name, value in kept.items() if math.isfinite(value)}  # JSON has no NaN
+
+
+def _min_bytes(networks: BundleNetworks, rounding: Rounding | None) -> int:
+    """Bytes that the tables of the networks take at least, each counted once."""
+    tables = (table for network in (networks.score, networks.recommend) for table in network.parameters())
+    numbers = sum({table.data_ptr(): table.numel() for table in tables}.values())
+    return numbers * (4 if rounding is None else 2 if rounding.precision == "fp16" else 1)

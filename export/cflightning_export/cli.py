@@ -12,17 +12,17 @@ from typing import Any
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Write a bundle and say what to type next.
+    """Run the command, and print what to type next.
 
     Args:
-        args: Arguments after `export`.
+        args: arguments after `export`.
 
     Returns:
-        0. Mistakes are raised as `CFLightningError`.
+        0; errors are raised as `CFLightningError`.
     """
     parser = argparse.ArgumentParser(
         prog="python -m cflightning export",
-        description="Turn a run into a bundle: ONNX graphs that take and return raw ids, checked against torch.",
+        description="Turn a run into a bundle: ONNX graphs that take and return ids, verified against torch.",
     )
     parser.add_argument("source", metavar="RUN_OR_CHECKPOINT", type=Path, help="run folder (its best epoch) or .ckpt")
     parser.add_argument("target", metavar="BUNDLE", type=Path, help="folder to write")
@@ -36,31 +36,31 @@ def main(args: Sequence[str] | None = None) -> int:
     history = parser.add_mutually_exclusive_group()
     history.add_argument(
         "--with-history", action="store_true", default=None,
-        help="put the ratings of the training rows into the bundle as well, which explain the scores of known users",
+        help="also put the ratings of the training rows into the bundle, which explain the scores of known users",
     )  # fmt: skip
     history.add_argument(
         "--without-history", dest="with_history", action="store_false",
-        help="put no row of the table into the bundle. By default it holds the items of every row, so that lists leave "
-        "out what a user knows; whoever has the bundle can read them",
+        help="put no row of the table into the bundle. By default it holds the items of every row, so that "
+        "recommendations exclude seen items; everyone who has the bundle can read them",
     )  # fmt: skip
     parser.add_argument(
-        "--new-items", action="store_true", help="also take items that were not there in training, by who rated them"
+        "--new-items", action="store_true", help="also fold in new items, from the users who rated them"
     )
     parser.add_argument(
-        "--resolve", action="store_true",
-        help="solve known users once more from their training ratings, unless that predicts validation rows worse",
+        "--refit-users", action="store_true",
+        help="refit known users to their training ratings, unless that raises the validation error",
     )  # fmt: skip
     parser.add_argument(
         "--precision", choices=("fp32", "fp16", "int8"), default="fp32",
-        help="of the tables; int8 has a scale for each row",
+        help="precision of the tables (default: %(default)s); int8 has a scale for each row of a table",
     )  # fmt: skip
     parser.add_argument(
         "--max-rmse-change", metavar="X", type=float,
-        help="how far the precision may move scores, root mean square over random pairs (.001 of the rating range)",
+        help="largest root mean squared change of scores by the precision, on random pairs (.001 of the rating range)",
     )  # fmt: skip
     parser.add_argument(
         "--min-overlap", metavar="SHARE", type=float, default=0.97,
-        help="what the precision must keep of the users' top-10 lists (default: %(default)s)",
+        help="share of the top-10 recommendations that the precision must keep (default: %(default)s)",
     )  # fmt: skip
     options = parser.parse_args(args)
 
@@ -76,7 +76,7 @@ def main(args: Sequence[str] | None = None) -> int:
         "overwrite": options.overwrite,
         "with_history": options.with_history,
         "new_items": options.new_items,
-        "resolve": options.resolve,
+        "refit_users": options.refit_users,
         "precision": options.precision,
         "max_rmse_change": options.max_rmse_change,
         "min_overlap": options.min_overlap,
@@ -98,8 +98,8 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f"answers  score: {units['score']}, recommend: {units['recommend']}")
     if (precision := manifest.get("precision")) is not None:
         print(
-            f"{precision['tables']} tables: scores move by {precision['rmse_change']:.2g}, "
-            f"lists keep {precision['overlap@10']:.1%}"
+            f"{precision['tables']} tables: scores change by {precision['rmse_change']:.2g}, "
+            f"recommendations keep {precision['overlap@10']:.1%}"
         )
     if options.layout == "bundle":
         next_steps = [
@@ -114,8 +114,8 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _about_rows(manifest: dict[str, Any]) -> str:
-    """Say which rows of the table are in a bundle, and what that means."""
+    """Describe which rows of the table a bundle holds, and what that means."""
     if "seen" not in manifest["graphs"]:
-        return "rows  none: lists hold what a user knows already, unless each question names it (--exclude)"
+        return "rows  none: recommendations include seen items, unless each request excludes them (--exclude)"
     ratings = " and ratings" if "history" in manifest["graphs"] else ""
-    return f"rows  every user's items{ratings}: lists leave them out, and whoever has the bundle can read them"
+    return f"rows  every user's items{ratings}: recommendations exclude them; everyone with the bundle can read them"

@@ -4,8 +4,9 @@
 
 Quality, on MovieLens 1M (CFLIGHTNING_DATA, default ../shared/data): a tenth of the users (default_rng(0)) is in no
 training row; of each four fifths of the ratings are given and the rest is predicted, at once through the bundle's
-graph. Beside it: user bias only, the same model trained on the given ratings as well, and that with its users solved
-again (`export --resolve`). Lists likewise, of what is tested and of what of it is rated 4 and 5; popularity beside it.
+graph. Beside it: user bias only, the same model trained on the given ratings as well, and that model with refitted
+users (`export --refit-users`). Recommendations likewise, of all tested items and of those rated 4 and 5, beside
+popularity.
 Nothing is chosen here: constants were, on other tenths of the users.
 
 Latency: 20 ratings, the best 10 of 3,706 items at dim 64, through ``Scorer.fold_in``, and the same with numpy in turn,
@@ -32,7 +33,7 @@ from cflightning import EmbeddingDotTask, RatingsDataModule
 from cflightning.tasks.loading import load_task
 from cflightning_export import export_bundle
 from cflightning_export.contents.training_data import TrainingRows
-from cflightning_export.fold_in.refit_users import resolve
+from cflightning_export.fold_in.refit_users import refit_users
 from cflightning_serve import Scorer
 
 DATA = Path(os.environ.get("CFLIGHTNING_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
@@ -113,14 +114,14 @@ def bias_alone(held: HeldOut, checkpoint: Path, most: int | None) -> float:
 
 
 def solved_again(held: HeldOut, checkpoint: Path, rows: np.ndarray) -> float:
-    """The network that was trained on these rows, its users solved again as `export --resolve` does."""
+    """The network that was trained on these rows, its users refitted as `export --refit-users` does."""
     task = load_task(checkpoint)
     users, items = task.vocabulary.users, task.vocabulary.items
     user, item = users.rows(held.column("user", rows)), items.rows(held.column("item", rows))
     order = np.lexsort((item, user))
     training = TrainingRows(user[order], item[order], held.column("rating", rows)[order].astype(np.float32))
     bags = torch.load(checkpoint, weights_only=True).get("cflightning_svdpp")
-    resolve(task.network, training, task.vocabulary.counts, bags[0] if bags else None)
+    refit_users(task.network, training, task.vocabulary.counts, bags[0] if bags else None)
 
     def predict(number: int, tested: np.ndarray) -> np.ndarray:
         user = torch.from_numpy(users.rows(np.repeat(held.users[number], len(tested))))
@@ -250,29 +251,29 @@ def latency(calls: int) -> str:
 
 def in_numpy(checkpoint: Path):
     """The same solution by three Newton steps of `np.linalg.solve` in float32, from raw ids to the best ten."""
-    from cflightning_export.fold_in.prior import find_prior
-    from cflightning_export.fold_in.spec import of_users
+    from cflightning_export.fold_in.prior import estimate_prior
+    from cflightning_export.fold_in.spec import new_users
 
     task = load_task(checkpoint)
     tables, known = task.network.fold(), task.vocabulary.items
     bags = torch.load(checkpoint, weights_only=True)["cflightning_svdpp"][0]
-    folding = of_users(
+    spec = new_users(
         tables,
         known,
         task.network.scale,
-        find_prior(tables, "user", task.network.scale, task.vocabulary.counts, bags),
+        estimate_prior(tables, "user", task.network.scale, task.vocabulary.counts, bags),
     )
-    prior, low, width = folding.prior, folding.scale.low, folding.unit
-    table = np.column_stack([folding.vectors, np.ones(len(folding.vectors))]).astype(np.float32)
-    bias = folding.bias + np.float32(folding.global_bias)
-    precision = (prior.noise * np.linalg.inv(prior.root @ prior.root.T)).astype(np.float32)
-    mean, directions = prior.mean.astype(np.float32), prior.leaning.directions.astype(np.float32)
+    prior, low, width = spec.prior, spec.scale.low, spec.link_width
+    table = np.column_stack([spec.vectors, np.ones(len(spec.vectors))]).astype(np.float32)
+    bias = spec.bias + np.float32(spec.global_bias)
+    precision = prior.precision().astype(np.float32)
+    mean, directions = prior.mean.astype(np.float32), prior.weights.directions.astype(np.float32)
     rows = {item: row for row, item in enumerate(known.values.tolist(), 1)}
 
     def solve(item, rating, k):
         row = np.array([rows.get(one, 0) for one in item.tolist()])
         z, o = table[row], bias[row]
-        start = mean + prior.leaning.vectors[row].sum(axis=0) @ directions / np.sqrt(np.float32(len(row) + 1))
+        start = mean + prior.weights.vectors[row].sum(axis=0) @ directions / np.sqrt(np.float32(len(row) + 1))
         x = start
         for _ in range(3):
             share = 1 / (1 + np.exp(-(z @ x + o)))

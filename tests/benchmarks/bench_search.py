@@ -47,7 +47,13 @@ def factors(items: int, seed: int = 0) -> dict[str, np.ndarray]:
     return {"user": rows(USERS, 0.3, 0.3), "item": rows(items, 0.5, 0.5), "bias": bias}
 
 
-def write_bundle(folder: Path, tables: dict[str, np.ndarray], ids: np.ndarray | None = None, **known: dict) -> None:
+def write_bundle(
+    folder: Path,
+    tables: dict[str, np.ndarray],
+    ids: np.ndarray | None = None,
+    min_two_pass_items: int | None = None,
+    **known: dict,
+) -> None:
     """The bundle of a network with these tables; user n has the id 3n, item n the id 2n or the n-th of ``ids``.
 
     ``known`` are titles and categories, as a vocabulary has them.
@@ -57,8 +63,9 @@ def write_bundle(folder: Path, tables: dict[str, np.ndarray], ids: np.ndarray | 
     from cflightning.data.ids import Ids
     from cflightning.data.vocabulary import Vocabulary
     from cflightning.models.embedding_dot import EmbeddingDot
-    from cflightning_export.bundle import _graphs, _write
-    from cflightning_export.contents.roles import Answering
+    from cflightning_export import bundle
+    from cflightning_export.contents.networks import BundleNetworks
+    from cflightning_export.graphs.base import BundleSource
 
     network = EmbeddingDot(len(tables["user"]), len(tables["item"]), DIM, (1.0, 5.0), std=0.0).eval()
     with torch.no_grad():
@@ -67,10 +74,12 @@ def write_bundle(folder: Path, tables: dict[str, np.ndarray], ids: np.ndarray | 
         network.item_bias.weight.copy_(torch.from_numpy(tables["bias"][:, None]))
     items = np.arange(1, len(tables["item"])) * 2 if ids is None else ids
     vocabulary = Vocabulary(Ids(np.arange(1, len(tables["user"])) * 3), Ids(items), **known)
-    networks = dict.fromkeys(("score", "recommend", "similar"), network)
     folder.mkdir()
-    parts = Answering(networks, dict.fromkeys(("score", "recommend"), "rating"))
-    _write(folder, parts, vocabulary, {}, _graphs(parts, vocabulary, None, None, rated=False), None)
+    networks = BundleNetworks(network, network, dict.fromkeys(("score", "recommend"), "rating"))
+    source = BundleSource(networks, vocabulary)
+    if min_two_pass_items is not None:
+        source = source._replace(min_two_pass_items=min_two_pass_items)
+    bundle.write_bundle(folder, source, {})
 
 
 def engines(folder: Path, tables: dict[str, np.ndarray]) -> tuple[dict, dict[str, str]]:
@@ -152,7 +161,6 @@ def environment() -> Path:
 
 def crossover() -> None:
     """Microseconds of one and of two passes, and of the similar items, by the number of items."""
-    import cflightning_export.graphs.two_pass as module
     from cflightning_serve import Scorer
 
     users = np.random.default_rng(1).integers(1, USERS + 1, 200).tolist()
@@ -160,8 +168,7 @@ def crossover() -> None:
         tables, asked = factors(items), []
         with tempfile.TemporaryDirectory() as scratch:
             for name, fewest in (("one", 10**9), ("two", 0)):
-                module.FEWEST_ITEMS = fewest
-                write_bundle(Path(scratch) / name, tables)
+                write_bundle(Path(scratch) / name, tables, min_two_pass_items=fewest)
                 asked.append(Scorer.load(Path(scratch) / name, verify=False))
             spent = np.array([[timed(scorer, user) for scorer in asked] for user in users for _ in range(3)])
         print(f"{items:7,} items: one pass {np.median(spent[:, 0]):6.0f} us, two {np.median(spent[:, 1]):6.0f} us")

@@ -13,7 +13,6 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-import cflightning_export.bundle as module
 from cflightning import EmbeddingDotTask, EmbeddingMLPTask, RatingsDataModule
 from cflightning.__main__ import main as front_door
 from cflightning.data.ids import Ids
@@ -24,10 +23,11 @@ from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.tasks.loading import load_task
 from cflightning_export import export_bundle
 from cflightning_export.contents.item_metadata import write_titles
-from cflightning_export.contents.roles import answering
-from cflightning_export.graphs.base import similar_graph
-from cflightning_export.onnx_tools import torch_export as core
-from cflightning_export.verify.base import verify
+from cflightning_export.contents.networks import bundle_networks
+from cflightning_export.graphs import catalogue, registry, score, similar
+from cflightning_export.graphs.base import BundleSource, GraphFamily
+from cflightning_export.graphs.registry import verify_graphs
+from cflightning_export.graphs.similar import similar_graph
 from cflightning_serve import Scorer
 
 
@@ -153,14 +153,13 @@ def test_similar_items_are_by_cosine(exported):
     np.testing.assert_allclose(near.scores, np.sort(cosine)[::-1][:4], atol=1e-5)
 
 
-def test_norms_of_a_large_catalogue_are_stored_and_nothing_else_changes(monkeypatch):
+def test_norms_of_a_large_catalogue_are_stored_and_nothing_else_changes():
     network = EmbeddingDot(5, 3000, 8, std=0.5).eval()
     with torch.no_grad():
         network.item_factors.weight[7] = 0  # no direction
     words, found = Vocabulary(Ids(np.arange(4)), Ids(np.arange(2999))), []
     for bound in (3000, 2999):
-        monkeypatch.setattr(core, "MOST_NORMS", bound)
-        model = similar_graph(network, words)
+        model = similar_graph(network, words, max_computed_norms=bound)
         stored = [tensor.name for tensor in model.graph.initializer]
         assert ("inverse_norm" in stored) == (bound < 3000)
         options = ort.SessionOptions()
@@ -256,16 +255,17 @@ def test_all_zero_bias_and_one_item(tmp_path):
 
 
 def test_a_graph_that_differs_is_found_and_leaves_nothing(run, tmp_path, monkeypatch):
-    build = module.GRAPHS["score"]
+    def wired_wrong(source):
+        for name, model in score.build(source):
+            for (
+                node
+            ) in model.graph.node:  # both gathers read the user: the exporter does that to one tensor given twice
+                if node.op_type == "Gather" and node.input[1] == "item_index":
+                    node.input[1] = "user_index"
+            yield name, model
 
-    def wired_wrong(network, vocabulary):
-        model = build(network, vocabulary)
-        for node in model.graph.node:  # both gathers read the user: the exporter does that to twice the same tensor
-            if node.op_type == "Gather" and node.input[1] == "item_row":
-                node.input[1] = "user_row"
-        return model
-
-    monkeypatch.setitem(module.GRAPHS, "score", wired_wrong)
+    wrong = GraphFamily(wired_wrong, score.verify)
+    monkeypatch.setattr(registry, "FAMILIES", tuple(wrong if one is score.GRAPHS else one for one in registry.FAMILIES))
     with pytest.raises(ExportError, match="must agree with torch|onnxruntime cannot answer"):
         export_bundle(run, tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
@@ -276,7 +276,8 @@ def test_other_weights_are_found(run, bundle, tmp_path, graph):
     task = load_task(run / "checkpoints" / "best.ckpt")
     copy = tmp_path / "copy"
     shutil.copytree(bundle, copy)
-    verify(copy, answering(task).networks, task.vocabulary)
+    source = BundleSource(bundle_networks(task), task.vocabulary)
+    verify_graphs(copy, source)
     model = onnx.load(copy / f"{graph}.onnx")
     for tensor in model.graph.initializer:
         if tensor.name == "network.item_factors.weight":
@@ -284,17 +285,21 @@ def test_other_weights_are_found(run, bundle, tmp_path, graph):
             tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
     onnx.save(model, copy / f"{graph}.onnx")
     with pytest.raises(ExportError, match=rf"{graph}.onnx"):
-        verify(copy, answering(task).networks, task.vocabulary)
+        verify_graphs(copy, source)
 
 
 @pytest.mark.parametrize("exported", ["multitask, strings"], indirect=True)
 def test_the_network_of_the_other_question_is_found(exported):
     folder, task = exported[1].manifest.folder, load_task(exported[1].manifest.folder.parent / "task.ckpt")
-    networks = answering(task).networks
-    verify(folder, networks, task.vocabulary)
-    for graph, other in (("score", "recommend"), ("recommend", "score"), ("similar", "score")):
-        with pytest.raises(ExportError, match=rf"{graph}.onnx"):
-            verify(folder, networks | {graph: networks[other]}, task.vocabulary)
+    networks = bundle_networks(task)
+    verify_graphs(folder, BundleSource(networks, task.vocabulary))
+    swapped = {"score": networks.recommend, "recommend": networks.score}
+    for name, other in swapped.items():
+        source = BundleSource(networks._replace(**{name: other}), task.vocabulary)
+        for family, graph in ((score, "score"), (catalogue, "recommend"), (similar, "similar")):
+            if (graph == "score") == (name == "score"):
+                with pytest.raises(ExportError, match=rf"{graph}.onnx"):
+                    family.verify(folder, source)
 
 
 def test_choices_of_any_scale_are_checked_by_their_own(tmp_path):
@@ -303,11 +308,11 @@ def test_choices_of_any_scale_are_checked_by_their_own(tmp_path):
     content["state_dict"]["network.user_factors.weight"] *= 1e-6
     torch.save(content, path)
     folder, task = export_bundle(path, tmp_path / "bundle"), load_task(path)
-    networks = answering(task).networks
+    networks = bundle_networks(task)
     with torch.no_grad():
-        networks["score"].user_factors.weight[1:] *= 1.001
+        networks.score.user_factors.weight[1:] *= 1.001
     with pytest.raises(ExportError, match=r"score.onnx"):
-        verify(folder, networks, task.vocabulary)
+        score.verify(folder, BundleSource(networks, task.vocabulary))
 
 
 def test_existing_folders(run, bundle, tmp_path):

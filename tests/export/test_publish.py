@@ -1,4 +1,4 @@
-"""A folder that is replaced is the old or the new one at any moment, and no items left lying about."""
+"""A folder that is reatomic_folder is the old or the new one at any moment, and nothing is left lying about."""
 
 import errno
 import os
@@ -10,14 +10,21 @@ import sys
 import pytest
 
 from cflightning.errors import ExportError
-from cflightning_export.publish import check_target, exchange, placed, require_space, writing
-from cflightning_export.scratch import repair, scratch_folder
+from cflightning_export.publish import (
+    atomic_folder,
+    check_target,
+    exchange,
+    export_errors,
+    recover,
+    require_space,
+    scratch_folder,
+)
 
 # Kills itself at one of the moments before and after each step that moves a folder.
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from cflightning_export import placing
+from cflightning_export import publish
 
 moments = 0
 
@@ -35,8 +42,8 @@ def watched(step):
         return done
     return run
 
-exchange = placing.exchange if sys.argv[3] == "exchanged" else lambda one, other: False
-with placing.placed(
+exchange = publish.exchange if sys.argv[3] == "exchanged" else lambda one, other: False
+with publish.atomic_folder(
     Path(sys.argv[1]), overwrite=True, exchange=watched(exchange), rename=watched(os.rename)
 ) as folder:
     (folder / "manifest.json").write_text('{"format": "cflightning-bundle", "version": "new"}')
@@ -75,14 +82,14 @@ def test_the_old_or_the_new_one_is_there_whenever_the_process_is_killed(tmp_path
     target, found = tmp_path / "bundle", []
     for moment in range(10):
         if there:
-            with placed(target, overwrite=True) as folder:
+            with atomic_folder(target, overwrite=True) as folder:
                 write(folder, "old")
         done = subprocess.run([sys.executable, "-c", KILLED, str(target), str(moment), how], check=False)
         if how == "renamed":
-            repair(target)
+            recover(target)
         found.append(version(target) if target.exists() else None)
         assert not (there and found[-1] is None)
-        with placed(target, overwrite=True) as folder:
+        with atomic_folder(target, overwrite=True) as folder:
             write(folder, "next")
         assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
         if done.returncode == 0:
@@ -101,23 +108,23 @@ def test_of_two_at_once_the_first_one_stays_and_the_other_says_so(tmp_path):
     target = tmp_path / "bundle"
 
     def two_at_once():
-        with placed(target) as late:
+        with atomic_folder(target) as late:
             write(late, "late")
-            with placed(target) as first:
+            with atomic_folder(target) as first:
                 write(first, "first")
             assert late.exists()  # in use, so not swept
 
-    with pytest.raises(ExportError, match="another export has taken the place"):
+    with pytest.raises(ExportError, match="another export has made it"):
         two_at_once()
     assert version(target) == "first"
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_what_came_meanwhile_and_is_no_bundle_is_not_replaced(tmp_path):
+def test_what_came_meanwhile_and_is_no_bundle_is_not_reatomic_folder(tmp_path):
     target = tmp_path / "bundle"
 
     def taken():
-        with placed(target, overwrite=True) as folder:
+        with atomic_folder(target, overwrite=True) as folder:
             write(folder, "new")
             target.mkdir()
             (target / "thesis.txt").write_text("years of work")
@@ -133,7 +140,7 @@ def test_folders_of_other_names_are_never_swept(tmp_path):
     for name in names:
         (tmp_path / name).mkdir()
     (tmp_path / ".bundle-0123456789abcdef").mkdir()
-    with placed(tmp_path / "bundle") as folder:
+    with atomic_folder(tmp_path / "bundle") as folder:
         write(folder, "new")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, "bundle"])
 
@@ -141,7 +148,7 @@ def test_folders_of_other_names_are_never_swept(tmp_path):
 def test_the_umask_says_who_may_read(tmp_path):
     before = os.umask(0o077)
     try:
-        with placed(tmp_path / "bundle") as folder:
+        with atomic_folder(tmp_path / "bundle") as folder:
             write(folder, "new")
     finally:
         os.umask(before)
@@ -151,13 +158,13 @@ def test_the_umask_says_who_may_read(tmp_path):
 
 def test_a_disk_that_is_full_is_one_line_and_what_was_there_stays(tmp_path):
     target = tmp_path / "bundle"
-    with placed(target) as folder:
+    with atomic_folder(target) as folder:
         write(folder, "old")
 
     def replace():
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
         try:
-            with placed(target, overwrite=True) as folder:
+            with atomic_folder(target, overwrite=True) as folder:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # as a full disk, for this process alone
                 (folder / "more").write_bytes(b"0" * 1000)
         finally:
@@ -171,17 +178,17 @@ def test_a_disk_that_is_full_is_one_line_and_what_was_there_stays(tmp_path):
 
 
 def test_too_little_room_is_noticed_before_anything_is_written(tmp_path):
-    says = r"needs 1,\d{3},\d{3}.* MB \(.* MB are free\); no items left behind"
-    with pytest.raises(ExportError, match=says), writing(tmp_path / "bundle"):
+    says = r"needs 1,\d{3},\d{3}.* MB \(.* MB are free\); nothing is left behind"
+    with pytest.raises(ExportError, match=says), export_errors(tmp_path / "bundle"):
         require_space(tmp_path, 2**60)
 
 
-@pytest.mark.parametrize("make", [placed, scratch_folder])
+@pytest.mark.parametrize("make", [atomic_folder, scratch_folder])
 def test_a_place_that_cannot_be_written_to_is_one_line(tmp_path, make):
     (tmp_path / "file").write_text("")
     target = tmp_path / "file" / "bundle"
-    says = "cannot be written: .*no items left behind"
-    with pytest.raises(ExportError, match=says), writing(target), make(target):
+    says = "cannot be written: .*nothing is left behind"
+    with pytest.raises(ExportError, match=says), export_errors(target), make(target):
         pytest.fail("must not come so far")
 
 

@@ -1,10 +1,10 @@
-"""Known users once more from their training ratings, with all that is known of rows: an option of the export."""
+"""Refit of known users to their training ratings, under the prior of fold-in: an option of the export."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -19,193 +19,173 @@ from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import ExportError
 from cflightning.metrics.rating import RatingErrors
 from cflightning.models.embedding_dot import EmbeddingDot
-from cflightning.models.network import RatingNetwork, RatingScale
+from cflightning.models.network import RatingNetwork
 from cflightning.tasks.rating import RatingTask
-from cflightning_export.contents.roles import Answering
+from cflightning_export.contents.networks import BundleNetworks
 from cflightning_export.contents.training_data import TrainingRows
-from cflightning_export.fold_in.prior import Prior, find_information, find_prior
+from cflightning_export.fold_in.newton import RatedVectors, minimise
+from cflightning_export.fold_in.prior import Prior, estimate_prior, mean_information
 
 log = logging.getLogger(__name__)
 
-STEPS = 8
-"""Of Newton's method at most; from the trained row two or three do."""
+MAX_STEPS = 8
+"""Newton steps at most; two or three suffice from the trained vector."""
+MAX_STEP_LENGTH = 1e-4
+"""Largest component of the last step, in link units."""
 CHUNK = 1 << 16
 """Pairs that are scored at once."""
-CLOSE = 1e-4
-"""Of a step, below which it is the last one: link units."""
+
+Errors = Callable[[RatingNetwork, RatingsDataModule, int, Vocabulary], dict[str, float]]
 
 
-class Doubt:
-    """How far item rows, each estimated from its ratings, may be off: N(0, (S^-1 + n N)^-1) for n ratings.
+class PosteriorVariance:
+    """Uncertainty of item vectors, each estimated from its n ratings: N(0, (S^-1 + n N)^-1).
 
-    In axes in which S is the identity and N is diagonal this is diagonal whatever n.
+    In axes in which S is the identity and N is diagonal the covariance is diagonal for every n.
 
     Args:
-        prior: of items, S.
-        said: N, of one rating, float64 [dim + 1, dim + 1].
+        prior: prior of items, S.
+        information: N, of one rating, float64 [dim + 1, dim + 1].
         counts: float64 [items], n.
     """
 
-    def __init__(self, prior: Prior, said: NDArray[np.float64], counts: NDArray[np.float64]) -> None:
-        values, axes = np.linalg.eigh(prior.root.T @ said @ prior.root)
-        self.axes = (prior.root @ axes)[:-1]  # an item's bias does not meet the user's row
-        self.variances = 1 / (1 + counts[:, None] * np.maximum(values, 0.0))
+    def __init__(self, prior: Prior, information: NDArray[np.float64], counts: NDArray[np.float64]) -> None:
+        values, axes = np.linalg.eigh(prior.root.T @ information @ prior.root)
+        self._axes = (prior.root @ axes)[:-1]  # the bias of an item is no coefficient of the user's vector
+        self._variances = 1 / (1 + counts[:, None] * np.maximum(values, 0.0))
 
-    def of(self, item: NDArray[np.int64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Sum of the weighted covariances of items' factors: [n], places, and [n] -> float64 [dim + 1, dim + 1]."""
-        found = np.zeros((len(self.axes) + 1, len(self.axes) + 1))
-        found[:-1, :-1] = (self.axes * (weight @ self.variances[item])) @ self.axes.T
-        return found
+    def sum(self, item: NDArray[np.int64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Weighted sum of the covariances of some items' factors.
+
+        Args:
+            item: int64 [n], positions among the known items.
+            weight: float64 [n].
+
+        Returns:
+            float64 [dim + 1, dim + 1]; zeros for the bias.
+        """
+        total = np.zeros((len(self._axes) + 1, len(self._axes) + 1))
+        total[:-1, :-1] = (self._axes * (weight @ self._variances[item])) @ self._axes.T
+        return total
 
 
-def resolve_if_better(
+def rating_errors(
+    network: RatingNetwork, data: RatingsDataModule, part: int, vocabulary: Vocabulary
+) -> dict[str, float]:
+    """RMSE and MAE on a part of the data, rating units; empty if the part is empty."""
+    user, item, rating = (torch.from_numpy(column) for column in encode(data.table, data.split, part, vocabulary))
+    if not len(rating):
+        return {}
+    metric = RatingErrors()
+    with torch.inference_mode():
+        for users, items, ratings in zip(*(torch.split(column, CHUNK) for column in (user, item, rating)), strict=True):
+            metric.update(network(users.long(), items.long()), ratings)
+    return {name: float(value) for name, value in metric.compute().items()}
+
+
+def refit_users_if_better(
     task: RatingTask,
-    parts: Answering,
+    networks: BundleNetworks,
     data: RatingsDataModule,
     rows: TrainingRows,
     bags: Mapping[str, Tensor] | None,
     metrics: dict[str, float],
+    errors: Errors = rating_errors,
 ) -> dict[str, float]:
-    """Solve users again, in place, unless the validation part is predicted worse; without one, in any case.
+    """Refit users in place, unless the validation error rises; without a validation part they are always refitted.
 
     Args:
-        task: of the checkpoint.
-        parts: its networks and units.
-        data: of the run, see `training_data`.
-        rows: of its training part.
-        bags: the checkpoint's.
-        metrics: figures of the networks as they were trained.
+        task: task of the checkpoint.
+        networks: its networks.
+        data: data of the run, see `training_data`.
+        rows: rows of its training part.
+        bags: SVD++ terms of the checkpoint.
+        metrics: metrics of the networks as trained.
+        errors: measures a network on a part of the data.
 
     Returns:
-        Figures of the networks as they are now: errors measured again, lists only of a network of their own.
+        Metrics of the networks as they are now: errors measured again, and metrics of recommendations if another
+        network makes these.
 
     Raises:
         ExportError: the network is no dot product that was trained alone by gradients.
     """
-    network = parts.networks["score"]
+    network = networks.score
     if (
-        parts.units["score"] != "rating" or not isinstance(network, EmbeddingDot)
+        networks.units["score"] != "rating" or not isinstance(network, EmbeddingDot)
         or task.members > 1 or task.engine == "gibbs" or task.vocabulary is None
     ):  # fmt: skip
         raise ExportError(
-            "--resolve: must meet one network of ratings and dot products that was trained by gradients; leave it out"
+            "--refit-users: must meet one network of ratings and dot products that was trained by gradients; "
+            "leave it out"
         )
     counts = np.bincount(rows.item, minlength=network.num_items)[1:]
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    old = errors(network, data, VAL, task.vocabulary)
-    resolve(network, rows, counts, bags)
-    new = errors(network, data, VAL, task.vocabulary)
-    if old and new["rmse"] >= old["rmse"]:
-        network.load_state_dict(before)
-        log.info("users stay as trained: validation RMSE %.4f, solved again %.4f", old["rmse"], new["rmse"])
+    trained = {name: value.clone() for name, value in network.state_dict().items()}
+    before = errors(network, data, VAL, task.vocabulary)
+    refit_users(network, rows, counts, bags)
+    after = errors(network, data, VAL, task.vocabulary)
+    if before and after["rmse"] >= before["rmse"]:
+        network.load_state_dict(trained)
+        log.info("users stay as trained: validation RMSE %.4f, refitted %.4f", before["rmse"], after["rmse"])
         return metrics
-    log.info("users solved again%s", f": validation RMSE {old['rmse']:.4f} to {new['rmse']:.4f}" if old else "")
-    now = {f"val/{name}": value for name, value in new.items()}
+    log.info("users refitted%s", f": validation RMSE {before['rmse']:.4f} to {after['rmse']:.4f}" if before else "")
+    now = {f"val/{name}": value for name, value in after.items()}
     now |= {f"test/{name}": value for name, value in errors(network, data, TEST, task.vocabulary).items()}
-    lists = parts.networks["recommend"] is not network
-    return {name: now.get(name, value) for name, value in metrics.items() if name in now or (lists and "@" in name)}
+    keep_top_k = networks.recommend is not network
+    return {
+        name: now.get(name, value) for name, value in metrics.items() if name in now or (keep_top_k and "@" in name)
+    }
 
 
-def errors(network: RatingNetwork, data: RatingsDataModule, part: int, vocabulary: Vocabulary) -> dict[str, float]:
-    """RMSE and MAE on a part of the data, rating units; nothing of an empty one."""
-    user, item, rating = (torch.from_numpy(column) for column in encode(data.table, data.split, part, vocabulary))
-    if not len(rating):
-        return {}
-    found = RatingErrors()
-    with torch.inference_mode():
-        for users, items, ratings in zip(*(torch.split(column, CHUNK) for column in (user, item, rating)), strict=True):
-            found.update(network(users.long(), items.long()), ratings)
-    return {name: float(value) for name, value in found.compute().items()}
-
-
-def resolve(
+def refit_users(
     network: EmbeddingDot, rows: TrainingRows, counts: NDArray[np.int64], bags: Mapping[str, Tensor] | None
 ) -> None:
-    """Give every user of a network, in place, the most likely row by their ratings and the prior of users.
+    """Replace the vector of every user, in place, by the most likely one given the training ratings and the prior.
 
-    Items stay as they are, but have been fitted to these very ratings and seem surer than they are. So the squared
-    error is the expected one over what they may be: each adds its covariance to the curvature of the user's row
-    (variational Bayes, Lim & Teh 2007), about as a penalty does that grows with the number of ratings. What bags say
-    is believed as it was in training.
+    Items stay as they are, but were fitted to the same ratings, which makes them look more certain than they are.
+    Therefore the expected squared error is minimised: the covariance of each item adds to the curvature of the user's
+    vector (variational Bayes, Lim & Teh 2007), much as a penalty that grows with the number of ratings. SVD++ terms are
+    trusted as in training.
 
-    On validation rows RMSE falls by .0016 on MovieLens 1M and .0002 on 100K (without bags .0018, .0016), and rises by
-    .0001 (.0003) on latest small, whose items have nine ratings each: hence `resolve_if_better`.
+    Validation RMSE falls by .0016 on MovieLens 1M and .0002 on 100K (without SVD++ terms by .0018 and .0016), and rises
+    by .0001 (.0003) on latest small, whose items have nine ratings each: hence `refit_users_if_better`.
 
     Args:
-        network: that predicts ratings.
-        rows: of the training part, in the order of users.
+        network: network that predicts ratings.
+        rows: rows of the training part, sorted by user.
         counts: int64 [items], training ratings of each.
-        bags: the checkpoint's.
+        bags: SVD++ terms of the checkpoint.
     """
-    tables = network.fold()
-    scale = network.scale
-    prior = find_prior(tables, "user", scale, counts, bags, trust=1.0)
-    items = find_prior(tables, "item", scale, counts, bags, trust=1.0)
-    said = find_information(tables, "item", scale, counts) / prior.noise
-    doubt = Doubt(items, said, counts.astype(np.float64))
-    own = np.column_stack([tables.user_vectors.double().numpy(), tables.user_bias.double().numpy()])
+    tables, scale = network.fold(), network.scale
+    prior = estimate_prior(tables, "user", scale, counts, bags, trust=1.0)
+    item_prior = estimate_prior(tables, "item", scale, counts, bags, trust=1.0)
+    information = mean_information(tables, "item", scale, counts) / prior.noise
+    variance = PosteriorVariance(item_prior, information, counts.astype(np.float64))
+    vectors = np.column_stack([tables.user_vectors.double().numpy(), tables.user_bias.double().numpy()])
     z = tables.item_vectors.double().numpy()[1:]
     z = np.column_stack([z, np.ones(len(z))])
     base = (tables.item_bias.double().numpy() + float(tables.global_bias))[1:]
-    precision = (prior.noise * np.linalg.inv(prior.root @ prior.root.T)).astype(np.float64)
-    ends = np.bincount(rows.user, minlength=len(own)).cumsum()
-    for user in tqdm(range(1, len(own)), "Users", leave=False, disable=None):  # on a terminal alone
+    precision = prior.precision()
+    ends = np.bincount(rows.user, minlength=len(vectors)).cumsum()
+    for user in tqdm(range(1, len(vectors)), "Users", leave=False, disable=None):  # shown on a terminal only
         part = slice(ends[user - 1], ends[user])
         item, rating = rows.item[part] - 1, rows.rating[part].astype(np.float64)
-        if len(item):
-            mean = prior.mean
-            if prior.leaning is not None:  # as in training, see `objectives.bags`
-                said = prior.leaning.vectors[item + 1].astype(np.float64).sum(axis=0) @ prior.leaning.directions
-                mean = mean + said * (math.sqrt(len(item) - 1) / len(item))
-            own[user] = solve(z[item], base[item], rating, own[user], mean, precision, scale, item, doubt)
+        if not len(item):
+            continue
+        mean = prior.mean
+        if prior.weights is not None:  # the weight of SVD++ in training, see `engines.svdpp_prior`
+            total = prior.weights.vectors[item + 1].astype(np.float64).sum(axis=0) @ prior.weights.directions
+            mean = mean + total * (math.sqrt(len(item) - 1) / len(item))
+        ratings = RatedVectors(z[item], base[item], rating, scale)
+        _, slope, _ = ratings.errors_and_slopes(vectors[user])
+        vectors[user] = minimise(
+            ratings,
+            precision + variance.sum(item, slope**2),
+            precision @ mean,
+            vectors[user],
+            max_steps=MAX_STEPS,
+            max_step_length=MAX_STEP_LENGTH,
+        )
     with torch.no_grad():
-        network.user_factors.weight.copy_(torch.from_numpy(own[:, :-1]))
-        network.user_bias.weight.copy_(torch.from_numpy(own[:, -1:]))
-
-
-def solve(
-    z: NDArray[np.float64],
-    base: NDArray[np.float64],
-    rating: NDArray[np.float64],
-    start: NDArray[np.float64],
-    mean: NDArray[np.float64],
-    precision: NDArray[np.float64],
-    scale: RatingScale,
-    item: NDArray[np.int64],
-    doubt: Doubt,
-) -> NDArray[np.float64]:
-    """Newton's method, with at least half of Gauss and Newton's curvature.
-
-    Args:
-        z: float64 [n, dim + 1], rated items' factors and 1.
-        base: float64 [n], their logits without the user.
-        rating: float64 [n], rating units.
-        start: float64 [dim + 1], where to begin.
-        mean: float64 [dim + 1], of the prior.
-        precision: float64 [dim + 1, dim + 1], of the prior, times the noise.
-        scale: of the network.
-        item: int64 [n], places of the items.
-        doubt: how sure these are, by the slopes at the start.
-
-    Returns:
-        float64 [dim + 1].
-    """
-    x, width, unsure = start, scale.high - scale.low, None
-    slope = bend = np.ones(len(z))
-    for _ in range(STEPS):
-        logit = z @ x + base
-        if scale.sigmoid:
-            share = 1 / (1 + np.exp(-logit))
-            slope, error = width * share * (1 - share), scale.low + width * share - rating
-            bend = np.maximum(slope**2 + error * slope * (1 - 2 * share), slope**2 / 2)
-        else:
-            error = logit - rating
-        if unsure is None:
-            unsure = precision + doubt.of(item, slope**2)
-            pull = precision @ mean
-        gradient = z.T @ (slope * error) + unsure @ x - pull
-        step = np.linalg.solve((z * bend[:, None]).T @ z + unsure, gradient)
-        x = x - step
-        if abs(step).max() < CLOSE:
-            break
-    return x
+        network.user_factors.weight.copy_(torch.from_numpy(vectors[:, :-1]))
+        network.user_bias.weight.copy_(torch.from_numpy(vectors[:, -1:]))

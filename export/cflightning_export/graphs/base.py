@@ -1,6 +1,11 @@
-"""The three graphs of every bundle: a core that torch exports from the network, between id encoding and top-k."""
+"""What the graphs of a bundle share: their source, the entry of the registry, and a builder that knows signatures."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -8,108 +13,143 @@ from onnx import TensorProto
 
 from cflightning.data.ids import Ids
 from cflightning.data.vocabulary import Vocabulary
-from cflightning.models.network import RatingNetwork, RatingScale
-from cflightning_export.onnx_tools.builder import END, Nodes, Value, element
-from cflightning_export.onnx_tools.torch_export import Catalogue, Cosines, Pairs, export_core
+from cflightning.models.network import RatingScale
+from cflightning_export.contents.networks import BundleNetworks
+from cflightning_export.contents.seen_items import SeenRows
+from cflightning_export.fold_in.plan import FoldInSpecs
+from cflightning_export.onnx_tools.builder import GraphBuilder, TensorType, Value
+from cflightning_export.onnx_tools.id_table import IdTable
+from cflightning_serve.bundle.manifest import IdType
+from cflightning_serve.bundle.signatures import SIGNATURES, split_type
+
+ELEMENTS: dict[str, int] = {
+    "float": TensorProto.FLOAT, "int64": TensorProto.INT64, "bool": TensorProto.BOOL, "string": TensorProto.STRING,
+}  # fmt: skip
+
+MIN_TWO_PASS_ITEMS = 16_384
+"""Smallest catalogue, the unknown item included, that is searched in two passes; measured (`make bench-search`)."""
 
 
-def score_graph(network: RatingNetwork, vocabulary: Vocabulary) -> onnx.ModelProto:
-    """(user, item) ids -> `score` float32 [n], `known` bool [n, 2]."""
-    g = Nodes()
-    user, item = g.rows(vocabulary.users, "user", to="user_row"), g.rows(vocabulary.items, "item", to="item_row")
-    columns = [g("Unsqueeze", row, g.integers(-1)) for row in (user, item)]
-    g.known(g("Concat", *columns, axis=1))
-    g.core(export_core(Pairs(network), [user, item], "score"))
-    inputs: list[Value] = [("user", element(vocabulary.users), ["n"]), ("item", element(vocabulary.items), ["n"])]
-    return g.model("score", inputs, [("score", TensorProto.FLOAT, ["n"]), ("known", TensorProto.BOOL, ["n", 2])])
+class BundleSource(NamedTuple):
+    """What the graphs of a bundle are built from and verified against.
 
-
-def catalogue_core(network: RatingNetwork) -> onnx.ModelProto:
-    """From `user_row` int64 [n] to `value` float32 [n, num_items], the logits of every item."""
-    return export_core(Catalogue(network), ["user_row"], "value")
-
-
-def recommend_signature(vocabulary: Vocabulary, *, filtered: bool) -> tuple[list[Value], list[Value]]:
-    """Inputs and outputs of `recommend`, or `filtered`, as serve/BUNDLE.md has them."""
-    user, item = element(vocabulary.users), element(vocabulary.items)
-    inputs: list[Value] = [
-        ("user", user, ["n"]),
-        ("k", TensorProto.INT64, [1]),
-        ("exclude_user", TensorProto.INT64, ["m"]),
-        ("exclude_item", item, ["m"]),
-    ]
-    if filtered:
-        inputs.append(("allowed", TensorProto.BOOL, [len(vocabulary.items)]))
-    outputs: list[Value] = [
-        ("item", item, ["n", "count"]),
-        ("score", TensorProto.FLOAT, ["n", "count"]),
-        ("known", TensorProto.BOOL, ["n"]),
-    ]
-    return inputs, outputs
-
-
-def best_items(
-    name: str, core: onnx.ModelProto, scale: RatingScale, vocabulary: Vocabulary, *, filtered: bool = False
-) -> onnx.ModelProto:
-    """User ids, k, exclusions -> `item` ids [n, k'], `score` float32 [n, k'], `known` bool [n].
-
-    Args:
-        name: of the graph.
-        core: of `catalogue_core`.
-        scale: from logits to scores.
-        vocabulary: ids of the rows.
-        filtered: whether there is an input `allowed` bool [num_items - 1], in the order of the catalogue: only these.
+    Attributes:
+        networks: in evaluation mode, on the CPU.
+        vocabulary: ids of users and items.
+        seen: rows of the users; None where the bundle gets none.
+        with_ratings: whether the bundle also gets the ratings of the training rows.
+        fold_in: how new users and items are folded in; None where the networks are no dot products.
+        min_two_pass_items: smallest catalogue, the unknown item included, that is searched in two passes.
     """
-    g = Nodes()
-    user = g.rows(vocabulary.users, "user", to="user_row")
-    excluded = g.rows(vocabulary.items, "exclude_item")
-    g.known(user)
-    g.core(core)
-    best = _top_k(g, vocabulary.items, "exclude_user", excluded, to="item", allowed="allowed" if filtered else "")
-    g.scaled(scale, best, to="score")
-    return g.model(name, *recommend_signature(vocabulary, filtered=filtered))
+
+    networks: BundleNetworks
+    vocabulary: Vocabulary
+    seen: SeenRows | None = None
+    with_ratings: bool = False
+    fold_in: FoldInSpecs | None = None
+    min_two_pass_items: int = MIN_TWO_PASS_ITEMS
 
 
-def similar_graph(network: RatingNetwork, vocabulary: Vocabulary) -> onnx.ModelProto:
-    """Item ids, k -> `similar` ids [n, k'], `similarity` float32 [n, k'], `known` bool [n]."""
-    g = Nodes()
-    item = g.rows(vocabulary.items, "item", to="item_row")
-    g.known(item)
-    length = g("Squeeze", g("Shape", item))
-    itself = g("Range", g.integer(0), length, g.integer(1))
-    g.core(export_core(Cosines(network), [item], "value"))
-    # An item is left out of its own list, as an exclusion like any other.
-    _top_k(g, vocabulary.items, itself, item, to="similar", values="similarity")
-    kind = element(vocabulary.items)
-    outputs: list[Value] = [
-        ("similar", kind, ["n", "count"]),
-        ("similarity", TensorProto.FLOAT, ["n", "count"]),
-        ("known", TensorProto.BOOL, ["n"]),
-    ]
-    return g.model("similar", [("item", kind, ["n"]), ("k", TensorProto.INT64, [1])], outputs)
+class GraphFamily(NamedTuple):
+    """The graphs of one module, an entry of the registry.
+
+    Attributes:
+        build: yields (name, graph) of the graphs that a bundle of this source has.
+        verify: compares the graphs in a folder with the source; raises ExportError where they differ.
+    """
+
+    build: Callable[[BundleSource], Iterator[tuple[str, onnx.ModelProto]]]
+    verify: Callable[[Path, BundleSource], None]
 
 
-def _top_k(g: Nodes, ids: Ids, left: str, row: str, *, to: str, values: str | None = None, allowed: str = "") -> str:
-    """From `value` [n, num_items] to the best k, without the unknown row and the pairs (left, row).
+class SignedGraph(GraphBuilder):
+    """A graph under construction, with the inputs and outputs of its signature.
 
     Args:
-        g: a graph with the inputs `value` and `k`.
-        ids: of the items.
-        left: int64 [m], places along n.
-        row: int64 [m], of items.
-        to: name for the ids, [n, k'].
-        values: name for the values; one is made up without.
-        allowed: bool [num_items - 1], only these; "" for all.
+        name: name of the graph, a key of `SIGNATURES`.
+        users: known users, if the signature has user ids.
+        items: known items, if the signature has item ids.
+        dim: latent factors, if the signature has vectors.
+    """
+
+    def __init__(self, name: str, *, users: Ids | None = None, items: Ids | None = None, dim: int = 0) -> None:
+        super().__init__(name)
+        self.dim = dim
+        self._ids = {"user": users, "item": items}
+        self._lengths = {"items": 0 if items is None else len(items), "dim": dim, "dim + 1": dim + 1}
+        inputs, self._outputs = SIGNATURES[name]
+        self._values = {name: self.input(name, *self._type(tensor)) for name, tensor in inputs.items()}
+
+    def __getitem__(self, name: str) -> Value:
+        """An input of the graph."""
+        return self._values[name]
+
+    @cached_property
+    def users(self) -> IdTable:
+        """Ids of the known users."""
+        return self._table("user")
+
+    @cached_property
+    def items(self) -> IdTable:
+        """Ids of the known items."""
+        return self._table("item")
+
+    def finish(self, **outputs: Value) -> onnx.ModelProto:
+        """Return the model with these outputs, which must be those of the signature."""
+        assert set(outputs) == set(self._outputs), (set(outputs), set(self._outputs))
+        return self.model({name: (outputs[name], self._type(tensor)) for name, tensor in self._outputs.items()})
+
+    def _table(self, side: str) -> IdTable:
+        ids = self._ids[side]
+        assert ids is not None
+        return IdTable(self, ids, side)
+
+    def _type(self, tensor: str) -> TensorType:
+        element, axes = split_type(tensor, _kind(self._ids["user"]), _kind(self._ids["item"]))
+        return ELEMENTS[element], [int(axis) if axis.isdigit() else self._lengths.get(axis, axis) for axis in axes]
+
+
+def _kind(ids: Ids | None) -> IdType:
+    return "string" if ids is not None and ids.kind == "string" else "int64"
+
+
+def to_scores(scale: RatingScale, logit: Value, *, fillers: bool = True) -> Value:
+    """Convert logits to scores, as `RatingScale` does outside training.
+
+    Args:
+        scale: scale of the network.
+        logit: float, any shape.
+        fillers: whether logits may be -inf, which then stay -inf.
+    """
+    g, score = logit.graph, logit
+    if scale.sigmoid:
+        score = g.Sigmoid(score) * float(scale.high - scale.low) + float(scale.low)
+    if scale.rating_range is None:
+        return score
+    low, high = scale.rating_range
+    clipped = g.Clip(score, float(low), float(high))
+    return g.Where(g.IsInf(logit, detect_positive=0), logit, clipped) if fillers else clipped
+
+
+def best_items(ids: IdTable, logits: Value, k: Value, excluded_row: Value, excluded_item: Value,
+               allowed: Value | None = None) -> tuple[Value, Value]:  # fmt: skip
+    """The k items with the highest logits in each row, without the unknown item and the excluded ones.
+
+    Args:
+        ids: ids of the items.
+        logits: float [n, 1 + items].
+        k: int64 [1].
+        excluded_row: int64 [m], the row of each exclusion.
+        excluded_item: int64 [m], the index of each excluded item.
+        allowed: bool [items], the only items that may be returned; None for all.
 
     Returns:
-        The best values, float32 [n, k'].
+        Ids [n, count], and logits, float [n, count]: -inf marks fillers.
     """
-    nothing = g.constant("nothing", -np.inf)
-    excluded = g("Concat", g("Unsqueeze", left, g.integers(-1)), g("Unsqueeze", row, g.integers(-1)), axis=1)
-    masked = g("ScatterND", "value", excluded, g("Expand", nothing, g("Shape", row)))
-    known = g.slice(masked, g.integers(1), g.integers(END), axis=1)
-    if allowed:
-        known = g("Where", allowed, known, nothing)
-    best = g("TopK", known, g("Min", "k", g.integers(len(ids))), to=values)
-    g.raw(ids, f"{best}_index", to=to)
-    return best
+    g, masked = logits.graph, -np.inf
+    pairs = g.Concat(excluded_row.column(), excluded_item.column(), axis=1)
+    known = g.ScatterND(logits, pairs, g.Expand(masked, excluded_item.shape()))[:, 1:]
+    if allowed is not None:
+        known = g.Where(allowed, known, masked)
+    best, position = g.top_k(known, g.Min(k, [len(ids.ids)]))
+    return ids.id(position), best

@@ -1,132 +1,180 @@
-"""The graph of reasons: how much each rated item adds to the logit of another, exactly.
+"""`explain`: how much each rated item adds to the logit of a target item, exactly.
 
-A folded-in row is a sum over its ratings, ``y = start + A^-1 sum_j v_j z_j`` (the last Newton step's hat matrix), so
+A folded-in vector is a sum over its ratings, ``y = start + A^-1 sum_j v_j z_j`` (the hat matrix of the last Newton
+step), so
 
     logit_t = base_t + sum_j <z_t, A^-1 z_j> v_j + rest_t
 
-with the base what a new user without ratings has (of choices, as far as all weights together are below 1), and what is
-left of rounding as the rest. A known user's rest is also what the trained row knows beyond the folded-in one.
+The base is the logit of a new user without ratings (of implicit feedback, as far as the weights sum to less than 1).
+The rest is rounding; for a known user it is also the difference between the trained and the folded-in vector.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto
 
 from cflightning.data.ids import Ids
-from cflightning.models.network import RatingScale
-from cflightning_export.fold_in.spec import Folding
-from cflightning_export.graphs.fold_in import read_given
-from cflightning_export.graphs.fold_in_implicit import Choosing, choose
-from cflightning_export.graphs.newton_cg import CAREFUL, conjugate_gradients, newton
-from cflightning_export.onnx_tools.builder import Nodes, Value, element
+from cflightning.models.network import FoldedTables, RatingScale
+from cflightning_export.fold_in.implicit import ImplicitFoldIn
+from cflightning_export.fold_in.newton import fold_in
+from cflightning_export.fold_in.spec import FoldInSpec
+from cflightning_export.graphs.base import BundleSource, GraphFamily, SignedGraph, to_scores
+from cflightning_export.graphs.fold_in import TOLERANCE, Tables, rated_tables, whiten_ratings
+from cflightning_export.graphs.fold_in_implicit import TOLERANCE as IMPLICIT_TOLERANCE
+from cflightning_export.graphs.fold_in_implicit import item_tables, solve_implicit, with_bias
+from cflightning_export.graphs.newton_cg import TINY, conjugate_gradients, fold_in_with_curvature
+from cflightning_export.onnx_tools.builder import Value
+from cflightning_export.onnx_tools.session import GraphSession, ids_of
 
 STEPS = 24
-"""Of conjugate gradients, for each target."""
+"""Steps of conjugate gradients for each target."""
+VERIFIED_ITEMS = 20
+"""Rated items, and targets, of the made-up user that verification explains."""
 
 
-def explain_graph(
-    folding: Folding, users: Ids, user_vectors: NDArray[np.float32], user_bias: NDArray[np.float32]
-) -> onnx.ModelProto:
-    """Rated items and targets -> contributions, for a network of ratings."""
-    g = Nodes()
-    given = read_given(g, folding, "item", leaning=True)
-    link, dim = folding.scale.sigmoid, folding.vectors.shape[1]
-    found = newton(g, given.z, given.bias, given.target, given.start, sigmoid=link, inner=CAREFUL[link], weigh=True)
-    target = g.rows(folding.ids, "target")
-    vectors, bias = _targets(g, target)
-    z = g("Gemm", vectors, "whiten", "whiten_bias")
-    hat = g("Gemm", conjugate_gradients(g, found.scaled, z, STEPS, many=True), given.z, transB=1)
-    each = g("Mul", hat, found.weight)
-    if given.leaning:
-        each = g("Add", each, g("Gemm", z, given.leaning, transB=1))
-    base = g("Add", bias, _column(g, g("Gemm", z, g.constant("start", folding.start), transB=1)))
-    vector = g("Gemm", found.row, "colour", transB=1)
-    _finish(g, users, user_vectors, user_bias, dim, given.vectors, vectors, bias, vector, each, base, folding.scale)
-    return _model(g, folding.ids, users)
+class _Targets(NamedTuple):
+    """The target items: vectors, float [t, dim], and biases with the global one, float [t]."""
+
+    vectors: Value
+    bias: Value
 
 
-def explain_choice_graph(
-    choosing: Choosing, users: Ids, user_vectors: NDArray[np.float32], user_bias: NDArray[np.float32]
-) -> onnx.ModelProto:
-    """Chosen items and targets -> contributions, for a network of choices."""
-    g = Nodes()
-    chosen = choose(g, choosing, STEPS)
-    dim = choosing.vectors.shape[1]
-    vectors, bias = _targets(g, g.rows(choosing.ids, "target"))
-    z = g("Mul", g("Gemm", vectors, "axes"), chosen.column)
-    hat = g("Gemm", conjugate_gradients(g, chosen.rooted, z, STEPS, many=True), chosen.z, transB=1)
-    each = g("Mul", hat, chosen.weight)
-    if chosen.longer:
-        each = g("Mul", each, chosen.longer)
-    base = g("Add", bias, g.constant("everybody", choosing.user_bias))
-    if chosen.added:
-        base = g("Add", base, _column(g, g("Gemm", vectors, chosen.added, transB=1)))
-    vector = g("Concat", chosen.factors, g.constant("user_bias", [[choosing.user_bias]]), axis=1)
-    _finish(g, users, user_vectors, user_bias, dim, chosen.vectors, vectors, bias, vector, each, base, None)
-    return _model(g, choosing.ids, users)
+class _Explanation(NamedTuple):
+    """What differs between ratings and implicit feedback.
+
+    Attributes:
+        rated: float [n, dim], vectors of the rated items.
+        known: bool [n], whether they are known.
+        contribution: float [t, n].
+        base: float [t].
+        vector: float [1, dim + 1], the folded-in user.
+        scale: from logits to scores; None where scores are logits.
+    """
+
+    rated: Value
+    known: Value
+    contribution: Value
+    base: Value
+    vector: Value
+    scale: RatingScale | None
 
 
-def _targets(g: Nodes, row: str) -> tuple[str, str]:
-    """Vectors, float [t, dim], and biases, float [t], of rows."""
-    return g("Gather", "vectors", row), _column(g, g("Gather", "bias", row, axis=1))
+def explain_graph(spec: FoldInSpec, users: Ids, tables: FoldedTables) -> onnx.ModelProto:
+    """Build `explain` of a network that predicts ratings.
+
+    Args:
+        spec: fold-in of new users.
+        users: known users.
+        tables: tables of the network that recommends.
+    """
+    g = SignedGraph("explain", users=users, items=spec.ids, dim=spec.vectors.shape[1])
+    items = rated_tables(g, spec)
+    ratings = whiten_ratings(g, spec, items, g.items, g["item"], shifts=True)
+    y, curvature = fold_in_with_curvature(ratings.problem)
+    targets = _targets(g, items)
+    z = g.Gemm(targets.vectors, *ratings.whitening)
+    hat = g.Gemm(conjugate_gradients(curvature.scaled, z, STEPS, many=True), ratings.problem.z, transB=1)
+    contribution = hat * curvature.weight
+    if ratings.prior_shift is not None:
+        contribution = contribution + g.Gemm(z, ratings.prior_shift, transB=1)
+    base = targets.bias + g.Gemm(z, g.constant("start", spec.start), transB=1).flat()
+    vector = g.Gemm(y, ratings.prior_root, transB=1)
+    return _finish(
+        g, tables, targets, _Explanation(ratings.vectors, ratings.known, contribution, base, vector, spec.scale)
+    )
 
 
-def _column(g: Nodes, values: str) -> str:
-    return g("Reshape", values, g.integers(-1))
+def explain_implicit_graph(spec: ImplicitFoldIn, users: Ids, tables: FoldedTables) -> onnx.ModelProto:
+    """Build `explain` of a network of implicit feedback; arguments as for `explain_graph`."""
+    g = SignedGraph("explain", users=users, items=spec.ids, dim=spec.vectors.shape[1])
+    items = item_tables(g, spec)
+    solved = solve_implicit(g, spec, items)
+    targets = _targets(g, items)
+    z = g.Gemm(targets.vectors, solved.axes) * solved.column_scale
+    hat = g.Gemm(conjugate_gradients(solved.weighted, z, STEPS, many=True), solved.z, transB=1)
+    contribution = hat * solved.weight
+    if solved.stretch is not None:
+        contribution = contribution * solved.stretch
+    base = targets.bias + float(spec.user_bias)
+    if solved.mean_part is not None:
+        base = base + g.Gemm(targets.vectors, solved.mean_part, transB=1).flat()
+    vector = with_bias(spec, solved.factors)
+    return _finish(g, tables, targets, _Explanation(solved.vectors, solved.known, contribution, base, vector, None))
 
 
-def _finish(
-    g: Nodes,
-    users: Ids,
-    user_vectors: NDArray[np.float32],
-    user_bias: NDArray[np.float32],
-    dim: int,
-    given: str,
-    targets: str,
-    bias: str,
-    folded: str,
-    each: str,
-    base: str,
-    scale: RatingScale | None,
-) -> None:
-    """Adds the outputs: logits of the folded-in row, or of the trained one where a user is named."""
-    row = g.rows(users, "user")
-    factors = g("Gather", g.constant("user_vectors", user_vectors), row)
-    biases = g("Gather", g.constant("user_biases", user_bias[:, None]), row)
-    trained = g("Concat", factors, biases, axis=1)
-    answering = g("Gather", g("Concat", folded, trained, axis=0), g.integers(-1))
-    ones = g("Expand", g.constant("ones", [[1.0]]), g("Concat", g("Shape", bias), g.integers(1), axis=0))
-    logit = g("Add", _column(g, g("Gemm", answering, g("Concat", targets, ones, axis=1), transB=1)), bias, to="logit")
-    g("Identity", each, to="contribution")
-    g("Identity", base, to="base")
-    explained = g("Add", base, g("ReduceSum", each, g.integers(1), keepdims=0))
-    g("Sub", logit, explained, to="rest")
-    g("Identity", logit if scale is None else g.scaled(scale, logit), to="score")
-    products = g("Gemm", targets, given, transB=1)
-    lengths = [g("ReduceL2", side, g.integers(1), keepdims=1) for side in (targets, given)]
-    both = g("Gemm", lengths[0], lengths[1], g.constant("tiny", 1e-20), transB=1)
-    cosine = g("Div", products, both)
-    g("Clip", cosine, g.constant("minus_one", -1.0), g.constant("one", 1.0), to="similarity")
+def _targets(g: SignedGraph, items: Tables) -> _Targets:
+    index = g.items.index(g["target"])
+    return _Targets(items.vectors[index], items.bias[:, index].flat())
 
 
-def _model(g: Nodes, items: Ids, users: Ids) -> onnx.ModelProto:
-    kind, number = element(items), TensorProto.FLOAT
-    inputs: list[Value] = [
-        ("item", kind, ["n"]),
-        ("rating", number, ["n"]),
-        ("target", kind, ["t"]),
-        ("user", element(users), ["u"]),
-    ]
-    outputs: list[Value] = [
-        ("contribution", number, ["t", "n"]),
-        ("base", number, ["t"]),
-        ("rest", number, ["t"]),
-        ("logit", number, ["t"]),
-        ("score", number, ["t"]),
-        ("similarity", number, ["t", "n"]),
-        ("known", TensorProto.BOOL, ["n"]),
-    ]
-    return g.model("explain", inputs, outputs)
+def _finish(g: SignedGraph, tables: FoldedTables, targets: _Targets, explained: _Explanation) -> onnx.ModelProto:
+    """Compute the outputs for the folded-in user, or for the trained one if a user is named."""
+    user = g.users.index(g["user"])
+    factors = g.constant("user_vectors", tables.user_vectors.numpy())[user]
+    bias = g.constant("user_biases", tables.user_bias.numpy()[:, None])[user]
+    candidates = g.Concat(explained.vector, g.Concat(factors, bias, axis=1), axis=0)
+    vector = candidates[g.literal([-1])]  # the last one: that of the named user, if there is one
+    ones = g.Expand(g.constant("ones", [[1.0]]), g.Concat(targets.bias.shape(), [1], axis=0))
+    logit = g.Gemm(vector, g.Concat(targets.vectors, ones, axis=1), transB=1).flat() + targets.bias
+    total = explained.base + g.ReduceSum(explained.contribution, [1], keepdims=0)
+    products = g.Gemm(targets.vectors, explained.rated, transB=1)
+    lengths = [g.ReduceL2(vectors, [1], keepdims=1) for vectors in (targets.vectors, explained.rated)]
+    cosine = products / g.Gemm(*lengths, TINY, transB=1)
+    return g.finish(
+        contribution=explained.contribution,
+        base=explained.base,
+        rest=logit - total,
+        logit=logit,
+        score=logit if explained.scale is None else to_scores(explained.scale, logit),
+        similarity=g.Clip(cosine, -1.0, 1.0),
+        known=explained.known,
+    )
+
+
+def build(source: BundleSource) -> Iterator[tuple[str, onnx.ModelProto]]:
+    """Yield `explain`, in the unit of the recommendations."""
+    if source.fold_in is not None:
+        users, tables = source.vocabulary.users, source.fold_in.tables
+        if source.fold_in.implicit_users is not None:
+            yield "explain", explain_implicit_graph(source.fold_in.implicit_users, users, tables)
+        elif source.fold_in.users is not None:
+            yield "explain", explain_graph(source.fold_in.users, users, tables)
+
+
+def verify(folder: Path, source: BundleSource) -> None:
+    """Compare the scores of a made-up user and of a known one with the exact solution and with the trained vector."""
+    if source.fold_in is None:
+        return
+    specs, users, rng = source.fold_in, source.vocabulary.users, np.random.default_rng(0)
+    spec = specs.implicit_users or specs.users
+    assert spec is not None
+    index, target = rng.integers(0, len(spec.ids) + 1, (2, VERIFIED_ITEMS))
+    rating = np.full(len(index), np.nan, np.float32)
+    if isinstance(spec, ImplicitFoldIn):
+        vector = np.append(spec.solve(index[index > 0]), spec.user_bias)
+        tolerance = IMPLICIT_TOLERANCE * max(float(abs(spec.scores(vector)).max()), 1e-30)
+    else:
+        low, high = spec.scale.rating_range or (0.0, 1.0)
+        rating = rng.uniform(low, high, len(index)).astype(np.float32)
+        vector, tolerance = fold_in(spec, index[index > 0], rating[index > 0]), TOLERANCE * (high - low)
+    graph, known = GraphSession(folder, "explain"), np.array([users.num_rows - 1])
+    trained = np.append(specs.tables.user_vectors.numpy()[known[0]], specs.tables.user_bias.numpy()[known[0]])
+    for case, user, expected in (("folded-in user", known[:0], vector), ("last user", known, trained)):
+        answer = graph.run(
+            case,
+            item=ids_of(spec.ids, index),
+            rating=rating,
+            target=ids_of(spec.ids, target),
+            user=ids_of(users, user),
+        )
+        graph.check_close(case, answer["score"], spec.scores(expected)[target], tolerance)
+        total = answer["contribution"].sum(1) + answer["base"] + answer["rest"]
+        graph.check_close(f"{case} (sum)", total, answer["logit"], 1e-4 * max(1.0, float(abs(answer["logit"]).max())))
+
+
+GRAPHS = GraphFamily(build, verify)

@@ -1,169 +1,194 @@
-"""The graphs of new users and new items: a row from its ratings, and what comes of it."""
+"""`fold_in` and `fold_in_item`: the vector of a new user or item from its ratings, and scores by that vector."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import onnx
 from onnx import TensorProto
 
-from cflightning.data.ids import Ids
 from cflightning.models.network import RatingScale
-from cflightning_export.fold_in.spec import Folding
-from cflightning_export.graphs.newton_cg import INNER, newton
-from cflightning_export.onnx_tools.builder import END, Nodes, Value, element
+from cflightning_export.fold_in.newton import fold_in
+from cflightning_export.fold_in.spec import FoldInSpec
+from cflightning_export.graphs.base import BundleSource, GraphFamily, SignedGraph, to_scores
+from cflightning_export.graphs.newton_cg import Problem
+from cflightning_export.graphs.newton_cg import fold_in as fold_in_nodes
+from cflightning_export.onnx_tools.builder import Value
+from cflightning_export.onnx_tools.id_table import IdTable
+from cflightning_export.onnx_tools.session import GraphSession, ids_of
+
+TOLERANCE = 0.02
+"""Error of a score, as a share of the rating range, that verification allows; the usual error is 1e-5.
+
+Contradicting ratings may have several minima, of which graph and reference may find different ones."""
+VERIFIED_COUNTS = (20, 1, 0)
+"""Numbers of ratings of the made-up users that verification folds in."""
 
 
-class Given(NamedTuple):
-    """Names of values.
+class Tables(NamedTuple):
+    """Tables of the rated side: vectors, float [1 + ids, dim], and biases with the global one, float [1, 1 + ids]."""
+
+    vectors: Value
+    bias: Value
+
+
+class Ratings(NamedTuple):
+    """What the ratings of a new user or item become in the graph.
 
     Attributes:
-        row: int64 [n], rows of the rated ids; 0 for unknown ones.
-        vectors: float [n, dim], theirs.
-        z: float [n, dim + 1], whitened; zeros for unknown ones.
-        start: float [1, dim + 1], the prior's mean, whitened.
-        leaning: float [n, dim + 1], by how much each has moved the start; "" where nothing does, or nobody asked.
-        bias: float [1, n], logits without the new row.
-        target: float [1, n], on the link's scale.
+        indices: int64 [n], indices of the rated ids; 0 for unknown ones.
+        known: bool [n], whether the rated ids are known.
+        vectors: float [n, dim], vectors of the rated ids.
+        whitening: float [dim, dim + 1] and [dim + 1]: vectors become ``vectors @ whitening[0] + whitening[1]``.
+        prior_root: float [dim + 1, dim + 1], back from whitened coordinates.
+        prior_shift: float [n, dim + 1], by how much each rated id moves the mean of the prior; None if none does.
+        problem: the sum to be minimised.
     """
 
-    row: str
-    vectors: str
-    z: str
-    start: str
-    leaning: str
-    bias: str
-    target: str
+    indices: Value
+    known: Value
+    vectors: Value
+    whitening: tuple[Value, Value]
+    prior_root: Value
+    prior_shift: Value | None
+    problem: Problem
 
 
-def fold_in_graph(folding: Folding) -> onnx.ModelProto:
-    """A new user's rated items -> the best others, and scores of those that were asked for."""
-    g = Nodes()
-    given = read_given(g, folding, "item")
-    link = folding.scale.sigmoid
-    found = newton(g, given.z, given.bias, given.target, given.start, sigmoid=link, inner=INNER[link])
-    vector = g("Gemm", found.row, "colour", transB=1)
-    dim = folding.vectors.shape[1]
-    rank_and_ask(g, folding.ids, folding.scale, given.row, vector, dim)
-    return fold_in_model(g, "fold_in", folding.ids, dim)
+def fold_in_graph(spec: FoldInSpec) -> onnx.ModelProto:
+    """Build the graph `fold_in` of a network that predicts ratings."""
+    g = SignedGraph("fold_in", items=spec.ids, dim=spec.vectors.shape[1])
+    tables = rated_tables(g, spec)
+    ratings = whiten_ratings(g, spec, tables, g.items, g["item"])
+    vector = g.Gemm(fold_in_nodes(ratings.problem), ratings.prior_root, transB=1)
+    return finish_with_vector(g, tables, ratings.indices, ratings.known, vector, spec.scale)
 
 
-def fold_in_item_graph(folding: Folding) -> onnx.ModelProto:
-    """A new item's users and their ratings -> its row, and scores of the users that were asked for."""
-    g = Nodes()
-    given = read_given(g, folding, "user")
-    link = folding.scale.sigmoid
-    found = newton(g, given.z, given.bias, given.target, given.start, sigmoid=link, inner=INNER[link])
-    vector = g("Gemm", found.row, "colour", transB=1)
-    factors, bias = split(g, vector, folding.vectors.shape[1])
-    logits = ask(g, g.rows(folding.ids, "score_user"), factors)
-    g("Identity", g.scaled(folding.scale, g("Add", logits, bias)), to="asked")
-    inputs: list[Value] = [
-        ("user", element(folding.ids), ["n"]),
-        ("rating", TensorProto.FLOAT, ["n"]),
-        ("score_user", element(folding.ids), ["s"]),
-    ]
-    outputs: list[Value] = [
-        ("vector", TensorProto.FLOAT, [folding.vectors.shape[1] + 1]),
-        ("asked", TensorProto.FLOAT, ["s"]),
-        ("known", TensorProto.BOOL, ["n"]),
-    ]
-    return g.model("fold_in_item", inputs, outputs)
+def fold_in_item_graph(spec: FoldInSpec) -> onnx.ModelProto:
+    """Build the graph `fold_in_item`."""
+    dim = spec.vectors.shape[1]
+    g = SignedGraph("fold_in_item", users=spec.ids, dim=dim)
+    tables = rated_tables(g, spec)
+    ratings = whiten_ratings(g, spec, tables, g.users, g["user"])
+    vector = g.Gemm(fold_in_nodes(ratings.problem), ratings.prior_root, transB=1)
+    flat = vector.flat()
+    logits = logits_of(tables, g.users.index(g["score_user"]), vector[:, :dim]) + flat[dim:]
+    return g.finish(vector=flat, asked=to_scores(spec.scale, logits), known=ratings.known)
 
 
-def read_given(g: Nodes, folding: Folding, side: str, *, leaning: bool = False) -> Given:
-    """From raw ids and ratings (NaN for liked) to what a row is solved from; adds the output `known`."""
-    dim = folding.vectors.shape[1]
-    row, known = read_rows(g, folding.ids, side)
-    vectors = g("Gather", g.constant("vectors", folding.vectors), row)
-    # Computed when the graph is loaded, as is the bias: what they are made of is stored once.
-    whole = g.constant("colour", folding.whiten)
-    g.slice(whole, g.integers(0), g.integers(dim), to="whiten")
-    g("Gather", whole, g.integer(dim), to="whiten_bias")
-    z = g("Gemm", vectors, "whiten", "whiten_bias")
-    z = g("Mul", z, g("Unsqueeze", known, g.integers(1)))
-    start, each = g.constant("start", folding.start), ""
-    if folding.prior.leaning is not None:
-        apart = g("Gather", g.constant("leaning", folding.prior.leaning.vectors), row)
-        count = g("Add", g("ReduceSum", known, g.integers(0), keepdims=1), g.constant("one", 1.0))
-        share = g("Mul", known, g("Pow", count, g.constant("minus_half", -0.5)))
-        directions = g.constant("directions", folding.directions)
-        moved = g("Gemm", g("Unsqueeze", share, g.integers(0)), apart)
-        start = g("Gemm", moved, directions, start)
-        if leaning:
-            each = g("Mul", g("Gemm", apart, directions), g("Unsqueeze", share, g.integers(1)))
-    row_bias = g("Unsqueeze", g.constant("row_bias", folding.bias), g.integers(0))
-    g("Add", row_bias, g.constant("global_bias", folding.global_bias), to="bias")
-    bias = g("Gather", "bias", row, axis=1)
-    liked = g("Where", g("IsNaN", "rating"), g.constant("liked", folding.liked), "rating")
-    target = g("Unsqueeze", liked, g.integers(0))
-    if folding.scale.sigmoid:
-        target = g("Div", g("Sub", target, g.constant("low", folding.scale.low)), g.constant("width", folding.unit))
-    return Given(row, vectors, z, start, each, bias, target)
+def rated_tables(g: SignedGraph, spec: FoldInSpec) -> Tables:
+    """The tables of the rated side; the sum of biases is computed when the graph is loaded."""
+    vectors, bias = g.constant("vectors", spec.vectors), g.constant("bias", spec.bias)
+    return Tables(vectors, bias.row() + g.constant("global_bias", spec.global_bias))
 
 
-def read_rows(g: Nodes, ids: Ids, source: str) -> tuple[str, str]:
-    """Rows of raw ids, int64 [n], and 1 for known ones and 0 for others, float [n]; adds the output `known`."""
-    row = g.rows(ids, source)
-    return row, g.cast(g.known(row), TensorProto.FLOAT)
-
-
-def split(g: Nodes, vector: str, dim: int) -> tuple[str, str]:
-    """The row's factors, float [1, dim], and its bias, float [1]; adds the output `vector`."""
-    g("Reshape", vector, g.integers(-1), to="vector")
-    end = g.integers(dim)
-    return g.slice(vector, g.integers(0), end, axis=1), g.slice("vector", end, g.integers(END))
-
-
-def ask(g: Nodes, row: str, factors: str) -> str:
-    """Logits of rows, without the new row's bias: int64 [s] -> float [s]."""
-    table, bias = (g("Gather", name, row, axis=axis) for name, axis in (("vectors", 0), ("bias", 1)))
-    return g("Reshape", g("Gemm", factors, table, bias, transB=1), g.integers(-1))
-
-
-def rank_and_ask(g: Nodes, ids: Ids, scale: RatingScale | None, given: str, vector: str, dim: int) -> None:
-    """Adds the outputs `vector`, `best`, `score` and `asked`.
+def whiten_ratings(
+    g: SignedGraph, spec: FoldInSpec, tables: Tables, ids: IdTable, rated: Value, *, shifts: bool = False
+) -> Ratings:
+    """State the fold-in of the ratings in whitened coordinates.
 
     Args:
-        g: a graph with the constants `vectors` and `bias`.
-        ids: of the items.
-        scale: from logits to scores; None where they are the same.
-        given: int64 [n], rows that are left out.
-        vector: float [1, dim + 1].
-        dim: of the factors.
+        g: a graph with the input `rating`, float [n]; NaN stands for liked.
+        spec: the rated side and the prior.
+        tables: tables of the rated side.
+        ids: ids of the rated side.
+        rated: the rated ids [n].
+        shifts: whether the shift of the prior by each rated id is wanted as well.
     """
-    factors, bias = split(g, vector, dim)
-    logits = g("Reshape", g("Gemm", factors, "vectors", "bias", transB=1), g.integers(-1))
-    # Row 0, the unknown, is left out as well.
-    left_out = g("Concat", g.integers(0), given, g.rows(ids, "exclude_item"), axis=0)
-    nothing = g("Expand", g.constant("nothing", -np.inf), g("Shape", left_out))
-    masked = g("ScatterElements", logits, left_out, nothing)
-    count = g("Min", "k", g.integers(len(ids)))
-    top = g("TopK", masked, count)
-    g.raw(ids, g("Sub", f"{top}_index", g.integer(1)), to="best")
-    # Both in one go: a node costs more than a few numbers more.
-    both = g("Add", g("Concat", top, ask(g, g.rows(ids, "score_item"), factors), axis=0), bias)
-    scores = both if scale is None else g.scaled(scale, both)
-    g.slice(scores, g.integers(0), count, to="score")
-    g.slice(scores, count, g.integers(END), to="asked")
+    dim = spec.vectors.shape[1]
+    index = ids.index(rated)
+    known = index > 0
+    counts = known.cast(TensorProto.FLOAT)
+    vectors = tables.vectors[index]
+    root = g.constant("prior_root", spec.whitening)
+    whitening = root[0:dim], root[dim]  # computed when the graph is loaded: the root is stored once
+    z = g.Gemm(vectors, *whitening) * counts.column()
+    start, prior_shift = g.constant("start", spec.start), None
+    if spec.prior.weights is not None:
+        weights = g.constant("prior_weights", spec.prior.weights.vectors)[index]
+        directions = g.constant("directions", spec.directions)
+        share = counts * (g.ReduceSum(counts, [0], keepdims=1) + 1.0) ** -0.5
+        start = g.Gemm(g.Gemm(share.row(), weights), directions, start)
+        if shifts:
+            prior_shift = g.Gemm(weights, directions) * share.column()
+    rating = g.Where(g.IsNaN(g["rating"]), float(spec.liked_rating), g["rating"])
+    target = rating.row()
+    if spec.scale.sigmoid:
+        target = (target - float(spec.scale.low)) / float(spec.link_width)
+    start_logit = g.Gemm(start, z, tables.bias[:, index], transB=1)
+    problem = Problem(z, start_logit, target, start, spec.scale.sigmoid)
+    return Ratings(index, known, vectors, whitening, root, prior_shift, problem)
 
 
-def fold_in_model(g: Nodes, name: str, ids: Ids, dim: int) -> onnx.ModelProto:
-    """The finished graph, with the signature of `serve/BUNDLE.md`."""
-    kind = element(ids)
-    inputs: list[Value] = [
-        ("item", kind, ["n"]),
-        ("rating", TensorProto.FLOAT, ["n"]),
-        ("k", TensorProto.INT64, [1]),
-        ("exclude_item", kind, ["m"]),
-        ("score_item", kind, ["s"]),
-    ]
-    outputs: list[Value] = [
-        ("best", kind, ["count"]),
-        ("score", TensorProto.FLOAT, ["count"]),
-        ("vector", TensorProto.FLOAT, [dim + 1]),
-        ("asked", TensorProto.FLOAT, ["s"]),
-        ("known", TensorProto.BOOL, ["n"]),
-    ]
-    return g.model(name, inputs, outputs)
+def logits_of(tables: Tables, index: Value, factors: Value) -> Value:
+    """Logits of some ids, int64 [s], with a vector's factors, float [1, dim], without its bias: float [s]."""
+    g = factors.graph
+    return g.Gemm(factors, tables.vectors[index], tables.bias[:, index], transB=1).flat()
+
+
+def finish_with_vector(
+    g: SignedGraph, tables: Tables, rated: Value, known: Value, vector: Value, scale: RatingScale | None
+) -> onnx.ModelProto:
+    """Finish `fold_in` or `fold_in_choice`: recommend by a user vector, and score the requested items.
+
+    Args:
+        g: the graph.
+        tables: tables of the items.
+        rated: int64 [n], indices of the rated items, which are not recommended.
+        known: bool [n], whether the rated items are known.
+        vector: float [1, dim + 1], the factors and the bias of the user.
+        scale: from logits to scores; None where scores are logits.
+    """
+    flat, factors = vector.flat(), vector[:, : g.dim]
+    logits = g.Gemm(factors, *tables, transB=1).flat()
+    # Index 0, the unknown item, is excluded as well.
+    excluded = g.Concat([0], rated, g.items.index(g["exclude_item"]), axis=0)
+    masked = g.ScatterElements(logits, excluded, g.Expand(-np.inf, excluded.shape()))
+    count = g.Min(g["k"], [len(g.items.ids)])
+    best, index = g.top_k(masked, count)
+    # Best and requested items are scored together: a node costs more than some numbers more.
+    requested = logits_of(tables, g.items.index(g["score_item"]), factors)
+    scores = g.Concat(best, requested, axis=0) + flat[g.dim :]
+    if scale is not None:
+        scores = to_scores(scale, scores)
+    return g.finish(
+        best=g.items.id(index - 1),
+        score=scores[:count],
+        vector=flat,
+        asked=scores[count:],
+        known=known,
+    )
+
+
+def build(source: BundleSource) -> Iterator[tuple[str, onnx.ModelProto]]:
+    """Yield `fold_in` where ratings are predicted, and `fold_in_item` where it was requested."""
+    if source.fold_in is not None and source.fold_in.users is not None:
+        yield "fold_in", fold_in_graph(source.fold_in.users)
+    if source.fold_in is not None and source.fold_in.items is not None:
+        yield "fold_in_item", fold_in_item_graph(source.fold_in.items)
+
+
+def verify(folder: Path, source: BundleSource) -> None:
+    """Fold in made-up users and items, unknown ids among their ratings, and compare scores with the exact solution."""
+    if source.fold_in is None:
+        return
+    rng = np.random.default_rng(0)
+    for name, side, spec in (("fold_in", "item", source.fold_in.users), ("fold_in_item", "user", source.fold_in.items)):
+        if spec is None:
+            continue
+        graph, (low, high) = GraphSession(folder, name), spec.scale.rating_range or (0.0, 1.0)
+        for count in VERIFIED_COUNTS:
+            case, index = f"{count} ratings", rng.integers(0, len(spec.ids) + 1, count)
+            rating = rng.uniform(low, high, count).astype(np.float32)
+            inputs = {side: ids_of(spec.ids, index), "rating": rating}
+            if name == "fold_in":
+                inputs |= {"k": np.array([1]), "exclude_item": spec.ids.values[:0]}
+            every = ids_of(spec.ids, np.arange(len(spec.ids) + 1))
+            answer = graph.run(case, **inputs, **{f"score_{side}": every})
+            vector = fold_in(spec, index[index > 0], rating[index > 0])
+            graph.check_close(case, answer["asked"], spec.scores(vector), TOLERANCE * (high - low))
+
+
+GRAPHS = GraphFamily(build, verify)

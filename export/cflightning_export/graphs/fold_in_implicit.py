@@ -1,168 +1,139 @@
-"""New users from what they chose, in ONNX: the row that implicit ALS would give them.
+"""`fold_in` or `fold_in_choice`: the vector of a new user from implicit feedback, and scores by that vector.
 
-The row p minimises, over the chosen items S with weights c and over all items, as `solvers.ials` has it::
-
-    sum over S of c_i (1 - <p, q_i>)^2 + weight * sum over all i of <p, q_i>^2 + l2 * (n + weight * I)^exponent |p|^2
-
-In the axes of Q'Q, the same for everybody, the last two terms are a diagonal, by whose root columns are scaled.
+In the eigenvectors of Q'Q, which are the same for every user, the last two terms of the sum (`fold_in.implicit`) are a
+diagonal; columns are divided by its root.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
+from onnx import TensorProto
 
-from cflightning.data.ids import Ids
-from cflightning.models.network import FoldedTables
-from cflightning.objectives.rankers import Alternating
-from cflightning.tasks.ranking import BESIDE, RankingTask
-from cflightning_export.graphs.fold_in import fold_in_model, rank_and_ask, read_rows
-from cflightning_export.graphs.newton_cg import conjugate_gradients
-from cflightning_export.onnx_tools.builder import Nodes
+from cflightning_export.fold_in.implicit import ImplicitFoldIn
+from cflightning_export.graphs.base import BundleSource, GraphFamily, SignedGraph
+from cflightning_export.graphs.fold_in import VERIFIED_COUNTS, Tables, finish_with_vector
+from cflightning_export.graphs.newton_cg import TINY, conjugate_gradients
+from cflightning_export.onnx_tools.builder import Value
+from cflightning_export.onnx_tools.session import GraphSession, ids_of
 
 STEPS = 24
-"""Of conjugate gradients."""
+"""Steps of conjugate gradients."""
+TOLERANCE = 1e-3
+"""Error of a score, as a share of the largest score, that verification allows."""
 
 
-class Choosing(NamedTuple):
-    """Items, and how much a choice says.
-
-    Attributes:
-        ids: of the items.
-        vectors: float32 [num_items, dim].
-        bias: float32 [num_items], the global one included.
-        weight: of all items, whether chosen or not, for vectors of `unit`.
-        l2: penalty.
-        exponent: of the penalty's growth with the number of choices.
-        unit: by which vectors are divided first.
-        length: of every solution, as far as all weights together are below 1 shorter; None for what the minimum has.
-        user_bias: of everybody, which no order depends on.
-        stranger: float32 [dim], factors of who has said nothing: added as far as all weights together are below 1, so
-            that who only dislikes is no fan; None for zeros, which like all alike.
-    """
-
-    ids: Ids
-    vectors: NDArray[np.float32]
-    bias: NDArray[np.float32]
-    weight: float
-    l2: float
-    exponent: float
-    unit: float
-    length: float | None
-    user_bias: float
-    stranger: NDArray[np.float32] | None = None
-
-    def axes(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Eigenvalues of weight * Q'Q, float64 [dim], and axes, float64 [dim, dim]."""
-        vectors = self.vectors.astype(np.float64) / self.unit
-        values, axes = np.linalg.eigh(self.weight * vectors.T @ vectors)
-        return np.maximum(values, 0.0), axes
-
-
-class Chosen(NamedTuple):
-    """Names of values.
+class ImplicitRatings(NamedTuple):
+    """What the items of a new user become in the graph.
 
     Attributes:
-        row: int64 [n], rows of the chosen items; 0 for unknown ones.
-        vectors: float [n, dim], theirs.
-        column: float [1, dim], by which columns are scaled.
-        z: float [n, dim], in axes and scaled; zeros for unknown ones.
-        rooted: float [n, dim], the same times the root of each weight.
-        weight: float [1, n], of each choice.
-        factors: float [1, dim], the solution, and what is added of the stranger.
-        longer: float [1, 1], by how much the solution was made longer; "" where it was not.
-        added: float [1, dim], of the stranger; "" where there is none.
+        indices: int64 [n], indices of the items; 0 for unknown ones.
+        known: bool [n], whether the items are known.
+        vectors: float [n, dim], their vectors.
+        axes: float [dim, dim], eigenvectors of Q'Q, divided by the unit of vectors.
+        column_scale: float [1, dim], by which columns are multiplied.
+        z: float [n, dim], vectors in these axes, scaled; zeros for unknown items.
+        weighted: float [n, dim], the same times the root of each item's weight.
+        weight: float [1, n], weight of each item.
+        factors: float [1, dim], the factors of the user.
+        stretch: float [1, 1], factor by which the solution was stretched to its length; None if it was not.
+        mean_part: float [1, dim], the part of the mean user in the factors; None if there is none.
     """
 
-    row: str
-    vectors: str
-    column: str
-    z: str
-    rooted: str
-    weight: str
-    factors: str
-    longer: str
-    added: str
+    indices: Value
+    known: Value
+    vectors: Value
+    axes: Value
+    column_scale: Value
+    z: Value
+    weighted: Value
+    weight: Value
+    factors: Value
+    stretch: Value | None
+    mean_part: Value | None
 
 
-def find_choosing(task: RankingTask, tables: FoldedTables, ids: Ids) -> Choosing:
-    """How the network that recommends takes new users.
+def fold_in_implicit_graph(name: str, spec: ImplicitFoldIn) -> onnx.ModelProto:
+    """Build the graph `fold_in` or `fold_in_choice` of a network of implicit feedback."""
+    g = SignedGraph(name, items=spec.ids, dim=spec.vectors.shape[1])
+    tables = item_tables(g, spec)
+    solved = solve_implicit(g, spec, tables)
+    return finish_with_vector(g, tables, solved.indices, solved.known, with_bias(spec, solved.factors), None)
 
-    One that implicit ALS made takes them as its own. Any other is taken as if its item vectors had been made so: they
-    are brought to a mean length of 1, as `Ials.start` does, and solutions to the usual length of a user's vector.
-    """
-    beside = task.objective == "multitask"
-    kind = (task.ranking or {}).get("objective", BESIDE) if beside else task.objective
-    settings = dict(Alternating.defaults)
-    unit, length = 1.0, None
-    if kind == "ials":
-        given = {} if beside else {"l2": task.l2}
-        given |= {name: value for name, value in (task.ranking or {}).items() if name in settings}
-        settings |= {name: value for name, value in given.items() if value is not None}
-    else:
-        unit = _mean_length(tables.item_vectors.double().numpy())
-        length = _mean_length(tables.user_vectors.double().numpy())
-    weight = settings["weight"]
-    return Choosing(
-        ids,
-        tables.item_vectors.numpy(),
-        tables.item_bias.numpy() + np.float32(tables.global_bias),
-        min(300 / max(len(ids) + 1, 1), 0.3) if weight is None else float(weight),
-        float(settings["l2"]),
-        float(settings["exponent"]),
-        unit,
-        length,
-        float(tables.user_bias[1:].mean()),
-        tables.user_vectors[0].numpy(),  # the mean user, see `answering`
+
+def item_tables(g: SignedGraph, spec: ImplicitFoldIn) -> Tables:
+    """The tables of the items."""
+    return Tables(g.constant("vectors", spec.vectors), g.constant("bias", spec.bias[None]))
+
+
+def with_bias(spec: ImplicitFoldIn, factors: Value) -> Value:
+    """The vector of a user, float [1, dim + 1]: the factors and the bias."""
+    return factors.graph.Concat(factors, factors.graph.constant("user_bias", [[spec.user_bias]]), axis=1)
+
+
+def solve_implicit(g: SignedGraph, spec: ImplicitFoldIn, tables: Tables) -> ImplicitRatings:
+    """Solve for the factors of the user of the inputs `item` and `rating`: weights, float [n]; NaN stands for 1."""
+    index = g.items.index(g["item"])
+    known = index > 0
+    counts = known.cast(TensorProto.FLOAT)
+    vectors = tables.vectors[index]
+    eigenvalues, axes = spec.axes()
+    pairs = g.ReduceSum(counts, [0], keepdims=1) + float(spec.weight * len(spec.ids))
+    ridge = pairs ** float(spec.exponent) * float(spec.l2)
+    column_scale = g.Reciprocal(g.Sqrt(g.constant("eigenvalues", eigenvalues[None]) + ridge))
+    axes_in = g.constant("axes", axes / spec.unit)
+    z = g.Gemm(vectors, axes_in) * column_scale * counts.column()
+    weight = g.Where(g.IsNaN(g["rating"]), 1.0, g["rating"]).row()
+    weighted = z * g.Sqrt(weight).T
+    solution = conjugate_gradients(weighted, g.Gemm(weight, z), STEPS)
+    factors = g.Gemm(solution * column_scale, axes_in, transB=1)
+    stretch = mean_part = None
+    own_part = g.Min(g.Gemm(weight, counts.column()), 1.0)
+    if spec.length is not None:
+        squared = g.Gemm(factors, factors, TINY, transB=1)
+        stretch = own_part * float(spec.length) / g.Sqrt(squared)
+        factors = factors * stretch
+    if spec.mean_user is not None:
+        mean_part = (1.0 - own_part) * g.constant("mean_user", spec.mean_user[None])
+        factors = factors + mean_part
+    return ImplicitRatings(
+        index, known, vectors, axes_in, column_scale, z, weighted, weight, factors, stretch, mean_part
     )
 
 
-def _mean_length(rows: NDArray[np.float64]) -> float:
-    lengths = np.linalg.norm(rows[1:], axis=1)
-    return float(lengths[lengths > 0].mean()) if lengths.any() else 1.0
+def build(source: BundleSource) -> Iterator[tuple[str, onnx.ModelProto]]:
+    """Yield `fold_in_choice`, which is `fold_in` where no ratings are predicted."""
+    if source.fold_in is not None and source.fold_in.implicit_users is not None:
+        name = _name(source)
+        yield name, fold_in_implicit_graph(name, source.fold_in.implicit_users)
 
 
-def fold_in_choice_graph(choosing: Choosing) -> onnx.ModelProto:
-    """A new user's chosen items -> the best others, and scores of those that were asked for."""
-    g = Nodes()
-    chosen = choose(g, choosing, STEPS)
-    vector = g("Concat", chosen.factors, g.constant("user_bias", [[choosing.user_bias]]), axis=1)
-    dim = choosing.vectors.shape[1]
-    rank_and_ask(g, choosing.ids, None, chosen.row, vector, dim)
-    return fold_in_model(g, "fold_in_choice", choosing.ids, dim)
+def verify(folder: Path, source: BundleSource) -> None:
+    """Fold in made-up users, unknown ids among their items, and compare scores with the exact solution."""
+    if source.fold_in is None or source.fold_in.implicit_users is None:
+        return
+    spec, rng, graph = source.fold_in.implicit_users, np.random.default_rng(0), GraphSession(folder, _name(source))
+    every = ids_of(spec.ids, np.arange(len(spec.ids) + 1))
+    for count in VERIFIED_COUNTS:
+        case, index = f"{count} items", rng.integers(0, len(spec.ids) + 1, count)
+        answer = graph.run(
+            case,
+            item=ids_of(spec.ids, index),
+            rating=np.full(count, np.nan, np.float32),
+            k=np.array([1]),
+            exclude_item=spec.ids.values[:0],
+            score_item=every,
+        )
+        scores = spec.scores(np.append(spec.solve(index[index > 0]), spec.user_bias))
+        graph.check_close(case, answer["asked"], scores, TOLERANCE * max(float(abs(scores).max()), 1e-30))
 
 
-def choose(g: Nodes, choosing: Choosing, steps: int) -> Chosen:
-    """From raw ids and weights (NaN for 1) to the user's factors; adds the output `known`."""
-    row, known = read_rows(g, choosing.ids, "item")
-    vectors = g("Gather", g.constant("vectors", choosing.vectors), row)
-    g.constant("bias", choosing.bias[None])
-    values, axes = choosing.axes()
-    count = g("ReduceSum", known, g.integers(0), keepdims=1)
-    count = g("Add", count, g.constant("pairs", choosing.weight * len(choosing.ids)))
-    ridge = g("Mul", g("Pow", count, g.constant("exponent", choosing.exponent)), g.constant("l2", choosing.l2))
-    curvature = g("Add", g.constant("values", values[None]), ridge)
-    column = g("Reciprocal", g("Sqrt", curvature))
-    z = g("Mul", g("Gemm", vectors, g.constant("axes", axes / choosing.unit)), column)
-    z = g("Mul", z, g("Unsqueeze", known, g.integers(1)))
-    each = g("Where", g("IsNaN", "rating"), g.constant("one", 1.0), "rating")
-    weight = g("Unsqueeze", each, g.integers(0))
-    rooted = g("Mul", z, g("Transpose", g("Sqrt", weight)))
-    solved = conjugate_gradients(g, rooted, g("Gemm", weight, z), steps)
-    factors = g("Gemm", g("Mul", solved, column), g.constant("axes_back", axes / choosing.unit), transB=1)
-    longer = added = ""
-    said = g("Gemm", weight, g("Unsqueeze", known, g.integers(1)))
-    said = g("Min", said, g.constant("one", 1.0))
-    if choosing.length is not None:
-        squared = g("Gemm", factors, factors, g.constant("tiny", 1e-20), transB=1)
-        length = g("Mul", said, g.constant("length", choosing.length))
-        longer = g("Div", length, g("Sqrt", squared))
-        factors = g("Mul", factors, longer)
-    if choosing.stranger is not None:
-        missing = g("Sub", g.constant("one", 1.0), said)
-        added = g("Mul", missing, g.constant("stranger", choosing.stranger[None]))
-        factors = g("Add", factors, added)
-    return Chosen(row, vectors, column, z, rooted, weight, factors, longer, added)
+def _name(source: BundleSource) -> str:
+    return "fold_in" if source.fold_in is not None and source.fold_in.users is None else "fold_in_choice"
+
+
+GRAPHS = GraphFamily(build, verify)

@@ -1,6 +1,9 @@
-"""The graphs that know the rows of users: `seen`, all of the table, and `history`, the training rows with ratings."""
+"""`seen` and `history`: users to the items of all their rows, and to the training rows with their ratings."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -8,87 +11,111 @@ from onnx import TensorProto
 
 from cflightning.data.vocabulary import Vocabulary
 from cflightning_export.contents.seen_items import SeenRows
-from cflightning_export.onnx_tools.builder import Nodes, Value, element
+from cflightning_export.graphs.base import BundleSource, GraphFamily, SignedGraph
+from cflightning_export.onnx_tools.builder import Value
+from cflightning_export.onnx_tools.session import GraphSession, ids_of
 
 
 def seen_graph(rows: SeenRows, vocabulary: Vocabulary) -> onnx.ModelProto:
-    """User ids -> `item` ids [m], `place` int64 [m], `position` int64 [m] of all their rows.
-
-    `place` is the item's in the catalogue, `position` that of the row's user in `user`.
-    """
-    g = Nodes()
-    user = g.rows(vocabulary.users, "user")
-    end = g("Gather", _begins(g, rows, vocabulary), g("Add", user, g.integer(1)))
-    _gather_items(g, rows, vocabulary, user, end)
-    return _model(g, "seen", vocabulary)
+    """Build the graph `seen`."""
+    g = SignedGraph("seen", users=vocabulary.users, items=vocabulary.items)
+    user = g.users.index(g["user"])
+    begins = _begins(g, rows, vocabulary)
+    begin, end = begins[user], begins[user + 1]
+    _, outputs = _gather_items(g, rows, vocabulary, begin, end)
+    return g.finish(**outputs)
 
 
 def history_graph(rows: SeenRows, vocabulary: Vocabulary) -> onnx.ModelProto:
-    """The training rows alone, as `seen_graph` has all rows, and `rating` float32 [m] as well."""
-    g = Nodes()
-    user = g.rows(vocabulary.users, "user")
+    """Build the graph `history`: the training rows are the first rows of each user."""
+    g = SignedGraph("history", users=vocabulary.users, items=vocabulary.items)
+    user = g.users.index(g["user"])
     begins = np.searchsorted(rows.user, np.arange(vocabulary.users.num_rows))
     ends = begins + np.bincount(rows.user[rows.trained], minlength=len(begins))
-    _begins(g, rows, vocabulary)
-    number = _gather_items(g, rows, vocabulary, user, g("Gather", g.constant("ends", ends, _counting_type(rows)), user))
-    different, codes = np.unique(rows.rating, return_inverse=True)
-    if len(different) <= 2**8:
-        code = g.cast(g("Gather", g.constant("codes", codes, np.uint8), number), TensorProto.INT64)
-        g("Gather", g.constant("ratings", different), code, to="rating")
+    begin, end = _begins(g, rows, vocabulary)[user], g.constant("ends", ends, _row_dtype(rows))[user]
+    row, outputs = _gather_items(g, rows, vocabulary, begin, end)
+    distinct, codes = np.unique(rows.rating, return_inverse=True)
+    if len(distinct) <= 2**8:
+        rating = g.constant("ratings", distinct)[g.constant("codes", codes, np.uint8)[row].cast(TensorProto.INT64)]
     else:
-        g("Gather", g.constant("ratings", rows.rating), number, to="rating")
-    return _model(g, "history", vocabulary, ("rating", TensorProto.FLOAT, ["m"]))
+        rating = g.constant("ratings", rows.rating)[row]
+    return g.finish(**outputs, rating=rating)
 
 
-def _gather_items(g: Nodes, rows: SeenRows, vocabulary: Vocabulary, user: str, end: str) -> str:
-    """Add the outputs `item`, `place` and `position`.
-
-    The rows of one user lie side by side, as in a matrix of compressed sparse rows. Those of many are gathered at once:
-    the number of each row is that of its place in the answer, moved by as much as its user's rows begin elsewhere.
+def _gather_items(
+    g: SignedGraph, rows: SeenRows, vocabulary: Vocabulary, begin: Value, end: Value
+) -> tuple[Value, dict[str, Value]]:
+    """Gather the rows of several users from a matrix of compressed sparse rows.
 
     Args:
-        g: the graph, with the constant `begins`.
-        rows: all rows.
+        g: the graph.
+        rows: rows of all users.
         vocabulary: their ids.
-        user: int64 [n], rows of the users asked for.
-        end: int32 or int64 [n], where the rows of each of them end.
+        begin: int32 or int64 [n], the first row of each requested user.
+        end: int32 or int64 [n], the end of the rows of each.
 
     Returns:
-        The number of each row among all rows, int64 [m].
+        Numbers of the rows, int64 [m], and the outputs `item`, `place` and `position`.
     """
-    zero, one = g.integer(0), g.integer(1)
-    begin, end = (g.cast(edge, TensorProto.INT64) for edge in (g("Gather", "begins", user), end))
-    count = g("Sub", end, begin)
-    until, total = g("CumSum", count, zero), g("ReduceSum", count, keepdims=0)
-    nth = g("Range", zero, total, one)
-    # A one where each user's rows end, added up, counts the users who came before. The last ones may end behind
-    # the last row, which is why there is one more than rows.
-    zeros = g("Expand", zero, g("Unsqueeze", g("Add", total, one), g.integers(0)))
-    ones = g("Expand", one, g("Shape", "user"))
-    marks = g("ScatterND", zeros, g("Unsqueeze", until, g.integers(-1)), ones, reduction="add")
-    position = g("Gather", g("CumSum", marks, zero), nth, to="position")
-    number = g("Add", nth, g("Gather", g("Sub", end, until), position))
+    begin, end = begin.cast(TensorProto.INT64), end.cast(TensorProto.INT64)
+    count = end - begin
+    until, total = g.CumSum(count, 0), g.ReduceSum(count, keepdims=0)
+    nth = g.Range(0, total, 1)
+    # A one where the rows of each user end: their running sum is the position of the user. The last users may end
+    # behind the last row, so there is one entry more than rows.
+    zeros, ones = g.Expand(0, (total + 1).row()), g.Expand(1, g["user"].shape())
+    ends = g.ScatterND(zeros, until.column(), ones, reduction="add")
+    position = g.CumSum(ends, 0)[nth]
+    row = nth + (end - until)[position]
     items = g.constant("items", rows.item - 1, np.uint16 if len(vocabulary.items) <= 2**16 else np.int32)
-    g.cast(g("Gather", items, number), TensorProto.INT64, to="place")
-    g.raw(vocabulary.items, "place", to="item")
-    return number
+    place = items[row].cast(TensorProto.INT64)
+    return row, {"item": g.items.id(place), "place": place, "position": position}
 
 
-def _begins(g: Nodes, rows: SeenRows, vocabulary: Vocabulary) -> str:
-    """Where the rows of each user row begin, and, last, where all end."""
+def _begins(g: SignedGraph, rows: SeenRows, vocabulary: Vocabulary) -> Value:
+    """The first row of each user, and last the number of rows."""
     begins = np.searchsorted(rows.user, np.arange(vocabulary.users.num_rows + 1))
-    return g.constant("begins", begins, _counting_type(rows))
+    return g.constant("begins", begins, _row_dtype(rows))
 
 
-def _counting_type(rows: SeenRows) -> type[np.signedinteger]:
+def _row_dtype(rows: SeenRows) -> type[np.signedinteger]:
     return np.int32 if len(rows.user) < 2**31 else np.int64
 
 
-def _model(g: Nodes, name: str, vocabulary: Vocabulary, *more: Value) -> onnx.ModelProto:
-    outputs: list[Value] = [
-        ("item", element(vocabulary.items), ["m"]),
-        ("place", TensorProto.INT64, ["m"]),
-        *more,
-        ("position", TensorProto.INT64, ["m"]),
-    ]
-    return g.model(name, [("user", element(vocabulary.users), ["n"])], outputs)
+def build(source: BundleSource) -> Iterator[tuple[str, onnx.ModelProto]]:
+    """Yield `seen` and, with ratings, `history`."""
+    if source.seen is not None:
+        yield "seen", seen_graph(source.seen, source.vocabulary)
+        if source.with_ratings:
+            yield "history", history_graph(source.seen, source.vocabulary)
+
+
+def verify(folder: Path, source: BundleSource) -> None:
+    """Compare the rows of many, last, unknown and no users with those of the table."""
+    rows, vocabulary = source.seen, source.vocabulary
+    if rows is None:
+        return
+    users = vocabulary.users.num_rows
+    cases = {
+        "many": np.random.default_rng(1).integers(0, users, 20),
+        "last": np.array([users - 1]),
+        "unknown": np.array([0]),
+        "zero": np.array([], np.int64),
+    }
+    for name in ("seen", "history") if source.with_ratings else ("seen",):
+        graph = GraphSession(folder, name)
+        for case, user in cases.items():
+            answer = graph.run(case, user=ids_of(vocabulary.users, user))
+            found = [rows.of(index) for index in user.tolist()]
+            if name == "history":
+                found = [number[rows.trained[number]] for number in found]
+                rating = rows.rating[np.concatenate([*found, np.empty(0, np.int64)])]
+                graph.check_equal(case, "ratings", answer["rating"], rating)
+            number = np.concatenate([*found, np.empty(0, np.int64)])
+            position = np.repeat(np.arange(len(user)), list(map(len, found)))
+            graph.check_equal(case, "users", answer["position"], position)
+            graph.check_equal(case, "items", vocabulary.items.rows(answer["item"]), rows.item[number])
+            graph.check_equal(case, "places", answer["place"] + 1, rows.item[number])
+
+
+GRAPHS = GraphFamily(build, verify)

@@ -1,267 +1,217 @@
-"""`recommend.onnx` of a large catalogue: rough scores of all items in 8 bits, exact ones of the best of them.
+"""`recommend` and `filtered` of a large catalogue: approximate scores of all items, exact scores of the best of them.
 
-Every list is proven. The first pass knows by how much a rough score may be off (`codes`): where the last exact score of
-a list beats all that may hide behind the rest, no other item belongs into it. Where it does not, the same call looks at
-more candidates, and where that proves nothing either (below one list in a thousand, and lists that are long for the
-catalogue), it scores everything exactly.
+Every list is proven to be the exact one. The error of an approximate score is bounded (`quantized_vectors`): if the
+last exact score of a list is above all that the remaining items can reach, no other item belongs into it. Otherwise the
+same call takes more candidates, and if these do not prove the list either (below one list in a thousand, and lists that
+are long for the catalogue), it scores all items exactly.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto
 
 from cflightning.data.vocabulary import Vocabulary
-from cflightning.models.network import FoldedTables, RatingNetwork, RatingScale
-from cflightning_export.graphs import base as graphs
-from cflightning_export.graphs.codes import MASKED, Codes, encode, needed
-from cflightning_export.onnx_tools.builder import END, Nodes, Value
+from cflightning.models.network import FoldedTables, RatingScale
+from cflightning_export.graphs.base import SignedGraph, to_scores
+from cflightning_export.graphs.quantized_vectors import MASKED, QuantizedVectors, quantize, required_candidates
+from cflightning_export.onnx_tools.builder import TensorType, Value
 
-FILTERED = {"recommend": False, "filtered": True}
-"""Question -> whether only some items are allowed."""
-FEWEST_ITEMS = 16_384
-"""Rows, the unknown one included, of the smallest catalogue that is searched so; measured (`make bench-search`)."""
 GROUP = 16
-"""Neighbours that share a place in the first TopK, which sees the best of them.
+"""Neighbouring items of which the first TopK sees the best one.
 
-The best of neighbours is found in a third of the time that the best of rows a sixteenth of the table apart takes."""
-MOST = 4096
-"""Candidates; longer lists are scored exactly from the start, or nearly so."""
-SAMPLE, SHORT, LONG = 1000, 10, 100
-"""Users, and the two lengths of their lists, by which the numbers of candidates are chosen."""
-LOOKS = ((0.95, 1.0), (0.999, 1.25))
-"""Of each look, the share of these lists that must be proven, and how many times the candidates for that are taken.
+The best of neighbours is found in a third of the time that the best of every sixteenth part of the table takes."""
+MAX_CANDIDATES = 4096
+"""Longer lists are scored exactly from the start, or nearly so."""
+SAMPLED_USERS, SHORT_LIST, LONG_LIST = 1000, 10, 100
+"""Users, and the two lengths of their lists, from which the numbers of candidates are estimated."""
+ROUNDS = ((0.95, 1.0), (0.999, 1.25))
+"""For each round of candidates, the share of the sampled lists that it must prove, and a factor for safety.
 
-A candidate takes about .45 us, mostly for branches that the processor cannot foresee, and a second look as much as 200:
-of 100,000 items a twentieth of the users needs twice as many as the others. The last look, behind which only scoring
-everything is left, takes a quarter more, for the users who were not asked."""
+A candidate takes about .45 us, mostly in branches that the processor mispredicts, and a second round as much as 200
+candidates: of 100,000 items a twentieth of the users needs twice as many as the others. After the last round all items
+are scored, so it takes a quarter more candidates, for the users who were not sampled."""
+
+BEST: tuple[TensorType, TensorType] = (TensorProto.FLOAT, ["n", "count"]), (TensorProto.INT64, ["n", "count"])
+"""Types of what every branch returns: exact scores without the bias of the user, and indices of the items."""
 
 
 class Candidates(NamedTuple):
-    """How many items the second pass looks at for lists of k: ``base + slope * (k + exclusions of a user)``."""
+    """Number of items that are scored exactly for lists of k: ``base + slope * (k + exclusions of a user)``."""
 
     base: int
     slope: int
 
 
 class Search(NamedTuple):
-    """What a search in two passes needs."""
+    """The tables and settings of a search in two passes."""
 
     tables: FoldedTables
-    codes: Codes
-    looks: tuple[Candidates, ...]
+    vectors: QuantizedVectors
+    rounds: tuple[Candidates, ...]
+
+
+class _Query(NamedTuple):
+    """What all rounds of a call need.
+
+    Attributes:
+        vector: float [n, dim], the vectors of the users.
+        column: float [n, dim, 1], the same.
+        masked: int32 [n, 1 + items + padding], approximate scores.
+        best_of_groups: int32 [n, groups].
+        excluded: int64 [m, 2], user and item of each exclusion.
+        exclusions: int64 [1], m.
+        depth: int64 [1], k and the exclusions of a user: how deep a list reaches.
+        length: int64 [1], length of the lists.
+        step: float [n, 1], logits for one unit of the approximate score.
+        slack: float [n, 1], logits that are added to the bound.
+        allowed: bool [items]; None for all.
+    """
+
+    vector: Value
+    column: Value
+    masked: Value
+    best_of_groups: Value
+    excluded: Value
+    exclusions: Value
+    depth: Value
+    length: Value
+    step: Value
+    slack: Value
+    allowed: Value | None
 
 
 def find_search(tables: FoldedTables) -> Search:
-    """The codes of tables, and how many candidates each look takes."""
-    codes = encode(tables)
-    return Search(tables, codes, candidates(codes, tables))
+    """Quantise tables, and estimate the candidates of each round."""
+    vectors = quantize(tables)
+    return Search(tables, vectors, estimate_candidates(vectors, tables))
 
 
-def candidates(codes: Codes, tables: FoldedTables, seed: int = 0) -> tuple[Candidates, ...]:
-    """The fewest candidates, linear in the length of the list, that prove the lists of sampled users: for each look.
+def estimate_candidates(vectors: QuantizedVectors, tables: FoldedTables, seed: int = 0) -> tuple[Candidates, ...]:
+    """The fewest candidates, linear in the length of the list, that prove the lists of sampled users: for each round.
 
     Args:
-        codes: of the tables.
-        tables: with at least `LONG` known items and a known user.
-        seed: of the sample.
+        vectors: quantised vectors of the tables.
+        tables: with at least `LONG_LIST` known items and a known user.
+        seed: seed of the sample.
     """
-    users = np.random.default_rng(seed).integers(1, len(codes.user), SAMPLE)
-    counts = needed(codes, tables, users, (SHORT, LONG))
-    found = []
-    for share, times in LOOKS:
+    users = np.random.default_rng(seed).integers(1, len(vectors.user), SAMPLED_USERS)
+    counts = required_candidates(vectors, tables, users, (SHORT_LIST, LONG_LIST))
+    rounds = []
+    for share, factor in ROUNDS:
         short, long = np.quantile(counts, share, axis=1, method="higher").tolist()
-        slope = max(1, math.ceil((long - short) / (LONG - SHORT)))
-        found.append(Candidates(max(0, math.ceil(times * short) - slope * SHORT), slope))
-    return tuple(found)
-
-
-def best_graphs(
-    network: RatingNetwork, vocabulary: Vocabulary, core: onnx.ModelProto
-) -> Iterator[tuple[str, onnx.ModelProto]]:
-    """`recommend` and `filtered`: one pass over a small catalogue, two over a large one, with the same answers.
-
-    Args:
-        network: that recommends.
-        vocabulary: its ids.
-        core: its `graphs.catalogue_core`.
-    """
-    tables = network.fold()
-    if tables is None or network.num_items < FEWEST_ITEMS:
-        for name, filtered in FILTERED.items():
-            yield name, graphs.best_items(name, core, network.scale, vocabulary, filtered=filtered)
-        return
-    search = find_search(tables)
-    for name, filtered in FILTERED.items():
-        yield name, two_pass_graph(name, search, network.scale, vocabulary, filtered=filtered)
+        slope = max(1, math.ceil((long - short) / (LONG_LIST - SHORT_LIST)))
+        rounds.append(Candidates(max(0, math.ceil(factor * short) - slope * SHORT_LIST), slope))
+    return tuple(rounds)
 
 
 def two_pass_graph(
     name: str, search: Search, scale: RatingScale, vocabulary: Vocabulary, *, filtered: bool = False
 ) -> onnx.ModelProto:
-    """Answers as `graphs.best_items` does, with the same inputs and outputs."""
-    g = Nodes()
-    for constant, value in _constants(search, vocabulary).items():
-        g.constant(constant, value, value.dtype)
-    g.rows(vocabulary.users, "user", to="user_row")
-    g.rows(vocabulary.items, "exclude_item", to="exclude_row")
-    g.known("user_row")
-    g("Gather", "user_vectors", "user_row", to="vector")
-    g("Min", "k", "catalogue", to="count")
-    g("Unsqueeze", "exclude_user", "last", to="exclude_user_column")
-    g("Unsqueeze", "exclude_row", "last", to="exclude_row_column")
-    g("Concat", "exclude_user_column", "exclude_row_column", to="excluded", axis=1)
-    g("Shape", "exclude_row", to="how_many")
-    _first_pass(g, filtered)
-    _look(g, 0, len(search.looks), filtered, to="value row")
-    g("Gather", "user_bias", "user_row", to="offset")
-    g.scaled(scale, g("Add", "value", "offset"), to="score")
-    g.raw(vocabulary.items, g("Sub", "row", g.integer(1)), to="item")
-    return g.model(name, *graphs.recommend_signature(vocabulary, filtered=filtered))
+    """Build `recommend` or `filtered`, with the same answers as of one pass."""
+    tables = search.tables
+    g = SignedGraph(name, users=vocabulary.users, items=vocabulary.items)
+    user, excluded_item = g.users.index(g["user"]), g.items.index(g["exclude_item"])
+    query = _first_pass(g, search, user, excluded_item, g["allowed"] if filtered else None)
+    score, item = _round(g, search, query, 0)
+    offset = g.constant("user_bias", (tables.user_bias.numpy() + tables.global_bias.numpy())[:, None])[user]
+    return g.finish(item=g.items.id(item - 1), score=to_scores(scale, score + offset), known=user > 0)
 
 
-def _first_pass(g: Nodes, filtered: bool) -> None:
-    """Rough scores `masked` int32 [n, rows], and what all looks need beside them."""
+def _first_pass(g: SignedGraph, search: Search, user: Value, excluded_item: Value, allowed: Value | None) -> _Query:
+    """Compute approximate scores of all items."""
+    tables, vectors = search.tables, search.vectors
+    groups = _num_groups(search)
+    padding = groups * GROUP - len(vectors.shift)
+    vector = g.constant("user_vectors", tables.user_vectors.numpy())[user]
+    excluded = g.Concat(g["exclude_user"].column(), excluded_item.column(), axis=1)
+    exclusions = excluded_item.shape()
     # Unsigned codes without a zero point: the only ones for which onnxruntime has a kernel of one row.
-    g("Gather", "user_code", "user_row", to="code")
-    g("MatMulInteger", "code", "item_code", to="products")
-    g("Add", "products", "item_shift", to="shifted")
-    g("Squeeze", "shifted", "first", to="unmasked")
-    g("Expand", "masked_score", "how_many", to="masks")
-    g("ScatterND", "unmasked", "excluded", "masks", to="without" if filtered else "masked")
-    if filtered:
-        g("Pad", "allowed", "around", to="may")
-        g("Where", "may", "without", "masked_score", to="masked")
-    g("Reshape", "masked", "by_group", to="groups")
-    g("ReduceMax", "groups", "last", to="best_of_groups", keepdims=0)
-    # Without what it excludes, a list of k reaches as deep as a longer one.
-    g("Shape", "user_row", to="how_many_users")
-    g("Max", "how_many_users", "one_user", to="at_least_one")
-    g("Div", "how_many", "at_least_one", to="exclusions")
-    g("Add", "k", "exclusions", to="depth")
-    g("Unsqueeze", "vector", "last", to="vector_column")
-    g("Gather", "user_step", "user_row", to="step")
-    g("Gather", "user_slack", "user_row", to="slack")
+    item_codes = g.constant("item_code", np.pad(vectors.item, ((0, 0), (0, padding)))[None], np.int8)
+    shift = g.constant("item_shift", np.pad(vectors.shift, (0, padding), constant_values=MASKED), np.int32)
+    products = g.MatMulInteger(g.constant("user_code", vectors.user, np.uint8)[user], item_codes)
+    unmasked = g.Squeeze(products + shift, [0])
+    mask = g.constant("masked_score", MASKED, np.int32)
+    masked = g.ScatterND(unmasked, excluded, g.Expand(mask, exclusions))
+    if allowed is not None:  # neither the unknown item nor the padding is allowed
+        masked = g.Where(g.Pad(allowed, [1, padding]), masked, mask)
+    best_of_groups = g.ReduceMax(g.Reshape(masked, [0, groups, GROUP]), [-1], keepdims=0)
+    # A list of k reaches as deep as one that is longer by what it excludes.
+    users = g.Max(user.shape(), [1])
+    depth = g["k"] + exclusions / users
+    step = g.constant("user_step", vectors.step[:, None])[user]
+    slack = g.constant("user_slack", vectors.slack[:, None])[user]
+    length = g.Min(g["k"], [len(g.items.ids)])
+    return _Query(
+        vector, vector.column(), masked, best_of_groups, excluded, exclusions, depth, length, step, slack, allowed
+    )
 
 
-def _look(g: Nodes, number: int, of: int, filtered: bool, *, to: str) -> None:
-    """The best k without the user's bias, `to` float32 and int64 [n, k'], values and rows, from exact scores of some.
+def _num_groups(search: Search) -> int:
+    return -(-len(search.vectors.shift) // GROUP)
 
-    Args:
-        g: the graph, or the branch of the look before.
-        number: of the look, from 0.
-        of: how many there are, before everything is scored.
-        filtered: whether only some items are allowed.
-        to: names for the best.
+
+def _round(g: SignedGraph, search: Search, query: _Query, number: int) -> list[Value]:
+    """Score some candidates exactly; if these do not prove the lists, take the next round, or score all items.
+
+    Returns:
+        The types `BEST`.
     """
-    wanted = g("Add", g("Mul", "depth", f"slope_{number}"), f"base_{number}")
-    examined = g("Min", wanted, "most")
-    group = g("TopK", "best_of_groups", examined, sorted=0)
-    start = g("Mul", g("Unsqueeze", f"{group}_index", "last"), "group_size")
-    member = g("Flatten", g("Add", start, "within_group"))
-    rough = g("TopK", g("GatherElements", "masked", member, axis=1), examined, sorted=0)
-    # In the order of the catalogue, so that equals stay in it.
-    ordered = g("TopK", g("GatherElements", member, f"{rough}_index", axis=1), examined, largest=0)
-    # Padding may be among them where nearly all is masked.
-    candidate = g("Min", ordered, "last_row")
-    dot = g("Squeeze", g("MatMul", g("Gather", "item_vectors", candidate), "vector_column"), "last")
-    found = g("Min", "count", examined)
-    value = g("TopK", g("Add", dot, g("Gather", "item_bias", candidate)), found)
-    row = g("GatherElements", candidate, f"{value}_index", axis=1)
-    doubt = _doubt(g, value, found, rough)
-    branch = Nodes(f"look_{number + 1}_")
-    if number + 1 < of:
-        names = f"value_{number + 1}", f"row_{number + 1}"
-        _look(branch, number + 1, of, filtered, to=" ".join(names))
-        more = branch.branch(f"look_{number + 1}", _best(*names))
-    else:
-        more = _everything(filtered)
-    g("If", doubt, to=to, then_branch=more, else_branch=_as_found(value, row))
-
-
-def _doubt(g: Nodes, value: str, found: str, rough: str) -> str:
-    """Whether for some user the last found may be beaten by what the last rough score can hide: bool [].
-
-    So may it where exclusions have left so little that the masked are among the candidates.
-
-    Args:
-        g: the graph.
-        value: float32 [n, found], exact scores, best first.
-        found: int64 [1], how many.
-        rough: int32 [n, c], rough scores of the candidates.
-    """
-    last_rough = g("ReduceMin", rough, "second")
-    hidden = g("Add", g("Mul", g.cast(last_rough, TensorProto.FLOAT), "step"), "slack")
-    beatable = g("LessOrEqual", g("Slice", value, "last", "end", "second"), hidden)
-    unproven = g("Or", beatable, g("Less", last_rough, "half_masked"))
-    doubts = g.cast(g("Or", unproven, g("Less", found, "count")), TensorProto.INT64)
-    return g.cast(g("ReduceSum", doubts, keepdims=0), TensorProto.BOOL)
-
-
-def _everything(filtered: bool) -> onnx.GraphProto:
-    """The best k of exact scores of all items."""
-    g = Nodes()
-    g("Gemm", "vector", "item_vectors", "item_bias", to="all", transB=1)
-    g("Expand", "minus_infinity", "how_many", to="minus_infinities")
-    g("ScatterND", "all", "excluded", "minus_infinities", to="all_without" if filtered else "all_allowed")
-    if filtered:
-        g("Pad", "allowed", "before", to="all_may")
-        g("Where", "all_may", "all_without", "minus_infinity", to="all_allowed")
-    g("TopK", "all_allowed", "count", to="all_value all_row")
-    return g.branch("everything", _best("all_value", "all_row"))
-
-
-def _as_found(value: str, row: str) -> onnx.GraphProto:
-    g = Nodes()
-    names = f"same_{value}", f"same_{row}"
-    g("Identity", value, to=names[0])
-    g("Identity", row, to=names[1])
-    return g.branch("as_found", _best(*names))
-
-
-def _best(value: str, row: str) -> list[Value]:
-    return [(value, TensorProto.FLOAT, ["n", "count"]), (row, TensorProto.INT64, ["n", "count"])]
-
-
-def _constants(search: Search, vocabulary: Vocabulary) -> dict[str, NDArray[Any]]:
-    tables, codes, looks = search
-    rows = len(codes.shift)
-    groups = -(-rows // GROUP)
-    padding = groups * GROUP - rows
-    item_bias = tables.item_bias.numpy().copy()
+    candidates, item_bias = search.rounds[number], search.tables.item_bias.numpy().copy()
     item_bias[0] = -np.inf  # never recommended
-    return {
-        "user_vectors": tables.user_vectors.numpy(),
-        "user_bias": (tables.user_bias.numpy() + tables.global_bias.numpy())[:, None],
-        "item_vectors": tables.item_vectors.numpy(),
-        "item_bias": item_bias,
-        "user_code": codes.user,
-        "user_step": codes.step[:, None],
-        "user_slack": codes.slack[:, None],
-        "item_code": np.pad(codes.item, ((0, 0), (0, padding)))[None],
-        "item_shift": np.pad(codes.shift, (0, padding), constant_values=MASKED),
-        "masked_score": np.array(MASKED, np.int32),
-        "half_masked": np.array(MASKED // 2, np.int32),
-        "minus_infinity": np.array(-np.inf, np.float32),
-        "around": np.array([1, padding]),  # of what is allowed: the unknown row, and rows that do not exist
-        "before": np.array([1, 0]),
-        "by_group": np.array([0, groups, GROUP]),
-        "group_size": np.array(GROUP),
-        "within_group": np.arange(GROUP),
-        **{f"base_{number}": np.array([look.base]) for number, look in enumerate(looks)},
-        **{f"slope_{number}": np.array([look.slope]) for number, look in enumerate(looks)},
-        "most": np.array([min(MOST, groups)]),
-        "catalogue": np.array([len(vocabulary.items)]),
-        "last_row": np.array(len(vocabulary.items)),
-        "one_user": np.array([1]),
-        "first": np.array([0]),
-        "second": np.array([1]),
-        "last": np.array([-1]),
-        "end": np.array([END]),
-    }
+    slope, base = (
+        g.constant(f"{name}_{number}", [value], np.int64)
+        for name, value in (("slope", candidates.slope), ("base", candidates.base))
+    )
+    examined = g.Min(query.depth * slope + base, [min(MAX_CANDIDATES, _num_groups(search))])
+    _, group = g.top_k(query.best_of_groups, examined, sorted=0)
+    members = g.Flatten(group.column() * GROUP + g.constant("within_group", np.arange(GROUP), np.int64))
+    approximate, place = g.top_k(g.GatherElements(query.masked, members, axis=1), examined, sorted=0)
+    # In the order of the catalogue, so that ties stay in it.
+    ordered, _ = g.top_k(g.GatherElements(members, place, axis=1), examined, largest=0)
+    # Padding may be among the candidates where nearly all is masked.
+    candidate = g.Min(ordered, len(g.items.ids))
+    vectors, biases = g.constant("item_vectors", search.tables.item_vectors.numpy()), g.constant("item_bias", item_bias)
+    dots = g.Squeeze(g.MatMul(vectors[candidate], query.column), [-1])
+    returned = g.Min(query.length, examined)
+    score, best = g.top_k(dots + biases[candidate], returned)
+    item = g.GatherElements(candidate, best, axis=1)
+    last = number + 1 == len(search.rounds)
+    return g.if_else(
+        _is_unproven(query, score, approximate, returned),
+        lambda: _score_all(g, query, vectors, biases) if last else _round(g, search, query, number + 1),
+        lambda: [score, item],
+        BEST,
+    )
+
+
+def _is_unproven(query: _Query, score: Value, approximate: Value, returned: Value) -> Value:
+    """Whether for some user an item that is no candidate may be better than the last of the list: bool [].
+
+    This is also so where exclusions have left so little that masked items are among the candidates.
+
+    Args:
+        query: the users.
+        score: float [n, returned], exact scores, best first.
+        approximate: int32 [n, candidates], approximate scores of the candidates.
+        returned: int64 [1], length of the lists.
+    """
+    g = score.graph
+    least = g.ReduceMin(approximate, [1])
+    bound = least.cast(TensorProto.FLOAT) * query.step + query.slack
+    unproven = (score[:, -1:] <= bound) | (least < g.constant("half_masked", MASKED // 2, np.int32))
+    unproven = (unproven | (returned < query.length)).cast(TensorProto.INT64)
+    return g.ReduceSum(unproven, keepdims=0).cast(TensorProto.BOOL)
+
+
+def _score_all(g: SignedGraph, query: _Query, vectors: Value, biases: Value) -> tuple[Value, Value]:
+    """The best of the exact scores of all items: the types `BEST`."""
+    scores = g.Gemm(query.vector, vectors, biases, transB=1)
+    scores = g.ScatterND(scores, query.excluded, g.Expand(-np.inf, query.exclusions))
+    if query.allowed is not None:
+        scores = g.Where(g.Pad(query.allowed, [1, 0]), scores, -np.inf)
+    return g.top_k(scores, query.length)

@@ -11,8 +11,14 @@ from typing import Any, Literal, NamedTuple
 from cflightning_export.bundle import export_bundle
 from cflightning_export.layouts import mlflow, triton
 from cflightning_export.layouts.source import Bundle, read_bundle
-from cflightning_export.publish import LAYOUT_FORMAT, check_target, placed, writing
-from cflightning_export.scratch import scratch_folder
+from cflightning_export.publish import (
+    LAYOUT_FILE,
+    LAYOUT_FORMAT,
+    atomic_folder,
+    check_target,
+    export_errors,
+    scratch_folder,
+)
 
 log = logging.getLogger(__name__)
 
@@ -55,10 +61,10 @@ def lay_out(bundle: Path | str, target: Path | str, layout: LayoutName, *, overw
     """
     source, target = read_bundle(Path(bundle)), Path(target).absolute()
     check_target(target, overwrite)
-    with placed(target, overwrite=overwrite) as scratch:
+    with atomic_folder(target, overwrite=overwrite) as scratch:
         LAYOUTS[layout].write(source, scratch)
         mark = {"format": LAYOUT_FORMAT, "layout": layout, "bundle": source.manifest}
-        (scratch / "layout.json").write_text(json.dumps(mark, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        (scratch / LAYOUT_FILE).write_text(json.dumps(mark, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     return target
 
 
@@ -80,7 +86,7 @@ def export_layout(
     """
     target = Path(target).absolute()
     check_target(target, overwrite)  # before the work
-    with writing(target), scratch_folder(target) as scratch:
+    with export_errors(target), scratch_folder(target) as scratch:
         bundle = export_bundle(source, scratch / "bundle", **options)
         log.info("writing the %s layout", layout)
         return lay_out(bundle, target, layout, overwrite=overwrite)

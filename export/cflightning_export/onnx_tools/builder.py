@@ -1,197 +1,300 @@
-"""ONNX graphs written node by node, also around a core of torch, for what torch has no words for."""
+"""Builder of ONNX graphs whose values can be computed with like arrays: ``a * (1.0 - share)``, ``table[index]``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, DTypeLike
 from onnx import TensorProto, helper, numpy_helper
 
-from cflightning.data.ids import Ids
-from cflightning.models.network import RatingScale
-from cflightning_export.onnx_tools.id_table import Dense, dense, narrowest
-
 OPSET, ML_OPSET, IR_VERSION = 18, 4, 10
-SHORT = 1 << 16
-"""Numbers in a table that may be widened as a whole, for every graph again."""
 END = np.iinfo(np.int64).max
-"""Of a slice that goes to the end."""
+"""End of a slice that reaches to the last element."""
 
-Value = tuple[str, int, list[Any]]
-"""Name, element type and lengths of a graph input or output."""
+TensorType = tuple[int, Sequence[int | str | None]]
+"""Element type (of `TensorProto`) and axes: a length, the name of a free length, or None."""
 
 
-class Nodes:
-    """A graph as it grows; values go by their names.
+def _infix(operator: str, *, reflected: bool = False) -> Callable[[Value, Operand], Value]:
+    """Method of an infix operator; reflected where the value stands on the right."""
 
-    Args:
-        prefix: of names that are made up: those of a branch or a loop must not be those of the graph around it.
+    def method(self: Value, other: Operand) -> Value:
+        return self.graph.add(operator, *((other, self) if reflected else (self, other)))
+
+    return method
+
+
+@dataclass(eq=False)
+class Value:
+    """A tensor of a graph. Operators on it add a node to the graph, as numpy's do to arrays.
+
+    Attributes:
+        graph: the graph that computes it.
+        name: its name in the graph.
+        fixed: whether the name must stay: graph inputs, constants and outputs.
     """
 
-    def __init__(self, prefix: str = "v") -> None:
-        self.prefix = prefix
-        self.nodes: list[Any] = []
-        self.constants: dict[str, np.ndarray] = {}
-        self.tensors: list[TensorProto] = []
-        self.sides: list[tuple[Ids, Dense | None]] = []
-        self.widened: dict[str, str] = {}
+    graph: GraphBuilder
+    name: str
+    fixed: bool = False
 
-    def __call__(self, op: str, *sources: str, to: str | None = None, domain: str = "", **attributes: Any) -> str:
-        """Add a node and return the name of its (first) output.
+    __add__, __radd__ = _infix("Add"), _infix("Add", reflected=True)
+    __sub__, __rsub__ = _infix("Sub"), _infix("Sub", reflected=True)
+    __mul__, __rmul__ = _infix("Mul"), _infix("Mul", reflected=True)
+    __truediv__, __rtruediv__ = _infix("Div"), _infix("Div", reflected=True)
+    __pow__ = _infix("Pow")
+    __lt__, __le__ = _infix("Less"), _infix("LessOrEqual")
+    __gt__, __ge__ = _infix("Greater"), _infix("GreaterOrEqual")
+    __or__ = _infix("Or")
+
+    @property
+    def T(self) -> Value:
+        """The transpose of a matrix."""
+        return self.graph.add("Transpose", self)
+
+    def __getitem__(self, key: Index | tuple[Index, ...]) -> Value:
+        """Gather or slice along one axis: ``x[index]``, ``x[:, index]``, ``x[1:]``, ``x[:, start:end]``."""
+        keys = key if isinstance(key, tuple) else (key,)
+        *whole, last = keys
+        if not all(one == slice(None) for one in whole):
+            raise NotImplementedError("only the last axis of an index may be other than ':'")
+        if not isinstance(last, slice):
+            return self.graph.add("Gather", self, last, axis=len(whole))
+        bounds = (0 if last.start is None else last.start), (END if last.stop is None else last.stop)
+        start, end = ([bound] if isinstance(bound, int) else bound for bound in bounds)
+        return self.graph.add("Slice", self, start, end, [len(whole)])
+
+    def column(self) -> Value:
+        """[n] as [n, 1]."""
+        return self.graph.add("Unsqueeze", self, [-1])
+
+    def row(self) -> Value:
+        """[n] as [1, n]."""
+        return self.graph.add("Unsqueeze", self, [0])
+
+    def flat(self) -> Value:
+        """Any shape as [n]."""
+        return self.graph.add("Reshape", self, [-1])
+
+    def shape(self) -> Value:
+        """The lengths of all axes: int64 [axes]."""
+        return self.graph.add("Shape", self)
+
+    def cast(self, element_type: int) -> Value:
+        """The same numbers in another element type."""
+        return self.graph.add("Cast", self, to=element_type)
+
+
+Operand = Value | float | Sequence[int]
+"""A value, or a literal: a float is float32, an int is int64, a sequence of ints is int64 [n]."""
+Index = Value | int | slice
+
+
+@dataclass(eq=False)
+class _Subgraph:
+    """The graph in an attribute of `If` or `Loop`; it may read any value of the graphs around it."""
+
+    name: str
+    nodes: list[_Node | onnx.NodeProto]
+    inputs: list[tuple[Value, TensorType]]
+    outputs: list[tuple[Value, TensorType]]
+
+    def proto(self) -> onnx.GraphProto:
+        inputs, outputs = ([_info(value.name, kind) for value, kind in side] for side in (self.inputs, self.outputs))
+        return helper.make_graph(_protos(self.nodes), self.name, inputs, outputs)
+
+
+Attribute = float | str | Sequence[int] | Sequence[str] | _Subgraph
+
+
+@dataclass(eq=False)
+class _Node:
+    """A node whose values have no final names yet."""
+
+    operator: str
+    domain: str
+    inputs: list[Value]
+    outputs: list[Value]
+    attributes: Mapping[str, Attribute]
+
+    def proto(self) -> onnx.NodeProto:
+        inputs, outputs = ([value.name for value in side] for side in (self.inputs, self.outputs))
+        node = helper.make_node(self.operator, inputs, outputs, domain=self.domain)
+        for name, value in sorted(self.attributes.items()):
+            node.attribute.append(helper.make_attribute(name, value.proto() if isinstance(value, _Subgraph) else value))
+        return node
+
+
+@dataclass(eq=False)
+class GraphBuilder:
+    """An ONNX graph under construction.
+
+    Every operator of ONNX is a method that adds a node and returns its value: ``g.Gemm(a, b, transB=1)``. Within
+    `if_else` and `loop` nodes go to the inner graph, and may read values of the outer one.
+    """
+
+    name: str
+    inputs: dict[str, TensorType] = field(default_factory=dict)
+    _constants: dict[str, np.ndarray] = field(default_factory=dict)
+    _tensors: list[TensorProto] = field(default_factory=list)
+    _scopes: list[list[_Node | onnx.NodeProto]] = field(default_factory=lambda: [[]])
+    _made: int = 0
+
+    def __getattr__(self, operator: str) -> Callable[..., Value]:
+        if not operator[0].isupper():
+            raise AttributeError(operator)
+        return lambda *operands, **attributes: self.add(operator, *operands, **attributes)
+
+    def add(self, operator: str, *operands: Operand, **attributes: Attribute) -> Value:
+        """Add a node with one output."""
+        return self.add_node(operator, operands, 1, attributes)[0]
+
+    def add_node(
+        self,
+        operator: str,
+        operands: Sequence[Operand],
+        outputs: int,
+        attributes: Mapping[str, Attribute],
+        domain: str = "",
+    ) -> list[Value]:
+        """Add a node and return its outputs, which get unique names."""
+        values = [Value(self, f"v{self._made + number}") for number in range(outputs)]
+        self._made += outputs
+        inputs = [operand if isinstance(operand, Value) else self.literal(operand) for operand in operands]
+        self._scopes[-1].append(_Node(operator, domain, inputs, values, attributes))
+        return values
+
+    def top_k(self, values: Value, k: Operand, **attributes: int) -> tuple[Value, Value]:
+        """The k largest along the last axis, and where they are."""
+        best, index = self.add_node("TopK", [values, k], 2, attributes)
+        return best, index
+
+    def input(self, name: str, element_type: int, axes: Sequence[int | str | None]) -> Value:
+        """Declare an input."""
+        self.inputs[name] = element_type, axes
+        return Value(self, name, fixed=True)
+
+    def constant(self, name: str, value: ArrayLike, dtype: DTypeLike = np.float32) -> Value:
+        """A named constant, float32 unless another dtype is given; one name stands for one value."""
+        if name not in self._constants:
+            self._constants[name] = np.asarray(value, dtype=dtype, order="C")
+        return Value(self, name, fixed=True)
+
+    def literal(self, value: float | Sequence[int]) -> Value:
+        """The constant that a Python literal in an expression becomes."""
+        dtype = np.float32 if isinstance(value, float) else np.int64
+        text = "_".join(map(str, value)) if isinstance(value, Sequence) else repr(value)
+        kind = "float" if isinstance(value, float) else "integers" if isinstance(value, Sequence) else "integer"
+        return self.constant(f"{kind}_{text}".replace("-", "minus_"), value, dtype)
+
+    def splice(self, model: onnx.ModelProto, inputs: Mapping[str, Value]) -> Value:
+        """Insert the nodes and tables of a model with one output, and return that output.
 
         Args:
-            op: operator.
-            sources: what it reads.
-            to: names of the outputs, a blank between two; without, a name is made up, and for the places that a TopK
-                finds the same name with `_index`.
-            domain: of the operator.
-            attributes: of the node.
+            model: its names must differ from those of this graph.
+            inputs: name in the model -> value, which takes that name.
         """
-        targets = (to or f"{self.prefix}{len(self.nodes)}").split()
-        if op == "TopK" and len(targets) == 1:
-            targets.append(f"{targets[0]}_index")
-        self.nodes.append(helper.make_node(op, sources, targets, domain=domain, **attributes))
-        return targets[0]
+        for name, value in inputs.items():
+            value.name, value.fixed = name, True
+        self._scopes[-1].extend(model.graph.node)
+        self._tensors.extend(model.graph.initializer)
+        return Value(self, model.graph.output[0].name, fixed=True)
 
-    def core(self, model: onnx.ModelProto) -> None:
-        """Add the nodes and tables that torch has exported; its inputs and outputs go by their names."""
-        self.nodes.extend(model.graph.node)
-        self.tensors.extend(model.graph.initializer)
+    def if_else(
+        self,
+        condition: Value,
+        then: Callable[[], Sequence[Value]],
+        otherwise: Callable[[], Sequence[Value]],
+        types: Sequence[TensorType],
+    ) -> list[Value]:
+        """The values of one of two functions, of which only the chosen one is computed."""
+        branches = {name: self._subgraph(name, build, [], types) for name, build in
+                    (("then_branch", then), ("else_branch", otherwise))}  # fmt: skip
+        return self.add_node("If", [condition], len(types), branches)
 
-    def constant(self, name: str, value: Any, dtype: Any = np.float32) -> str:
-        """Add a constant, float32 unless said otherwise; the same name means the same value."""
-        if name not in self.constants:
-            self.constants[name] = np.asarray(value, dtype=dtype, order="C")
-        return name
-
-    def integers(self, *values: int) -> str:
-        """A constant int64 [values]."""
-        return self.constant("integers_" + "_".join(map(str, values)).replace("-", "minus_"), values, np.int64)
-
-    def integer(self, value: int) -> str:
-        """A constant int64 []."""
-        return self.constant(f"integer_{value}".replace("-", "minus_"), value, np.int64)
-
-    def cast(self, source: str, kind: int, to: str | None = None) -> str:
-        """To another element type."""
-        target = to or f"{self.prefix}{len(self.nodes)}"
-        self.nodes.append(helper.make_node("Cast", [source], [target], to=kind))
-        return target
-
-    def slice(self, source: str, start: str, end: str, axis: int = 0, to: str | None = None) -> str:
-        """Part of an axis; the ends are int64 [1]."""
-        return self("Slice", source, start, end, self.integers(axis), to=to)
-
-    def rows(self, ids: Ids, source: str, to: str | None = None) -> str:
-        """Raw ids [n] -> rows int64 [n]; 0 where an id is not known.
-
-        Ids that are not `dense` are keys of a LabelEncoder, which holds them itself. The others are places in a table,
-        which all graphs share: beyond its ends its last place is meant, -1 from below.
-        """
-        number, table = self._side(ids)
-        if table is None:
-            keys = {f"keys_{'int64s' if ids.kind == 'int64' else 'strings'}": ids.values.tolist()}
-            rows = list(range(1, len(ids) + 1))
-            return self("LabelEncoder", source, to=to, domain="ai.onnx.ml", values_int64s=rows, default_int64=0, **keys)
-        place = self("Clip", source, self.integer(table.first - 1), self.integer(table.last + 1))
-        if table.first:
-            place = self("Sub", place, self.integer(table.first))
-        return self._pick(f"rows_{number}", table.rows, "Gather", place, to=to)
-
-    def raw(self, ids: Ids, *where: str, to: str, op: str = "Gather") -> str:
-        """Raw ids at places among the known ones: int64 [any shape] -> [same]; -1 leads to one that means nothing.
+    def loop(
+        self,
+        most: int,
+        condition: Value,
+        state: Sequence[Value],
+        body: Callable[..., Sequence[Value]],
+        types: Sequence[TensorType],
+    ) -> list[Value]:
+        """Repeat a function of the state while its condition holds, and return the last state.
 
         Args:
-            ids: of the side.
-            where: the places, or what else the operator takes.
-            to: name of the output.
-            op: takes ids from the list of all.
+            most: number of turns at most.
+            condition: bool [], whether there is a first turn.
+            state: the values before the first turn.
+            body: (state) -> condition of another turn, and the new state.
+            types: of the state.
         """
-        name = f"ids_{self._side(ids)[0]}"
-        if ids.kind == "int64":
-            return self._pick(name, ids.values, op, *where, to=to)
-        return self(op, self.constant(name, ids.values, object), *where, to=to)
+        turn: TensorType = (TensorProto.INT64, [])
+        going: TensorType = (TensorProto.BOOL, [])
+        made = self._subgraph("body", lambda _turn, _going, *values: body(*values), [turn, going, *types],
+                              [going, *types])  # fmt: skip
+        return self.add_node("Loop", [most, condition, *state], len(types), {"body": made})
 
-    def _side(self, ids: Ids) -> tuple[int, Dense | None]:
-        """A number for ids that the graph uses, and their table."""
-        for number, (known, table) in enumerate(self.sides):
-            if known is ids:
-                return number, table
-        self.sides.append((ids, dense(ids)))
-        return len(self.sides) - 1, self.sides[-1][1]
+    def _subgraph(
+        self,
+        name: str,
+        build: Callable[..., Sequence[Value]],
+        inputs: Sequence[TensorType],
+        outputs: Sequence[TensorType],
+    ) -> _Subgraph:
+        values = [Value(self, f"v{self._made + number}", fixed=True) for number in range(len(inputs))]
+        self._made += len(inputs)
+        self._scopes.append([])
+        found = build(*values)
+        made = {id(value) for node in self._scopes[-1] if isinstance(node, _Node) for value in node.outputs}
+        # An output must be computed by the inner graph itself.
+        results = [value if id(value) in made else self.add("Identity", value) for value in found]
+        pairs = [list(zip(*side, strict=True)) for side in ((values, inputs), (results, outputs))]
+        return _Subgraph(f"{name}_{self._made}", self._scopes.pop(), *pairs)
 
-    def _pick(self, name: str, values: NDArray[np.int64], op: str, *where: str, to: str | None) -> str:
-        """Some of many integers, which are stored in as few bits as hold them, as int64.
-
-        A short table is widened when a runtime loads the graph. A long one stays in the file that all graphs share, and
-        what was picked is widened.
-        """
-        table = self.constant(name, values, narrowest(values))
-        if len(values) > SHORT:
-            return self.cast(self(op, table, *where), TensorProto.INT64, to)
-        if name not in self.widened:
-            self.widened[name] = self.cast(table, TensorProto.INT64)
-        return self(op, self.widened[name], *where, to=to)
-
-    def known(self, row: str) -> str:
-        """Adds the output `known` bool [n]: whether rows are those of known ids."""
-        return self("Greater", row, self.integer(0), to="known")
-
-    def scaled(self, scale: RatingScale, logit: str, to: str | None = None, *, fillers: bool = True) -> str:
-        """Logits to rating units, as `RatingScale` does outside training.
+    def model(self, outputs: Mapping[str, tuple[Value, TensorType]]) -> onnx.ModelProto:
+        """Finish the graph; constants that no node reads are dropped.
 
         Args:
-            scale: of the network.
-            logit: float, any shape.
-            to: name of the scores; one is made up without.
-            fillers: whether logits may be -inf, which they stay.
+            outputs: name -> value and its type.
         """
-        value = logit
-        if scale.sigmoid:
-            share = self("Sigmoid", value)
-            wide = self("Mul", share, self.constant("width", scale.high - scale.low))
-            value = self("Add", wide, self.constant("low", scale.low))
-        if scale.rating_range is None:
-            return self("Identity", value, to=to) if to else value
-        low, high = scale.rating_range
-        limits = self.constant("lowest", low), self.constant("highest", high)
-        if not fillers:
-            return self("Clip", value, *limits, to=to)
-        held = self("Clip", value, *limits)
-        return self("Where", self("IsInf", logit, detect_positive=0), logit, held, to=to)
-
-    def branch(self, name: str, outputs: Sequence[Value]) -> onnx.GraphProto:
-        """The finished branch of an `If`; it reads values and constants of the graph around it."""
-        return helper.make_graph(self.nodes, name, [], [helper.make_tensor_value_info(*value) for value in outputs])
-
-    def model(self, name: str, inputs: Sequence[Value], outputs: Sequence[Value]) -> onnx.ModelProto:
-        """The finished graph; constants that no node reads are dropped."""
-        used = {source for node in _with_branches(self.nodes) for source in node.input}
+        for name, (value, _) in outputs.items():
+            if value.name == name:
+                continue
+            if value.fixed:
+                value = self.add("Identity", value)
+            value.name, value.fixed = name, True
+        nodes = _protos(self._scopes[0])
+        used = {source for node in _with_inner_nodes(nodes) for source in node.input}
+        constants = [_tensor(name, value) for name, value in self._constants.items() if name in used]
         graph = helper.make_graph(
-            self.nodes,
-            name,
-            [helper.make_tensor_value_info(*value) for value in inputs],
-            [helper.make_tensor_value_info(*value) for value in outputs],
-            self.tensors + [_tensor(key, value) for key, value in self.constants.items() if key in used],
+            nodes,
+            self.name,
+            [_info(name, kind) for name, kind in self.inputs.items()],
+            [_info(name, kind) for name, (_, kind) in outputs.items()],
+            self._tensors + constants,
         )
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="cflightning")
 
 
-def element(ids: Ids) -> int:
-    """The ONNX type of ids."""
-    return int(TensorProto.INT64 if ids.kind == "int64" else TensorProto.STRING)
+def _info(name: str, kind: TensorType) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, *kind)
 
 
-def _with_branches(nodes: Iterable[Any]) -> Iterator[Any]:
-    """Nodes and those inside their branches."""
+def _protos(nodes: Sequence[_Node | onnx.NodeProto]) -> list[onnx.NodeProto]:
+    return [node.proto() if isinstance(node, _Node) else node for node in nodes]
+
+
+def _with_inner_nodes(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Yield nodes and the nodes of their inner graphs."""
     for node in nodes:
         yield node
         for attribute in node.attribute:
-            yield from _with_branches(attribute.g.node)
+            yield from _with_inner_nodes(attribute.g.node)
 
 
 def _tensor(name: str, value: np.ndarray) -> TensorProto:

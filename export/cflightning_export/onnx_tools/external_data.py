@@ -1,9 +1,8 @@
-"""Tables of several graphs in one file that onnxruntime maps into memory."""
+"""Tables of several graphs as external data in one file, which onnxruntime maps into memory."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -14,90 +13,79 @@ from onnx import TensorProto
 from cflightning_export.publish import require_space
 
 PAGE = 4096
-"""Where long tables begin: mappings do so at pages."""
-LONG = 16 * PAGE
-LINE = 64
-"""Where shorter ones begin: whole pages between them would hold nothing."""
-SMALL = 1024
-"""Bytes; smaller tensors stay in the graph, where shape inference sees them."""
+"""Alignment in bytes of long tables: mappings begin at pages."""
+MIN_PAGED = 16 * PAGE
+"""Bytes of the smallest table that is aligned to pages."""
+CACHE_LINE = 64
+"""Alignment in bytes of shorter tables, between which whole pages would be wasted."""
+MIN_EXTERNAL = 1024
+"""Bytes of the smallest tensor that leaves its graph; smaller ones are needed by shape inference."""
 
 
-class Table(NamedTuple):
-    """A table by its content, which two tables share if and only if they are equal."""
+class _Content(NamedTuple):
+    """Identity of a table: two tables are equal if and only if these are."""
 
     length: int
     sha256: bytes
 
 
 class SharedWeights:
-    """The file of all tables, equal bytes once, which is complete when the block ends.
+    """The weights file, with equal tables once. It is complete when the block ends.
 
-    Long tables are written as soon as a graph is added, so that they need not be held for all graphs; short ones behind
-    them in the end, so that few pages are filled up.
+    Long tables are written when their graph is added, so that the tables of all graphs need not be held; short ones
+    follow at the end, which wastes few pages.
 
     Args:
-        path: the file to write, in the folder where the graphs will lie.
+        path: the file to write, in the folder of the graphs.
     """
 
     def __init__(self, path: Path) -> None:
-        self.name, self.folder = path.name, path.parent
-        self.out = path.open("wb")
-        self.places: dict[Table, int] = {}
-        self.short: dict[Table, tuple[bytes, list[TensorProto]]] = {}
+        self._name, self._folder = path.name, path.parent
+        self._out = path.open("wb")
+        self._offsets: dict[_Content, int] = {}
+        self._short: dict[_Content, tuple[bytes, list[TensorProto]]] = {}
 
     def __enter__(self) -> SharedWeights:
         return self
 
     def add(self, model: onnx.ModelProto) -> None:
-        """Move the tables of a graph into the file; changes the graph, also when the block ends.
+        """Move the tables of a graph into the file; the graph changes now and when the block ends.
 
         Raises:
-            OSError: the file cannot be written, or there is no room for it.
+            OSError: the file cannot be written, or there is no space for it.
         """
-        # The format has no external strings.
         for tensor in model.graph.initializer:
-            if tensor.data_type == TensorProto.STRING or len(data := tensor.raw_data) < SMALL:
+            # The format has no external strings.
+            if tensor.data_type == TensorProto.STRING or len(data := tensor.raw_data) < MIN_EXTERNAL:
                 continue
             tensor.ClearField("raw_data")
             tensor.data_location = TensorProto.EXTERNAL
-            table = Table(len(data), hashlib.sha256(data).digest())
-            if table.length < LONG:
-                self.short.setdefault(table, (data, []))[1].append(tensor)
+            content = _Content(len(data), hashlib.sha256(data).digest())
+            if content.length < MIN_PAGED:
+                self._short.setdefault(content, (data, []))[1].append(tensor)
                 continue
-            if table not in self.places:
-                require_space(self.folder, table.length)
-                self.places[table] = self._write(data, PAGE)
-            self._point(tensor, table)
+            if content not in self._offsets:
+                require_space(self._folder, content.length)
+                self._offsets[content] = self._write(data, PAGE)
+            self._refer(tensor, content)
 
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
         try:
             if kind is None:
-                for table, (data, tensors) in sorted(self.short.items(), key=lambda entry: -entry[0].length):
-                    self.places[table] = self._write(data, LINE)
+                for content, (data, tensors) in sorted(self._short.items(), key=lambda entry: -entry[0].length):
+                    self._offsets[content] = self._write(data, CACHE_LINE)
                     for tensor in tensors:
-                        self._point(tensor, table)
+                        self._refer(tensor, content)
         finally:
-            self.out.close()
+            self._out.close()
 
-    def _write(self, data: bytes, step: int) -> int:
-        """Append a table at a multiple of the step; where it begins."""
-        self.out.write(b"\0" * (-self.out.tell() % step))
-        begin = self.out.tell()
-        self.out.write(data)
-        return begin
+    def _write(self, data: bytes, alignment: int) -> int:
+        """Append a table at a multiple of the alignment, and return its offset."""
+        self._out.write(b"\0" * (-self._out.tell() % alignment))
+        offset = self._out.tell()
+        self._out.write(data)
+        return offset
 
-    def _point(self, tensor: TensorProto, table: Table) -> None:
-        for name, value in (("location", self.name), ("offset", self.places[table]), ("length", table.length)):
-            tensor.external_data.add(key=name, value=str(value))
-
-
-def share_weights(models: Mapping[str, onnx.ModelProto], path: Path) -> None:
-    """Move the tables of all models into one file, as `SharedWeights` does.
-
-    Args:
-        models: any number of graphs.
-        path: the file to write, in the folder where the graphs will lie.
-    """
-    with SharedWeights(path) as weights:
-        for model in models.values():
-            weights.add(model)
+    def _refer(self, tensor: TensorProto, content: _Content) -> None:
+        for key, value in (("location", self._name), ("offset", self._offsets[content]), ("length", content.length)):
+            tensor.external_data.add(key=key, value=str(value))

@@ -1,15 +1,15 @@
-"""Tables of half the bytes (fp16) or a quarter (int8 with a scale for each row; biases fp16), and what that changes.
+"""Tables in fp16, or in int8 with a scale for each row of the table (biases in fp16), and what that changes.
 
-The networks' tables are rounded first, so that graphs are built, and checked, from what is stored. Rows are looked up
-and then scaled: scaling the table before a look-up costs a thousand times as much.
+The tables of the networks are rounded first, so that graphs are built from, and verified against, what is stored.
+Graphs look vectors up and then scale them: scaling the whole table first would cost a thousand times as much.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from collections.abc import Mapping
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import onnx
@@ -20,15 +20,16 @@ from torch import nn
 
 from cflightning.errors import ExportError
 from cflightning.models.network import RatingNetwork
-from cflightning_export.onnx_tools.builder import SHORT
+from cflightning_export.onnx_tools.id_table import MAX_WIDENED
 
 Precision = Literal["fp32", "fp16", "int8"]
-NARROWEST = 8
-"""Columns of the narrowest table that is int8: a scale for each row would take as much as biases in half floats."""
-NEAR = 2**-10
-"""Share of a scale, or of a mean one, by which half floats may be off: all of 6e-5 to 65,504 are by less."""
-LARGEST_CODE = 127
-PAIRS, USERS, LENGTH = 100_000, 1000, 10
+MIN_INT8_COLUMNS = 8
+"""Columns of the narrowest table in int8: in narrower ones the scales would take as much space as fp16."""
+MAX_SCALE_ERROR = 2**-10
+"""Largest error of a scale in fp16, as a share of it or of the mean scale: fp16 is closer from 6e-5 to 65504."""
+MAX_CODE = 127
+NUM_PAIRS, NUM_USERS, LIST_LENGTH = 100_000, 1000, 10
+"""Random pairs, random users and the length of their recommendations, from which the change is measured."""
 
 Table = NDArray[np.float32]
 
@@ -37,9 +38,9 @@ class Change(NamedTuple):
     """What rounding does to the answers.
 
     Attributes:
-        rmse_change: root mean squared change of the scores of random known pairs, in rating units (of choices: in
-            standard deviations of these scores). The RMSE on ratings of such pairs changes by no more.
-        overlap: share of the top 10 of random known users, at most 1,000, that stays in it.
+        rmse_change: root mean squared change of the scores of random known pairs, in rating units (of implicit
+            feedback: in standard deviations of these scores). The RMSE on ratings of such pairs changes by no more.
+        overlap: share of the top-10 recommendations of random known users, at most 1,000, that stays.
     """
 
     rmse_change: float
@@ -47,39 +48,39 @@ class Change(NamedTuple):
 
 
 class Rounding(NamedTuple):
-    """Tables that were rounded, and what it changed."""
+    """Tables that were rounded, and what that changed."""
 
     precision: Precision
     tables: list[Table]
     change: Change
 
     def round(self, name: str, values: Table) -> Table:
-        """Round one more table, which no network has: float32 [rows, columns].
+        """Round one more table that is part of no network: float32 [rows, columns].
 
         Raises:
-            ExportError: there are numbers that fp16 has no room for.
+            ExportError: fp16 cannot represent a value.
         """
         self.tables.append(round_table(name, values, self.precision))
         return self.tables[-1]
 
-    def facts(self) -> dict[str, Any]:
-        """The manifest's `precision`."""
-        figures = {"rmse_change": round(self.change.rmse_change, 7), "overlap@10": round(self.change.overlap, 4)}
-        return {"tables": self.precision, **figures}
+    def summary(self) -> dict[str, str | float]:
+        """The entry `precision` of the manifest."""
+        change = {"rmse_change": round(self.change.rmse_change, 7), "overlap@10": round(self.change.overlap, 4)}
+        return {"tables": self.precision, **change}
 
 
 def round_tables(networks: Mapping[str, RatingNetwork], precision: Precision) -> list[Table]:
-    """Give the embeddings of networks, in place, values that the precision holds exactly.
+    """Round the embeddings of networks, in place, to values that the precision represents exactly.
 
     Args:
-        networks: question -> network; one may answer several.
-        precision: of the tables.
+        networks: name -> network; a network may have several names.
+        precision: precision of the tables.
 
     Returns:
         The rounded tables.
 
     Raises:
-        ExportError: a table has numbers that fp16 has no room for.
+        ExportError: fp16 cannot represent a value.
     """
     tables: list[Table] = []
     for network in {id(network): network for network in networks.values()}.values():
@@ -93,187 +94,182 @@ def round_tables(networks: Mapping[str, RatingNetwork], precision: Precision) ->
 
 
 def round_table(name: str, values: Table, precision: Precision) -> Table:
-    """Values that the precision holds exactly: float32 [rows, columns].
-
-    Args:
-        name: of the table.
-        values: float32 [rows, columns].
-        precision: of the tables.
+    """Round a table, float32 [rows, columns], to values that the precision represents exactly.
 
     Raises:
-        ExportError: there are numbers that fp16 has no room for.
+        ExportError: fp16 cannot represent a value.
     """
-    if precision == "int8" and values.shape[1] >= NARROWEST:
-        code, scale = _encode_rows(values)
-        return code.astype(np.float32) * scale.astype(np.float32)
+    if precision == "int8" and values.shape[1] >= MIN_INT8_COLUMNS:
+        codes, scale = _encode_rows(values)
+        return codes.astype(np.float32) * scale.astype(np.float32)
     if np.abs(values).max() > np.finfo(np.float16).max:
-        raise ExportError(f"--precision {precision}: must hold {name}, whose numbers reach 65,504; use fp32")
+        raise ExportError(f"--precision {precision}: values of {name} must not exceed 65504, but some do; use fp32")
     return values.astype(np.float16).astype(np.float32)
 
 
-def change(before: Mapping[str, RatingNetwork], after: Mapping[str, RatingNetwork], seed: int = 0) -> Change:
-    """Compare the scores of random known pairs and the lists of random known users.
+def measure_change(before: Mapping[str, RatingNetwork], after: Mapping[str, RatingNetwork], seed: int = 0) -> Change:
+    """Compare the scores of random known pairs and the recommendations of random known users.
 
     Args:
-        before: question -> network with the tables of training.
+        before: "score" and "recommend" -> network as trained.
         after: the same with rounded tables.
-        seed: of the pairs and users.
+        seed: seed of the pairs and users.
     """
     rng = np.random.default_rng(seed)
     old, new = before["score"], after["score"]
     with torch.inference_mode():
-        user, item = (torch.from_numpy(rng.integers(1, rows, PAIRS)) for rows in (old.num_users, old.num_items))
+        user, item = (torch.from_numpy(rng.integers(1, num, NUM_PAIRS)) for num in (old.num_users, old.num_items))
         scores = old(user, item).double()
-        off = float((new(user, item).double() - scores).square().mean().sqrt())
+        rmse_change = float((new(user, item).double() - scores).square().mean().sqrt())
         if old.rating_range is None:
-            off /= float(scores.std()) or 1.0
+            rmse_change /= float(scores.std()) or 1.0
         old, new = before["recommend"], after["recommend"]
-        count = min(LENGTH, old.num_items - 1)
-        users = rng.permutation(np.arange(1, old.num_users))[:USERS]
+        count = min(LIST_LENGTH, old.num_items - 1)
+        users = rng.permutation(np.arange(1, old.num_users))[:NUM_USERS]
         shared = 0
-        for row in torch.split(torch.from_numpy(users), max(1, (1 << 23) // old.num_items)):
-            lists = [network.catalogue(row)[:, 1:].topk(count).indices for network in (old, new)]
-            shared += int((lists[0][:, :, None] == lists[1][:, None, :]).sum())
-    return Change(off, shared / (count * len(users)))
+        for chunk in torch.split(torch.from_numpy(users), max(1, (1 << 23) // old.num_items)):
+            first, second = (network.catalogue(chunk)[:, 1:].topk(count).indices for network in (old, new))
+            shared += int((first[:, :, None] == second[:, None, :]).sum())
+    return Change(rmse_change, shared / (count * len(users)))
 
 
 def round_within(
     networks: Mapping[str, RatingNetwork], precision: Precision, max_change: float | None, min_overlap: float
 ) -> Rounding | None:
-    """Round the tables of networks in place, unless they stay fp32, and hold what that changes against limits.
+    """Round the tables of networks in place, unless they stay fp32, and compare the change with limits.
 
     Args:
-        networks: question -> network.
-        precision: of the tables.
-        max_change: the most that `Change.rmse_change` may be; None for .001 of the rating range, or of choices .02.
-        min_overlap: the least that `Change.overlap` may be.
+        networks: "score" and "recommend" -> network.
+        precision: precision of the tables.
+        max_change: largest `Change.rmse_change`; None for .001 of the rating range, or .02 for implicit feedback.
+        min_overlap: smallest `Change.overlap`.
 
     Raises:
-        ExportError: a limit is passed, or there is no such precision.
+        ExportError: a limit is exceeded, or there is no such precision.
     """
     if precision not in get_args(Precision):
         raise ExportError(f"--precision: must be fp32, fp16 or int8, got {precision!r}")
     if precision == "fp32":
         return None
     if max_change is None:
-        limits = networks["score"].rating_range
-        max_change = 0.02 if limits is None else 0.001 * (limits[1] - limits[0])
+        rating_range = networks["score"].rating_range
+        max_change = 0.02 if rating_range is None else 0.001 * (rating_range[1] - rating_range[0])
     before = copy.deepcopy(dict(networks))
     tables = round_tables(networks, precision)
-    found = change(before, networks)
-    if not found.rmse_change <= max_change:
+    change = measure_change(before, networks)
+    if not change.rmse_change <= max_change:
         raise ExportError(
             f"--precision {precision}: scores must change by at most {max_change:.2g}, change by "
-            f"{found.rmse_change:.2g}; choose a finer precision, or a wider limit with --max-rmse-change"
+            f"{change.rmse_change:.2g}; choose a finer precision, or a wider limit with --max-rmse-change"
         )
-    if not found.overlap >= min_overlap:
+    if not change.overlap >= min_overlap:
         raise ExportError(
-            f"--precision {precision}: top-{LENGTH} lists must keep {min_overlap:.1%} of their items, keep "
-            f"{found.overlap:.1%}; choose a finer precision, or a wider limit with --min-overlap"
+            f"--precision {precision}: top-{LIST_LENGTH} recommendations must keep {min_overlap:.1%} of their items, "
+            f"keep {change.overlap:.1%}; choose a finer precision, or a lower limit with --min-overlap"
         )
-    return Rounding(precision, tables, found)
+    return Rounding(precision, tables, change)
 
 
-def store(models: Iterable[onnx.ModelProto], rounding: Rounding) -> None:
-    """Store the tables of graphs, wherever they are one of the rounded, in the precision; changes the models."""
+def store_rounded(model: onnx.ModelProto, rounding: Rounding) -> None:
+    """Store those tables of a graph that were rounded in their precision, in place."""
     rounded = {table.tobytes(): table for table in rounding.tables}
-    for model in models:
-        kept, stored = [], {}
-        for tensor in model.graph.initializer:
-            if tensor.data_type == TensorProto.FLOAT and tensor.raw_data in rounded:
-                parts = _encode(rounded[tensor.raw_data], rounding.precision)
-                shape = tuple(tensor.dims)  # a bias may also lie there as a row
-                stored[tensor.name] = [
-                    numpy_helper.from_array(part.reshape(shape) if part.size == math.prod(shape) else part, name)
-                    for part, name in zip(parts, (f"{tensor.name}.code", f"{tensor.name}.scale"), strict=False)
-                ]
-            else:
-                kept.append(tensor)
-        del model.graph.initializer[:]
-        model.graph.initializer.extend(kept + [part for parts in stored.values() for part in parts])
-        _restore(model.graph, stored)
+    kept: list[TensorProto] = []
+    stored: dict[str, list[TensorProto]] = {}
+    for tensor in model.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT or tensor.raw_data not in rounded:
+            kept.append(tensor)
+            continue
+        parts = _encode(rounded[tensor.raw_data], rounding.precision)
+        shape = tuple(tensor.dims)  # a bias may also be stored as one row
+        stored[tensor.name] = [
+            numpy_helper.from_array(part.reshape(shape) if part.size == math.prod(shape) else part, name)
+            for part, name in zip(parts, (f"{tensor.name}.code", f"{tensor.name}.scale"), strict=False)
+        ]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept + [part for parts in stored.values() for part in parts])
+    _insert_decoding(model.graph, stored)
 
 
-def _encode(table: Table, precision: Precision) -> list[NDArray[Any]]:
-    """What is stored of a rounded table: codes and scales, or half floats."""
-    if precision == "int8" and table.shape[1] >= NARROWEST:
+def _encode(table: Table, precision: Precision) -> list[NDArray[np.generic]]:
+    """What is stored of a rounded table: codes and scales, or fp16."""
+    if precision == "int8" and table.shape[1] >= MIN_INT8_COLUMNS:
         return list(_encode_rows(table))
     return [table.astype(np.float16)]
 
 
-def _encode_rows(values: Table) -> tuple[NDArray[np.int8], NDArray[np.floating[Any]]]:
-    """int8 codes [rows, dim] and scales [rows, 1], in half floats where these come near enough."""
-    scale = np.abs(values).max(1, keepdims=True) / np.float32(LARGEST_CODE)
+def _encode_rows(values: Table) -> tuple[NDArray[np.int8], NDArray[np.floating]]:
+    """Codes, int8 [n, dim], and scales, [n, 1], in fp16 where that is close enough."""
+    scale = np.abs(values).max(1, keepdims=True) / np.float32(MAX_CODE)
     with np.errstate(over="ignore"):
         half = scale.astype(np.float16)
-    # Not rounded up, so that the largest code is 127 and the same numbers are coded in the same way again.
+    # Never rounded up, so that the largest code is 127 and encoding decoded values gives the same codes.
     half = np.where(half > scale, np.nextafter(half, np.float16(0)), half)
-    stored = half if (scale - half <= NEAR * np.maximum(scale, scale.mean())).all() else scale
+    stored = half if (scale - half <= MAX_SCALE_ERROR * np.maximum(scale, scale.mean())).all() else scale
     scale = stored.astype(np.float32)
-    code = np.rint(np.divide(values, scale, out=np.zeros_like(values), where=scale > 0))
-    return code.clip(-LARGEST_CODE, LARGEST_CODE).astype(np.int8), stored
+    codes = np.rint(np.divide(values, scale, out=np.zeros_like(values), where=scale > 0))
+    return codes.clip(-MAX_CODE, MAX_CODE).astype(np.int8), stored
 
 
-class _Floats:
-    """Adds nodes that make floats of what is stored, in one graph."""
+class _Decoder:
+    """Nodes that turn stored tables into floats, in one graph."""
 
     def __init__(self, graph: onnx.GraphProto, stored: Mapping[str, list[TensorProto]]) -> None:
         self.graph, self.stored = graph, stored
         self.nodes: list[onnx.NodeProto] = []
-        self.made: dict[str, str] = {}
+        self._decoded: dict[str, str] = {}
 
-    def whole(self, name: str) -> str:
-        """A table as a whole, once: runtimes compute it when they load the graph."""
-        if name not in self.made:
-            parts = [self.part(part) for part in self.stored[name]]
-            self.made[name] = parts[0] if len(parts) == 1 else self.add("Mul", parts, f"{self.graph.name}.{name}")
-        return self.made[name]
+    def decode_table(self, name: str) -> str:
+        """Decode a whole table, once: runtimes do it when they load the graph."""
+        if name not in self._decoded:
+            parts = [self._decode_part(part) for part in self.stored[name]]
+            self._decoded[name] = parts[0] if len(parts) == 1 else self._add("Mul", parts, f"{self.graph.name}.{name}")
+        return self._decoded[name]
 
-    def part(self, part: TensorProto) -> str:
-        """Codes or scales as floats, likewise."""
-        if part.data_type == TensorProto.FLOAT:
-            return part.name
-        if part.name not in self.made:
-            self.made[part.name] = self.cast(part.name, f"{self.graph.name}.{part.name}")
-        return self.made[part.name]
-
-    def rows(self, gather: onnx.NodeProto) -> None:
-        """What a node looks up: first the rows, then floats of them. Of a short column floats are made as a whole."""
+    def decode_gather(self, gather: onnx.NodeProto) -> None:
+        """Gather from the stored parts, and decode what was gathered; short columns are decoded as a whole."""
         target, parts = gather.output[0], self.stored[gather.input[0]]
-        found = []
+        factors = []
         for part in parts:
             name = target if len(parts) == 1 else f"{target}.{part.name}"
-            short = math.prod(part.dims) == max(part.dims) <= SHORT
-            row = copy.deepcopy(gather)
-            row.input[0] = self.part(part) if short else part.name
-            row.output[0] = name if short or part.data_type == TensorProto.FLOAT else f"{name}.stored"
-            self.nodes.append(row)
-            found.append(name if row.output[0] == name else self.cast(row.output[0], name))
-        if len(found) > 1:
-            self.add("Mul", found, target)
+            short = math.prod(part.dims) == max(part.dims) <= MAX_WIDENED
+            node = copy.deepcopy(gather)
+            node.input[0] = self._decode_part(part) if short else part.name
+            node.output[0] = name if short or part.data_type == TensorProto.FLOAT else f"{name}.stored"
+            self.nodes.append(node)
+            factors.append(name if node.output[0] == name else self._cast(node.output[0], name))
+        if len(factors) > 1:
+            self._add("Mul", factors, target)
 
-    def cast(self, source: str, target: str) -> str:
-        return self.add("Cast", [source], target, to=TensorProto.FLOAT)
+    def _decode_part(self, part: TensorProto) -> str:
+        if part.data_type == TensorProto.FLOAT:
+            return part.name
+        if part.name not in self._decoded:
+            self._decoded[part.name] = self._cast(part.name, f"{self.graph.name}.{part.name}")
+        return self._decoded[part.name]
 
-    def add(self, op: str, sources: list[str], target: str, **attributes: Any) -> str:
-        self.nodes.append(helper.make_node(op, sources, [target], **attributes))
+    def _cast(self, source: str, target: str) -> str:
+        self.nodes.append(helper.make_node("Cast", [source], [target], to=TensorProto.FLOAT))
+        return target
+
+    def _add(self, operator: str, sources: list[str], target: str) -> str:
+        self.nodes.append(helper.make_node(operator, sources, [target]))
         return target
 
 
-def _restore(graph: onnx.GraphProto, stored: Mapping[str, list[TensorProto]]) -> None:
-    """Put the nodes that make floats of stored tables before those that read them, in this graph and its branches."""
-    floats = _Floats(graph, stored)
+def _insert_decoding(graph: onnx.GraphProto, stored: Mapping[str, list[TensorProto]]) -> None:
+    """Insert the nodes that decode stored tables before the nodes that read them, in a graph and its inner graphs."""
+    decoder = _Decoder(graph, stored)
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                _restore(attribute.g, stored)
+                _insert_decoding(attribute.g, stored)
         if node.op_type == "Gather" and node.input[0] in stored:
-            floats.rows(node)
+            decoder.decode_gather(node)
             continue
         kept = copy.deepcopy(node)
-        for place, name in enumerate(node.input):
+        for position, name in enumerate(node.input):
             if name in stored:
-                kept.input[place] = floats.whole(name)
-        floats.nodes.append(kept)
+                kept.input[position] = decoder.decode_table(name)
+        decoder.nodes.append(kept)
     del graph.node[:]
-    graph.node.extend(floats.nodes)
+    graph.node.extend(decoder.nodes)

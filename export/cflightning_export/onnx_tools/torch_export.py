@@ -1,4 +1,4 @@
-"""What torch exports of a network, over rows: the core of the graphs, so that what is served is what was trained."""
+"""Graphs that torch exports of a network, over indices, so that what is served is what was trained."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from torch import Tensor, nn
 from cflightning.models.network import RatingNetwork
 from cflightning_export.onnx_tools.builder import OPSET
 
-MOST_NORMS = 1 << 14
-"""Items whose norms are computed whenever `similar.onnx` is loaded."""
+MAX_COMPUTED_NORMS = 1 << 14
+"""Items of the largest catalogue whose norms are computed when `similar.onnx` is loaded, instead of stored."""
 
 
-class Pairs(nn.Module):
-    """Scores of pairs: rating units, or none where the network predicts choices."""
+class PairScores(nn.Module):
+    """Scores of pairs."""
 
     def __init__(self, network: RatingNetwork) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
-        """int64 [n] rows twice -> float32 [n]."""
+        """Return the scores, float32 [n], of indices, int64 [n] each."""
         scores: Tensor = self.network(user, item)
         return scores
 
 
-class Catalogue(nn.Module):
+class CatalogueLogits(nn.Module):
     """Logits of users with every item."""
 
     def __init__(self, network: RatingNetwork) -> None:
@@ -39,25 +39,29 @@ class Catalogue(nn.Module):
         self.network = network
 
     def forward(self, user: Tensor) -> Tensor:
-        """int64 [n] rows -> float32 [n, num_items]."""
+        """Return the logits, float32 [n, 1 + items], of indices, int64 [n]."""
         return self.network.catalogue(user)
 
 
-class Cosines(nn.Module):
-    """Cosines of items with every item; 0 where a vector is zero."""
+class CosineSimilarity(nn.Module):
+    """Cosines of items with every item; 0 where a vector is zero.
+
+    Args:
+        network: network with the item vectors.
+        max_computed_norms: items of the largest catalogue whose inverse norms are not stored. There runtimes compute
+            them when they load the graph; a large table is not to be read then. Either way the vectors are stored once.
+    """
 
     inverse_norm: Tensor | None
 
-    def __init__(self, network: RatingNetwork) -> None:
+    def __init__(self, network: RatingNetwork, max_computed_norms: int = MAX_COMPUTED_NORMS) -> None:
         super().__init__()
         self.network = network
-        # Inverse norms beside the one table, not a second, normalised table. Of a small one runtimes compute them when
-        # they load the graph; a large one is not to be read then.
-        large = network.num_items > MOST_NORMS
+        large = network.num_items > max_computed_norms
         self.register_buffer("inverse_norm", _inverse_norm(network.item_vectors().detach()) if large else None)
 
     def forward(self, item: Tensor) -> Tensor:
-        """int64 [n] rows -> float32 [n, num_items]."""
+        """Return the cosines, float32 [n, 1 + items], of indices, int64 [n]."""
         vectors = self.network.item_vectors()
         inverse = _inverse_norm(vectors) if self.inverse_norm is None else self.inverse_norm
         dot = nn.functional.linear(nn.functional.embedding(item, vectors), vectors)
@@ -69,17 +73,17 @@ def _inverse_norm(vectors: Tensor) -> Tensor:
     return torch.where(norm > 0, 1 / norm, torch.zeros(()))
 
 
-def export_core(module: nn.Module, inputs: list[str], output: str) -> onnx.ModelProto:
-    """Let torch export a module over rows, for any number of them, none included.
+def export_module(module: nn.Module, inputs: list[str], output: str) -> onnx.ModelProto:
+    """Let torch export a module over indices, for any number of them, none included.
 
     Args:
         module: one of those above.
-        inputs: names for its inputs, at most two, each int64 [n].
-        output: name for its output.
+        inputs: names of its inputs, at most two, each int64 [n].
+        output: name of its output.
     """
     # Two different example tensors: given one object twice, the exporter wires both inputs to the first.
     example = (torch.tensor([1, 0, 1]), torch.tensor([0, 1, 1]))[: len(inputs)]
-    with _quiet(), torch.no_grad():
+    with _without_warnings(), torch.no_grad():
         program = torch.onnx.export(
             module.eval(),
             example,
@@ -92,11 +96,8 @@ def export_core(module: nn.Module, inputs: list[str], output: str) -> onnx.Model
             verbose=False,
         )
     assert program is not None
-    return _bare(program.model_proto)
-
-
-def _bare(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Without what the exporter says of itself, such as stack traces: it is most of a small graph."""
+    model = program.model_proto
+    # The exporter's descriptions, such as stack traces, are most of a small graph.
     for part in (*model.graph.node, *model.graph.initializer):
         part.ClearField("doc_string")
         part.ClearField("metadata_props")
@@ -106,16 +107,16 @@ def _bare(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the exporter's chatter about itself away from users."""
-    registration = logging.getLogger("torch.onnx._internal.exporter._registration")  # "torchvision is not installed"
-    level = registration.level
-    registration.setLevel(logging.ERROR)
+def _without_warnings() -> Iterator[None]:
+    """Keep the exporter's messages about itself from users."""
+    logger = logging.getLogger("torch.onnx")  # "torchvision is not installed"
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning)  # torch's own use of its deprecated pytree names
             warnings.filterwarnings("ignore", category=DeprecationWarning)  # onnxscript's, likewise
-            warnings.filterwarnings("ignore", message=".*in training mode.*")  # asks the wrapper, which is in eval
+            warnings.filterwarnings("ignore", message=".*in training mode.*")  # said of the wrapper, which is in eval
             yield
     finally:
-        registration.setLevel(level)
+        logger.setLevel(level)

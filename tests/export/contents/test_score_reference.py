@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from cflightning_export.contents.score_reference import spread
+from cflightning_export.contents.score_reference import deciles
 from cflightning_serve import Scorer
 
 
@@ -17,13 +17,13 @@ def shares(edges, scores):
 
 
 def test_spread_of_known_numbers():
-    found = spread(np.arange(100, dtype=np.float32))
+    found = deciles(np.arange(100, dtype=np.float32))
     assert found == {"edges": [9, 19, 29, 39, 49, 59, 69, 79, 89], "shares": [0.1] * 10}
 
 
 @pytest.mark.parametrize("scores", [[5.0], [5.0] * 50, [1.0, 2.0], [1.0] * 90 + [2.0] * 10])
 def test_equal_scores_share_a_bin(scores):
-    found = spread(np.array(scores, np.float32))
+    found = deciles(np.array(scores, np.float32))
     assert found["edges"] == sorted(set(found["edges"]))
     assert found["shares"] == pytest.approx(shares(found["edges"], scores))
 

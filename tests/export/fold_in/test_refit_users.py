@@ -1,6 +1,7 @@
 """Known users solved again: against slow minima, and what an export makes of it."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -13,12 +14,11 @@ from cflightning.errors import ExportError
 from cflightning.evaluation.run_metrics import group_metrics
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.tasks.loading import load_task
-from cflightning_export import export_bundle
+from cflightning_export import bundle, export_bundle
 from cflightning_export.cli import main
 from cflightning_export.contents.training_data import TrainingRows
-from cflightning_export.fold_in import refit_users as resolving
-from cflightning_export.fold_in.prior import find_information, find_prior
-from cflightning_export.fold_in.refit_users import Doubt, resolve
+from cflightning_export.fold_in.prior import estimate_prior, mean_information
+from cflightning_export.fold_in.refit_users import PosteriorVariance, rating_errors, refit_users, refit_users_if_better
 from cflightning_serve import Scorer
 
 USERS, ITEMS, DIM = 60, 30, 5
@@ -85,9 +85,9 @@ def test_users_are_the_minimum_of_the_expected_error(sigmoid, with_bags):
     counts = np.bincount(rows.item, minlength=ITEMS + 1)[1:]
     before = network.fold()._replace(user_vectors=network.user_factors.weight.clone().detach(),
                                      user_bias=network.user_bias.weight[:, 0].clone().detach())  # fmt: skip
-    users, items = (find_prior(before, side, network.scale, counts, bags, trust=1.0) for side in ("user", "item"))
-    said = find_information(before, "item", network.scale, counts) / 0.45
-    resolve(network, rows, counts, bags)
+    users, items = (estimate_prior(before, side, network.scale, counts, bags, trust=1.0) for side in ("user", "item"))
+    said = mean_information(before, "item", network.scale, counts) / 0.45
+    refit_users(network, rows, counts, bags)
     noise, width = 0.45, network.scale.high - network.scale.low
     spread = np.linalg.inv(users.root @ users.root.T)
     for user in (1, 2, 30, USERS):
@@ -124,9 +124,9 @@ def test_users_are_the_minimum_of_the_expected_error(sigmoid, with_bags):
 def test_items_of_many_ratings_are_sure():
     network, rows = make_network(True), make_rows()
     tables, counts = network.fold(), np.bincount(rows.item, minlength=ITEMS + 1)[1:]
-    prior, said = find_prior(tables, "item", network.scale), find_information(tables, "item", network.scale, counts)
+    prior, said = estimate_prior(tables, "item", network.scale), mean_information(tables, "item", network.scale, counts)
     every = np.arange(3)
-    few, many = (Doubt(prior, said, np.full(3, n)).of(every, np.ones(3)) for n in (0.0, 1e9))
+    few, many = (PosteriorVariance(prior, said, np.full(3, n)).sum(every, np.ones(3)) for n in (0.0, 1e9))
     np.testing.assert_allclose(few[:-1, :-1], 3 * (prior.root @ prior.root.T)[:-1, :-1], atol=1e-9)
     assert abs(many).max() < 1e-6
     assert not few[-1].any()
@@ -161,17 +161,16 @@ def rmse(scorer, data, part):
 def exported(trained, tmp_path, monkeypatch, better, **options):
     """The bundle as trained, and as solved again: once where validation says so, once where it does not."""
     folder, data = trained
-    measure = resolving.errors
     calls = []
 
     def errors(network, data, part, vocabulary):
         if part != VAL:
-            return measure(network, data, part, vocabulary)
+            return rating_errors(network, data, part, vocabulary)
         calls.append(part)
-        return measure(network, data, part, vocabulary) | {"rmse": 1.0 if (len(calls) > 1) == better else 2.0}
+        return rating_errors(network, data, part, vocabulary) | {"rmse": 1.0 if (len(calls) > 1) == better else 2.0}
 
-    monkeypatch.setattr(resolving, "errors", errors)
-    return Scorer.load(export_bundle(folder, tmp_path / "resolved", resolve=True, **options)), data
+    monkeypatch.setattr(bundle, "refit_users_if_better", partial(refit_users_if_better, errors=errors))
+    return Scorer.load(export_bundle(folder, tmp_path / "resolved", refit_users=True, **options)), data
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -185,7 +184,7 @@ def test_a_bundle_of_users_solved_again(trained, tmp_path, monkeypatch, precisio
         ids.rows(train[name]) for ids, name in ((task.vocabulary.users, "user"), (task.vocabulary.items, "item"))
     )
     rows = TrainingRows(users, items, train["rating"].to_numpy(np.float32))
-    resolve(task.network, rows, task.vocabulary.counts, None)  # this checkpoint has no bags
+    refit_users(task.network, rows, task.vocabulary.counts, None)  # this checkpoint has no bags
     pairs = torch.from_numpy(rows.user.astype(np.int64)), torch.from_numpy(rows.item.astype(np.int64))
     expected = task.network.eval()(*pairs).detach().numpy()
     found = scorer.score(train["user"].to_numpy(), train["item"].to_numpy())
@@ -203,7 +202,7 @@ def test_users_stay_where_validation_is_worse(trained, tmp_path, monkeypatch, ca
     caplog.set_level("INFO", "cflightning_export")
     plain = Scorer.load(export_bundle(trained[0], tmp_path / "plain"))
     scorer, data = exported(trained, tmp_path, monkeypatch, better=False)
-    assert "users stay as trained: validation RMSE 1.0000, solved again 2.0000" in caplog.text
+    assert "users stay as trained: validation RMSE 1.0000, refitted 2.0000" in caplog.text
     rows = data.table.frame[["user", "item"]].to_numpy().T
     np.testing.assert_array_equal(scorer.score(*rows), plain.score(*rows))
     assert scorer.manifest.metrics == plain.manifest.metrics
@@ -212,8 +211,8 @@ def test_users_stay_where_validation_is_worse(trained, tmp_path, monkeypatch, ca
 @pytest.mark.parametrize("task", [{"objective": "ials"}, {"members": 2}])
 def test_what_cannot_be_solved_again(tmp_path, task, make_run):
     make_run(tmp_path / "run", make_frame(), EmbeddingDotTask(dim=3, **task))
-    with pytest.raises(ExportError, match="--resolve: must meet one network of ratings"):
-        export_bundle(tmp_path / "run", tmp_path / "bundle", resolve=True)
+    with pytest.raises(ExportError, match="--refit-users: must meet one network of ratings"):
+        export_bundle(tmp_path / "run", tmp_path / "bundle", refit_users=True)
     assert not (tmp_path / "bundle").exists()
 
 
@@ -222,5 +221,5 @@ def test_without_its_data(trained, tmp_path):
     content = torch.load(trained[0] / "checkpoints" / "best.ckpt", weights_only=True)
     del content["cflightning"]["data"]  # as before checkpoints knew their data
     torch.save(content, bare)
-    with pytest.raises(ExportError, match="^--resolve: .*must lie in a run folder.*or leave --resolve out"):
-        main([str(bare), str(tmp_path / "bundle"), "--resolve"])
+    with pytest.raises(ExportError, match="^--refit-users: .*must lie in a run folder.*or leave --refit-users out"):
+        main([str(bare), str(tmp_path / "bundle"), "--refit-users"])

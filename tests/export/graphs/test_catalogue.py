@@ -21,12 +21,12 @@ from cflightning.errors import ExportError
 from cflightning.tasks.loading import load_task
 from cflightning_export import export_bundle
 from cflightning_export.contents.item_metadata import write_catalogue
-from cflightning_export.contents.roles import answering
+from cflightning_export.contents.networks import bundle_networks
 from cflightning_export.contents.seen_items import SeenRows, seen_rows
 from cflightning_export.contents.training_data import training_data, training_rows
+from cflightning_export.graphs.base import BundleSource
 from cflightning_export.graphs.history import history_graph
-from cflightning_export.verify.catalogue import verify_lists
-from cflightning_export.verify.seen_items import verify_seen
+from cflightning_export.graphs.registry import verify_graphs
 from cflightning_serve import Scorer, UnsupportedError
 
 
@@ -142,7 +142,7 @@ def test_no_list_has_an_item_of_which_the_table_had_a_row(tmp_path, options, mak
 
 def test_rows_stay_out_where_that_is_asked(run, tmp_path, capsys):
     assert front_door(["export", str(run), str(tmp_path / "bundle"), "--without-history"]) == 0
-    assert "lists hold what a user knows already" in capsys.readouterr().out
+    assert "recommendations include seen items" in capsys.readouterr().out
     scorer = Scorer.load(tmp_path / "bundle")
     assert set(scorer.manifest.graphs) == ALWAYS
     assert len(scorer.recommend(1, 1000).items) == scorer.manifest.num_items - 1
@@ -157,7 +157,7 @@ def test_a_bundle_without_its_table_says_so(small, tmp_path, capsys, caplog):
     assert "table.csv" in warning
     assert "--without-history" in warning
     assert "\n" not in warning
-    assert "lists hold what a user knows already" in capsys.readouterr().out
+    assert "recommendations include seen items" in capsys.readouterr().out
     assert "seen" not in Scorer.load(tmp_path / "bundle").manifest.graphs
 
 
@@ -323,11 +323,8 @@ def test_a_graph_that_differs_is_found(exported, tmp_path, graph):
     folder = shutil.copytree(scorer.manifest.folder, tmp_path / "copy")
     rows = seen_rows(data, task.vocabulary, training_rows(data, task.vocabulary, rates=task.predicts_ratings))
 
-    def verify():
-        verify_lists(folder, answering(task).networks["recommend"], task.vocabulary)
-        verify_seen(folder, task.vocabulary, rows, rated=True)
-
-    verify()
+    source = BundleSource(bundle_networks(task), task.vocabulary, rows, with_ratings=True)
+    verify_graphs(folder, source)
     model = onnx.load(folder / f"{graph}.onnx")
     for tensor in model.graph.initializer:
         values = onnx.numpy_helper.to_array(tensor)
@@ -335,4 +332,4 @@ def test_a_graph_that_differs_is_found(exported, tmp_path, graph):
             tensor.CopyFrom(onnx.numpy_helper.from_array(np.roll(values, 1, axis=0), tensor.name))
     onnx.save(model, folder / f"{graph}.onnx")
     with pytest.raises(ExportError, match=rf"{graph}\.onnx"):
-        verify()
+        verify_graphs(folder, source)

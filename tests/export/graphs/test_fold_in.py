@@ -12,17 +12,22 @@ from lightning.pytorch import Trainer
 
 from cflightning import EmbeddingDotTask, RatingsDataModule
 from cflightning.data.ids import Ids
+from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import ExportError
 from cflightning.models.network import FoldedTables, RatingScale
 from cflightning.solvers.ials import Ials
-from cflightning_export.contents.roles import answering
-from cflightning_export.fold_in.prior import covariance, find_prior, information, unshrink
-from cflightning_export.fold_in.spec import of_items, of_users
-from cflightning_export.graphs.explain import explain_choice_graph, explain_graph
+from cflightning_export.contents.networks import BundleNetworks, bundle_networks
+from cflightning_export.fold_in.implicit import ImplicitFoldIn, implicit_fold_in_for
+from cflightning_export.fold_in.newton import fold_in
+from cflightning_export.fold_in.plan import FoldInSpecs, fold_in_specs
+from cflightning_export.fold_in.prior import estimate_prior, information, shrunk_covariance, unshrink
+from cflightning_export.fold_in.spec import new_items, new_users
+from cflightning_export.graphs import explain, fold_in_implicit
+from cflightning_export.graphs import fold_in as fold_in_module
+from cflightning_export.graphs.base import BundleSource
+from cflightning_export.graphs.explain import explain_graph, explain_implicit_graph
 from cflightning_export.graphs.fold_in import fold_in_graph, fold_in_item_graph
-from cflightning_export.graphs.fold_in_implicit import Choosing, find_choosing, fold_in_choice_graph
-from cflightning_export.graphs.fold_in_plan import NewRows, find_new_rows
-from cflightning_export.verify.fold_in import verify_new_rows
+from cflightning_export.graphs.fold_in_implicit import fold_in_implicit_graph
 
 USERS, ITEMS, DIM = 200, 90, 12
 SCALES = {
@@ -68,35 +73,6 @@ def fold(model, ids, item, rating, k=10, exclude=(), score=()):
                exclude_item=np.array(exclude, kind), score_item=np.array(score, kind))  # fmt: skip
 
 
-def descend(folding, row, rating, share_of_noise=0.45):
-    """The minimum by Gauss and Newton's steps, each a least-squares problem of ratings and prior together; float64."""
-    q = np.column_stack([folding.vectors.astype(float)[row], np.ones(len(row))])
-    o = folding.bias.astype(float)[row] + folding.global_bias
-    prior, scale = folding.prior, folding.scale
-    mean = prior.mean
-    if prior.leaning is not None and len(row):
-        mean = mean + prior.leaning.vectors[row].astype(float).sum(0) @ prior.leaning.directions / (len(row) + 1) ** 0.5
-    low, high = scale.rating_range
-    noise = (share_of_noise / 16) ** 0.5 * (high - low)
-    width = scale.high - scale.low
-
-    def residuals(y):
-        logit = q @ (mean + prior.root @ y) + o
-        score = scale.low + width / (1 + np.exp(-logit)) if scale.sigmoid else logit
-        slope = (score - scale.low) * (scale.high - score) / width if scale.sigmoid else np.ones(len(row))
-        return np.concatenate([(score - rating) / noise, y]), slope
-
-    y = np.zeros(len(mean))
-    for _ in range(60):
-        apart, slope = residuals(y)
-        jacobian = np.vstack([slope[:, None] * (q @ prior.root) / noise, np.eye(len(y))])
-        step, length = np.linalg.lstsq(jacobian, apart, rcond=None)[0], 1.0
-        while (residuals(y - length * step)[0] ** 2).sum() > (apart**2).sum() and length > 1e-9:
-            length /= 2
-        y = y - length * step
-    return mean + prior.root @ y
-
-
 def scores_of(folding, x):
     logits = folding.vectors.astype(float) @ x[:-1] + x[-1] + folding.bias + folding.global_bias
     scale = folding.scale
@@ -110,7 +86,7 @@ def cost(folding, x, row, rating):
     logits, _ = scores_of(folding, x)
     width = folding.scale.high - folding.scale.low
     scores = folding.scale.low + width / (1 + np.exp(-logits)) if folding.scale.sigmoid else logits
-    mean, leaning = folding.prior.mean, folding.prior.leaning
+    mean, leaning = folding.prior.mean, folding.prior.weights
     if leaning is not None:
         mean = mean + leaning.vectors[row].astype(float).sum(0) @ leaning.directions / (len(row) + 1) ** 0.5
     y = np.linalg.solve(folding.prior.root, x - mean)
@@ -127,11 +103,11 @@ def test_the_prior_is_the_distribution_of_trained_rows():
     found = tables()
     vectors, bias = found.user_vectors.clone(), found.user_bias.clone()
     vectors[7], bias[7] = 0, 0  # never trained
-    prior = find_prior(found._replace(user_vectors=vectors, user_bias=bias), "user", SIGMOID)
+    prior = estimate_prior(found._replace(user_vectors=vectors, user_bias=bias), "user", SIGMOID)
     rows = np.delete(np.column_stack([vectors, bias]).astype(float), [0, 7], axis=0)
     np.testing.assert_allclose(prior.mean, rows.mean(0))
     np.testing.assert_allclose(np.diag(prior.root @ prior.root.T), rows.var(0, ddof=1), rtol=1e-9)
-    assert prior.leaning is None
+    assert prior.weights is None
 
 
 def test_variances_are_those_of_true_rows():
@@ -187,13 +163,14 @@ def test_information_is_the_curvature_of_the_error():
 def test_counts_make_the_prior_wider(side):
     found, kept = tables(), bags()
     narrow, wide, many = (
-        find_prior(found, side, SIGMOID, counts, kept) for counts in (None, np.full(ITEMS, 5), np.full(ITEMS, 10**9))
+        estimate_prior(found, side, SIGMOID, counts, kept)
+        for counts in (None, np.full(ITEMS, 5), np.full(ITEMS, 10**9))
     )
     before, after, sure = (np.trace(prior.root @ prior.root.T) for prior in (narrow, wide, many))
     assert after > 1.1 * before
     if side == "item":  # who is rated so often is known; bags aside, which only users have here
         assert sure == pytest.approx(before, rel=1e-3)
-    nothing = find_prior(found, side, SIGMOID, np.zeros(ITEMS, np.int64), kept)
+    nothing = estimate_prior(found, side, SIGMOID, np.zeros(ITEMS, np.int64), kept)
     np.testing.assert_array_equal(nothing.root, narrow.root)
 
 
@@ -201,13 +178,13 @@ def test_correlations_shrink_where_rows_are_few():
     rng = np.random.default_rng(0)
     mix = rng.normal(size=(8, 8))
     many, few = rng.normal(size=(50_000, 8)) @ mix, rng.normal(size=(6, 8)) @ mix
-    np.testing.assert_allclose(covariance(many), mix.T @ mix, atol=0.3)
+    np.testing.assert_allclose(shrunk_covariance(many), mix.T @ mix, atol=0.3)
     plain = np.cov(few.T)
     assert np.linalg.matrix_rank(plain) < 8
-    assert np.linalg.eigvalsh(covariance(few)).min() > 1e-3
-    np.testing.assert_allclose(np.diag(covariance(few)), np.diag(plain))
+    assert np.linalg.eigvalsh(shrunk_covariance(few)).min() > 1e-3
+    np.testing.assert_allclose(np.diag(shrunk_covariance(few)), np.diag(plain))
     for rows in (few[:1], few[:0], np.zeros((5, 8))):
-        assert not covariance(rows).any()
+        assert not shrunk_covariance(rows).any()
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2])
@@ -215,7 +192,7 @@ def test_hardly_any_users(rows):
     found = FoldedTables(
         torch.randn(rows + 1, 3), torch.randn(5, 3), torch.zeros(rows + 1), torch.zeros(5), torch.zeros(())
     )
-    prior = find_prior(found, "user", SIGMOID, np.full(4, 2))
+    prior = estimate_prior(found, "user", SIGMOID, np.full(4, 2))
     assert np.isfinite(prior.mean).all()
     assert np.linalg.matrix_rank(prior.root) == 4
 
@@ -223,15 +200,15 @@ def test_hardly_any_users(rows):
 @pytest.mark.parametrize(("counts", "trust"), [(None, 0.5), (np.full(ITEMS, 25), 0.2), (np.full(ITEMS, 300), 0.75)])
 def test_bags_move_the_mean_and_leave_their_share(counts, trust):
     found, kept = tables(), bags()
-    prior = find_prior(found, "user", SIGMOID, counts, kept)
+    prior = estimate_prior(found, "user", SIGMOID, counts, kept)
     learnt = torch.cat([kept["user_factors.vectors"], kept["user_bias.vectors"]], 1).double().numpy()
-    np.testing.assert_allclose(prior.leaning.vectors @ prior.leaning.directions, trust * learnt, atol=1e-6)
+    np.testing.assert_allclose(prior.weights.vectors @ prior.weights.directions, trust * learnt, atol=1e-6)
     mean = torch.cat([kept["user_factors.mean"], kept["user_bias.mean"]], 1).double().numpy()[1:]
     rows = np.column_stack([found.user_vectors, found.user_bias]).astype(float)[1:] - trust * mean
     np.testing.assert_allclose(prior.mean, rows.mean(0), atol=1e-7)
     other = {name: value[:, :1] for name, value in kept.items()}  # of a network that this one is no longer
-    assert find_prior(found, "user", SIGMOID, counts, other).leaning is None
-    assert find_prior(found, "item", SIGMOID, counts, kept).leaning is None
+    assert estimate_prior(found, "user", SIGMOID, counts, other).weights is None
+    assert estimate_prior(found, "item", SIGMOID, counts, kept).weights is None
 
 
 # Ratings --------------------------------------------------------------------------------------------------------------
@@ -241,8 +218,8 @@ def test_bags_move_the_mean_and_leave_their_share(counts, trust):
 def folding(request):
     name, _, with_bags = request.param.partition(", ")
     found = tables()
-    prior = find_prior(found, "user", SCALES[name], np.full(ITEMS, 30), bags() if with_bags else None)
-    return of_users(found, item_ids(strings="range" in name), SCALES[name], prior)
+    prior = estimate_prior(found, "user", SCALES[name], np.full(ITEMS, 30), bags() if with_bags else None)
+    return new_users(found, item_ids(strings="range" in name), SCALES[name], prior)
 
 
 @pytest.mark.parametrize("count", [0, 1, 20])
@@ -253,7 +230,7 @@ def test_folded_in_users_are_the_minimum(folding, count):
     rating = rng.uniform(low, high, count).astype(np.float32)
     every = folding.ids.values
     found = fold(fold_in_graph(folding), folding.ids, every[row - 1], rating, k=7, score=every)
-    x = descend(folding, row, rating)
+    x = fold_in(folding, row, rating)
     logits, scores = scores_of(folding, x)
     np.testing.assert_allclose(found["asked"], scores[1:], atol=5e-3 * (high - low))
     np.testing.assert_allclose(found["vector"], x, atol=0.05)
@@ -279,7 +256,7 @@ def test_ratings_that_full_steps_overshoot(folding, count, kind):
         rating[expected < np.median(expected)] = high
     every = folding.ids.values
     found = fold(fold_in_graph(folding), folding.ids, every[row - 1], rating, score=every)
-    x = descend(folding, row, rating)
+    x = fold_in(folding, row, rating)
     assert cost(folding, found["vector"], row, rating) < 1.005 * cost(folding, x, row, rating)  # minima may be two
     if kind != "surprising":
         np.testing.assert_allclose(found["asked"], scores_of(folding, x)[1][1:], atol=2e-3 * (high - low))
@@ -288,8 +265,8 @@ def test_ratings_that_full_steps_overshoot(folding, count, kind):
 def test_what_is_left_out_and_what_is_unknown():
     found = tables()
     ids = item_ids()
-    prior = find_prior(found, "user", SIGMOID)
-    model = fold_in_graph(of_users(found, ids, SCALES["sigmoid"], prior))
+    prior = estimate_prior(found, "user", SIGMOID)
+    model = fold_in_graph(new_users(found, ids, SCALES["sigmoid"], prior))
     given = ids.values[:3].tolist()
     answer = fold(model, ids, [*given, -1], [5, 1, 3, 5], k=1000, exclude=[ids.values[9], -7])
     kept = answer["best"][np.isfinite(answer["score"])]
@@ -300,7 +277,7 @@ def test_what_is_left_out_and_what_is_unknown():
     np.testing.assert_allclose(answer["vector"], without["vector"], atol=1e-6)
     liked = fold(model, ids, given, [np.nan] * 3)
     np.testing.assert_array_equal(liked["vector"], fold(model, ids, given, [1 + 0.9 * 4] * 3)["vector"])
-    milder = fold_in_graph(of_users(found, ids, SCALES["sigmoid"], prior)._replace(liking=0.5))
+    milder = fold_in_graph(new_users(found, ids, SCALES["sigmoid"], prior)._replace(liked_level=0.5))
     liked = fold(milder, ids, given, [np.nan] * 3)
     np.testing.assert_array_equal(liked["vector"], fold(model, ids, given, [3] * 3)["vector"])
     twice = fold(model, ids, [*given, *given], [5, 1, 3, 5, 1, 3])
@@ -310,19 +287,19 @@ def test_what_is_left_out_and_what_is_unknown():
 def test_new_items_are_the_same_with_tables_swapped():
     found = tables()
     users = Ids(np.arange(USERS) * 2)
-    prior = find_prior(found, "item", SIGMOID)
-    folding = of_items(found, users, SCALES["sigmoid"], prior)
+    prior = estimate_prior(found, "item", SIGMOID)
+    folding = new_items(found, users, SCALES["sigmoid"], prior)
     row = np.arange(1, 60)
     rating = np.random.default_rng(0).uniform(1, 5, 59).astype(np.float32)
     answer = ask(fold_in_item_graph(folding), user=users.values[row - 1], rating=rating, score_user=users.values)
-    x = descend(folding, row, rating, share_of_noise=0.25)
+    x = fold_in(folding, row, rating)
     np.testing.assert_allclose(answer["asked"], scores_of(folding, x)[1][1:], atol=0.02)
 
 
 def test_reasons_add_up_and_are_the_hat_matrix(folding):
     found = tables()
     users = Ids(np.arange(USERS))
-    model = explain_graph(folding, users, found.user_vectors.numpy(), found.user_bias.numpy())
+    model = explain_graph(folding, users, found)
     rng = np.random.default_rng(1)
     low, high = folding.scale.rating_range
     row, target = np.arange(1, 16), np.arange(40, 50)
@@ -332,7 +309,7 @@ def test_reasons_add_up_and_are_the_hat_matrix(folding):
     total = answer["contribution"].sum(1) + answer["base"]
     np.testing.assert_allclose(total + answer["rest"], answer["logit"], atol=2e-6)
     assert abs(answer["rest"]).max() < 1e-4 * max(1, abs(answer["logit"]).max())
-    x = descend(folding, row, rating)
+    x = fold_in(folding, row, rating)
     logits, scores = scores_of(folding, x)
     np.testing.assert_allclose(answer["logit"], logits[target], atol=2e-3 * max(1, abs(logits).max()))
     np.testing.assert_allclose(answer["score"], scores[target], atol=1e-3 * (high - low))
@@ -340,7 +317,7 @@ def test_reasons_add_up_and_are_the_hat_matrix(folding):
     q = found.item_vectors.double().numpy()
     cosine = q[target] @ q[row].T / np.outer(np.linalg.norm(q[target], axis=1), np.linalg.norm(q[row], axis=1))
     np.testing.assert_allclose(answer["similarity"], cosine, atol=1e-5)
-    if not folding.scale.sigmoid and folding.prior.leaning is None:
+    if not folding.scale.sigmoid and folding.prior.weights is None:
         z = np.column_stack([q, np.ones(len(q))])
         a = z[row].T @ z[row] + 0.45 * np.linalg.inv(folding.prior.root @ folding.prior.root.T)
         apart = rating - (folding.bias + folding.global_bias)[row] - z[row] @ folding.prior.mean
@@ -356,8 +333,8 @@ def test_reasons_add_up_and_are_the_hat_matrix(folding):
 
 def test_reasons_of_nothing():
     found = tables()
-    folding = of_users(found, item_ids(), SCALES["sigmoid"], find_prior(found, "user", SIGMOID))
-    model = explain_graph(folding, Ids(np.arange(USERS)), found.user_vectors.numpy(), found.user_bias.numpy())
+    folding = new_users(found, item_ids(), SCALES["sigmoid"], estimate_prior(found, "user", SIGMOID))
+    model = explain_graph(folding, Ids(np.arange(USERS)), found)
     none, ids = np.empty(0, np.int64), folding.ids.values
     for item, target in ((none, ids[:2]), (none, none), (ids[:3], none), (np.array([-1]), ids[:2])):
         answer = ask(model, item=item, rating=np.full(len(item), 4, np.float32), target=target, user=none)
@@ -372,7 +349,7 @@ def test_reasons_of_nothing():
 def choosing(**more):
     found = tables()
     settings = {"weight": 0.1, "l2": 0.02, "exponent": 0.8, "unit": 1.0, "length": None, "user_bias": 0.0}
-    return Choosing(item_ids(), found.item_vectors.numpy(), np.zeros(ITEMS + 1, np.float32), **(settings | more))
+    return ImplicitFoldIn(item_ids(), found.item_vectors.numpy(), np.zeros(ITEMS + 1, np.float32), **(settings | more))
 
 
 def test_choices_are_taken_as_implicit_als_does():
@@ -381,48 +358,55 @@ def test_choices_are_taken_as_implicit_als_does():
     solver = Ials(*pairs, USERS + 1, ITEMS + 1, weight=0.1, l2=0.02, exponent=0.8)
     row = np.array([3, 17, 44, 60])
     [expected] = solver.fold_in(torch.from_numpy(chosen.vectors), [torch.from_numpy(row)]).numpy()
-    answer = fold(fold_in_choice_graph(chosen), chosen.ids, chosen.ids.values[row - 1], [np.nan] * 4, k=5)
+    answer = fold(
+        fold_in_implicit_graph("fold_in_choice", chosen), chosen.ids, chosen.ids.values[row - 1], [np.nan] * 4, k=5
+    )
     np.testing.assert_allclose(answer["vector"][:-1], expected, atol=1e-4)
     scores = chosen.vectors[1:] @ expected
     scores[row - 1] = -np.inf
     assert answer["best"].tolist() == chosen.ids.values[np.argsort(-scores)[:5]].tolist()
-    one = fold(fold_in_choice_graph(chosen), chosen.ids, chosen.ids.values[row - 1], np.ones(4))
+    one = fold(fold_in_implicit_graph("fold_in_choice", chosen), chosen.ids, chosen.ids.values[row - 1], np.ones(4))
     np.testing.assert_array_equal(one["vector"], answer["vector"])
 
 
 def test_weights_and_lengths_of_choices():
     chosen = choosing(unit=2.0, length=1.7, user_bias=0.3)
     row, weight = np.array([3, 17, 44]), np.array([1.0, 4.0, 0.5])
-    answer = fold(fold_in_choice_graph(chosen), chosen.ids, chosen.ids.values[row - 1], weight)
+    answer = fold(fold_in_implicit_graph("fold_in_choice", chosen), chosen.ids, chosen.ids.values[row - 1], weight)
     q = chosen.vectors.astype(float) / 2
     a = q[row].T @ (q[row] * weight[:, None]) + 0.1 * q.T @ q + 0.02 * (3 + 0.1 * ITEMS) ** 0.8 * np.eye(DIM)
     p = np.linalg.solve(a, q[row].T @ weight)
     np.testing.assert_allclose(answer["vector"], [*(1.7 * p / np.linalg.norm(p)), 0.3], atol=1e-4)
-    nothing = fold(fold_in_choice_graph(chosen), chosen.ids, [], [])
+    nothing = fold(fold_in_implicit_graph("fold_in_choice", chosen), chosen.ids, [], [])
     np.testing.assert_allclose(nothing["vector"][:-1], 0, atol=1e-6)
 
 
 def test_the_objective_that_the_data_decided_counts():
     task = EmbeddingDotTask()
-    assert find_choosing(task, tables(), item_ids()).length is None  # both, by implicit ALS
+    assert implicit_fold_in_for(task, tables(), item_ids()).length is None  # both, by implicit ALS
     task.facts = {"objective": "bce"}
-    assert find_choosing(task, tables(), item_ids()).length > 0
+    assert implicit_fold_in_for(task, tables(), item_ids()).length > 0
 
 
 def test_who_has_chosen_nothing_that_is_known_is_a_mean_user():
     stranger = np.linspace(-1, 1, DIM, dtype=np.float32)
-    chosen = choosing(stranger=stranger, user_bias=0.3)
-    model, best = fold_in_choice_graph(chosen), np.argsort(-(chosen.vectors[1:] @ stranger), kind="stable")[:5]
+    chosen = choosing(mean_user=stranger, user_bias=0.3)
+    model, best = (
+        fold_in_implicit_graph("fold_in_choice", chosen),
+        np.argsort(-(chosen.vectors[1:] @ stranger), kind="stable")[:5],
+    )
     for items in ([], [-7, -8]):
         answer = fold(model, chosen.ids, items, np.full(len(items), np.nan), k=5)
         np.testing.assert_allclose(answer["vector"], [*stranger, 0.3], atol=1e-6)
         assert answer["best"].tolist() == chosen.ids.values[best].tolist()
-    lengthy = fold_in_choice_graph(choosing(stranger=stranger, length=1.7))
+    lengthy = fold_in_implicit_graph("fold_in_choice", choosing(mean_user=stranger, length=1.7))
     for disliking in (model, lengthy):
         disliked = fold(disliking, chosen.ids, [chosen.ids.values[2]], [1e-3])["vector"][:-1]
         np.testing.assert_allclose(disliked, stranger, atol=0.01)
     with_one = fold(model, chosen.ids, [-7, chosen.ids.values[2]], [np.nan] * 2)
-    alone = fold(fold_in_choice_graph(choosing(user_bias=0.3)), chosen.ids, [chosen.ids.values[2]], [np.nan])
+    alone = fold(
+        fold_in_implicit_graph("fold_in_choice", choosing(user_bias=0.3)), chosen.ids, [chosen.ids.values[2]], [np.nan]
+    )
     np.testing.assert_allclose(with_one["vector"], alone["vector"], atol=1e-6)
 
 
@@ -430,14 +414,14 @@ def test_who_has_chosen_nothing_that_is_known_is_a_mean_user():
 @pytest.mark.parametrize("length", [None, 1.7])
 def test_reasons_of_choices_add_up(length, weights):
     found, stranger = tables(), np.linspace(-1, 1, DIM, dtype=np.float32)
-    chosen = choosing(length=length, stranger=stranger, user_bias=0.3)
-    model = explain_choice_graph(chosen, Ids(np.arange(USERS)), found.user_vectors.numpy(), found.user_bias.numpy())
+    chosen = choosing(length=length, mean_user=stranger, user_bias=0.3)
+    model = explain_implicit_graph(chosen, Ids(np.arange(USERS)), found)
     ids, none = chosen.ids.values, np.empty(0, np.int64)
     item, target, rating = ids[[2, 16, 43][: len(weights)]], ids[50:60], np.array(weights, np.float32)
     answer = ask(model, item=item, rating=rating, target=target, user=none)
     total = answer["contribution"].sum(1) + answer["base"]
     np.testing.assert_allclose(total, answer["logit"], atol=1e-4)
-    folded = fold(fold_in_choice_graph(chosen), chosen.ids, item, weights, score=target)
+    folded = fold(fold_in_implicit_graph("fold_in_choice", chosen), chosen.ids, item, weights, score=target)
     np.testing.assert_allclose(answer["logit"], folded["asked"], atol=1e-5)
     missing = max(1 - np.nan_to_num(rating, nan=1).sum(), 0)
     strange = missing * chosen.vectors[51:61] @ stranger + 0.3
@@ -454,7 +438,7 @@ def test_likes_count_for_less_where_choices_make_the_lists():
         trainer = Trainer(max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
                           enable_model_summary=False, accelerator="cpu")  # fmt: skip
         trainer.fit(task, data)
-        likings[objective] = find_new_rows(task, answering(task), task.vocabulary).users.liking
+        likings[objective] = fold_in_specs(task, bundle_networks(task), task.vocabulary).users.liked_level
     assert likings == {"mse": 0.9, "multitask": 0.75}
 
 
@@ -463,24 +447,27 @@ def test_likes_count_for_less_where_choices_make_the_lists():
 
 def test_other_weights_are_found(tmp_path):
     found = tables()
-    prior = find_prior(found, "user", SIGMOID, None, bags())
-    users = of_users(found, item_ids(), SCALES["sigmoid"], prior)
-    new = NewRows(users, None, choosing(), found)
-    models = {"fold_in": fold_in_graph(users), "fold_in_choice": fold_in_choice_graph(choosing())}
+    prior = estimate_prior(found, "user", SIGMOID, None, bags())
+    users, vocabulary = (
+        new_users(found, item_ids(), SCALES["sigmoid"], prior),
+        Vocabulary(Ids(np.arange(USERS)), item_ids()),
+    )
+    networks = BundleNetworks(None, None, {})  # not needed
+    source = BundleSource(networks, vocabulary, fold_in=FoldInSpecs(users, None, choosing(), found))
+    families = {"fold_in": fold_in_module, "fold_in_choice": fold_in_implicit, "explain": explain}
+    models = {name: dict(module.build(source))[name] for name, module in families.items()}
     for name, model in models.items():
         onnx.checker.check_model(model, full_check=True)
         onnx.save(model, tmp_path / f"{name}.onnx")
-    verify_new_rows(tmp_path, new)
     for name, model in models.items():
+        families[name].verify(tmp_path, source)
         for tensor in model.graph.initializer:
             if tensor.name == "vectors":
                 values = onnx.numpy_helper.to_array(tensor)[::-1].copy()
                 tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
-        right = (tmp_path / f"{name}.onnx").read_bytes()
         onnx.save(model, tmp_path / f"{name}.onnx")
         with pytest.raises(ExportError, match=rf"{name}.onnx"):
-            verify_new_rows(tmp_path, new)
-        (tmp_path / f"{name}.onnx").write_bytes(right)
+            families[name].verify(tmp_path, source)
 
 
 def test_an_exported_run_has_them(bundle):
@@ -490,4 +477,4 @@ def test_an_exported_run_has_them(bundle):
     model = onnx.load(bundle / "fold_in.onnx", load_external_data=False)
     assert [opset.version for opset in model.opset_import] == [18, 4]
     assert model.ir_version <= 10
-    assert any(tensor.name == "leaning" for tensor in model.graph.initializer)  # the default has bags
+    assert any(tensor.name == "prior_weights" for tensor in model.graph.initializer)  # the default has bags

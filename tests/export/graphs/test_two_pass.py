@@ -11,10 +11,9 @@ from cflightning.data.vocabulary import Vocabulary
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.embedding_mlp import EmbeddingMLP
 from cflightning.models.network import FoldedTables, RatingScale
-from cflightning_export.graphs import base as graphs
-from cflightning_export.graphs import two_pass
-from cflightning_export.graphs.codes import ITEM_LIMIT, MASKED, USER_ZERO, encode, needed
-from cflightning_export.graphs.two_pass import GROUP, Candidates, best_graphs, candidates, find_search, two_pass_graph
+from cflightning_export.graphs.catalogue import catalogue_logits, top_k_graphs
+from cflightning_export.graphs.quantized_vectors import ITEM_LIMIT, MASKED, USER_OFFSET, quantize, required_candidates
+from cflightning_export.graphs.two_pass import GROUP, Candidates, estimate_candidates, find_search, two_pass_graph
 
 USERS, ITEMS, DIM = 40, 3000, 12
 
@@ -54,9 +53,11 @@ class Asked:
         self.tables, self.scale = tables, scale or RatingScale((1.0, 5.0))
         self.vocabulary, self.filtered = vocabulary(tables, strings), filtered
         search = find_search(tables)
-        search = search._replace(looks=looks(search.looks))
-        self.only = len(search.looks) == 1  # after which everything is scored
-        model = two_pass_graph("asked", search, self.scale, self.vocabulary, filtered=filtered)
+        search = search._replace(rounds=looks(search.rounds))
+        self.only = len(search.rounds) == 1  # after which everything is scored
+        model = two_pass_graph(
+            "filtered" if filtered else "recommend", search, self.scale, self.vocabulary, filtered=filtered
+        )
         [branches] = [node for node in model.graph.node if node.op_type == "If"]
         self.doubt = branches.input[0]
         model.graph.output.append(helper.make_tensor_value_info(self.doubt, TensorProto.BOOL, []))
@@ -234,7 +235,7 @@ def test_odd_tables(kind):
 @pytest.mark.parametrize("seed", range(5))
 def test_the_bound_holds_for_every_pair(seed):
     tables = make(30, 800, 6 + seed, seed, spread=1.0)
-    codes = encode(tables)
+    codes = quantize(tables)
     assert codes.user.dtype == np.uint8
     assert codes.user.min() >= 1
     assert np.abs(codes.item.astype(int)).max() == ITEM_LIMIT
@@ -244,18 +245,18 @@ def test_the_bound_holds_for_every_pair(seed):
     exact = tables.user_vectors.double().numpy() @ tables.item_vectors.double().numpy().T + tables.item_bias.numpy()
     assert (exact <= bound)[:, 1:].all()
     assert ((bound - exact)[:, 1:].mean(1) < 2 * exact[:, 1:].std(1)).all()  # and says something
-    np.testing.assert_array_equal(codes.shift[1:], -USER_ZERO * codes.item[:, 1:].astype(int).sum(0))
+    np.testing.assert_array_equal(codes.shift[1:], -USER_OFFSET * codes.item[:, 1:].astype(int).sum(0))
 
 
 def test_candidates_are_those_that_prove_the_lists():
     tables = make(seed=6)
-    codes, users = encode(tables), np.arange(1, USERS + 1)
-    first, chosen = candidates(codes, tables)
+    codes, users = quantize(tables), np.arange(1, USERS + 1)
+    first, chosen = estimate_candidates(codes, tables)
     for k in (10, 100):
         assert first.base + first.slope * k <= chosen.base + chosen.slope * k
         exact = tables.user_vectors.numpy() @ tables.item_vectors.numpy().T + tables.item_bias.numpy()
         rough = codes.user.astype(np.int64) @ codes.item.astype(np.int64) + codes.shift
-        for user, count in zip(users, needed(codes, tables, users, (k,))[0], strict=True):
+        for user, count in zip(users, required_candidates(codes, tables, users, (k,))[0], strict=True):
             least = np.sort(exact[user, 1:])[-k]
             left_out = np.sort(rough[user, 1:])[::-1][count - 1] * codes.step[user] + codes.slack[user]
             assert left_out < least
@@ -273,18 +274,15 @@ def test_a_part_of_the_catalogue(share, proven, looks):
     assert asked.check([4], 10, (), allowed) == (asked.only and not proven)
 
 
-def test_only_large_catalogues_are_searched_in_two_passes(monkeypatch):
-    tables = make(items=500)
-    words, network = vocabulary(tables), EmbeddingDot(USERS + 1, 501, DIM, (1.0, 5.0))
+def test_only_large_catalogues_are_searched_in_two_passes():
+    words, network = vocabulary(make(items=500)), EmbeddingDot(USERS + 1, 501, DIM, (1.0, 5.0))
     mlp = EmbeddingMLP(USERS + 1, 501, DIM)
 
-    def two_passes(network):
-        found = dict(best_graphs(network, words, graphs.catalogue_core(network)))
-        assert list(found) == ["recommend", "filtered"]
-        return [any(node.op_type == "MatMulInteger" for node in model.graph.node) for model in found.values()]
+    def two_passes(network, min_items):
+        graphs = dict(top_k_graphs(network, words, catalogue_logits(network), min_items))
+        assert list(graphs) == ["recommend", "filtered"]
+        return [any(node.op_type == "MatMulInteger" for node in model.graph.node) for model in graphs.values()]
 
-    monkeypatch.setattr(two_pass, "FEWEST_ITEMS", 501)
-    assert two_passes(network) == [True, True]
-    assert two_passes(mlp) == [False, False]  # no dot product
-    monkeypatch.setattr(two_pass, "FEWEST_ITEMS", 502)
-    assert two_passes(network) == [False, False]
+    assert two_passes(network, 501) == [True, True]
+    assert two_passes(mlp, 501) == [False, False]  # no dot product
+    assert two_passes(network, 502) == [False, False]

@@ -55,16 +55,16 @@ def link_file(folder):
 
 
 DAMAGE = {
-    "no folder": (shutil.rmtree, "export one first"),
-    "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "export one first"),
-    "no JSON": (lambda folder: (folder / "manifest.json").write_text("{"), "is not"),
-    "a list": (lambda folder: (folder / "manifest.json").write_text("[]"), "is not"),
-    "another object": (lambda folder: (folder / "manifest.json").write_text("{}"), "is not"),
-    "edited": (lambda folder: edit_manifest(folder, dim=99), "as it was written"),
-    "another format": (lambda folder: edit_manifest(folder, format="x"), "as it was written"),
+    "no folder": (shutil.rmtree, "must be the folder of a bundle"),
+    "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "manifest.json: must be a file of the bundle"),
+    "no JSON": (lambda folder: (folder / "manifest.json").write_text("{"), "must be UTF-8 JSON"),
+    "a list": (lambda folder: (folder / "manifest.json").write_text("[]"), "must be one JSON object"),
+    "another object": (lambda folder: (folder / "manifest.json").write_text("{}"), '"format" must be'),
+    "edited": (lambda folder: edit_manifest(folder, dim=99), "damaged or edited"),
+    "another format": (lambda folder: edit_manifest(folder, format="x"), '"format" must be'),
     "a flipped bit": (damage_file, "weights.bin: its sha256"),
     "a missing file": (lambda folder: (folder / "similar.onnx").unlink(), "similar.onnx: must be a file"),
-    "a link": (link_file, "score.onnx: must be a file"),
+    "a link": (link_file, "score.onnx: must be a regular file"),
 }
 
 
@@ -83,15 +83,22 @@ def test_paths_that_lead_out_of_the_bundle(bundles, copy, tmp_path, name):
     manifest = json.loads((copy / "manifest.json").read_text("utf-8"))
     entry = {"bytes": 0, "sha256": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}
     bundles.seal(copy, manifest | {"files": manifest["files"] | {name: entry}})
-    with pytest.raises(ExportError, match="file of the bundle itself"):
+    with pytest.raises(ExportError, match="must be a plain file name inside the folder"):
         lay_out(copy, tmp_path / "out", "mlflow")
 
 
-@pytest.mark.parametrize("graph", [{"more": "more.onnx"}, {"../more": "score.onnx"}, {"": "score.onnx"}])
-def test_graphs_with_no_file_or_a_name_that_is_none(bundles, copy, tmp_path, graph):
+@pytest.mark.parametrize(
+    ("graph", "says"),
+    [
+        ({"more": "more.onnx"}, 'must be a file named in "files"'),
+        ({"../more": "score.onnx"}, "names of graphs must be identifiers"),
+        ({"": "score.onnx"}, "names of graphs must be identifiers"),
+    ],
+)
+def test_graphs_need_a_file_and_a_name(bundles, copy, tmp_path, graph, says):
     manifest = json.loads((copy / "manifest.json").read_text("utf-8"))
     bundles.seal(copy, manifest | {"graphs": manifest["graphs"] | graph})
-    with pytest.raises(ExportError, match="as it was written"):
+    with pytest.raises(ExportError, match=says):
         lay_out(copy, tmp_path / "out", "triton")
 
 

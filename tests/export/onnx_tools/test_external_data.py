@@ -5,7 +5,7 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
-from cflightning_export.onnx_tools.external_data import LINE, LONG, PAGE, SMALL, share_weights
+from cflightning_export.onnx_tools.external_data import CACHE_LINE, MIN_EXTERNAL, MIN_PAGED, PAGE, SharedWeights
 
 
 def model(**tables):
@@ -20,22 +20,24 @@ def model(**tables):
 
 def test_tables_lie_in_the_file_once_and_come_back(tmp_path):
     rng = np.random.default_rng(0)
-    long, longer = rng.random(LONG // 4, np.float32), rng.integers(-9, 9, (LONG, 3), np.int8)
-    short, codes = rng.random((3, 100), np.float32), rng.integers(0, 9, SMALL + 7, np.uint8)
+    long, longer = rng.random(MIN_PAGED // 4, np.float32), rng.integers(-9, 9, (MIN_PAGED, 3), np.int8)
+    short, codes = rng.random((3, 100), np.float32), rng.integers(0, 9, MIN_EXTERNAL + 7, np.uint8)
     tables = {
-        "one": {"long": long, "short": short, "few": np.arange(SMALL // 8 - 1)},
+        "one": {"long": long, "short": short, "few": np.arange(MIN_EXTERNAL // 8 - 1)},
         "two": {"same": long.reshape(-1, 8), "longer": longer, "codes": codes, "also_short": short.T.copy()},
         "three": {"codes_again": codes, "as_integers": long.view(np.int32)},
     }
     models = {f"{name}.onnx": model(**some) for name, some in tables.items()}
-    share_weights(models, tmp_path / "weights.bin")
+    with SharedWeights(tmp_path / "weights.bin") as weights:
+        for graph in models.values():
+            weights.add(graph)
     places = {}
     for name, found in models.items():
         (tmp_path / name).write_bytes(found.SerializeToString())
         for tensor in found.graph.initializer:
             places[tensor.name] = {entry.key: entry.value for entry in tensor.external_data}
             if tensor.data_location == TensorProto.EXTERNAL:
-                step = PAGE if int(places[tensor.name]["length"]) >= LONG else LINE
+                step = PAGE if int(places[tensor.name]["length"]) >= MIN_PAGED else CACHE_LINE
                 assert int(places[tensor.name]["offset"]) % step == 0
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -48,4 +50,4 @@ def test_tables_lie_in_the_file_once_and_come_back(tmp_path):
     assert places["codes"] == places["codes_again"]
     assert places["short"] != places["also_short"]
     used = long.nbytes + longer.nbytes + 2 * short.nbytes + codes.nbytes
-    assert used <= (tmp_path / "weights.bin").stat().st_size < used + PAGE + 3 * LINE
+    assert used <= (tmp_path / "weights.bin").stat().st_size < used + PAGE + 3 * CACHE_LINE

@@ -15,17 +15,17 @@ from cflightning.errors import ExportError
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.tasks.loading import load_task
 from cflightning_export import export_bundle
-from cflightning_export.contents.roles import answering
+from cflightning_export.contents.networks import bundle_networks
 from cflightning_export.graphs.two_pass import find_search, two_pass_graph
 from cflightning_export.onnx_tools.quantization import (
-    NARROWEST,
+    MIN_INT8_COLUMNS,
     Change,
     Rounding,
-    change,
+    measure_change,
     round_table,
     round_tables,
     round_within,
-    store,
+    store_rounded,
 )
 from cflightning_serve import Scorer
 
@@ -39,7 +39,7 @@ def by_rows(values, precision):
     """Rounded in float64, one row after the other."""
     if precision == "fp16":
         return values.astype(np.float16).astype(float)
-    if values.shape[1] < NARROWEST:
+    if values.shape[1] < MIN_INT8_COLUMNS:
         return values.astype(np.float16).astype(float)
     rows = []
     for row in values.astype(float):
@@ -50,7 +50,7 @@ def by_rows(values, precision):
     return np.array(rows)
 
 
-@pytest.fixture(scope="module", params=[("both, strings", "int8"), ("mlp, strings", "fp16")], ids=str)
+@pytest.fixture(scope="module", params=[("multitask, strings", "int8"), ("mlp, strings", "fp16")], ids=str)
 def exported(request, tmp_path_factory):
     """The task as trained, the scorer of its bundle and the precision."""
     name, precision = request.param
@@ -61,19 +61,19 @@ def exported(request, tmp_path_factory):
 
 def test_answers_are_those_of_rounded_tables(exported):
     task, scorer, precision = exported
-    networks = answering(task).networks
+    networks = bundle_networks(task)
     users, items = task.vocabulary.users.values, task.vocabulary.items.values
     kept = {name: value.clone() for name, value in task.state_dict().items()}
-    for network in {id(network): network for network in networks.values()}.values():
+    for network in {networks.score, networks.recommend}:
         for module in network.modules():
             if isinstance(module, torch.nn.Embedding):
                 with torch.no_grad():
                     module.weight.copy_(torch.from_numpy(by_rows(module.weight.numpy(), precision)))
     rows = torch.arange(1, len(items) + 1)
     with torch.no_grad():
-        scores = networks["score"](torch.full_like(rows, 3), rows).numpy()
-        logits = networks["recommend"].catalogue(torch.tensor([3]))[0, 1:].numpy()
-        vectors = networks["similar"].item_vectors()[1:]
+        scores = networks.score(torch.full_like(rows, 3), rows).numpy()
+        logits = networks.recommend.catalogue(torch.tensor([3]))[0, 1:].numpy()
+        vectors = networks.recommend.item_vectors()[1:]
         cosines = torch.cosine_similarity(vectors, vectors[4]).numpy()
     task.load_state_dict(kept)
     np.testing.assert_allclose(scorer.score(users[2], items), scores, atol=2e-5)
@@ -86,9 +86,9 @@ def test_tables_are_stored_once_and_in_few_bytes(exported):
     task, scorer, precision = exported
     wide = {
         tuple(value.shape)
-        for network in answering(task).networks.values()
+        for network in bundle_networks(task)[:2]
         for name, value in network.state_dict().items()
-        if "factors" in name and value.shape[1] >= NARROWEST
+        if "factors" in name and value.shape[1] >= MIN_INT8_COLUMNS
     }
     places = {}
     for name in ("score", "recommend", "similar"):
@@ -115,11 +115,11 @@ def test_the_manifest_says_what_rounding_changed(exported):
     assert list(precision) == ["tables", "rmse_change", "overlap@10"]
     assert precision["tables"] == kind
     users, items = task.vocabulary.users.values, task.vocabulary.items.values
-    networks = answering(task).networks
+    networks = bundle_networks(task)
     pairs = torch.cartesian_prod(torch.arange(1, len(users) + 1), torch.arange(1, len(items) + 1))
     with torch.no_grad():
         exact = task(pairs[:, 0], pairs[:, 1]).double().numpy()
-        logits = networks["recommend"].catalogue(torch.arange(1, len(users) + 1))[:, 1:]
+        logits = networks.recommend.catalogue(torch.arange(1, len(users) + 1))[:, 1:]
     off = scorer.score(np.repeat(users, len(items)), np.tile(items, len(users))) - exact
     assert precision["rmse_change"] == pytest.approx(np.sqrt((off**2).mean()), rel=0.1, abs=1e-6)  # a sample of these
     kept = [
@@ -150,7 +150,7 @@ def test_limits_by_default(limits):
     network = EmbeddingDot(50, 200, 16, limits, std=0.5).eval()
     assert round_within({"score": network, "recommend": network}, "fp32", None, 0.97) is None
     rounding = round_within({"score": network, "recommend": network}, "fp16", None, 0.97)
-    assert rounding.facts()["tables"] == "fp16"
+    assert rounding.summary()["tables"] == "fp16"
     with torch.no_grad():
         network.user_factors.weight[1:, 0] = 0.0
         network.item_factors.weight[1:, 0] = 300.0  # the rest of each row rounds to nothing
@@ -162,7 +162,7 @@ def test_numbers_that_fp16_cannot_hold():
     network = EmbeddingDot(4, 5, 8)
     with torch.no_grad():
         network.item_factors.weight[2, 3] = 1e5
-    with pytest.raises(ExportError, match="must hold item_factors, whose numbers reach 65,504"):
+    with pytest.raises(ExportError, match="values of item_factors must not exceed 65504"):
         round_tables({"score": network}, "fp16")
     round_tables({"score": network}, "int8")
     assert network.item_factors.weight[2, 3].item() == pytest.approx(1e5, rel=1e-3)
@@ -171,7 +171,7 @@ def test_numbers_that_fp16_cannot_hold():
 
 def test_change_is_nothing_for_the_same_tables():
     networks = dict.fromkeys(("score", "recommend"), EmbeddingDot(4, 5, 8, (1.0, 5.0), std=0.1).eval())
-    assert change(networks, networks) == (0.0, 1.0)  # of a catalogue shorter than the lists, too
+    assert measure_change(networks, networks) == (0.0, 1.0)  # of a catalogue shorter than the lists, too
 
 
 @pytest.mark.parametrize("precision", KINDS)
@@ -184,7 +184,7 @@ def test_two_passes_over_rounded_tables(precision):
     words = Vocabulary(Ids(np.arange(1, 30)), Ids(np.arange(1, 901)))
     model = two_pass_graph("recommend", find_search(network.fold()), network.scale, words)
     size = len(model.SerializeToString())
-    store([model], Rounding(precision, tables, Change(0.0, 1.0)))
+    store_rounded(model, Rounding(precision, tables, Change(0.0, 1.0)))
     assert len(model.SerializeToString()) < size - 900 * 16
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -216,7 +216,7 @@ def test_rounded_tables_are_coded_as_what_they_are(size):
         [onnx.numpy_helper.from_array(rounded, "table")],
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
-    store([model], Rounding("int8", [rounded], Change(0.0, 1.0)))
+    store_rounded(model, Rounding("int8", [rounded], Change(0.0, 1.0)))
     code, scale = (onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer)
     assert (code.dtype, scale.dtype) == (np.int8, np.float16 if 1e-4 < size < 1e8 else np.float32)
     np.testing.assert_allclose(code * scale.astype(np.float32), rounded, rtol=1e-6)
@@ -232,10 +232,10 @@ def test_tables_of_bags_are_rounded_as_well(run, tmp_path):
     for name in ("fold_in", "explain"):
         tensors = onnx.load(bundle / f"{name}.onnx", load_external_data=False).graph.initializer
         kinds = {tensor.name: onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type) for tensor in tensors}
-        assert kinds["leaning.code"] in (np.int8, np.float16)
+        assert kinds["prior_weights.code"] in (np.int8, np.float16)
         assert kinds["vectors.code"] == np.int8
-        assert kinds["row_bias.code"] == np.float16
-        assert not {"leaning", "vectors", "row_bias"} & set(kinds)
+        assert kinds["bias.code"] == np.float16
+        assert not {"prior_weights", "vectors", "bias"} & set(kinds)
     scorer = Scorer.load(bundle)
     items = scorer.catalogue.ids[:5].tolist()
     plain = Scorer.load(export_bundle(run, tmp_path / "plain"))

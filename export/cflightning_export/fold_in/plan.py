@@ -1,0 +1,77 @@
+"""Which new users and items a bundle folds in, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from torch import Tensor
+
+from cflightning.data.vocabulary import Vocabulary
+from cflightning.models.network import FoldedTables
+from cflightning.tasks.ranking import RankingTask
+from cflightning.tasks.rating import RatingTask
+from cflightning_export.contents.networks import BundleNetworks
+from cflightning_export.fold_in.implicit import ImplicitFoldIn, implicit_fold_in_for
+from cflightning_export.fold_in.prior import Prior, estimate_prior
+from cflightning_export.fold_in.spec import LIKED_LEVEL_SCORES_ONLY, FoldInSpec, new_items, new_users
+from cflightning_export.onnx_tools.quantization import Rounding
+
+
+class FoldInSpecs(NamedTuple):
+    """How the networks of a bundle fold in.
+
+    Attributes:
+        users: new users from ratings; None where no ratings are predicted.
+        items: new items from ratings; None unless requested.
+        implicit_users: new users from implicit feedback; None where the recommendations are of ratings.
+        tables: tables of the network that recommends.
+    """
+
+    users: FoldInSpec | None
+    items: FoldInSpec | None
+    implicit_users: ImplicitFoldIn | None
+    tables: FoldedTables
+
+
+def fold_in_specs(
+    task: RatingTask,
+    networks: BundleNetworks,
+    vocabulary: Vocabulary,
+    bags: Mapping[str, Tensor] | None = None,
+    *,
+    with_new_items: bool = False,
+    rounding: Rounding | None = None,
+) -> FoldInSpecs | None:
+    """Return how a bundle folds in new users and items; None where its networks are no dot products.
+
+    Args:
+        task: task of the checkpoint.
+        networks: its networks.
+        vocabulary: its ids.
+        bags: SVD++ terms of the checkpoint, if a single network was trained.
+        with_new_items: whether items are folded in, too.
+        rounding: rounding of the networks' tables, which is applied to SVD++ terms as well.
+    """
+    rating, recommender = networks.score.fold(), networks.recommend.fold()
+    if rating is None or recommender is None:
+        return None
+    users = items = implicit_users = None
+    if networks.units["score"] == "rating":
+        scale = networks.score.scale
+        prior = _rounded(estimate_prior(rating, "user", scale, vocabulary.counts, bags), rounding)
+        users = new_users(rating, vocabulary.items, scale, prior)
+        if with_new_items:
+            prior = _rounded(estimate_prior(rating, "item", scale, vocabulary.counts, bags), rounding)
+            items = new_items(rating, vocabulary.users, scale, prior)
+    if networks.units["recommend"] == "choice":
+        assert isinstance(task, RankingTask)
+        implicit_users = implicit_fold_in_for(task, recommender, vocabulary.items)
+        users = None if users is None else users._replace(liked_level=LIKED_LEVEL_SCORES_ONLY)
+    return FoldInSpecs(users, items, implicit_users, recommender)
+
+
+def _rounded(prior: Prior, rounding: Rounding | None) -> Prior:
+    if rounding is None or prior.weights is None:
+        return prior
+    return prior._replace(weights=prior.weights._replace(vectors=rounding.round("bags", prior.weights.vectors)))

@@ -1,1 +1,0 @@
-"""Verification of a bundle against torch and exact numpy solutions."""
