@@ -1,1 +1,1 @@
-"""Evaluation of ratings and rankings beside baselines, with confidence intervals and plots."""
+"""Evaluation of ratings and rankings, with baselines, confidence intervals and plots."""

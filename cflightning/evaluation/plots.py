@@ -1,4 +1,4 @@
-"""Pictures of results; drawn where matplotlib is installed (extra `plots`)."""
+"""The picture of a calibration, drawn if matplotlib is installed (extra `plots`)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ log = logging.getLogger(__name__)
 
 
 def draw_calibration(calibration: Calibration, path: Path) -> bool:
-    """Mean rating against mean score, bin by bin, beside the diagonal of perfect calibration.
+    """Draw mean rating against mean score, bin by bin, beside the diagonal of perfect calibration.
 
     Args:
-        calibration: what is drawn.
-        path: the picture; its suffix says of which kind (svg, png, pdf).
+        calibration: The calibration.
+        path: The picture; its suffix determines the format (svg, png, pdf).
 
     Returns:
         Whether it was drawn; False without matplotlib.
@@ -36,7 +36,7 @@ def draw_calibration(calibration: Calibration, path: Path) -> bool:
     axes.plot([low - pad, high + pad], [low - pad, high + pad], "--", color="0.5", lw=1, label="perfect", zorder=1)
     bars = np.nan_to_num(calibration.rating_high - calibration.rating)
     axes.errorbar(
-        calibration.score, calibration.rating, bars, label="groups of test rows, 95 % interval",
+        calibration.score, calibration.rating, bars, label="bins of test rows, 95 % interval",
         fmt="o", color="#1f5a99", ms=4.5, lw=1.2, capsize=2.5, zorder=2,
     )  # fmt: skip
     axes.set(

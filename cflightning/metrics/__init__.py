@@ -1,1 +1,1 @@
-"""Metrics: exact on any number of devices."""
+"""Metrics of ratings and rankings; the result is the same on any number of devices."""

@@ -1,36 +1,35 @@
-"""What user and item biases alone would have predicted: the figure that any model has to beat."""
+"""The bias-only baseline: predictions from the global mean, user biases and item biases."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any
 
 import numpy as np
 
-CHUNK = 1 << 16
-"""Rows at a time: their temporary columns stay in the processor's cache."""
+CHUNK_ROWS = 1 << 16
+"""Rows at a time; their temporary columns stay in the cache of the processor."""
 TOLERANCE = 1e-3
-"""Of the predictions' last change, as a share of the ratings' standard deviation; RMSE is then right to about 1e-4."""
-ROUNDS = 100
-"""At most; five to twenty are usual."""
-SMALLEST = 1e-8
-"""A variance below this share of the ratings' counts as this; so nothing is divided by zero."""
+"""Largest last change of the predictions, as a share of the standard deviation of ratings; RMSE is exact to 1e-4."""
+MAX_ROUNDS = 100
+"""Limit of the rounds; five to twenty are usual."""
+MIN_VARIANCE = 1e-8
+"""Lower limit of a variance, as a share of that of the ratings, against division by zero."""
 
 
 @dataclass(frozen=True)
 class BiasBaseline:
-    """Mean, user biases and item biases, and how large each kind of them is.
+    """Global mean, user biases and item biases, with the variances of each.
 
     Attributes:
-        mean: rating units.
-        user: float64 [users], rating units; 0 for those without a training row.
-        item: float64 [items], likewise.
-        rating_range: what scores are clipped to.
-        user_variance: of the user biases, squared rating units.
-        item_variance: of the item biases.
-        noise_variance: of what no bias explains.
+        mean: Rating units.
+        user: float64 [users], rating units; 0 for users without training row.
+        item: float64 [items], rating units; 0 for items without training row.
+        rating_range: Range to which scores are clipped.
+        user_variance: Variance of the user biases, squared rating units.
+        item_variance: Variance of the item biases.
+        noise_variance: Residual variance.
     """
 
     mean: float
@@ -42,7 +41,7 @@ class BiasBaseline:
     noise_variance: float
 
     def score(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
-        """Scores of pairs: integers [n] twice -> float64 [n], rating units; who is not known counts as average."""
+        """Return the scores of pairs: integers [n] each -> float64 [n], rating units."""
         scores: np.ndarray = np.clip(self.mean + self.user.take(user) + self.item.take(item), *self.rating_range)
         return scores
 
@@ -55,71 +54,78 @@ def fit_baseline(
     num_users: int,
     num_items: int,
     rating_range: tuple[float, float] | None = None,
+    *,
+    chunk_rows: int = CHUNK_ROWS,
+    tolerance: float = TOLERANCE,
+    max_rounds: int = MAX_ROUNDS,
 ) -> BiasBaseline:
-    """Baseline estimates, shrunken as much as the training part itself says.
+    """Fit the baseline, with shrinkage estimated from the training part.
 
     A rating is mean + user bias + item bias + noise (Koren 2010, "Factor in the neighbors", section 2.1). Each bias is
-    a shrunken mean of residuals, ``sum of residuals / (count + lambda)``, users and items in turn. Koren finds the
+    a shrunken mean of residuals, ``sum of residuals / (count + lambda)``, users and items in turn. Koren chooses the
     lambdas by trial. Here each is noise variance / bias variance, and the three variances are estimated along with the
-    biases by expectation-maximisation, the biases' posteriors taken as independent (empirical Bayes: every round
-    raises a lower bound of the marginal likelihood). So there is nothing to choose, and no row is held out.
+    biases by expectation-maximisation, with independent posteriors of the biases (empirical Bayes: every round raises
+    a lower bound of the marginal likelihood). So there is no setting, and no row is held out.
 
-    The mean is the model's, an average user's rating of an average item: it lies below the mean rating where good
-    items are rated often.
+    The mean is that of the model, the rating of an average item by an average user: it is below the mean rating if
+    good items are rated more often.
 
-    A round is two passes over the rows. Nothing is kept by row, so memory is that of users and items: 20 million rows
-    of a million users take 80 MB and 5 s.
+    A round is two passes over the rows. No value is stored for each row, so the memory is that of users and items: 20
+    million rows of a million users take 80 MB and 5 s.
 
     Args:
         user: integers [rows], below `num_users`.
         item: integers [rows], below `num_items`.
         rating: float32 or float64 [rows], rating units.
-        train: bool [rows], the rows to learn from; at least one.
-        num_users: how many numbers there are for users.
-        num_items: how many for items.
-        rating_range: what scores are clipped to; None for the lowest and highest rating of the training rows.
+        train: bool [rows], the training rows; at least one.
+        num_users: Number of users.
+        num_items: Number of items.
+        rating_range: Range to which scores are clipped; None for the lowest and highest training rating.
+        chunk_rows: Rows at a time.
+        tolerance: Largest last change of the predictions, as a share of the standard deviation of ratings.
+        max_rounds: Limit of the rounds.
     """
-    chunk = max(CHUNK, num_users + num_items)  # a chunk costs a vector of users or of items as well
-    parts = [slice(at, at + chunk) for at in range(0, len(rating), chunk)]
+    chunk = max(chunk_rows, num_users + num_items)  # a chunk costs a vector of users or of items as well
+    chunks = [slice(begin, begin + chunk) for begin in range(0, len(rating), chunk)]
     columns, sizes = (user, item), (num_users, num_items)
 
-    def sums(side: int, values: Iterable[Any]) -> np.ndarray:
-        """Sum of a value over the training rows of each user, or each item; the values come part by part."""
+    def sums(side: int, values: Iterable[np.ndarray | float]) -> np.ndarray:
+        """Sum a value over the training rows of each user or item; the values come chunk by chunk."""
         total = np.zeros(sizes[side])
-        for part, value in zip(parts, values, strict=False):
-            total += np.bincount(columns[side][part], value * train[part], sizes[side])
+        for rows, value in zip(chunks, values, strict=False):
+            total += np.bincount(columns[side][rows], value * train[rows], sizes[side])
         return total
 
-    plain_mean = rating.mean(dtype=np.float64, where=train)  # what is summed lies around zero, so no digit is lost
-    squares = float(sum(((rating[part] - plain_mean) ** 2) @ train[part] for part in parts))
+    plain_mean = rating.mean(dtype=np.float64, where=train)  # centred values keep all digits in sums
+    squares = float(sum(((rating[rows] - plain_mean) ** 2) @ train[rows] for rows in chunks))
     counts = [sums(side, repeat(1.0)) for side in (0, 1)]
-    totals = [sums(side, (rating[part] - plain_mean for part in parts)) for side in (0, 1)]
+    totals = [sums(side, (rating[rows] - plain_mean for rows in chunks)) for side in (0, 1)]
     n = float(counts[0].sum())
-    floor = SMALLEST * (squares / n or 1.0)
+    floor = MIN_VARIANCE * (squares / n or 1.0)
     mean, biases = 0.0, [np.zeros(size) for size in sizes]
     noise, variances = max(squares / n / 2, floor), [max(squares / n / 4, floor)] * 2
-    for _ in range(ROUNDS):
-        before, moved, uncertain = mean, 0.0, 0.0
+    for _ in range(max_rounds):
+        mean_before, change, posterior = mean, 0.0, 0.0
         for side, other in ((1, 0), (0, 1)):
-            crossed = sums(side, (biases[other].take(columns[other][part]) for part in parts))
+            other_biases = sums(side, (biases[other].take(columns[other][rows]) for rows in chunks))
             count, weight = counts[side], counts[side] + noise / variances[side]
-            here = count > 0
-            bias = (totals[side] - mean * count - crossed) / weight
-            # What all biases of a side share moves to the mean: the predictions stay, and the penalty falls.
-            shared = float(bias[here].mean())
-            bias = np.where(here, bias - shared, 0.0)
-            mean += shared
-            moved += float(count @ (bias - biases[side]) ** 2)
-            left = noise / weight  # the posterior variance of each bias
-            uncertain += float(count @ left)
-            variances[side] = max(float((bias**2 + left)[here].mean()), floor)
+            trained = count > 0
+            bias = (totals[side] - mean * count - other_biases) / weight
+            # The mean of the biases moves to the global mean: predictions stay, and the penalty falls.
+            shift = float(bias[trained].mean())
+            bias = np.where(trained, bias - shift, 0.0)
+            mean += shift
+            change += float(count @ (bias - biases[side]) ** 2)
+            variance = noise / weight  # of the posterior of each bias
+            posterior += float(count @ variance)
+            variances[side] = max(float((bias**2 + variance)[trained].mean()), floor)
             biases[side] = bias
-        # The squared residuals, without another pass: `crossed` is by user now, of the items' biases.
-        squared = squares + n * mean**2 + 2 * float(biases[0] @ crossed)
+        # Squared residuals without another pass: `other_biases` has, for each user, those of its items.
+        squared = squares + n * mean**2 + 2 * float(biases[0] @ other_biases)
         for bias, count, total in zip(biases, counts, totals, strict=True):
             squared += float(bias @ (count * (bias + 2 * mean) - 2 * total))
-        noise = max((squared + uncertain) / n, floor)
-        if moved + n * (mean - before) ** 2 <= TOLERANCE**2 * squares:
+        noise = max((squared + posterior) / n, floor)
+        if change + n * (mean - mean_before) ** 2 <= tolerance**2 * squares:
             break
     if rating_range is None:
         lowest, highest = rating.min(where=train, initial=np.inf), rating.max(where=train, initial=-np.inf)

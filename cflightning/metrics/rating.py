@@ -1,4 +1,4 @@
-"""RMSE and MAE from summed states."""
+"""RMSE and MAE of rating predictions."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from torch import Tensor
 from torchmetrics import Metric
 
 
-def rating_errors(score: Tensor, rating: Tensor, double: torch.dtype = torch.float64) -> Tensor:
-    """Sums that RMSE and MAE are made of.
+def error_totals(score: Tensor, rating: Tensor, double: torch.dtype = torch.float64) -> Tensor:
+    """Return the sums from which RMSE and MAE are computed.
 
     Args:
         score: float32 [n], rating units.
         rating: float32 [n], rating units.
-        double: type to sum in.
+        double: Type of the sums.
 
     Returns:
         [3] of type `double`: sum of squared errors, sum of absolute errors, count.
@@ -25,8 +25,8 @@ def rating_errors(score: Tensor, rating: Tensor, double: torch.dtype = torch.flo
 class RatingErrors(Metric):
     """Root mean squared error and mean absolute error, rating units.
 
-    Sums are kept in double precision and added over devices, so the result is that of one pass over all rows,
-    however they were shared out. With no rows both are NaN.
+    Sums are in double precision and added over devices, so the result is that of one pass over all rows, however they
+    were distributed. Without rows both are NaN.
     """
 
     full_state_update = False
@@ -39,10 +39,10 @@ class RatingErrors(Metric):
         self.add_state("sums", torch.zeros(3, dtype=double), dist_reduce_fx="sum")
 
     def update(self, score: Tensor, rating: Tensor) -> None:
-        """Add rows: float32 [n] twice, rating units."""
-        self.sums += rating_errors(score, rating, self.sums.dtype)
+        """Add rows: scores and ratings, float32 [n] each, rating units."""
+        self.sums += error_totals(score, rating, self.sums.dtype)
 
     def compute(self) -> dict[str, Tensor]:
-        """`rmse` and `mae` of all rows so far."""
+        """Return `rmse` and `mae` over all rows so far."""
         squared, absolute, count = self.sums
         return {"rmse": (squared / count).sqrt(), "mae": absolute / count}

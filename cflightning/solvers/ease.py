@@ -55,7 +55,7 @@ def ease(sides: Interactions, l2: float = 500.0, *, limit: int = LIMIT, threads:
 
 
 def item_scores(weights: Tensor, users: Side, *, block: int = 256, threads: int = 1) -> Iterator[Tensor]:
-    """Scores ``X B`` of users, a block at a time, fit for `metrics.full_ranking.rank_scores`.
+    """Scores ``X B`` of users, a block at a time, fit for `metrics.top_k.rank_scores`.
 
     Args:
         weights: float32 [num_items, num_items].

@@ -28,7 +28,7 @@ class ItemNeighbours(NamedTuple):
     similarity: Tensor
 
     def scores(self, users: Side, *, block: int = 256, threads: int = 1) -> Iterator[Tensor]:
-        """Scores of users, a block at a time, fit for `metrics.full_ranking.rank_scores`.
+        """Scores of users, a block at a time, fit for `metrics.top_k.rank_scores`.
 
         An item scores the sum of the similarities of those of its neighbours that the user has (Sarwar et al. 2001,
         "Item-Based Collaborative Filtering Recommendation Algorithms", section 3.2, with all ratings 1).

@@ -11,7 +11,7 @@ from cflightning.solvers.interactions import Interactions
 def popularity(sides: Interactions) -> Tensor:
     """Which share of the users has each item, counting a pair that is there twice twice.
 
-    As a dot product it is a bias without vectors: give it to `metrics.full_ranking.rank_all` as `item_bias`, with
+    As a dot product it is a bias without vectors: give it to `metrics.top_k.rank_all` as `item_bias`, with
     vectors of dim 0.
 
     Args:

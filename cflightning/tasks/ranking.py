@@ -22,7 +22,7 @@ from cflightning.data.vocabulary import Vocabulary
 from cflightning.engines.base import Engine, EngineContext, EngineSpec
 from cflightning.engines.full_batch import FullBatch, FullBatchLoader, StateOptimizer
 from cflightning.errors import ArgumentError, CheckpointError, ConfigError, DataError
-from cflightning.evaluation.rankings import ask, figures_of_tables
+from cflightning.evaluation.rankings import evaluate_tables, select_eval_users
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.network import FoldedTables
 from cflightning.objectives.fold_in import vectors_of_new_users
@@ -405,17 +405,17 @@ class RankingTask(RatingTask):
             self._log_ranking("test", self._figures(data, TEST))
 
     def _figures(self, data: RatingsDataModule, part: int, most: int | None = None) -> dict[str, Tensor]:
-        questions = ask(data, part, self.trainer, most, optional=self.predicts_ratings)
+        questions = select_eval_users(data, part, self.trainer, most, optional=self.predicts_ratings)
         if questions is None:
             return {}
         tables = self.recommender.fold()
-        if questions.new:
+        if questions.held_out:
             found = vectors_of_new_users(
                 self.ranker_name, self.facts.get("ranking", {}), tables, Side(*questions.seen[:2]),
                 torch.from_numpy(data.counts()[1]), torch.get_num_threads(),
             )  # fmt: skip
             tables = tables._replace(user_vectors=found.to(self.device))
-        return figures_of_tables(questions, tables)
+        return evaluate_tables(questions, tables)
 
     def _log_ranking(self, part: str, figures: Mapping[str, Tensor]) -> None:
         # Summed over devices already, as the errors are.

@@ -19,9 +19,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pandas as pd
 import torch
 
-from cflightning.metrics.full_ranking import rank_all
-from cflightning.metrics.item_lists import ItemLists, hits, item_lists
-from cflightning.metrics.ranking import RankingFigures, user_figures
+from cflightning.metrics.ranking import RankingMetrics, is_relevant, user_metrics
+from cflightning.metrics.top_k import rank_all
+from cflightning.utils.csr import ItemLists, item_lists
 
 DATA = Path(os.environ.get("CFLIGHTNING_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 BLOCK = 64
@@ -93,7 +93,7 @@ def main() -> None:
         )
     top = ranking()
     start = time.perf_counter()
-    figures = RankingFigures((10, 20))
+    figures = RankingMetrics((10, 20))
     figures.update(top, relevant)
     print(f"figures of these lists: {time.perf_counter() - start:.3f} s")
 
@@ -102,8 +102,8 @@ def main() -> None:
     wanted = item_lists(owner, torch.randint(1, len(items), owner.shape, generator=generator), 20_000, len(items))
     found = measured(
         4 * options.repeats,
-        hits=lambda: hits(lists, wanted),
-        figures=lambda: user_figures(hits(lists, wanted), wanted.counts, (10, 20, 50)),
+        hits=lambda: is_relevant(lists, wanted),
+        figures=lambda: user_metrics(is_relevant(lists, wanted), wanted.counts, (10, 20, 50)),
     )
     print(f"20,000 users x 50: hits {found['hits'][0]:.3f} s, hits and 7 figures at 3 ks {found['figures'][0]:.3f} s")
 

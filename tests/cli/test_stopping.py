@@ -9,7 +9,7 @@ import pytest
 from cflightning.__main__ import main as front_door
 from cflightning.cli.stopping import Stopped, stop_status, stoppable
 from cflightning.cli.training.report import RunReport
-from cflightning.evaluation.baselines import Comparison
+from cflightning.evaluation.baselines import RankingBaselines
 from cflightning.evaluation.run_metrics import read_metrics
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
@@ -56,7 +56,9 @@ def test_a_stopped_fit_says_how_to_go_on_and_goes_on(
 
 
 def test_what_is_stopped_before_an_epoch_is_kept_starts_again(movielens, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(Comparison, "on_fit_start", lambda *_: os.kill(os.getpid(), signal.SIGTERM), raising=False)
+    monkeypatch.setattr(
+        RankingBaselines, "on_fit_start", lambda *_: os.kill(os.getpid(), signal.SIGTERM), raising=False
+    )
     fit = ["fit", "--data.path", str(movielens("ml-1m")), "--trainer.default_root_dir", str(tmp_path), *QUIET]
     assert front_door(fit) == 143
     assert (

@@ -74,8 +74,8 @@ def test_an_empty_part_has_empty_lists():
 
 
 def test_truths_are_what_the_metrics_take():
-    from cflightning.metrics.full_ranking import rank_all
-    from cflightning.metrics.ranking import RankingFigures
+    from cflightning.metrics.ranking import RankingMetrics
+    from cflightning.metrics.top_k import rank_all
 
     module = data("per_user", feedback="choices")
     truth, seen = module.interactions(TEST), module.interactions(TRAIN, VAL)
@@ -84,7 +84,7 @@ def test_truths_are_what_the_metrics_take():
     for user, relevant in enumerate(as_lists(truth)):
         best[user, relevant] = 1
     top = torch.cat([ranked.item for ranked in rank_all(best, items, seen=seen, k=20)])
-    figures = RankingFigures((20,))
+    figures = RankingMetrics((20,))
     figures.update(top, truth)
     assert figures.compute()["ndcg@20"] == pytest.approx(1)
 

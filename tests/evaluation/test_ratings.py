@@ -16,7 +16,7 @@ from cflightning.data.splits.split import TEST, TRAIN, Split
 from cflightning.errors import ConfigError
 from cflightning.evaluation.run_metrics import read_metrics
 from cflightning.metrics.baseline import fit_baseline
-from cflightning.metrics.uncertainty import error_sums, interval, resample, rmse_and_mae
+from cflightning.metrics.bootstrap import error_sums, percentile_interval, resample, rmse_and_mae
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
 SYNTHETIC = {"num_users": 80, "num_items": 50, "num_ratings": 2000}
@@ -65,7 +65,7 @@ def test_figures_are_those_of_the_scores():
         errors, gains = rmse_and_mae(drawn)[:, at], (rmse_and_mae(drawn, 1) - rmse_and_mae(drawn))[:, at]
         for ends, values in ((name, errors), (f"{name}_gain", gains)):
             got = figures[f"test/{ends}_low"], figures[f"test/{ends}_high"]
-            assert got == pytest.approx(interval(values), abs=1e-9)
+            assert got == pytest.approx(percentile_interval(values), abs=1e-9)
         assert figures[f"test/{name}_low"] < model < figures[f"test/{name}_high"]
     bins = pd.qcut(scores.astype(np.float64), 10)
     by_bin = pd.DataFrame({"score": scores, "rating": table.ratings[rows]}).groupby(bins, observed=True)

@@ -5,7 +5,6 @@ import pytest
 
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.splits.split import TRAIN
-from cflightning.metrics import baseline as module
 from cflightning.metrics.baseline import fit_baseline
 
 
@@ -22,16 +21,13 @@ def fit(user, item, rating, train=None, **options):
     return fit_baseline(user, item, rating, train, int(user.max()) + 1, int(item.max()) + 1, **options)
 
 
-@pytest.fixture
-def exactly(monkeypatch):
-    monkeypatch.setattr(module, "TOLERANCE", 1e-9)
-    monkeypatch.setattr(module, "ROUNDS", 5000)
+EXACT = {"tolerance": 1e-9, "max_rounds": 5000}
 
 
-def test_biases_are_those_of_ridge_regression(exactly):
+def test_biases_are_those_of_ridge_regression():
     user, item, rating = made_up()
     train = np.random.default_rng(1).random(len(rating)) < 0.8
-    got = fit(user, item, rating, train)
+    got = fit(user, item, rating, train, **EXACT)
     design = np.zeros((train.sum(), 1 + 60 + 40))
     rows = np.arange(train.sum())
     design[:, 0], design[rows, 1 + user[train]], design[rows, 61 + item[train]] = 1, 1, 1
@@ -40,9 +36,9 @@ def test_biases_are_those_of_ridge_regression(exactly):
     np.testing.assert_allclose([got.mean, *got.user, *got.item], solution, atol=1e-5)
 
 
-def test_variances_are_a_fixed_point_of_expectation_maximisation(exactly):
+def test_variances_are_a_fixed_point_of_expectation_maximisation():
     user, item, rating = made_up()
-    got = fit(user, item, rating)
+    got = fit(user, item, rating, **EXACT)
     residual = rating - got.mean - got.user[user] - got.item[item]
     noise = 0.0
     for number, bias, variance in ((user, got.user, got.user_variance), (item, got.item, got.item_variance)):
@@ -103,22 +99,23 @@ def test_scores_are_clipped_to_the_training_rows_range_or_the_given_one():
     assert (scores.min(), scores.max()) == (1, 5)
 
 
-def test_rows_outside_the_training_part_and_chunks_change_nothing(monkeypatch):
+def test_rows_outside_the_training_part_and_chunks_change_nothing():
     user, item, rating = made_up()
     train = np.random.default_rng(1).random(len(rating)) < 0.5
     one = fit(user, item, rating, train)
     rating[~train] = -1e3
-    monkeypatch.setattr(module, "CHUNK", 10)
-    for two in (fit(user, item, rating, train), fit(user[::-1], item[::-1], rating[::-1], train[::-1])):
+    reverse = slice(None, None, -1)
+    for rows in (slice(None), reverse):
+        two = fit(user[rows], item[rows], rating[rows], train[rows], chunk_rows=10)
         np.testing.assert_allclose(two.user, one.user, atol=1e-12)
         np.testing.assert_allclose(two.item, one.item, atol=1e-12)
         assert two.mean == pytest.approx(one.mean)
 
 
-def test_ratings_far_from_zero_are_as_good(exactly):
+def test_ratings_far_from_zero_are_as_good():
     user, item, rating = made_up()
     rating = np.round(rating * 64) / 64  # so that the shift is exact
-    near, far = fit(user, item, rating), fit(user, item, rating.astype(np.float64) + 2**20)
+    near, far = fit(user, item, rating, **EXACT), fit(user, item, rating.astype(np.float64) + 2**20, **EXACT)
     np.testing.assert_allclose(far.user, near.user, atol=1e-6)
     assert far.mean - 2**20 == pytest.approx(near.mean, abs=1e-6)
 
@@ -141,9 +138,9 @@ def test_tiny_tables(user, item, rating):
     assert got.mean == pytest.approx(rating.mean(), abs=1e-6)
 
 
-def test_without_noise_it_is_exact(exactly):
+def test_without_noise_it_is_exact():
     user, item, rating = made_up(sd=(1.0, 1.0, 0.0))
-    np.testing.assert_allclose(fit(user, item, rating).score(user, item), rating, atol=1e-3)
+    np.testing.assert_allclose(fit(user, item, rating, **EXACT).score(user, item), rating, atol=1e-3)
 
 
 @pytest.mark.data

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cflightning.errors import ConfigError, DataError
-from cflightning.metrics.exposure import FIGURES, ExposureFigures, exposure_figures, exposures
+from cflightning.metrics.exposure import METRICS, ExposureMetrics, count_exposures, exposure_metrics
 
 KS = (1, 4, 10)
 
@@ -40,34 +40,36 @@ def by_definition(lists, popularity, users):
 @pytest.mark.parametrize("seed", range(4))
 def test_figures_are_those_of_the_definitions(seed):
     top, popularity = made_up(seed=seed)
-    metric = ExposureFigures(popularity, 33, KS)
+    metric = ExposureMetrics(popularity, 33, KS)
     for part in top.split(13):
         metric.update(part)
     got = metric.compute()
-    assert len(got) == len(FIGURES) * len(KS)
+    assert len(got) == len(METRICS) * len(KS)
     for k in KS:
         expected = by_definition(top[:, :k].tolist(), popularity.tolist(), 33)
-        for name, value in zip(FIGURES, expected, strict=True):
+        for name, value in zip(METRICS, expected, strict=True):
             assert float(got[f"{name}@{k}"]) == pytest.approx(value, rel=1e-12), (name, k)
 
 
 def test_known_answers():
     popularity = torch.tensor([9, 1, 2, 4, 8])  # what row 0 has does not matter
-    figures = dict(zip(FIGURES, exposure_figures(torch.tensor([7, 5, 5, 5, 5]), popularity, 8).tolist(), strict=True))
+    figures = dict(zip(METRICS, exposure_metrics(torch.tensor([7, 5, 5, 5, 5]), popularity, 8).tolist(), strict=True))
     assert figures == pytest.approx({"coverage": 1, "gini": 0, "novelty": (3 + 2 + 1 + 0) / 4, "popularity": 0.5})
-    figures = dict(zip(FIGURES, exposure_figures(torch.tensor([7, 0, 0, 0, 5]), popularity, 8).tolist(), strict=True))
+    figures = dict(zip(METRICS, exposure_metrics(torch.tensor([7, 0, 0, 0, 5]), popularity, 8).tolist(), strict=True))
     assert figures == pytest.approx({"coverage": 1 / 4, "gini": 3 / 4, "novelty": 0, "popularity": 7 / 8})
 
 
 def test_nothing_recommended():
-    figures = exposure_figures(torch.zeros(5, dtype=int), torch.ones(5, dtype=int), 8)
+    figures = exposure_metrics(torch.zeros(5, dtype=int), torch.ones(5, dtype=int), 8)
     assert float(figures[0]) == 0 and figures[1:].isnan().all()
 
 
 def test_parts_add_up_to_one_pass():
     top, popularity = made_up()
-    torch.testing.assert_close(exposures(top[:50], 30, KS) + exposures(top[50:], 30, KS), exposures(top, 30, KS))
-    metric = ExposureFigures(popularity, 33, KS)
+    torch.testing.assert_close(
+        count_exposures(top[:50], 30, KS) + count_exposures(top[50:], 30, KS), count_exposures(top, 30, KS)
+    )
+    metric = ExposureMetrics(popularity, 33, KS)
     metric.update(top)
     metric.reset()
     metric.update(top[:0])
@@ -76,9 +78,9 @@ def test_parts_add_up_to_one_pass():
 
 def test_clear_errors():
     top, popularity = made_up()
-    with pytest.raises(ConfigError, match="width 10, got"):
-        exposures(top, 30, (11,))
+    with pytest.raises(ConfigError, match="got 10 items for 11"):
+        count_exposures(top, 30, (11,))
     with pytest.raises(DataError, match="below 20"):
-        exposures(top, 20, KS)
+        count_exposures(top, 20, KS)
     with pytest.raises(DataError, match="as many"):
-        exposure_figures(exposures(top, 31, KS), popularity, 33)
+        exposure_metrics(count_exposures(top, 31, KS), popularity, 33)

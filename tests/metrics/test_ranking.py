@@ -1,4 +1,4 @@
-"""Ranking figures against plain loops over the definitions, known answers, and what must hold."""
+"""Ranking metrics against plain loops over the definitions, known answers, and what must hold."""
 
 import math
 import subprocess
@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from cflightning.errors import ConfigError, DataError
-from cflightning.metrics import item_lists as module
-from cflightning.metrics.item_lists import hits, item_lists
-from cflightning.metrics.ranking import FIGURES, RankingFigures, user_figures
+from cflightning.metrics.ranking import METRICS, RankingMetrics, is_relevant, user_metrics
+from cflightning.utils.csr import item_lists
 
 KS = (1, 3, 10, 20)
 
@@ -37,7 +36,7 @@ def by_definition(top, relevant, k):
     gains = [int(item in relevant) for item in top[:k]]
     n = len(relevant)
     if not n:
-        return [0.0] * len(FIGURES)
+        return [0.0] * len(METRICS)
     dcg = sum(gain / math.log2(rank + 1) for rank, gain in enumerate(gains, 1))
     ideal = sum(1 / math.log2(rank + 1) for rank in range(1, min(n, k) + 1))
     precisions = [sum(gains[:rank]) / rank for rank in range(1, k + 1) if gains[rank - 1]]
@@ -50,18 +49,17 @@ def by_definition(top, relevant, k):
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("cells", [1, 500, 1 << 22])
-def test_figures_are_those_of_the_definitions(seed, cells, monkeypatch):
-    monkeypatch.setattr(module, "TABLE", cells)
+def test_figures_are_those_of_the_definitions(seed, cells):
     top, relevant = made_up(pairs=150 * (seed + 1), seed=seed)
-    got = user_figures(hits(top, relevant), relevant.counts, KS)
+    got = user_metrics(is_relevant(top, relevant, cells), relevant.counts, KS)
     expected = [
         [by_definition(row, wanted, k) for row, wanted in zip(top.tolist(), sets(relevant), strict=True)] for k in KS
     ]
     torch.testing.assert_close(got, torch.tensor(expected, dtype=torch.float64).permute(2, 0, 1), rtol=0, atol=1e-14)
-    metric = RankingFigures(KS)
+    metric = RankingMetrics(KS)
     metric.update(top, relevant)
     counted = relevant.counts > 0
-    for i, name in enumerate(FIGURES):
+    for i, name in enumerate(METRICS):
         for j, k in enumerate(KS):
             assert float(metric.compute()[f"{name}@{k}"]) == pytest.approx(float(got[i, j, counted].mean()), abs=1e-14)
 
@@ -70,8 +68,8 @@ def test_known_answers():
     # Hits at ranks 1, 3 and 6; four relevant items.
     top = torch.tensor([[7, 1, 5, 2, 3, 9]])
     relevant = item_lists(torch.zeros(4, dtype=int), torch.tensor([9, 7, 5, 8]), 1, 10)
-    assert hits(top, relevant).tolist() == [[True, False, True, False, False, True]]
-    metric = RankingFigures((2, 3, 6))
+    assert is_relevant(top, relevant).tolist() == [[True, False, True, False, False, True]]
+    metric = RankingMetrics((2, 3, 6))
     metric.update(top, relevant)
     got = metric.compute()
     ideal = 1 + 1 / math.log2(3) + 1 / 2 + 1 / math.log2(5)
@@ -89,7 +87,7 @@ def test_known_answers():
 
 def test_a_perfect_list_is_1_and_one_without_hits_0():
     relevant = item_lists(torch.zeros(9, dtype=int), torch.arange(1, 10), 1, 30)
-    perfect, none = RankingFigures((5,)), RankingFigures((5,))
+    perfect, none = RankingMetrics((5,)), RankingMetrics((5,))
     perfect.update(torch.tensor([[4, 2, 9, 1, 5]]), relevant)
     none.update(torch.tensor([[14, 0, 19, 11, 15]]), relevant)
     got = perfect.compute()
@@ -100,7 +98,7 @@ def test_a_perfect_list_is_1_and_one_without_hits_0():
 
 def test_mrr_and_hr_stop_at_k():
     relevant = item_lists(torch.tensor([0]), torch.tensor([4]), 1, 9)
-    metric = RankingFigures((3, 4))
+    metric = RankingMetrics((3, 4))
     metric.update(torch.tensor([[1, 2, 3, 4]]), relevant)
     got = {name: float(value) for name, value in metric.compute().items()}
     assert (got["hr@3"], got["hr@4"], got["mrr@3"], got["mrr@4"]) == (0, 1, 0, 0.25)
@@ -108,7 +106,7 @@ def test_mrr_and_hr_stop_at_k():
 
 def test_users_without_relevant_items_are_not_counted():
     top = torch.tensor([[1, 2], [1, 2]])
-    one, both = RankingFigures((2,)), RankingFigures((2,))
+    one, both = RankingMetrics((2,)), RankingMetrics((2,))
     one.update(top[:1], item_lists(torch.tensor([0]), torch.tensor([1]), 1, 5))
     both.update(top, item_lists(torch.tensor([0, 1]), torch.tensor([1, 0]), 2, 5))  # row 0 is no item
     assert int(both.users) == 1
@@ -116,7 +114,7 @@ def test_users_without_relevant_items_are_not_counted():
 
 
 def test_no_users_give_nan_and_reset_forgets():
-    metric = RankingFigures()
+    metric = RankingMetrics()
     metric.update(*made_up())
     metric.reset()
     metric.update(torch.empty(0, 20, dtype=int), item_lists(torch.empty(0, dtype=int), torch.empty(0, dtype=int), 0, 9))
@@ -125,7 +123,7 @@ def test_no_users_give_nan_and_reset_forgets():
 
 def test_parts_add_up_to_one_pass():
     top, relevant = made_up(users=500, pairs=4000)
-    whole, parts = RankingFigures(KS), [RankingFigures(KS) for _ in range(3)]
+    whole, parts = RankingMetrics(KS), [RankingMetrics(KS) for _ in range(3)]
     whole.update(top, relevant)
     order = torch.randperm(500, generator=torch.Generator().manual_seed(1))
     for part, users in zip(parts, order.tensor_split(3), strict=True):
@@ -140,17 +138,17 @@ def test_parts_add_up_to_one_pass():
 
 SCRIPT = """
 import sys, torch
-from cflightning.metrics.exposure import ExposureFigures
-from cflightning.metrics.item_lists import item_lists
-from cflightning.metrics.ranking import RankingFigures
+from cflightning.metrics.exposure import ExposureMetrics
+from cflightning.utils.csr import item_lists
+from cflightning.metrics.ranking import RankingMetrics
 rank, path = int(sys.argv[1]), sys.argv[2]
 torch.distributed.init_process_group("gloo", f"file://{path}", rank=rank, world_size=2)
 rng = torch.Generator().manual_seed(0)
 top = torch.stack([torch.randperm(29, generator=rng)[:10] + 1 for _ in range(70)])
 relevant = item_lists(torch.randint(0, 70, (300,), generator=rng), torch.randint(0, 30, (300,), generator=rng), 70, 30)
 mine = torch.arange(45) if rank else torch.arange(45, 70)
-figures = [RankingFigures((5, 10)) for _ in range(2)]
-exposures = [ExposureFigures(torch.arange(30), 40, (5, 10)) for _ in range(2)]
+figures = [RankingMetrics((5, 10)) for _ in range(2)]
+exposures = [ExposureMetrics(torch.arange(30), 40, (5, 10)) for _ in range(2)]
 for alone, users in enumerate((mine, torch.arange(70))):
     figures[alone].update(top[users], relevant.take(users))
     exposures[alone].update(top[users])
@@ -190,11 +188,11 @@ def test_clear_errors():
         item_lists(torch.tensor([0, 0]), torch.tensor([1]), 1, 3)
     top, relevant = made_up()
     with pytest.raises(DataError, match="got 59 lists and relevant items of 60"):
-        hits(top[1:], relevant)
+        is_relevant(top[1:], relevant)
     with pytest.raises(DataError, match="for each of 60 users"):
-        user_figures(hits(top, relevant), relevant.counts[1:], KS)
+        user_metrics(is_relevant(top, relevant), relevant.counts[1:], KS)
     with pytest.raises(ConfigError, match="got 20 items for 21; rank more of them"):
-        RankingFigures((10, 21)).update(top, relevant)
+        RankingMetrics((10, 21)).update(top, relevant)
     for ks in ((), (0, 3)):
         with pytest.raises(ConfigError, match="at least 1"):
-            RankingFigures(ks)
+            RankingMetrics(ks)

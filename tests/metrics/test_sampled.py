@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cflightning.errors import ConfigError, DataError, TrainingError
-from cflightning.metrics.sampled import SampledFigures, sampled_ranks
+from cflightning.metrics.sampled import SampledMetrics, sampled_ranks
 
 
 def by_definition(item, score, negatives, negative_scores):
@@ -25,7 +25,7 @@ def test_ranks_are_those_of_the_definition(seed):
     columns = item.tolist(), score.tolist(), negatives.tolist(), negative_scores.tolist()
     expected = [by_definition(*row) for row in zip(*columns, strict=True)]
     assert got.tolist() == expected
-    metric = SampledFigures((3, 10))
+    metric = SampledMetrics((3, 10))
     for part in torch.arange(50).split(17):
         metric.update(item[part], score[part], negatives[part], negative_scores[part])
     figures = metric.compute()
@@ -50,7 +50,7 @@ def test_a_model_that_scores_all_alike_is_in_the_middle():
 
 
 def test_no_users_give_nan_and_no_negatives_the_first_rank():
-    metric = SampledFigures()
+    metric = SampledMetrics()
     metric.update(torch.empty(0, dtype=int), torch.empty(0), torch.empty(0, 9, dtype=int), torch.empty(0, 9))
     assert all(math.isnan(float(value)) for value in metric.compute().values())
     alone = sampled_ranks(torch.ones(2, dtype=int), torch.ones(2), torch.empty(2, 0, dtype=int), torch.empty(2, 0))
@@ -61,12 +61,12 @@ def test_clear_errors():
     item, negatives = torch.tensor([1, 2]), torch.tensor([[3, 4], [3, 1]])
     with pytest.raises(DataError, match=r"got \[2\], \[1\]"):
         sampled_ranks(item, torch.ones(1), negatives, torch.ones(2, 2))
-    with pytest.raises(DataError, match="got 1 of row 0"):
+    with pytest.raises(DataError, match="got 1 of index 0"):
         sampled_ranks(item - 1, torch.ones(2), negatives, torch.ones(2, 2))
     with pytest.raises(TrainingError, match="NaN for 1 of 2 users"):
         sampled_ranks(item, torch.ones(2), negatives, torch.tensor([[1, 1], [1, math.nan]]))
     with pytest.raises(ConfigError, match="at least 1"):
-        SampledFigures((0,))
+        SampledMetrics((0,))
 
 
 @pytest.mark.data
@@ -84,7 +84,7 @@ def test_popularity_has_its_published_figures(real_data):
         rows = torch.tensor([[int(number) + 1 for number in re.findall(r"\d+", line)] for line in lines])
     item, negatives = rows[:, 1], rows[:, 2:]
     assert negatives.shape == (6040, 99) and int((negatives == item[:, None]).sum()) == 156
-    metric = SampledFigures((10,))
+    metric = SampledMetrics((10,))
     metric.update(item, popularity[item], negatives, popularity[negatives])
     figures = metric.compute()
     assert float(figures["sampled_hr@10"]) == pytest.approx(0.4538, abs=5e-5)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cflightning.errors import ConfigError, DataError
-from cflightning.metrics.full_ranking import rank_all
+from cflightning.metrics.top_k import rank_all
 from cflightning.solvers import cooccurrence, neighbours, sparse
 from cflightning.solvers.cooccurrence import cooccurrences
 from cflightning.solvers.ease import ease, item_scores

@@ -13,7 +13,7 @@ from cflightning import EmbeddingDotTask, RatingsDataModule
 from cflightning.cli.training.cli import TrainingCLI
 from cflightning.data.splits.split import TEST, TRAIN, VAL
 from cflightning.errors import CheckpointError, ConfigError, DataError
-from cflightning.evaluation.baselines import Comparison, comparison_lines
+from cflightning.evaluation.baselines import RankingBaselines, comparison_lines
 from cflightning.objectives.rankers import Ranker
 from cflightning.solvers.interactions import Side
 from cflightning.solvers.logistic import fold_in
@@ -168,7 +168,7 @@ def test_both_rates_as_ratings_alone_and_ranks_as_choices_alone(ranking):
     assert torch.equal(tables(both.network), tables(rating.network))
     assert torch.equal(tables(both.recommender), tables(choice.network))
     assert both.recommender is not both.network
-    [figures] = trainer(callbacks=[Comparison()]).test(both, module, verbose=False)
+    [figures] = trainer(callbacks=[RankingBaselines()]).test(both, module, verbose=False)
     assert {"test/rmse", "test/ndcg@10", "test/ratings/ndcg@10", "test/ease/ndcg@10"} <= set(figures)
     assert figures["test/ndcg@10"] > figures["test/ratings/ndcg@10"]
 
@@ -312,7 +312,7 @@ def test_users_held_out_whole_have_lists_by_what_is_given_of_them(objective, opt
     fit.fit(model, module)
     measured = {VAL: float(fit.callback_metrics["val/ndcg@10"])}
     fit.save_checkpoint(tmp_path / "some.ckpt")
-    [figures] = trainer(callbacks=[Comparison()]).test(
+    [figures] = trainer(callbacks=[RankingBaselines()]).test(
         EmbeddingDotTask(), held_out(), str(tmp_path / "some.ckpt"), verbose=False, weights_only=True
     )
     measured[TEST] = figures["test/ndcg@10"]
@@ -337,7 +337,7 @@ def test_users_held_out_whole_have_lists_by_what_is_given_of_them(objective, opt
 def test_baselines_of_users_held_out_whole_are_their_own():
     """Popularity by hand; item neighbours and EASE score from the items that are given."""
     module, model = held_out(), task("svd")
-    fit = trainer(2, callbacks=[Comparison()])
+    fit = trainer(2, callbacks=[RankingBaselines()])
     fit.fit(model, module)
     [figures] = fit.test(model, module, verbose=False)
     network = EmbeddingDotTask(dim=1, objective="svd").build_network(2, module.num_items, None, None)
@@ -351,11 +351,11 @@ def test_baselines_of_users_held_out_whole_are_their_own():
 
 def test_where_nobody_is_known_ratings_are_measured_alone(caplog):
     model, module, strangers = task("multitask"), data(), data(groups().assign(user=groups()["user"] + 1000))
-    fit = trainer(1, callbacks=[Comparison()])
+    fit = trainer(1, callbacks=[RankingBaselines()])
     fit.fit(model, module)
     [figures] = fit.test(model, strangers, verbose=False)
     assert set(figures) == {"test/rmse", "test/mae"}
-    assert "no lists are measured: the frame: must have rows to rank" in caplog.text
+    assert "no ranking metrics: the frame: must have rows to rank" in caplog.text
     alone = task("svd")
     trainer(1).fit(alone, module)
     with pytest.raises(DataError, match="must have rows to rank"):
@@ -404,7 +404,7 @@ def test_without_a_validation_part_the_last_pass_is_kept(tmp_path):
             "--trainer.default_root_dir", str(tmp_path)]  # fmt: skip
     cli = TrainingCLI(args)
     assert cli.trainer.current_epoch == Ranker.known["ials"].passes
-    assert "test/ndcg@10" in cli.report.result
+    assert "test/ndcg@10" in cli.report.metrics
 
 
 def test_choices_need_no_option_but_that_they_are(tmp_path):
@@ -426,7 +426,7 @@ def test_the_best_pass_is_kept_and_a_table_is_shown(tmp_path, capsys):
     cli = TrainingCLI(args)
     said = capsys.readouterr().out
     assert "test RMSE" in said
-    for row in ("lists of this model", "popularity", "item neighbours", "EASE", "by predicted rating"):
+    for row in ("this model", "popularity", "item neighbours", "EASE", "predicted ratings"):
         assert row in said
     assert cli.trainer.checkpoint_callback.monitor == "val/rmse"
     ranked = TrainingCLI([*args[:4], "svd", *args[5:]])

@@ -40,7 +40,7 @@ from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.provenance import Provenance, Stage, check_rows
 from cflightning.data.splits.split import TEST, VAL
 from cflightning.errors import ArgumentError, CFLightningError, ConfigError, StorageError
-from cflightning.evaluation.baselines import Comparison
+from cflightning.evaluation.baselines import RankingBaselines
 from cflightning.evaluation.ratings import Evaluation
 from cflightning.tasks import embedding  # noqa: F401  (registers its task classes by name)
 from cflightning.tasks.bias_blending import blend_with_biases
@@ -183,7 +183,13 @@ class TrainingCLI(LightningCLI):
         """Make a Trainer with the report, the evaluation and, unless the options name others, loggers and progress."""
         settings = self.config_init[self.subcommand]["trainer"]
         self.report, self.evaluation = RunReport(self.started, self.imported, self.verbose), Evaluation()
-        callbacks = [*(settings["callbacks"] or []), self.report, self.evaluation, Comparison(), KeepSigtermHandler()]
+        callbacks = [
+            *(settings["callbacks"] or []),
+            self.report,
+            self.evaluation,
+            RankingBaselines(),
+            KeepSigtermHandler(),
+        ]
         bar = any(hasattr(callback, "refresh_rate") for callback in callbacks)
         if settings["enable_progress_bar"] is None and not bar and not sys.stdout.isatty():
             settings["enable_progress_bar"] = False  # a file would hold every redraw

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from cflightning.metrics import uncertainty
-from cflightning.metrics.uncertainty import error_sums, interval, resample, rmse_and_mae
+from cflightning.metrics.bootstrap import error_sums, percentile_interval, resample, rmse_and_mae
 
 
 def made_up(users=40, rows=900, seed=0):
@@ -44,17 +43,17 @@ def test_replicates_are_those_of_a_loop_over_users_rows():
 
 
 def test_an_interval_is_two_percentiles():
-    assert interval(np.arange(1001.0)) == pytest.approx((25, 975))
+    assert percentile_interval(np.arange(1001.0)) == pytest.approx((25, 975))
 
 
 def test_intervals_are_wider_than_if_rows_were_independent_and_cover_as_they_say():
     widths, inside = [], 0
     for seed in range(100):
         user, rating, score, _ = made_up(users=100, rows=1500, seed=seed)
-        low, high = interval(rmse_and_mae(resample(error_sums(user, rating, score), 300, seed))[:, 0])
+        low, high = percentile_interval(rmse_and_mae(resample(error_sums(user, rating, score), 300, seed))[:, 0])
         inside += low < np.sqrt(0.6**2 + 0.6**2) < high  # the error over all users that there could be
         alone = error_sums(np.arange(len(user)), rating, score)
-        rows = interval(rmse_and_mae(resample(alone, 100, seed))[:, 0])
+        rows = percentile_interval(rmse_and_mae(resample(alone, 100, seed))[:, 0])
         widths.append((high - low) / (rows[1] - rows[0]))
     assert 88 <= inside <= 99
     assert np.median(widths) > 1.5
@@ -68,12 +67,11 @@ def test_differences_are_paired():
     assert gain.std() < apart.std() / 3
 
 
-def test_many_users_are_drawn_in_groups_that_say_the_same(monkeypatch):
+def test_many_users_are_drawn_in_groups_that_say_the_same():
     sums = error_sums(*made_up(users=3000, rows=30_000)[:3])
     spread = {}
     for groups in (500, 1_000_000):
-        monkeypatch.setattr(uncertainty, "GROUPS", groups)
-        drawn = resample(sums, 1000)
+        drawn = resample(sums, 1000, max_clusters=groups)
         assert drawn[:, 0].mean() == pytest.approx(30_000, rel=0.01)
         spread[groups] = rmse_and_mae(drawn)[:, 0].std()
     assert spread[500] == pytest.approx(spread[1_000_000], rel=0.15)
