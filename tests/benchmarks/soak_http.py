@@ -48,10 +48,10 @@ def load_helper(name):
 
 def write_bundle(folder: Path) -> Path:
     """Write a bundle that answers everything: 400 users, 3,000 items, 64 factors."""
-    bundles, new_rows = load_helper("bundles"), load_helper("new_rows")
+    bundles, fold_in_graphs = load_helper("bundles"), load_helper("fold_in_graphs")
     tables = bundles.make_rich(bundles.make_tables(400, 3000, 64, titles=True))
     bundles.write_bundle(folder, tables)
-    return new_rows.add(folder, tables, bundles)
+    return fold_in_graphs.add(folder, tables, bundles)
 
 
 class Server:

@@ -42,6 +42,11 @@ class Tables:
     reference: dict | None = None  # what scores were like, for drift
 
     @property
+    def unknown_id(self):
+        """An id that is neither a user nor an item."""
+        return "nobody" if self.user_ids.dtype == object else 99_999
+
+    @property
     def recommender(self):
         return self.beside or self
 

@@ -19,14 +19,14 @@ TEXT = "\n".join(
 
 
 @pytest.fixture(scope="module")
-def shown(bundles, new_rows, tmp_path_factory):
+def shown(bundles, fold_in_graphs, tmp_path_factory):
     """A bundle that knows the ids of the pages."""
     tables = bundles.make_tables(titles=True)
     tables.item_ids[:2] = 1193, 661
     tables.user_ids[0] = 42
     tables = bundles.replace(tables, categories={})
     folder = bundles.write_bundle(tmp_path_factory.mktemp("docs") / "BUNDLE", tables)
-    new_rows.add(folder, tables, bundles)
+    fold_in_graphs.add(folder, tables, bundles)
     (folder.parent / "pairs.csv").write_text("user,item\n42,1193\n")
     return tables, folder
 

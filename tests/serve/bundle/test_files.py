@@ -1,105 +1,96 @@
-"""Titles and catalogue that are packed by gzip: read as plain ones, and refused where they are not what they seem."""
+"""Safe reading of files: lengths, digests, links, pipes, memory and gzip."""
 
+import errno
 import gzip
-import json
+import hashlib
+import mmap
+import os
 import tracemalloc
 
 import numpy as np
 import pytest
 
-from cflightning_serve import BundleError, Scorer
-from cflightning_serve.bundle.files import decompress
+from cflightning_serve import BundleError, Manifest, Scorer
+from cflightning_serve.bundle.files import FileEntry, decompress, read_verified
 
-MEGABYTES = 1 << 20
-
-
-@pytest.fixture
-def packed(bundles, tables, tmp_path):
-    return bundles.pack(bundles.write_bundle(tmp_path / "packed", bundles.make_rich(tables)))
+MEGABYTE = 1 << 20
 
 
-def test_they_are_read_as_plain_ones(bundles, tables, packed, tmp_path):
-    assert not list(packed.glob("titles.json")) + list(packed.glob("catalogue.json"))
-    scorer = Scorer.load(packed, eager=True)
-    plain = Scorer.load(bundles.write_bundle(tmp_path / "plain", bundles.make_rich(tables)), eager=True)
-    assert scorer.titles(tables.item_ids) == plain.titles(tables.item_ids)
-    assert scorer.title(0) == "Film 1 (1901)"
-    assert scorer.catalogue.ids.tolist() == plain.catalogue.ids.tolist()
-    assert scorer.catalogue.counts.tolist() == plain.catalogue.counts.tolist()
-    assert list(scorer.catalogue.categories) == list(plain.catalogue.categories)
-    for user in (10, -1):
-        asked = [one.recommend(user, 5, categories="Drama") for one in (scorer, plain)]
-        assert asked[0].items.tolist() == asked[1].items.tolist()
+def entry(path):
+    data = path.read_bytes()
+    return FileEntry(len(data), hashlib.sha256(data).hexdigest())
 
 
-@pytest.mark.parametrize("name", ["titles", "catalogue"])
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda data: data[:-1], "is truncated"),
-        (lambda data: data[: len(data) // 2], "is truncated"),
-        (lambda data: b"", "is truncated"),
-        (lambda data: data + b"x", "has data after its end"),
-        (lambda data: data + data, "has data after its end"),
-        (gzip.decompress, "must be a gzip file"),
-        (lambda data: data[:-8] + bytes(4) + data[-4:], "must be a gzip file"),  # another checksum
-        (gzip.compress, "must be UTF-8 JSON"),
-        (lambda data: gzip.compress(b'{"1": NaN}'), "NaN is not JSON"),
-    ],
-)
-def test_what_is_no_packed_json_is_refused(bundles, packed, name, change, said):
-    path = packed / f"{name}.json.gz"
-    path.write_bytes(change(path.read_bytes()))
-    bundles.reseal(packed)
-    with pytest.raises(BundleError, match=rf"{name}\.json\.gz.*{said}"):
-        Scorer.load(packed, eager=True)
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("size", [0, 1, (4 << 20) - 1, 4 << 20, (4 << 20) + 1, 9 << 20])
+def test_files_of_any_number_of_blocks_are_read_completely(tmp_path, size, mapped):
+    path = tmp_path / "file"
+    path.write_bytes(np.random.default_rng(0).bytes(size))
+    assert bytes(read_verified(path, entry(path), mapped=mapped)) == path.read_bytes()
+    assert len(read_verified(path, entry(path), mapped=mapped, keep=False)) == 0
 
 
-def test_damage_at_random_is_refused_or_changes_nothing(bundles, packed, tables):
-    rng = np.random.default_rng(0)
-    data = (packed / "titles.json.gz").read_bytes()
-    titles, refused = Scorer.load(packed).titles(tables.item_ids), 0
-    for _ in range(200):
-        at = int(rng.integers(len(data)))
-        (packed / "titles.json.gz").write_bytes(data[:at] + bytes([data[at] ^ (1 << rng.integers(8))]) + data[at + 1 :])
-        bundles.reseal(packed)
-        try:
-            assert Scorer.load(packed).titles(tables.item_ids) == titles  # a bit of the header, such as its time
-        except BundleError:
-            refused += 1
-    assert refused > 100
+def test_a_file_that_shrinks_during_reading_is_refused(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(bytes(9 << 20))
+    described = entry(path)
+    with pytest.raises(BundleError, match="file: must have 9,437,184 bytes, has 100: truncated or replaced"):
+        read_verified(path, described, check=lambda: os.truncate(path, 100))
 
 
-def test_a_bomb_is_refused_before_it_is_unpacked(bundles, packed):
-    bomb = gzip.compress(b'{"1": "' + bytes(200 * MEGABYTES) + b'"}')
-    assert len(bomb) < MEGABYTES
-    (packed / "titles.json.gz").write_bytes(bomb)
-    bundles.reseal(packed)
-    scorer = Scorer.load(packed)
+def test_a_pipe_instead_of_a_file_is_refused_without_blocking(copy):
+    (copy / "weights.bin").unlink()
+    os.mkfifo(copy / "weights.bin")
+    with pytest.raises(BundleError, match="weights.bin: must be a file of the bundle, is not a regular file"):
+        Scorer.load(copy)
+
+
+def test_tables_larger_than_the_memory_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_bytes(bytes(2 << 20))
+
+    def full(*_, **__):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(mmap, "mmap", full)
+    with pytest.raises(BundleError, match=r"file: needs 2,097,152 bytes of memory, which are not available"):
+        read_verified(path, entry(path))
+
+
+def test_the_old_bundle_of_an_interrupted_replacement_is_found(copy):
+    replaced = copy.with_name(".bundle-0123456789abcdef.old")
+    copy.rename(replaced)
+    assert Manifest.read(copy).folder == replaced
+    replaced.rename(copy.with_name(".bundle-old"))
+    with pytest.raises(BundleError, match="does not exist"):
+        Manifest.read(copy)
+
+
+def test_a_decompression_bomb_is_refused_early(bundles, compressed):
+    bomb = gzip.compress(b'{"1": "' + bytes(200 * MEGABYTE) + b'"}')
+    assert len(bomb) < MEGABYTE
+    (compressed / "titles.json.gz").write_bytes(bomb)
+    bundles.reseal(compressed)
+    scorer = Scorer.load(compressed)
     tracemalloc.start()
     try:
         with pytest.raises(BundleError, match=r"titles\.json\.gz: must decompress to at most [\d,]+ bytes"):
             scorer.title(0)
-        assert tracemalloc.get_traced_memory()[1] < 70 * MEGABYTES
+        assert tracemalloc.get_traced_memory()[1] < 70 * MEGABYTE
     finally:
         tracemalloc.stop()
 
 
-def test_what_the_limit_allows(tmp_path):
+def test_the_limit_of_decompression_is_exact(tmp_path):
     path = tmp_path / "a.json.gz"
 
     def written(size):
         path.write_bytes(gzip.compress(b"[" + b" " * (size - 2) + b"]", mtime=0))
-        return 16 * MEGABYTES + 64 * path.stat().st_size
+        return 16 * MEGABYTE + 64 * path.stat().st_size
 
-    limit = 17 * MEGABYTES
-    while (found := written(limit)) != limit:  # which depends on what so many bytes are packed in
-        limit = found
+    limit = 17 * MEGABYTE
+    while (actual := written(limit)) != limit:  # the limit depends on the compressed size
+        limit = actual
     assert len(decompress(path, path.read_bytes())) == limit
     with pytest.raises(BundleError, match=f"at most {written(limit + 1):,} bytes"):
         decompress(path, path.read_bytes())
-
-
-def test_the_manifest_names_them(packed):
-    manifest = json.loads((packed / "manifest.json").read_text())
-    assert (manifest["titles"], manifest["catalogue"]) == ("titles.json.gz", "catalogue.json.gz")

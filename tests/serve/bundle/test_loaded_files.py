@@ -1,9 +1,5 @@
-"""What is served is what was verified: later changes of the files change no answer, and earlier ones are noticed."""
+"""Loaded bundles consist of verified bytes: later changes of files have no effect, earlier ones are detected."""
 
-import errno
-import gc
-import hashlib
-import mmap
 import os
 import shutil
 import subprocess
@@ -14,14 +10,6 @@ import numpy as np
 import pytest
 
 from cflightning_serve import BundleError, Scorer
-from cflightning_serve.bundle.files import FileEntry, read_verified
-
-
-@pytest.fixture
-def larger(bundles, tmp_path):
-    """A bundle whose tables fill pages of their own, and its tables."""
-    tables = bundles.make_tables(users=3000, items=5000, dim=16, titles=True)
-    return bundles.write_bundle(tmp_path / "larger", tables), tables
 
 
 def truncate(folder, _):
@@ -41,7 +29,7 @@ def copy_over(folder, fresh):
 
 
 @pytest.mark.parametrize("change", [truncate, overwrite, copy_over, lambda folder, _: shutil.rmtree(folder)])
-def test_changes_in_place_change_no_answer(bundles, larger, tmp_path, change):
+def test_changes_of_the_files_do_not_affect_a_loaded_bundle(bundles, larger, tmp_path, change):
     """In another process: a truncated file that is mapped would end this one."""
     folder, tables = larger
     fresh = bundles.write_bundle(tmp_path / "fresh", bundles.make_tables(users=3000, items=5000, dim=16, seed=9))
@@ -64,7 +52,7 @@ def test_changes_in_place_change_no_answer(bundles, larger, tmp_path, change):
     assert last == f"{tables.titles['0']} {' '.join(map(str, nearest))}"
 
 
-def test_sixty_loads_while_the_files_are_written_use_verified_bytes_alone(larger):
+def test_loads_during_writing_use_verified_bytes_only(larger):
     folder, tables = larger
     path = folder / "weights.bin"
     whole, stop = path.read_bytes(), threading.Event()
@@ -96,65 +84,3 @@ def test_sixty_loads_while_the_files_are_written_use_verified_bytes_alone(larger
     assert loaded + refused == 60
     path.write_bytes(whole)
     assert Scorer.load(folder)
-
-
-def entry(path):
-    data = path.read_bytes()
-    return FileEntry(len(data), hashlib.sha256(data).hexdigest())
-
-
-@pytest.mark.parametrize("mapped", [False, True])
-@pytest.mark.parametrize("size", [0, 1, (4 << 20) - 1, 4 << 20, (4 << 20) + 1, 9 << 20])
-def test_blocks_of_any_number_are_read_whole(tmp_path, size, mapped):
-    path = tmp_path / "file"
-    path.write_bytes(np.random.default_rng(0).bytes(size))
-    assert bytes(read_verified(path, entry(path), mapped=mapped)) == path.read_bytes()
-    assert len(read_verified(path, entry(path), mapped=mapped, keep=False)) == 0
-
-
-def test_a_file_that_shrinks_while_it_is_read(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(bytes(9 << 20))
-    described = entry(path)
-    with pytest.raises(BundleError, match="file: must have 9,437,184 bytes, has 100: truncated or replaced"):
-        read_verified(path, described, check=lambda: os.truncate(path, 100))
-
-
-def test_a_pipe_in_place_of_a_file_blocks_nobody(copy):
-    (copy / "weights.bin").unlink()
-    os.mkfifo(copy / "weights.bin")
-    with pytest.raises(BundleError, match="weights.bin: must be a file of the bundle, is not a regular file"):
-        Scorer.load(copy)
-
-
-def test_tables_that_no_memory_holds(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    path.write_bytes(bytes(2 << 20))
-
-    def full(*_, **__):
-        raise OSError(errno.ENOMEM, "Cannot allocate memory")
-
-    monkeypatch.setattr(mmap, "mmap", full)
-    with pytest.raises(BundleError, match=r"file: needs 2,097,152 bytes of memory, which are not available"):
-        read_verified(path, entry(path))
-
-
-def test_sessions_share_the_tables(larger):
-    """One copy of the tables, however many graphs read them."""
-    folder, _ = larger
-
-    def memory():
-        with open("/proc/self/status") as status:
-            return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) << 10
-
-    scorer = Scorer.load(folder)
-    gc.collect()
-    before = memory()
-    scorer.graphs.open_all()
-    for user in (10, 20, 30):
-        scorer.recommend(user)
-        scorer.similar_items(0)
-    assert memory() - before < 40 << 20  # of sessions and their scratch memory
-    whole = np.frombuffer(scorer.graphs.files.view("weights.bin"), np.uint8)
-    assert scorer.graphs.tables
-    assert all(np.shares_memory(table, whole) for table in scorer.graphs.tables)

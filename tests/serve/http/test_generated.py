@@ -14,11 +14,11 @@ EXAMPLES = 8
 
 
 @pytest.fixture(params=["tables", "string_tables", "mixed_tables"])
-def described(request, start, bundles, new_rows, tmp_path):
+def described(request, start, bundles, fold_in_graphs, tmp_path):
     """What a server says of itself, read over HTTP; its bundle can answer everything."""
     tables = bundles.make_rich(request.getfixturevalue(request.param))
     folder = bundles.write_bundle(tmp_path / "bundle", tables)
-    new_rows.add(folder, tables, bundles)
+    fold_in_graphs.add(folder, tables, bundles)
     with start(ServerState(Settings(folder))) as client:
         yield schemathesis.openapi.from_url(f"{client.base_url}/openapi.json")
 

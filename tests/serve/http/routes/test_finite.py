@@ -15,11 +15,11 @@ IMMENSE = ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "1e400", "1e39", "
 
 
 @pytest.fixture(scope="module")
-def explaining(bundles, new_rows, tables, start, tmp_path_factory):
+def explaining(bundles, fold_in_graphs, tables, start, tmp_path_factory):
     """Client of a server of a bundle with catalogue, history, fold-in and explanations."""
     rich = bundles.make_rich(tables)
     folder = bundles.write_bundle(tmp_path_factory.mktemp("bundles") / "all", rich)
-    new_rows.add(folder, rich, bundles)
+    fold_in_graphs.add(folder, rich, bundles)
     with start(ServerState(Settings(folder))) as client:
         yield client
 
