@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from cflightning.evaluation.ratings import Evaluation
     from cflightning.models.embedding_dot import EmbeddingDot
     from cflightning.models.embedding_mlp import EmbeddingMLP
-    from cflightning.tasks.embedding import EmbeddingDotTask, EmbeddingMLPTask
+    from cflightning.tasks.base import NetworkTask
+    from cflightning.tasks.embedding_dot import EmbeddingDotTask
+    from cflightning.tasks.embedding_mlp import EmbeddingMLPTask
     from cflightning.tasks.rating import RatingTask
 
 _WHERE = {
@@ -29,9 +31,10 @@ _WHERE = {
     "Evaluation": "cflightning.evaluation.ratings",
     "EmbeddingDot": "cflightning.models.embedding_dot",
     "EmbeddingMLP": "cflightning.models.embedding_mlp",
+    "NetworkTask": "cflightning.tasks.base",
     "RatingTask": "cflightning.tasks.rating",
-    "EmbeddingDotTask": "cflightning.tasks.embedding",
-    "EmbeddingMLPTask": "cflightning.tasks.embedding",
+    "EmbeddingDotTask": "cflightning.tasks.embedding_dot",
+    "EmbeddingMLPTask": "cflightning.tasks.embedding_mlp",
 }
 
 __all__ = [
@@ -40,6 +43,7 @@ __all__ = [
     "EmbeddingMLP",
     "EmbeddingMLPTask",
     "Evaluation",
+    "NetworkTask",
     "RatingTask",
     "RatingsDataModule",
     "Trainer",

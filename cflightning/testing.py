@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.models.network import RatingNetwork
-from cflightning.tasks.rating import RatingTask
+from cflightning.tasks.base import NetworkTask
 
 
 class NetworkContract(ABC):
@@ -130,10 +130,10 @@ class NetworkContract(ABC):
 
 
 class TaskContract(ABC):
-    """Every `RatingTask`: it learns, and its checkpoint alone brings it back."""
+    """Every task of a rating network: it learns, and its checkpoint alone restores it."""
 
     @abstractmethod
-    def make(self) -> RatingTask:
+    def make(self) -> NetworkTask:
         """The task under test, small."""
 
     def test_learns_and_comes_back_from_its_checkpoint(self, tmp_path: Path) -> None:

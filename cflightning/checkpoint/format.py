@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from cflightning.data.provenance import Provenance
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CheckpointError
 from cflightning.utils.files import replacing
@@ -17,20 +20,59 @@ Content = dict[str, Any]
 """The content of a checkpoint file, as torch returns it."""
 KEY = "cflightning"
 FORMAT = 1
-VOCABULARY = ("users", "items", "titles", "categories", "counts")
-"""What of the packed value is the vocabulary's; older checkpoints lack the last two."""
 
 
-def pack(vocabulary: Vocabulary, **facts: Any) -> dict[str, Any]:
-    """The value of the checkpoint's key `cflightning`: format, vocabulary and whatever rebuilds the network."""
-    return {"format": FORMAT, **vocabulary.state(), **facts}
+@dataclass(frozen=True)
+class CheckpointMetadata:
+    """Metadata of a model: what rebuilds its network and what its figures rest on. Checkpoints store it in plain types.
+
+    Attributes:
+        task: module and name of the task class.
+        objective: objective that the model was trained by; empty if the task has only one.
+        engine: name of the engine that trained; empty if unknown.
+        rating_range: lowest and highest rating; None if the model does not predict ratings.
+        mean_rating: mean rating of the training part; likewise.
+        train_rows: number of rows of the training part.
+        ranking: complete settings of the ranking objective.
+        ranking_trained: whether the ranking network of a multitask model is trained.
+        data: table and split that the model was trained on.
+        metrics: metrics at the time of saving.
+    """
+
+    task: str = ""
+    objective: str = ""
+    engine: str = ""
+    rating_range: tuple[float, float] | None = None
+    mean_rating: float | None = None
+    train_rows: int | None = None
+    ranking: dict[str, Any] = field(default_factory=dict)
+    ranking_trained: bool = False
+    data: Provenance | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
 
 
-def unpack(checkpoint: dict[str, Any], source: str = "checkpoint") -> tuple[Vocabulary, dict[str, Any]]:
-    """Vocabulary and facts from a loaded checkpoint.
+METADATA_TYPES: dict[str, tuple[type, ...]] = {
+    "task": (str,), "objective": (str,), "engine": (str,), "rating_range": (list, tuple, NoneType),
+    "mean_rating": (float, int, NoneType), "train_rows": (int, NoneType), "ranking": (dict,),
+    "ranking_trained": (bool,), "metrics": (dict,),
+}  # fmt: skip
+"""Types of the metadata in a file, by field."""
+
+
+def pack(vocabulary: Vocabulary, metadata: CheckpointMetadata) -> dict[str, Any]:
+    """Return the value of the checkpoint's key `cflightning`: format, vocabulary and metadata."""
+    return {"format": FORMAT, **vocabulary.state(), **asdict(metadata)}
+
+
+def unpack(checkpoint: dict[str, Any], source: str = "checkpoint") -> tuple[Vocabulary, CheckpointMetadata]:
+    """Return vocabulary and metadata of a loaded checkpoint.
+
+    Args:
+        checkpoint: content of the file.
+        source: name of the file, for messages.
 
     Raises:
-        CheckpointError: not written by cflightning, or by a newer one.
+        CheckpointError: it was not written by cflightning, or by a later version, or it was edited.
     """
     packed = checkpoint.get(KEY)
     if not isinstance(packed, dict) or not isinstance(packed.get("format"), int):
@@ -45,9 +87,14 @@ def unpack(checkpoint: dict[str, Any], source: str = "checkpoint") -> tuple[Voca
             f"{source}: has checkpoint format {packed['format']}, this version reads up to {FORMAT}; "
             "upgrade cflightning"
         )
-    known = {"format", *VOCABULARY}
-    facts = {key: value for key, value in packed.items() if key not in known}
-    return Vocabulary.from_state(packed), facts
+    values = {name: packed[name] for name in METADATA_TYPES if name in packed}
+    for name, value in values.items():
+        if not isinstance(value, METADATA_TYPES[name]):
+            raise CheckpointError(f"{source}: {name} cannot be read, got {type(value).__name__}; was it edited?")
+    if values["rating_range"] is not None:
+        values["rating_range"] = tuple(values["rating_range"])
+    data = Provenance.from_state(packed.get("data"))
+    return Vocabulary.from_state(packed), CheckpointMetadata(**values, data=data)
 
 
 def refuse_address(path: Path | str) -> None:

@@ -219,7 +219,7 @@ class RatingsDataModule(LightningDataModule):
         """
         raise DataError(
             "RatingsDataModule.load_from_checkpoint: a data module is made from its own arguments; "
-            "cflightning.checkpoint.format.unpack(read(FILE))[1]['data']['settings'] has those of a checkpoint"
+            "cflightning.checkpoint.format.unpack(read(FILE))[1].data.settings has those of a checkpoint"
         )
 
     def prepare_data(self) -> None:

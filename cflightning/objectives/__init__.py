@@ -1,1 +1,1 @@
-"""What is minimised."""
+"""Objectives: what training minimises, one file each with its settings, defaults, search space and fold-in."""

@@ -1,140 +1,120 @@
-"""`Ranker`: what makes vectors that rank, a pass at a time."""
+"""The interface of objectives."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from cflightning.errors import CheckpointError, ConfigError
 from cflightning.kernels.compiling import usable
-from cflightning.models.embedding_dot import EmbeddingDot
+from cflightning.models.network import FoldedTables
+from cflightning.objectives.fold_in import LeastSquaresFoldIn, default_weight
+from cflightning.objectives.sampled_loss import SampledLoss
+from cflightning.objectives.settings import Numbers, TableSize, log_range, setting_names
+from cflightning.objectives.solver import RankingSolver
+from cflightning.solvers import logistic
+from cflightning.solvers.interactions import Side
+
+DIM_RANGE = Numbers(32, 128, step=32)
+"""Range of dim in which `tune` searches by default."""
+SAMPLED_EPOCHS = 20
+"""Default number of epochs of ranking objectives by autograd."""
 
 
-class Pairs(NamedTuple):
-    """Who chose what.
+class Objective(ABC):
+    """What training minimises, and everything that other code has to know about it: a file each, see `registry`."""
 
-    Attributes:
-        user: int32 [n], rows.
-        item: int32 [n], rows.
-        weight: float32 [n], what each counts; None where all count the same.
-    """
-
-    user: Tensor
-    item: Tensor
-    weight: Tensor | None = None
+    name: ClassVar[str]
+    """Value of `--model.objective`."""
 
 
-class Ranker(ABC):
-    """Makes the tables of a network that ranks.
+class RankingObjective(Objective):
+    """An objective of interactions. It has a solver for the CPU, a sampled loss for autograd, or both."""
 
-    Args:
-        pairs: of the training part.
-        network: whose tables are made, in place.
-        settings: name -> value; see `defaults` of the subclass.
-        dim: latent factors that are learnt; the network has more where it answers for several members.
-        members: how many are learnt side by side.
-        seed: of whatever is drawn.
-        threads: any number gives the same.
+    solver: ClassVar[type[RankingSolver[Any]] | None] = None
+    """Optimiser of the objective on the CPU without autograd."""
+    sampled_loss: ClassVar[type[SampledLoss] | None] = None
+    """Loss of the objective by autograd."""
 
-    Attributes:
-        settings: complete; those that were not given are what suits the table.
+    def setting_names(self) -> list[str]:
+        """Return the names of all settings, for messages."""
+        return setting_names(*(kind.settings_class for kind in (self.solver, self.sampled_loss) if kind is not None))
 
-    Raises:
-        ConfigError: a setting has no such name here, or no such value.
-    """
-
-    known: ClassVar[dict[str, type[Ranker]]] = {}
-    """By the name of what is minimised."""
-    passes: ClassVar[int]
-    """Of a training, where no number is given."""
-    defaults: ClassVar[dict[str, Any]]
-
-    def __init__(
-        self,
-        pairs: Pairs,
-        network: EmbeddingDot,
-        settings: Mapping[str, Any],
-        *,
-        dim: int,
-        members: int = 1,
-        seed: int = 0,
-        threads: int = 1,
-    ) -> None:
-        unknown = sorted(set(settings) - set(self.defaults))
-        if unknown:
-            raise ConfigError(
-                f"--model.ranking: has {', '.join(self.defaults)} with {type(self).__name__.lower()}, "
-                f"got {', '.join(unknown)}"
-            )
-        self.pairs, self.network, self.dim, self.members = pairs, network, dim, members
-        self.seed, self.threads = seed, threads
-        self.settings = {**self.defaults, **{name: value for name, value in settings.items() if value is not None}}
-
-    @abstractmethod
-    def run(self, number: int, of: int) -> None:
-        """Take a pass; the network answers by it afterwards.
+    def trains_by_autograd(self, engine: str, device: str) -> bool:
+        """Return whether the sampled loss trains instead of the solver.
 
         Args:
-            number: of the pass, from 0.
-            of: how many there will be.
+            engine: value of `--model.engine`.
+            device: type of the training device, such as `cpu`.
         """
+        if self.sampled_loss is None:
+            return False
+        return self.solver is None or engine == "autograd" or device != "cpu" or not usable()
 
-    @abstractmethod
-    def loss(self) -> float:
-        """What the last pass came to, a mean over pairs or samples; for people, and to see whether it is finite."""
+    def default_epochs(self, engine: str) -> int:
+        """Return the number of epochs if none is given."""
+        return SAMPLED_EPOCHS if self.solver is None or self._is_autograd(engine) else self.solver.default_epochs
 
-    @property
-    def state(self) -> dict[str, Tensor]:
-        """What a checkpoint has to hold beside the network for training to go on."""
-        return {}
+    def _is_autograd(self, engine: str) -> bool:
+        return engine == "autograd" and self.sampled_loss is not None
 
-    def load(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a checkpoint."""
-        return
+    def search_space(self, size: TableSize, *, by_autograd: bool) -> dict[str, Numbers]:
+        """Return the ranges in which `tune` searches by default: option without `--` -> range.
 
-    def close(self) -> None:
-        """End threads."""
-        return
+        They are wider than those of ratings, as the defaults of ranking objectives fit a table less closely.
 
+        Args:
+            size: size of the training part.
+            by_autograd: whether the sampled loss trains.
+        """
+        return {"model.dim": DIM_RANGE}
 
-def kept_table(state: Mapping[str, Tensor], name: str, rows: int, dim: int | None = None) -> Tensor:
-    """Return a table of a checkpoint, of the size that compiled passes take for granted.
+    def gradient_search_space(self, settings: dict[str, Numbers], *, by_autograd: bool) -> dict[str, Numbers]:
+        """Return the search space of an objective that is trained by gradients.
 
-    Args:
-        state: Of the checkpoint.
-        name: The table's.
-        rows: How many it must have.
-        dim: Its width; None for any.
+        Args:
+            settings: ranges of the objective's own settings, by their names in `--model.ranking`.
+            by_autograd: whether the sampled loss trains; it has the learning rate of the task.
+        """
+        rate: dict[str, Numbers] = {"model.learning_rate": Numbers(0.003, 0.1, log=True)} if by_autograd else {}
+        epochs = Numbers(10, 40, log=True) if by_autograd else Numbers(8, 48, log=True)
+        if not by_autograd:
+            settings = settings | {"learning_rate": log_range(0.1, 4)}
+        own = {f"model.ranking.{name}": one for name, one in settings.items()}
+        return own | {"model.dim": DIM_RANGE} | rate | {"trainer.max_epochs": epochs}
 
-    Returns:
-        float32 [rows, dim], a copy.
+    @torch.inference_mode(False)  # threads of solvers do not inherit it
+    @torch.no_grad()
+    def fold_in(
+        self, settings: Mapping[str, Any], tables: FoldedTables, seen: Side, counts: Tensor, threads: int = 1
+    ) -> Tensor:
+        """Return the vectors of users that training has not seen, from their items, with all item vectors fixed.
 
-    Raises:
-        CheckpointError: It is missing or another.
-    """
-    table = state.get(name)
-    fits = isinstance(table, Tensor) and table.dtype == torch.float32 and table.ndim == 2 and len(table) == rows
-    if not fits or table is None or (dim is not None and table.shape[1] != dim):
-        raise CheckpointError(f"checkpoint: {name} must be float32 [{rows}, {dim or 'width'}]; was it edited?")
-    return table.contiguous().clone()
+        By default cross-entropy of the user's items against the catalogue, see `solvers.logistic`: with item vectors of
+        bpr and softmax it ranks better than a least-squares solution or the mean of the item vectors.
 
+        Args:
+            settings: complete settings of the objective.
+            tables: trained tables, of which the items' are used.
+            seen: items of every user, without index 0.
+            counts: int64 [num_items], training interactions of each item.
+            threads: number of threads of closed-form solvers, which does not change the result. Cross-entropy runs on
+                torch's threads, whose number may change the last bits.
 
-def falling(settings: Mapping[str, Any], number: int, of: int) -> float:
-    """The learning rate of a pass, from `learning_rate` to `last_rate`, geometric.
+        Returns:
+            float32 [users, dim], on the CPU; zeros for a user without items.
+        """
+        items, bias = (table.detach().cpu().float() for table in (tables.item_vectors, tables.item_bias))
+        return logistic.fold_in(items, bias, seen)
 
-    Raises:
-        ConfigError: the last one is not the lower one, or not above 0.
-    """
-    first, last = float(settings["learning_rate"]), float(settings["last_rate"])
-    if not 0 < last <= first:
-        raise ConfigError(f"--model.ranking.last_rate: must be above 0 and at most {first:g}, got {last:g}")
-    return float(first * (last / first) ** (number / max(of - 1, 1)))
+    def least_squares_fold_in(self, settings: Mapping[str, Any], num_items: int) -> LeastSquaresFoldIn:
+        """Return the weights by which a bundle folds in new users.
 
-
-def compiled() -> bool:
-    """Whether compiled steps can be used."""
-    return usable()
+        Args:
+            settings: settings of the objective; missing ones have their defaults.
+            num_items: number of item indices, the unknown item included.
+        """
+        return LeastSquaresFoldIn(default_weight(num_items))

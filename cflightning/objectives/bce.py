@@ -1,68 +1,104 @@
-"""Cross-entropy of choices and sampled negatives."""
+"""Binary cross-entropy of interactions against negative samples (He et al. 2017, eq. 7; Rendle et al. 2020)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
-from cflightning.errors import ConfigError
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.ensemble import average, compress
-from cflightning.objectives.base import Ranker, falling
+from cflightning.objectives.base import RankingObjective
+from cflightning.objectives.sampled_loss import SampledLoss, SampledSettings
+from cflightning.objectives.settings import Numbers, TableSize, log_range
+from cflightning.objectives.solver import RankingSolver, geometric_rate
 
-STD = 0.1
-"""Standard deviation of initial factors that gradient steps start from."""
+INITIAL_STD = 0.1
+"""Standard deviation of initial factors from which ranking objectives are trained by gradients."""
 
 
-class Logistic(Ranker):
-    """Cross-entropy of choices and uniform negatives (Rendle et al. 2020), by the compiled step of the CPU.
+def default_l2(interactions: int) -> float:
+    """Return the default penalty, larger for fewer interactions; from data sets of 75,000 and 994,000."""
+    return float(0.005 * min(max(interactions / 1e6, 0.02), 1.0) ** -0.45)
 
-    Settings: `negatives` for each choice; `learning_rate` of the first pass and `last_rate` of the last, geometric
-    between; `l2` of a sample's rows, None for what suits the number of choices.
+
+def bce_loss(positive: Tensor, negatives: Tensor) -> Tensor:
+    """Return ``softplus(-s+) + sum over m of softplus(s-)``, summed over the batch, float32 [].
+
+    A negative sample counts as much as the interaction.
+
+    Args:
+        positive: float32 [batch], logits.
+        negatives: float32 [batch, m], logits.
+    """
+    return softplus(-positive).sum() + softplus(negatives).sum()
+
+
+@dataclass(frozen=True)
+class BceSettings:
+    """Settings of the compiled solver.
+
+    Attributes:
+        negatives: negative samples of each interaction.
+        learning_rate: learning rate of the first epoch.
+        last_rate: learning rate of the last epoch; it falls geometrically.
+        l2: penalty on the vectors that a sample looks up; None for `default_l2`.
     """
 
-    passes = 32
-    defaults: ClassVar[dict[str, Any]] = {"negatives": 8, "learning_rate": 0.05, "last_rate": 0.003, "l2": None}
+    negatives: int = 8
+    learning_rate: float = 0.05
+    last_rate: float = 0.003
+    l2: float | None = None
+
+
+class BceSolver(RankingSolver[BceSettings]):
+    """Compiled steps of cross-entropy with uniform negative samples; the network is the average of the members."""
+
+    objective = "bce"
+    settings_class = BceSettings
+    default_epochs = 32
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         from cflightning.kernels.choices import ChoiceTables, SampledLogistic
 
-        user, item, negatives = self.pairs.user.numpy(), self.pairs.item.numpy(), int(self.settings["negatives"])
-        if self.pairs.weight is not None:
-            raise ConfigError("--data.weight: is known to --model.objective ials alone, got bce")
+        self._refuse_weights()
+        user, item = self.interactions.user.numpy(), self.interactions.item.numpy()
+        l2 = default_l2(len(user)) if self.settings.l2 is None else self.settings.l2
+        self.settings = replace(self.settings, l2=l2)
+        self.l2, negatives = l2, self.settings.negatives
         sizes = self.network.num_users, self.network.num_items
-        self.ensemble = [self.network] if self.members == 1 else [
-            _start(*sizes, self.dim, self.seed + member * 1_000_003) for member in range(self.members)
+        self.networks = [self.network] if self.members == 1 else [
+            _init_network(*sizes, self.dim, self.seed + member * 1_000_003) for member in range(self.members)
         ]  # fmt: skip
-        self.solvers = [
+        self.steps = [
             SampledLogistic(user, item, *sizes, negatives=negatives, seed=self.seed + member, threads=self.threads)
             for member in range(self.members)
         ]
         self.tables = [
-            ChoiceTables(*(table.view(-1).numpy() if table.dim() < 2 else table.numpy() for table in learner.fold()))
-            for learner in self.ensemble
+            ChoiceTables(*(table.view(-1).numpy() if table.dim() < 2 else table.numpy() for table in network.fold()))
+            for network in self.networks
         ]
-        if self.settings["l2"] is None:
-            self.settings["l2"] = default_l2(len(user))
         self._loss = 0.0
 
-    def run(self, number: int, of: int) -> None:
-        """See `Ranker`; the learning rate falls from pass to pass."""
-        rate = falling(self.settings, number, of)
-        pairs = [*zip(self.solvers, self.tables, strict=True)]
-        total = sum(solver.epoch(number, tables, rate, float(self.settings["l2"])) for solver, tables in pairs)
-        self._loss = total / max(sum(solver.samples for solver in self.solvers), 1)
+    def train_epoch(self, epoch: int, num_epochs: int) -> None:
+        """Train all members and average them."""
+        rate = geometric_rate(self.settings.learning_rate, self.settings.last_rate, epoch, num_epochs)
+        total = sum(
+            step.epoch(epoch, tables, rate, self.l2) for step, tables in zip(self.steps, self.tables, strict=True)
+        )
+        self._loss = total / max(sum(step.samples for step in self.steps), 1)
         if self.members > 1:
-            mean = average([learner.fold() for learner in self.ensemble], [1.0] * self.members)
-            width = self.network.dim
-            self.network.take(mean if width >= mean.user_vectors.shape[1] else compress(mean, width))
+            mean = average([network.fold() for network in self.networks], [1.0] * self.members)
+            dim = self.network.dim
+            self.network.take(mean if dim >= mean.user_vectors.shape[1] else compress(mean, dim))
 
     def loss(self) -> float:
-        """Mean logistic loss, before the steps."""
+        """Return the mean logistic loss of the epoch's samples before their steps."""
         return self._loss
 
     @property
@@ -72,29 +108,53 @@ class Logistic(Ranker):
             return {}
         return {
             f"{member}.{name}": table
-            for member, learner in enumerate(self.ensemble)
-            for name, table in learner.fold()._asdict().items()
+            for member, network in enumerate(self.networks)
+            for name, table in network.fold()._asdict().items()
         }
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a checkpoint."""
+        """Restore the members."""
         if state and self.members > 1:
-            for member, learner in enumerate(self.ensemble):
-                for name, table in learner.fold()._asdict().items():
+            for member, network in enumerate(self.networks):
+                for name, table in network.fold()._asdict().items():
                     table.copy_(state[f"{member}.{name}"])
 
     def close(self) -> None:
-        """End threads."""
-        for solver in self.solvers:
-            solver.close()
+        """Shut down threads."""
+        for step in self.steps:
+            step.close()
 
 
-def default_l2(choices: int) -> float:
-    """The penalty of cross-entropy: fewer choices say less of each row. From data sets of 75,000 and 994,000."""
-    return float(0.005 * min(max(choices / 1e6, 0.02), 1.0) ** -0.45)
-
-
-def _start(num_users: int, num_items: int, dim: int, seed: int) -> EmbeddingDot:
+def _init_network(num_users: int, num_items: int, dim: int, seed: int) -> EmbeddingDot:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return EmbeddingDot(num_users, num_items, dim, std=STD).requires_grad_(False)
+        return EmbeddingDot(num_users, num_items, dim, std=INITIAL_STD).requires_grad_(False)
+
+
+class SampledBce(SampledLoss):
+    """Cross-entropy by autograd, with all biases."""
+
+    objective = "bce"
+    settings_class = SampledSettings
+    user_biases = True
+
+    def resolve(self, settings: SampledSettings, size: TableSize) -> SampledSettings:
+        """Return the settings with the default penalty, if there is none."""
+        return replace(settings, l2=default_l2(size.interactions)) if settings.l2 is None else settings
+
+    def score_loss(self, positive: Tensor, negatives: Tensor, log_q: Tensor | None) -> Tensor:
+        """See `bce_loss`."""
+        return bce_loss(positive, negatives)
+
+
+class Bce(RankingObjective):
+    """Binary cross-entropy: an interaction is a 1 and each of its negative samples a 0."""
+
+    name = "bce"
+    solver = BceSolver
+    sampled_loss = SampledBce
+
+    def search_space(self, size: TableSize, *, by_autograd: bool) -> dict[str, Numbers]:
+        """Return the ranges of `tune`: penalty, negative samples, dim, learning rate and number of epochs."""
+        settings = {"l2": log_range(default_l2(size.interactions), 3), "negatives": Numbers(4, 16, log=True)}
+        return self.gradient_search_space(settings, by_autograd=by_autograd)

@@ -1,52 +1,36 @@
-"""Vectors of users whom training has not seen, from the items that are known of them."""
+"""The least-squares problem by which a bundle folds in users from their interactions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
-from cflightning.models.network import FoldedTables
-from cflightning.objectives.rankers import Alternating, Spectral, default_weight
-from cflightning.solvers import logistic, svd
-from cflightning.solvers.ials import Ials
-from cflightning.solvers.interactions import Side
+DEFAULT_L2 = 0.015
+"""Default penalty of iALS."""
+DEFAULT_EXPONENT = 1.0
+"""Default exponent of the growth of iALS' penalty with the number of interactions."""
 
 
-@torch.inference_mode(False)  # threads of solvers do not know that they are in it
-@torch.no_grad()
-def vectors_of_new_users(
-    objective: str, settings: Mapping[str, Any], tables: FoldedTables, given: Side, counts: Tensor, threads: int = 1
-) -> Tensor:
-    """What the tables' maker would make of new users, with the items as they are.
+class LeastSquaresFoldIn(NamedTuple):
+    """Weights of the least-squares problem, see `solvers.ials`.
 
-    - ials: a user's rows of the last sweep, solved exactly.
-    - svd: the projection, exact as well.
-    - all others: cross-entropy of a user's items and of the catalogue, see `solvers.logistic`. With it bpr and softmax
-      rank better for new users than with a least-squares solve or with means of item vectors.
+    Attributes:
+        weight: weight of every item that the user has not chosen.
+        l2: penalty.
+        exponent: exponent of the penalty's growth with the number of interactions.
+        rescale: whether the item vectors are not those of iALS: they are then scaled to a mean length of 1 first, and
+            solutions to the mean length of a user vector.
+    """
+
+    weight: float
+    l2: float = DEFAULT_L2
+    exponent: float = DEFAULT_EXPONENT
+    rescale: bool = True
+
+
+def default_weight(num_items: int) -> float:
+    """Return the weight of an unobserved pair for which all of them together weigh the same on every catalogue.
 
     Args:
-        objective: that has trained the tables.
-        settings: of that; those that are missing are the usual ones.
-        tables: of which the items' are looked at.
-        given: items of every user, row 0 not among them.
-        counts: int64 [num_items], training rows of each.
-        threads: of the solvers of ials and svd, where any number gives the same bits. Cross-entropy is solved on the
-            threads of torch, whose number may change the last bits.
-
-    Returns:
-        float32 [users, dim], on the CPU; zeros for a user without items.
+        num_items: number of item indices, the unknown item included.
     """
-    items, bias = (table.detach().cpu().float() for table in (tables.item_vectors, tables.item_bias))
-    if objective == "ials":
-        found = {**Alternating.defaults, "weight": default_weight(len(items)), **settings}
-        nobody = torch.empty(0, dtype=torch.int32)
-        solver = Ials(nobody, nobody, 1, len(items), **found, threads=threads)
-        return solver.fold_in(items, torch.split(given.rows, given.counts.tolist()))
-    if objective == "svd":
-        found = {**Spectral.defaults, **settings}
-        powers = {name: float(found[name]) for name in ("item_power", "score_power")}
-        return svd.fold_in(items, given, counts, **powers, threads=threads)
-    return logistic.fold_in(items, bias, given)
+    return min(300 / max(num_items, 1), 0.3)

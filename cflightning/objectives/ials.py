@@ -1,47 +1,102 @@
-"""Implicit alternating least squares."""
+"""iALS: implicit alternating least squares (Hu, Koren & Volinsky 2008; Rendle et al. 2022)."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
-from cflightning.objectives.base import Ranker
+import torch
+from torch import Tensor
+
+from cflightning.models.network import FoldedTables
+from cflightning.objectives.base import DIM_RANGE, RankingObjective
+from cflightning.objectives.fold_in import DEFAULT_EXPONENT, DEFAULT_L2, LeastSquaresFoldIn, default_weight
+from cflightning.objectives.settings import Numbers, TableSize, log_range, make_settings
+from cflightning.objectives.solver import RankingSolver
+from cflightning.solvers.ials import Ials as IalsIteration
+from cflightning.solvers.interactions import Side
 
 
-class Alternating(Ranker):
-    """Implicit ALS (Hu, Koren & Volinsky 2008; Rendle et al. 2022), from a truncated SVD.
+@dataclass(frozen=True)
+class IalsSettings:
+    """Settings of iALS.
 
-    Settings: `weight` of everything that was not chosen, None for what suits the size of the catalogue; `l2`,
-    `exponent` and `block` as of `solvers.ials.Ials`.
+    Attributes:
+        weight: weight of every pair without an interaction; None for a default by the size of the catalogue.
+        l2: penalty on squared vectors.
+        exponent: exponent of the penalty's growth with the number of interactions.
+        block: number of factors that are solved at once (Rendle et al. 2021).
     """
 
-    passes = 3
-    defaults: ClassVar[dict[str, Any]] = {"weight": None, "l2": 0.015, "exponent": 1.0, "block": 64}
+    weight: float | None = None
+    l2: float = DEFAULT_L2
+    exponent: float = DEFAULT_EXPONENT
+    block: int = 64
+
+    def resolve(self, num_items: int) -> IalsSettings:
+        """Return the settings with the default weight for a number of item indices, if there is none."""
+        return replace(self, weight=default_weight(num_items)) if self.weight is None else self
+
+
+class IalsSolver(RankingSolver[IalsSettings]):
+    """iALS from a truncated SVD; an epoch solves for all users, then for all items."""
+
+    objective = "ials"
+    settings_class = IalsSettings
+    default_epochs = 3
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        from cflightning.solvers.ials import Ials
-
-        network, settings = self.network, self.settings
-        if settings["weight"] is None:
-            settings["weight"] = default_weight(network.num_items)
-        self.solver = Ials(
-            *self.pairs[:2], network.num_users, network.num_items, confidence=self.pairs.weight,
-            threads=self.threads, **settings,
+        network = self.network
+        self.settings = self.settings.resolve(network.num_items)
+        self.iteration = IalsIteration(
+            *self.interactions[:2], network.num_users, network.num_items, confidence=self.interactions.weight,
+            threads=self.threads, **asdict(self.settings),
         )  # fmt: skip
 
-    def run(self, number: int, of: int) -> None:
-        """See `Ranker`; solves for all users, then for all items."""
+    def train_epoch(self, epoch: int, num_epochs: int) -> None:
+        """Solve for all users, then for all items; the first epoch starts from the SVD."""
         users, items = self.network.fold()[:2]
-        if number == 0:
-            for table, start in zip((users, items), self.solver.start(self.dim, self.seed), strict=True):
+        if epoch == 0:
+            for table, start in zip((users, items), self.iteration.start(self.dim, self.seed), strict=True):
                 table.copy_(start)
-        self.solver.sweep(users, items)
+        self.iteration.sweep(users, items)
 
     def loss(self) -> float:
-        """What is minimised, by pair."""
-        return self.solver.loss(*self.network.fold()[:2]) / max(len(self.pairs.user), 1)
+        """Return the objective per interaction."""
+        return self.iteration.loss(*self.network.fold()[:2]) / max(len(self.interactions.user), 1)
 
 
-def default_weight(num_items: int) -> float:
-    """Of what was not chosen: with this, all of it together weighs as much on every catalogue."""
-    return min(300 / max(num_items, 1), 0.3)
+class Ials(RankingObjective):
+    """Weighted squared error of all pairs of users and items, solved for users and items in turn."""
+
+    name = "ials"
+    solver = IalsSolver
+
+    def search_space(self, size: TableSize, *, by_autograd: bool) -> dict[str, Numbers]:
+        """Return the ranges of `tune`: weight, penalty, dim and number of epochs."""
+        return {
+            "model.ranking.weight": log_range(default_weight(size.items), 4),
+            "model.ranking.l2": log_range(DEFAULT_L2, 4),
+            "model.dim": DIM_RANGE,
+            "trainer.max_epochs": Numbers(2, 8),
+        }
+
+    @torch.inference_mode(False)  # threads of solvers do not inherit it
+    @torch.no_grad()
+    def fold_in(
+        self, settings: Mapping[str, Any], tables: FoldedTables, seen: Side, counts: Tensor, threads: int = 1
+    ) -> Tensor:
+        """Return a user's vector of the last epoch, solved exactly; see `RankingObjective.fold_in`."""
+        items = tables.item_vectors.detach().cpu().float()
+        complete = make_settings(IalsSettings, settings, self.name).resolve(len(items))
+        no_pairs = torch.empty(0, dtype=torch.int32)
+        iteration = IalsIteration(no_pairs, no_pairs, 1, len(items), threads=threads, **asdict(complete))
+        return iteration.fold_in(items, torch.split(seen.rows, seen.counts.tolist()))
+
+    def least_squares_fold_in(self, settings: Mapping[str, Any], num_items: int) -> LeastSquaresFoldIn:
+        """Return the weights of training, with which a new user gets the vector that training would give."""
+        known = {name: settings.get(name) for name in ("weight", "l2", "exponent")}
+        weight, l2, exponent, _ = asdict(make_settings(IalsSettings, known, self.name).resolve(num_items)).values()
+        return LeastSquaresFoldIn(weight, l2, exponent, rescale=False)

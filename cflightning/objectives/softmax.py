@@ -1,64 +1,123 @@
-"""Sampled softmax of cosines."""
+"""Sampled softmax of cosines (Wu et al. 2022)."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cflightning.errors import ConfigError
-from cflightning.objectives.base import Ranker, falling, kept_table
+from cflightning.objectives.base import RankingObjective
+from cflightning.objectives.sampled_loss import SampledLoss, SampledSettings
+from cflightning.objectives.settings import Numbers, TableSize, log_range
+from cflightning.objectives.solver import RankingSolver, geometric_rate, restore_table
+from cflightning.solvers.interactions import interactions
 from cflightning.solvers.smoothing import smooth
+from cflightning.solvers.svd import DegreeScaledSVD
 
 
-class Softmax(Ranker):
-    """Sampled softmax of cosines (Wu et al. 2022) by the compiled step of the CPU, from the vectors of an SVD.
+def default_temperature(size: TableSize) -> float:
+    """Return the default temperature, higher for denser tables: .08 suits Gowalla (.07 %), .2 MovieLens (5 %)."""
+    density = size.interactions / max(size.users * size.items, 1)
+    return float(0.08 * max(density / 7e-4, 1.0) ** 0.2)
 
-    Settings: `negatives` shared by a block of choices; `temperature`, None for what suits the density; `learning_rate`
-    of the first pass and `last_rate` of the last, geometric between; `smooth`, what the answering item vectors take of
-    those of their users, a hop of LightGCN (He et al. 2020) after training.
+
+def softmax_loss(
+    positive: Tensor,
+    negatives: Tensor,
+    *,
+    temperature: float = 1.0,
+    log_q: Tensor | None = None,
+    inside: bool = True,
+) -> Tensor:
+    """Return ``log(e^(s+ / t) + sum over m of e^(s- / t)) - s+ / t``, summed over the batch, float32 [].
+
+    Wu et al. 2022, "SSM". With cosines as scores, the temperature t sets how much the hardest negatives count.
+
+    With `log_q` each negative counts ``1 / (m q)`` times, so that the sum is an unbiased estimate of that over all
+    items, whatever their distribution (Bengio & Senécal 2008); without it, frequently drawn items end up too low. Yi et
+    al. 2019 correct the score of the chosen item as well; here it stays as it is.
+
+    Args:
+        positive: float32 [batch].
+        negatives: float32 [batch, m].
+        temperature: t, above 0.
+        log_q: float32 [batch, m] or [m], log-probability of each sample; None if all are alike.
+        inside: whether the denominator has the chosen item; if not, every interaction needs a negative that takes part.
+
+    Raises:
+        ConfigError: the temperature is not above 0.
+    """
+    if not temperature > 0:
+        raise ConfigError(f"softmax: temperature must be above 0, got {temperature}")
+    positive, negatives = positive / temperature, negatives / temperature
+    if log_q is not None:
+        negatives = negatives - log_q - math.log(max(negatives.shape[1], 1))
+    terms = torch.cat([positive[:, None], negatives], 1) if inside else negatives
+    return (torch.logsumexp(terms, 1) - positive).sum()
+
+
+@dataclass(frozen=True)
+class SoftmaxSettings:
+    """Settings of the compiled solver.
+
+    Attributes:
+        negatives: negative samples that a block of interactions shares.
+        temperature: temperature of the softmax; None for `default_temperature`.
+        learning_rate: learning rate of the first epoch.
+        last_rate: learning rate of the last epoch; it falls geometrically.
+        smooth: share of its users' vectors that each served item vector gains after training, one hop of LightGCN.
     """
 
-    passes = 16
-    defaults: ClassVar[dict[str, Any]] = {
-        "negatives": 256, "temperature": None, "learning_rate": 0.1, "last_rate": 0.01, "smooth": 0.15,
-    }  # fmt: skip
+    negatives: int = 256
+    temperature: float | None = None
+    learning_rate: float = 0.1
+    last_rate: float = 0.01
+    smooth: float = 0.15
+
+
+class SoftmaxSolver(RankingSolver[SoftmaxSettings]):
+    """Compiled steps of the sampled softmax, from the normalised vectors of an SVD."""
+
+    objective = "softmax"
+    settings_class = SoftmaxSettings
+    default_epochs = 16
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         from cflightning.kernels.softmax import SampledSoftmax
-        from cflightning.solvers.interactions import interactions
 
-        if self.pairs.weight is not None:
-            raise ConfigError("--data.weight: is known to --model.objective ials alone, got softmax")
-        user, item = self.pairs[:2]
+        self._refuse_weights()
+        user, item = self.interactions[:2]
         sizes = self.network.num_users, self.network.num_items
         known = (user > 0) & (item > 0)
         self.sides = interactions(user, item, *sizes)
-        self.settings["temperature"] = self.settings["temperature"] or default_temperature(len(user), *sizes)
-        self.solver = SampledSoftmax(
-            user[known].numpy(), item[known].numpy(), *sizes, negatives=int(self.settings["negatives"]),
-            temperature=float(self.settings["temperature"]), seed=self.seed, threads=self.threads,
+        temperature = self.settings.temperature or default_temperature(TableSize(len(user), *sizes))
+        self.settings = replace(self.settings, temperature=temperature)
+        self.steps = SampledSoftmax(
+            user[known].numpy(), item[known].numpy(), *sizes, negatives=self.settings.negatives,
+            temperature=temperature, seed=self.seed, threads=self.threads,
         )  # fmt: skip
         self.tables = torch.empty(0, 0), torch.empty(0, 0)
         self._loss = 0.0
 
-    def run(self, number: int, of: int) -> None:
-        """See `Ranker`; the learning rate falls from pass to pass."""
-        if number == 0:
-            self.tables = self._start()
-        rate = falling(self.settings, number, of)
-        self._loss = self.solver.epoch(number, self.tables[0].numpy(), self.tables[1].numpy(), rate)
-        shares = 0.0, float(self.settings["smooth"])
+    def train_epoch(self, epoch: int, num_epochs: int) -> None:
+        """Train, then write the smoothed vectors into the network; the first epoch starts from the SVD."""
+        if epoch == 0:
+            self.tables = self._initial_tables()
+        rate = geometric_rate(self.settings.learning_rate, self.settings.last_rate, epoch, num_epochs)
+        self._loss = self.steps.epoch(epoch, self.tables[0].numpy(), self.tables[1].numpy(), rate)
+        shares = 0.0, self.settings.smooth
         smoothed = smooth(*self.tables, self.sides, shares=shares, unit=False, threads=self.threads)
-        for table, found in zip(self.network.fold()[:2], smoothed, strict=True):
-            table.copy_(found)
+        for table, vectors in zip(self.network.fold()[:2], smoothed, strict=True):
+            table.copy_(vectors)
 
-    def _start(self) -> tuple[Tensor, Tensor]:
+    def _initial_tables(self) -> tuple[Tensor, Tensor]:
         from cflightning.kernels.softmax import unit_rows
-        from cflightning.solvers.svd import DegreeScaledSVD
 
         solver = DegreeScaledSVD(self.sides, self.dim, seed=self.seed, threads=self.threads)
         solver.sweep()
@@ -67,25 +126,71 @@ class Softmax(Ranker):
         return torch.from_numpy(unit_rows(users.numpy())), torch.from_numpy(unit_rows(items.numpy()))
 
     def loss(self) -> float:
-        """Mean loss of a choice, before the steps."""
+        """Return the mean loss of the epoch's interactions before their steps."""
         return self._loss
 
     @property
     def state(self) -> dict[str, Tensor]:
-        """Tables without smoothing, and the steps' accumulators."""
-        squares = (torch.from_numpy(side) for side in self.solver.squares)
+        """Tables without smoothing, and the accumulators of the steps."""
+        squares = (torch.from_numpy(side) for side in self.steps.squares)
         return dict(zip(("users", "items", "user_squares", "item_squares"), (*self.tables, *squares), strict=True))
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a checkpoint."""
+        """Restore tables and accumulators."""
         if state:
             sizes = {"users": self.network.num_users, "items": self.network.num_items}
-            users, items = (kept_table(state, name, rows, self.dim) for name, rows in sizes.items())
+            users, items = (restore_table(state, name, rows, self.dim) for name, rows in sizes.items())
             self.tables = users, items
-            for own, name in zip(self.solver.squares, ("user_squares", "item_squares"), strict=True):
-                own[:] = state[name].numpy()
+            for squares, name in zip(self.steps.squares, ("user_squares", "item_squares"), strict=True):
+                squares[:] = state[name].numpy()
 
 
-def default_temperature(choices: int, users: int, items: int) -> float:
-    """The softer, the denser the table: .08 suits Gowalla (.07 %), .2 MovieLens (5 %)."""
-    return float(0.08 * max(choices / max(users * items, 1) / 7e-4, 1.0) ** 0.2)
+@dataclass(frozen=True, kw_only=True)
+class SampledSoftmaxSettings(SampledSettings):
+    """Settings of the sampled softmax by autograd.
+
+    Attributes:
+        negatives: negative samples of each batch.
+        l2: penalty on the vectors that a sample looks up.
+        temperature: temperature of the softmax; None for `default_temperature`.
+    """
+
+    negatives: int = 1024
+    l2: float | None = 0.0
+    temperature: float | None = None
+
+
+class SampledSoftmaxLoss(SampledLoss):
+    """Sampled softmax by autograd."""
+
+    objective = "softmax"
+    settings_class = SampledSoftmaxSettings
+    cosine = True
+    settings: SampledSoftmaxSettings
+
+    def resolve(self, settings: SampledSoftmaxSettings, size: TableSize) -> SampledSoftmaxSettings:
+        """Return the settings with the default temperature, if there is none."""
+        return (
+            settings if settings.temperature is not None else replace(settings, temperature=default_temperature(size))
+        )
+
+    def score_loss(self, positive: Tensor, negatives: Tensor, log_q: Tensor | None) -> Tensor:
+        """See `softmax_loss`."""
+        temperature = self.settings.temperature
+        assert temperature is not None
+        return softmax_loss(positive, negatives, temperature=temperature, log_q=log_q)
+
+
+class Softmax(RankingObjective):
+    """Softmax of the chosen item among negative samples, of cosines divided by a temperature."""
+
+    name = "softmax"
+    solver = SoftmaxSolver
+    sampled_loss = SampledSoftmaxLoss
+
+    def search_space(self, size: TableSize, *, by_autograd: bool) -> dict[str, Numbers]:
+        """Return the ranges of `tune`: temperature, smoothing, dim, learning rate and number of epochs."""
+        settings = {"temperature": log_range(default_temperature(size), 2)}
+        if not by_autograd:
+            settings |= {"learning_rate": log_range(0.1, 4), "smooth": Numbers(0.0, 0.5)}
+        return self.gradient_search_space(settings, by_autograd=by_autograd)

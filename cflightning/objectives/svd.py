@@ -1,51 +1,97 @@
-"""A truncated SVD."""
+"""Degree-scaled SVD of the interaction matrix (Shen et al. 2021), without gradients."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from dataclasses import asdict, dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from cflightning.objectives.base import Ranker, kept_table
+from cflightning.models.network import FoldedTables
+from cflightning.objectives.base import RankingObjective
+from cflightning.objectives.settings import Numbers, TableSize, make_settings
+from cflightning.objectives.solver import RankingSolver, restore_table
+from cflightning.solvers import svd
+from cflightning.solvers.interactions import Side, interactions
 
 
-class Spectral(Ranker):
-    """A degree-scaled truncated SVD, without a gradient; see `solvers.svd`.
+@dataclass(frozen=True)
+class SvdSettings:
+    """Powers of the numbers of interactions by which the matrix and the scores are divided, see `solvers.svd`.
 
-    Settings: `user_power`, `item_power` and `score_power`.
+    Attributes:
+        user_power: power of a user's number of interactions, for the matrix.
+        item_power: power of an item's number of interactions, for the matrix.
+        score_power: power of an item's number of interactions, for its scores.
     """
 
-    passes = 2
-    defaults: ClassVar[dict[str, Any]] = {"user_power": 0.3, "item_power": 0.5, "score_power": 0.4}
+    user_power: float = 0.3
+    item_power: float = 0.5
+    score_power: float = 0.4
+
+
+class SvdSolver(RankingSolver[SvdSettings]):
+    """Truncated SVD by subspace iteration; an epoch is one iteration."""
+
+    objective = "svd"
+    settings_class = SvdSettings
+    default_epochs = 2
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        from cflightning.solvers.interactions import interactions
-        from cflightning.solvers.svd import DegreeScaledSVD
+        sides = interactions(*self.interactions[:2], self.network.num_users, self.network.num_items)
+        options = asdict(self.settings)
+        self.iteration = svd.DegreeScaledSVD(sides, self.dim, seed=self.seed, threads=self.threads, **options)
+        self._captured = 0.0
 
-        sides = interactions(*self.pairs[:2], self.network.num_users, self.network.num_items)
-        self.solver = DegreeScaledSVD(sides, self.dim, seed=self.seed, threads=self.threads, **self.settings)
-        self._held = 0.0
-
-    def run(self, number: int, of: int) -> None:
-        """See `Ranker`; a sweep of the iteration."""
-        self._held = self.solver.sweep()
-        for table, found in zip(self.network.fold()[:2], self.solver.finish(), strict=True):
-            table.copy_(found)
+    def train_epoch(self, epoch: int, num_epochs: int) -> None:
+        """Iterate once and write the vectors into the network."""
+        self._captured = self.iteration.sweep()
+        for table, vectors in zip(self.network.fold()[:2], self.iteration.finish(), strict=True):
+            table.copy_(vectors)
 
     def loss(self) -> float:
-        """The share of the scaled matrix that the vectors do not hold."""
-        return 1 - self._held
+        """Return the share of the scaled matrix's squared norm that the vectors do not capture."""
+        return 1 - self._captured
 
     @property
     def state(self) -> dict[str, Tensor]:
         """The subspace, which is wider than the vectors."""
-        basis = self.solver.basis
-        return {} if basis is None else {"basis": basis, "values": self.solver.values}
+        basis = self.iteration.basis
+        return {} if basis is None else {"basis": basis, "values": self.iteration.values}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a checkpoint."""
+        """Restore the subspace."""
         if state:
-            self.solver.basis = kept_table(state, "basis", self.network.num_items)
-            self.solver.values = state["values"].clone()
+            self.iteration.basis = restore_table(state, "basis", self.network.num_items)
+            self.iteration.values = state["values"].clone()
+
+
+class Svd(RankingObjective):
+    """Squared error of the degree-scaled interaction matrix at a given rank."""
+
+    name = "svd"
+    solver = SvdSolver
+
+    def search_space(self, size: TableSize, *, by_autograd: bool) -> dict[str, Numbers]:
+        """Return the ranges of `tune`: the powers and dim."""
+        return {
+            "model.ranking.user_power": Numbers(0.0, 0.6),
+            "model.ranking.item_power": Numbers(0.2, 0.8),
+            "model.ranking.score_power": Numbers(0.0, 0.6),
+            "model.dim": Numbers(16, 256, step=16),
+        }
+
+    @torch.inference_mode(False)  # threads of solvers do not inherit it
+    @torch.no_grad()
+    def fold_in(
+        self, settings: Mapping[str, Any], tables: FoldedTables, seen: Side, counts: Tensor, threads: int = 1
+    ) -> Tensor:
+        """Return the projection of a user's interactions, exactly as in training; see `RankingObjective.fold_in`."""
+        complete = make_settings(SvdSettings, settings, self.name)
+        return svd.fold_in(
+            tables.item_vectors.detach().cpu().float(), seen, counts, item_power=complete.item_power,
+            score_power=complete.score_power, threads=threads,
+        )  # fmt: skip

@@ -1,1 +1,1 @@
-"""LightningModules: network + objective + metrics + optimiser."""
+"""LightningModules: a network, heads that train and measure it, checkpoints."""

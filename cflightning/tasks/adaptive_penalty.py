@@ -1,4 +1,4 @@
-"""Held-out rows set the strength of the penalties while training goes on."""
+"""Adaptive penalty: validation ratings raise or lower the L2 penalty while training goes on."""
 
 from __future__ import annotations
 
@@ -12,128 +12,126 @@ from torch import Tensor
 
 from cflightning.models.embedding_dot import EmbeddingDot
 
-ROWS = 4096
-"""That are looked at, at most: a look takes a millisecond."""
-LOOKS = 2
-"""An epoch."""
-DOUBT = 0.6
-"""Standard deviation of the number to be found before a row has been looked at, around 1: few rows move nothing."""
-TOO_LARGE, TOO_SMALL = math.log(0.86), math.log(1.3)
-"""Between these nothing is done. A fit that needs no help is seen at .87 to 1.25, since factors are still growing."""
+MAX_RATINGS = 4096
+"""Maximum number of validation ratings per update; an update takes about 1 ms."""
+UPDATES_PER_EPOCH = 2
+"""Number of updates per epoch."""
+PRIOR_STD = 0.6
+"""Standard deviation of the prior of a slope, a normal distribution around 1: few ratings change nothing."""
+LOG_LOW, LOG_HIGH = math.log(0.86), math.log(1.3)
+"""Range of the logarithm of the slope in which a penalty stays; good fits have .87 to 1.25 while factors grow."""
 GAIN = 3.0
-"""A penalty is multiplied by what is found beyond them to the power of -GAIN."""
-BEGIN, LOWER_FROM = 0.2, 0.25
-"""Shares of the training before which no penalty is moved, or none is lowered: factors have to grow first."""
-ROW_RANGE, BAG_RANGE = (0.1, 8.0), (1.0, 30.0)
-"""How far the penalties go, as multiples. At the upper ends there are no factors, or no bags, left to speak of."""
+"""Power of the slope's excess over the range by which a penalty is divided."""
+WARMUP, LOWERING_WARMUP = 0.2, 0.25
+"""Shares of training before which no penalty changes, and before which none is lowered: factors have to grow first."""
+FACTOR_RANGE, SVDPP_RANGE = (0.1, 8.0), (1.0, 30.0)
+"""Ranges of the multiples; the upper ends leave practically no factors and no SVD++ terms."""
 
 
-class Multiple(NamedTuple):
-    """By what number a part of the scores should be multiplied.
+class Slope(NamedTuple):
+    """Regression slope of the ratings on a part of the scores.
 
     Attributes:
-        value: 0.2 to 5.
-        doubt: its standard deviation.
+        value: posterior mean, 0.2 to 5; below 1 the part overfits, above 1 it underfits.
+        std: posterior standard deviation.
     """
 
     value: float
-    doubt: float
+    std: float
 
 
 class AdaptivePenalty:
-    """Multiples of the penalties on factors and on the vectors in bags, by the errors on held-out rows.
+    """Multiples of the penalties on factors and on SVD++ terms, adapted to the errors on validation ratings.
 
-    One default strength cannot fit tables whose factors predict much, little, or nothing at all. What tells them apart
-    is by what number the factors' part of the scores would have to be multiplied to predict held-out rows best (least
-    squares, one number): about 1 where the penalty is right, near 0 where the factors have learnt noise, 2 and more
-    where they are held down. The same of what the bags have brought into it. Bags that have learnt noise are penalised
-    first, and the factors only once it is not them; so where the choice of items says nothing, bags are switched
-    off and the factors stay.
+    No default strength fits tables whose factors explain much, little, or nothing. The strength is right if the
+    regression slope of the validation ratings on the factor term of the scores is about 1 (calibration slope: Cox 1958;
+    Copas 1983): near 0 the factors are noise, at 2 and more they are shrunken too much. The same slope is computed for
+    what the SVD++ terms contribute. If SVD++ terms overfit, their penalty is raised first, and that on the factors only
+    if this does not help; so where the choice of items carries no information, the terms vanish and the factors stay.
 
     Args:
-        user: int64 [n], rows.
-        item: int64 [n], rows.
+        user: int64 [n], user indices.
+        item: int64 [n], item indices.
         rating: float32 [n], rating units.
 
     Attributes:
-        rows: multiple of the penalty on factors.
-        bags: multiple of the penalty on the vectors in the factors' bags.
+        factors: multiple of the penalty on factors.
+        svdpp: multiple of the penalty on the SVD++ terms of factors.
     """
 
     def __init__(self, user: Tensor, item: Tensor, rating: Tensor) -> None:
         self.user, self.item, self.rating = user, item, rating
-        self.rows = self.bags = 1.0
+        self.factors = self.svdpp = 1.0
 
     @property
     def state(self) -> dict[str, float]:
-        """What a checkpoint has to hold."""
-        return {"rows": self.rows, "bags": self.bags}
+        """State for a checkpoint."""
+        return {"factors": self.factors, "svdpp": self.svdpp}
 
     def load(self, state: Mapping[str, float]) -> None:
-        """Go on from a checkpoint."""
-        self.rows, self.bags = state.get("rows", 1.0), state.get("bags", 1.0)
+        """Restore the state of a checkpoint."""
+        self.factors, self.svdpp = state.get("factors", 1.0), state.get("svdpp", 1.0)
 
-    def look(self, network: EmbeddingDot, means: Mapping[str, Tensor] | None, share: float) -> None:
-        """Measure, and move the multiples.
+    def update(self, network: EmbeddingDot, means: Mapping[str, Tensor] | None, share: float) -> None:
+        """Measure the slopes and adapt the multiples.
 
         Args:
-            network: that is trained.
-            means: prior means of its tables, by name, where there are bags.
-            share: of the training that is done.
+            network: Network in training.
+            means: Prior means of its tables by name; None without SVD++ terms.
+            share: Share of training that is done.
         """
-        if share < BEGIN:
+        if share < WARMUP:
             return
-        factors, of_bags = self.wanted(network, means)
-        excess = 0.0 if of_bags is None else min(math.log(of_bags.value) - TOO_LARGE, 0.0)
-        if excess == 0 or self.bags >= BAG_RANGE[1]:
-            beyond = min(math.log(factors.value) - TOO_LARGE, 0.0)
-            if share >= LOWER_FROM:  # and only as far as is sure: factors near nothing may look as if held down
-                beyond += max(math.log(max(factors.value - factors.doubt, 1.0)) - TOO_SMALL, 0.0)
-            self.rows = _within(self.rows * math.exp(-GAIN * beyond), ROW_RANGE)
-        self.bags = _within(self.bags * math.exp(-GAIN * excess), BAG_RANGE)
+        factors, svdpp = self.slopes(network, means)
+        excess = 0.0 if svdpp is None else min(math.log(svdpp.value) - LOG_LOW, 0.0)
+        if excess == 0 or self.svdpp >= SVDPP_RANGE[1]:
+            beyond = min(math.log(factors.value) - LOG_LOW, 0.0)
+            if share >= LOWERING_WARMUP:  # by the lower bound, as the slope of tiny factors is uncertain
+                beyond += max(math.log(max(factors.value - factors.std, 1.0)) - LOG_HIGH, 0.0)
+            self.factors = _clip(self.factors * math.exp(-GAIN * beyond), FACTOR_RANGE)
+        self.svdpp = _clip(self.svdpp * math.exp(-GAIN * excess), SVDPP_RANGE)
 
-    def wanted(self, network: EmbeddingDot, means: Mapping[str, Tensor] | None) -> tuple[Multiple, Multiple | None]:
-        """By what number the factors' part should be multiplied, and what bags bring into it; None without bags."""
+    def slopes(self, network: EmbeddingDot, means: Mapping[str, Tensor] | None) -> tuple[Slope, Slope | None]:
+        """Return the slopes of the factor term and of the SVD++ terms' contribution to it; None without these."""
         with torch.no_grad():
             p, q = network.user_factors(self.user), network.item_factors(self.item)
             logit = network.logit(self.user, self.item)
             scores = network.scale(logit)
-            slope = network.scale.slope(scores)
+            derivative = network.scale.slope(scores)
             scores = scores if network.rating_range is None else scores.clamp(*network.rating_range)
-            error = _numbers(self.rating - scores)
-            factors = (p * q).sum(-1)
-            rest = None
-            if means is not None:
-                own = [
-                    row - mean[at] if (mean := means.get(name)) is not None else row
-                    for row, name, at in ((p, "user_factors", self.user), (q, "item_factors", self.item))
-                ]
-                rest = (own[0] * own[1]).sum(-1)
-            parts = [factors] if rest is None else [factors, factors - rest]
-            found = [find_multiple(_numbers(part * slope), error) for part in parts]
-        return found[0], found[1] if rest is not None else None
+            error = _float64(self.rating - scores)
+            term = (p * q).sum(-1)
+            if means is None:
+                return regression_slope(_float64(term * derivative), error), None
+            residuals = [
+                vectors - mean[index] if (mean := means.get(name)) is not None else vectors
+                for vectors, name, index in ((p, "user_factors", self.user), (q, "item_factors", self.item))
+            ]
+            contribution = term - (residuals[0] * residuals[1]).sum(-1)
+            factors, svdpp = (regression_slope(_float64(part * derivative), error) for part in (term, contribution))
+        return factors, svdpp
 
 
-def find_multiple(part: np.ndarray, error: np.ndarray) -> Multiple:
-    """The least-squares multiple of a part of the scores, given their errors, drawn to 1 as few rows know little.
+def regression_slope(part: np.ndarray, error: np.ndarray) -> Slope:
+    """Return the slope of the ratings on a part of the scores by least squares, with a normal prior around 1.
 
     Args:
         part: float64 [n], rating units.
-        error: float64 [n], rating units, of the scores with the part as it is.
+        error: float64 [n], rating units, ratings minus scores.
     """
     # Sums by numpy: the same bits on any number of threads.
     squares, noise = float((part * part).sum()), float((error * error).sum()) / max(error.size, 1)
     if squares == 0 or noise == 0:
-        return Multiple(1.0, DOUBT)
-    precision, before = squares / noise, 1 / DOUBT**2
-    found = 1 + float((part * error).sum()) / squares
-    value = (found * precision + before) / (precision + before)
-    return Multiple(_within(value, (0.2, 5.0)), (precision + before) ** -0.5)
+        return Slope(1.0, PRIOR_STD)
+    precision, prior_precision = squares / noise, 1 / PRIOR_STD**2
+    estimate = 1 + float((part * error).sum()) / squares
+    mean = (estimate * precision + prior_precision) / (precision + prior_precision)
+    return Slope(_clip(mean, (0.2, 5.0)), (precision + prior_precision) ** -0.5)
 
 
-def _numbers(values: Tensor) -> np.ndarray:
+def _float64(values: Tensor) -> np.ndarray:
     return values.double().cpu().numpy()
 
 
-def _within(value: float, limits: tuple[float, float]) -> float:
+def _clip(value: float, limits: tuple[float, float]) -> float:
     return min(max(value, limits[0]), limits[1])

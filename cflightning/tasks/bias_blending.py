@@ -1,4 +1,4 @@
-"""A finished network leans on biases alone, as far as held-out rows say that these know better."""
+"""Blending of a trained model with the bias-only baseline, weighted by validation error."""
 
 from __future__ import annotations
 
@@ -19,81 +19,82 @@ from cflightning.tasks.loading import load_task
 
 log = logging.getLogger(__name__)
 
-ROWS = 500
-"""Of the validation part, below which nothing is done: few rows say little."""
-LEAST = 0.05
-"""Share below which nothing is done: the network knows better, as it does wherever there is something to learn."""
-DOUBT = 2.0
-"""Standard deviation of the share around zero before a row has been looked at."""
+MIN_ROWS = 500
+"""Number of validation rows below which nothing is blended: their estimate of the share is too uncertain."""
+MIN_SHARE = 0.05
+"""Share of the baseline below which nothing is blended, as is usual where factors explain anything."""
+PRIOR_STD = 2.0
+"""Standard deviation of the prior of the share, a normal distribution around zero, for one validation row."""
 
 
-def blend_with_biases(path: Path, data: RatingsDataModule, baseline: BiasBaseline) -> float:
-    """Mix a checkpoint's network with the biases of a baseline, which is one dot product again.
+def blend_with_biases(path: Path, data: RatingsDataModule, baseline: BiasBaseline, min_rows: int = MIN_ROWS) -> float:
+    """Blend the network of a checkpoint with the biases of a baseline; the result is again one dot product.
 
-    Gradients of a few passes leave the biases of rows with few ratings short of where the closed form has them. That
-    costs nothing where factors and bags take over what they leave, and up to .4 % of the error where there is
-    nothing beyond biases to be learnt. So the logits become ``(1 - share) * network + share * baseline``, with the
-    share that predicts the validation rows best (least squares; stacking, Wolpert 1992), between 0 and 1.
+    A few epochs of gradient steps leave the biases of users and items with few ratings short of their closed form. This
+    costs nothing where factors and SVD++ terms make up for it, and up to .4 % of the error where there is nothing but
+    biases to learn. So the logits become ``(1 - share) * network + share * baseline``, with the share between 0 and 1
+    that fits the validation rows best (least squares; stacking, Wolpert 1992).
 
     Args:
-        path: the checkpoint, changed in place; networks other than `EmbeddingDot`, and those of choices, are left.
-        data: that it was trained on.
-        baseline: of the same training part.
+        path: Checkpoint, changed in place; networks other than `EmbeddingDot` and ranking networks stay as they are.
+        data: Data that it was trained on.
+        baseline: Baseline of the same training part.
+        min_rows: Number of validation rows below which nothing is blended.
 
     Returns:
-        The share; 0 where the checkpoint is left as it was.
+        The share of the baseline; 0 if the checkpoint stays as it is.
     """
     task = load_task(path)
     network = task.network
     user, item, rating = data.held_out(data.split.sizes[VAL] or 1)
-    if not isinstance(network, EmbeddingDot) or network.rating_range is None or len(user) < ROWS:
+    if not isinstance(network, EmbeddingDot) or network.rating_range is None or len(user) < min_rows:
         return 0.0
-    at_mean, slope = network.scale.inverse(baseline.mean), float(network.scale.slope(baseline.mean))
+    mean_logit, slope = network.scale.inverse(baseline.mean), float(network.scale.slope(baseline.mean))
     vocabulary = task.vocabulary
     assert vocabulary is not None
-    biases = [
-        _by_row(known.rows(seen.ids.values), values / slope, known.num_rows)
-        for known, seen, values in (
+    user_bias, item_bias = (
+        _by_index(known.rows(column.ids.values), values / slope, known.num_rows)
+        for known, column, values in (
             (vocabulary.users, data.table.user, baseline.user), (vocabulary.items, data.table.item, baseline.item),
         )
-    ]  # fmt: skip
+    )  # fmt: skip
     users, items, truth = torch.from_numpy(user).long(), torch.from_numpy(item).long(), torch.from_numpy(rating)
     with torch.no_grad():
         logit = network.logit(users, items)
-        apart = at_mean + biases[0][users] + biases[1][items] - logit
-        share = _share(network.scale, logit, apart, truth)
-        if share < LEAST:
+        difference = mean_logit + user_bias[users] + item_bias[items] - logit
+        share = _best_share(network.scale, logit, difference, truth)
+        if share < MIN_SHARE:
             return 0.0
-        off = (network.scale(logit + share * apart) - truth).double()
+        error = (network.scale(logit + share * difference) - truth).double()
     content = read(path)
     state = content["state_dict"]
     state["network.user_factors.weight"].mul_(1 - share)
-    for name, bias in zip(("user", "item"), biases, strict=True):
+    for name, bias in (("user", user_bias), ("item", item_bias)):
         state[f"network.{name}_bias.weight"].mul_(1 - share).add_(bias[:, None], alpha=share)
-    state["network.global_bias"].mul_(1 - share).add_(share * at_mean)
-    figures = content[KEY]["metrics"]
-    measured = {"val/rmse": math.sqrt(float(off.square().mean())), "val/mae": float(off.abs().mean())}
-    figures.update({name: value for name, value in measured.items() if name in figures})
+    state["network.global_bias"].mul_(1 - share).add_(share * mean_logit)
+    metrics = content[KEY]["metrics"]
+    blended = {"val/rmse": math.sqrt(float(error.square().mean())), "val/mae": float(error.abs().mean())}
+    metrics.update({name: value for name, value in blended.items() if name in metrics})
     FileCheckpointIO().save_checkpoint(content, path)
-    log.info("the validation rows give biases alone a share of %.2g in the answers", share)
+    log.info("blended with the bias-only model at a share of %.2g, which lowers the validation error", share)
     return share
 
 
-def _by_row(rows: np.ndarray, values: np.ndarray, count: int) -> torch.Tensor:
-    """Values of ids as float32 [count], by table row; ids without a row are dropped, and row 0 is zero."""
-    found = np.zeros(count, np.float32)
-    found[rows] = values
-    found[0] = 0
-    return torch.from_numpy(found)
+def _by_index(indices: np.ndarray, values: np.ndarray, count: int) -> torch.Tensor:
+    """Return values of ids by index, float32 [count]; ids without an index are dropped, and index 0 has zero."""
+    table = np.zeros(count, np.float32)
+    table[indices] = values
+    table[0] = 0
+    return torch.from_numpy(table)
 
 
-def _share(scale: RatingScale, logit: torch.Tensor, apart: torch.Tensor, truth: torch.Tensor) -> float:
-    """Of the way from one set of logits to another that is best to go, by least squares on a linearised scale."""
+def _best_share(scale: RatingScale, logit: torch.Tensor, difference: torch.Tensor, truth: torch.Tensor) -> float:
+    """Return the share of a difference of logits that fits ratings best, by least squares on a linearised scale."""
     score = scale(logit)
-    way = (apart * scale.slope(score)).double().numpy()
+    change = (difference * scale.slope(score)).double().numpy()
     error = (truth - score).double().numpy()
-    noise, squares = float((error * error).mean()), float((way * way).sum())
+    noise, squares = float((error * error).mean()), float((change * change).sum())
     if noise == 0 or squares == 0:
         return 0.0
-    found = float((way * error).sum()) / (squares + noise / DOUBT**2)
-    return min(max(found, 0.0), 1.0)
+    share = float((change * error).sum()) / (squares + noise / PRIOR_STD**2)
+    return min(max(share, 0.0), 1.0)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cflightning.tasks import embedding  # noqa: F401  (defines the tasks that a checkpoint may name)
-from cflightning.tasks.rating import RatingTask
+from cflightning.tasks import embedding_dot, embedding_mlp  # noqa: F401  (the tasks that a checkpoint may name)
+from cflightning.tasks.base import NetworkTask
 
 
-def load_task(path: Path | str) -> RatingTask:
+def load_task(path: Path | str) -> NetworkTask:
     """Return the task of a checkpoint, its network built and filled, in evaluation mode on the CPU.
 
     Raises:
-        CheckpointError: See `NetworkTask.load_from_checkpoint`.
+        CheckpointError: See `CheckpointedTask.load_from_checkpoint`.
     """
-    task: RatingTask = RatingTask.load_from_checkpoint(path)
+    task: NetworkTask = NetworkTask.load_from_checkpoint(path)
     return task

@@ -1,4 +1,4 @@
-"""The networks that are trained: the one that answers, or several whose mean it is."""
+"""The trained networks of a task: the served network itself, or the members of an ensemble."""
 
 from __future__ import annotations
 
@@ -14,80 +14,84 @@ from cflightning.models.ensemble import average, compress
 from cflightning.models.network import RatingNetwork
 from cflightning.models.svdpp import SvdppTerm, neighbours
 
+SVDPP_KEY = "cflightning_svdpp"
+"""Key of a checkpoint under which SVD++ terms are stored to resume training."""
+
 
 class Ensemble(nn.Module):
-    """What training works on.
+    """The networks that training updates, with their SVD++ priors.
 
-    Where there are networks apart from the one that answers, that one is their mean (a mean of dot products is a dot
-    product), cut down to its own dim.
+    With members, the served network is their average (an average of dot products is a dot product), compressed to its
+    own dim.
 
     Args:
-        network: that answers.
-        members: networks that are trained instead of it.
+        network: The served network.
+        members: Networks that are trained instead of it.
+
+    Attributes:
+        priors: SVD++ priors of the trained networks while training lasts; empty without SVD++ terms.
     """
 
     def __init__(self, network: RatingNetwork, members: Sequence[EmbeddingDot] = ()) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
-        self._network = (network,)  # not a part of this module: it is the task's
+        self._served = (network,)  # in a tuple, since it is a submodule of the task
         self.priors: list[SvdppPrior] = []
         if members:
             network.requires_grad_(False)  # or several devices would wait for gradients that never come
 
     @property
     def networks(self) -> list[RatingNetwork]:
-        """All that are trained."""
-        return [*self.members] or [*self._network]
+        """The networks that are trained."""
+        return [*self.members] or [*self._served]
 
     @property
-    def has_factors(self) -> bool:
-        """Whether all that are trained have factors, whose part of a score can be told."""
-        return all(isinstance(network, EmbeddingDot) for network in self.networks)
-
-    @property
-    def first(self) -> tuple[EmbeddingDot, dict[str, Tensor] | None]:
-        """The first of them, and the prior means of its tables."""
-        [network, *_] = self.networks
-        assert isinstance(network, EmbeddingDot)
-        return network, self.priors[0].means if self.priors else None
+    def factorised(self) -> list[EmbeddingDot]:
+        """The trained networks if all are dot products, else an empty list."""
+        networks = [network for network in self.networks if isinstance(network, EmbeddingDot)]
+        return networks if len(networks) == len(self.networks) else []
 
     def sync_served_network(self) -> None:
-        """Let the network that answers be what has been learnt so far."""
-        [network] = self._network
+        """Write the average of the members into the served network."""
+        [network] = self._served
         if len(self.members) and isinstance(network, EmbeddingDot):
-            tables = [member.fold() for member in self.members]  # type: ignore[operator]
+            tables = [member.fold() for member in self.factorised]
             network.take(compress(average(tables, [1.0] * len(tables)), network.dim))
 
     def attach_priors(
         self, user: Tensor, item: Tensor, svdpp: SvdppSides, l2_exponent: float, kind: type[SvdppTerm]
     ) -> None:
-        """Give every network's rows prior means, by bags.
+        """Give every trained network an SVD++ prior.
 
         Args:
-            user: int32 [n], rows of the training part.
-            item: int32 [n], rows of the training part.
-            svdpp: `user` or `both`.
-            l2_exponent: see `RatingTask`.
-            kind: of bag.
-        """
-        for network in self.networks:
-            if not isinstance(network, EmbeddingDot):
-                raise ConfigError(f"--model.svdpp: is known to EmbeddingDot, not to {type(network).__name__}")
-        [network, *_] = self.networks
-        pairs = neighbours(user, item, network.num_users), neighbours(item, user, network.num_items)
-        self.priors = [SvdppPrior(one, *pairs, svdpp, l2_exponent, kind) for one in self.networks]  # type: ignore[arg-type]
+            user: int32 [n], user indices of the training part.
+            item: int32 [n], item indices of the training part.
+            svdpp: Sides with SVD++ terms, `user` or `both`.
+            l2_exponent: See `NetworkTask`.
+            kind: Class of the terms.
 
-    def state(self) -> list[dict[str, Tensor]]:
-        """What of the bags a checkpoint has to hold for training to go on."""
+        Raises:
+            ConfigError: A network has no factors.
+        """
+        networks = self.factorised
+        if not networks:
+            name = type(self.networks[0]).__name__
+            raise ConfigError(f"--model.svdpp: must be none for {name}; EmbeddingDot alone has SVD++ terms")
+        sizes = networks[0].num_users, networks[0].num_items
+        pairs = neighbours(user, item, sizes[0]), neighbours(item, user, sizes[1])
+        self.priors = [SvdppPrior(network, *pairs, svdpp, l2_exponent, kind) for network in networks]
+
+    def prior_state(self) -> list[dict[str, Tensor]]:
+        """Return the state of the priors for a checkpoint, by member."""
         return [prior.state() for prior in self.priors]
 
-    def load(self, state: list[dict[str, Tensor]]) -> None:
-        """Go on from a checkpoint; bags that it has not begin with zeros."""
+    def load_priors(self, state: list[dict[str, Tensor]]) -> None:
+        """Restore the priors from a checkpoint; terms without a state start with zeros."""
         for prior, kept in zip(self.priors, state, strict=False):
             prior.load(kept)
 
     def step_priors(self) -> None:
-        """Let the bags learn from the tables as they are now."""
+        """Update the SVD++ terms from the current tables."""
         names = "user_factors", "item_factors", "user_bias", "item_bias"
         with torch.no_grad():
             for network, prior in zip(self.networks, self.priors, strict=False):

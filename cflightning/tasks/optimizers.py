@@ -1,11 +1,13 @@
-"""Optimiser and learning-rate schedule of a task: its own choice, the engine's, or those that were asked for."""
+"""Optimiser and learning-rate schedule of a task: its defaults, those of the engine, or configured ones."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -13,60 +15,103 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
 from cflightning.engines.base import EngineSpec
 from cflightning.engines.schedule import one_cycle_schedule
+from cflightning.engines.svdpp_prior import SvdppSides
 from cflightning.errors import CheckpointError, ConfigError
-from cflightning.tasks.described import make_described
-
-if TYPE_CHECKING:
-    from cflightning.tasks.rating import RatingTask
 
 log = logging.getLogger(__name__)
 MAX_BATCH_RATIO = 8.0
-"""Batch size, as a multiple of the default, up to which the optimiser is scaled; at 10 no average would be left."""
+"""Batch size, as a multiple of the default, up to which AdamW is scaled; at 10 its averages would have no memory."""
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """Options of a task that concern its optimiser; see `NetworkTask`.
+
+    Attributes:
+        learning_rate: peak learning rate; None for a default.
+        weight_decay: weight decay of AdamW.
+        optimizer: configuration of another optimiser.
+        lr_scheduler: configuration of another schedule.
+        svdpp: sides with SVD++ terms.
+    """
+
+    learning_rate: float | None
+    weight_decay: float
+    optimizer: Mapping[str, Any] | None
+    lr_scheduler: Mapping[str, Any] | None
+    svdpp: SvdppSides = "none"
 
 
 def configure(
-    task: RatingTask, spec: EngineSpec | None, parameters: Sequence[torch.nn.Parameter], batch_ratio: float
+    options: OptimizerOptions,
+    trainer: Trainer,
+    engine_spec: EngineSpec | None,
+    parameters: Sequence[torch.nn.Parameter],
+    batch_ratio: float,
 ) -> OptimizerLRSchedulerConfig:
-    """Fused AdamW, or the engine's own, with one cycle over the whole training, unless others were asked for.
+    """Return the optimiser and the schedule: fused AdamW or the engine's optimiser, with one cycle, by default.
 
     Args:
-        task: that has a Trainer and a network. (What was asked for is made from descriptions, and only now: before the
-            network there are no parameters to give to an optimiser.)
-        spec: parts of the engine; None for autograd.
-        parameters: to be trained.
-        batch_ratio: batch size as a multiple of the default.
+        options: Options of the task.
+        trainer: Trainer of the fit.
+        engine_spec: Engine that trains; None for autograd.
+        parameters: Parameters to train.
+        batch_ratio: Batch size as a multiple of the default.
     """
     optimizer: torch.optim.Optimizer
-    if spec is None:
-        optimizer = _fused_adamw(task, parameters, batch_ratio)
+    if engine_spec is None:
+        optimizer = _fused_adamw(options, parameters, batch_ratio)
     else:
-        default = spec.default_learning_rate(task.trainer.max_epochs, task.svdpp)
-        optimizer = spec.make_optimizer(default if task.learning_rate is None else task.learning_rate)
-    if task.optimizer:
-        optimizer = make_described(task.optimizer, "optimizer", torch.optim.Optimizer, parameters)
-    if task.lr_scheduler:
+        default = engine_spec.default_learning_rate(trainer.max_epochs, options.svdpp)
+        optimizer = engine_spec.make_optimizer(default if options.learning_rate is None else options.learning_rate)
+    if options.optimizer:
+        optimizer = instantiate_from_config(options.optimizer, "optimizer", torch.optim.Optimizer, parameters)
+    if options.lr_scheduler:
         kinds = torch.optim.lr_scheduler.LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau
-        scheduler = make_described(task.lr_scheduler, "lr_scheduler", kinds, optimizer)
+        scheduler = instantiate_from_config(options.lr_scheduler, "lr_scheduler", kinds, optimizer)
         # Schedules that count steps (OneCycleLR) are stepped by them, others by epochs, as Lightning does.
         interval = "step" if hasattr(scheduler, "total_steps") else "epoch"
-        described = {"scheduler": scheduler, "interval": interval}
-        if task.automatic_optimization:
-            described["monitor"] = _monitored(scheduler)  # used by ReduceLROnPlateau alone
-        return {"optimizer": optimizer, "lr_scheduler": described}  # type: ignore[typeddict-item]
-    if task.optimizer or (spec is not None and not spec.scheduled):
+        config = {"scheduler": scheduler, "interval": interval}
+        if engine_spec is None:  # only in automatic optimisation
+            config["monitor"] = _monitored_metric(scheduler)  # used by ReduceLROnPlateau alone
+        return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[typeddict-item]
+    if options.optimizer or (engine_spec is not None and not engine_spec.scheduled):
         return {"optimizer": optimizer}  # type: ignore[typeddict-item]
-    if task.trainer.max_epochs == -1 and task.trainer.max_steps == -1:
+    if trainer.max_epochs == -1 and trainer.max_steps == -1:
         log.info("the number of epochs is open, so the learning rate stays at %g", optimizer.param_groups[0]["lr"])
         return {"optimizer": optimizer}  # type: ignore[typeddict-item]
-    schedule = one_cycle_schedule(optimizer, lambda: task.trainer.estimated_stepping_batches)
+    schedule = one_cycle_schedule(optimizer, lambda: trainer.estimated_stepping_batches)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def check_states(optimizers: Sequence[torch.optim.Optimizer]) -> None:
-    """Refuse restored states that do not fit their parameters: torch's fused steps trust their sizes.
+def instantiate_from_config(
+    config: Mapping[str, Any], option: str, kinds: type[Any] | tuple[type[Any], ...], *args: Any
+) -> Any:
+    """Make the object that a configuration names.
+
+    Only imported classes are used, as the configuration may be a checkpoint's.
 
     Args:
-        optimizers: As a checkpoint has left them.
+        config: `class_path` and `init_args`.
+        option: Option of the configuration, for the message.
+        kinds: Classes of which the object must be an instance.
+        args: Positional arguments.
+
+    Raises:
+        ConfigError: There is no such class.
+    """
+    module, _, name = str(config.get("class_path", "")).rpartition(".")
+    kind = getattr(sys.modules.get(module), name, None)
+    if not (isinstance(kind, type) and issubclass(kind, kinds)):
+        raise ConfigError(f"--{option}: {config.get('class_path')!r} is no imported {option}; import its package first")
+    return kind(*args, **config.get("init_args", {}))
+
+
+def check_states(optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """Refuse restored optimiser states that do not fit their parameters; torch's fused steps rely on their sizes.
+
+    Args:
+        optimizers: Optimisers with the states of a checkpoint.
 
     Raises:
         CheckpointError: A state has another shape, type or layout than its parameter.
@@ -92,50 +137,50 @@ def check_states(optimizers: Sequence[torch.optim.Optimizer]) -> None:
 
 
 def step_schedules(trainer: Trainer, interval: str) -> None:
-    """What Lightning does where it has the optimisation, for tasks whose engine has it.
+    """Step the learning-rate schedules as Lightning does in automatic optimisation, for tasks with an engine.
 
     Args:
-        trainer: whose schedules are stepped.
-        interval: that has passed, `step` or `epoch`.
+        trainer: Trainer of the schedules.
+        interval: What has passed, `step` or `epoch`.
 
     Raises:
-        ConfigError: a schedule goes by a metric that is not there.
+        ConfigError: A schedule monitors a metric that is not logged.
     """
-    for described in trainer.lr_scheduler_configs:
-        if described.interval != interval:
+    for config in trainer.lr_scheduler_configs:
+        if config.interval != interval:
             continue
-        schedule: Any = described.scheduler
+        schedule: Any = config.scheduler
         if not isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
             schedule.step()
-        elif (value := trainer.callback_metrics.get(_monitored(schedule))) is not None:
+        elif (value := trainer.callback_metrics.get(_monitored_metric(schedule))) is not None:
             schedule.step(value)
         else:
             known = ", ".join(sorted(trainer.callback_metrics)) or "none"
-            raise ConfigError(f"--lr_scheduler.monitor: must be measured, got {_monitored(schedule)} of {known}")
+            raise ConfigError(f"--lr_scheduler.monitor: must be measured, got {_monitored_metric(schedule)} of {known}")
 
 
 def _fused_adamw(
-    task: RatingTask, parameters: Sequence[torch.nn.Parameter], batch_ratio: float
+    options: OptimizerOptions, parameters: Sequence[torch.nn.Parameter], batch_ratio: float
 ) -> torch.optim.Optimizer:
-    """AdamW whose rate and averages span the same number of ratings whatever the batch size.
+    """Make AdamW with a rate and averages that span the same number of ratings whatever the batch size.
 
-    Rate and averages follow the square-root scaling rule (Malladi et al. 2022, "On the SDEs and Scaling Rules for
-    Adaptive Gradient Algorithms"): the rate grows with the root of the batch size, and the share of the newest gradient
-    in both averages with the batch size itself. On slices of the training parts a batch four times the default then
-    costs at most .0002 RMSE instead of .02 to .025.
+    Both follow the square-root scaling rule (Malladi et al. 2022, "On the SDEs and Scaling Rules for Adaptive Gradient
+    Algorithms"): the rate grows with the root of the batch size, and the share of the newest gradient in both averages
+    with the batch size itself. On slices of the training parts a batch four times the default then costs at most .0002
+    RMSE instead of .02 to .025.
     """
-    tables = [one for one in parameters if one.ndim > 0]
-    free = [one for one in parameters if one.ndim == 0]
-    groups = [{"params": tables, "weight_decay": task.weight_decay}, {"params": free, "weight_decay": 0.0}]
+    tables = [parameter for parameter in parameters if parameter.ndim > 0]
+    scalars = [parameter for parameter in parameters if parameter.ndim == 0]
+    groups = [{"params": tables, "weight_decay": options.weight_decay}, {"params": scalars, "weight_decay": 0.0}]
     ratio = min(batch_ratio, MAX_BATCH_RATIO)
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
-        lr=0.01 * math.sqrt(ratio) if task.learning_rate is None else task.learning_rate,
+        lr=0.01 * math.sqrt(ratio) if options.learning_rate is None else options.learning_rate,
         betas=(1 - 0.1 * ratio, 1 - 0.05 * ratio),  # 0.999 lags behind sparse gradients: .003 to .009 RMSE worse
-        fused=task.device.type in {"cpu", "cuda"},
+        fused=all(parameter.device.type in {"cpu", "cuda"} for parameter in parameters),
     )
 
 
-def _monitored(scheduler: Any) -> str:
-    """The metric that a scheduler goes by; Lightning's ReduceLROnPlateau names one."""
+def _monitored_metric(scheduler: Any) -> str:
+    """Return the metric that a schedule monitors, by default `val/rmse`."""
     return str(getattr(scheduler, "monitor", "val/rmse"))

@@ -14,14 +14,12 @@ import onnx
 from tqdm import tqdm
 
 from cflightning import __version__
-from cflightning.checkpoint.format import find
+from cflightning.checkpoint.format import CheckpointMetadata, find
 from cflightning.data.datamodule import RatingsDataModule
-from cflightning.data.provenance import Provenance
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import ExportError
 from cflightning.evaluation.run_metrics import read_metrics
 from cflightning.tasks.loading import load_task
-from cflightning.tasks.ranking import RATING
 from cflightning_export.contents.item_metadata import write_catalogue, write_titles
 from cflightning_export.contents.networks import BundleNetworks, bundle_networks
 from cflightning_export.contents.score_reference import score_reference
@@ -86,12 +84,12 @@ def export_bundle(
     rows = seen = None
     if with_history is not False or refit_users:
         log.info("reading the table of the run")
-    data = _find_data(path, vocabulary, task.facts, with_history, refit_users)
+    data = _find_data(path, vocabulary, task.metadata, with_history, refit_users)
     if data is not None:
-        rows = training_rows(data, vocabulary, rates=task.facts.get("objective", "mse") in RATING)
+        rows = training_rows(data, vocabulary, rates=task.predicts_ratings)
         seen = None if with_history is False else seen_rows(data, vocabulary, rows)
     with atomic_folder(target, overwrite=overwrite) as scratch:
-        networks, metrics, kept = bundle_networks(task), _metrics(path, task.facts), task.take_priors()
+        networks, metrics, kept = bundle_networks(task), _metrics(path, task.metadata), task.take_priors()
         bags = kept[0] if len(kept) == 1 else None  # those of several members do not describe the mean of their tables
         if refit_users and data is not None and rows is not None:
             metrics = refit_users_if_better(task, networks, data, rows, bags, metrics)
@@ -162,10 +160,10 @@ def write_bundle(
 
 
 def _find_data(
-    path: Path, vocabulary: Vocabulary, facts: Mapping[str, Any], with_history: bool | None, refit_users: bool
+    path: Path, vocabulary: Vocabulary, metadata: CheckpointMetadata, with_history: bool | None, refit_users: bool
 ) -> RatingsDataModule | None:
     """Read the data of the run again if an option needs it, or if it can be found."""
-    rows, kept = facts.get("train_rows"), Provenance.from_state(facts.get("data"))
+    rows, kept = metadata.train_rows, metadata.data
     for flag, needed in (("--with-history", with_history), ("--refit-users", refit_users)):
         if needed:
             return training_data(path, vocabulary, rows, flag, kept=kept)
@@ -178,13 +176,13 @@ def _find_data(
         return None
 
 
-def _metrics(path: Path, facts: Mapping[str, Any]) -> dict[str, float]:
+def _metrics(path: Path, metadata: CheckpointMetadata) -> dict[str, float]:
     """Metrics of the run folder around the checkpoint, else those in the checkpoint.
 
     Metrics of the baseline rankers (`test/popularity/ndcg@10`, ...) are left out: they are of other models.
     """
     report = path.parent.parent / "metrics.json"
-    metrics = facts.get("metrics", {})
+    metrics = metadata.metrics
     if path.name == "best.ckpt" and report.is_file():
         try:
             metrics = read_metrics(report)

@@ -48,8 +48,8 @@ def source(run: Path) -> str:
 def test_error(run: Path, folder: Path) -> float:
     """RMSE of a bundle on the test rows of its run, rating units."""
     path = checkpoints.find(run)
-    vocabulary, facts = checkpoints.unpack(checkpoints.read(path))
-    data = training_data(path, vocabulary, facts.get("train_rows"))
+    vocabulary, metadata = checkpoints.unpack(checkpoints.read(path))
+    data = training_data(path, vocabulary, metadata.train_rows)
     tested = data.table.frame.iloc[data.split.test]
     scores = Scorer.load(folder).score(tested["user"].to_numpy(), tested["item"].to_numpy())
     return float(np.sqrt(((scores - tested["rating"].to_numpy()) ** 2).mean()))

@@ -51,7 +51,7 @@ def by_hand(data: RatingsDataModule, task: EmbeddingDotTask) -> tuple[float, ...
     optimizer = torch.optim.AdamW(tables.values(), lr=1e-4, weight_decay=0, betas=(0.9, 0.95), fused=True)
     steps = 2 * len(loader)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=steps)
-    low, high = task.facts["rating_range"]
+    low, high = task.metadata.rating_range
     for _ in range(2):
         start = now()
         order = torch.randperm(len(user))

@@ -308,7 +308,7 @@ def test_a_pickle_without_tensors_is_refused(tmp_path, marker):
 
 
 def _rows(content):
-    return content["cflightning_ranker"]
+    return content["cflightning_solver"]
 
 
 SIZES = {

@@ -1,6 +1,7 @@
 """Every answer of a bundle against serve/BUNDLE.md, in plain numpy and float64, from the tables of the checkpoint."""
 
 import json
+from dataclasses import asdict
 from functools import cached_property
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from lightning.pytorch import Trainer
 
 from cflightning import EmbeddingDotTask, RatingsDataModule
-from cflightning.objectives.rankers import Alternating
+from cflightning.objectives.ials import IalsSettings
 from cflightning.tasks.loading import load_task
 from cflightning_export import export_bundle
 
@@ -56,7 +57,7 @@ class Bundle:
     def choosing(self):
         """Item vectors, weight of all items, l2, exponent, and the length of solutions; None for their own."""
         q = self.lists.q[:, :-1]
-        settings = dict(Alternating.defaults)
+        settings = asdict(IalsSettings())
         if self.task.objective == "multitask":
             settings |= CASES["multitask"]["ranking"]
             return q, settings["weight"], settings["l2"], settings["exponent"], None

@@ -13,8 +13,8 @@ from cflightning.kernels.dealing import GRID, deal
 from cflightning.kernels.softmax import SampledSoftmax, random_rows, unit_rows
 from cflightning.kernels.softmax_step import BLOCK, _exponentials
 from cflightning.kernels.tiles import HIGH, WIDE, multiply
-from cflightning.objectives.ranking import softmax
-from cflightning.objectives.scores import pair_scores
+from cflightning.objectives.sampled_loss import pair_scores
+from cflightning.objectives.softmax import softmax_loss
 
 USERS, ITEMS = 40, 90
 
@@ -73,7 +73,7 @@ def slow_epoch(user, item, users, items, number, squares, negatives, temperature
                     torch.tensor(rows, requires_grad=True) for rows in (users[who], items[what], items[drawn])
                 )
                 hits = torch.tensor(what[:, None] == drawn)
-                cost = softmax(*pair_scores(p, q, others, hits), temperature=temperature, inside=False)
+                cost = softmax_loss(*pair_scores(p, q, others, hits), temperature=temperature, inside=False)
                 cost.backward()
                 loss += cost.item()
                 for b in range(len(who)):

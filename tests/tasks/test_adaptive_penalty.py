@@ -1,4 +1,4 @@
-"""Held-out rows set the strength of the penalties."""
+"""The penalties adapt to the validation ratings."""
 
 import math
 import warnings
@@ -13,22 +13,22 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from cflightning import EmbeddingDotTask, Evaluation, RatingsDataModule, Trainer
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.tasks.adaptive_penalty import (
-    BAG_RANGE,
-    DOUBT,
+    FACTOR_RANGE,
     GAIN,
-    ROW_RANGE,
-    TOO_LARGE,
-    TOO_SMALL,
+    LOG_HIGH,
+    LOG_LOW,
+    PRIOR_STD,
+    SVDPP_RANGE,
     AdaptivePenalty,
-    Multiple,
-    find_multiple,
+    Slope,
+    regression_slope,
 )
 
 USERS, ITEMS = 1000, 500
 
 
 def frame(n=36_000, factor=0.0, noise=0.9, seed=0):
-    """Biases, two planted factors and noise, cut to 1 to 5; who rates what says nothing."""
+    """Biases, two planted factors and noise, clipped to 1 to 5; the choice of items is random."""
     rng = np.random.default_rng(seed)
     user, item = np.divmod(rng.choice(USERS * ITEMS, n, replace=False), ITEMS)
     rating = 3 + 0.4 * rng.normal(size=USERS)[user] + 0.4 * rng.normal(size=ITEMS)[item]
@@ -37,14 +37,14 @@ def frame(n=36_000, factor=0.0, noise=0.9, seed=0):
 
 
 class Course(Callback):
-    """The multiples as they were when each batch ended."""
+    """Keeps the multiples at the end of each batch."""
 
     def __init__(self):
         self.seen = []
 
     def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx):
-        found = task._adaptive_penalty
-        self.seen.append(None if found is None else (found.rows, found.bags))
+        found = task.heads[0].adaptive_penalty
+        self.seen.append(None if found is None else (found.factors, found.svdpp))
 
 
 def fit(table, tmp_path, epochs=10, callbacks=(), ckpt_path=None, val_fraction=0.1, **options):
@@ -68,32 +68,32 @@ def fit(table, tmp_path, epochs=10, callbacks=(), ckpt_path=None, val_fraction=0
     return task, figures, course.seen
 
 
-# What held-out rows say ---------------------------------------------------------------------------------------------
+# Slopes -------------------------------------------------------------------------------------------------------
 
 
-def test_the_multiple_is_that_of_least_squares():
+def test_the_slope_is_that_of_least_squares():
     rng = np.random.default_rng(0)
     truth, noise = rng.normal(size=100_000), 0.5 * rng.normal(size=100_000)
-    for size in (0.5, 1.0, 2.0):  # what the scores hold, as a multiple of the truth
+    for size in (0.5, 1.0, 2.0):  # multiple of the true part in the scores
         part = size * truth
-        assert find_multiple(part, truth + noise - part).value == pytest.approx(1 / size, abs=0.01)
-    assert find_multiple(rng.normal(size=100_000), noise).value == pytest.approx(
+        assert regression_slope(part, truth + noise - part).value == pytest.approx(1 / size, abs=0.01)
+    assert regression_slope(rng.normal(size=100_000), noise).value == pytest.approx(
         1, abs=0.01
-    )  # errors are of the scores with it
+    )  # the errors are those with the part
     learnt = rng.normal(size=100_000)
-    assert find_multiple(learnt, noise - learnt).value == pytest.approx(0.2)  # 0, within bounds
+    assert regression_slope(learnt, noise - learnt).value == pytest.approx(0.2)  # 0, within bounds
 
 
-def test_few_rows_hardly_say_anything():
+def test_few_ratings_leave_the_prior():
     part = np.array([0.1, -0.1])
-    assert find_multiple(part, np.array([-1.0, 1.0])).value == pytest.approx(1, abs=0.1)
-    assert find_multiple(np.zeros(5), np.ones(5)) == (1, DOUBT)
-    assert find_multiple(np.ones(5), np.zeros(5)) == (1, DOUBT)
-    assert find_multiple(np.zeros(0), np.zeros(0)) == (1, DOUBT)
+    assert regression_slope(part, np.array([-1.0, 1.0])).value == pytest.approx(1, abs=0.1)
+    assert regression_slope(np.zeros(5), np.ones(5)) == (1, PRIOR_STD)
+    assert regression_slope(np.ones(5), np.zeros(5)) == (1, PRIOR_STD)
+    assert regression_slope(np.zeros(0), np.zeros(0)) == (1, PRIOR_STD)
 
 
 def network(user_mean=0.0):
-    """One user and many items; ratings are what it says with factors of half the size, and some noise."""
+    """A network of one user and many items."""
     torch.manual_seed(0)
     net = EmbeddingDot(3, 2001, 4, (0.0, 1.0), 0.5, margin=0.125, std=0.3)
     with torch.no_grad():
@@ -102,76 +102,76 @@ def network(user_mean=0.0):
 
 
 def held(net, keep):
-    """Held-out rows that agree with factors cut to `keep` (float32 [dim], of the user)."""
+    """An adaptive penalty of ratings by the user vector `keep` (float32 [dim]), with some noise."""
     user, item = torch.ones(2000, dtype=torch.int64), torch.arange(1, 2001)
     with torch.no_grad():
         rating = net.scale((keep * net.item_factors.weight[1:]).sum(1) + net.global_bias)
     return AdaptivePenalty(user, item, rating + 0.02 * torch.randn(2000))
 
 
-def test_factors_and_what_bags_bring_into_them_are_told_apart():
+def test_the_slopes_of_factors_and_of_svdpp_terms_are_measured_separately():
     net = network()
     own = net.user_factors.weight[1].detach().clone()
-    wanted, bags = held(net, own / 2).wanted(net, None)
-    assert wanted.value == pytest.approx(0.5, abs=0.05)
-    assert 0 < wanted.doubt < 0.05
-    assert bags is None
+    factors, svdpp = held(net, own / 2).slopes(net, None)
+    assert factors.value == pytest.approx(0.5, abs=0.05)
+    assert 0 < factors.std < 0.05
+    assert svdpp is None
     mean = torch.zeros(3, 4)
-    mean[1] = torch.tensor([0.0, -0.4, 0.0, 0.0])  # one factor is the bag's; it says nothing
-    wanted, bags = held(net, own - mean[1]).wanted(net, {"user_factors": mean})
-    assert bags.value < 0.25
-    assert 0.3 < wanted.value < 0.7
+    mean[1] = torch.tensor([0.0, -0.4, 0.0, 0.0])  # one factor is the SVD++ term's, and noise
+    factors, svdpp = held(net, own - mean[1]).slopes(net, {"user_factors": mean})
+    assert svdpp.value < 0.25
+    assert 0.3 < factors.value < 0.7
 
 
-# The course ---------------------------------------------------------------------------------------------------------
+# Updates -------------------------------------------------------------------------------------------------------------
 
 
-class Told(AdaptivePenalty):
-    """Held-out rows that say what they are told to."""
+class FixedSlopes(AdaptivePenalty):
+    """An adaptive penalty that measures given slopes."""
 
-    def __init__(self, factors, bags=None, doubt=0.0):
-        self.told = Multiple(factors, doubt), None if bags is None else Multiple(bags, doubt)
-        self.rows = self.bags = 1.0
+    def __init__(self, factors, svdpp=None, std=0.0):
+        self.measured = Slope(factors, std), None if svdpp is None else Slope(svdpp, std)
+        self.factors = self.svdpp = 1.0
 
-    def wanted(self, network, means):
-        return self.told
+    def slopes(self, network, means):
+        return self.measured
 
 
-def looked(share, *told, times=1):
-    steering = Told(*told)
+def updated(share, *slopes, times=1):
+    penalty = FixedSlopes(*slopes)
     for _ in range(times):
-        steering.look(None, None, share)
-    return steering.rows, steering.bags
+        penalty.update(None, None, share)
+    return penalty.factors, penalty.svdpp
 
 
-def test_nothing_is_moved_early_or_where_all_is_well():
-    assert looked(0.19, 0.3, 0.3) == (1, 1)
-    assert looked(0.22, 2.0, 1.0) == (1, 1)  # factors are still growing
+def test_penalties_stay_during_warmup_and_while_slopes_are_good():
+    assert updated(0.19, 0.3, 0.3) == (1, 1)
+    assert updated(0.22, 2.0, 1.0) == (1, 1)  # factors are still growing
     for share in (0.2, 0.5, 1.0):
-        for told in (math.exp(TOO_LARGE) + 1e-6, 1.0, math.exp(TOO_SMALL) - 1e-6):
-            assert looked(share, told, told) == (1, 1)
+        for slope in (math.exp(LOG_LOW) + 1e-6, 1.0, math.exp(LOG_HIGH) - 1e-6):
+            assert updated(share, slope, slope) == (1, 1)
 
 
-def test_penalties_rise_where_factors_have_learnt_noise_and_fall_where_they_are_held_down():
-    rows, bags = looked(0.5, 0.43)
-    assert rows == pytest.approx((math.exp(TOO_LARGE) / 0.43) ** GAIN)
-    assert bags == 1
-    rows, bags = looked(0.5, 2.6, 2.6)
-    assert rows == pytest.approx((math.exp(TOO_SMALL) / 2.6) ** GAIN)
-    assert bags == 1  # never below what they are
-    assert looked(0.5, 2.6, 2.6, 1.4) == (1, 1)  # too few rows to be sure
-    assert looked(0.5, 0.2, times=9)[0] == ROW_RANGE[1]
-    assert looked(0.5, 5.0, times=9)[0] == ROW_RANGE[0]
+def test_penalties_rise_when_factors_overfit_and_fall_when_they_underfit():
+    factors, svdpp = updated(0.5, 0.43)
+    assert factors == pytest.approx((math.exp(LOG_LOW) / 0.43) ** GAIN)
+    assert svdpp == 1
+    factors, svdpp = updated(0.5, 2.6, 2.6)
+    assert factors == pytest.approx((math.exp(LOG_HIGH) / 2.6) ** GAIN)
+    assert svdpp == 1  # never lowered
+    assert updated(0.5, 2.6, 2.6, 1.4) == (1, 1)  # the slope is too uncertain
+    assert updated(0.5, 0.2, times=9)[0] == FACTOR_RANGE[1]
+    assert updated(0.5, 5.0, times=9)[0] == FACTOR_RANGE[0]
 
 
-def test_bags_come_first():
-    rows, bags = looked(0.5, 0.5, 0.5)
-    assert rows == 1
-    assert bags > 3
-    rows, bags = looked(0.5, 0.5, 0.5, times=9)
-    assert bags == BAG_RANGE[1]
-    assert rows > 1  # then it is the factors
-    assert looked(0.5, 0.5, 1.0)[1] == 1
+def test_the_penalty_on_svdpp_terms_rises_first():
+    factors, svdpp = updated(0.5, 0.5, 0.5)
+    assert factors == 1
+    assert svdpp > 3
+    factors, svdpp = updated(0.5, 0.5, 0.5, times=9)
+    assert svdpp == SVDPP_RANGE[1]
+    assert factors > 1  # then that on the factors
+    assert updated(0.5, 0.5, 1.0)[1] == 1
 
 
 # Fits ---------------------------------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ def test_bags_come_first():
 @pytest.mark.parametrize(
     ("engine", "svdpp"), [("fused", "both"), ("fused", "user"), ("fused", "none"), ("autograd", "both")]
 )
-def test_where_there_is_nothing_to_learn_a_fit_is_as_good_as_biases(tmp_path, engine, svdpp):
+def test_a_table_of_biases_alone_is_fitted_as_well_as_by_the_baseline(tmp_path, engine, svdpp):
     _, figures, course = fit(frame(), tmp_path, engine=engine, svdpp=svdpp)
     assert figures["test/rmse"] < 1.003 * figures["test/baseline_rmse"]
     assert course[-1][1] == 1 or svdpp != "none"
@@ -188,12 +188,12 @@ def test_where_there_is_nothing_to_learn_a_fit_is_as_good_as_biases(tmp_path, en
     _, fixed, course = fit(
         frame(), tmp_path / "fixed", engine=engine, svdpp=svdpp, l2=0.008 if svdpp == "none" else 0.02
     )
-    assert course[-1] is None  # what is given is taken
+    assert course[-1] is None  # a given l2 is not adapted
     assert figures["test/rmse"] < fixed["test/rmse"] + 1e-4
 
 
 @pytest.mark.parametrize("engine", ["fused", "autograd"])
-def test_where_there_is_much_to_learn_factors_are_let_grow(tmp_path, engine):
+def test_the_penalty_falls_on_a_table_with_strong_factors(tmp_path, engine):
     table = frame(factor=1.0, noise=0.1)
     _, figures, course = fit(table, tmp_path, engine=engine)
     assert course[-1][0] < 0.5
@@ -201,13 +201,13 @@ def test_where_there_is_much_to_learn_factors_are_let_grow(tmp_path, engine):
     assert figures["test/rmse"] < 0.8 * fixed["test/rmse"]
 
 
-def test_without_held_out_rows_nothing_is_steered(tmp_path):
+def test_without_validation_ratings_nothing_is_adapted(tmp_path):
     _, _, course = fit(frame(n=2000), tmp_path, epochs=2, val_fraction=0.0)
     assert course[-1] is None
 
 
 @pytest.mark.parametrize(("engine", "steps"), [("fused", 80), ("autograd", 570)])
-def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(tmp_path, engine, steps):
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, engine, steps):
     saver = ModelCheckpoint(tmp_path, "at-{step}", save_top_k=-1, every_n_train_steps=steps // 2 + 1)
     whole, _, course = fit(frame(), tmp_path, callbacks=[saver], engine=engine)
     [stopped] = [path for path in tmp_path.glob("at-*") if path.stem.endswith(f"={steps // 2 + 1}")]
@@ -219,7 +219,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(tmp_path, engine, steps
         assert torch.equal(value, again.network.state_dict()[name]), name
 
 
-def test_several_members_are_steered_as_one(tmp_path):
+def test_members_share_one_adaptive_penalty(tmp_path):
     _, figures, course = fit(frame(), tmp_path, members=2)
     assert max(course[-1]) > 1.5
     assert figures["test/rmse"] < 1.003 * figures["test/baseline_rmse"]

@@ -1,4 +1,4 @@
-"""A finished network leans on biases alone where these know better."""
+"""A trained network is blended with the bias-only model if that lowers the validation error."""
 
 import numpy as np
 import pandas as pd
@@ -42,7 +42,7 @@ def held_out(data):
 
 
 @pytest.mark.parametrize("engine", ["fused", "autograd"])
-def test_where_there_is_nothing_but_biases(tmp_path, engine):
+def test_a_table_of_biases_alone_is_blended_as_the_formula_says(tmp_path, engine):
     path, data, baseline = fitted(tmp_path, table(0.0), engine=engine)
     user, item, rating = held_out(data)
     before = load_task(path).network
@@ -51,7 +51,7 @@ def test_where_there_is_nothing_but_biases(tmp_path, engine):
     assert 0.3 < share <= 1
     with torch.no_grad():
         error = [float((network(user, item) - rating).square().mean().sqrt()) for network in (before, after)]
-        # The mix, from what the baseline says of the raw ids.
+        # The blend, from the baseline's biases by raw id.
         ids = data.vocabulary.users.values, data.vocabulary.items.values
         found = [
             dict(zip(known.ids.values.tolist(), values.tolist(), strict=True))
@@ -67,10 +67,10 @@ def test_where_there_is_nothing_but_biases(tmp_path, engine):
             assert float(after.logit(torch.tensor([u]), torch.tensor([i]))) == pytest.approx(mixed, abs=1e-4)
     assert error[1] < error[0]
     assert read(path)[KEY]["metrics"]["val/rmse"] == pytest.approx(error[1], abs=1e-6)
-    assert blend_with_biases(path, data, baseline) < 0.3  # once is enough
+    assert blend_with_biases(path, data, baseline) < 0.3  # a second time changes little
 
 
-def test_where_factors_know_better_nothing_is_touched(tmp_path):
+def test_a_network_with_useful_factors_stays_as_it_is(tmp_path):
     path, data, baseline = fitted(tmp_path, table(0.6, users=300, items=100), epochs=10)
     before = path.read_bytes()
     assert blend_with_biases(path, data, baseline) == 0
@@ -78,7 +78,7 @@ def test_where_factors_know_better_nothing_is_touched(tmp_path):
 
 
 @pytest.mark.parametrize("options", [{"sigmoid": False}, {"engine": "autograd", "members": 2}])
-def test_other_scales_and_means_of_networks(tmp_path, options):
+def test_networks_without_sigmoid_and_ensembles_are_blended(tmp_path, options):
     path, data, baseline = fitted(tmp_path, table(0.0), **options)
     user, item, rating = held_out(data)
     before, share = load_task(path).network, blend_with_biases(path, data, baseline)
@@ -88,7 +88,7 @@ def test_other_scales_and_means_of_networks(tmp_path, options):
     assert errors[1] < errors[0]
 
 
-def test_few_rows_say_nothing(tmp_path):
+def test_few_validation_rows_change_nothing(tmp_path):
     path, data, baseline = fitted(tmp_path, table(0.0, rows=4000))
     before = path.read_bytes()
     assert data.split.sizes[VAL] < 500

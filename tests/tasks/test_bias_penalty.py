@@ -1,4 +1,4 @@
-"""Penalties begin as the table says."""
+"""Initial penalties are those of the variances of the training part."""
 
 import numpy as np
 import pandas as pd
@@ -6,8 +6,7 @@ import pytest
 
 from cflightning import RatingsDataModule
 from cflightning.models.network import RatingScale
-from cflightning.tasks import bias_penalty as shrinkage
-from cflightning.tasks.bias_penalty import MOST, NARROW, find_bias_penalty
+from cflightning.tasks.bias_penalty import MAX_BIAS_L2, NARROW_NOISE, find_bias_penalty
 
 USERS, ITEMS, N = 800, 600, 24_000
 
@@ -20,12 +19,12 @@ def frame(user_sd=0.6, item_sd=0.3, noise=0.8, centre=3.0, seed=0):
     return pd.DataFrame({"user": user, "item": item, "rating": rating + noise * rng.normal(size=N)})
 
 
-def penalties(table, sigmoid=True, margin=0.125):
+def penalties(table, sigmoid=True, margin=0.125, **options):
     data = RatingsDataModule.from_frame(table)
-    return find_bias_penalty(data, RatingScale(data.rating_range, sigmoid, margin)).bias_l2, data
+    return find_bias_penalty(data, RatingScale(data.rating_range, sigmoid, margin), **options).bias_l2, data
 
 
-def test_they_are_noise_over_bias_variance_in_logits():
+def test_bias_penalties_are_noise_variance_over_bias_variance_in_logits():
     (user, item), data = penalties(frame())
     low, high = data.rating_range
     share = ((data.mean_rating - low) / (high - low) + 0.125) / 1.25
@@ -44,7 +43,7 @@ def test_the_scale_of_the_ratings_does_not_matter():
         assert found == pytest.approx(expected, rel=1e-2)
 
 
-def test_where_there_are_no_biases_they_are_zero():
+def test_without_biases_the_penalties_are_large():
     (user, item), _ = penalties(frame(user_sd=0, item_sd=0))
     assert user > 5
     assert item > 5
@@ -52,20 +51,19 @@ def test_where_there_are_no_biases_they_are_zero():
     (user, item), _ = penalties(
         pd.DataFrame({"user": user, "item": item, "rating": (user + item) % 2})
     )  # half and half
-    assert user <= MOST
-    assert item <= MOST
+    assert user <= MAX_BIAS_L2
+    assert item <= MAX_BIAS_L2
 
 
-def test_constant_users_are_not_shrunken():
+def test_biases_without_noise_have_almost_no_penalty():
     table = frame()
     (user, _), _ = penalties(table.assign(rating=table.user % 5 + 1.0))
     assert user < 1e-3
 
 
-def test_a_part_of_a_large_table_says_the_same(monkeypatch):
+def test_a_sample_of_the_rows_gives_similar_penalties():
     expected, _ = penalties(frame())
-    monkeypatch.setattr(shrinkage, "ROWS", 5000)
-    found, _ = penalties(frame())
+    found, _ = penalties(frame(), max_rows=5000)
     assert found != expected
     assert found == pytest.approx(expected, rel=0.25)
 
@@ -75,20 +73,20 @@ def test_a_handful_of_ratings_is_enough(rows):
     table = pd.DataFrame({"user": range(rows), "item": [0] * rows, "rating": np.arange(rows) % 2 + 1.0})
     data = RatingsDataModule.from_frame(table, test_fraction=0.0, val_fraction=0.0)
     found = find_bias_penalty(data, RatingScale(data.rating_range, True, 0.125))
-    assert all(0 <= value <= MOST for value in found.bias_l2)
-    assert 0 <= found.l2 <= 1
+    assert all(0 <= value <= MAX_BIAS_L2 for value in found.bias_l2)
+    assert 0 <= found.l2_scale <= 1
 
 
-def test_l2_is_lowered_where_far_values_stretch_the_range_and_people_are_warned(caplog):
-    def multiple(table):
+def test_outliers_that_stretch_the_range_lower_l2_and_are_warned_of(caplog):
+    def l2_scale(table):
         data = RatingsDataModule.from_frame(table)
-        return find_bias_penalty(data, RatingScale(data.rating_range, True, 0.125)).l2, np.ptp(data.rating_range)
+        return find_bias_penalty(data, RatingScale(data.rating_range, True, 0.125)).l2_scale, np.ptp(data.rating_range)
 
     table = frame()
-    assert multiple(table.assign(rating=table.rating.clip(1, 5)))[0] == 1
+    assert l2_scale(table.assign(rating=table.rating.clip(1, 5)))[0] == 1
     far = table.assign(rating=table.rating.clip(1, 5).where(table.index != 7, 40.0))
-    found, width = multiple(far)
-    assert found == pytest.approx(0.75 / width / NARROW, rel=0.1)
-    assert "leave to explain" not in caplog.text
-    multiple(table.assign(rating=table.rating.clip(1, 5).where(table.index != 7, 400.0)))
-    assert "from 1 to 400, but all that users and items leave to explain is" in caplog.text
+    found, width = l2_scale(far)
+    assert found == pytest.approx(0.75 / width / NARROW_NOISE, rel=0.1)
+    assert "stretched the range" not in caplog.text
+    l2_scale(table.assign(rating=table.rating.clip(1, 5).where(table.index != 7, 400.0)))
+    assert "from 1 to 400, but the residuals of user and item biases have a standard deviation of only" in caplog.text

@@ -57,7 +57,7 @@ def test_a_fitted_task_and_its_data_are_pickled_and_copied(kind):
     user, item = torch.arange(5), torch.arange(5)
     for other in (pickle.loads(pickle.dumps(task)), copy.deepcopy(task)):
         assert torch.equal(other(user, item), task(user, item))
-        assert other.facts == task.facts
+        assert other.metadata == task.metadata
     for other in (pickle.loads(pickle.dumps(data)), copy.deepcopy(data)):
         assert other.split.sizes == data.split.sizes
 

@@ -149,7 +149,7 @@ def test_going_on_with_another_engine_is_refused(tmp_path, before, now):
     fit = trainer(1)
     fit.fit(EmbeddingDotTask(dim=4, engine=before), data())
     fit.save_checkpoint(tmp_path / "before.ckpt")
-    with pytest.raises(CheckpointError, match=f"a {before} run can be gone on with by {before} alone, got {now}"):
+    with pytest.raises(CheckpointError, match=f"must be {before} to resume a run of {before}, got {now}"):
         trainer(3).fit(EmbeddingDotTask(dim=4, engine=now), data(), ckpt_path=tmp_path / "before.ckpt",
                        weights_only=True)  # fmt: skip
 

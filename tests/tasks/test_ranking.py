@@ -14,7 +14,7 @@ from cflightning.cli.training.cli import TrainingCLI
 from cflightning.data.splits.split import TEST, TRAIN, VAL
 from cflightning.errors import CheckpointError, ConfigError, DataError
 from cflightning.evaluation.baselines import RankingBaselines, comparison_lines
-from cflightning.objectives.rankers import Ranker
+from cflightning.objectives.registry import find_ranking_objective
 from cflightning.solvers.interactions import Side
 from cflightning.solvers.logistic import fold_in
 from cflightning.tasks.loading import load_task
@@ -52,6 +52,10 @@ def trainer(epochs=4, **options):
     return Trainer(**{"max_epochs": epochs, "enable_checkpointing": False, **quiet, **options})
 
 
+def default_epochs(objective):
+    return find_ranking_objective(objective).default_epochs("auto")
+
+
 def tables(network):
     return torch.cat([table.reshape(-1) for table in network.fold()])
 
@@ -76,7 +80,7 @@ def by_hand(network, module, part, k=10):
 @pytest.mark.parametrize("objective", ALONE)
 def test_what_is_chosen_is_found_and_figures_are_those_of_the_lists(objective):
     module, model = data(), task(objective)
-    fit = trainer(Ranker.known[objective].passes)
+    fit = trainer(default_epochs(objective))
     fit.fit(model, module)
     val = {name: float(value) for name, value in fit.callback_metrics.items()}
     assert "val/rmse" not in val
@@ -164,7 +168,7 @@ def test_both_rates_as_ratings_alone_and_ranks_as_choices_alone(ranking):
     trainer(3).fit(both, module)
     rating, choice = task("mse"), task(ranking)
     trainer(3).fit(rating, module)
-    trainer(Ranker.known[ranking].passes).fit(choice, module)
+    trainer(default_epochs(ranking)).fit(choice, module)
     assert torch.equal(tables(both.network), tables(rating.network))
     assert torch.equal(tables(both.recommender), tables(choice.network))
     assert both.recommender is not both.network
@@ -202,7 +206,7 @@ def test_a_run_goes_on_with_its_own_objective_where_none_is_given(given, tmp_pat
     model = EmbeddingDotTask(dim=8)
     trainer(2).fit(model, data(), ckpt_path=tmp_path / "some.ckpt", weights_only=True)
     assert model.objective == given
-    assert hasattr(model, "beside") == (given == "multitask")
+    assert hasattr(model, "ranking_network") == (given == "multitask")
 
 
 @pytest.mark.parametrize("pairs", [[(1, 1), (2, 2)], [(1, 1), (1, 2), (2, 1)]], ids=["no pair shared", "three"])
@@ -228,10 +232,10 @@ def test_settings_of_what_ranks_beside_ratings():
     module = data()
     both = task("multitask", ranking={"objective": "ials", "dim": 3, "l2": 10.0})
     trainer(1).fit(both, module)
-    assert both.beside.dim == 3
+    assert both.ranking_network.dim == 3
     other = task("multitask", ranking={"objective": "ials", "dim": 3})
     trainer(1).fit(other, module)
-    assert not torch.equal(tables(both.beside), tables(other.beside))
+    assert not torch.equal(tables(both.ranking_network), tables(other.ranking_network))
 
 
 def test_members_are_side_by_side_and_cut_down_where_asked_for():
@@ -403,7 +407,7 @@ def test_without_a_validation_part_the_last_pass_is_kept(tmp_path):
             "--model.dim", "4", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu",
             "--trainer.default_root_dir", str(tmp_path)]  # fmt: skip
     cli = TrainingCLI(args)
-    assert cli.trainer.current_epoch == Ranker.known["ials"].passes
+    assert cli.trainer.current_epoch == default_epochs("ials")
     assert "test/ndcg@10" in cli.report.metrics
 
 
@@ -414,7 +418,7 @@ def test_choices_need_no_option_but_that_they_are(tmp_path):
             "--trainer.default_root_dir", str(tmp_path)]  # fmt: skip
     cli = TrainingCLI(args)
     assert cli.model.objective == "ials"
-    assert cli.trainer.max_epochs == Ranker.known["ials"].passes
+    assert cli.trainer.max_epochs == default_epochs("ials")
     assert cli.trainer.checkpoint_callback.monitor == "val/ndcg@10"
 
 

@@ -58,7 +58,7 @@ OF_TASKS = {
 OF_DOT = OF_TASKS | {
     "dim": [0, -3, 2.5, True, "8"],
     "objective": ["mes", 3],
-    "ranking": [3, {"negative": 3}, {"objective": "mse"}, {"dim": 0}, {"passes": 1.5}, {"l2": "much"}],
+    "ranking": [3, {"negative": 3}, {"objective": "mse"}, {"dim": 0}, {"epochs": 1.5}, {"l2": "much"}],
     "std": [-1, NAN],
     "svdpp": ["users", None],
     "members": [0, None, 1.5],

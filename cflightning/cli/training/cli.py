@@ -42,9 +42,9 @@ from cflightning.data.splits.split import TEST, VAL
 from cflightning.errors import ArgumentError, CFLightningError, ConfigError, StorageError
 from cflightning.evaluation.baselines import RankingBaselines
 from cflightning.evaluation.ratings import Evaluation
-from cflightning.tasks import embedding  # noqa: F401  (registers its task classes by name)
+from cflightning.tasks import embedding_dot, embedding_mlp  # noqa: F401  (the tasks that a checkpoint may name)
+from cflightning.tasks.base import NetworkTask
 from cflightning.tasks.bias_blending import blend_with_biases
-from cflightning.tasks.rating import RatingTask
 from cflightning.utils.distributed import check_launch, check_strategy, find_launch, shared_failures, shared_file
 from cflightning.utils.files import make_folder
 
@@ -84,7 +84,7 @@ class TrainingCLI(LightningCLI):
             ignore_warnings()
             try:
                 super().__init__(
-                    RatingTask,
+                    NetworkTask,
                     RatingsDataModule,
                     subclass_mode_model=True,
                     subclass_mode_data=True,
@@ -144,7 +144,7 @@ class TrainingCLI(LightningCLI):
         content = read(path, mapped=True)
         self.checkpoint = path
         self.resumed = path.parent.parent if path.parent.name == "checkpoints" else None
-        self.provenance = Provenance.from_state(unpack(content, str(path))[1].get("data"))
+        self.provenance = unpack(content, str(path))[1].data
         if self.provenance is not None and (data := data_defaults(self.provenance, config.data, command)):
             self.command_parser.set_defaults({"data": data})
             super().parse_arguments(parser, args)
@@ -289,7 +289,7 @@ class TrainingCLI(LightningCLI):
         with shared_file(Path(best)) if best and "://" not in best else nullcontext(best) as path:
             if self.datamodule.split.sizes[TEST]:
                 self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=str(path) or None, verbose=False)
-                best_epoch = self.model.facts.get("metrics", {})  # loaded with the checkpoint
+                best_epoch = self.model.metadata.metrics  # loaded with the checkpoint
             else:
                 best_epoch = read(Path(path))[KEY]["metrics"] if best else {}
         self.report.finish(self.trainer, self.run_folder(), self.evaluation, best, best_epoch)

@@ -10,10 +10,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LRSchedulerTypeTuple
 
 from cflightning.engines.base import DEFAULT_EPOCHS, DEFAULT_SWEEPS
-from cflightning.objectives.rankers import Ranker
-from cflightning.objectives.sampled_losses import EPOCHS as CHOICE_EPOCHS
-from cflightning.objectives.sampled_losses import USUAL
-from cflightning.tasks.ranking import default_objective
+from cflightning.tasks.objective_options import default_epochs, default_objective
 
 PATIENCE = 3
 """Epochs without improvement before training stops."""
@@ -82,14 +79,12 @@ def set_run_defaults(config: Namespace) -> None:
     """
     settings = config.model.init_args
     objective, sampling = resolve_objective(config), settings.get("engine") == "gibbs"
-    epochs_of_rankers = dict.fromkeys(USUAL, CHOICE_EPOCHS)
-    if settings.get("engine") != "autograd":
-        epochs_of_rankers |= {name: ranker.passes for name, ranker in Ranker.known.items()}
+    ranking_epochs = default_epochs(objective, str(settings.get("engine")))
     if config.trainer.max_epochs is None:
-        config.trainer.max_epochs = DEFAULT_SWEEPS if sampling else epochs_of_rankers.get(objective, DEFAULT_EPOCHS)
+        config.trainer.max_epochs = DEFAULT_SWEEPS if sampling else ranking_epochs or DEFAULT_EPOCHS
     if sampling and config.early_stopping.patience == PATIENCE:
         config.early_stopping.patience = DEFAULT_SWEEPS // 2  # the mean of the draws improves slowly
-    if objective in epochs_of_rankers:
+    if ranking_epochs is not None:
         for callback in (config.checkpoint, config.early_stopping):
             if callback.monitor == RATING_METRIC:
                 callback.monitor, callback.mode = RANKING_METRIC, "max"

@@ -12,7 +12,7 @@ from cflightning.checkpoint.format import Content, find, refuse_address
 from cflightning.checkpoint.rules import DESCRIBED, check_files, check_names, foreign, plain_settings
 from cflightning.data.provenance import Provenance, data_settings
 from cflightning.errors import CheckpointError, ConfigError
-from cflightning.tasks.base import task_class
+from cflightning.tasks.checkpointed import task_class
 
 DATA_CLASSES = ("cflightning.RatingsDataModule", "cflightning.data.datamodule.RatingsDataModule")
 """Names of the data module whose settings a checkpoint holds."""

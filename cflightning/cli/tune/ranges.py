@@ -8,36 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cflightning.errors import ConfigError
+from cflightning.objectives.settings import Numbers
 
 RANGE_KEYS = {"low", "high", "choices"}
 """A mapping with one of these keys is a range."""
 Value = int | float | str
 """A value of a trial; a text is the JSON of a choice."""
-
-
-class Numbers(NamedTuple):
-    """Numbers from `low` to `high`, both included; whole numbers if `low` is an int.
-
-    Attributes:
-        low: Lower end.
-        high: Upper end.
-        log: Whether the logarithm is uniform, rather than the number.
-        step: Distance of neighbours; None for any number, or any whole number.
-    """
-
-    low: float
-    high: float
-    log: bool = False
-    step: float | None = None
-
-    @property
-    def whole(self) -> bool:
-        """Whether all values are whole numbers."""
-        return isinstance(self.low, int)
-
-    def __str__(self) -> str:
-        extra = " (log)" if self.log else f" (step {self.step:g})" if self.step is not None else ""
-        return f"{self.low:g} to {self.high:g}{extra}"
 
 
 class Choices(NamedTuple):

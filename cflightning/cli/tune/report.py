@@ -15,9 +15,10 @@ from cflightning.cli.tune.command import Options
 from cflightning.cli.tune.parse import dump
 from cflightning.cli.tune.plot import draw_search
 from cflightning.cli.tune.probe import SearchDescription
-from cflightning.cli.tune.ranges import Choices, Numbers, Value, display_choice
+from cflightning.cli.tune.ranges import Choices, Value, display_choice
 from cflightning.cli.tune.trial_cli import VAL_FRACTION, SearchState
 from cflightning.cli.tune.trials import Outcome, best_trial
+from cflightning.objectives.settings import Numbers
 from cflightning.utils.files import claim, replacing, write_csv
 
 REPORT, CONFIG, TABLE, PICTURE = "tune.json", "best.yaml", "trials.csv", "history.svg"

@@ -20,7 +20,7 @@ from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.splits.split import Split
 from cflightning.data.table import RatingTable
 from cflightning.errors import ConfigError
-from cflightning.tasks.ranking import RATING
+from cflightning.tasks.objective_options import predicts_ratings
 
 VAL_FRACTION = 0.1
 """Default validation share of a search; a twentieth, the default of `fit`, is too little to compare many trials."""
@@ -139,7 +139,7 @@ class TrialCLI(TrainingCLI):
                 "(leave it out for a tenth)"
             )
         objective = resolve_objective(config)
-        goal = self.progress.goal = self.state.goal = RATINGS if objective in RATING else RANKINGS
+        goal = self.progress.goal = self.state.goal = RATINGS if predicts_ratings(objective) else RANKINGS
         monitored = config.checkpoint.monitor, config.checkpoint.mode
         if monitored not in (RATINGS[:2], goal[:2]):  # the first one is the default
             raise ConfigError(

@@ -6,9 +6,9 @@ from typing import Literal, NamedTuple
 
 import torch
 
+from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.network import RatingNetwork
-from cflightning.tasks.ranking import RankingTask
-from cflightning.tasks.rating import RatingTask
+from cflightning.tasks.base import NetworkTask
 
 Unit = Literal["rating", "choice"]
 """Unit of scores: rating units, or none where only the order of scores matters (implicit feedback)."""
@@ -28,7 +28,7 @@ class BundleNetworks(NamedTuple):
     units: dict[str, Unit]
 
 
-def bundle_networks(task: RatingTask) -> BundleNetworks:
+def bundle_networks(task: NetworkTask) -> BundleNetworks:
     """Return the networks of a task: ratings are scored and interactions recommended, if the task was trained for both.
 
     Networks of implicit feedback know nothing of an unknown user: the vector is zero, and most have no biases, so that
@@ -37,10 +37,9 @@ def bundle_networks(task: RatingTask) -> BundleNetworks:
     Args:
         task: with its networks; the unknown user of a network of implicit feedback is changed in place.
     """
-    network = recommender = task.network
+    network, recommender = task.network, task.recommender
     units: dict[str, Unit] = {"score": "rating", "recommend": "rating"}
-    if isinstance(task, RankingTask) and task.predicts_rankings:
-        recommender = task.recommender
+    if task.predicts_rankings and isinstance(recommender, EmbeddingDot):
         units = {"score": "rating" if task.predicts_ratings else "choice", "recommend": "choice"}
         with torch.no_grad():
             for table in (recommender.user_factors.weight, recommender.user_bias.weight):

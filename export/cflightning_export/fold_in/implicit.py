@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from cflightning.data.ids import Ids
 from cflightning.models.network import FoldedTables
-from cflightning.objectives.rankers import Alternating, default_weight
-from cflightning.tasks.ranking import BESIDE, RankingTask
+from cflightning.tasks.base import NetworkTask
 
 
 class ImplicitFoldIn(NamedTuple):
@@ -78,31 +77,24 @@ class ImplicitFoldIn(NamedTuple):
         return scores
 
 
-def implicit_fold_in_for(task: RankingTask, tables: FoldedTables, ids: Ids) -> ImplicitFoldIn:
+def implicit_fold_in_for(task: NetworkTask, tables: FoldedTables, ids: Ids) -> ImplicitFoldIn:
     """Return how the network that recommends folds in new users.
 
     A network of implicit ALS uses its own settings. For any other, item vectors are scaled to a mean length of 1, as in
     the initialisation of implicit ALS, and solutions to the mean length of a trained user vector.
     """
-    multitask = task.objective == "multitask"
-    kind = (task.ranking or {}).get("objective", BESIDE) if multitask else task.objective
-    settings = dict(Alternating.defaults)
+    weights = task.least_squares_fold_in(len(ids) + 1)
     unit, length = 1.0, None
-    if kind == "ials":
-        given = {} if multitask else {"l2": task.l2}
-        given |= {name: value for name, value in (task.ranking or {}).items() if name in settings}
-        settings |= {name: value for name, value in given.items() if value is not None}
-    else:
+    if weights.rescale:
         unit = _mean_length(tables.item_vectors.double().numpy())
         length = _mean_length(tables.user_vectors.double().numpy())
-    weight = settings["weight"]
     return ImplicitFoldIn(
         ids,
         tables.item_vectors.numpy(),
         tables.item_bias.numpy() + np.float32(tables.global_bias),
-        default_weight(len(ids) + 1) if weight is None else float(weight),
-        float(settings["l2"]),
-        float(settings["exponent"]),
+        weights.weight,
+        weights.l2,
+        weights.exponent,
         unit,
         length,
         float(tables.user_bias[1:].mean()),

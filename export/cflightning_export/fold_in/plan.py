@@ -9,8 +9,7 @@ from torch import Tensor
 
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.models.network import FoldedTables
-from cflightning.tasks.ranking import RankingTask
-from cflightning.tasks.rating import RatingTask
+from cflightning.tasks.base import NetworkTask
 from cflightning_export.contents.networks import BundleNetworks
 from cflightning_export.fold_in.implicit import ImplicitFoldIn, implicit_fold_in_for
 from cflightning_export.fold_in.prior import Prior, estimate_prior
@@ -35,7 +34,7 @@ class FoldInSpecs(NamedTuple):
 
 
 def fold_in_specs(
-    task: RatingTask,
+    task: NetworkTask,
     networks: BundleNetworks,
     vocabulary: Vocabulary,
     bags: Mapping[str, Tensor] | None = None,
@@ -65,7 +64,6 @@ def fold_in_specs(
             prior = _rounded(estimate_prior(rating, "item", scale, vocabulary.counts, bags), rounding)
             items = new_items(rating, vocabulary.users, scale, prior)
     if networks.units["recommend"] == "choice":
-        assert isinstance(task, RankingTask)
         implicit_users = implicit_fold_in_for(task, recommender, vocabulary.items)
         users = None if users is None else users._replace(liked_level=LIKED_LEVEL_SCORES_ONLY)
     return FoldInSpecs(users, items, implicit_users, recommender)

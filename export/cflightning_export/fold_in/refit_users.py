@@ -20,7 +20,7 @@ from cflightning.errors import ExportError
 from cflightning.metrics.rating import RatingErrors
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.network import RatingNetwork
-from cflightning.tasks.rating import RatingTask
+from cflightning.tasks.base import NetworkTask
 from cflightning_export.contents.networks import BundleNetworks
 from cflightning_export.contents.training_data import TrainingRows
 from cflightning_export.fold_in.newton import RatedVectors, minimise
@@ -84,7 +84,7 @@ def rating_errors(
 
 
 def refit_users_if_better(
-    task: RatingTask,
+    task: NetworkTask,
     networks: BundleNetworks,
     data: RatingsDataModule,
     rows: TrainingRows,

@@ -16,8 +16,9 @@ import yaml
 from cflightning.__main__ import main as front_door
 from cflightning.cli.tune.command import Options, parse
 from cflightning.cli.tune.parse import dump, parse_ranges
-from cflightning.cli.tune.ranges import Choices, Numbers, as_argument, make_range, samples, set_option
+from cflightning.cli.tune.ranges import Choices, as_argument, make_range, samples, set_option
 from cflightning.data import load_options as reading
+from cflightning.objectives.settings import Numbers
 from cflightning.utils.locks import lock_folder
 
 pytest.importorskip("optuna", reason="tune needs the extra `tune`")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cflightning import RatingsDataModule
-from cflightning.checkpoint.format import unpack
+from cflightning.checkpoint.format import CheckpointMetadata, unpack
 from cflightning.data.sources.columns import split_categories
 from cflightning.data.splits.split import TRAIN
 from cflightning.data.table import RatingTable
@@ -118,9 +118,9 @@ def test_older_checkpoints_have_neither():
     state = make_vocabulary().state()
     packed = {"format": 1, "rating_range": None, "mean_rating": None, **state, "train_rows": 3}
     old = {key: value for key, value in packed.items() if key not in ("categories", "counts")}
-    vocabulary, facts = unpack({"cflightning": old})
+    vocabulary, metadata = unpack({"cflightning": old})
     assert (vocabulary.categories, vocabulary.counts) == ({}, None)
-    assert set(facts) == {"rating_range", "mean_rating", "train_rows"} == set(unpack({"cflightning": packed})[1])
+    assert metadata == CheckpointMetadata(train_rows=3) == unpack({"cflightning": packed})[1]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Graphs of new users, new items and reasons against slow solutions in double precision."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -384,7 +385,7 @@ def test_weights_and_lengths_of_choices():
 def test_the_objective_that_the_data_decided_counts():
     task = EmbeddingDotTask()
     assert implicit_fold_in_for(task, tables(), item_ids()).length is None  # both, by implicit ALS
-    task.facts = {"objective": "bce"}
+    task.metadata = replace(task.metadata, objective="bce")
     assert implicit_fold_in_for(task, tables(), item_ids()).length > 0
 
 

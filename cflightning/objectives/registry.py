@@ -1,0 +1,63 @@
+"""The objectives by name. Another package adds its own by `register`."""
+
+from __future__ import annotations
+
+from cflightning.errors import ConfigError
+from cflightning.objectives.base import Objective, RankingObjective
+from cflightning.objectives.bce import Bce
+from cflightning.objectives.bpr import Bpr
+from cflightning.objectives.ccl import Ccl
+from cflightning.objectives.ials import Ials
+from cflightning.objectives.mse import Mse
+from cflightning.objectives.softmax import Softmax
+from cflightning.objectives.svd import Svd
+
+_objectives: dict[str, Objective] = {}
+
+
+def register(objective: Objective) -> None:
+    """Make an objective known by its name, as a value of `--model.objective`."""
+    _objectives[objective.name] = objective
+
+
+for _class in (Mse, Bce, Bpr, Softmax, Ccl, Ials, Svd):
+    register(_class())
+
+
+def objective_names() -> list[str]:
+    """Return the names of all objectives."""
+    return list(_objectives)
+
+
+def solver_names() -> list[str]:
+    """Return the names of the ranking objectives that have a solver, which multitask needs."""
+    return [name for name, one in _objectives.items() if isinstance(one, RankingObjective) and one.solver is not None]
+
+
+def find_objective(name: str) -> Objective:
+    """Return an objective by its name.
+
+    Raises:
+        ConfigError: there is no such objective.
+    """
+    if name not in _objectives:
+        raise ConfigError(f"--model.objective: must be one of {', '.join(_objectives)}, got {name}")
+    return _objectives[name]
+
+
+def find_ranking_objective(name: str) -> RankingObjective:
+    """Return a ranking objective by its name.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    objective = find_objective(name)
+    if not isinstance(objective, RankingObjective):
+        raise ConfigError(f"--model.objective: must rank, got {name}")
+    return objective
+
+
+def setting_names_of(name: str | None) -> list[str]:
+    """Return the names of the settings of an objective; empty for one without settings, multitask or None."""
+    objective = _objectives.get(name or "")
+    return objective.setting_names() if isinstance(objective, RankingObjective) else []

@@ -1,0 +1,205 @@
+"""Ranking losses by autograd: batches of interactions with negative samples, on any number of devices of any kind.
+
+The losses of scores take ``positive``, float32 [batch], the score of each interaction, and ``negatives``, float32
+[batch, m], those of its own negative samples or of samples that the batch shares. A negative with score -inf (see
+`pair_scores`) takes no part. All return the sum over the batch, float32 [].
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from cflightning.data.loaders.interactions import ChoiceBatch, ChoiceLoader
+from cflightning.data.loaders.negative_sampling import BatchNegatives, Negatives, UniformNegatives, hits
+from cflightning.errors import ConfigError
+from cflightning.models.embedding_dot import EmbeddingDot
+from cflightning.models.lightgcn import Smoothing
+from cflightning.objectives.settings import TableSize, make_settings
+from cflightning.objectives.solver import InteractionColumns
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledSettings:
+    """Settings that all sampled losses share.
+
+    Attributes:
+        negatives: negative samples of each interaction, or of each batch where the batch shares them.
+        l2: penalty on the vectors that a sample looks up; None for a default that suits the table.
+        in_batch: whether the other items of the batch are the negative samples.
+        dropout: share of the entries of user vectors that are set to 0 in training.
+        smooth: share of its neighbours' vectors that is added to each vector, in training as well; see `Smoothing`.
+    """
+
+    negatives: int = 8
+    l2: float | None = None
+    in_batch: bool = False
+    dropout: float = 0.0
+    smooth: float = 0.0
+
+
+class SampledLoss(ABC):
+    """A ranking loss of interactions and negative samples.
+
+    Args:
+        options: values of `settings_class` by name.
+        interactions: interactions of the training part.
+        size: size of the training part.
+
+    Attributes:
+        settings: complete settings; defaults that depend on the table are resolved.
+        smoothing: smoothing through which the vectors are trained, or None.
+
+    Raises:
+        ConfigError: an option is no setting of the objective.
+    """
+
+    objective: ClassVar[str]
+    """Name of the objective."""
+    settings_class: ClassVar[type[SampledSettings]]
+    cosine: ClassVar[bool] = False
+    """Whether scores are cosines: served vectors have length 1, there are no biases, and a batch shares its samples."""
+    user_biases: ClassVar[bool] = False
+    """Whether user biases and the global bias take part; they cancel out in pairwise losses."""
+    averages_negatives: ClassVar[bool] = False
+    """Whether the m negative samples of an interaction together count as one."""
+
+    def __init__(self, options: Mapping[str, Any], interactions: InteractionColumns, size: TableSize) -> None:
+        self.settings = self.resolve(make_settings(self.settings_class, options, self.objective), size)
+        self.smoothing: Smoothing | None = None
+        if self.settings.smooth:
+            columns = interactions.user, interactions.item
+            self.smoothing = Smoothing(*columns, size.users, size.items, share=self.settings.smooth)
+
+    def resolve(self, settings: Any, size: TableSize) -> Any:
+        """Return settings in which defaults that depend on the table are resolved."""
+        return settings
+
+    @abstractmethod
+    def score_loss(self, positive: Tensor, negatives: Tensor, log_q: Tensor | None) -> Tensor:
+        """Return the summed loss of scores: float32 [batch] and [batch, m] -> [].
+
+        Args:
+            positive: scores of the interactions.
+            negatives: scores of their negative samples.
+            log_q: float32 [batch, m] or [m], log-probability of each sample; None if all are alike.
+        """
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Complete settings as plain types, for the checkpoint."""
+        return asdict(self.settings)
+
+    @property
+    def unused_parameters(self) -> tuple[str, ...]:
+        """Names of the network's parameters that take no part."""
+        biases = () if self.user_biases else ("user_bias.weight", "global_bias")
+        return (*biases, "item_bias.weight") if self.cosine else biases
+
+    @property
+    def serves_other_tables(self) -> bool:
+        """Whether the served tables differ from the trained ones: normalised or smoothed."""
+        return self.cosine or bool(self.settings.smooth)
+
+    def tables(self, network: EmbeddingDot) -> tuple[Tensor, Tensor]:
+        """Return the served vectors: float32 [num_users, dim] and [num_items, dim]."""
+        users, items = network.user_factors.weight, network.item_factors.weight
+        if self.cosine:
+            users, items = normalised(users, items)
+        return (users, items) if self.smoothing is None else self.smoothing(users, items)
+
+    def loss(self, network: EmbeddingDot, batch: ChoiceBatch) -> Tensor:
+        """Return the summed loss of a batch, with the penalty on the vectors that it looks up: float32 []."""
+        if self.smoothing is None:  # rows alone: normalising whole tables would fill whole gradients
+            p, q = network.user_factors(batch.user), network.item_factors(batch.item)
+            n = network.item_factors(batch.negatives)
+            if self.cosine:
+                p, q = normalised(p, q)
+                n, _ = normalised(n, n)
+        else:
+            users, items = self.tables(network)
+            p, q, n = users[batch.user], items[batch.item], items[batch.negatives]
+        positive, negatives = pair_scores(drop(p, self.settings.dropout), q, n, hits(batch.item, batch.negatives))
+        if not self.cosine:
+            bias = network.item_bias.weight.squeeze(-1)
+            positive, negatives = positive + bias[batch.item], negatives + bias[batch.negatives]
+            if self.user_biases:
+                base = network.global_bias + network.user_bias(batch.user).squeeze(-1)
+                positive, negatives = positive + base, negatives + base[:, None]
+        total = self.score_loss(positive, negatives, batch.log_q)
+        if l2 := self.settings.l2:  # every sample pays for the vectors that it looks up
+            m = negatives.shape[1]
+            drawn = n.square().sum() * (len(p) if n.dim() == 2 else 1)  # shared ones meet every interaction
+            times = 1 / m if self.averages_negatives else 1.0
+            total = total + l2 / 2 * ((1 + m * times) * p.square().sum() + q.square().sum() + times * drawn)
+        return total
+
+    def loader(self, counts: Tensor) -> Callable[..., ChoiceLoader]:
+        """Return a function that makes the dataloader, with the arguments of `BatchLoader`.
+
+        Args:
+            counts: int64 [num_items], training interactions of each item.
+        """
+        negatives: Negatives = (
+            BatchNegatives(counts)
+            if self.settings.in_batch
+            else UniformNegatives(len(counts), self.settings.negatives, shared=self.cosine)
+        )
+
+        def make(user: Tensor, item: Tensor, rating: Tensor, **options: Any) -> ChoiceLoader:
+            known = (user > 0) & (item > 0)
+            return ChoiceLoader(user[known], item[known], negatives, **options)
+
+        return make
+
+
+def normalised(users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale vectors to length 1, so that their products are cosines: float32 [..., dim] twice; zeros stay zeros."""
+    return normalize(users, dim=-1), normalize(items, dim=-1)
+
+
+def drop(vectors: Tensor, share: float) -> Tensor:
+    """Set a share of the entries to 0 and scale the others up by as much (Srivastava et al. 2014).
+
+    Args:
+        vectors: float32 [batch, dim].
+        share: share of the entries, from 0 to below 1.
+
+    Raises:
+        ConfigError: the share is out of range.
+    """
+    if not 0 <= share < 1:
+        raise ConfigError(f"drop: share must be at least 0 and below 1, got {share}")
+    if share == 0:
+        return vectors
+    kept = torch.rand(vectors.shape, device=vectors.device) >= share
+    return vectors * kept / (1 - share)
+
+
+def pair_scores(users: Tensor, items: Tensor, negatives: Tensor, hits: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return the dot products of every user with the chosen item and with the negative samples.
+
+    Shared samples cost one matrix product; own samples are looked up one by one, which takes many times as long.
+
+    Args:
+        users: float32 [batch, dim].
+        items: float32 [batch, dim].
+        negatives: float32 [m, dim], shared by the batch, or [batch, m, dim].
+        hits: bool [batch, m], accidental hits, which get score -inf and take no part.
+
+    Returns:
+        float32 [batch] and [batch, m].
+    """
+    positive = torch.linalg.vecdot(users, items)
+    if negatives.dim() == 2:
+        scores = users @ negatives.mT
+    else:
+        scores = torch.linalg.vecdot(users[:, None], negatives)
+    return positive, scores if hits is None else scores.masked_fill(hits, -math.inf)

@@ -1,0 +1,132 @@
+"""The interface of ranking objectives that are optimised without autograd, an epoch over all interactions at a time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Generic, NamedTuple
+
+import torch
+from torch import Tensor
+
+from cflightning.errors import CheckpointError, ConfigError
+from cflightning.models.embedding_dot import EmbeddingDot
+from cflightning.objectives.settings import SettingsT, make_settings
+
+
+class InteractionColumns(NamedTuple):
+    """The interactions of a training part as columns.
+
+    Attributes:
+        user: int32 [n], user indices.
+        item: int32 [n], item indices.
+        weight: float32 [n], weight of each interaction; None if all have weight 1.
+    """
+
+    user: Tensor
+    item: Tensor
+    weight: Tensor | None = None
+
+
+class RankingSolver(ABC, Generic[SettingsT]):
+    """Optimises a ranking objective by compiled passes or closed-form solves on the CPU, in place.
+
+    Args:
+        interactions: interactions of the training part.
+        network: network whose tables are computed.
+        options: values of `settings_class` by name.
+        dim: latent factors in training; the network has more where it holds the average of several members.
+        members: number of ensemble members.
+        seed: seed of all random draws.
+        threads: number of threads; the result does not depend on it.
+
+    Attributes:
+        settings: complete settings; defaults that depend on the table are resolved.
+
+    Raises:
+        ConfigError: an option is no setting of the objective, or its value is out of range.
+    """
+
+    objective: ClassVar[str]
+    """Name of the objective."""
+    settings_class: type[SettingsT]
+    default_epochs: ClassVar[int]
+    """Number of epochs of a training run by default."""
+
+    def __init__(
+        self,
+        interactions: InteractionColumns,
+        network: EmbeddingDot,
+        options: Mapping[str, Any],
+        *,
+        dim: int,
+        members: int = 1,
+        seed: int = 0,
+        threads: int = 1,
+    ) -> None:
+        self.interactions, self.network, self.dim, self.members = interactions, network, dim, members
+        self.seed, self.threads = seed, threads
+        self.settings: SettingsT = make_settings(self.settings_class, options, self.objective)
+
+    @abstractmethod
+    def train_epoch(self, epoch: int, num_epochs: int) -> None:
+        """Train for an epoch and write the result into the network.
+
+        Args:
+            epoch: number of the epoch, from 0.
+            num_epochs: epochs of the whole run.
+        """
+
+    @abstractmethod
+    def loss(self) -> float:
+        """Return the mean loss of the last epoch per interaction or sample, for logs and divergence checks."""
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """State beside the network's tables that a checkpoint stores to resume training."""
+        return {}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Restore the state of a checkpoint."""
+        return
+
+    def close(self) -> None:
+        """Shut down threads."""
+        return
+
+    def _refuse_weights(self) -> None:
+        if self.interactions.weight is not None:
+            raise ConfigError(f"--data.weight: is known to --model.objective ials alone, got {self.objective}")
+
+
+def restore_table(state: Mapping[str, Tensor], name: str, rows: int, dim: int | None = None) -> Tensor:
+    """Return a copy of a checkpoint's table after a check of its size, on which compiled code relies.
+
+    Args:
+        state: state of the checkpoint.
+        name: name of the table.
+        rows: number of rows that it must have.
+        dim: number of columns that it must have; None for any.
+
+    Returns:
+        float32 [rows, dim].
+
+    Raises:
+        CheckpointError: the table is missing or has another size or type.
+    """
+    table = state.get(name)
+    fits = isinstance(table, Tensor) and table.dtype == torch.float32 and table.ndim == 2 and len(table) == rows
+    if not fits or table is None or (dim is not None and table.shape[1] != dim):
+        raise CheckpointError(f"checkpoint: {name} must be float32 [{rows}, {dim or 'width'}]; was it edited?")
+    return table.contiguous().clone()
+
+
+def geometric_rate(first: float, last: float, epoch: int, num_epochs: int) -> float:
+    """Return the learning rate of an epoch on the geometric way from `first` to `last`.
+
+    Raises:
+        ConfigError: the last rate is not above 0 or is above the first one.
+    """
+    if not 0 < last <= first:
+        raise ConfigError(f"--model.ranking.last_rate: must be above 0 and at most {first:g}, got {last:g}")
+    return float(first * (last / first) ** (epoch / max(num_epochs - 1, 1)))

@@ -1,0 +1,67 @@
+"""The options `objective` and `ranking`: their defaults and checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cflightning.errors import ArgumentError
+from cflightning.objectives.base import RankingObjective
+from cflightning.objectives.registry import find_objective, objective_names, setting_names_of, solver_names
+from cflightning.utils.arguments import Arguments
+
+MULTITASK = "multitask"
+"""Objective of a model that predicts ratings and ranks by separate factors."""
+SEPARATE_OPTIONS = ("objective", "dim", "epochs")
+"""Options of `--model.ranking` that are settings of a multitask model and not of its ranking objective."""
+
+
+def default_objective(implicit: bool, by_autograd: bool) -> str:
+    """Return the objective if none is given.
+
+    Args:
+        implicit: Whether the data is implicit feedback.
+        by_autograd: Whether autograd trains, as on devices other than the CPU.
+    """
+    if implicit:
+        return "bce" if by_autograd else "ials"
+    return MULTITASK
+
+
+def default_epochs(objective: str, engine: str) -> int | None:
+    """Return the number of epochs of a ranking objective if none is given; None for other objectives.
+
+    Args:
+        objective: Name of the objective.
+        engine: Value of `--model.engine`.
+    """
+    kind = None if objective == MULTITASK else find_objective(objective)
+    return kind.default_epochs(engine) if isinstance(kind, RankingObjective) else None
+
+
+def predicts_ratings(objective: str) -> bool:
+    """Return whether a model of an objective predicts ratings."""
+    return objective == MULTITASK or not isinstance(find_objective(objective), RankingObjective)
+
+
+def check_ranking(check: Arguments) -> None:
+    """Refuse options of `ranking` that are unknown to the objective, or no numbers."""
+    options, objective = check.given["ranking"], check.given["objective"]
+    if options is None:
+        return
+    if not isinstance(options, Mapping):
+        raise check.refuse("ranking", "be settings by name")
+    separate = Arguments("model", {f"ranking.{name}": options.get(name) for name in SEPARATE_OPTIONS})
+    separate.choice("ranking.objective", solver_names(), optional=True)
+    for name in ("dim", "epochs"):
+        separate.whole(f"ranking.{name}", 1, optional=True)
+    known = setting_names_of(objective)
+    suffix = f" with {objective}" if known else ""
+    known = known or [
+        *SEPARATE_OPTIONS,
+        *dict.fromkeys(name for one in objective_names() for name in setting_names_of(one)),
+    ]
+    if unknown := [str(name) for name in options if name not in known]:
+        raise ArgumentError("model", "ranking", f"has {', '.join(known)}{suffix}, got {', '.join(unknown)[:60]}")
+    for name, value in options.items():
+        if name != "objective" and value is not None and not isinstance(value, bool | int | float):
+            raise check.refuse("ranking", f"have a number for {name}", value)
