@@ -48,7 +48,8 @@ SERVING = {
     "http/json_encoding": {"http/errors", "inference"},
     "http/settings": {"bundle", "http/api_keys"},
     "http/serving": {"bundle", "http/errors", "http/json_encoding", "http/settings", "inference", "scorer"},
-    "http/middleware": {"http/api_keys", "http/errors", "http/serving", "http/settings"},
+    "http/connection": {"http/settings"},
+    "http/middleware": {"http/api_keys", "http/connection", "http/errors", "http/serving"},
     "http/routes": {
         "bundle", "http/errors", "http/json_encoding", "http/serving", "http/settings", "inference", "scorer",
     },
@@ -59,7 +60,7 @@ SERVING = {
     "http/app": {
         "http/errors", "http/middleware", "http/openapi", "http/routes", "http/serving", "http/ui",
     },
-    "http/server": {"http/app", "http/middleware", "http/serving", "http/settings"},
+    "http/server": {"http/app", "http/connection", "http/serving", "http/settings"},
     "http/cli": {"bundle", "http/api_keys", "http/log_format", "http/server", "http/settings"},
     "cli": {"batch", "bundle", "http/cli", "inference", "scorer"},
     "__main__": {"cli"},

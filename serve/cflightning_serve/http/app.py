@@ -7,17 +7,27 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cflightning_serve import __version__
 from cflightning_serve.http.errors import add_exception_handlers
-from cflightning_serve.http.middleware.guard import Guard
+from cflightning_serve.http.middleware.api_keys import ApiKeyMiddleware
+from cflightning_serve.http.middleware.back_pressure import BackPressureMiddleware
+from cflightning_serve.http.middleware.body import BodyMiddleware, GzipMiddleware
+from cflightning_serve.http.middleware.concurrency import ConcurrencyMiddleware
+from cflightning_serve.http.middleware.deadline import DeadlineMiddleware
+from cflightning_serve.http.middleware.errors import ErrorMiddleware
+from cflightning_serve.http.middleware.hosts import HostMiddleware
+from cflightning_serve.http.middleware.metrics import MetricsMiddleware
 from cflightning_serve.http.openapi import describe_app
 from cflightning_serve.http.routes import route_modules
 from cflightning_serve.http.routes.fast_path import FastPath
 from cflightning_serve.http.routes.v2 import HEADER_LENGTH
 from cflightning_serve.http.serving.state import BundleWatcher, ServerState
 from cflightning_serve.http.ui import routes as ui
+
+_HEALTH = "/v2/health/"
+"""Path of health checks, which are answered for every host and key and under every load."""
 
 
 def create_app(state: ServerState, watcher: BundleWatcher | None = None) -> ASGIApp:
@@ -52,13 +62,41 @@ def create_app(state: ServerState, watcher: BundleWatcher | None = None) -> ASGI
     app.include_router(ui.page_router(lambda: state.bundle.scorer, state.executor))
     add_exception_handlers(app)
     describe_app(app, state, [ui.describe, *(module.describe for module in modules if module.describe is not None)])
-    guarded = Guard(FastPath(app, [module.router for module in modules], state), state)
-    origins = state.settings.origins
-    if not origins:
-        return guarded
+    handler = _add_middleware(app, FastPath(app, [module.router for module in modules], state), state)
+
+    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+        await (handler if scope["type"] == "http" else app)(scope, receive, send)
+
+    return dispatch
+
+
+def _add_middleware(health: ASGIApp, app: ASGIApp, state: ServerState) -> ASGIApp:
+    """Put the middleware around an application, from the inside out.
+
+    Args:
+        health: answers health checks.
+        app: answers all other requests.
+        state: state of the server.
+    """
+    limits = state.settings.limits
+    app = BackPressureMiddleware(app, state.budget)
+    app = GzipMiddleware(app, limits.body, state.budget, state.executor)
+    app = ConcurrencyMiddleware(app, limits.concurrent)
+    app = BodyMiddleware(app, limits.body, state.budget)
+    app = ApiKeyMiddleware(app, state.settings.keys, limits.seconds / 2)
+    admitted = HostMiddleware(app, state.settings.hosts)
+
+    async def bypass(scope: Scope, receive: Receive, send: Send) -> None:
+        await (health if scope["path"].startswith(_HEALTH) else admitted)(scope, receive, send)
+
+    app = DeadlineMiddleware(bypass, limits.seconds)
+    app = ErrorMiddleware(app)
+    app = MetricsMiddleware(app, state.metrics)
+    if not state.settings.origins:
+        return app
     return CORSMiddleware(
-        guarded,
-        allow_origins=origins,
+        app,
+        allow_origins=state.settings.origins,
         allow_methods=["GET", "POST"],
         allow_headers=["Authorization", "Content-Encoding", "Content-Type", HEADER_LENGTH, "X-API-Key"],
         expose_headers=[HEADER_LENGTH, "Retry-After"],

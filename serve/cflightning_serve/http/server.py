@@ -19,7 +19,7 @@ from prometheus_client import disable_created_metrics
 
 from cflightning_serve.errors import InputError
 from cflightning_serve.http.app import create_app
-from cflightning_serve.http.middleware.connection import connections
+from cflightning_serve.http.connection.connection import connection_factory
 from cflightning_serve.http.serving.state import BundleWatcher, ServerState
 from cflightning_serve.http.settings import Settings
 
@@ -66,7 +66,7 @@ def serve(settings: Settings, host: str, port: int) -> None:
     config = uvicorn.Config(
         create_app(state, watcher),
         loop="uvloop",
-        http=connections(settings.limits),
+        http=connection_factory(settings.limits),
         ws="none",
         log_config=None,
         access_log=False,

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from cflightning_serve import Scorer, TopK
 from cflightning_serve.errors import UnknownIdError
 from cflightning_serve.http.app import create_app
-from cflightning_serve.http.middleware.connection import connections
+from cflightning_serve.http.connection.connection import connection_factory
 from cflightning_serve.http.serving.state import ServerState
 from cflightning_serve.http.settings import Settings
 
@@ -80,7 +80,7 @@ class CompleteScorer:
 @contextmanager
 def serving(state, watcher=None):
     """Serve in a thread of this process until the end of the block, and yield a client."""
-    http = connections(state.settings.limits)
+    http = connection_factory(state.settings.limits)
     app = create_app(state, watcher)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, http=http, ws="none"))
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -1,1 +1,1 @@
-"""Middleware: what every request passes before its route."""
+"""ASGI middleware around the routes, one concern each; ``app`` puts it in order."""

@@ -1,4 +1,4 @@
-"""The body of a request: its type, its length, its packing."""
+"""Request bodies: type, size and gzip."""
 
 from __future__ import annotations
 
@@ -7,114 +7,140 @@ import zlib
 from collections.abc import Mapping
 
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cflightning_serve.http.errors import ApiError
+from cflightning_serve.http.serving.executor import ALWAYS_THREAD, Executor
 from cflightning_serve.http.serving.memory_budget import UNCOUNTED, MemoryBudget
 
 _JSON = b"application/json"
-_TYPE = re.compile(rb"application/(json|[a-z0-9.+-]+\+json|octet-stream)\s*(;.*)?", re.IGNORECASE)
+_MEDIA_TYPE = re.compile(rb"application/(json|[a-z0-9.+-]+\+json|octet-stream)\s*(;.*)?", re.IGNORECASE)
+_GZIP = (b"gzip", b"x-gzip")
 
 
-def has_body(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether a request announces a body."""
-    return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
+class BodyMiddleware:
+    """Checks a body's headers and reads all of it before the application is called.
+
+    Args:
+        app: the application; its ``receive`` returns the whole body at once.
+        limit: bytes of a body.
+        budget: memory budget, in which large bodies count until the response is complete.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int, budget: MemoryBudget) -> None:
+        self._app, self._limit, self._budget = app, limit, budget
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request."""
+        headers = dict(scope["headers"])
+        if headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers:
+            await self._app(scope, receive, send)
+            return
+        _check_headers(headers, self._limit)
+        parts: list[bytes] = []
+        size = held = 0
+        try:
+            more_body = True
+            while more_body:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                parts.append(message.get("body", b""))
+                more_body = message.get("more_body", False)
+                size += len(parts[-1])
+                if size > self._limit:
+                    raise _too_large(self._limit)
+                if size > UNCOUNTED and not held:  # its final size is unknown
+                    self._budget.acquire(self._limit)
+                    held = self._limit
+            if held:
+                self._budget.release(held - size)
+                held = size
+            await self._app(scope, _replay(parts[0] if len(parts) == 1 else b"".join(parts), receive), send)
+        finally:
+            self._budget.release(held)
 
 
-def refuse_body(headers: Mapping[bytes, bytes], limit: int) -> ApiError | None:
-    """Check what the headers say of the body.
+class GzipMiddleware:
+    """Decompresses gzip bodies, in a thread.
 
-    A page elsewhere can make a browser send any body, but only as text or as a form, unless the server allows more by
-    CORS. So the type must be JSON, or the bytes of the Open Inference Protocol, whose header no page may send either.
+    Args:
+        app: the application.
+        limit: bytes of a decompressed body.
+        budget: memory budget, in which large bodies count until the response is complete.
+        executor: runs the decompression.
+    """
+
+    def __init__(self, app: ASGIApp, limit: int, budget: MemoryBudget, executor: Executor) -> None:
+        self._app, self._limit, self._budget, self._executor = app, limit, budget, executor
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request."""
+        for name, value in scope["headers"]:
+            if name == b"content-encoding" and value.lower() in _GZIP:
+                break
+        else:
+            await self._app(scope, receive, send)
+            return
+        body: bytes = (await receive()).get("body", b"")
+        body = await self._executor.run(ALWAYS_THREAD, lambda: decompress(body, self._limit))
+        with self._budget.hold(len(body)):
+            await self._app(scope, _replay(body, receive), send)
+
+
+def decompress(body: bytes, limit: int) -> bytes:
+    """Decompress a gzip body.
+
+    Raises:
+        ApiError: the body is not exactly one gzip member, or is larger than the limit.
+    """
+    decompressor = zlib.decompressobj(wbits=31)
+    try:
+        result = decompressor.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise ApiError(400, "encoding", "the body must be gzip, as its content-encoding says") from error
+    if len(result) > limit:
+        raise _too_large(limit)
+    if not decompressor.eof or decompressor.unused_data:
+        raise ApiError(400, "encoding", "the body must be gzip: one complete member, and nothing after it")
+    return result
+
+
+def _check_headers(headers: Mapping[bytes, bytes], limit: int) -> None:
+    """Raise ``ApiError`` for a body that is too large, or of another type or encoding.
+
+    A page of another origin can make a browser send text and forms without asking the server. So the type must be JSON,
+    or the request must have the header of the Open Inference Protocol, which no page can send without CORS either.
     """
     length = headers.get(b"content-length")
     if length is not None and (not length.isdigit() or int(length) > limit):
-        return _too_large(limit)
-    kind = headers.get(b"content-type", b"")
-    if kind != _JSON and not _TYPE.fullmatch(kind) and b"inference-header-content-length" not in headers:
-        got = repr(kind.decode("latin-1")[:60]) if kind else "nothing"
-        return ApiError(415, "type", f"content-type: must be application/json, got {got}")
-    packing = headers.get(b"content-encoding")
-    if packing is not None and packing.lower() not in (b"identity", b"gzip", b"x-gzip"):
-        return ApiError(415, "encoding", f"content-encoding: must be gzip or left out, got {packing[:60]!r}")
-    return None
-
-
-def is_packed(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether the body is packed by gzip."""
-    return headers.get(b"content-encoding", b"").lower() in (b"gzip", b"x-gzip")
-
-
-def unpack(body: bytes, limit: int) -> bytes:
-    """Unpack a body.
-
-    Raises:
-        ApiError: it is not one whole gzip member, or larger than the limit.
-    """
-    packed = zlib.decompressobj(wbits=31)
-    try:
-        unpacked = packed.decompress(body, limit + 1)
-    except zlib.error as error:
-        raise ApiError(400, "encoding", "the body must be gzip, as its content-encoding says") from error
-    if len(unpacked) > limit:
         raise _too_large(limit)
-    if not packed.eof or packed.unused_data:
-        raise ApiError(400, "encoding", "the body must be gzip, one whole member and nothing behind it")
-    return unpacked
-
-
-class Body:
-    """The body of one request. What is large counts in the budget until :meth:`give_back`.
-
-    Args:
-        receive: of ASGI.
-        limit: bytes.
-        budget: of the server.
-    """
-
-    def __init__(self, receive: Receive, limit: int, budget: MemoryBudget) -> None:
-        self._receive, self._limit, self._budget = receive, limit, budget
-        self._held = 0
-
-    async def read(self) -> bytes:
-        """Wait for all of it.
-
-        Raises:
-            ApiError: it is too large, for the limit or for what the server holds already.
-            ClientDisconnect: the client went away.
-        """
-        parts: list[bytes] = []
-        size = 0
-        while True:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise ClientDisconnect
-            part = message.get("body", b"")
-            size += len(part)
-            if size > self._limit:
-                raise _too_large(self._limit)
-            if size > UNCOUNTED and not self._held:
-                self._budget.acquire(self._limit)
-                self._held = self._limit
-            parts.append(part)
-            if not message.get("more_body", False):
-                return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def grow(self, size: int) -> None:
-        """Count a body that has been unpacked to so many bytes.
-
-        Raises:
-            ApiError: the server holds too much already.
-        """
-        if size > max(UNCOUNTED, self._held):
-            self._budget.acquire(size - self._held)
-            self._held = size
-
-    def give_back(self) -> None:
-        """Count it no more."""
-        self._budget.release(self._held)
-        self._held = 0
+    media_type = headers.get(b"content-type", b"")
+    if (
+        media_type != _JSON
+        and not _MEDIA_TYPE.fullmatch(media_type)
+        and b"inference-header-content-length" not in headers
+    ):
+        got = repr(media_type.decode("latin-1")[:60]) if media_type else "nothing"
+        raise ApiError(415, "type", f"content-type: must be application/json, got {got}")
+    encoding = headers.get(b"content-encoding")
+    if encoding is not None and encoding.lower() not in (b"identity", *_GZIP):
+        raise ApiError(415, "encoding", f"content-encoding: must be gzip or left out, got {encoding[:60]!r}")
 
 
 def _too_large(limit: int) -> ApiError:
     return ApiError(413, "too_large", f"the body must not exceed {limit:,} bytes", {"Connection": "close"})
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Return a ``receive`` that returns a whole body first."""
+    replayed = False
+
+    async def replay() -> Message:
+        nonlocal replayed
+        if replayed:
+            return await receive()
+        replayed = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay

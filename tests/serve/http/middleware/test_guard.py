@@ -10,7 +10,7 @@ import pytest
 
 from cflightning_serve import InputError, Scorer
 from cflightning_serve.http.api_keys import ApiKeys
-from cflightning_serve.http.middleware.connection import HEAD
+from cflightning_serve.http.connection.connection import MAX_HEAD
 from cflightning_serve.http.serving.executor import Executor
 from cflightning_serve.http.serving.state import ServerState
 from cflightning_serve.http.settings import Limits, Settings
@@ -145,18 +145,18 @@ def test_headers_without_end_are_refused(client, piece):
         connection.sendall(b"GET /v2 HTTP/1.1\r\nHost: localhost\r\nA: b\r\nC: ")
         sent = 0
         with suppress(OSError):  # it hangs up
-            while sent < 100 * HEAD:
+            while sent < 100 * MAX_HEAD:
                 sent += connection.send(piece)
-        assert sent < 100 * HEAD
+        assert sent < 100 * MAX_HEAD
     headers = b"GET /v2 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nA: "
-    assert raw(client, headers + b"a" * (HEAD - 1_000) + b"\r\n\r\n").startswith(b"HTTP/1.1 200")
-    refused = raw(client, headers + b"a" * HEAD)
+    assert raw(client, headers + b"a" * (MAX_HEAD - 1_000) + b"\r\n\r\n").startswith(b"HTTP/1.1 200")
+    refused = raw(client, headers + b"a" * MAX_HEAD)
     assert refused.startswith(b"HTTP/1.1 431")
     assert json.loads(refused.partition(b"\r\n\r\n")[2])["error"]["code"] == "headers"
 
 
 def test_a_large_body_is_no_header(client):
-    question = b'{"user": 10, "k": 1}' + b" " * 4 * HEAD
+    question = b'{"user": 10, "k": 1}' + b" " * 4 * MAX_HEAD
     one = POST + b"Content-Length: %d\r\n\r\n" % len(question) + question
     with socket.create_connection((client.base_url.host, client.base_url.port), timeout=5) as connection:
         for _ in range(3):  # the end of one and the beginning of the next arrive together
@@ -206,9 +206,9 @@ def test_nothing_goes_on_behind_a_body(small, start_of, piece):
         connection.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n" + start_of)
         sent = 0
         with suppress(OSError):  # it hangs up
-            while sent < 500 * HEAD:
+            while sent < 500 * MAX_HEAD:
                 sent += connection.send(piece)
-        assert sent < 500 * HEAD
+        assert sent < 500 * MAX_HEAD
 
 
 def test_headers_behind_a_body_in_chunks_change_nothing(keyed):

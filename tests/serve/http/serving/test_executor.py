@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from cflightning_serve import Scorer
-from cflightning_serve.http.middleware.turns import Turns
+from cflightning_serve.http.middleware.concurrency import LoopShare
 from cflightning_serve.http.serving.executor import ALWAYS_THREAD, Executor
 from cflightning_serve.http.serving.state import ServerState
 from cflightning_serve.http.settings import Limits, Settings
@@ -82,12 +82,12 @@ def test_a_round_of_the_event_loop_ends_however_many_are_ready():
     order = []
 
     async def request(turns, n):
-        await turns.take()
+        await turns.wait()
         time.sleep(0.005)
         order.append(n)
 
     async def main():
-        turns, loop = Turns(), asyncio.get_running_loop()
+        turns, loop = LoopShare(), asyncio.get_running_loop()
         ready = [asyncio.create_task(request(turns, n)) for n in range(100)]
         await asyncio.sleep(0)  # they are all ready now
         loop.call_soon(order.append, "health")

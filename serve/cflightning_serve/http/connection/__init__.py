@@ -1,0 +1,1 @@
+"""HTTP/1.1 connections: parsing, limits, and the exchange of each request and response with the ASGI application."""
