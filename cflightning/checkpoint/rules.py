@@ -1,4 +1,4 @@
-"""Rules for what a checkpoint may name: no class, file or address in it is trusted."""
+"""Validation of checkpoint contents: no class, file or address in them is trusted."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from cflightning.errors import CheckpointError
 DESCRIBED = ("optimizer", "lr_scheduler")
 """Settings of a task that describe an object by class and arguments."""
 WORD = re.compile(r"[\w@/+ -]{0,200}")
-"""Text of a setting; without dots and braces it can name neither code nor a file nor an address."""
+"""Permitted text of a setting: without dots and braces it names no code, file or address."""
 WORDED = {"adjust_lr_fn", "anneal_strategy", "line_search_fn", "mode", "monitor", "scale_mode", "threshold_mode"}
-"""Arguments of torch's optimisers and schedules that are words. Anywhere else the command line would take a word for
-the name of a file that describes an object, whose class it imports."""
+"""Arguments of torch's optimisers and schedules that are words. In any other argument, the command line would interpret
+a word as the name of a file that describes an object, and import its class."""
 DEPTH = 4
-"""Lists and dicts in each other, at most, in a setting."""
+"""Maximum nesting of lists and dicts in a setting."""
 PATHS = {"best_model_path", "last_model_path", "kth_best_model_path", "best_k_models", "dirpath"}
-"""Keys of a callback's state that name files."""
+"""Keys of a callback's state that are paths."""
 
 
 def check_plain(value: Any, where: str, depth: int = DEPTH) -> None:
-    """Refuse a setting that is not made of numbers, booleans, None, words, lists and dicts of them.
+    """Reject a setting that does not consist of numbers, booleans, None, words, and lists and dicts of them.
 
     Args:
-        value: As it was read.
+        value: Value of the setting.
         where: File and setting, for the message.
-        depth: How deep lists and dicts may lie in each other.
+        depth: Permitted nesting of lists and dicts.
 
     Raises:
         CheckpointError: The value could name code, a file or an address.
@@ -55,8 +55,8 @@ def check_plain(value: Any, where: str, depth: int = DEPTH) -> None:
 def plain_settings(content: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Return the task's settings in a checkpoint, plain values only.
 
-    An optimiser or a schedule is kept where it is one of torch's own, with plain arguments; others, which only the
-    user may name, are None here (`foreign` names them).
+    Optimisers and schedules of torch with plain arguments are kept; others, which only the user may name, become None
+    (`foreign` lists them).
 
     Args:
         content: A loaded checkpoint.
@@ -87,14 +87,14 @@ def plain_settings(content: Mapping[str, Any], source: str) -> dict[str, Any]:
 
 
 def check_files(settings: Mapping[str, Any], kind: type, source: str) -> None:
-    """Refuse texts that name a file, where an argument of a task may be an object.
+    """Reject texts that name an existing file in arguments that accept objects.
 
-    The command line would read from that file which class to import and make.
+    The command line would read from that file which class to import and instantiate.
 
     Args:
-        settings: As `plain_settings` has them.
+        settings: Result of `plain_settings`.
         kind: Class of the task.
-        source: Of the settings, for the message.
+        source: File of the settings, for the message.
 
     Raises:
         CheckpointError: Names the first of them.
@@ -103,7 +103,7 @@ def check_files(settings: Mapping[str, Any], kind: type, source: str) -> None:
     for base in reversed(kind.__mro__):
         try:
             hints |= get_type_hints(base.__init__)  # type: ignore[misc]
-        except (AttributeError, NameError, TypeError):  # of names that are imported for type checkers alone
+        except (AttributeError, NameError, TypeError):  # a name that is imported for type checkers only
             hints |= dict.fromkeys(getattr(base.__init__, "__annotations__", {}), object)  # type: ignore[misc]
     for name, value in settings.items():
         if name not in DESCRIBED and _may_be_object(hints.get(name, object)):
@@ -114,7 +114,7 @@ def check_files(settings: Mapping[str, Any], kind: type, source: str) -> None:
 
 
 def foreign(content: Mapping[str, Any]) -> dict[str, str]:
-    """Return the optimiser and the schedule that a checkpoint names, and that are not torch's: option -> class."""
+    """Return the optimiser and the schedule of a checkpoint that are not torch's: option -> class."""
     given = content.get("hyper_parameters", {})
     described = {name: given.get(name) for name in DESCRIBED} if isinstance(given, dict) else {}
     return {
@@ -125,7 +125,7 @@ def foreign(content: Mapping[str, Any]) -> dict[str, str]:
 
 
 def check_names(settings: Iterable[str], kind: type, source: str) -> None:
-    """Refuse settings that a task class does not take.
+    """Reject settings that a task class does not accept.
 
     Raises:
         CheckpointError: Names the first of them.
@@ -144,7 +144,7 @@ def check_names(settings: Iterable[str], kind: type, source: str) -> None:
 
 
 def _is_torch(description: Any, name: str) -> bool:
-    """Whether a description names an optimiser or a schedule of torch (or Lightning's plateau), without any import."""
+    """Return whether a description names an optimiser or schedule of torch (or Lightning's plateau), without imports."""
     if not isinstance(description, dict) or not isinstance(path := description.get("class_path"), str):
         return False
     if set(description) - {"class_path", "init_args"} or not isinstance(description.get("init_args", {}), dict):
@@ -171,7 +171,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _may_be_object(hint: Any) -> bool:
-    """Whether a type allows more than numbers, texts and containers of them."""
+    """Return whether a type admits more than numbers, texts and containers of them."""
     if hint in (Any, Ellipsis, str, int, float, bool, type(None)) or get_origin(hint) is Literal:
         return False
     inner = get_args(hint)
@@ -182,13 +182,13 @@ def _may_be_object(hint: Any) -> bool:
 
 
 def own_file(path: Any, folders: Iterable[str]) -> str:
-    """Return a checkpoint that a state names, as a file inside a run's own checkpoint folder; else the empty text.
+    """Return the checkpoint of a callback's state if it is a file in one of the folders, else an empty text.
 
-    A file of the same name in the folder stands for one elsewhere, as in a run that was moved.
+    A file elsewhere is replaced by the file of the same name in a folder, for runs that were moved.
 
     Args:
-        path: As the state has it.
-        folders: The run's own checkpoint folders.
+        path: Path in the state.
+        folders: Checkpoint folders of the run.
     """
     if not isinstance(path, str) or not path or "://" in path:
         return ""
@@ -200,23 +200,23 @@ def own_file(path: Any, folders: Iterable[str]) -> str:
 
 
 def is_inside(path: str, folder: str) -> bool:
-    """Return whether a path lies in a folder, all links followed."""
+    """Return whether a path is inside a folder after resolving all links."""
     home = os.path.realpath(folder)
     return os.path.commonpath([os.path.realpath(path), home]) == home
 
 
 def confine_states(content: dict[str, Any], folders: Iterable[str], source: str | None) -> None:
-    """Let the states of callbacks in a checkpoint name files in a run's own checkpoint folders alone.
+    """Restrict the paths in the states of callbacks to the run's own checkpoint folders.
 
-    `ModelCheckpoint` would test, delete and rewrite the files that its state names, or fetch an address.
+    `ModelCheckpoint` tests, deletes and overwrites the files in its state, and downloads addresses.
 
     Args:
         content: A loaded checkpoint; changed in place.
-        folders: Checkpoint folders of the run, as its own callbacks have them.
-        source: The file that was loaded; where it lies in one of the folders, the state is of the same run.
+        folders: Checkpoint folders of the run's callbacks.
+        source: The loaded file; if it is in one of the folders, the state belongs to the same run.
 
     Raises:
-        CheckpointError: The states are no states.
+        CheckpointError: The states are not a mapping.
     """
     own = list(folders)
     states = content.get("callbacks", {})
@@ -232,7 +232,7 @@ def confine_states(content: dict[str, Any], folders: Iterable[str], source: str 
         kept.pop("", None)
         worst = own_file(state.get("kth_best_model_path"), own)
         if state.get("kth_best_model_path") and worst not in kept:
-            kept, worst = {}, ""  # it is looked up among them, so without it they are of no use
+            kept, worst = {}, ""  # Lightning looks it up among them
         state |= {"best_k_models": kept, "kth_best_model_path": worst}
         for name in ("best_model_path", "last_model_path"):
             state[name] = own_file(state.get(name), own)

@@ -1,1 +1,1 @@
-"""Networks: plain `torch.nn.Module`s that know neither data nor training."""
+"""Networks: plain `torch.nn.Module`s independent of data and training."""

@@ -12,18 +12,18 @@ from cflightning.errors import ConfigError
 from cflightning.models.network import FoldedTables, RatingNetwork, RatingScale, table
 
 BIAS_SHARE = 0.1
-"""What a bias counts in the squared norms, unless the caller says."""
+"""Default weight of a bias in the squared norms."""
 
 
 class EmbeddingDot(RatingNetwork):
     """``scale(b + b_u + b_i + <p_u, q_i>)`` (Koren, Bell & Volinsky 2009, eq. 4; Howard & Gugger 2020, ch. 8).
 
     Args:
-        num_users: Rows of the user tables, the unknown row included.
-        num_items: Rows of the item tables, the unknown row included.
+        num_users: Number of users, including the unknown one (index 0).
+        num_items: Number of items, including the unknown one (index 0).
         dim: Latent factors.
         rating_range: Lowest and highest rating, or None for no scaling and no clipping.
-        mean_rating: Where the global bias starts; None for the middle.
+        mean_rating: Initial global bias, rating units; None for the middle of the range.
         sigmoid: Whether to squeeze logits into the range.
         margin: Widening of the sigmoid's range, as a share of it, on each side.
         std: Standard deviation of the initial factors.
@@ -52,14 +52,14 @@ class EmbeddingDot(RatingNetwork):
         self.global_bias = nn.Parameter(torch.tensor(start, dtype=torch.float32))
 
     def logit(self, user: Tensor, item: Tensor) -> Tensor:
-        """Logits of pairs: int64 [batch] rows twice -> float32 [batch]."""
+        """Logits of pairs: int64 [batch] indices, twice -> float32 [batch]."""
         dot = (self.user_factors(user) * self.item_factors(item)).sum(-1)
         logits: Tensor = dot + self.user_bias(user).squeeze(-1) + self.item_bias(item).squeeze(-1) + self.global_bias
         return logits
 
     def catalogue(self, user: Tensor) -> Tensor:
-        """Logits with every item: int64 [batch] rows -> float32 [batch, num_items]."""
-        # linear() rather than a product with a transpose: it reads the table as it lies, in torch and in ONNX.
+        """Logits with every item: int64 [batch] indices -> float32 [batch, num_items]."""
+        # linear() instead of a product with a transpose: torch and ONNX read the table without a copy.
         dot = nn.functional.linear(self.user_factors(user), self.item_factors.weight, self.item_bias.weight.squeeze(-1))
         logits: Tensor = dot + self.user_bias(user) + self.global_bias
         return logits
@@ -69,7 +69,7 @@ class EmbeddingDot(RatingNetwork):
         return self.item_factors.weight
 
     def squared_norms(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
-        """Factors, and a tenth of the biases: int64 [batch] rows twice -> float32 [batch] twice."""
+        """Factors, and biases with weight 0.1: int64 [batch] indices, twice -> float32 [batch] twice."""
         _, users, items = self.scores_and_norms(user, item)
         return users, items
 
@@ -80,13 +80,13 @@ class EmbeddingDot(RatingNetwork):
         means: Mapping[str, Tensor] | None = None,
         bias_shares: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores (rating units) and both squared norms: int64 [batch] rows twice -> float32 [batch] three times.
+        """Scores (rating units) and both squared norms: int64 [batch] indices, twice -> float32 [batch] three times.
 
         Args:
-            user: int64 [batch], rows.
-            item: int64 [batch], rows.
-            means: rows that norms are taken from, for tables by name (`user_factors`, …); zero for the others.
-            bias_shares: float32 [batch] twice, what a squared bias counts in the norms, user's and item's; None for a
+            user: int64 [batch], indices.
+            item: int64 [batch], indices.
+            means: table name (`user_factors`, …) -> prior means, from which the norms are measured; zero for the others.
+            bias_shares: float32 [batch] twice, weight of a squared bias in the norms of user and item; None for a
                 tenth.
         """
         given = means or {}
@@ -98,7 +98,7 @@ class EmbeddingDot(RatingNetwork):
         return self.scale(logits + self.global_bias), users, items
 
     def fold(self) -> FoldedTables:
-        """Its own tables."""
+        """The parameters as plain tables, without a copy."""
         return FoldedTables(
             self.user_factors.weight.detach(),
             self.item_factors.weight.detach(),
@@ -108,10 +108,10 @@ class EmbeddingDot(RatingNetwork):
         )
 
     def take(self, tables: FoldedTables) -> None:
-        """Become a network of the same logits, in place.
+        """Copy tables into this network, in place.
 
         Args:
-            tables: of as many users and items and of at most this dim; of fewer, the rest becomes zero.
+            tables: tables of the same users and items with at most this dim; the remaining factors become zero.
         """
         with torch.no_grad():
             for own, given in zip(self.fold()[:2], tables[:2], strict=True):
@@ -121,10 +121,10 @@ class EmbeddingDot(RatingNetwork):
 
 
 class _Pairs(torch.autograd.Function):
-    """Logits without the global bias and squared norms of pairs, with their gradient written by hand.
+    """Logits without the global bias, and squared norms, of pairs, with a manual gradient.
 
-    Each row is looked up once and each table's gradient filled once. By autograd of the plain formula a training step
-    takes 1.5 times as long on a CPU; `torch.compile` of that takes as long as this, after 20 s of compiling.
+    Each vector is looked up once, and each table's gradient is filled once. With autograd, a training step takes 1.5
+    times as long on a CPU; with `torch.compile`, it takes as long as this, after 20 s of compilation.
     """
 
     @staticmethod
@@ -135,13 +135,13 @@ class _Pairs(torch.autograd.Function):
         p, q, a, b = users[user], items[item], user_bias[user, 0], item_bias[item, 0]
         dot = torch.linalg.vecdot
         logits = dot(p, q) + a + b
-        # From here on what the penalty sees: the rows' way from their prior means.
-        apart = [
+        # The penalty applies to the differences from the prior means.
+        differences = [
             row if mean is None else row - mean.view_as(row) for row, mean in zip((p, q, a, b), means, strict=True)
         ]
-        ctx.save_for_backward(p, q, user, item, *apart)
+        ctx.save_for_backward(p, q, user, item, *differences)
         ctx.rows, ctx.shares = (len(users), len(items)), (user_share, item_share)
-        s, t, c, d = apart
+        s, t, c, d = differences
         return logits, dot(s, s) + user_share * c * c, dot(t, t) + item_share * d * d
 
     @staticmethod
@@ -152,7 +152,7 @@ class _Pairs(torch.autograd.Function):
 
         def fill(rows: int, at: Tensor, change: Tensor) -> Tensor:
             filled = change.new_zeros(rows, change.shape[1]).index_add_(0, at, change)
-            filled[0] = 0  # the unknown row stays zero
+            filled[0] = 0  # the unknown id stays zero
             return filled
 
         return (

@@ -15,16 +15,16 @@ from cflightning.models.network import RatingNetwork, RatingScale, table
 class EmbeddingMLP(RatingNetwork):
     """``scale(MLP([p_u, q_i]))`` with ReLU between the layers.
 
-    A learnt similarity instead of the dot product. It is usually *less* accurate (Rendle et al. 2020, "Neural
-    collaborative filtering vs. matrix factorization revisited") and slower to search; it is here for comparison.
+    A learned similarity instead of the dot product. It is usually *less* accurate (Rendle et al. 2020, "Neural
+    collaborative filtering vs. matrix factorization revisited") and slower to search; it serves as a comparison.
 
     Args:
-        num_users: Rows of the user table, the unknown row included.
-        num_items: Rows of the item table, the unknown row included.
+        num_users: Number of users, including the unknown one (index 0).
+        num_items: Number of items, including the unknown one (index 0).
         dim: Width of each embedding.
         hidden: Widths of the hidden layers.
         rating_range: Lowest and highest rating, or None for no scaling and no clipping.
-        mean_rating: Where the last bias starts; None for the middle.
+        mean_rating: Initial bias of the last layer, rating units; None for the middle of the range.
         sigmoid: Whether to squeeze logits into the range.
         margin: Widening of the sigmoid's range, as a share of it, on each side.
         std: Standard deviation of the initial embeddings.
@@ -55,15 +55,15 @@ class EmbeddingMLP(RatingNetwork):
             nn.init.constant_(self.rest[-1].bias, self.scale.inverse(mean_rating))  # type: ignore[arg-type]
 
     def logit(self, user: Tensor, item: Tensor) -> Tensor:
-        """Logits of pairs: int64 [batch] rows twice -> float32 [batch]."""
+        """Logits of pairs: int64 [batch] indices, twice -> float32 [batch]."""
         pair = torch.cat([self.user_factors(user), self.item_factors(item)], dim=-1)
         logits: Tensor = self.rest(self.first(pair)).squeeze(-1)
         return logits
 
     def catalogue(self, user: Tensor) -> Tensor:
-        """Logits with every item: int64 [batch] rows -> float32 [batch, num_items].
+        """Logits with every item: int64 [batch] indices -> float32 [batch, num_items].
 
-        The first layer is linear in the concatenation, so each side goes through it once and not once a pair.
+        The first layer is linear in the concatenation, so users and items pass it once each instead of once per pair.
         """
         split = nn.functional.linear
         users = split(self.user_factors(user), self.first.weight[:, : self.dim])
@@ -76,5 +76,5 @@ class EmbeddingMLP(RatingNetwork):
         return self.item_factors.weight
 
     def squared_norms(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings only: int64 [batch] rows twice -> float32 [batch] twice."""
+        """Embeddings only: int64 [batch] indices, twice -> float32 [batch] twice."""
         return self.user_factors(user).square().sum(-1), self.item_factors(item).square().sum(-1)

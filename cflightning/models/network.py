@@ -1,4 +1,4 @@
-"""What every network is: a function of (user row, item row) in rating units."""
+"""The network contract: a function of (user index, item index) in rating units."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ class FoldedTables(NamedTuple):
 
 
 class RatingScale(nn.Module):
-    """From a logit to rating units.
+    """Maps logits to rating units.
 
     With `sigmoid`, ``low + (high - low) * sigmoid(logit)`` on the range widened by `margin` on both sides (a sigmoid
-    reaches its ends only at infinity, so an unwidened one cannot predict the best and worst ratings; fastai's book
-    takes 0 to 5.5 for 1 to 5). Without, the logit itself. Outside training the result is clipped to `rating_range`
-    wherever it could leave it.
+    reaches its ends only at infinity, so without a margin it cannot predict the highest and lowest ratings; fastai's
+    book uses 0 to 5.5 for 1 to 5). Without `sigmoid`, the logit itself. Outside of training, results are clipped to
+    `rating_range`.
 
     Args:
         rating_range: Lowest and highest rating, or None for no scaling and no clipping.
-        sigmoid: Whether to squeeze.
+        sigmoid: Whether to apply the sigmoid.
         margin: Widening of the sigmoid's range, as a share of it, on each side.
     """
 
@@ -58,18 +58,18 @@ class RatingScale(nn.Module):
         self.low, self.high = low - self.margin * (high - low), high + self.margin * (high - low)
 
     def forward(self, logit: Tensor) -> Tensor:
-        """Logits, any shape, to rating units."""
+        """Convert logits of any shape to rating units."""
         score = self.low + (self.high - self.low) * torch.sigmoid(logit) if self.sigmoid else logit
         if self.training or self.rating_range is None or (self.sigmoid and self.margin == 0):
             return score
         return score.clamp(*self.rating_range)
 
     def slope(self, rating: Tensor | float) -> Tensor | float:
-        """By how much a score moves with its logit, where the score is `rating`: rating units, any shape."""
+        """Derivative of the score with respect to the logit where the score is `rating`: rating units, any shape."""
         return (rating - self.low) * (self.high - rating) / (self.high - self.low) if self.sigmoid else 1.0
 
     def inverse(self, rating: float) -> float:
-        """The logit of a rating strictly inside the range (the nearest such, for one at or outside its ends)."""
+        """Logit of a rating; ratings at or beyond the ends of the range are first moved inside."""
         if not self.sigmoid:
             return rating
         share = (rating - self.low) / (self.high - self.low)
@@ -80,19 +80,19 @@ class RatingScale(nn.Module):
 class RatingNetwork(nn.Module, ABC):
     """A network that predicts ratings.
 
-    Row 0 of every table means "unknown"; it is zero and stays zero.
+    Index 0 of every table is the unknown user or item; its vector is zero and stays zero.
 
     Args:
-        num_users: Rows of the user tables, the unknown row included.
-        num_items: Rows of the item tables, the unknown row included.
-        scale: From logits to rating units.
+        num_users: Number of users, including the unknown one (index 0).
+        num_items: Number of items, including the unknown one (index 0).
+        scale: Map from logits to rating units.
     """
 
     def __init__(self, num_users: int, num_items: int, scale: RatingScale) -> None:
         super().__init__()
         if num_users < 1 or num_items < 1:
             raise ValueError(
-                f"num_users and num_items: must be at least 1 (the unknown row), got {num_users}, {num_items}"
+                f"num_users and num_items: must be at least 1 (the unknown id), got {num_users}, {num_items}"
             )
         self.num_users = num_users
         self.num_items = num_items
@@ -107,8 +107,8 @@ class RatingNetwork(nn.Module, ABC):
         """Score pairs.
 
         Args:
-            user: int64 [batch], rows.
-            item: int64 [batch], rows.
+            user: int64 [batch], indices.
+            item: int64 [batch], indices.
 
         Returns:
             float32 [batch], rating units.
@@ -122,24 +122,24 @@ class RatingNetwork(nn.Module, ABC):
 
     @abstractmethod
     def catalogue(self, user: Tensor) -> Tensor:
-        """Logits of users with every item: int64 [batch] rows -> float32 [batch, num_items]."""
+        """Logits of users with every item: int64 [batch] indices -> float32 [batch, num_items]."""
 
     @abstractmethod
     def item_vectors(self) -> Tensor:
-        """The vectors by which items are alike: float32 [num_items, dim]."""
+        """Vectors that define the similarity of items: float32 [num_items, dim]."""
 
     @abstractmethod
     def squared_norms(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
-        """Squared norms of the table rows that each rating looks up, for a penalty.
+        """Squared norms of the parameters that each rating uses, for a penalty.
 
-        Biases count a tenth: they are few, well determined, and a rare row's bias is worth having.
+        Biases have a weight of a tenth: they are few and well determined.
 
         Args:
-            user: int64 [batch], rows.
-            item: int64 [batch], rows.
+            user: int64 [batch], indices.
+            item: int64 [batch], indices.
 
         Returns:
-            float32 [batch] of the user's rows, and of the item's.
+            float32 [batch] of the user's parameters, and of the item's.
         """
 
     def scores_and_norms(
@@ -149,30 +149,30 @@ class RatingNetwork(nn.Module, ABC):
         means: Mapping[str, Tensor] | None = None,
         bias_shares: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """`forward` and `squared_norms` in one, for training; to be overridden where rows need to be looked up once.
+        """`forward` and `squared_norms` in one call, for training; overridden to look parameters up once only.
 
-        The backward pass of every look-up fills a whole table.
+        The backward pass of every lookup fills a whole table.
 
         Args:
-            user: int64 [batch], rows.
-            item: int64 [batch], rows.
-            means: rows from which norms are taken, for tables by name; networks with bags know them.
-            bias_shares: float32 [batch] twice, what a squared bias counts in the norms, user's and item's; None for a
-                tenth. Networks without biases do not look.
+            user: int64 [batch], indices.
+            item: int64 [batch], indices.
+            means: table name -> prior means, from which the norms are measured; only for networks with an SVD++ term.
+            bias_shares: float32 [batch] twice, weight of a squared bias in the norms of user and item; None for a
+                tenth. Networks without biases ignore it.
         """
         if means:
-            raise NotImplementedError(f"{type(self).__name__} knows no prior means")
+            raise NotImplementedError(f"{type(self).__name__} has no prior means")
         return self(user, item), *self.squared_norms(user, item)
 
     def fold(self) -> FoldedTables | None:
-        """The network as plain tables, or None where it is not of the dot-product family."""
+        """The network as plain tables, or None if it is not a dot product."""
         return None
 
 
 def table(rows: int, dim: int, std: float) -> nn.Embedding:
-    """An embedding with normal entries and a zero row 0.
+    """Create an embedding with normally distributed entries and a zero vector at index 0.
 
-    Drawn from torch's global generator; tasks seed it. `nn.init` on the whole table would fill row 0 too.
+    torch's global generator is used; tasks seed it. `nn.init` on the whole table would fill index 0 too.
     """
     embedding = nn.Embedding(rows, dim, padding_idx=0)
     with torch.no_grad():

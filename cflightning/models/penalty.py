@@ -1,20 +1,20 @@
-"""L2 on looked-up rows, weighted by how often a row is rated, and on their biases."""
+"""L2 penalty on factors, weighted by the number of ratings, and on biases."""
 
 from typing import NamedTuple
 
 from torch import Tensor
 
 BIAS_L2 = 0.3
-"""What a squared bias costs, however often its row is rated, in units of the squared rating range: the middle of what
-tables say (see `tasks.shrinkage`), for those who ask none."""
+"""Default penalty of a squared bias, whatever its number of ratings, in units of the squared rating range: typical of the
+values that `tasks.bias_penalty` estimates."""
 
 
 class Penalty(NamedTuple):
-    """How much looked-up rows cost.
+    """L2 penalty on factors.
 
     Attributes:
-        l2: Of a squared row, in units of the squared rating range.
-        exponent: See `count_weights`.
+        l2: Penalty of a squared vector, in units of the squared rating range.
+        exponent: Exponent of `count_weights`.
     """
 
     l2: float
@@ -22,19 +22,19 @@ class Penalty(NamedTuple):
 
 
 def count_weights(counts: Tensor, exponent: float, reference: float = 50.0) -> Tensor:
-    """Weight of a row's penalty each time it is looked up: ``(max(n, 1) / reference) ** -exponent``.
+    """Weight of a vector's penalty at each lookup: ``(max(n, 1) / reference) ** -exponent``.
 
-    A row that is rated n times is looked up n times an epoch, so its penalty adds up to ``n ** (1 - exponent)``:
-    exponent 0 is the classic L2 on looked-up rows (Funk 2006), 1 does not depend on n, like weight decay. Between them,
-    at 0.5, one strength fits tables of very different density: with 0 the best strength of four data sets
-    spread over a factor of three, with 0.5 it was the same for all.
+    A user or item with n ratings is looked up n times per epoch, so its penalty adds up to ``n ** (1 - exponent)``:
+    exponent 0 is the classic L2 penalty (Funk 2006), 1 is independent of n, like weight decay. At 0.5, one strength
+    suits tables of very different density: the best strengths of four data sets differed by a factor of three with 0,
+    and agreed with 0.5.
 
     Args:
-        counts: int64 [rows], ratings of each row in the training part.
+        counts: int64 [n], training ratings of each user or item.
         exponent: 0 to 1.
         reference: count at which the weight is 1.
 
     Returns:
-        float32 [rows].
+        float32 [n].
     """
     return (counts.clamp(min=1).float() / reference) ** -exponent

@@ -1,4 +1,4 @@
-"""Several processes of one training: how they were launched, that they work on the same, and how a failure spreads."""
+"""Distributed training: launchers, consistency checks, and propagation of failures between processes."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ LAUNCHERS = {
     "torchrun": ("TORCHELASTIC_RUN_ID", "RANK", "WORLD_SIZE"),
     "SLURM": ("SLURM_PROCID", "SLURM_PROCID", "SLURM_NTASKS"),
     "MPI": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-    "whoever set RANK and WORLD_SIZE": ("RANK", "RANK", "WORLD_SIZE"),
+    "a launcher that sets RANK and WORLD_SIZE": ("RANK", "RANK", "WORLD_SIZE"),
 }
-"""Launchers by name: a variable that marks them, and those that hold a process's number and how many there are."""
+"""Launcher -> environment variables: one that identifies it, the rank, and the number of processes."""
 CHUNK = 1 << 26
-"""Bytes of a file that are sent at a time."""
+"""Chunk size of a file that is sent to other processes, bytes."""
 
 
 class Launch(NamedTuple):
-    """Processes that were started together, as the environment has them.
+    """Processes that a launcher started together, according to the environment.
 
     Attributes:
         launcher: a name in `LAUNCHERS`.
-        rank: number of this process.
-        processes: how many.
+        rank: rank of this process.
+        processes: number of processes.
     """
 
     launcher: str
@@ -46,7 +46,7 @@ class Launch(NamedTuple):
 
 
 def find_launch(environment: Mapping[str, str] = os.environ) -> Launch | None:
-    """The launcher that started this process beside others; None for a process that was started alone.
+    """Find the launcher of this process; None if it was started alone.
 
     Args:
         environment: variables by name.
@@ -59,11 +59,11 @@ def find_launch(environment: Mapping[str, str] = os.environ) -> Launch | None:
 
 
 def check_launch(trainer: Trainer, launch: Launch | None) -> None:
-    """Refuse processes that a launcher has started together and the Trainer would let train alone.
+    """Reject processes that were launched together if the Trainer would train each of them separately.
 
     Args:
-        trainer: before it runs.
-        launch: how this process was started; None for alone.
+        trainer: Trainer before it runs.
+        launch: launcher of this process; None without one.
 
     Raises:
         ConfigError: the Trainer has fewer processes than the launcher.
@@ -71,7 +71,7 @@ def check_launch(trainer: Trainer, launch: Launch | None) -> None:
     if launch is not None and trainer.world_size < launch.processes:
         error = ConfigError(
             f"--trainer.devices: {launch.launcher} has started {launch.processes} processes that must train together, "
-            f"but the trainer knows of {trainer.world_size}; give --trainer.strategy ddp, --trainer.devices (processes "
+            f"but the trainer has {trainer.world_size}; give --trainer.strategy ddp, --trainer.devices (processes "
             f"of a machine) and --trainer.num_nodes (machines), or start one process"
         )
         error.reported = launch.rank > 0
@@ -79,13 +79,13 @@ def check_launch(trainer: Trainer, launch: Launch | None) -> None:
 
 
 def check_strategy(trainer: Trainer) -> None:
-    """Refuse strategies under which processes would train apart.
+    """Reject strategies under which processes would train separately.
 
     Args:
-        trainer: before it runs.
+        trainer: Trainer before it runs.
 
     Raises:
-        ConfigError: neither one device, nor DDP or a strategy derived from it.
+        ConfigError: the strategy is neither a single device nor DDP or derived from it.
     """
     strategy = trainer.strategy
     if not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)):
@@ -97,10 +97,10 @@ def check_strategy(trainer: Trainer) -> None:
 
 @contextmanager
 def shared_failures(trainer: Trainer) -> Iterator[None]:
-    """Put off an error of reading in a process that others wait for: the data is read again where all learn of it.
+    """Defer a read error of a launched process: the data is read again inside `run_together`, which reports it to all.
 
     Args:
-        trainer: before it runs; an error of a process that has not yet started the others is raised at once.
+        trainer: Trainer before it runs; errors before other processes are started are raised immediately.
     """
     try:
         yield
@@ -110,23 +110,23 @@ def shared_failures(trainer: Trainer) -> Iterator[None]:
 
 
 def run_together(work: Callable[[], T]) -> T:
-    """Run a function on every process; where it fails on one, every process raises that error.
+    """Run a function on every process; if it fails on one, every process raises the error.
 
-    Otherwise the others would wait for the failed one in their next exchange. Outside of a process group it just runs.
+    Otherwise the others would wait for the failed process in their next collective operation.
 
     Args:
-        work: must not exchange anything by itself before it fails.
+        work: function without collective operations before the point of failure.
 
     Raises:
-        ProcessError: another process has failed; the message names it.
-        Exception: what this process has failed with.
+        ProcessError: another process failed; the message names its rank.
+        Exception: the error of this process.
     """
     if not in_group():
         return work()
     failure: Exception | None = None
     try:
         result = work()
-    except Exception as error:  # whatever it is, the others must learn of it
+    except Exception as error:  # any kind: the others must be informed
         failure = error
     failures = gather(None if failure is None else _describe(failure))
     first = next((rank for rank, text in enumerate(failures) if text), None)
@@ -135,7 +135,7 @@ def run_together(work: Callable[[], T]) -> T:
     speaker = distributed.get_rank() == 0
     if isinstance(failure, CFLightningError):
         failure.reported = not speaker
-    # An error that every process has is raised as it is; one that some have is named by its rank.
+    # An error of all processes is raised unchanged; an error of some is prefixed with the first rank.
     if failure is not None and (None not in failures or not isinstance(failure, CFLightningError)):
         raise failure
     named = ProcessError(f"rank {first}: {failures[first]}")
@@ -144,12 +144,12 @@ def run_together(work: Callable[[], T]) -> T:
 
 
 def compare(what: str, value: str, explain: Callable[[int], str]) -> None:
-    """Refuse processes that differ in something that they must have in common.
+    """Reject processes with different values of something that must be equal.
 
     Args:
-        what: has to be the same, for the message.
-        value: what this process has.
-        explain: says how a rank differs; called on every process, with the first such rank.
+        what: name of the value, for the message.
+        value: value of this process.
+        explain: describes the difference of a rank; called on every process with the first rank that differs.
 
     Raises:
         ConfigError: names the first rank that differs from rank 0.
@@ -166,12 +166,12 @@ def compare(what: str, value: str, explain: Callable[[int], str]) -> None:
 
 
 def in_group() -> bool:
-    """Whether this process trains together with others."""
+    """Return whether this process belongs to a process group of several."""
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 def gather(value: Any) -> list[Any]:
-    """The value of every process of the group, by rank."""
+    """Collect the value of every process of the group, by rank."""
     found: list[Any] = [None] * distributed.get_world_size()
     distributed.all_gather_object(found, value)
     return found
@@ -179,12 +179,12 @@ def gather(value: Any) -> list[Any]:
 
 @contextmanager
 def shared_file(path: Path) -> Iterator[Path]:
-    """Give every process a file that rank 0 has written, where disks are not shared by a temporary copy.
+    """Provide a file of rank 0 to every process, as a temporary copy on machines without a shared disk.
 
-    Every process must enter this.
+    Every process must enter this context.
 
     Args:
-        path: on rank 0; another process may have nothing there, or another file.
+        path: path on rank 0; other processes may have no file or a different file there.
 
     Yields:
         `path`, or the copy.

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic writing of files and folders."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from cflightning.errors import StorageError
 
 try:
     import fcntl
-except ImportError:  # Windows, which deletes no file that is open
+except ImportError:  # Windows, which does not delete open files
     fcntl = None  # type: ignore[assignment]
 
 SCRAP = ".scrap"
-"""End of the name of a file that is being written."""
+"""File name suffix of a temporary file."""
 OLD = 3600.0
-"""Seconds after which a scrap is swept where the file system cannot say whether a process holds it."""
+"""Age in seconds after which a temporary file is removed on a file system without locks."""
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 STORAGE = FULL | {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG}
-"""Error numbers by which a file system refuses to keep a file."""
+"""Error numbers of file systems that cannot store a file."""
 
 
 class _Raw(io.FileIO):
-    """A file that remembers why it could not be written: writers above it may report something else."""
+    """Raw file that stores its write error, which buffered writers may replace by another one."""
 
     failure: OSError | None = None
     written = 0
@@ -49,28 +49,28 @@ class _Raw(io.FileIO):
 
 @contextmanager
 def replacing(path: Path, mode: str = "w", newline: str | None = None, *, private: bool = False) -> Iterator[Any]:
-    """Open a file that takes its place in one step, at the end: readers see the old one or the new one, never half.
+    """Write a file that replaces `path` atomically on success: readers see the old or the new content, never a part.
 
-    The content is on the disk before its name is, so this holds after a loss of power too. An exception inside leaves
-    the old file as it was, and nothing of the new one behind. Permissions are those of the user's umask.
+    The content is flushed to disk before the rename, so this also holds after a loss of power. An exception keeps
+    the old file and removes the new one. Permissions follow the user's umask.
 
     Args:
-        path: the place; its folder must exist.
+        path: target file; its folder must exist.
         mode: `w` for text in UTF-8, `wb`, or `w+b` to read back what was written.
-        newline: as `open` takes it.
-        private: whether other users may never read it; otherwise the umask says who may.
+        newline: argument of `open`.
+        private: whether to deny access to other users whatever the umask.
 
     Yields:
-        The open file, which lies beside the place until then.
+        The open temporary file, in the folder of `path`.
 
     Raises:
-        StorageError: the file cannot be written: no space, no permission.
+        StorageError: the file cannot be written, for lack of space or permission.
     """
     try:
         scrap, handle = _make_scrap(path, 0o600 if private else 0o666)
     except OSError as error:
         raise storage_error(path, error) from error
-    raw = _Raw(os.dup(handle), "w+b")  # the other one holds the lock to the end
+    raw = _Raw(os.dup(handle), "w+b")  # `handle` keeps the lock until the end
     try:
         buffer = io.BufferedRandom(raw, 1 << 20) if "+" in mode else io.BufferedWriter(raw, 1 << 20)
         out = buffer if "b" in mode else io.TextIOWrapper(buffer, encoding="utf-8", newline=newline)
@@ -79,7 +79,7 @@ def replacing(path: Path, mode: str = "w", newline: str | None = None, *, privat
             out.flush()
             os.fsync(raw.fileno())
         finally:
-            with suppress(OSError, ValueError):  # what could not be written is tried again here
+            with suppress(OSError, ValueError):  # closing writes the rest of the buffer again
                 out.close()
             raw.close()
         if fcntl is None:
@@ -98,7 +98,7 @@ def replacing(path: Path, mode: str = "w", newline: str | None = None, *, privat
 
 
 def is_storage_failure(error: BaseException) -> bool:
-    """Tell whether an exception is a file system's refusal to keep a file."""
+    """Return whether an exception reports that a file system cannot store a file."""
     return isinstance(error, OSError) and error.errno in STORAGE
 
 
@@ -107,8 +107,8 @@ def storage_error(path: Path, error: BaseException, written: int = 0) -> Storage
 
     Args:
         path: the file.
-        error: what the system says.
-        written: bytes that were written before.
+        error: error of the operating system.
+        written: bytes that were written before it.
     """
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
     line = f"{path}: cannot be written: {reason}"
@@ -116,33 +116,33 @@ def storage_error(path: Path, error: BaseException, written: int = 0) -> Storage
         needed = max(written, path.stat().st_size if path.exists() else 0)
         free = shutil.disk_usage(next(folder for folder in path.absolute().parents if folder.exists())).free
         line += f" ({needed / 1e6:,.1f} MB and more are needed, {free / 1e6:,.1f} MB are free)"
-    return StorageError(line + ("; what was there before is kept" if path.exists() else ""))
+    return StorageError(line + ("; the old file is kept" if path.exists() else ""))
 
 
 def _make_scrap(path: Path, mode: int) -> tuple[Path, int]:
-    """A new file beside `path`, locked where files can be locked, and its descriptor."""
+    """Create a temporary file beside `path`, locked if possible; return its path and descriptor."""
     while True:
         scrap = path.with_name(f".{path.name}-{secrets.token_hex(8)}{SCRAP}")
-        # The system applies the umask, which a process with threads cannot ask for safely.
+        # The system applies the umask, which a process with threads cannot read safely.
         handle = os.open(scrap, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
         if fcntl is not None:
-            with suppress(OSError):  # without locks, age tells
+            with suppress(OSError):  # without locks, `sweep` uses the age
                 fcntl.flock(handle, fcntl.LOCK_EX)
-            if os.fstat(handle).st_nlink == 0:  # swept between the two
+            if os.fstat(handle).st_nlink == 0:  # removed by `sweep` before it was locked
                 os.close(handle)
                 continue
         return scrap, handle
 
 
 def sweep(folders: Iterable[Path]) -> None:
-    """Delete the scraps of `replacing` that no process holds: of processes that were killed.
+    """Delete temporary files of killed processes, which no process has locked.
 
     Args:
-        folders: where to look; missing ones are left out.
+        folders: folders to search; missing ones are skipped.
     """
     for folder in folders:
         for scrap in folder.glob(f".*{SCRAP}"):
-            with suppress(OSError):  # another one sweeps as well
+            with suppress(OSError):  # another process removes it at the same time
                 handle = os.open(scrap, os.O_RDWR)
                 try:
                     if not _held(handle):
@@ -152,20 +152,20 @@ def sweep(folders: Iterable[Path]) -> None:
 
 
 def _held(handle: int) -> bool:
-    """Whether another process holds the lock of an open scrap; takes it if not."""
+    """Return whether another process holds the lock of an open file; lock it otherwise."""
     if fcntl is None:
         return False
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # no locks here
+    except OSError:  # the file system has no locks
         return time.time() - os.fstat(handle).st_mtime < OLD
     return False
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the folder's names on the disk, where folders can be synchronised."""
+    """Flush the folder's entries to disk, if the system supports it."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -175,7 +175,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_csv(path: Path, columns: Mapping[str, Iterable[Any]]) -> None:
-    """Write columns of equal length under their names, as `replacing` does."""
+    """Write columns of equal length atomically as CSV; the mapping has their names."""
     with replacing(path, newline="") as out:
         writer = csv.writer(out)
         writer.writerow(columns)
@@ -183,10 +183,10 @@ def write_csv(path: Path, columns: Mapping[str, Iterable[Any]]) -> None:
 
 
 def make_folder(path: Path) -> Path:
-    """Make a folder and those above it, where they are missing.
+    """Create a folder and its missing parents.
 
     Raises:
-        StorageError: the folder cannot be made.
+        StorageError: the folder cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -196,10 +196,10 @@ def make_folder(path: Path) -> Path:
 
 
 def claim(root: Path, name: str) -> Path:
-    """Make the first free folder `root/name_N`; runs that start at once get different ones.
+    """Create the first free folder `root/name_N`; concurrent runs get different ones.
 
     Raises:
-        StorageError: the folder cannot be made.
+        StorageError: the folder cannot be created.
     """
     for number in itertools.count():
         try:

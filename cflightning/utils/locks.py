@@ -1,4 +1,4 @@
-"""Locks between processes: one command at a time works in a folder."""
+"""File locks: only one command at a time works in a folder."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ from cflightning.errors import ConfigError
 log = logging.getLogger(__name__)
 
 NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
-"""Error numbers by which a file system (NFS, FUSE, some containers) says that it has no locks."""
+"""Error numbers of file systems without locks (NFS, FUSE, some containers)."""
 LOCK = ".lock"
-"""Name of the file that is locked in a folder."""
+"""Name of the lock file of a folder."""
 
 
 def lock_file(path: Path, timeout: float = -1) -> BaseFileLock:
-    """Lock a file: by the operating system where it can, else by a marker file beside it; either is logged.
+    """Lock a file with the operating system, or with a marker file and a warning if the file system has no locks.
 
-    The system releases a lock however its process ends. A marker names its process, and one whose process is gone
-    is taken over.
+    The system releases the lock of a process that ends in any way. A marker names its process, and is replaced if that
+    process has ended.
 
     Args:
-        path: the file; made where it is missing, and left there.
-        timeout: seconds to wait for another holder; below 0 for ever.
+        path: lock file; created if missing, and not removed.
+        timeout: seconds to wait for another process; no limit if negative.
 
     Returns:
-        The lock, to be released.
+        The acquired lock.
 
     Raises:
         filelock.Timeout: another process holds the lock.
-        OSError: the file cannot be made.
+        OSError: the file cannot be created.
     """
     lock: BaseFileLock = FileLock(path, timeout=timeout, thread_local=False)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # filelock's word on a marker; ours follows
+            warnings.simplefilter("ignore")  # filelock warns about the marker; the log line below replaces it
             lock.acquire()
     except OSError as error:
         if error.errno not in NO_LOCKS:
@@ -54,18 +54,18 @@ def lock_file(path: Path, timeout: float = -1) -> BaseFileLock:
         lock = SoftFileLock(f"{path}.marker", timeout=timeout, thread_local=False)
         lock.acquire()
     if isinstance(lock, SoftFileLock):
-        _say_that_there_are_no_locks(path.parent)
+        _warn_about_missing_locks(path.parent)
     return lock
 
 
 @cache
-def _say_that_there_are_no_locks(folder: Path) -> None:
+def _warn_about_missing_locks(folder: Path) -> None:
     log.warning("%s: the file system has no locks; a marker file is used instead", folder)
 
 
 @contextmanager
 def wait_for_lock(path: Path) -> Iterator[None]:
-    """Hold the lock of a file, after waiting for whoever holds it."""
+    """Hold the lock of a file; wait for it if another process holds it."""
     lock = lock_file(path)
     try:
         yield
@@ -78,11 +78,11 @@ def lock_folder(folder: Path, otherwise: str = "") -> Iterator[None]:
     """Hold the lock of a folder, which must exist.
 
     Args:
-        folder: where one command at a time may work.
-        otherwise: advice besides waiting, for the message.
+        folder: folder that only one command at a time may use.
+        otherwise: alternative to waiting, for the message.
 
     Raises:
-        ConfigError: another command works there; names its process.
+        ConfigError: another command uses the folder; the message names its process.
     """
     path = folder / LOCK
     try:
@@ -93,7 +93,7 @@ def lock_folder(folder: Path, otherwise: str = "") -> Iterator[None]:
             f"{otherwise}"
         ) from None
     try:
-        if not (isinstance(lock, SoftFileLock) and lock.lock_file == str(path)):  # a marker has a content of its own
+        if not (isinstance(lock, SoftFileLock) and lock.lock_file == str(path)):  # a marker file already has content
             path.write_text(
                 json.dumps({"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")})
             )
@@ -106,5 +106,5 @@ def _holder(path: Path) -> str:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         return f"process {found['pid']} on {found['host']}, since {found['since']},"
-    except (OSError, ValueError, TypeError, KeyError):  # it may be writing that just now
+    except (OSError, ValueError, TypeError, KeyError):  # the other process may be writing it
         return "another one"

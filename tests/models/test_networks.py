@@ -58,7 +58,7 @@ def test_dots_own_gradient_is_that_of_the_formula():
 
 def test_a_network_without_bags_refuses_prior_means():
     network = EmbeddingMLP(5, 6, dim=3)
-    with pytest.raises(NotImplementedError, match="EmbeddingMLP knows no prior means"):
+    with pytest.raises(NotImplementedError, match="EmbeddingMLP has no prior means"):
         network.scores_and_norms(torch.tensor([1]), torch.tensor([1]), {"user_factors": torch.zeros(5, 3)})
 
 

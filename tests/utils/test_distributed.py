@@ -132,7 +132,7 @@ def test_processes_of_a_launcher_do_not_train_alone(environment, launcher):
     found = find_launch(environment)
     assert found is not None and launcher in found.launcher and found.processes == 2
     alone = Trainer(accelerator="cpu", devices=1, logger=False)
-    with pytest.raises(ConfigError, match=r"--trainer.devices: .* has started 2 processes .* knows of 1"):
+    with pytest.raises(ConfigError, match=r"--trainer.devices: .* has started 2 processes .* the trainer has 1"):
         check_launch(alone, found)
 
 

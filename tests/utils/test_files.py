@@ -78,7 +78,7 @@ def test_a_full_disk_is_one_error_and_the_old_file_is_kept(tmp_path, write):
     )
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith(f"cflightning.errors.StorageError: {path}: cannot be written: File too large (0.1 MB and")
-    assert last.endswith("what was there before is kept")
+    assert last.endswith("the old file is kept")
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
