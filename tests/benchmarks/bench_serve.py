@@ -116,7 +116,7 @@ def report(bundle: Path, calls: int) -> None:
     pairs = np.array(users)[rng.integers(0, calls, 10_000)], np.array(some)[rng.integers(0, calls, 10_000)]
     say("score(10,000 pairs) p50", warm(lambda _: scorer.score(*pairs), range(50))[0], "us")
 
-    session = scorer._graphs.open("recommend")
+    session = scorer.graphs.open("recommend")
     feeds = {
         "user": np.array(users[:1]),
         "k": np.array([10]),

@@ -1,7 +1,7 @@
-"""Bundles of every format written straight from numpy tables: what ``serve/BUNDLE.md`` says, without torch or exporter.
+"""An independent writer of bundles of all formats, from numpy tables, by ``serve/BUNDLE.md`` and without the exporter.
 
-An independent second writer, so that the reader is tested against the specification. ``Tables`` also computes the
-answers, in numpy and with no graph. Tables without a rating range predict choices, and make a bundle of format 2.
+It tests the reader against the specification. ``Tables`` also computes the expected results in numpy. Tables without a
+rating range predict interactions and are written in format 2.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ELEMENT = {"int64": TensorProto.INT64, "string": TensorProto.STRING}
 
 @dataclass(frozen=True)
 class Tables:
-    """Factors and biases; row 0 is the unknown one and zero. Ids are those of the rows from 1."""
+    """Factors and biases by index; index 0 is the unknown id and zero, and the ids have the indices from 1."""
 
     user_ids: np.ndarray  # [users]
     item_ids: np.ndarray  # [items]
@@ -35,11 +35,13 @@ class Tables:
     titles: dict[str, str] | None = None
     metrics: dict[str, float] = field(default_factory=lambda: {"test/rmse": 0.875})
     counts: list[int] | None = None  # training rows of each item
-    categories: dict[str, list[int]] | None = None  # places of items; None for no catalogue, as older bundles
-    history: list[tuple[int, int, float]] | None = None  # places of user and item, rating; by user, then item
-    seen_rows: list[tuple[int, int]] | None = None  # places of user and item of all rows, also those of other parts
-    beside: Tables | None = None  # what recommends, of the same ids; None for these tables themselves
-    reference: dict | None = None  # what scores were like, for drift
+    categories: dict[str, list[int]] | None = None  # catalogue indices; None for no catalogue, as in older bundles
+    history: list[tuple[int, int, float]] | None = (
+        None  # user, item (counted from 0) and rating, ordered by user and item
+    )
+    seen_rows: list[tuple[int, int]] | None = None  # user and item of the rows of all parts
+    beside: Tables | None = None  # tables that recommend, with the same ids; None for these tables
+    reference: dict | None = None  # distribution of scores
 
     @property
     def unknown_id(self):
@@ -58,18 +60,18 @@ class Tables:
         }
 
     def users(self):
-        """Vectors and biases, those of the unknown row as the graphs have them: choices know a mean user."""
+        """Vectors and biases of users; without ratings the unknown user is the mean of all, as in the graphs."""
         vectors, bias = self.user_vectors.copy(), self.user_bias.copy()
         if self.rating_range is None:
             vectors[0], bias[0] = vectors[1:].mean(0), bias[1:].mean()
         return vectors, bias
 
     def rows(self, ids, known):
-        where = {one: row for row, one in enumerate(known.tolist(), 1)}
-        return np.array([where.get(one, 0) for one in ids], dtype=np.int64)
+        index = {known_id: n for n, known_id in enumerate(known.tolist(), 1)}
+        return np.array([index.get(raw_id, 0) for raw_id in ids], dtype=np.int64)
 
     def logits(self, users):
-        """Every item for each user, [n, items + 1], column 0 the unknown item."""
+        """Logits of all items for each user, [n, items + 1]; column 0 is the unknown item."""
         rows = self.rows(users, self.user_ids)
         vectors, bias = self.users()
         products = vectors[rows].astype(float) @ self.item_vectors.T.astype(float)
@@ -83,25 +85,25 @@ class Tables:
         return low + (high - low) / (1 + np.exp(-logits))
 
     def recommend(self, user, k, exclude=()):
-        """Item ids, best first."""
+        """Ids of the recommended items, best first."""
         logits = self.recommender.logits([user])[0, 1:]
         best = np.argsort(-logits, kind="stable")
-        return [one for one in self.item_ids[best].tolist() if one not in set(exclude)][:k]
+        return [item for item in self.item_ids[best].tolist() if item not in set(exclude)][:k]
 
     def seen(self, user):
         """Items and ratings of a user's history."""
-        mine = [(i, r) for u, i, r in self.history or () if self.user_ids[u] == user]
-        return [self.item_ids[i] for i, _ in mine], [r for _, r in mine]
+        rated = [(i, r) for u, i, r in self.history or () if self.user_ids[u] == user]
+        return [self.item_ids[i] for i, _ in rated], [r for _, r in rated]
 
     def cosines(self, item):
-        """With every known item, [items]."""
+        """Cosine similarities of an item with every known item, [items]."""
         vectors = self.recommender.item_vectors.astype(float)
         vector = vectors[self.rows([item], self.item_ids)[0]]
         return vectors[1:] @ vector / (np.linalg.norm(vectors[1:], axis=1) * np.linalg.norm(vector))
 
 
 def make_tables(users=7, items=11, dim=4, *, strings=False, titles=False, choices=False, seed=0) -> Tables:
-    """Synthetic tables; integer ids have gaps and a negative one, string ids leading zeros and non-ASCII."""
+    """Create random tables; integer ids have gaps and a negative value, string ids leading zeros and a letter ë."""
     rng = np.random.default_rng(seed)
 
     def table(*shape, scale=1.0):
@@ -123,12 +125,12 @@ def make_tables(users=7, items=11, dim=4, *, strings=False, titles=False, choice
         user_bias=table(users + 1, scale=0.3),
         item_bias=table(items + 1, scale=0.3),
         rating_range=None if choices else (0.5, 5.0),
-        titles={str(one): f"Film {n} (19{n % 100:02d})" for n, one in enumerate(item_ids[:-1])} if titles else None,
+        titles={str(item): f"Film {n} (19{n % 100:02d})" for n, item in enumerate(item_ids[:-1])} if titles else None,
     )
 
 
 def make_rich(tables: Tables, seed=5) -> Tables:
-    """The same with a catalogue and a history: the first user has none, the second all items but one."""
+    """Add a catalogue and a history: the first user has rated nothing, the second all items but one."""
     rng = np.random.default_rng(seed)
     users, items = len(tables.user_ids), len(tables.item_ids)
     pairs = [(1, item) for item in range(items - 1)]
@@ -141,13 +143,13 @@ def make_rich(tables: Tables, seed=5) -> Tables:
 
 
 def make_both(tables: Tables, dim=3, seed=9) -> Tables:
-    """The same with tables of choices beside them."""
+    """Add tables of interactions that recommend."""
     beside = make_tables(len(tables.user_ids), len(tables.item_ids), dim, choices=True, seed=seed)
     return replace(tables, beside=replace(beside, user_ids=tables.user_ids, item_ids=tables.item_ids))
 
 
 def write_bundle(folder: Path, tables: Tables) -> Path:
-    """Write the bundle into ``folder``, which must not be there yet."""
+    """Write the bundle into ``folder``, which must not exist."""
     folder.mkdir(parents=True)
     weights = _Weights(folder / "weights.bin")
     shared = _add_tables(weights, tables)
@@ -161,8 +163,8 @@ def write_bundle(folder: Path, tables: Tables) -> Path:
         for graph in (_filtered, _scores, _factors, _users):
             _save(graph(tables.recommender), recommending, folder / f"{graph.__name__[1:]}.onnx")
             graphs.append(graph.__name__[1:])
-        about = {"item": tables.item_ids.tolist(), "count": tables.counts, "categories": tables.categories}
-        (folder / "catalogue.json").write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
+        catalogue = {"item": tables.item_ids.tolist(), "count": tables.counts, "categories": tables.categories}
+        (folder / "catalogue.json").write_text(json.dumps(catalogue, ensure_ascii=False), encoding="utf-8")
     if tables.history is not None:
         _save(_history(tables), {}, folder / "history.onnx")
         graphs.append("history")
@@ -197,7 +199,7 @@ def write_bundle(folder: Path, tables: Tables) -> Path:
 
 
 def pack(folder: Path) -> Path:
-    """Pack titles and catalogue, as the exporter does."""
+    """Compress titles and catalogue, as the exporter does."""
     manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
     for key in ("titles", "catalogue"):
         if manifest.get(key) is not None:
@@ -210,12 +212,12 @@ def pack(folder: Path) -> Path:
 
 
 def reseal(folder: Path) -> None:
-    """Digests of what now lies there: a bundle that is wrong, but undamaged."""
+    """Update the digests of changed files, so that the bundle is undamaged, but invalid."""
     write_manifest(folder, json.loads((folder / "manifest.json").read_text("utf-8")))
 
 
 def write_manifest(folder: Path, manifest: dict, *, files: dict | None = None) -> None:
-    """Add digests of whatever lies in the folder, then the manifest's own, and write it."""
+    """Write the manifest with the digests of all files in the folder and its own."""
     if files is None:
         files = {
             path.name: {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
@@ -226,7 +228,7 @@ def write_manifest(folder: Path, manifest: dict, *, files: dict | None = None) -
 
 
 def seal(folder: Path, manifest: dict) -> None:
-    """Write the manifest with its own digest as it now is."""
+    """Write the manifest with its own digest."""
     rest = {key: value for key, value in manifest.items() if key != "sha256"}
     text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     rest["sha256"] = hashlib.sha256(text.encode()).hexdigest()
@@ -237,7 +239,7 @@ def seal(folder: Path, manifest: dict) -> None:
 
 
 class _Weights:
-    """Tables one after the other, each where a page begins (short ones: where 64 bytes do)."""
+    """The weights file: tables at multiples of the page size, short ones at multiples of 64 bytes."""
 
     def __init__(self, path: Path) -> None:
         self.file = path.open("wb")
@@ -264,7 +266,7 @@ def _add_tables(weights, tables):
     return {
         "user_vectors": weights.add("user_vectors", vectors),
         "item_vectors": weights.add("item_vectors", tables.item_vectors),
-        # The global bias moves into the users', whose unknown row must carry it as well.
+        # The global bias is added to the biases of all users, including the unknown one.
         "user_bias": weights.add("user_bias", bias[:, None] + np.float32(tables.global_bias)),
         "item_bias": weights.add("item_bias", tables.item_bias),
         "item_scale": weights.add("item_scale", np.divide(1, norms, where=norms > 0, out=np.zeros_like(norms))),
@@ -415,7 +417,7 @@ def _users(tables):
 
 
 def _history(tables, rated=True):
-    """By comparing every row's user with every user asked for: slow and short."""
+    """History by comparing the user of every rating with every requested user: slow, but short."""
     g = _Graph(tables)
     g.input("user", g.user, "n")
     g.output("item", g.item, "m")
@@ -468,7 +470,7 @@ def _similar(tables):
 
 
 def _mask(g, scores, position, row, masked):
-    """-inf at every (position, row)."""
+    """Set -inf at every (position, row)."""
     g.const("one", [1], np.int64)
     g.const("zero", 0, np.int64)
     g.const("nothing", -np.inf, np.float32)
@@ -481,7 +483,7 @@ def _mask(g, scores, position, row, masked):
 
 
 def _best(g, masked, item, score):
-    """The k best of the known rows, as ids."""
+    """Select the k best known items, as ids."""
     g.const("known_items", [len(g.tables.item_ids)], np.int64)
     g.const("end", [len(g.tables.item_ids) + 1], np.int64)
     g.const("item_ids", g.tables.item_ids)

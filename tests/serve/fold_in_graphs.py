@@ -1,6 +1,7 @@
-"""Graphs of new users beside a bundle of numpy tables: another solver than the exporter's, of the same signature.
+"""An independent writer of fold-in graphs for bundles of numpy tables, with another solver than the exporter's.
 
-Ratings are taken to logits; factors and bias are those of ridge regression with penalty 1. Choices have the target 1.
+Factors and bias are those of ridge regression with penalty 1 on the logits of the ratings; interactions have the
+target 1.
 """
 
 from __future__ import annotations
@@ -11,11 +12,15 @@ import numpy as np
 from onnx import TensorProto
 
 STEPS = 40
-"""Of Newton and Schulz's iteration for the inverse, which has no operator."""
+"""Steps of the Newton-Schulz iteration for the matrix inverse, for which ONNX has no operator."""
 
 
 class Reference:
-    """The answers, in float64 with no graph; ``tables`` are of those that answer, ``known`` of item ids."""
+    """The expected results in numpy and float64.
+
+    Args:
+        tables: the tables of the bundle.
+    """
 
     def __init__(self, tables):
         self.tables, self.range = tables, tables.rating_range
@@ -30,16 +35,16 @@ class Reference:
         return np.log(share / (1 - share))
 
     def solve(self, items, ratings):
-        """Factors and bias, and what each item adds to them, [n, dim + 1]."""
+        """Factors and bias, and the contribution of each item to them, [n, dim + 1]."""
         rows = self.tables.rows(items, self.tables.item_ids)
         z = self.z[rows] * (rows > 0)[:, None]
         inverse = np.linalg.inv(z.T @ z + np.eye(z.shape[1]))
         each = (z @ inverse) * (self.target(np.asarray(ratings, float)) - self.offset[rows])[:, None]
         return each.sum(0), each
 
-    def score(self, items, ratings, asked):
+    def score(self, items, ratings, targets):
         x, _ = self.solve(items, ratings)
-        rows = self.tables.rows(asked, self.tables.item_ids)
+        rows = self.tables.rows(targets, self.tables.item_ids)
         return self.scaled(self.z[rows] @ x + self.offset[rows])
 
     def scaled(self, logits):
@@ -48,13 +53,13 @@ class Reference:
         return self.range[0] + (self.range[1] - self.range[0]) / (1 + np.exp(-logits))
 
     def best(self, items, ratings, k, exclude=()):
-        left = [one for one in self.tables.item_ids.tolist() if one not in {*items, *exclude}]
-        scores = self.score(items, ratings, left)
-        return [left[at] for at in np.argsort(-scores, kind="stable")][:k]
+        candidates = [item for item in self.tables.item_ids.tolist() if item not in {*items, *exclude}]
+        scores = self.score(items, ratings, candidates)
+        return [candidates[n] for n in np.argsort(-scores, kind="stable")][:k]
 
 
 def add(folder, tables, bundles):
-    """Write the graphs into a bundle's folder and name them in its manifest."""
+    """Write the graphs into a bundle's folder and list them in its manifest."""
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     graphs = {"fold_in": _fold_in(tables, bundles), "explain": _explain(tables.recommender, bundles)}
     if tables.beside is not None:
@@ -146,7 +151,7 @@ def _explain(tables, bundles):
 
 
 def _solved(tables, bundles):
-    """Up to the row `x` [1, E] and what `each` item adds to it [n, E]."""
+    """Start a graph with the solution `x` [1, E] and the contribution of `each` item to it [n, E]."""
     g, reference = bundles._Graph(tables), Reference(tables)
     width = reference.z.shape[1]
     g.input("item", g.item, "n")

@@ -1,9 +1,8 @@
 """Write the golden bundle of a format: ``python tests/serve/make_golden.py FORMAT [FOLDER]``.
 
-Synthetic numbers only. A golden bundle is written once for each format and never again: a reader that still
-answers from it reads what older exporters wrote.
-``expected.json`` beside the bundle comes from numpy, not from the graphs. Format 1 holds ratings; format 2 the same
-and choices beside them.
+A golden bundle is written once for each format and never changed, to prove that new readers read old bundles. Its
+tables are synthetic, and ``expected.json`` is computed by numpy. Format 1 has ratings; format 2 has ratings and
+interactions.
 """
 
 import json
@@ -21,7 +20,7 @@ def make(folder: Path, bundles, format_version: int) -> Path:
     rng = np.random.default_rng(1)
 
     def table(*shape):
-        values = rng.integers(-16, 17, shape).astype(np.float32) / 8  # sums and products of these are exact
+        values = rng.integers(-16, 17, shape).astype(np.float32) / 8  # exact sums and products
         values[0] = 0
         return values
 
@@ -44,7 +43,7 @@ def make(folder: Path, bundles, format_version: int) -> Path:
         metrics = tables.metrics | {"test/ndcg@10": 0.4375, "test/popularity/ndcg@10": 0.25}
         tables = replace(tables, beside=beside, metrics=metrics)
     bundles.write_bundle(folder / "bundle", tables)
-    users = [*tables.user_ids.tolist(), 5]  # the last one is unknown, as is item 4
+    users = [*tables.user_ids.tolist(), 5]  # user 5 and item 4 are unknown
     pairs = [(user, item) for user in users for item in [*items.tolist(), 4]]
     expected = {
         "score": [[*pair, round(float(tables.score(*zip(pair, strict=True))[0]), 5)] for pair in pairs],
@@ -64,13 +63,13 @@ def make(folder: Path, bundles, format_version: int) -> Path:
 
 
 def similar(tables, item, k):
-    """Nearest items, the item itself left out, in numpy."""
+    """Return the most similar items without the item itself, by numpy."""
     best = np.argsort(-tables.cosines(item).round(6), kind="stable")
-    return [one for one in tables.item_ids[best].tolist() if one != item][:k]
+    return [other for other in tables.item_ids[best].tolist() if other != item][:k]
 
 
 if __name__ == "__main__":
-    import bundles  # it lies beside this script
+    import bundles  # in the folder of this script
 
     version = int(sys.argv[1])
     print(make(Path(sys.argv[2]) if len(sys.argv) > 2 else GOLDEN / f"v{version}", bundles, version))

@@ -1,4 +1,4 @@
-"""The examples in other words than the package's: they answer as the tables do, from any bundle."""
+"""The example programs give the results of numpy, for bundles of every kind."""
 
 import ast
 import json
@@ -34,88 +34,91 @@ def command(language):
 
 
 @pytest.fixture(params=["python", "javascript"])
-def ask(request):
-    start = command(request.param)
+def run(request):
+    command_line = command(request.param)
 
-    def ask(folder, user, k=10, rated=(), code=0):
+    def run(folder, user, k=10, rated=(), code=0):
         pairs = [f"--rated={item}:{rating}" for item, rating in rated]
-        if request.param == "python":  # one option with several values, where the other repeats it
+        if request.param == "python":  # one option with several values instead of a repeated option
             pairs = ["--rated", *(f"{item}:{rating}" for item, rating in rated)]
-        done = subprocess.run(
-            [*start, str(folder), f"--user={user}", f"--k={k}", *pairs], capture_output=True, text=True, timeout=60
+        process = subprocess.run(
+            [*command_line, str(folder), f"--user={user}", f"--k={k}", *pairs],
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
-        assert done.returncode == code, done.stderr
+        assert process.returncode == code, process.stderr
         if code:
-            return done.stderr
-        answer = json.loads(done.stdout)
-        return answer if request.param == "python" else with_python_names(answer)
+            return process.stderr
+        result = json.loads(process.stdout)
+        return result if request.param == "python" else with_python_names(result)
 
-    return ask
+    return run
 
 
-def with_python_names(answer):
+def with_python_names(result):
     names = {"knownUser": "known_user", "newUser": "new_user"}
-    return {names.get(name, name): value for name, value in answer.items()}
+    return {names.get(name, name): value for name, value in result.items()}
 
 
 def items_of(rows, tables):
-    """Ids as the tables have them: JavaScript writes integers as text, since they may not fit into its numbers."""
+    """Convert ids to the type of the tables: JavaScript prints integers as text, because its numbers have 53 bits."""
     return [type(tables.item_ids.tolist()[0])(row["item"]) for row in rows]
 
 
 @pytest.fixture(params=KINDS)
-def asked(request):
+def case(request):
     return request.getfixturevalue(request.param), request.getfixturevalue(KINDS[request.param])
 
 
-def test_a_known_user(ask, asked):
-    folder, tables = asked
+def test_a_known_user_gets_recommendations_and_scores(run, case):
+    folder, tables = case
     user, left_out = tables.user_ids[1], tables.item_ids[[2, 5]].tolist()
-    answer = ask(folder, user, 100, [(item, 4) for item in left_out])
-    assert answer["known_user"] is True
-    got = items_of(answer["items"], tables)
+    result = run(folder, user, 100, [(item, 4) for item in left_out])
+    assert result["known_user"] is True
+    got = items_of(result["items"], tables)
     assert got == tables.recommend(user, 100, left_out)
-    scores = [row["score"] for row in answer["items"]]
+    scores = [row["score"] for row in result["items"]]
     np.testing.assert_allclose(scores, tables.recommender.score([user] * len(got), got), atol=1e-5)
-    assert [row["title"] for row in answer["items"]] == [(tables.titles or {}).get(str(item)) for item in got]
-    assert items_of(answer["predicted"], tables) == left_out
-    predicted = [row["score"] for row in answer["predicted"]]
+    assert [row["title"] for row in result["items"]] == [(tables.titles or {}).get(str(item)) for item in got]
+    assert items_of(result["predicted"], tables) == left_out
+    predicted = [row["score"] for row in result["predicted"]]
     np.testing.assert_allclose(predicted, tables.score([user] * 2, left_out), atol=1e-5)
-    assert "new_user" not in answer  # the bundle has no such graph
+    assert "new_user" not in result  # the bundle has no fold-in graph
 
 
-def test_packed_titles(ask, bundles, tables, tmp_path):
+def test_compressed_titles_are_read(run, bundles, tables, tmp_path):
     packed = bundles.pack(bundles.write_bundle(tmp_path / "packed", tables))
-    rows = ask(packed, tables.user_ids[0], 3)["items"]
+    rows = run(packed, tables.user_ids[0], 3)["items"]
     best = tables.recommend(tables.user_ids[0], 3)
     assert [row["title"] for row in rows] == [tables.titles.get(str(item)) for item in best]
     assert any(row["title"] for row in rows)
 
 
-def test_an_unknown_user_and_nothing_rated(ask, string_bundle, string_tables):
-    answer = ask(string_bundle, "nobody", 3)
-    assert answer["known_user"] is False
-    assert items_of(answer["items"], string_tables) == string_tables.recommend("nobody", 3)
-    assert answer["predicted"] == []
+def test_an_unknown_user_without_ratings(run, string_bundle, string_tables):
+    result = run(string_bundle, "nobody", 3)
+    assert result["known_user"] is False
+    assert items_of(result["items"], string_tables) == string_tables.recommend("nobody", 3)
+    assert result["predicted"] == []
 
 
-def test_integers_beyond_2_to_the_53_and_ids_that_are_names_of_javascript(ask, bundles, tables, tmp_path):
+def test_large_integers_and_ids_that_are_names_of_javascript_properties(run, bundles, tables, tmp_path):
     wide = replace(tables, user_ids=2**62 + np.arange(len(tables.user_ids)), beside=None)
     folder = bundles.write_bundle(tmp_path / "wide", wide)
     for user in (2**62 + 1, 2**62 + 2):
-        assert items_of(ask(folder, user, 3)["items"], wide) == wide.recommend(user, 3)
+        assert items_of(run(folder, user, 3)["items"], wide) == wide.recommend(user, 3)
     ids = np.array(
         ["constructor", "__proto__", "toString", *(f"i{n}" for n in range(len(tables.item_ids) - 3))], object
     )
     named = replace(tables, item_ids=ids, titles={"__proto__": "Film"})
-    answer = ask(bundles.write_bundle(tmp_path / "named", named), 10, 100)
-    titles = {row["item"]: row["title"] for row in answer["items"]}
+    result = run(bundles.write_bundle(tmp_path / "named", named), 10, 100)
+    titles = {row["item"]: row["title"] for row in result["items"]}
     assert titles == {**dict.fromkeys(ids), "__proto__": "Film"}
 
 
 @pytest.mark.parametrize("name", ["bundle", "string_bundle"])
-def test_a_new_user(ask, bundles, request, tmp_path, name):
-    """A stand-in for the graph: it takes what BUNDLE.md says, and answers with its own input."""
+def test_a_new_user_is_folded_in(run, bundles, request, tmp_path, name):
+    """A substitute for the graph has the inputs of BUNDLE.md and returns them."""
     folder = Path(shutil.copytree(request.getfixturevalue(name), tmp_path / "bundle"))
     tables = request.getfixturevalue(KINDS[name])
     id_type = TensorProto.STRING if name == "string_bundle" else TensorProto.INT64
@@ -142,18 +145,18 @@ def test_a_new_user(ask, bundles, request, tmp_path, name):
     bundles.write_manifest(folder, manifest | {"graphs": manifest["graphs"] | {"fold_in": "fold_in.onnx"}})
 
     rated = list(zip(tables.item_ids.tolist()[3:6], (4.5, 3, 1), strict=True))
-    answer = ask(folder, tables.user_ids[0], 2, rated)
-    assert items_of(answer["new_user"], tables) == tables.item_ids.tolist()[3:5]
-    assert [row["score"] for row in answer["new_user"]] == [4.5, 3]
+    result = run(folder, tables.user_ids[0], 2, rated)
+    assert items_of(result["new_user"], tables) == tables.item_ids.tolist()[3:5]
+    assert [row["score"] for row in result["new_user"]] == [4.5, 3]
 
 
-def test_a_newer_format(ask, bundles, copy):
+def test_a_newer_format_is_refused(run, bundles, copy):
     manifest = json.loads((copy / "manifest.json").read_text("utf-8"))
     bundles.seal(copy, manifest | {"format_version": 3})
-    assert "must be a bundle of format 1 or 2" in ask(copy, 10, code=1)
+    assert "must be a bundle of format 1 or 2" in run(copy, 10, code=1)
 
 
-def test_python_needs_onnxruntime_and_numpy_alone():
+def test_the_python_example_imports_onnxruntime_and_numpy_only():
     tree = ast.parse((EXAMPLES / "python_onnxruntime.py").read_text("utf-8"))
     names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
     names += [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
@@ -166,4 +169,4 @@ def test_the_lock_file_pins_every_package_by_digest_and_names_no_registry():
     assert lock["packages"][""]["dependencies"] == wanted
     for name, package in lock["packages"].items():
         assert not name or (package["integrity"].startswith("sha512-") and "resolved" not in package), name
-    assert all(version[0].isdigit() for version in wanted.values())  # exact
+    assert all(version[0].isdigit() for version in wanted.values())  # an exact version

@@ -1,4 +1,4 @@
-"""What the loader for MLflow answers, against the tables and without MLflow."""
+"""The MLflow model, compared with numpy and without MLflow."""
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ def table(request):
     return pd.DataFrame if request.param == "frame" else dict
 
 
-def test_scores(loaded, table):
+def test_user_and_item_columns_are_scored(loaded, table):
     model, tables = loaded
     users, items = tables.user_ids.tolist(), tables.item_ids.tolist()[: len(tables.user_ids)]
     scores = model.predict(table({"user": users, "item": items}))
@@ -28,7 +28,7 @@ def test_scores(loaded, table):
     np.testing.assert_allclose(scores, tables.score(users, items), atol=1e-5)
 
 
-def test_recommendations(loaded, table):
+def test_a_user_column_gets_recommendations(loaded, table):
     model, tables = loaded
     users = tables.user_ids.tolist()
     for params, k in ((None, 10), ({}, 10), ({"k": 2}, 2), ({"k": np.int64(100)}, 100)):
@@ -40,7 +40,7 @@ def test_recommendations(loaded, table):
             assert type(row["score"][0]) is float
 
 
-def test_exclusions(loaded):
+def test_an_exclude_column_is_left_out(loaded):
     model, tables = loaded
     users, items = tables.user_ids.tolist()[:4], tables.item_ids.tolist()
     exclude = [items[:3], np.array(items[4:5]), None, float("nan")]
@@ -49,7 +49,7 @@ def test_exclusions(loaded):
         assert row["item"] == tables.recommend(user, 20, left_out)
 
 
-def test_similar_items(loaded, table):
+def test_an_item_column_gets_similar_items(loaded, table):
     model, tables = loaded
     items = tables.item_ids.tolist()
     lists = model.predict(table({"item": items[:2]}), {"k": 1})
@@ -62,7 +62,7 @@ def test_similar_items(loaded, table):
         model.predict(table({"item": [tables.user_ids[0] * 2]}))
 
 
-def test_an_empty_table(loaded, table):
+def test_an_empty_table_gives_an_empty_result(loaded, table):
     model, _ = loaded
     assert model.predict(table({"user": []})) == []
     assert model.predict(table({"item": []})) == []
@@ -72,7 +72,7 @@ def test_an_empty_table(loaded, table):
 @pytest.mark.parametrize(
     "columns", [{}, {"users": [1]}, {"exclude": [[0]]}, {"user": [1], "item": [0], "exclude": [[]]}]
 )
-def test_columns_that_ask_nothing(bundle, columns):
+def test_other_columns_are_refused(bundle, columns):
     with pytest.raises(InputError, match="predict: columns must be"):
         _load_pyfunc(bundle).predict(pd.DataFrame(columns))
 
@@ -83,11 +83,11 @@ def test_columns_that_ask_nothing(bundle, columns):
      ({"user": [10], "exclude": [["x"]]}, {}), ({"user": [10], "exclude": ["x"]}, {}),
      ({"user": [10, None], "item": [0, 3]}, {})],
 )  # fmt: skip
-def test_wrong_types(bundle, columns, params):
+def test_values_of_the_wrong_type_are_refused(bundle, columns, params):
     with pytest.raises(InputError):
         _load_pyfunc(bundle).predict(pd.DataFrame(columns), params)
 
 
-def test_no_bundle(tmp_path):
+def test_a_folder_without_a_bundle_is_refused(tmp_path):
     with pytest.raises(BundleError):
         _load_pyfunc(tmp_path)

@@ -20,7 +20,6 @@ from cflightning_serve.bundle.ids import IdArray, check_positive_integer, to_id_
 from cflightning_serve.bundle.manifest import Manifest
 from cflightning_serve.errors import InputError
 from cflightning_serve.inference.bulk import Lists
-from cflightning_serve.inference.history import has_seen_items
 
 PART_SIZE = 4096
 """Number of users of one part."""
@@ -129,7 +128,7 @@ def write_recommendations(
     ids, target = shard.select(all_users), shard.output_file(out)
     if target.is_dir():
         raise InputError(f"--out: {target}: must be a file, is a folder; choose another name")
-    without_seen = has_seen_items(manifest) if exclude_seen is None else exclude_seen
+    without_seen = manifest.seen_graph is not None if exclude_seen is None else exclude_seen
     folder = target.with_name(f"{target.name}.parts")
     settings = Settings(manifest.sha256, k, without_seen, _digest(ids), part_size)
     starts = range(0, max(len(ids), 1), part_size)  # a shard without users has one part without rows

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -141,6 +142,11 @@ class Manifest:
         """
         for name, entry in self.files.items():
             read_verified(self.folder / name, entry, digest=digests, keep=False, check=check)
+
+    @cached_property
+    def seen_graph(self) -> str | None:
+        """The graph that returns the seen items: of the whole table, or, in older bundles, of the training part."""
+        return next((question for question in ("seen", "history") if question in self.graphs), None)
 
     def path(self, question: str) -> Path:
         """Return the file of the graph for ``question``."""

@@ -30,6 +30,7 @@ EXPORT_OPTIONS = {"seen": "the run's table available", "history": "--with-histor
 """Question -> what the export of its graph needs, for graphs that are optional."""
 NAN_BLOCK_SIZE = 1 << 20
 """Elements of a table that are tested for NaN between two polls of the cancellation."""
+_ONE_BLOCK = (slice(None),)
 _FLOAT32 = np.dtype(np.float32)
 _EXPONENT_BYTE = 3 if sys.byteorder == "little" else 0
 _MAX_BYTEWISE_SIZE = 1000
@@ -87,7 +88,9 @@ class GraphSessions:
     def blocks(self, count: int, width: int) -> Sequence[slice]:
         """Split ``count`` rows of ``width`` elements into slices of at most ``block_size`` elements; at least one."""
         step = max(1, self.block_size // max(1, width))
-        return [slice(start, start + step) for start in range(0, max(count, 1), step)]
+        if count <= step:
+            return _ONE_BLOCK
+        return [slice(start, start + step) for start in range(0, count, step)]
 
     def open(self, question: str, cancellation: Cancellation | None = None) -> "ort.InferenceSession":
         """Return the session for ``question``, opened if necessary.

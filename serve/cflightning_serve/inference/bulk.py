@@ -9,7 +9,7 @@ import numpy.typing as npt
 from cflightning_serve.bundle.catalogue import Catalogue
 from cflightning_serve.bundle.ids import IdArray, RawIds, check_positive_integer, to_id_array
 from cflightning_serve.bundle.sessions import GraphSessions
-from cflightning_serve.inference.history import has_seen_items, run_seen
+from cflightning_serve.inference.history import run_seen
 from cflightning_serve.inference.recommend import recommend_top_k
 from cflightning_serve.inference.top_k import top_k_indices
 
@@ -50,7 +50,7 @@ def recommend_in_bulk(
     manifest = graphs.manifest
     user, _ = to_id_array(users, manifest.user_ids, "user")
     k = check_positive_integer("k", k)
-    without_seen = has_seen_items(manifest) if exclude_seen is None else exclude_seen
+    without_seen = manifest.seen_graph is not None if exclude_seen is None else exclude_seen
     if "scores" not in manifest.graphs:  # an older bundle
         top = recommend_top_k(graphs, user, k, exclude_seen=without_seen)
         parts = [Lists(np.array([len(items)]), items, scores) for items, scores in top]

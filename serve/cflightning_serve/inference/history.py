@@ -4,17 +4,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cflightning_serve.bundle.ids import IdArray, RawId, to_id_array
-from cflightning_serve.bundle.manifest import Manifest
 from cflightning_serve.bundle.sessions import Array, GraphSessions
 from cflightning_serve.errors import InputError
-
-SEEN_GRAPHS = ("seen", "history")
-"""Graphs that return the seen items: of the whole table, or, in older bundles, of the training part."""
-
-
-def has_seen_items(manifest: Manifest) -> bool:
-    """Return whether the bundle has the seen items of its users."""
-    return any(question in manifest.graphs for question in SEEN_GRAPHS)
 
 
 def run_seen(graphs: GraphSessions, output: str, user: IdArray) -> tuple[Array, npt.NDArray[np.int64]]:
@@ -31,8 +22,7 @@ def run_seen(graphs: GraphSessions, output: str, user: IdArray) -> tuple[Array, 
     Raises:
         UnsupportedError: the bundle does not have the seen items.
     """
-    available = (question for question in SEEN_GRAPHS if question in graphs.manifest.graphs)
-    items, position = graphs.run(next(available, SEEN_GRAPHS[0]), (output, "position"), {"user": user})
+    items, position = graphs.run(graphs.manifest.seen_graph or "seen", (output, "position"), {"user": user})
     return items, position
 
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from cflightning_serve.bundle.ids import IdArray, RawId, RawIds, check_positive_integer, to_exclusions, to_id_array
 from cflightning_serve.bundle.sessions import GraphSessions
-from cflightning_serve.inference.history import has_seen_items, run_seen
+from cflightning_serve.inference.history import run_seen
 from cflightning_serve.inference.mmr import candidate_count, check_diversity, select_diverse
 from cflightning_serve.inference.results import TopK, drop_fillers
 
@@ -33,7 +33,7 @@ def recommend(
         user,
         check_positive_integer("k", k),
         exclude=None if exclude is None else to_exclusions(exclude, manifest.item_ids, len(user), is_single),
-        exclude_seen=has_seen_items(manifest) if exclude_seen is None else exclude_seen,
+        exclude_seen=manifest.seen_graph is not None if exclude_seen is None else exclude_seen,
         allowed=allowed,
         diversity=check_diversity(diversity),
     )

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from cflightning_serve.bundle.ids import IdArray, RawId, RawIds, check_positive_integer, to_id_array
+from cflightning_serve.bundle.ids import RawId, RawIds, check_positive_integer, to_id_array
 from cflightning_serve.bundle.sessions import GraphSessions
 from cflightning_serve.errors import UnknownIdError
 from cflightning_serve.inference.results import TopK, drop_fillers
@@ -15,17 +15,16 @@ def similar_items(graphs: GraphSessions, items: RawId | RawIds, k: int) -> TopK 
     num_items = graphs.manifest.num_items
     length = np.array([min(check_positive_integer("k", k), num_items)])
     top: list[TopK] = []
-    unknown: list[IdArray] = []
+    unknown: list[int | str] = []
     for block in graphs.blocks(len(item), num_items):
         similar, cosines, known = graphs.run(
             "similar", ("similar", "similarity", "known"), {"item": item[block], "k": length}
         )
-        unknown.append(item[block][~known])
+        unknown += item[block][~known].tolist()
         top.extend(map(drop_fillers, similar, cosines))
-    ids = np.concatenate(unknown).tolist()
-    if ids:
-        some = f"{len(ids)} of {len(item)} were not seen in training: {', '.join(map(repr, ids[:3]))}"
-        got = f"{ids[0]!r} was not seen in training" if is_single else some
+    if unknown:
+        some = f"{len(unknown)} of {len(item)} were not seen in training: {', '.join(map(repr, unknown[:3]))}"
+        got = f"{unknown[0]!r} was not seen in training" if is_single else some
         raise UnknownIdError(f"similar_items: items must be known, {got}; check them with knows_item")
     return top[0] if is_single else top
 

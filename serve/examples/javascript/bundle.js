@@ -1,4 +1,4 @@
-// A bundle in JavaScript: graphs that take and return raw ids, by onnxruntime-node alone. BUNDLE.md specifies them.
+// Inference from a bundle with onnxruntime-node. The graphs take and return raw ids, see BUNDLE.md.
 
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -14,7 +14,7 @@ export class Bundle {
     this.titles = titles
   }
 
-  /** Reads the bundle in a folder; its graphs are opened when they are first asked. */
+  /** Reads the bundle in a folder; graphs are opened at their first use. */
   static async open (folder) {
     const read = async name => {
       const data = await readFile(join(folder, name))
@@ -27,62 +27,62 @@ export class Bundle {
     return new Bundle(folder, manifest, new Map(manifest.titles ? Object.entries(await read(manifest.titles)) : []))
   }
 
-  /** Can the bundle answer this question: 'score', 'recommend', 'similar', and others that it may have? */
-  answers (question) {
+  /** Returns whether the bundle has a graph for a question: 'score', 'recommend', 'similar' or an optional one. */
+  supports (question) {
     return Object.hasOwn(this.manifest.graphs, question)
   }
 
-  /** A tensor [n] of ids of a side, 'user' or 'item': BigInt where ids are integers, since they have 64 bits. */
-  ids (side, values) {
-    return this.manifest.ids[side] === 'int64' ? int64(values) : new ort.Tensor('string', values, [values.length])
+  /** Converts user or item ids to a tensor [n]; integers become BigInt, because they have 64 bits. */
+  ids (kind, values) {
+    return this.manifest.ids[kind] === 'int64' ? int64(values) : new ort.Tensor('string', values, [values.length])
   }
 
-  /** Runs the graph that answers a question: input name -> tensor to output name -> tensor. */
-  async ask (question, feeds) {
+  /** Runs the graph for a question; returns its output tensors by name. */
+  async run (question, inputs) {
     if (!this.#sessions.has(question)) {
-      // Threads are set: onnxruntime would take one for each core of the machine, not of the container.
+      // The default is one thread for each core of the machine, not of the container.
       const options = { intraOpNumThreads: 1, interOpNumThreads: 1 }
       const path = join(this.folder, this.manifest.graphs[question])
       this.#sessions.set(question, ort.InferenceSession.create(path, options))
     }
-    return (await this.#sessions.get(question)).run(feeds)
+    return (await this.#sessions.get(question)).run(inputs)
   }
 
-  /** The k best items for a user, those to leave out not among them. */
+  /** Recommends k items to a user, without the excluded ones. */
   async recommend (user, k = 10, exclude = []) {
-    const { item, score, known } = await this.ask('recommend', {
+    const { item, score, known } = await this.run('recommend', {
       user: this.ids('user', [user]),
       k: int64([k]),
-      exclude_user: int64(exclude.map(() => 0)), // positions in `user`
+      exclude_user: int64(exclude.map(() => 0)), // indices of `user`
       exclude_item: this.ids('item', exclude)
     })
-    return { knownUser: Boolean(known.data[0]), items: this.#listed(item.data, score.data) }
+    return { knownUser: Boolean(known.data[0]), items: this.#toRows(item.data, score.data) }
   }
 
-  /** What a user would give each item. */
+  /** Predicts the scores of a user for items. */
   async score (user, items) {
-    const { score } = await this.ask('score', {
+    const { score } = await this.run('score', {
       user: this.ids('user', items.map(() => user)),
       item: this.ids('item', items)
     })
-    return this.#listed(items, score.data)
+    return this.#toRows(items, score.data)
   }
 
-  /** The k best items for somebody who was not there in training, from [item, rating] pairs. */
+  /** Recommends k items to a new user from [item, rating] pairs. */
   async foldIn (rated, k = 10) {
-    const { best, score } = await this.ask('fold_in', {
+    const { best, score } = await this.run('fold_in', {
       item: this.ids('item', rated.map(([item]) => item)),
       rating: new ort.Tensor('float32', rated.map(([, rating]) => rating), [rated.length]),
       k: int64([k]),
       exclude_item: this.ids('item', []),
       score_item: this.ids('item', [])
     })
-    return this.#listed(best.data, score.data)
+    return this.#toRows(best.data, score.data)
   }
 
-  #listed (items, scores) {
+  #toRows (items, scores) {
     return Array.from(items, (item, n) => ({ item, title: this.titles.get(String(item)) ?? null, score: scores[n] }))
-      .filter(({ score }) => score > -Infinity) // fillers, where exclusions left fewer than k
+      .filter(({ score }) => score > -Infinity) // drops fillers, which occur if fewer than k items are left
   }
 }
 

@@ -23,8 +23,8 @@ const items = rated.map(([item]) => item)
 const k = Number(values.k)
 
 const bundle = await Bundle.open(folder)
-const answer = await bundle.recommend(values.user, k, items)
-answer.predicted = await bundle.score(values.user, items)
-if (rated.length && bundle.answers('fold_in')) answer.newUser = await bundle.foldIn(rated, k)
-// JSON has no BigInt: ids go out as text.
-console.log(JSON.stringify(answer, (key, value) => typeof value === 'bigint' ? value.toString() : value))
+const result = await bundle.recommend(values.user, k, items)
+result.predicted = await bundle.score(values.user, items)
+if (rated.length && bundle.supports('fold_in')) result.newUser = await bundle.foldIn(rated, k)
+// JSON has no BigInt, so ids are printed as text.
+console.log(JSON.stringify(result, (key, value) => typeof value === 'bigint' ? value.toString() : value))

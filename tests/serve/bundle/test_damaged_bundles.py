@@ -1,4 +1,4 @@
-"""Some hundred bundles damaged at random: each is refused with a reason or answers, in little time and memory."""
+"""Hundreds of randomly damaged bundles: each is refused or gives results, with little time and memory."""
 
 import json
 import resource
@@ -26,15 +26,15 @@ def write(folder, files):
     return folder
 
 
-def answers(scorer):
+def run_graphs(scorer):
     return scorer.recommend(10, 5).items.tolist(), scorer.similar_items(0, 3).items.tolist(), scorer.title(0)
 
 
-def refused(folder, **how):
-    """Whether a bundle is refused; any other error is a fault of the reader."""
+def refused(folder, **options):
+    """Return whether a bundle is refused; any other exception is a bug of the reader."""
     began = time.monotonic()
     try:
-        answers(Scorer.load(folder, eager=True, **how))
+        run_graphs(Scorer.load(folder, eager=True, **options))
         return False
     except BundleError:
         return True
@@ -44,7 +44,7 @@ def refused(folder, **how):
 
 
 def damage(rng, data):
-    """One of the things that happen to files."""
+    """Truncate, change, extend or clear a file."""
     at = int(rng.integers(len(data)))
     kind = rng.integers(4)
     if kind == 0:
@@ -56,7 +56,7 @@ def damage(rng, data):
     return bytes(len(data))
 
 
-def test_every_kind_of_damage_is_found(intact, tmp_path):
+def test_every_kind_of_damage_is_detected(intact, tmp_path):
     rng = np.random.default_rng(0)
     for n in range(150):
         name = sorted(intact)[n % len(intact)]
@@ -65,30 +65,29 @@ def test_every_kind_of_damage_is_found(intact, tmp_path):
         shutil.rmtree(folder)
 
 
-def test_files_that_were_swapped(intact, tmp_path):
+def test_swapped_files_are_refused(intact, tmp_path):
     names = sorted(intact)
     for n, one in enumerate(names):
         for other in names[:n]:
             folder = write(tmp_path / f"{one}-{other}", intact | {one: intact[other], other: intact[one]})
             assert refused(folder)
-            assert refused(folder, verify=False)  # their lengths differ
+            assert refused(folder, verify=False)  # by their lengths
 
 
-def test_damage_that_somebody_signed_again(bundles, intact, bundle, tmp_path):
-    """Digests fit: what stands between a graph of any content and the caller is onnxruntime and the checks of types."""
+def test_damaged_graphs_with_valid_digests_are_refused_or_run(bundles, intact, bundle, tmp_path):
     rng = np.random.default_rng(1)
     manifest = json.loads(intact["manifest.json"])
     for n in range(60):
         name = GRAPHS[n % 3]
         folder = write(tmp_path / str(n), intact | {name: damage(rng, intact[name])})
         bundles.write_manifest(folder, {key: manifest[key] for key in manifest if key not in ("files", "sha256")})
-        with suppress(InputError):  # a damaged table of ids knows other ids
+        with suppress(InputError):  # from other known ids
             refused(folder)
         shutil.rmtree(folder)
 
 
-def mutated(manifest, rng):
-    """A manifest with one value of another kind, anywhere in it."""
+def mutate(manifest, rng):
+    """Replace one value of a manifest, at any level, by an unusual one."""
     copied = json.loads(json.dumps(manifest))
     node, key = copied, None
     while True:
@@ -98,22 +97,22 @@ def mutated(manifest, rng):
         node = node[key]
     numbers = [-1, 0, 2**31, 2**63, 10**30, 1e308]
     strings = ["", "x" * 10_000, "../../etc/passwd", "/etc/passwd", "\x00", ".", "score.onnx", "int64"]
-    strange = [None, True, *numbers, *strings, [], {}, [[]] * 100]
-    node[key] = strange[int(rng.integers(len(strange)))]
+    values = [None, True, *numbers, *strings, [], {}, [[]] * 100]
+    node[key] = values[int(rng.integers(len(values)))]
     return copied
 
 
-def test_manifests_that_say_something_else(bundles, intact, tmp_path):
+def test_manifests_with_unusual_values_are_refused_or_load(bundles, intact, tmp_path):
     rng, manifest = np.random.default_rng(2), json.loads(intact["manifest.json"])
     folder = write(tmp_path / "bundle", intact)
     for _ in range(300):
-        bundles.seal(folder, mutated(manifest, rng))
-        with suppress(InputError):  # ids of the other type
+        bundles.seal(folder, mutate(manifest, rng))
+        with suppress(InputError):  # from the other id type
             refused(folder)
 
 
 @pytest.mark.parametrize("name", ["../weights.bin", "/etc/passwd", "a/b", "..", "C:\\x", "a\x00b", "link"])
-def test_files_outside_the_folder(bundles, intact, tmp_path, name):
+def test_files_outside_the_folder_are_refused(bundles, intact, tmp_path, name):
     folder = write(tmp_path / "bundle", intact)
     (tmp_path / "weights.bin").write_bytes(intact["weights.bin"])
     (folder / "link").symlink_to(tmp_path / "weights.bin")
@@ -123,8 +122,7 @@ def test_files_outside_the_folder(bundles, intact, tmp_path, name):
     assert refused(folder)
 
 
-def test_a_graph_may_not_read_outside_the_folder(bundles, intact, tmp_path):
-    """External data that an edited graph looks for elsewhere."""
+def test_external_data_outside_the_folder_is_refused(bundles, intact, tmp_path):
     (tmp_path / "secretsss").write_bytes(intact["weights.bin"])
     for location in (b"../secret", b"/tmp/file"):
         files = intact | {name: intact[name].replace(b"weights.bin", location.ljust(11, b"s")) for name in GRAPHS}
@@ -135,14 +133,14 @@ def test_a_graph_may_not_read_outside_the_folder(bundles, intact, tmp_path):
 
 
 @pytest.mark.parametrize("counts", [{"num_items": 2**62}, {"num_users": 2**62}, {"dim": 2**62}, {"num_items": 1}])
-def test_counts_that_are_not_true_cost_nothing(bundles, intact, tmp_path, counts):
+def test_wrong_counts_cost_no_time_or_memory(bundles, intact, tmp_path, counts):
     folder = write(tmp_path / "bundle", intact)
     bundles.seal(folder, json.loads(intact["manifest.json"]) | counts)
     refused(folder)
 
 
-def test_a_manifest_that_is_endless(intact, tmp_path):
+def test_a_huge_manifest_is_refused(intact, tmp_path):
     folder = write(tmp_path / "bundle", intact)
     with (folder / "manifest.json").open("r+b") as file:
-        file.truncate(1 << 40)  # sparse: a terabyte of nothing
+        file.truncate(1 << 40)  # a sparse file of a terabyte
     assert refused(folder)

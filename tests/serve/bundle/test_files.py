@@ -67,7 +67,7 @@ def test_the_old_bundle_of_an_interrupted_replacement_is_found(copy):
 
 
 def test_a_decompression_bomb_is_refused_early(bundles, compressed):
-    bomb = gzip.compress(b'{"1": "' + bytes(200 * MEGABYTE) + b'"}')
+    bomb = gzip.compress(b'{"1": "' + bytes(100 * MEGABYTE) + b'"}')
     assert len(bomb) < MEGABYTE
     (compressed / "titles.json.gz").write_bytes(bomb)
     bundles.reseal(compressed)

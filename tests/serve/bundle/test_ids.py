@@ -1,4 +1,4 @@
-"""Which ids are taken, and what is said of the others."""
+"""Types of ids: which are accepted, and the messages for the others."""
 
 import enum
 
@@ -21,7 +21,7 @@ INTEGERS = [
 
 
 @pytest.mark.parametrize("type_", INTEGERS, ids=lambda type_: type_.__name__)
-def test_integers_of_any_width(scorer, type_):
+def test_integers_of_any_width_are_accepted(scorer, type_):
     expected = scorer.score(30, 3)
     assert scorer.score(type_(30), type_(3) if type_ is not Color else 3) == expected
     assert scorer.score([type_(30)], 3)[0] == expected
@@ -31,7 +31,7 @@ def test_integers_of_any_width(scorer, type_):
 
 
 @pytest.mark.parametrize(
-    "many",
+    "convert",
     [
         lambda ids: range(ids[0], ids[-1] + 1, 10),
         tuple,
@@ -45,13 +45,13 @@ def test_integers_of_any_width(scorer, type_):
         lambda ids: np.array(ids, dtype=object),
     ],
 )
-def test_arrays_of_any_make(scorer, many):
+def test_integer_arrays_of_any_class_are_accepted(scorer, convert):
     ids = [10, 20, 30, 40]
-    np.testing.assert_array_equal(scorer.score(many(ids), 3), scorer.score(np.array(ids), 3))
+    np.testing.assert_array_equal(scorer.score(convert(ids), 3), scorer.score(np.array(ids), 3))
 
 
 @pytest.mark.parametrize(
-    "many",
+    "convert",
     [
         tuple,
         np.array,
@@ -62,15 +62,15 @@ def test_arrays_of_any_make(scorer, many):
         lambda ids: pd.Series(ids, dtype="category"),
     ],
 )
-def test_strings_of_any_make(string_scorer, many):
+def test_string_arrays_of_any_class_are_accepted(string_scorer, convert):
     ids = ["000", "zoë", "nobody"]
-    assert string_scorer.knows_user(many(ids)).tolist() == [True, True, False]
+    assert string_scorer.knows_user(convert(ids)).tolist() == [True, True, False]
 
 
-def test_one_string_of_numpy(string_scorer):
+def test_a_single_string_of_numpy_is_accepted(string_scorer):
     assert string_scorer.knows_user(np.str_("zoë")) is True
     assert string_scorer.knows_user(np.array("zoë")) is True
-    assert string_scorer.knows_user("zoe\u0308") is False  # ids are compared as they are, not normalised
+    assert string_scorer.knows_user("zoe\u0308") is False  # ids are not normalised
 
 
 def test_strings_keep_their_leading_zeros(string_scorer):
@@ -109,13 +109,13 @@ def test_strings_keep_their_leading_zeros(string_scorer):
         ("x" * 200, r"got str 'x+\.\.\.;"),
     ],
 )
-def test_what_is_no_integer_is_refused(scorer, ids, match):
-    for ask in (scorer.recommend, scorer.knows_user, lambda ids: scorer.score(ids, 3)):
+def test_other_types_than_integers_are_refused(scorer, ids, match):
+    for call in (scorer.recommend, scorer.knows_user, lambda ids: scorer.score(ids, 3)):
         with pytest.raises(InputError, match=f"^user ids: .*{match}"):
-            ask(ids)
-    for ask in (scorer.similar_items, scorer.knows_item, scorer.titles, lambda ids: scorer.score(10, ids)):
+            call(ids)
+    for call in (scorer.similar_items, scorer.knows_item, scorer.titles, lambda ids: scorer.score(10, ids)):
         with pytest.raises(InputError, match=f"^item ids: .*{match}"):
-            ask(ids)
+            call(ids)
 
 
 @pytest.mark.parametrize(
@@ -135,10 +135,10 @@ def test_what_is_no_integer_is_refused(scorer, ids, match):
         (np.array(["000", "\udfff"]), "must be valid Unicode"),
     ],
 )
-def test_what_is_no_string_is_refused(string_scorer, ids, match):
-    for ask in (string_scorer.recommend, string_scorer.knows_user, lambda ids: string_scorer.score(ids, "i0")):
+def test_other_types_than_strings_are_refused(string_scorer, ids, match):
+    for call in (string_scorer.recommend, string_scorer.knows_user, lambda ids: string_scorer.score(ids, "i0")):
         with pytest.raises(InputError, match=match):
-            ask(ids)
+            call(ids)
 
 
 def test_input_errors_are_value_errors(scorer):
@@ -146,12 +146,12 @@ def test_input_errors_are_value_errors(scorer):
         scorer.recommend("x")
 
 
-def test_the_smallest_and_the_largest_integer_are_ids(scorer):
+def test_the_smallest_and_the_largest_integer_are_accepted(scorer):
     assert scorer.knows_user([-(2**63), 2**63 - 1, 0]).tolist() == [False] * 3
     assert scorer.knows_user(np.array([10, 2**63 - 1], dtype=np.uint64)).tolist() == [True, False]
 
 
-def test_the_callers_arrays_stay_as_they_are(scorer):
+def test_arguments_are_not_changed(scorer):
     users, items = np.array([10, 20]), np.array([0, 3])
     users.flags.writeable = items.flags.writeable = False
     scorer.score(users, items)

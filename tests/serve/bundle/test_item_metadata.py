@@ -62,7 +62,7 @@ def test_random_damage_of_a_compressed_file_is_refused_or_has_no_effect(bundles,
     rng = np.random.default_rng(0)
     data = (compressed / "titles.json.gz").read_bytes()
     titles, refused = Scorer.load(compressed).titles(tables.item_ids), 0
-    for _ in range(200):
+    for _ in range(80):
         at = int(rng.integers(len(data)))
         (compressed / "titles.json.gz").write_bytes(
             data[:at] + bytes([data[at] ^ (1 << rng.integers(8))]) + data[at + 1 :]
@@ -72,7 +72,7 @@ def test_random_damage_of_a_compressed_file_is_refused_or_has_no_effect(bundles,
             assert Scorer.load(compressed).titles(tables.item_ids) == titles  # for instance, the time in the header
         except BundleError:
             refused += 1
-    assert refused > 100
+    assert refused > 40
 
 
 def test_the_manifest_lists_compressed_files(compressed):

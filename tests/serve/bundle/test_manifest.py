@@ -77,18 +77,18 @@ def test_a_flipped_bit_in_a_file_is_refused(copy, name, where):
 
 def test_a_flipped_bit_anywhere_in_the_manifest_is_refused(copy):
     path = copy / "manifest.json"
-    whole = path.read_bytes()
+    intact = path.read_bytes()
     accepted = []
-    for at in range(len(whole)):
-        data = bytearray(whole)
+    for at in range(len(intact)):
+        data = bytearray(intact)
         data[at] ^= 1
         path.write_bytes(data)
         try:
-            Scorer.load(copy)
+            Manifest.read(copy)
         except BundleError as error:
             assert str(error).startswith(str(copy))  # noqa: PT017  # a loop: no pytest.raises
         else:
-            accepted.append(chr(whole[at]))
+            accepted.append(chr(intact[at]))
     assert set(accepted) <= set(" \n")  # white space between tokens says nothing
 
 

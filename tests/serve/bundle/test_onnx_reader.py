@@ -9,7 +9,7 @@ from cflightning_serve.bundle.onnx_reader import read_outline
 
 
 def nodes(graph):
-    """(domain, operator) of every node."""
+    """Yield (domain, operator) of every node."""
     for node in graph.node:
         yield node.domain, node.op_type
         for attribute in node.attribute:
@@ -18,15 +18,15 @@ def nodes(graph):
 
 
 def assert_equal(outline, model):
-    """Whether an outline agrees with the onnx package."""
-    external = [one for one in model.graph.initializer if one.data_location == TensorProto.EXTERNAL]
-    assert [(one.name, one.type, one.shape) for one in outline.external] == [
-        (one.name, one.data_type, tuple(one.dims)) for one in external
+    """Assert that an outline agrees with the onnx package."""
+    external = [tensor for tensor in model.graph.initializer if tensor.data_location == TensorProto.EXTERNAL]
+    assert [(tensor.name, tensor.type, tensor.shape) for tensor in outline.external] == [
+        (tensor.name, tensor.data_type, tuple(tensor.dims)) for tensor in external
     ]
-    for one, tensor in zip(outline.external, external, strict=True):
+    for read, tensor in zip(outline.external, external, strict=True):
         entries = {entry.key: entry.value for entry in tensor.external_data}
-        assert one.location == entries["location"]
-        assert one.offset == int(entries.get("offset", 0))
+        assert read.location == entries["location"]
+        assert read.offset == int(entries.get("offset", 0))
     assert outline.operators == set(nodes(model.graph))
     assert outline.metadata == {entry.key for entry in model.metadata_props}
 
@@ -41,12 +41,12 @@ def test_damaged_models_are_refused_or_read_like_onnx(bundle, string_bundle):
     rng = np.random.default_rng(0)
     read = refused = 0
     for n in range(1500):
-        whole = (bundle if n % 2 else string_bundle).joinpath("score.onnx").read_bytes()
-        at = int(rng.integers(len(whole)))
+        intact = (bundle if n % 2 else string_bundle).joinpath("score.onnx").read_bytes()
+        at = int(rng.integers(len(intact)))
         if n % 3:
-            data = whole[:at] + bytes([int(rng.integers(256))]) + whole[at + 1 :]
+            data = intact[:at] + bytes([int(rng.integers(256))]) + intact[at + 1 :]
         else:
-            data = whole[:at]
+            data = intact[:at]
         try:
             outline = read_outline(data)
         except ValueError:
@@ -54,7 +54,7 @@ def test_damaged_models_are_refused_or_read_like_onnx(bundle, string_bundle):
             continue
         try:
             model = onnx.load_from_string(data)
-        except Exception:  # what onnx cannot read, onnxruntime cannot either
+        except Exception:  # then onnxruntime cannot read it either
             continue
         assert_equal(outline, model)
         read += 1
@@ -63,7 +63,7 @@ def test_damaged_models_are_refused_or_read_like_onnx(bundle, string_bundle):
 
 
 def with_length(data):
-    """Bytes led by their length."""
+    """Return bytes with their length in front."""
     length, head = len(data), []
     while length > 127:
         head.append(length & 127 | 128)
@@ -81,7 +81,7 @@ def test_deeply_nested_graphs_are_refused():
 
 
 def test_ids_do_not_count_as_fields():
-    """By the count of steps, not by the clock: strings and integers of a LabelEncoder are no fields to look at."""
+    """Strings and integers of a LabelEncoder are skipped, so that large tables of ids are read quickly."""
     count = 200_000
     node = helper.make_node(
         "LabelEncoder", ["a"], ["b"], domain="ai.onnx.ml",

@@ -1,4 +1,4 @@
-"""``manifest.reference``: read strictly, and not missed."""
+"""Reference distributions in the manifest."""
 
 import json
 
@@ -7,26 +7,26 @@ import pytest
 from cflightning_serve import BundleError, Manifest
 from cflightning_serve.bundle.reference import Reference
 
-GOOD = {"edges": [1.5, 2, 3.25], "shares": [0.2, 0.3, 0.25, 0.25], "k": 10}
+VALID = {"edges": [1.5, 2, 3.25], "shares": [0.2, 0.3, 0.25, 0.25], "k": 10}
 
 
-def written(bundles, folder, reference):
+def read_with(bundles, folder, reference):
     manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
     bundles.seal(folder, manifest | {"reference": reference})
     return Manifest.read(folder)
 
 
-def test_what_it_says(bundles, copy):
-    manifest = written(bundles, copy, {"score": GOOD | {"k": 1}, "recommend": GOOD, "later": 5})
+def test_distributions_are_parsed(bundles, copy):
+    manifest = read_with(bundles, copy, {"score": VALID | {"k": 1}, "recommend": VALID, "later": 5})
     assert manifest.reference == {
         "score": Reference((1.5, 2.0, 3.25), (0.2, 0.3, 0.25, 0.25), 1),
         "recommend": Reference((1.5, 2.0, 3.25), (0.2, 0.3, 0.25, 0.25), 10),
     }
-    assert written(bundles, copy, None).reference == {}
-    assert written(bundles, copy, {}).reference == {}
+    assert read_with(bundles, copy, None).reference == {}
+    assert read_with(bundles, copy, {}).reference == {}
 
 
-def test_bundles_without_it(scorer):
+def test_older_bundles_have_none(scorer):
     assert scorer.manifest.reference == {}
 
 
@@ -36,12 +36,12 @@ def test_bundles_without_it(scorer):
      {"edges": None}, {"edges": [True, 2, 3]}, {"shares": [0.2, 0.3, 0.25, 0.2]}, {"shares": [1.2, -0.2, 0, 0]},
      {"shares": {}}, {"k": 0}, {"k": 1.0}, {"k": None}, {"edges": [1, 2, 10**400]}],
 )  # fmt: skip
-def test_what_it_may_not_say(bundles, copy, change):
+def test_an_invalid_distribution_is_refused(bundles, copy, change):
     with pytest.raises(BundleError, match='"reference" must be'):
-        written(bundles, copy, {"recommend": GOOD | change})
+        read_with(bundles, copy, {"recommend": VALID | change})
 
 
 @pytest.mark.parametrize("reference", [[], 5, "x", {"score": []}, {"score": None}])
-def test_what_it_may_not_be(bundles, copy, reference):
+def test_a_value_of_another_type_is_refused(bundles, copy, reference):
     with pytest.raises(BundleError, match='"reference" must be'):
-        written(bundles, copy, reference)
+        read_with(bundles, copy, reference)

@@ -1,4 +1,4 @@
-"""JSON in pieces is what it is in one go: the same values, the same faults."""
+"""Incremental JSON parsing gives the same values and errors as parsing at once."""
 
 import json
 
@@ -8,12 +8,12 @@ import pytest
 from cflightning_serve.bundle.strict_json import parse_incrementally
 
 
-def in_pieces(text):
+def parse(text):
     return parse_incrementally(text, json.loads, lambda: None)
 
 
-def made_up(rng, depth=0):
-    """A value of any kind."""
+def random_value(rng, depth=0):
+    """Create a value of any type."""
     kind = int(rng.integers(8 if depth < 4 else 5))
     texts = ["", "a", '"', "\\", ",", "]}", "é\u2028", "\n\t", "\U0001f600", '",":', "[1, 2]"]
     if kind < 2:
@@ -26,26 +26,26 @@ def made_up(rng, depth=0):
         return [True, False, None][int(rng.integers(3))]
     length, depth = (2500, 4) if depth < 2 and rng.random() < 0.1 else (int(rng.integers(6)), depth + 1)
     if kind in (5, 6):
-        return [made_up(rng, depth) for _ in range(length)]
-    return {f"{n}{rng.choice(texts)}": made_up(rng, depth) for n in range(length)}
+        return [random_value(rng, depth) for _ in range(length)]
+    return {f"{n}{rng.choice(texts)}": random_value(rng, depth) for n in range(length)}
 
 
-def test_any_document_in_any_layout_is_read_as_json_reads_it():
+def test_documents_in_any_layout_have_the_same_value():
     rng = np.random.default_rng(0)
     for n in range(150):
-        value = made_up(rng)
+        value = random_value(rng)
         text = json.dumps(value, ensure_ascii=n % 2 == 0, indent=[None, 1, "\t"][n % 3])
-        got = in_pieces(f"  {text}\n")
-        assert got == value and type(got) is type(value)
+        parsed = parse(f"  {text}\n")
+        assert parsed == value and type(parsed) is type(value)
         if isinstance(value, dict):
-            assert list(got) == list(value)
+            assert list(parsed) == list(value)
 
 
-def test_damaged_documents_have_the_same_fate():
+def test_damaged_documents_have_the_same_value_or_error():
     rng = np.random.default_rng(1)
-    fates = {True: 0, False: 0}
+    outcomes = {True: 0, False: 0}
     for n in range(3000):
-        text = json.dumps(made_up(rng, 2))
+        text = json.dumps(random_value(rng, 2))
         at = int(rng.integers(len(text) + 1))
         mark = str(rng.choice(list('[]{},:"\\ 0e.-\n')))
         text = [text[:at], text[:at] + mark + text[at:], text[:at] + text[at + 1 :]][n % 3]
@@ -53,37 +53,37 @@ def test_damaged_documents_have_the_same_fate():
             expected = json.loads(text)
         except ValueError:
             with pytest.raises(ValueError):
-                in_pieces(text)
-            fates[False] += 1
+                parse(text)
+            outcomes[False] += 1
         else:
-            assert in_pieces(text) == expected
-            fates[True] += 1
-    assert min(fates.values()) > 300
+            assert parse(text) == expected
+            outcomes[True] += 1
+    assert min(outcomes.values()) > 300
 
 
-NONE = ["", " ", "[", "[1", "[1,", "[1,]", "[,1]", '{"a"', '{"a":', '{"a":1', '{"a":1,', '{"a":1,}', "{1:2}", "1 2"]
+INVALID = ["", " ", "[", "[1", "[1,", "[1,]", "[,1]", '{"a"', '{"a":', '{"a":1', '{"a":1,', '{"a":1,}', "{1:2}", "1 2"]
 
 
-@pytest.mark.parametrize("text", [*NONE, "\x0c1", "[1\x0b]", "[\u00a01]"])
-def test_what_is_no_json(text):
-    for read in (json.loads, in_pieces):
+@pytest.mark.parametrize("text", [*INVALID, "\x0c1", "[1\x0b]", "[\u00a01]"])
+def test_invalid_json_is_refused(text):
+    for read in (json.loads, parse):
         with pytest.raises(ValueError):
             read(text)
 
 
-def test_keys_that_stand_twice():
+def test_the_last_of_repeated_keys_counts():
     text = '{"a": 1, "b": 2, "a": {"c": 3}, "b": 4}'
-    assert in_pieces(text) == json.loads(text)
+    assert parse(text) == json.loads(text)
 
 
-def test_too_deep():
+def test_deep_nesting_is_a_recursion_error():
     with pytest.raises(RecursionError):
-        in_pieces("[" * 100_000)
+        parse("[" * 100_000)
 
 
 @pytest.mark.parametrize("layout", [{"separators": (",", ":")}, {"indent": 2}])
-def test_no_piece_is_long(layout):
-    """What is read in one go holds up all other threads."""
+def test_pieces_are_short(layout):
+    """Other threads wait while a piece is parsed."""
     titles = {str(n): f'The "{n}" of them, é ({n})' for n in range(50_000)}
     catalogue = {"item": list(range(50_000)), "count": [7] * 50_000, "categories": {"x": list(range(50_000))}}
     for document in (titles, catalogue, [f"B{n}" for n in range(50_000)]):

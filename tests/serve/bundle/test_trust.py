@@ -1,4 +1,4 @@
-"""A digest or a signature says whose bundle it is, where sealing it again does not."""
+"""A required digest or signature detects changes that come with updated digests."""
 
 import hashlib
 import json
@@ -37,35 +37,35 @@ def digest(folder):
     return hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
 
 
-def sealed_again(bundles, folder):
-    """A bundle that says something else, with digests that fit."""
+def change_manifest(bundles, folder):
+    """Change the manifest and update its digest."""
     raw = json.loads((folder / "manifest.json").read_text("utf-8"))
     bundles.write_manifest(folder, raw | {"model": "Another"})
     return folder
 
 
-def test_the_required_digest(bundles, copy):
+def test_another_digest_than_the_required_one_is_refused(bundles, copy):
     required = digest(copy)
     scorer = Scorer.load(copy, digest=required)
     assert scorer.manifest.file_sha256 == required
     assert Scorer.load(copy, digest=required.upper(), verify=False)
-    sealed_again(bundles, copy)
+    change_manifest(bundles, copy)
     with pytest.raises(BundleError, match=f"manifest.json: must have the required sha256 {required}, has "):
         Scorer.load(copy, digest=required)
     assert Scorer.load(copy)
 
 
 @pytest.mark.parametrize("text", ["", "abc", "0" * 63, "x" * 64, "0" * 5000])
-def test_a_digest_that_is_none(bundle, text):
+def test_an_invalid_digest_is_refused(bundle, text):
     with pytest.raises(InputError, match="digest: must be 64 hex digits, the output of `sha256sum manifest.json`"):
         Scorer.load(bundle, digest=text)
 
 
-def test_a_signed_bundle(bundles, copy, private, public):
+def test_a_signed_bundle_is_refused_after_a_change(bundles, copy, private, public):
     sign(copy, private)
     assert Scorer.load(copy, trusted_key=public)
     assert Scorer.load(copy)
-    sealed_again(bundles, copy)
+    change_manifest(bundles, copy)
     with pytest.raises(
         BundleError, match=r"manifest.json.sig must be its Ed25519 signature by the trusted key, is not"
     ):
@@ -73,24 +73,24 @@ def test_a_signed_bundle(bundles, copy, private, public):
 
 
 @pytest.mark.parametrize("signature", [b"", b"\0" * 64, b"\0" * 63, b"\0" * 65, b"\0" * 100_000])
-def test_a_signature_that_is_none(copy, public, signature):
+def test_an_invalid_signature_is_refused(copy, public, signature):
     (copy / "manifest.json.sig").write_bytes(signature)
     with pytest.raises(BundleError, match=r"manifest\.json"):
         Scorer.load(copy, trusted_key=public)
 
 
-def test_a_signature_of_somebody_else(copy, public):
+def test_a_signature_by_another_key_is_refused(copy, public):
     sign(copy, Ed25519PrivateKey.generate())
     with pytest.raises(BundleError, match="by the trusted key, is not"):
         Scorer.load(copy, trusted_key=public)
 
 
-def test_no_signature(copy, public):
+def test_a_missing_signature_is_refused(copy, public):
     with pytest.raises(BundleError, match=r"manifest.json.sig: must be a file of the bundle, is missing"):
         Scorer.load(copy, trusted_key=public)
 
 
-def test_keys_that_are_none(copy, tmp_path):
+def test_invalid_keys_are_refused(copy, tmp_path):
     with pytest.raises(InputError, match="absent.pem: cannot be read: No such file"):
         Scorer.load(copy, trusted_key=tmp_path / "absent.pem")
     (tmp_path / "text.pem").write_text("no key")
@@ -101,8 +101,7 @@ def test_keys_that_are_none(copy, tmp_path):
         Scorer.load(copy, trusted_key=other)
 
 
-def test_the_specification_says_how_to_sign(repository, copy, tmp_path):
-    """Its commands, word for word."""
+def test_the_commands_of_the_specification_sign_a_bundle(repository, copy, tmp_path):
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("openssl is not installed")
@@ -115,7 +114,7 @@ def test_the_specification_says_how_to_sign(repository, copy, tmp_path):
     assert Scorer.load(copy, trusted_key=tmp_path / "PUBLIC.pem")
 
 
-def test_the_command_line_asks_for_both(bundles, copy, private, public, environment):
+def test_the_command_line_has_options_for_both(bundles, copy, private, public, environment):
     sign(copy, private)
     required = digest(copy)
 
@@ -126,7 +125,7 @@ def test_the_command_line_asks_for_both(bundles, copy, private, public, environm
     done = run("--require-digest", required, "--trusted-key", str(public))
     assert done.returncode == 0, done.stderr
     assert required in done.stdout
-    sealed_again(bundles, copy)
+    change_manifest(bundles, copy)
     for options in (("--require-digest", required), ("--trusted-key", str(public))):
         done = run(*options)
         assert (done.returncode, done.stderr.count("\n")) == (1, 1)
