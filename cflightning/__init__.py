@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
     from cflightning.data.datamodule import RatingsDataModule
+    from cflightning.data.sources.table_format import TableFormat
+    from cflightning.data.splits.options import SplitOptions
     from cflightning.data.vocabulary import Vocabulary
     from cflightning.evaluation.ratings import Evaluation
     from cflightning.models.embedding_dot import EmbeddingDot
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 _WHERE = {
     "Trainer": "lightning.pytorch",
     "RatingsDataModule": "cflightning.data.datamodule",
+    "SplitOptions": "cflightning.data.splits.options",
+    "TableFormat": "cflightning.data.sources.table_format",
     "Vocabulary": "cflightning.data.vocabulary",
     "Evaluation": "cflightning.evaluation.ratings",
     "EmbeddingDot": "cflightning.models.embedding_dot",
@@ -46,6 +50,8 @@ __all__ = [
     "NetworkTask",
     "RatingTask",
     "RatingsDataModule",
+    "SplitOptions",
+    "TableFormat",
     "Trainer",
     "Vocabulary",
     "__version__",

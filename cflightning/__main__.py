@@ -72,7 +72,7 @@ def help_text() -> str:
 
 
 def join_lists(args: list[str]) -> list[str]:
-    """Write `--data.missing -1,99` as `--data.missing=-1,99`.
+    """Write `--data.table.missing -1,99` as `--data.table.missing=-1,99`.
 
     Argparse takes a list that begins with a minus for an option.
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from cflightning.data.datamodule import RatingsDataModule
+from cflightning.data.splits.options import SplitOptions
 from cflightning.models.network import RatingNetwork
 from cflightning.tasks.base import NetworkTask
 
@@ -143,9 +144,11 @@ class TaskContract(ABC):
         from cflightning.tasks.loading import load_task
 
         data = RatingsDataModule(
-            source="synthetic", synthetic={"num_users": 60, "num_items": 40, "num_ratings": 1200}, batch_size=64,
-            val_fraction=0.05,
-        )  # fmt: skip
+            source="synthetic",
+            synthetic={"num_users": 60, "num_items": 40, "num_ratings": 1200},
+            batch_size=64,
+            split=SplitOptions(val_fraction=0.05),
+        )
         task = self.make()
         trainer = Trainer(
             max_epochs=8, logger=False, enable_checkpointing=False, enable_progress_bar=False,

@@ -18,7 +18,7 @@ _cache = tempfile.TemporaryDirectory(prefix="cflightning-cache-")
 os.environ["CFLIGHTNING_CACHE"] = _cache.name
 
 REPOSITORY = Path(__file__).parents[1]
-FEW, split.FEW = split.FEW, 1
+MIN_VAL_ROWS, split.MIN_VAL_ROWS = split.MIN_VAL_ROWS, 1
 """Tables of tests are tiny, and are to have a validation part by default all the same; `few` has the real bound."""
 
 
@@ -39,8 +39,8 @@ def real_data():
 @pytest.fixture
 def few(monkeypatch):
     """The real bound."""
-    monkeypatch.setattr(split, "FEW", FEW)
-    return FEW
+    monkeypatch.setattr(split, "MIN_VAL_ROWS", MIN_VAL_ROWS)
+    return MIN_VAL_ROWS
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ import pytest
 import cflightning
 from cflightning import RatingsDataModule, Trainer, Vocabulary
 from cflightning.data.sources import load_table
+from cflightning.data.splits.options import SplitOptions
 
 FRAME = pd.DataFrame({"user": np.arange(900) // 20, "item": np.arange(900) % 20, "rating": np.arange(900) % 5 + 1.0})
 
@@ -24,7 +25,7 @@ def test_a_data_module_before_and_after_it_has_read():
     assert short(RatingsDataModule("a.csv", feedback="choices")).startswith(
         "RatingsDataModule('a.csv', feedback='choices'"
     )
-    data = RatingsDataModule.from_frame(FRAME, val_fraction=0)
+    data = RatingsDataModule.from_frame(FRAME, split=SplitOptions(val_fraction=0))
     assert "not read yet" in short(data)
     _ = data.split
     assert short(data) == (
@@ -34,8 +35,8 @@ def test_a_data_module_before_and_after_it_has_read():
 
 
 def test_what_a_data_module_hands_out():
-    data = RatingsDataModule.from_frame(FRAME.assign(user="u" * 5000), val_fraction=0)
-    data.reading.frame["item"] = np.arange(900)
+    data = RatingsDataModule.from_frame(FRAME.assign(user="u" * 5000), split=SplitOptions(val_fraction=0))
+    data.load_options.frame["item"] = np.arange(900)
     assert short(data.table) == "RatingTable(the frame: 900 ratings of 1 to 5 by 1 users for 900 items)"
     assert short(data.split) == "Split(810 train, 0 val, 90 test)"
     assert short(data.vocabulary) == "Vocabulary(1 users, 810 items, 0 titles, 0 categories)"
@@ -54,17 +55,17 @@ def test_choices():
     rows = torch.arange(4)
     batch = ChoiceBatch(rows, rows, rows[:, None].repeat(1, 3), None, rows, 8)
     assert short(batch) == "ChoiceBatch(4 of 8 choices, 3 negatives on cpu)"
-    data = RatingsDataModule.from_frame(FRAME, feedback="choices", split="users", test_users=5)
+    data = RatingsDataModule.from_frame(FRAME, feedback="choices", split=SplitOptions(method="users", test_users=5))
     assert short(data.table) == "RatingTable(the frame: 900 rows by 45 users for 20 items)"
-    assert "given of held-out users" in short(data.split)
-    assert short(data.fold_in_lists(2)).startswith("HeldOutUsers(5 users")
+    assert " fold-in)" in short(data.split)
+    assert short(data.held_out_users(2)).startswith("HeldOutUsers(5 users")
 
 
 def test_an_empty_vocabulary_and_a_made_table():
     ids = RatingsDataModule.from_frame(FRAME).table.user.ids
     assert short(type(ids)(ids.values[:0])) == "Ids(0 of type int64)"
     assert "Vocabulary(0 users" in short(Vocabulary(type(ids)(ids.values[:0]), type(ids)(ids.values[:0])))
-    made = load_table("synthetic", columns={}, synthetic={"num_users": 30, "num_items": 20, "num_ratings": 200})
+    made = load_table("synthetic", synthetic={"num_users": 30, "num_items": 20, "num_ratings": 200})
     assert "200 ratings" in short(made)
 
 
@@ -95,5 +96,5 @@ def test_a_task_names_its_settings_and_sizes():
         "EmbeddingDotTask(dim=4, objective='mse', svdpp='both', members=1"
     )
     task = cflightning.EmbeddingMLPTask(dim=4)
-    task.vocabulary = RatingsDataModule.from_frame(FRAME, val_fraction=0).vocabulary
+    task.vocabulary = RatingsDataModule.from_frame(FRAME, split=SplitOptions(val_fraction=0)).vocabulary
     assert short(task).endswith(") of 45 users and 20 items")

@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from cflightning import EmbeddingDotTask, RatingsDataModule
+from cflightning.data.splits.options import SplitOptions
 from cflightning.models.ensemble import average, compress
 from cflightning.models.network import FoldedTables, RatingScale
 from cflightning.sampling.chain import Chain, bag_pass
@@ -164,7 +165,9 @@ def test_fits(kind, counts):
         task = EmbeddingDotTask(dim=64, **FITS[kind])
         trainer = Trainer(accelerator="cpu", devices=1, max_epochs=2, logger=False, enable_checkpointing=False,
                           enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
-        trainer.fit(task, RatingsDataModule(source="synthetic", synthetic=synthetic, val_fraction=0.05))
+        trainer.fit(
+            task, RatingsDataModule(source="synthetic", synthetic=synthetic, split=SplitOptions(val_fraction=0.05))
+        )
         found.append(task.state_dict())
     for state in found[1:]:
         assert [name for name, table in state.items() if not torch.equal(table, found[0][name])] == []

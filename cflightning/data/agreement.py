@@ -4,42 +4,43 @@ from __future__ import annotations
 
 import numpy as np
 
-from cflightning.data.fingerprint import COLUMNS, digest_parts, digest_table
+from cflightning.data.fingerprint import digest_parts
 from cflightning.data.splits.split import Split
-from cflightning.data.table import RatingTable
+from cflightning.data.table import DIGESTED, RatingTable
 from cflightning.utils.distributed import compare, gather, in_group
 
 
 def check_same_table(table: RatingTable, split: Split | None) -> None:
-    """Refuse processes that have read different tables or the same rows in another order, or cut them differently.
+    """Refuse processes whose tables differ in values or order, or whose splits differ.
 
     Every process must call this; outside of a process group it does nothing. It reads every column once.
 
     Args:
-        table: as read by this process.
-        split: its parts, if it is to be cut.
+        table: The table that this process has read.
+        split: Its parts; None to compare the tables alone.
 
     Raises:
-        ConfigError: names the first process that differs from the first one.
+        ConfigError: Names the first process that differs from process 0.
     """
     if not in_group():
         return
 
     def explain(rank: int) -> str:
-        found = gather((len(table), digest_table(table.take(_sorted_rows(table)))))
-        (rows, _), (own_rows, _) = found[0], found[rank]
-        if found[0] == found[rank]:
+        digests = gather((len(table), table.take(_canonical_order(table)).fingerprint))
+        (first_rows, _), (rows, _) = digests[0], digests[rank]
+        if digests[0] == digests[rank]:
             return "the same rows in another order; give every process the same file"
-        counts = f"{own_rows:,} rows instead of {rows:,}" if rows != own_rows else f"other values in its {rows:,} rows"
+        same_size = f"other values in its {rows:,} rows"
+        counts = same_size if rows == first_rows else f"{rows:,} rows instead of {first_rows:,}"
         return f"{counts}; give every process the same file"
 
     compare(f"table ({table.name})", table.fingerprint, explain)
     if split is not None:
-        text = "other parts; give every process the same --data.split, --data.seed and fractions"
+        text = "other parts; give every process the same --data.split options"
         compare("split of the table", digest_parts(split.parts), lambda _: text)
 
 
-def _sorted_rows(table: RatingTable) -> np.ndarray:
-    """Rows in an order that depends on their content alone."""
-    more = [column for name in COLUMNS if (column := getattr(table, name)) is not None]
-    return np.lexsort([*more, table.item.codes, table.user.codes])
+def _canonical_order(table: RatingTable) -> np.ndarray:
+    """Return positions in an order that depends on the content of the rows alone."""
+    columns = [column for name in DIGESTED if (column := getattr(table, name)) is not None]
+    return np.lexsort([*columns, table.item.codes, table.user.codes])

@@ -80,7 +80,7 @@ def interactions(table: RatingTable, split: Split, parts: tuple[int, ...], vocab
         if unknown == len(user):
             raise DataError(
                 f"{table.name}: must have rows to rank whose user and item are known from training, got none of "
-                f"{unknown:,}; are both tables of one data set? (Users held out whole are in fold_in_lists.)"
+                f"{unknown:,}; are both tables of one data set? (Users held out whole are in held_out_users.)"
             )
         log.debug("%s: %d of %d rows hold an id not seen in training: left out", table.name, unknown, len(user))
     known = user > 0  # item_lists looks for unknown items itself

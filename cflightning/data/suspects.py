@@ -39,7 +39,7 @@ def warn_of_ratings(table: RatingTable, weight_column: str) -> str | None:
         return (
             f"{table.name}: ratings look like counts (half of them are at most {median:g}, the highest is {high:g}), "
             f"whose errors are those of the few highest; to learn who chose what instead, give "
-            f"--data.feedback choices --data.weight {weight_column}"
+            f"--data.feedback choices --data.table.weight {weight_column}"
         )
     found = find_suspects(table.ratings)
     if not found:
@@ -54,7 +54,8 @@ def warn_of_ratings(table: RatingTable, weight_column: str) -> str | None:
     ends = f"{min(low, found[0].value):g},{max(high, found[-1].value):g}"
     return (
         f"{table.name}: of {len(table):,} ratings {shown}{more}, far from the others, which lie between {low:g} and "
-        f"{high:g}; if that means that there is no rating, leave such rows out: --data.missing={values}; if it is "
+        f"{high:g}; if that means that there is no rating, leave such rows out: --data.table.missing={values}; if "
+        "it is "
         f"meant, say so: --data.rating_range={ends}"
     )
 

@@ -62,7 +62,7 @@ def select_eval_users(
 
     Recommendations are from the whole catalogue without the items of the user in the training part and, for TEST, in
     the validation part; relevant are the items of the user in the part. Users and items without training row are left
-    out. The seen items of held-out users (--data.split users) are their fold-in items.
+    out. The seen items of held-out users (--data.split.method users) are their fold-in items.
 
     Args:
         data: The data.
@@ -81,7 +81,7 @@ def select_eval_users(
         return None
     held_out = data.split_method == "users"
     if held_out:
-        _, seen, relevant = data.fold_in_lists(part)
+        _, seen, relevant = data.held_out_users(part)
     else:
         try:
             relevant = data.interactions(part)

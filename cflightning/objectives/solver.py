@@ -96,7 +96,7 @@ class RankingSolver(ABC, Generic[SettingsT]):
 
     def _refuse_weights(self) -> None:
         if self.interactions.weight is not None:
-            raise ConfigError(f"--data.weight: is known to --model.objective ials alone, got {self.objective}")
+            raise ConfigError(f"--data.table.weight: is known to --model.objective ials alone, got {self.objective}")
 
 
 def restore_table(state: Mapping[str, Tensor], name: str, rows: int, dim: int | None = None) -> Tensor:

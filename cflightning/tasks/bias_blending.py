@@ -46,7 +46,7 @@ def blend_with_biases(path: Path, data: RatingsDataModule, baseline: BiasBaselin
     """
     task = load_task(path)
     network = task.network
-    user, item, rating = data.held_out(data.split.sizes[VAL] or 1)
+    user, item, rating = data.validation_ratings(data.split.sizes[VAL] or 1)
     if not isinstance(network, EmbeddingDot) or network.rating_range is None or len(user) < min_rows:
         return 0.0
     mean_logit, slope = network.scale.inverse(baseline.mean), float(network.scale.slope(baseline.mean))

@@ -17,7 +17,7 @@ from cflightning.checkpoint import format as checkpoints
 from cflightning.checkpoint.format import CheckpointMetadata
 from cflightning.checkpoint.rules import check_names, confine_states, plain_settings
 from cflightning.data.datamodule import RatingsDataModule
-from cflightning.data.provenance import Stage, check_rows
+from cflightning.data.leakage import Stage, check_rows
 from cflightning.data.splits.split import TRAIN
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CheckpointError

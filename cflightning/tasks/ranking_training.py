@@ -132,7 +132,7 @@ class SampledRankingHead(RankingHead):
         if task.engine not in ("auto", "autograd"):
             raise ConfigError(f"--model.engine: must be autograd for --model.objective {name} here, got {task.engine}")
         if task.members > 1 or data.training_weights() is not None:
-            option = "--model.members" if task.members > 1 else "--data.weight"
+            option = "--model.members" if task.members > 1 else "--data.table.weight"
             raise ConfigError(f"{option}: is not known to --model.objective {name} by autograd; leave it out")
         options = ({} if task.l2 is None else {"l2": task.l2}) | dict(task.ranking_options)
         assert self.objective.sampled_loss is not None

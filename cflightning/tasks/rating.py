@@ -146,7 +146,7 @@ class RatingHead(Head):
         task, device = self.task, self.task.device
         self.adaptive_penalty = None
         state = task.resume_state.pop(ADAPTIVE_PENALTY_KEY, {})
-        user, item, rating = (torch.from_numpy(column).to(device) for column in data.held_out(MAX_RATINGS))
+        user, item, rating = (torch.from_numpy(column).to(device) for column in data.validation_ratings(MAX_RATINGS))
         if task.l2 is None and task.ensemble.factorised and len(user) and self._svdpp_term is not None:
             self.adaptive_penalty = AdaptivePenalty(user.long(), item.long(), rating)
             self.adaptive_penalty.load(state)

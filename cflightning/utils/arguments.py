@@ -21,7 +21,7 @@ class Arguments:
         given: Name -> value.
     """
 
-    def __init__(self, group: Literal["data", "model"], given: Mapping[str, Any]) -> None:
+    def __init__(self, group: Literal["data", "data.split", "data.table", "model"], given: Mapping[str, Any]) -> None:
         self.group, self.given = group, given
 
     def refuse(self, name: str, must: str, value: Any = None) -> ArgumentError:

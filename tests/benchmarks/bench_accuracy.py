@@ -29,7 +29,7 @@ HEAD = """\
 U1 = "--config configs/ml-100k.yaml --data.path ml-100k"
 BEST = "--config configs/ml-100k-best.yaml --data.path ml-100k"
 ML_1M = "--config configs/ml-1m.yaml --data.path ml-1m"
-ALL_ROWS = "--data.val_fraction 0"
+ALL_ROWS = "--data.split.val_fraction 0"
 RATINGS = "--model.objective mse"
 SETS = {"u1": U1, "ml-1m": ML_1M, "ml-latest-small": f"{RATINGS} --data.path ml-latest-small",
         "movietweetings-100k": f"{RATINGS} --data.path movietweetings-100k"}  # fmt: skip
@@ -68,8 +68,8 @@ FITS = [
         "--trainer.strategy ddp", "within .0005 of one", False),
 ]  # fmt: skip
 FOLDS = [
-    Row("ML-100K, random 5-fold, defaults", f"{U1} {ALL_ROWS} --data.split kfold"),
-    Row("ML-100K, random 5-fold, best", f"{BEST} --data.split kfold", "≤ .877; stretch ≤ .872"),
+    Row("ML-100K, random 5-fold, defaults", f"{U1} {ALL_ROWS} --data.split.method kfold"),
+    Row("ML-100K, random 5-fold, best", f"{BEST} --data.split.method kfold", "≤ .877; stretch ≤ .872"),
 ]
 
 
@@ -133,9 +133,9 @@ def tuned(scratch: Path, seeds: int) -> list[str]:
             search = ["tune", "--trials", "40", "--trainer.default_root_dir", root, *typed(options)]
             cflightning(*search, cwd=scratch)
             best = Path(root) / "tune_0" / "best.yaml"
-            chosen = ["--config", str(best), "--data.val_fraction", "0.05"]
+            chosen = ["--config", str(best), "--data.split.val_fraction", "0.05"]
             found, seconds = several(scratch, chosen, seeds)
-        text = f"tune --trials 40 {options}`, `fit --config best.yaml --data.val_fraction 0.05"
+        text = f"tune --trials 40 {options}`, `fit --config best.yaml --data.split.val_fraction 0.05"
         off = statistics.mean(errors) - statistics.mean(found)
         lines.append(line(f"{name}, tuned", text, found, seconds, f"defaults {off:+.4f}"))
     return lines

@@ -42,7 +42,7 @@ def fit(scratch: Path, *args: object) -> tuple[dict[str, float], float]:
 
 def accuracy(scratch: Path, name: str, bar: float | None, *args: object) -> float:
     """Mean test RMSE of three seeds."""
-    runs = [fit(scratch, *args, "--model.seed", seed, *(() if "1m" in name else ("--data.seed", seed)))[0]
+    runs = [fit(scratch, *args, "--model.seed", seed, *(() if "1m" in name else ("--data.split.seed", seed)))[0]
             for seed in (0, 1, 2)]  # fmt: skip
     for key, limit in (("test/rmse", bar), ("test/mae", None)):
         values = [run[key] for run in runs]
@@ -131,7 +131,7 @@ def engines(scratch: Path) -> None:
     tables = {name: config(name) for name in ("ml-100k", "ml-1m")}
     ratings = "--model.objective", "mse"
     tables |= {name: (*ratings, "--data.path", DATA / name) for name in ("ml-latest-small", "movietweetings-100k")}
-    for more in ((), ("--data.val_fraction", 0)):
+    for more in ((), ("--data.split.val_fraction", 0)):
         for name, args in tables.items():
             title = " ".join(map(str, (name, *more)))
             means = [accuracy(scratch, f"{title} {engine}", None, *args, *more, "--model.engine", engine)

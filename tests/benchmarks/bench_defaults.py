@@ -20,6 +20,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from cflightning import EmbeddingDotTask, Evaluation, RatingsDataModule, Trainer
 from cflightning.cli.training.defaults import PATIENCE
+from cflightning.data.splits.options import SplitOptions
 from cflightning.data.splits.split import TEST, VAL
 from cflightning.tasks.bias_blending import blend_with_biases
 
@@ -118,7 +119,7 @@ def main() -> None:
         rows = []
         for seed in range(options.seeds):
             frame, mean = make(seed, **TABLES[name])
-            data = RatingsDataModule.from_frame(frame, seed=seed)
+            data = RatingsDataModule.from_frame(frame, split=SplitOptions(seed=seed))
             figures, _ = fit(data, engine=options.engine, seed=seed)
             test = data.split.parts == TEST
             floor = np.sqrt(np.mean((frame.rating.to_numpy()[test] - mean[test]) ** 2))

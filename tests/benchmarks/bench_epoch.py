@@ -17,6 +17,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from cflightning import EmbeddingDotTask, RatingsDataModule
+from cflightning.data.splits.options import SplitOptions
 
 
 def now() -> tuple[float, float]:
@@ -85,8 +86,12 @@ def main() -> None:
     warnings.simplefilter("ignore")
     scale = options.rows / 900_000
     made = {"num_users": int(6040 * scale**0.5), "num_items": int(3706 * scale**0.5), "num_ratings": options.rows}
-    data = RatingsDataModule(source="synthetic", synthetic=made, test_fraction=0, val_fraction=0,
-                             batch_size=options.batch_size)  # fmt: skip
+    data = RatingsDataModule(
+        source="synthetic",
+        synthetic=made,
+        batch_size=options.batch_size,
+        split=SplitOptions(test_fraction=0, val_fraction=0),
+    )
     task = EmbeddingDotTask(dim=options.dim, objective="mse", engine="autograd")
     times = [(lightning(data, task), by_hand(data, task)) for _ in range(options.repeats)]
     print(f"{options.rows:,} rows, batch {data.batch_size}, dim {options.dim}, {torch.get_num_threads()} threads")

@@ -30,6 +30,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from results import write_section
 
 from cflightning import EmbeddingDotTask, RatingsDataModule
+from cflightning.data.splits.options import SplitOptions
 from cflightning.tasks.loading import load_task
 from cflightning_export import export_bundle
 from cflightning_export.contents.training_data import TrainingRows
@@ -63,7 +64,9 @@ class HeldOut:
 
     def fit(self, folder: Path, rows: np.ndarray, seed: int, **model: object) -> Path:
         """The project's defaults on these rows, all of them training; the last checkpoint."""
-        data = RatingsDataModule.from_frame(self.frame[rows], val_fraction=0, test_fraction=0, rating_range=(1, 5))
+        data = RatingsDataModule.from_frame(
+            self.frame[rows], rating_range=(1, 5), split=SplitOptions(val_fraction=0, test_fraction=0)
+        )
         keep = ModelCheckpoint(folder, "last", save_top_k=-1, every_n_epochs=EPOCHS, enable_version_counter=False)
         trainer = Trainer(max_epochs=EPOCHS, logger=False, callbacks=[keep], enable_progress_bar=False,
                           enable_model_summary=False, accelerator="cpu")  # fmt: skip

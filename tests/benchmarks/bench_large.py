@@ -81,7 +81,8 @@ def fit(folder: Path, epochs: int) -> tuple[dict[str, float], tuple[float, float
         found = watched(
             [sys.executable, "-m", "cflightning", "fit", "--data.path", "ratings.parquet", "--model.dim", str(DIM),
              "--model.objective", "mse",
-             "--data.test_fraction", "0.01", "--data.val_fraction", "0.01", "--trainer.max_epochs", str(epochs),
+             "--data.split.test_fraction", "0.01", "--data.split.val_fraction", "0.01",
+            "--trainer.max_epochs", str(epochs),
              "--trainer.default_root_dir", root, "--trainer.enable_progress_bar", "false"], folder,
         )  # fmt: skip
         [metrics] = Path(root).glob("*/metrics.json")

@@ -94,8 +94,8 @@ UNTOLD = "all defaults"
 VALIDATED = 0.05
 """Share of the training rows that cflightning keeps to choose the epoch by when it is told nothing."""
 COMMAND_LINE = [
-    Recipe("fused, defaults", {"model.engine": "fused", "data.val_fraction": 0}, 10),
-    Recipe("autograd, defaults", {"model.engine": "autograd", "data.val_fraction": 0}, 10),
+    Recipe("fused, defaults", {"model.engine": "fused", "data.split.val_fraction": 0}, 10),
+    Recipe("autograd, defaults", {"model.engine": "autograd", "data.split.val_fraction": 0}, 10),
     Recipe(UNTOLD, epochs=10, warning="validation part of 5 %"),
 ]
 
@@ -208,7 +208,9 @@ def measure_command_line(
     metrics, seconds = run(recipe.epochs)
     found: dict[str, Any] = {"seconds": seconds, "rmse": metrics["test/rmse"], "memory_peak": metrics["memory_peak"]}
     found["versions"] = {OURS: version(OURS)}
-    found["share"] = 1 if recipe.options.get("data.val_fraction") == 0 else 1 - VALIDATED  # of the rows that train
+    found["share"] = (
+        1 if recipe.options.get("data.split.val_fraction") == 0 else 1 - VALIDATED
+    )  # of the rows that train
     if target is None:
         return found
     found["reached"] = None

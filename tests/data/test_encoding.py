@@ -9,18 +9,20 @@ import pytest
 import torch
 
 from cflightning import RatingsDataModule
+from cflightning.data.splits.options import SplitOptions
 from cflightning.data.splits.split import FOLD_IN, TEST, TRAIN, VAL
 from cflightning.errors import DataError
 
 
-def data(split="random", users=40, items=60, n=600, **options):
+def data(method="random", users=40, items=60, n=600, feedback="ratings", **split):
     rng = np.random.default_rng(1)
     pairs = rng.permutation(users * items)[:n]
     names = [f"u{pair // items:02}" for pair in pairs]
     frame = pd.DataFrame(
         {"user": names, "item": pairs % items * 7, "rating": 1.0 + pairs % 5, "timestamp": np.arange(n)}
     )
-    return RatingsDataModule.from_frame(frame, split=split, **{"test_fraction": 0.2, "val_fraction": 0.2, **options})
+    options = SplitOptions(method, **{"test_fraction": 0.2, "val_fraction": 0.2, **split})
+    return RatingsDataModule.from_frame(frame, feedback=feedback, split=options)
 
 
 def slow(module, *parts):
@@ -40,7 +42,7 @@ def as_lists(lists):
 
 
 @pytest.mark.parametrize("parts", [(TRAIN,), (VAL,), (TEST,), (TRAIN, VAL), (TRAIN, VAL, TEST)])
-@pytest.mark.parametrize("options", [{}, {"feedback": "choices"}, {"split": "time", "test_fraction": 0.9}])
+@pytest.mark.parametrize("options", [{}, {"feedback": "choices"}, {"method": "time", "test_fraction": 0.9}])
 def test_interactions(parts, options):
     module = data(**options)
     found = module.interactions(*parts)
@@ -91,8 +93,8 @@ def test_truths_are_what_the_metrics_take():
 
 @pytest.mark.parametrize("part", [VAL, TEST])
 def test_held_out_users(part, caplog):
-    module = data("users", feedback="choices", test_users=8, val_users=5, n=300)
-    found = module.fold_in_lists(part)
+    module = data("users", feedback="choices", n=300, test_users=8, val_users=5)
+    found = module.held_out_users(part)
     frame, parts = module.table.frame, module.split.parts
     assert found.users.tolist() == sorted(set(frame["user"][parts == part]))
     assert len(found.users) == (8 if part == TEST else 5)
@@ -103,19 +105,19 @@ def test_held_out_users(part, caplog):
         for user, got in zip(found.users, as_lists(lists), strict=True):
             rows = (parts == wanted) & (frame["user"] == user).to_numpy()
             assert got == sorted(items[item] for item in frame["item"][rows] if item in items)
-    with pytest.raises(DataError, match=r"got none of .*held out whole are in fold_in_lists"):
+    with pytest.raises(DataError, match=r"got none of .*held out whole are in held_out_users"):
         module.interactions(part)
     assert len(module.interactions(TRAIN).items) == module.split.sizes[TRAIN]
 
 
 def test_only_the_split_by_users_holds_out_users():
-    with pytest.raises(DataError, match="--data.split: must be users to hold out users, got random"):
-        data().fold_in_lists(TEST)
+    with pytest.raises(DataError, match="--data.split.method: must be users to hold out users, got random"):
+        data().held_out_users(TEST)
 
 
 def test_held_out_users_are_no_cause_for_alarm(caplog):
     module = data("users", test_users=8, val_users=5)
     assert len(list(module.test_dataloader())) == 1
-    assert [record.levelname for record in caplog.records if "unknown row" in record.message] == ["INFO"]
+    assert [record.levelname for record in caplog.records if "unknown embedding" in record.message] == ["INFO"]
     assert len(list(module.val_dataloader())) == 1
     assert len(list(module.train_dataloader())) > 0

@@ -5,10 +5,14 @@ import pandas as pd
 import pytest
 
 from cflightning import RatingsDataModule
-from cflightning.data.load_options import as_choices
+from cflightning.data.load import as_choices
+from cflightning.data.sources.table_format import TableFormat
+from cflightning.data.splits.options import SplitOptions
 from cflightning.data.splits.split import TRAIN
 from cflightning.data.table import RatingTable, merge_duplicates
 from cflightning.errors import DataError
+
+ALL_ROWS_TRAIN = SplitOptions(test_fraction=0, val_fraction=0)
 
 
 @pytest.fixture
@@ -21,7 +25,7 @@ def write(tmp_path):
 
 
 def choices(path, **options):
-    return RatingsDataModule(path, feedback="choices", test_fraction=0, val_fraction=0, **options)
+    return RatingsDataModule(path, **{"feedback": "choices", "split": ALL_ROWS_TRAIN, **options})
 
 
 def error(data):
@@ -50,7 +54,9 @@ def test_a_table_without_ratings_will_do(write, tmp_path):
     assert "--data.feedback choices" in message
     pd.read_csv(path).to_parquet(tmp_path / "events.parquet")
     assert choices(str(tmp_path / "events.parquet")).table.frame["user"].tolist() == ["ann", "bob"]
-    frame = RatingsDataModule.from_frame(pd.read_csv(path), feedback="choices", test_fraction=0, val_fraction=0)
+    frame = RatingsDataModule.from_frame(
+        pd.read_csv(path), feedback="choices", split=SplitOptions(test_fraction=0, val_fraction=0)
+    )
     assert frame.split.sizes == (2, 0, 0)
 
 
@@ -77,9 +83,9 @@ def test_rows_rated_below_are_left_out_and_counted(write, caplog):
     ("options", "message"),
     [
         ({"min_rating": 4}, "--data.min_rating: is 4, but ratings"),
-        ({"weight": "plays"}, "--data.weight: is plays, but ratings"),
+        ({"table": {"weight": "plays"}}, "--data.table.weight: is plays, but ratings"),
         ({"feedback": "choices", "rating_range": (1, 5)}, "--data.rating_range: is given, but"),
-        ({"feedback": "choices", "weight": "play"}, "--data.weight must name a column, got 'play'"),
+        ({"feedback": "choices", "table": {"weight": "play"}}, "--data.table.weight must name a column, got 'play'"),
         ({"duplicates": "sum"}, "--data.duplicates: must be error, last or mean with ratings"),
     ],
 )
@@ -95,26 +101,37 @@ def test_min_rating_needs_ratings(write):
 
 
 def test_sources_without_a_column_of_weights_say_so(movielens):
-    assert "leave --data.user … out" in error(choices(str(movielens("ml-1m")), weight="rating"))
-    predefined = choices(str(movielens("ml-100k")), weight="rating", split="predefined", fold="u1")
-    assert "--data.weight: is rating, but" in error(predefined)
-    assert "has no such column" in error(choices(None, source="synthetic", weight="plays"))
+    assert "leave --data.table.user … out" in error(
+        choices(str(movielens("ml-1m")), table=TableFormat(weight="rating"))
+    )
+    predefined = choices(
+        str(movielens("ml-100k")),
+        table=TableFormat(weight="rating"),
+        split=SplitOptions(method="predefined", fold="u1"),
+    )
+    assert "--data.table.weight: is rating, but" in error(predefined)
+    assert "has no such column" in error(choices(None, source="synthetic", table=TableFormat(weight="plays")))
 
 
 def test_weights_go_with_their_rows(write):
     path = write("user,item,plays\n1,1,3\n1,2,.5\n2,1,1e3\n3,1,7\n")
-    data = choices(path, weight="plays")
+    data = choices(path, table=TableFormat(weight="plays"))
     assert data.table.weight.dtype == np.float32
     assert data.table.weight.tolist() == [3, 0.5, 1000, 7]
     assert data.table.take([2, 0]).weight.tolist() == [1000, 3]
-    half = RatingsDataModule(path, feedback="choices", weight="plays", test_fraction=0.25, val_fraction=0.34)
+    half = RatingsDataModule(
+        path,
+        feedback="choices",
+        table=TableFormat(weight="plays"),
+        split=SplitOptions(test_fraction=0.25, val_fraction=0.34),
+    )
     users, items = half.training_pairs()
     known = {(1, 1): 3, (1, 2): 0.5, (2, 1): 1000, (3, 1): 7}
     ids = zip(half.vocabulary.users.values[users - 1].tolist(), half.vocabulary.items.values[items - 1].tolist(),
               strict=True)  # fmt: skip
     assert [known[pair] for pair in ids] == half.training_weights().tolist()
     assert len(half.training_weights()) == half.split.sizes[TRAIN] == 2
-    rated = choices(write("user,item,rating\n1,1,3\n1,2,.5\n", "rated.csv"), weight="rating")
+    rated = choices(write("user,item,rating\n1,1,3\n1,2,.5\n", "rated.csv"), table=TableFormat(weight="rating"))
     assert rated.table.weight.tolist() == [3, 0.5]
     assert rated.table.rating is None
 
@@ -132,7 +149,9 @@ def test_weights_go_with_their_rows(write):
     ],
 )
 def test_bad_weights(write, value, message):
-    found = error(choices(write(f"user,item,plays\n1,1,3\n1,2,{value}\n2,2,{value}\n"), weight="plays"))
+    found = error(
+        choices(write(f"user,item,plays\n1,1,3\n1,2,{value}\n2,2,{value}\n"), table=TableFormat(weight="plays"))
+    )
     assert "line 3, column 'weight'" in found
     assert message in found
     assert "and 1 more such row" in found
@@ -140,7 +159,9 @@ def test_bad_weights(write, value, message):
 
 def test_weights_of_another_type(tmp_path):
     pd.DataFrame({"user": [1], "item": [1], "plays": [True]}).to_parquet(tmp_path / "a.parquet")
-    assert "weights must be numbers, got bool" in error(choices(str(tmp_path / "a.parquet"), weight="plays"))
+    assert "weights must be numbers, got bool" in error(
+        choices(str(tmp_path / "a.parquet"), table=TableFormat(weight="plays"))
+    )
 
 
 EVENTS = "user,item,plays,timestamp\n1,1,3,50\n1,2,1,1\n1,1,2,10\n2,1,4,1\n1,1,1,20\n"
@@ -150,11 +171,14 @@ def test_events_repeat(write):
     once = choices(write(EVENTS)).table
     assert once.unique
     assert once.frame.values.tolist() == [[1, 1, 50], [1, 2, 1], [2, 1, 1]]  # the newest time of each
-    summed = choices(write(EVENTS), weight="plays").table
+    summed = choices(write(EVENTS), table=TableFormat(weight="plays")).table
     assert summed.weight.tolist() == [6, 1, 4]
     assert summed.weight.dtype == np.float32
     for policy, expected in (("last", [3, 1, 4]), ("mean", [2, 1, 4]), ("sum", [6, 1, 4])):
-        assert choices(write(EVENTS), weight="plays", duplicates=policy).table.weight.tolist() == expected
+        assert (
+            choices(write(EVENTS), duplicates=policy, table=TableFormat(weight="plays")).table.weight.tolist()
+            == expected
+        )
         assert len(choices(write(EVENTS), duplicates=policy).table) == 3
     message = error(choices(write(EVENTS), duplicates="error"))
     assert "got 2 repeated (row 3: user 1, item 1; row 5: user 1, item 1)" in message
@@ -184,11 +208,11 @@ def test_weights_are_kept_in_the_cache(write, tmp_path, monkeypatch):
     monkeypatch.setenv("CFLIGHTNING_CACHE", str(tmp_path / "cache"))
     path = write("user,item,plays,skips\n1,1,3,1\n1,2,2,4\n")
     for _ in range(2):
-        assert choices(path, weight="plays").table.weight.tolist() == [3, 2]
-        assert choices(path, weight="skips").table.weight.tolist() == [1, 4]
+        assert choices(path, table=TableFormat(weight="plays")).table.weight.tolist() == [3, 2]
+        assert choices(path, table=TableFormat(weight="skips")).table.weight.tolist() == [1, 4]
         assert choices(path).table.weight is None
     assert len(list((tmp_path / "cache" / "columns").iterdir())) == 3
 
 
 def test_pairs_to_be_scored_need_no_weights(write):
-    assert len(choices(write("user,item\n1,1\n1,1\n"), weight="plays").pairs) == 2
+    assert len(choices(write("user,item\n1,1\n1,1\n"), table=TableFormat(weight="plays")).pairs) == 2

@@ -7,7 +7,10 @@ import torch
 from lightning.pytorch import Trainer
 
 from cflightning import EmbeddingDotTask, RatingsDataModule
-from cflightning.data.provenance import Provenance, check_rows, data_settings
+from cflightning.data.leakage import check_rows
+from cflightning.data.provenance import Provenance, data_settings
+from cflightning.data.sources.table_format import TableFormat
+from cflightning.data.splits.options import SplitOptions
 from cflightning.errors import CheckpointError, DataError
 from cflightning.tasks.loading import load_task
 
@@ -30,7 +33,9 @@ OTHERS = {"grown": GROWN, "shuffled": SHUFFLED, "another rating": frame().assign
 def test_it_is_plain_data_that_a_checkpoint_can_keep(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     frame().to_csv("rows.csv", index=False)
-    module = RatingsDataModule(tmp_path.joinpath("rows.csv").relative_to(tmp_path), rating_range=(1, 5), columns=None)
+    module = RatingsDataModule(
+        tmp_path.joinpath("rows.csv").relative_to(tmp_path), rating_range=(1, 5), table=TableFormat(column_names=None)
+    )
     kept = module.provenance
     torch.save({"x": kept.state()}, "x.ckpt")
     again = Provenance.from_state(torch.load("x.ckpt", weights_only=True)["x"])
@@ -47,7 +52,7 @@ def test_it_is_that_of_the_table_and_split_at_hand():
     module.table = data(GROWN).table
     assert module.provenance.fingerprint != first.fingerprint
     module = data()
-    module.split = data(seed=7).split
+    module.split = data(split=SplitOptions(seed=7)).split
     assert module.provenance.parts != first.parts
 
 
@@ -59,7 +64,7 @@ def test_the_same_rows_and_split_are_taken(stage):
 @pytest.mark.parametrize("other", OTHERS)
 @pytest.mark.parametrize("split", ["random", "per_user", "kfold"])
 def test_rows_that_may_have_been_trained_on_are_refused(other, split):
-    options = {"split": split, "fold": 1 if split == "kfold" else None}
+    options = {"split": SplitOptions(split, fold=1 if split == "kfold" else None)}
     kept, now = data(**options).provenance, data(OTHERS[other], **options)
     for stage, part in (("test", "test"), ("validate", "validation")):
         with pytest.raises(DataError, match=f"its {part} part may hold rows that the checkpoint was trained on"):
@@ -68,46 +73,48 @@ def test_rows_that_may_have_been_trained_on_are_refused(other, split):
         DataError, match=r"must be the table that the checkpoint was trained on, 600 rows of .*other_dat"
     ):
         check_rows(kept, now, "fit")
-    with pytest.raises(DataError, match="--data.split hash"):
+    with pytest.raises(DataError, match="--data.split.method hash"):
         check_rows(kept, data(OTHERS[other], other_data=True, **options), "fit")
 
 
 def test_a_split_that_is_drawn_otherwise_is_refused_by_the_rows_that_would_leak():
-    kept = data(seed=1).provenance
-    now = data(seed=2)
-    before = data(seed=1).split
+    kept = data(split=SplitOptions(seed=1)).provenance
+    now = data(split=SplitOptions(seed=2))
+    before = data(split=SplitOptions(seed=1)).split
     leaked = len(np.intersect1d(now.split.test, np.concatenate([before.train, before.val])))
-    with pytest.raises(DataError, match=f"trained on {leaked} of 60 test rows.*seed 2 now, random, seed 1 then"):
+    with pytest.raises(
+        DataError, match=f"trained on {leaked} of 60 test rows.*random, seed 2; the checkpoint's: random, seed 1"
+    ):
         check_rows(kept, now, "test")
     with pytest.raises(DataError, match="test rows"):
-        check_rows(kept, data(split="hash"), "fit")
+        check_rows(kept, data(split=SplitOptions(method="hash")), "fit")
     # The same test rows, whatever chooses the epoch.
-    check_rows(data().provenance, data(val_fraction=0), "test")
-    check_rows(data().provenance, data(val_fraction=0), "fit")
+    check_rows(data().provenance, data(split=SplitOptions(val_fraction=0)), "test")
+    check_rows(data().provenance, data(split=SplitOptions(val_fraction=0)), "fit")
     with pytest.raises(DataError, match="validation rows"):
-        check_rows(data(val_fraction=0).provenance, data(), "validate")
+        check_rows(data(split=SplitOptions(val_fraction=0)).provenance, data(), "validate")
 
 
 @pytest.mark.parametrize("other", OTHERS)
 def test_rows_stay_on_their_side_by_their_hash(other):
-    kept = data(split="hash").provenance
+    kept = data(split=SplitOptions(method="hash")).provenance
     for stage in ("test", "validate"):
-        check_rows(kept, data(OTHERS[other], split="hash"), stage)
+        check_rows(kept, data(OTHERS[other], split=SplitOptions(method="hash")), stage)
     with pytest.raises(DataError, match="--data.other_data true"):
-        check_rows(kept, data(OTHERS[other], split="hash"), "fit")
-    check_rows(kept, data(OTHERS[other], split="hash", other_data=True), "fit")
-    for changed in ({"seed": 7}, {"test_fraction": 0.2}, {"split": "random"}):
+        check_rows(kept, data(OTHERS[other], split=SplitOptions(method="hash")), "fit")
+    check_rows(kept, data(OTHERS[other], other_data=True, split=SplitOptions(method="hash")), "fit")
+    for changed in ({"seed": 7}, {"test_fraction": 0.2}, {"method": "random"}):
         with pytest.raises(DataError, match="may hold rows"):
-            check_rows(kept, data(OTHERS[other], **{"split": "hash", **changed}), "test")
+            check_rows(kept, data(OTHERS[other], split=SplitOptions(**{"method": "hash", **changed})), "test")
 
 
 def test_by_hash_rows_that_trained_for_want_of_rows_never_validate(few):
-    small = data(split="hash")  # too few rows to choose an epoch by
+    small = data(split=SplitOptions(method="hash"))  # too few rows to choose an epoch by
     assert not small.split.sizes[1]
-    assert small.provenance.settings["val_fraction"] == 0
+    assert small.provenance.settings["split"]["val_fraction"] == 0
     with pytest.raises(DataError, match="validation part may hold"):
-        check_rows(small.provenance, data(GROWN, split="hash", val_fraction=0.1), "validate")
-    check_rows(small.provenance, data(GROWN, split="hash", val_fraction=0.1), "test")
+        check_rows(small.provenance, data(GROWN, split=SplitOptions(method="hash", val_fraction=0.1)), "validate")
+    check_rows(small.provenance, data(GROWN, split=SplitOptions(method="hash", val_fraction=0.1)), "test")
 
 
 def test_a_test_table_beside_the_training_table_holds_new_rows(tmp_path):
@@ -172,23 +179,23 @@ def test_what_a_checkpoint_says_of_its_data_is_checked(change):
 
 
 def test_settings_are_taken_where_none_are_given(tmp_path):
-    usual = dict(RatingsDataModule().settings)
+    usual = RatingsDataModule().settings
     frame().rename(columns={"user": "who"}).to_csv(tmp_path / "rows.csv", index=False)
     path = str(tmp_path / "rows.csv")
-    kept = RatingsDataModule(path, user="who", seed=3, source="ml-1m").provenance
+    kept = RatingsDataModule(path, source="ml-1m", table=TableFormat(user="who"), split=SplitOptions(seed=3)).provenance
     for command in ("fit", "test", "validate"):
         found = data_settings(kept, usual, command)
-        assert (found["path"], found["user"], found["seed"]) == (path, "who", 3)
+        assert (found["path"], found["table"]["user"], found["split"]["seed"]) == (path, "who", 3)
     # Another table is another table altogether.
     for given in ({"path": "other.csv"}, {"source": "ml-100k"}):
         found = data_settings(kept, {**usual, **given}, "test")
-        assert found["seed"] == 3
+        assert found["split"]["seed"] == 3
         assert not {"path", "source", "test_path"} & set(found)
-    assert data_settings(kept, {**usual, "path": "pairs.csv"}, "predict") == {"user": "who"}
+    assert data_settings(kept, {**usual, "path": "pairs.csv"}, "predict") == {"table": {"user": "who"}}
     with pytest.raises(DataError, match="--data.path: must name the table whose rows are to be scored"):
         data_settings(kept, usual, "predict")
     with pytest.raises(DataError, match="rows in memory"):
         data_settings(data().provenance, usual, "test")
     (tmp_path / "rows.csv").unlink()
-    with pytest.raises(DataError, match="--data.path: .*rows.csv, which the checkpoint was trained on, is not there"):
+    with pytest.raises(DataError, match="--data.path: must exist, but .*rows.csv, which the checkpoint was"):
         data_settings(kept, usual, "test")

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from cflightning import RatingsDataModule
+from cflightning.data.sources.table_format import TableFormat
 from cflightning.data.suspects import find_suspects, look_like_counts
 
 RNG = np.random.default_rng(0)
@@ -87,25 +88,25 @@ def warnings(caplog):
 
 def test_a_warning_names_value_count_and_options(caplog):
     frame = make(having(STARS[:900], (-1, 100), (500, 1)))
-    _ = RatingsDataModule.from_frame(frame, rating="stars").table
+    _ = RatingsDataModule.from_frame(frame, table=TableFormat(rating="stars")).table
     [message] = warnings(caplog)
     assert "of 900 ratings 100 are -1, 1 is 500, far from the others, which lie between 0.5 and 5" in message
-    assert "--data.missing=-1,500" in message
+    assert "--data.table.missing=-1,500" in message
     assert "--data.rating_range=-1,500" in message
 
 
 def test_what_is_meant_is_said_no_more(caplog):
     frame = make(having(STARS[:900], (-1, 100)))
-    data = RatingsDataModule.from_frame(frame, rating="stars", missing="-1")
+    data = RatingsDataModule.from_frame(frame, table=TableFormat(rating="stars", missing="-1"))
     assert len(data.table) == 800
     assert data.table.rating.min() == 0.5
-    _ = RatingsDataModule.from_frame(frame, rating="stars", rating_range="-1,5").table
-    _ = RatingsDataModule.from_frame(frame, rating="stars", feedback="choices").table
+    _ = RatingsDataModule.from_frame(frame, rating_range="-1,5", table=TableFormat(rating="stars")).table
+    _ = RatingsDataModule.from_frame(frame, feedback="choices", table=TableFormat(rating="stars")).table
     assert not warnings(caplog)
 
 
 def test_counts_are_better_weights(caplog):
-    _ = RatingsDataModule.from_frame(make(RNG.geometric(0.1, 900)), rating="stars").table
+    _ = RatingsDataModule.from_frame(make(RNG.geometric(0.1, 900)), table=TableFormat(rating="stars")).table
     [message] = warnings(caplog)
     assert "look like counts" in message
-    assert "--data.feedback choices --data.weight stars" in message
+    assert "--data.feedback choices --data.table.weight stars" in message

@@ -171,7 +171,7 @@ def test_what_fit_and_test_print_and_write(tmp_path, capsys):
 
 def test_worse_than_biases_alone_is_said(tmp_path, capsys):
     TrainingCLI(["fit", "--data.source", "synthetic", "--model.learning_rate", "1e-6", "--trainer.max_epochs", "1",
-          "--data.val_fraction", "0", "--trainer.default_root_dir", str(tmp_path), *QUIET])  # fmt: skip
+          "--data.split.val_fraction", "0", "--trainer.default_root_dir", str(tmp_path), *QUIET])  # fmt: skip
     out = capsys.readouterr().out
     assert re.search(
         rf"\nwarning: RMSE above the baseline of user and item biases alone by 0\.\d{{4}}{BRACKETS};", out

@@ -16,6 +16,7 @@ from lightning.pytorch import Trainer
 from cflightning import EmbeddingDotTask, EmbeddingMLPTask, RatingsDataModule
 from cflightning.__main__ import main as front_door
 from cflightning.data.ids import Ids
+from cflightning.data.splits.options import SplitOptions
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CheckpointError, ExportError
 from cflightning.evaluation.run_metrics import group_metrics, read_metrics
@@ -242,7 +243,8 @@ def test_all_zero_bias_and_one_item(tmp_path):
     fit = Trainer(max_epochs=1, limit_val_batches=0, logger=False, enable_checkpointing=False,
                   enable_progress_bar=False, enable_model_summary=False, accelerator="cpu")  # fmt: skip
     fit.fit(
-        EmbeddingDotTask(dim=2, learning_rate=0.0), RatingsDataModule.from_frame(frame, test_fraction=0, val_fraction=0)
+        EmbeddingDotTask(dim=2, learning_rate=0.0),
+        RatingsDataModule.from_frame(frame, split=SplitOptions(test_fraction=0, val_fraction=0)),
     )
     fit.save_checkpoint(tmp_path / "one.ckpt")
     scorer = Scorer.load(export_bundle(tmp_path / "one.ckpt", tmp_path / "bundle"))

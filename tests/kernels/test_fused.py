@@ -13,6 +13,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from cflightning import EmbeddingDotTask, EmbeddingMLPTask, RatingsDataModule
+from cflightning.data.splits.options import SplitOptions
 from cflightning.engines.fused import FusedEngine, StageLoader
 from cflightning.engines.stage_engine import STAGES, RowwiseAdagrad
 from cflightning.kernels import compiling
@@ -211,12 +212,12 @@ def test_checkpoints_of_both_engines_are_of_the_same_network(tmp_path):
 
 def test_resuming_on_other_data_is_laid_out_for_the_checkpoints_network(tmp_path):
     fit, task = trainer(1), EmbeddingDotTask(dim=4, engine="fused")
-    fit.fit(task, data(split="hash"))
+    fit.fit(task, data(split=SplitOptions(method="hash")))
     fit.save_checkpoint(tmp_path / "large.ckpt")
     frame = data().table.frame
     part = frame[(frame["user"] > 200) & frame["rating"].between(2.5, 3.5)]  # fewer ids, and a narrower range
     again, resumed = trainer(2), EmbeddingDotTask(dim=4, engine="fused")
-    other = RatingsDataModule.from_frame(part, split="hash", other_data=True)
+    other = RatingsDataModule.from_frame(part, other_data=True, split=SplitOptions(method="hash"))
     again.fit(resumed, other, ckpt_path=tmp_path / "large.ckpt", weights_only=True)
     loader, scale = again.train_dataloader, resumed.network.scale
     assert len(loader.layout.user_counts) == resumed.network.num_users

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from cflightning import RatingsDataModule
+from cflightning.data.splits.options import SplitOptions
 from cflightning.engines.fused_gpu import FusedGpuEngine, GpuStage, GpuStageLoader
 from cflightning.engines.schedule import one_cycle
 from cflightning.engines.select import EngineRequest, unsupported_reason
@@ -53,7 +54,7 @@ def test_learns_as_well_as_the_cpu_engine():
     from cflightning.engines.fused import FusedEngine, StageLoader
 
     made = {"num_users": 800, "num_items": 200, "num_ratings": 50_000, "dim": 2, "noise": 0.3}
-    data = RatingsDataModule(source="synthetic", synthetic=made, val_fraction=0.0)
+    data = RatingsDataModule(source="synthetic", synthetic=made, split=SplitOptions(val_fraction=0.0))
     parts = []
     for rows in (data.split.train, data.split.test):
         frame = data.table.frame.iloc[rows]

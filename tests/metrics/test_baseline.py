@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cflightning.data.datamodule import RatingsDataModule
+from cflightning.data.splits.options import SplitOptions
 from cflightning.data.splits.split import TRAIN
 from cflightning.metrics.baseline import fit_baseline
 
@@ -146,7 +147,7 @@ def test_without_noise_it_is_exact():
 @pytest.mark.data
 @pytest.mark.parametrize(("fold", "bar"), [("u1", 0.9537), ("u2", 0.9434)])
 def test_movielens_100k(real_data, fold, bar):
-    data = RatingsDataModule(str(real_data / "ml-100k"), split="predefined", fold=fold)
+    data = RatingsDataModule(str(real_data / "ml-100k"), split=SplitOptions(method="predefined", fold=fold))
     table, train, test = data.table, data.split.parts == TRAIN, data.split.test
     user, item, rating = table.user.codes, table.item.codes, table.ratings
     sizes = len(table.user.ids), len(table.item.ids)

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from cflightning import EmbeddingDotTask, EmbeddingMLPTask, Evaluation, RatingsDataModule
+from cflightning.data.splits.options import SplitOptions
 
 KINDS = {"EmbeddingDotTask": EmbeddingDotTask, "EmbeddingMLPTask": EmbeddingMLPTask}
 
@@ -18,9 +19,12 @@ def train(options: dict, strategy: str) -> dict[str, float]:
     options = dict(options)
     feedback = options.pop("feedback", "ratings")
     data = RatingsDataModule(
-        source="synthetic", synthetic={"num_users": 60, "num_items": 40, "num_ratings": 1111}, feedback=feedback,
-        batch_size=128 if options.get("engine") == "autograd" else None, val_fraction=0.05, test_fraction=0.2,
-    )  # fmt: skip
+        source="synthetic",
+        synthetic={"num_users": 60, "num_items": 40, "num_ratings": 1111},
+        feedback=feedback,
+        batch_size=128 if options.get("engine") == "autograd" else None,
+        split=SplitOptions(val_fraction=0.05, test_fraction=0.2),
+    )
     task = KINDS[options.pop("kind", "EmbeddingDotTask")](**options)
     processes = int(os.environ.get("WORLD_SIZE", 1))
     trainer = Trainer(

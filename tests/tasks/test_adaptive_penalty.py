@@ -11,6 +11,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from cflightning import EmbeddingDotTask, Evaluation, RatingsDataModule, Trainer
+from cflightning.data.splits.options import SplitOptions
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.tasks.adaptive_penalty import (
     FACTOR_RANGE,
@@ -48,7 +49,7 @@ class Course(Callback):
 
 
 def fit(table, tmp_path, epochs=10, callbacks=(), ckpt_path=None, val_fraction=0.1, **options):
-    data = RatingsDataModule.from_frame(table, val_fraction=val_fraction)
+    data = RatingsDataModule.from_frame(table, split=SplitOptions(val_fraction=val_fraction))
     task, course, best = (
         EmbeddingDotTask(**options),
         Course(),

@@ -7,6 +7,7 @@ import torch
 
 from cflightning import EmbeddingDotTask, RatingsDataModule, Trainer
 from cflightning.checkpoint.format import KEY, read
+from cflightning.data.splits.options import SplitOptions
 from cflightning.data.splits.split import TRAIN, VAL
 from cflightning.metrics.baseline import fit_baseline
 from cflightning.tasks.bias_blending import blend_with_biases
@@ -24,7 +25,7 @@ def table(factors, users=1500, items=400, rows=12_000, seed=0):
 
 
 def fitted(tmp_path, frame, epochs=2, **options):
-    data = RatingsDataModule.from_frame(frame, val_fraction=0.1)
+    data = RatingsDataModule.from_frame(frame, split=SplitOptions(val_fraction=0.1))
     task = EmbeddingDotTask(dim=4, **options)
     trainer = Trainer(max_epochs=epochs, accelerator="cpu", logger=False, enable_progress_bar=False,
                       enable_checkpointing=False, default_root_dir=tmp_path)  # fmt: skip
@@ -37,7 +38,7 @@ def fitted(tmp_path, frame, epochs=2, **options):
 
 
 def held_out(data):
-    user, item, rating = data.held_out(data.split.sizes[VAL])
+    user, item, rating = data.validation_ratings(data.split.sizes[VAL])
     return torch.from_numpy(user).long(), torch.from_numpy(item).long(), torch.from_numpy(rating)
 
 

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from cflightning import RatingsDataModule
+from cflightning.data.splits.options import SplitOptions
 from cflightning.models.network import RatingScale
 from cflightning.tasks.bias_penalty import MAX_BIAS_L2, NARROW_NOISE, find_bias_penalty
 
@@ -71,7 +72,7 @@ def test_a_sample_of_the_rows_gives_similar_penalties():
 @pytest.mark.parametrize("rows", [2, 3, 10])
 def test_a_handful_of_ratings_is_enough(rows):
     table = pd.DataFrame({"user": range(rows), "item": [0] * rows, "rating": np.arange(rows) % 2 + 1.0})
-    data = RatingsDataModule.from_frame(table, test_fraction=0.0, val_fraction=0.0)
+    data = RatingsDataModule.from_frame(table, split=SplitOptions(test_fraction=0.0, val_fraction=0.0))
     found = find_bias_penalty(data, RatingScale(data.rating_range, True, 0.125))
     assert all(0 <= value <= MAX_BIAS_L2 for value in found.bias_l2)
     assert 0 <= found.l2_scale <= 1

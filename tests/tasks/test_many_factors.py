@@ -6,6 +6,7 @@ import pytest
 from lightning.pytorch import Trainer
 
 from cflightning import EmbeddingDotTask, RatingsDataModule
+from cflightning.data.splits.options import SplitOptions
 
 pytest.importorskip("numba", reason="the compiled engines need the extra `fast`")
 
@@ -34,7 +35,7 @@ KINDS = {
 def test_more_factors_than_users_or_items(kind, sizes):
     users, items = sizes
     synthetic = {"num_users": users, "num_items": items, "num_ratings": 1500}
-    data = RatingsDataModule(source="synthetic", synthetic=synthetic, val_fraction=0.05)
+    data = RatingsDataModule(source="synthetic", synthetic=synthetic, split=SplitOptions(val_fraction=0.05))
     task = EmbeddingDotTask(**{"dim": 64} | KINDS[kind])
     trainer = Trainer(accelerator="cpu", devices=1, max_epochs=2, logger=False, enable_checkpointing=False,
                       enable_progress_bar=False, enable_model_summary=False)  # fmt: skip

@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from cflightning import EmbeddingDotTask, EmbeddingMLPTask, RatingsDataModule
 from cflightning.checkpoint.format import read
+from cflightning.data.splits.options import SplitOptions
 from cflightning.errors import CheckpointError, ConfigError
 from cflightning.models.ensemble import average, compress
 from cflightning.tasks.loading import load_task
@@ -55,13 +56,13 @@ def product(tables):
 
 @pytest.mark.parametrize("engine", ["fused", "autograd"])
 def test_the_answer_is_the_mean_of_networks_trained_alone(engine):
-    module = data(val_fraction=0)
+    module = data(split=SplitOptions(val_fraction=0))
     together = EmbeddingDotTask(dim=3, members=3, compress=9, engine=engine)
     trainer(limit_val_batches=0).fit(together, module)
     alone = []
     for number in range(3):
         task = EmbeddingDotTask(dim=3, engine=engine, seed=number * 1_000_003)
-        trainer(limit_val_batches=0).fit(task, data(val_fraction=0))
+        trainer(limit_val_batches=0).fit(task, data(split=SplitOptions(val_fraction=0)))
         alone.append(task.network.fold())
     mean = average(alone, [1, 1, 1])
     torch.testing.assert_close(product(together.network.fold()), product(mean), atol=2e-5, rtol=1e-4)
@@ -158,7 +159,7 @@ def test_draws_make_the_members_better_on_noisy_ratings():
     made = {"num_users": 300, "num_items": 200, "num_ratings": 12_000, "dim": 4, "noise": 0.9}
     errors = []
     for options in ({"engine": "fused"}, {"engine": "gibbs"}):
-        module = RatingsDataModule(source="synthetic", synthetic=made, val_fraction=0)
+        module = RatingsDataModule(source="synthetic", synthetic=made, split=SplitOptions(val_fraction=0))
         task, fit = (
             EmbeddingDotTask(dim=16, **options),
             trainer(10 if options["engine"] == "fused" else 40, limit_val_batches=0),

@@ -11,6 +11,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from cflightning import EmbeddingDotTask, RatingsDataModule
 from cflightning.cli.training.cli import TrainingCLI
+from cflightning.data.sources.table_format import TableFormat
+from cflightning.data.splits.options import SplitOptions
 from cflightning.data.splits.split import TEST, TRAIN, VAL
 from cflightning.errors import CheckpointError, ConfigError, DataError
 from cflightning.evaluation.baselines import RankingBaselines, comparison_lines
@@ -39,7 +41,8 @@ def groups(users=40, items=30, seed=0):
 
 
 def data(frame=None, **options):
-    options = {"split": "per_user", "test_fraction": 0.2, "val_fraction": 0.1, **options}
+    split = {"method": "per_user", "test_fraction": 0.2, "val_fraction": 0.1} | options.pop("split", {})
+    options["split"] = SplitOptions(**split)
     return RatingsDataModule.from_frame(groups() if frame is None else frame, **options)
 
 
@@ -212,7 +215,7 @@ def test_a_run_goes_on_with_its_own_objective_where_none_is_given(given, tmp_pat
 @pytest.mark.parametrize("pairs", [[(1, 1), (2, 2)], [(1, 1), (1, 2), (2, 1)]], ids=["no pair shared", "three"])
 def test_tables_of_next_to_nothing_are_no_trouble(pairs):
     frame = pd.DataFrame(pairs, columns=["user", "item"]).assign(rating=[1.0, 5.0, 3.0][: len(pairs)])
-    module = RatingsDataModule.from_frame(frame, test_fraction=0, val_fraction=0)
+    module = RatingsDataModule.from_frame(frame, split=SplitOptions(test_fraction=0, val_fraction=0))
     model = EmbeddingDotTask(engine="autograd")
     trainer(1, limit_val_batches=0).fit(model, module)
     assert tables(model.recommender).isfinite().all()
@@ -223,7 +226,7 @@ def test_figures_of_other_data_are_measured_anew():
     model, module = task("multitask"), data()
     trainer(1).fit(model, module)
     [first] = trainer().validate(model, module, verbose=False)
-    [other] = trainer().validate(model, data(seed=7), verbose=False)
+    [other] = trainer().validate(model, data(split={"seed": 7}), verbose=False)
     assert first["val/ndcg@10"] == pytest.approx(by_hand(model.recommender, module, VAL)["ndcg"], abs=1e-6)
     assert other["val/ndcg@10"] != first["val/ndcg@10"]
 
@@ -277,12 +280,13 @@ def test_what_means_nothing_is_refused(options, message):
 
 
 def held_out(**options):
-    return data(groups(80, 30), split="users", **{"test_users": 12, "val_users": 8, "fold_out": 0.3, **options})
+    users = {"method": "users", "test_users": 12, "val_users": 8, "holdout_fraction": 0.3}
+    return data(groups(80, 30), split=users, **options)
 
 
 def by_hand_of_new_users(network, vectors, module, part, k=10):
-    """As `by_hand`, of users in the order of `fold_in_lists`."""
-    found, (_, given, wanted), gains = network.fold(), module.fold_in_lists(part), []
+    """As `by_hand`, of users in the order of `held_out_users`."""
+    found, (_, given, wanted), gains = network.fold(), module.held_out_users(part), []
     for user, vector in enumerate(vectors):
         relevant = set(wanted.items[wanted.offsets[user] : wanted.offsets[user + 1]].tolist())
         scores = found.item_vectors @ vector + found.item_bias
@@ -322,7 +326,7 @@ def test_users_held_out_whole_have_lists_by_what_is_given_of_them(objective, opt
     measured[TEST] = figures["test/ndcg@10"]
     items, counts = model.recommender.fold().item_vectors, torch.from_numpy(module.counts()[1])
     for part, value in measured.items():
-        given = module.fold_in_lists(part).given
+        given = module.held_out_users(part).given
         lists = [rows.long() for rows in torch.split(given.items, given.counts.tolist())]
         if objective in ("ials", "multitask"):
             vectors = [least_squares(items, rows, 0.2, 0.03) for rows in lists]
@@ -348,7 +352,7 @@ def test_baselines_of_users_held_out_whole_are_their_own():
     with torch.no_grad():
         network.item_factors.weight.zero_()
         network.item_bias.weight[:, 0] = torch.from_numpy(module.counts()[1])
-    nothing = torch.zeros(len(module.fold_in_lists(TEST).users), 1)
+    nothing = torch.zeros(len(module.held_out_users(TEST).users), 1)
     expected = by_hand_of_new_users(network, nothing, module, TEST)
     assert figures["test/popularity/ndcg@10"] == pytest.approx(expected, abs=1e-6)
 
@@ -393,17 +397,18 @@ def test_weights_count_with_ials_and_are_refused_elsewhere():
     found = []
     for weight in (None, "times"):
         model = task("ials")
-        trainer(2).fit(model, data(frame, feedback="choices", weight=weight))
+        trainer(2).fit(model, data(frame, feedback="choices", table=TableFormat(weight=weight)))
         found.append(tables(model.network))
     assert not torch.allclose(*found)
-    with pytest.raises(ConfigError, match="--data.weight: is known to --model.objective ials alone"):
-        trainer(1).fit(task("bce"), data(frame, feedback="choices", weight="times"))
+    with pytest.raises(ConfigError, match="--data.table.weight: is known to --model.objective ials alone"):
+        trainer(1).fit(task("bce"), data(frame, feedback="choices", table=TableFormat(weight="times")))
 
 
 def test_without_a_validation_part_the_last_pass_is_kept(tmp_path):
     frame = groups()
     frame.to_csv(tmp_path / "table.csv", index=False)
-    args = ["fit", "--data.path", str(tmp_path / "table.csv"), "--data.val_fraction", "0", "--model.objective", "ials",
+    args = ["fit", "--data.path", str(tmp_path / "table.csv"), "--data.split.val_fraction", "0",
+            "--model.objective", "ials",
             "--model.dim", "4", "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu",
             "--trainer.default_root_dir", str(tmp_path)]  # fmt: skip
     cli = TrainingCLI(args)
@@ -452,7 +457,7 @@ def test_candidates_of_the_data_are_what_plain_names_mean(tmp_path):
     with gzip.open(tmp_path / "made.test.negative.gz", "wt") as out:
         for u, i in zip(last.user, last.item, strict=True):
             out.write(f"({u},{i})\t" + "\t".join(map(str, [i, *negatives[u]])) + "\n")
-    module = RatingsDataModule(str(tmp_path), val_fraction=0)
+    module = RatingsDataModule(str(tmp_path), split=SplitOptions(val_fraction=0))
     model = task("ials")
     fit = trainer(3, limit_val_batches=0)
     fit.fit(model, module)

@@ -10,6 +10,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from cflightning import EmbeddingDotTask, EmbeddingMLPTask, RatingsDataModule
 from cflightning.checkpoint.format import FORMAT, find, read
+from cflightning.data.sources.table_format import TableFormat
+from cflightning.data.splits.options import SplitOptions
 from cflightning.engines.schedule import one_cycle
 from cflightning.errors import CheckpointError, ConfigError, DataError
 from cflightning.tasks.loading import load_task
@@ -162,7 +164,7 @@ def checkpoint(tmp_path_factory):
         user=lambda f: "u" + f["user"].astype(str).str.zfill(3), title=lambda f: "Film " + f["item"].astype(str)
     )
     task, fit = EmbeddingDotTask(dim=4), trainer()
-    fit.fit(task, RatingsDataModule.from_frame(frame, title="title", batch_size=100))
+    fit.fit(task, RatingsDataModule.from_frame(frame, batch_size=100, table=TableFormat(title="title")))
     path = tmp_path_factory.mktemp("checkpoint") / "strings.ckpt"
     fit.save_checkpoint(path)
     return path
@@ -196,7 +198,7 @@ def unnamed(checkpoint, tmp_path):
 def test_vocabulary_comes_from_the_checkpoint_and_not_from_the_data(checkpoint, unnamed, caplog):
     # Fewer users, in another order, and one who is new: sizes and rows must be those of the checkpoint.
     frame = pd.DataFrame({"user": ["u007", "zoe", "u003", "u003"], "item": [3, 3, 5, 7], "rating": [2.0, 3, 4, 1]})
-    module = RatingsDataModule.from_frame(frame, test_fraction=0.5, val_fraction=0, seed=1)
+    module = RatingsDataModule.from_frame(frame, split=SplitOptions(test_fraction=0.5, val_fraction=0, seed=1))
     task, fit = EmbeddingDotTask(dim=4), trainer()
     [metrics] = fit.test(task, module, ckpt_path=unnamed, verbose=False, weights_only=True)
     assert task.network.num_users == load_task(checkpoint).network.num_users
@@ -213,7 +215,7 @@ def test_vocabulary_comes_from_the_checkpoint_and_not_from_the_data(checkpoint, 
 
 def test_data_with_ids_of_another_type_is_refused(unnamed):
     frame = pd.DataFrame({"user": [1, 2], "item": [3, 3], "rating": [2.0, 3]})
-    module = RatingsDataModule.from_frame(frame, test_fraction=0.5, val_fraction=0)
+    module = RatingsDataModule.from_frame(frame, split=SplitOptions(test_fraction=0.5, val_fraction=0))
     with pytest.raises(DataError, match="mixed id types"):
         trainer().test(EmbeddingDotTask(dim=4), module, ckpt_path=unnamed, verbose=False, weights_only=True)
 
@@ -276,15 +278,18 @@ def test_a_task_without_training_says_what_it_needs():
 def test_ratings_that_are_all_the_same():
     frame = pd.DataFrame({"user": [1, 2, 3], "item": [1, 2, 3], "rating": 4.0})
     with pytest.raises(DataError, match="all 3 of the training part are 4; if that is meant"):
-        trainer().fit(EmbeddingDotTask(dim=4), RatingsDataModule.from_frame(frame, test_fraction=0, val_fraction=0))
+        trainer().fit(
+            EmbeddingDotTask(dim=4),
+            RatingsDataModule.from_frame(frame, split=SplitOptions(test_fraction=0, val_fraction=0)),
+        )
 
 
 def test_a_data_module_forgets_the_vocabulary_of_another_task():
     frame = pd.DataFrame({"user": range(40), "item": [i % 7 for i in range(40)], "rating": [i % 5 for i in range(40)]})
     first, second = (frame.assign(user=frame["user"] + shift) for shift in (0, 1000))
     task, fit = EmbeddingDotTask(dim=2), trainer(1)
-    fit.fit(task, RatingsDataModule.from_frame(first, val_fraction=0.1))
-    other = RatingsDataModule.from_frame(second, val_fraction=0.1)
+    fit.fit(task, RatingsDataModule.from_frame(first, split=SplitOptions(val_fraction=0.1)))
+    other = RatingsDataModule.from_frame(second, split=SplitOptions(val_fraction=0.1))
     fit.test(task, other, verbose=False)
     fresh = EmbeddingDotTask(dim=2)
     trainer(1).fit(fresh, other)

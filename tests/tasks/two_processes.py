@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from cflightning import EmbeddingDotTask, Evaluation, RatingsDataModule
+from cflightning.data.splits.options import SplitOptions
 from cflightning.evaluation.baselines import RankingBaselines
 
 
@@ -30,9 +31,14 @@ class Rows(Callback):
 
 def main(options: dict, devices: int, out: Path) -> None:
     torch.set_num_threads(1)
-    split = {"split": options.pop("split"), "test_users": 21, "val_users": 9} if "split" in options else {}
-    data = RatingsDataModule(source="synthetic", synthetic={"num_users": 60, "num_items": 40, "num_ratings": 1111},
-                             batch_size=128, eval_batch_size=50, val_fraction=0.05, **split)  # fmt: skip
+    users = {"method": options.pop("split"), "test_users": 21, "val_users": 9} if "split" in options else {}
+    data = RatingsDataModule(
+        source="synthetic",
+        synthetic={"num_users": 60, "num_items": 40, "num_ratings": 1111},
+        batch_size=128,
+        eval_batch_size=50,
+        split=SplitOptions(val_fraction=0.05, **users),
+    )
     task, rows = EmbeddingDotTask(dim=4, **options), Rows()
     trainer = Trainer(
         accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto", max_epochs=3, logger=False,

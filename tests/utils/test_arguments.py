@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cflightning import EmbeddingDotTask, EmbeddingMLPTask, RatingsDataModule
+from cflightning import EmbeddingDotTask, EmbeddingMLPTask, RatingsDataModule, SplitOptions, TableFormat
 from cflightning.__main__ import join_lists
 from cflightning.__main__ import main as front_door
 from cflightning.errors import ArgumentError, ConfigError, DataError
@@ -18,9 +18,28 @@ OF_DATA = {
     "test_path": ["", []],
     "source": ["netflix", None],
     "feedback": ["clicks", None],
-    "split": ["randm", 1],
-    "val_split": ["kfold", None],
+    "table": [3, "user"],
+    "split": [3],
     "duplicates": ["first"],
+    "min_rating": [NAN, "4"],
+    "rating_range": [(5, 1), (1, INF), (1,), 5, (1, 1), ("1", "5"), "5,1", "1", "a,b", "0,3e38", (0, 3e38)],
+    "batch_size": [0, -1, 2.5],
+    "eval_batch_size": [0, None],
+    "synthetic": [[1]],
+    "cache": ["no", None],
+    "other_data": ["yes"],
+}
+OF_TABLE = {
+    "user": [3],
+    "decimal": [";", "", 1],
+    "time_format": ["yyyy", 3],
+    "rating_values": ["like", "like=good", "like=inf", 3, {"like": "good"}],
+    "column_names": [3],
+    "drop_zero_weights": ["yes", None],
+}
+OF_SPLIT = {
+    "method": ["randm", 1],
+    "val_method": ["kfold", None],
     "test_fraction": [1.0, -0.1, NAN, "0.1", None],
     "val_fraction": [1, -1e-9, INF, True],
     "fold": [0, 1.5, True],
@@ -28,20 +47,8 @@ OF_DATA = {
     "leave_n": [0],
     "test_users": [-1, 2.5, NAN],
     "val_users": [-0.5, INF, "3"],
-    "fold_out": [0, 1.0, NAN],
-    "min_rating": [NAN, "4"],
-    "rating_range": [(5, 1), (1, INF), (1,), 5, (1, 1), ("1", "5"), "5,1", "1", "a,b", "0,3e38", (0, 3e38)],
-    "decimal": [";", "", 1],
-    "time_format": ["yyyy", 3],
-    "rating_values": ["like", "like=good", "like=inf", 3, {"like": "good"}],
-    "columns": [3],
-    "drop_zero_weights": ["yes", None],
-    "batch_size": [0, -1, 2.5],
-    "eval_batch_size": [0, None],
-    "synthetic": [[1]],
-    "cache": ["no", None],
+    "holdout_fraction": [0, 1.0, NAN],
     "seed": [-1, 0.5],
-    "other_data": ["yes"],
 }
 OF_TASKS = {
     "learning_rate": [-0.1, NAN, "fast"],
@@ -65,9 +72,19 @@ OF_DOT = OF_TASKS | {
     "compress": [0, 2.5],
 }
 OF_MLP = OF_TASKS | {"dim": [0, None], "hidden": [[0], "abc", [1.5], 8], "std": [-1, None]}
+KINDS = (
+    (RatingsDataModule, OF_DATA), (TableFormat, OF_TABLE), (SplitOptions, OF_SPLIT), (EmbeddingDotTask, OF_DOT),
+    (EmbeddingMLPTask, OF_MLP),
+)  # fmt: skip
 CASES = [
     (kind, name, value)
-    for kind, cases in ((RatingsDataModule, OF_DATA), (EmbeddingDotTask, OF_DOT), (EmbeddingMLPTask, OF_MLP))
+    for kind, cases in (
+        (RatingsDataModule, OF_DATA),
+        (TableFormat, OF_TABLE),
+        (SplitOptions, OF_SPLIT),
+        (EmbeddingDotTask, OF_DOT),
+        (EmbeddingMLPTask, OF_MLP),
+    )
     for name, values in cases.items()
     for value in values
 ]
@@ -88,7 +105,7 @@ def test_messages_say_what_must_hold_and_what_was_got():
         (EmbeddingDotTask, "objective", "mes",
          "objective: must be one of mse, bce, bpr, softmax, ccl, ials, svd, multitask or None, got 'mes'"),
         (EmbeddingDotTask, "dim", 0, "dim: must be at least 1, got 0"),
-        (RatingsDataModule, "test_fraction", 1.5, "test_fraction: must be at least 0 and below 1, got 1.5"),
+        (SplitOptions, "test_fraction", 1.5, "test_fraction: must be at least 0 and below 1, got 1.5"),
         (RatingsDataModule, "path", "", "path: must name a file or folder, got ''"),
     ):  # fmt: skip
         with pytest.raises(ArgumentError) as caught:
@@ -99,8 +116,11 @@ def test_messages_say_what_must_hold_and_what_was_got():
 
 
 def test_what_makes_sense_is_taken():
-    RatingsDataModule(test_fraction=0, val_fraction=np.float32(0.5), fold="u1", test_users=3.0, rating_range=[1, 5],
-                      batch_size=np.int64(3), seed=0)  # fmt: skip
+    RatingsDataModule(
+        rating_range=[1, 5],
+        batch_size=np.int64(3),
+        split=SplitOptions(test_fraction=0, val_fraction=np.float32(0.5), fold="u1", test_users=3.0, seed=0),
+    )
     EmbeddingDotTask(dim=np.int32(4), learning_rate=0, l2=0, ranking={"dim": 8, "objective": "svd", "user_power": None})
     EmbeddingDotTask(objective="softmax", ranking={"in_batch": True, "temperature": 0.1})
     EmbeddingMLPTask(hidden=[])
@@ -117,7 +137,7 @@ def test_a_frame_has_no_path():
     ("args", "message"),
     [
         (["--model.std", "-1"], "--model.std: must not be negative, got -1.0"),
-        (["--data.folds", "1"], "--data.folds: must be at least 2, got 1"),
+        (["--data.split.folds", "1"], "--data.split.folds: must be at least 2, got 1"),
         (["--data.path", ""], "--data.path: must name a file or folder, got ''"),
         (["--data.path="], "--data.path: must name a file or folder, got ''"),
         (["--data.path", "null"], "--data.path: must name a file or folder, got 'null'; leave it out, or write ./null"),
@@ -139,10 +159,10 @@ def test_the_command_line_says_it_in_its_own_words(tmp_path, monkeypatch, capsys
 @pytest.mark.parametrize(
     ("given", "joined"),
     [
-        (["fit", "--data.missing", "-1,99"], ["fit", "--data.missing=-1,99"]),
+        (["fit", "--data.table.missing", "-1,99"], ["fit", "--data.table.missing=-1,99"]),
         (["fit", "--data.rating_range", "-10,10", "--x", "1"], ["fit", "--data.rating_range=-10,10", "--x", "1"]),
         (["fit", "--data.rating_range=-10,10", "-1,2"], ["fit", "--data.rating_range=-10,10", "-1,2"]),
-        (["fit", "--data.missing", "-1", "--", "-x,1"], ["fit", "--data.missing", "-1", "--", "-x,1"]),
+        (["fit", "--data.table.missing", "-1", "--", "-x,1"], ["fit", "--data.table.missing", "-1", "--", "-x,1"]),
     ],
 )
 def test_lists_that_begin_with_a_minus_belong_to_the_option_before_them(given, joined):
@@ -151,7 +171,7 @@ def test_lists_that_begin_with_a_minus_belong_to_the_option_before_them(given, j
 
 def test_a_list_that_begins_with_a_minus_on_the_command_line(capsys):
     with pytest.raises(SystemExit, match="0"):
-        front_door(["fit", "--data.rating_range", "-10,10", "--data.missing", "-1,99", "--print_config"])
+        front_door(["fit", "--data.rating_range", "-10,10", "--data.table.missing", "-1,99", "--print_config"])
     printed = capsys.readouterr().out
     assert "rating_range: -10,10" in printed
     assert "missing: -1,99" in printed

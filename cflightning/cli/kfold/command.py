@@ -44,12 +44,15 @@ def parse(args: Sequence[str]) -> tuple[list[str], int | None, int]:
         description="Cross-validation: fit and test every fold, each in its own run folder below RUNS/kfold_N. "
         "All metrics, their means, standard deviations and standard errors are written to kfold.json there after "
         "every run. Finished runs are kept, so the same command continues where it was stopped.",
-        epilog="Takes the options of fit. Folds are parts of a random permutation (by --data.seed) or, with "
-        "--data.split predefined, u1 to u5 of MovieLens 100K; --data.fold is set by the command.",
+        epilog="Takes the options of fit. Folds are parts of a random permutation (by --data.split.seed) or, with "
+        "--data.split.method predefined, u1 to u5 of MovieLens 100K; --data.split.fold is set by the command.",
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--folds", type=int, metavar="N", help="number of folds (--data.folds, 5); 1: the split as given, for --seeds"
+        "--folds",
+        type=int,
+        metavar="N",
+        help="number of folds (--data.split.folds, 5); 1: the split as given, for --seeds",
     )
     parser.add_argument(
         "--seeds", type=int, metavar="N", default=1, help="fits of each fold, with --model.seed and the next ones (1)"

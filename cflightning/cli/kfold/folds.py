@@ -53,24 +53,27 @@ class CrossValidation:
         """
         if self.count == 1:
             return [None]
-        method = data.get("split")
+        split = data.get("split") or {}
+        method = split.get("method")
         if method == "predefined":
             if data.get("test_path") is not None:
                 raise ConfigError("--data.test_path: is one test part; leave it out, or give --folds 1")
             if self.count not in (None, len(PUBLISHED)):
                 raise ConfigError(
-                    f"--folds: must be 5 (u1 to u5 of MovieLens 100K) with --data.split predefined, got {self.count}"
+                    "--folds: must be 5 (u1 to u5 of MovieLens 100K) with --data.split.method predefined, got "
+                    f"{self.count}"
                 )
             return [*PUBLISHED]
         if method not in (None, "random", "kfold"):
             raise ConfigError(
-                f"--data.split: must be kfold or predefined for several folds, got {method}; leave it out, or give "
+                f"--data.split.method: must be kfold or predefined for several folds, got {method}; leave it out, "
+                "or give "
                 "--folds 1 to fit that split alone"
             )
-        count = data.get("folds") if self.count is None else self.count
+        count = split.get("folds") if self.count is None else self.count
         if not isinstance(count, int) or count < 2:
-            raise ConfigError(f"--data.folds: must be at least 2, got {count}")
-        data.split, data.folds = "kfold", count
+            raise ConfigError(f"--data.split.folds: must be at least 2, got {count}")
+        split["method"], split["folds"] = "kfold", count
         return list(range(1, count + 1))
 
 
@@ -115,8 +118,8 @@ class FoldCLI(TrainingCLI):
         for key in ("default_root_dir", "enable_progress_bar", "enable_model_summary"):  # without effect on metrics
             del self.settings["trainer"][key]
         if self.fold is not None:
-            del self.settings["data"]["init_args"]["fold"]
-            data.fold = self.fold
+            del self.settings["data"]["init_args"]["split"]["fold"]
+            data.split.fold = self.fold
         self.seed = model.get("seed", 0) + self.repeat
         if self.repeat:
             if "seed" not in model:

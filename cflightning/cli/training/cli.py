@@ -37,7 +37,8 @@ from cflightning.cli.training.resume import (
     task_config,
 )
 from cflightning.data.datamodule import RatingsDataModule
-from cflightning.data.provenance import Provenance, Stage, check_rows
+from cflightning.data.leakage import Stage, check_rows
+from cflightning.data.provenance import Provenance
 from cflightning.data.splits.split import TEST, VAL
 from cflightning.errors import ArgumentError, CFLightningError, ConfigError, StorageError
 from cflightning.evaluation.baselines import RankingBaselines

@@ -16,17 +16,17 @@ DESCRIPTIONS = {
 OPTIONS = """\
 data:
   --data.path PATH             table, folder or zip (default: MovieLens small)
-  --data.user NAME ...         its columns, where they cannot be guessed: user, item, rating, timestamp
-  --data.split random          test rows: random, hash, time, leave_last, per_user, users, predefined or kfold
-  --data.test_fraction 0.1     share of test rows
-  --data.val_fraction 0.05     share of validation rows, by which the best epoch is chosen
+  --data.table.user NAME       its columns, where they are not recognised: likewise item, rating, timestamp
+  --data.split.method random   test part: random, hash, time, leave_last, per_user, users, predefined or kfold
+  --data.split.test_fraction   share of test rows (default: 0.1)
+  --data.split.val_fraction    share of validation rows, by which the best epoch is chosen (default: 0.05)
   --data.feedback ratings      or choices: implicit feedback, without ratings
 model:
   --model.dim N                latent factors (default: by the size of the table)
   --model.objective multitask  ratings and rankings; mse: ratings; bce, bpr, softmax, ccl, ials or svd: rankings
   --model.l2 X                 L2 penalty on factors (default: adapted to the validation error)
   --model.learning_rate X      (default: by the number of epochs)
-  --model.seed 0               of the initial parameters; --data.seed is that of the split
+  --model.seed 0               of the initial parameters; --data.split.seed is that of the split
 run:
   --trainer.max_epochs N       passes over the table
   --trainer.devices N          processes or GPUs; --trainer.accelerator cpu, gpu or auto
@@ -57,6 +57,10 @@ def run(args: list[str], started: float) -> int:
     group = next((name for name in GROUPS if f"--{name}.help" in args), None)
     if group is None and not {"-h", "--help", "--help=all"}.isdisjoint(args[1:]):
         print(full_help(args[0]) if "--help=all" in args else short_help(args[0]), end="")
+    elif args[1:] == ["--data.help"]:
+        with importing_torch():
+            from cflightning.cli.training.data_help import data_help
+        print(data_help(), end="")
     elif group is not None:
         print(group_help(full_help(args[0]), group), end="")
     else:

@@ -17,10 +17,14 @@ SHORT = {
     "num_epochs": "trainer.max_epochs", "out": "trainer.default_root_dir", "output": "trainer.default_root_dir",
     "output_dir": "trainer.default_root_dir", "rank": "model.dim", "ratings": "data.path", "reg": "model.l2",
     "regularization": "model.l2", "resume": "ckpt_path", "run_dir": "trainer.default_root_dir", "seed": "model.seed",
-    "sep": "data.delimiter", "separator": "data.delimiter", "test_size": "data.test_fraction",
+    "columns": "data.table.column_names", "names": "data.table.column_names",
+    "sep": "data.table.delimiter", "separator": "data.table.delimiter", "test_size": "data.split.test_fraction",
 }  # fmt: skip
 """Names that other programs have for an option -> the option."""
-GROUPS = {"data": "data.path", "trainer": "trainer.max_epochs"}
+GROUPS = {
+    "data": "data.path", "data.split": "data.split.method", "data.table": "data.table.user",
+    "trainer": "trainer.max_epochs",
+}  # fmt: skip
 """Groups that are perhaps given a value of their own -> the option that is meant."""
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "tuple": "a list in "
          "brackets", "list": "a list in brackets", "dict": "a mapping", "NoneType": "null"}  # fmt: skip
@@ -39,23 +43,26 @@ def explain(message: str, options: Iterable[str]) -> str:
         A line that names the option.
     """
     known = [option.replace(".init_args.", ".") for option in options]
+    keys = re.findall(r'Parser key "([^"]+)"', message)
     unknown = re.search(r"unrecognized arguments: (.*)", message, re.IGNORECASE)
     if unknown:
         given = unknown[1].split()
         name = next((word for word in given if word.startswith("-")), None)
         if name is None:
             return f"{_short(given[0])}: is no option; options begin with --, as --data.path {_short(given[0])}"
-        return _no_option(name.partition("=")[0].lstrip("-"), known)
+        name = name.partition("=")[0].lstrip("-")
+        return _no_option(f"{keys[0]}.{name}" if keys else name, known)  # inside a class without the class's own key
     in_file = re.search(r"does not accept option '([^']+)'", message)
     if in_file:
         return _no_option(in_file[1].replace(".init_args.", "."), known)
-    path = ".".join(re.findall(r'Parser key "([^"]+)"', message)).replace(".init_args.", ".")
+    path = ".".join(key for key, before in zip(keys, [None, *keys], strict=False) if key != before)
+    path = path.replace(".init_args.", ".")
     not_accepted = re.search(r"Option '([^']+)' is not accepted", message)
     if not_accepted:
         return _no_option(f"{path}.{not_accepted[1].replace('init_args.', '')}", known)
     value = re.search(r"(?:Given|Got) value: (?!NestedArg)(.*)", message)
     expected = re.findall(r"Expected an? ((?:typing\.)?Literal\[.*?\]|<class '[^']+'>)", message)
-    group = path.partition(".")[0]
+    group = path if path in GROUPS else path.partition(".")[0]
     if group in GROUPS and ((path == group and value) or "Unable to load config" in message):
         return f"--{group}: is a group of options; did you mean --{GROUPS[group]}?"
     if path and value and "dot import path" in message:
@@ -77,6 +84,8 @@ def suggest(name: str, known: Sequence[str]) -> str | None:
     group, _, last = name.rpartition(".")
     if last in SHORT and SHORT[last] in known and (not group or SHORT[last].startswith(f"{group}.")):
         return SHORT[last]
+    if near := difflib.get_close_matches(name, [*known, *GROUPS], 1, 0.9):
+        return GROUPS.get(near[0], near[0])
     # The same name in another group, those of the model and the data first.
     same = [option for option in known if option.rpartition(".")[2] == last]
     same.sort(key=lambda option: (not option.startswith("model."), not option.startswith("data.")))

@@ -15,7 +15,7 @@ from cflightning.errors import ConfigError
 DESCRIPTION = (
     "Search, by Optuna, for the settings with the lowest val/rmse or, if --model.objective is for rankings alone, with "
     "the highest val/ndcg@10. Test rows are left out; a tenth of the other rows is the validation part unless "
-    "--data.val_fraction is given. Trials that are worse than the median after half of their epochs are stopped "
+    "--data.split.val_fraction is given. Trials that are worse than the median after half of their epochs are stopped "
     "(pruned). RUNS/tune_N gets best.yaml, a configuration for fit; trials.csv; and, with matplotlib, history.svg. The "
     "same command continues where it was stopped."
 )
@@ -31,7 +31,7 @@ options, only --data.batch_size can be a range: trials are compared on the same 
 
 examples:
   python -m cflightning tune --data.path ratings.csv --trials 50 --jobs 2
-  python -m cflightning tune --data.path ratings.csv --model.objective ials --data.split per_user
+  python -m cflightning tune --data.path ratings.csv --model.objective ials --data.split.method per_user
   python -m cflightning tune --config ranges.yaml --model.dim "{low: 16, high: 256, log: true}" --seconds 600
 """
 

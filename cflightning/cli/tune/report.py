@@ -55,7 +55,7 @@ class Report:
     ) -> None:
         self.folder, self.fingerprint, self.description, self.options = folder, fingerprint, description, options
         self.ranges, self.goal = state.ranges, state.goal
-        self.default_val_fraction = "data.val_fraction" not in state.args.with_value
+        self.default_val_fraction = "data.split.val_fraction" not in state.args.with_value
         short = [name.rpartition(".")[2] for name in self.ranges]
         self.titles = {
             name: last if short.count(last) == 1 else name for name, last in zip(self.ranges, short, strict=True)
@@ -65,7 +65,7 @@ class Report:
     def begin(self, finished: Sequence[Outcome]) -> None:
         """Print the data and the ranges."""
         train, val, test = self.description.rows
-        origin = f" (default --data.val_fraction {VAL_FRACTION:g})" if self.default_val_fraction else ""
+        origin = f" (default --data.split.val_fraction {VAL_FRACTION:g})" if self.default_val_fraction else ""
         table = self.description.table
         _show(f"\n{table}: {train:,} training rows, {val:,} validation rows{origin}; {test:,} test rows are not used")
         for name, one in self.ranges.items():

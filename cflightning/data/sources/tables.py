@@ -13,50 +13,34 @@ from cflightning.data.sources.delimited import no_header, open_text
 from cflightning.data.sources.json_rows import open_json
 from cflightning.data.sources.netflix import is_netflix, open_netflix
 from cflightning.data.sources.open_table import Columns, OpenTable
-from cflightning.data.sources.options import AS_WRITTEN, ValueOptions
+from cflightning.data.sources.table_format import PLAIN_TABLE, TableFormat
 from cflightning.data.table import Origin, RatingTable
 from cflightning.errors import DataError
 
-ROLES = ("user", "item", "rating", "timestamp", "title", "categories", "weight")
-OF_ITEMS = {"title", "categories"}
-"""Roles of columns that repeat themselves: each item's first value counts."""
+OPTIONAL_ROLES = {"timestamp", "weight", "title", "categories"}
+"""Roles of columns that a table may lack."""
 
 
-def read_any(
-    file: TextFile,
-    *,
-    columns: dict[str, str | None],
-    names: Sequence[str] | None = None,
-    delimiter: str | None = None,
-    encoding: str | None = None,
-    need_rating: bool = True,
-    values: ValueOptions = AS_WRITTEN,
-) -> RatingTable:
-    """Read one table file of any format; its first bytes say which.
+def read_any(file: TextFile, table_format: TableFormat = PLAIN_TABLE) -> RatingTable:
+    """Read one table file of any file format, which its first bytes tell.
 
     Args:
-        file: the file.
-        columns: role -> column name, or None to go by the usual names.
-        names: column names of a text file without a header line.
-        delimiter: of a text file; None to go by the header line.
-        encoding: of a text file; None for UTF-8, or else a guess.
-        need_rating: whether a rating column must be there; if not, it is not read either.
-        values: how the values are meant.
+        file: The file.
+        table_format: Its columns and notation.
 
     Raises:
-        DataError: with file, line, column, value and count of what is wrong.
+        DataError: Names file, line, column, value and count of what is wrong.
     """
-    return to_ratings(open_any(file, names, delimiter, encoding), columns, need_rating=need_rating, values=values)
+    return to_ratings(open_any(file, table_format), table_format)
 
 
-def open_any(
-    file: TextFile, names: Sequence[str] | None = None, delimiter: str | None = None, encoding: str | None = None
-) -> OpenTable:
-    """Open a table file of any format; arguments as for `read_any`.
+def open_any(file: TextFile, table_format: TableFormat = PLAIN_TABLE) -> OpenTable:
+    """Open a table file of any file format; arguments as for `read_any`.
 
     Raises:
-        DataError: a format that is not read, or a file that is not what it seems.
+        DataError: The file format is not supported, or the file is not what its name says.
     """
+    names, delimiter, encoding = table_format.names, table_format.delimiter, table_format.encoding
     kind = file.format(encoding)
     if kind == "zip":
         raise DataError(f"{file}: must be a table, but is a zip file; unpack it")
@@ -71,45 +55,30 @@ def open_any(
     return open_binary(file, kind)
 
 
-def from_arrow(
-    table: Any,
-    source: str,
-    columns: dict[str, str | None],
-    *,
-    need_rating: bool = True,
-    values: ValueOptions = AS_WRITTEN,
-) -> RatingTable:
+def from_arrow(table: Any, source: str, table_format: TableFormat) -> RatingTable:
     """A ratings table from a pyarrow table with typed columns, such as those of a pandas frame."""
 
     def read(wanted: Sequence[str]) -> Columns:
         return Columns(table.select(wanted), lambda row: f"{source}: row {row + 1}")
 
     opened = OpenTable(source, table.column_names, read)
-    return to_ratings(opened, columns, need_rating=need_rating, values=values)
+    return to_ratings(opened, table_format)
 
 
-def to_ratings(
-    opened: OpenTable,
-    columns: dict[str, str | None],
-    *,
-    need_rating: bool = True,
-    values: ValueOptions = AS_WRITTEN,
-) -> RatingTable:
-    """Read the columns of an open table that are asked for, and check and encode them; arguments as for `read_any`."""
+def to_ratings(opened: OpenTable, table_format: TableFormat) -> RatingTable:
+    """Read, check and encode the columns of an open table; arguments as for `read_any`."""
+    columns = table_format.columns
     try:
-        chosen = choose_columns(
-            opened.names, dict.fromkeys(ROLES) | columns, opened.source, optional_roles(need_rating)
-        )
+        chosen = choose_columns(opened.names, columns, opened.source, optional_roles(table_format))
     except DataError as error:
         if any(map(is_number, opened.names)) and not any(columns.values()):
             raise no_header(opened.source, opened.names) from error
         raise DataError(f"{error}{opened.hint}") from error
-    read = {role: name for role, name in chosen.items() if need_rating or role != "rating"}
-    table, where = opened.read(list(dict.fromkeys(read.values())))
-    origin = Origin(read, tuple(name for name in opened.names if name not in read.values()), opened.notes)
-    return to_table({role: table[name] for role, name in read.items()}, where, opened.source, values, origin)
+    table, where = opened.read(list(dict.fromkeys(chosen.values())))
+    origin = Origin(chosen, tuple(name for name in opened.names if name not in chosen.values()), opened.notes)
+    return to_table({role: table[name] for role, name in chosen.items()}, where, opened.source, table_format, origin)
 
 
-def optional_roles(need_rating: bool) -> set[str]:
-    """Return the roles that a table may lack."""
-    return {"timestamp", "weight", *OF_ITEMS} | (set() if need_rating else {"rating"})
+def optional_roles(table_format: TableFormat) -> set[str]:
+    """Return the roles of columns that a table may lack."""
+    return OPTIONAL_ROLES if table_format.reads_ratings else OPTIONAL_ROLES | {"rating"}

@@ -11,7 +11,7 @@ import pyarrow as pa
 from cflightning.data.sources.arrow_types import empty_rows, encode, is_text, to_numpy
 from cflightning.data.sources.column_errors import Where, bad_rows, decode
 
-_LEAVE_OUT = "correct these rows, or leave the column out: --data.timestamp ''"
+_LEAVE_OUT = "correct these rows, or leave the column out: --data.table.timestamp ''"
 _DATES = (
     "%d.%m.%Y", "%m.%d.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d",
     "%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%B %d %Y", "%d %b %Y", "%d %B %Y", "%d-%b-%Y", "%d. %B %Y", "%m %d, %Y",
@@ -47,7 +47,7 @@ def read_times(column: pa.ChunkedArray, where: Where, time_format: str | None, n
     missing = empty_rows(column)
     if missing.any():
         raise bad_rows(column, np.flatnonzero(missing), "timestamp", where, "must be a time",
-                       "fill in or remove these rows, or leave the column out: --data.timestamp ''")  # fmt: skip
+                       "fill in or remove these rows, or leave the column out: --data.table.timestamp ''")  # fmt: skip
     if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
         seconds: np.ndarray = to_numpy(column.cast(pa.timestamp("s"), safe=False).cast(pa.int64()))
         return seconds
@@ -96,11 +96,11 @@ def _from_texts(column: pa.ChunkedArray, where: Where, time_format: str | None, 
     distinct, codes = encode(column)
     texts = [text.strip() for text in decode(column, distinct, codes, "timestamp", where)]
     if time_format is not None:
-        times, must = _parse(texts, time_format), f"must be a time of the form {time_format} (--data.time_format)"
+        times, must = _parse(texts, time_format), f"must be a time of the form {time_format} (--data.table.time_format)"
         remedy = _LEAVE_OUT
     else:
         times, must = _parse(texts, "ISO8601"), "must be seconds since 1970 or an ISO 8601 date"
-        remedy = f"name the form with --data.time_format (such as %d.%m.%Y), {_LEAVE_OUT}"
+        remedy = f"name the form with --data.table.time_format (such as %d.%m.%Y), {_LEAVE_OUT}"
         if np.isnat(times[:1]).any():
             found = _fitting(texts)
             if len(found) == 1:
@@ -109,7 +109,7 @@ def _from_texts(column: pa.ChunkedArray, where: Where, time_format: str | None, 
             elif found:
                 first = next(place for place in range(len(texts)) if len({t[place] for t in found.values()}) > 1)
                 rows = np.flatnonzero(codes == first)
-                forms = " or ".join(f"--data.time_format '{form}'" for form in [*found][:3])
+                forms = " or ".join(f"--data.table.time_format '{form}'" for form in [*found][:3])
                 raise bad_rows(column, rows[:1], "timestamp", where, "must be a time that can be read in one way only "
                                "(a day above 12 would tell)", f"say which is meant: {forms}")  # fmt: skip
     bad = np.flatnonzero(np.isnat(times)[codes])

@@ -9,6 +9,7 @@ import numpy as np
 
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.encoding import encode
+from cflightning.data.load import load_interactions
 from cflightning.data.splits.split import TRAIN, Split
 from cflightning.data.vocabulary import Vocabulary
 from cflightning_export.contents.training_data import TrainingRows
@@ -44,8 +45,8 @@ def seen_rows(data: RatingsDataModule, vocabulary: Vocabulary, training: Trainin
         training: the training rows.
     """
     table = data.table
-    if data.reading.min_rating is not None:  # who disliked an item has seen it as well
-        table = replace(data.reading, min_rating=None).table()
+    if data.load_options.min_rating is not None:  # who disliked an item has seen it as well
+        table = load_interactions(replace(data.load_options, min_rating=None))
     user, item, _ = encode(table, Split(np.zeros(len(table), np.uint8)), TRAIN, vocabulary)
     known = (user > 0) & (item > 0)
     trained_pairs = _pairs(training.user, training.item, vocabulary)

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from peers.common import Part, Recipe, Split
 
+from cflightning.data.splits.options import SplitOptions
+
 DISTRIBUTIONS = ("cflightning", "torch", "lightning", "numba", "numpy")
 RECIPES = [
     Recipe("fused, defaults, from Python, including set-up", {"engine": "fused"}, 10),
@@ -37,7 +39,7 @@ def load(split: Split, threads: int):
     scratch = tempfile.TemporaryDirectory()
     folder = Path(scratch.name)
     test = write(split.test, folder / "test.csv")
-    read = partial(RatingsDataModule, split="predefined", test_path=test, val_fraction=0)
+    read = partial(RatingsDataModule, test_path=test, split=SplitOptions(method="predefined", val_fraction=0))
     data = read(write(split.train, folder / "train.csv"))
     data.setup("fit")
     few = read(write(Part(*(column[:1000] for column in split.train)), folder / "few.csv"))

@@ -13,7 +13,8 @@ import yaml
 from cflightning import RatingsDataModule
 from cflightning.__main__ import main as front_door
 from cflightning.cli.kfold.command import parse
-from cflightning.data import load_options as reading
+from cflightning.data import load
+from cflightning.data.splits.options import SplitOptions
 from cflightning.evaluation.run_metrics import read_metrics
 
 QUICK = ["--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--model.dim", "4"]
@@ -50,7 +51,7 @@ def test_own_options_are_told_from_those_of_fit():
     assert parse(["--data.path", "x", "--folds", "3", "--model.margin", "-1", "--seeds=2"]) == (
         ["--data.path", "x", "--model.margin", "-1"], 3, 2,
     )  # fmt: skip
-    assert parse(["--data.folds", "3", "--fold", "1"]) == (["--data.folds", "3", "--fold", "1"], None, 1)
+    assert parse(["--data.split.folds", "3", "--fold", "1"]) == (["--data.split.folds", "3", "--fold", "1"], None, 1)
     assert parse([]) == ([], None, 1)
 
 
@@ -64,9 +65,11 @@ def test_every_fold_has_a_run_and_the_report_their_figures(three):
         assert read_metrics(folder / "metrics.json") == run["metrics"]
         assert (folder / "checkpoints" / "best.ckpt").is_file()
         assert (folder / "calibration.csv").is_file()
-        config = yaml.safe_load((folder / "config.yaml").read_text())["data"]["init_args"]
-        assert (config["split"], config["fold"], config["folds"]) == ("kfold", run["fold"], 3)
-        module = RatingsDataModule(str(data), split="kfold", fold=config["fold"], folds=config["folds"])
+        config = yaml.safe_load((folder / "config.yaml").read_text())["data"]["init_args"]["split"]
+        assert (config["method"], config["fold"], config["folds"]) == ("kfold", run["fold"], 3)
+        module = RatingsDataModule(
+            str(data), split=SplitOptions(method="kfold", fold=config["fold"], folds=config["folds"])
+        )
         tested += module.split.test.tolist()
     assert sorted(tested) == list(range(600))
     for name in ("test/rmse", "test/baseline_mae", "val/rmse"):
@@ -79,7 +82,7 @@ def test_every_fold_has_a_run_and_the_report_their_figures(three):
 
 def test_a_fold_is_what_fit_makes_of_it(three, tmp_path):
     root, data = three
-    split = ["--data.split", "kfold", "--data.folds", "3", "--data.fold", "2"]
+    split = ["--data.split.method", "kfold", "--data.split.folds", "3", "--data.split.fold", "2"]
     at = [
         "--data.path",
         str(data),
@@ -124,9 +127,9 @@ def test_another_configuration_or_other_data_is_another_study(three, movielens, 
 
 
 def test_the_data_is_read_once(movielens, tmp_path, monkeypatch):
-    read, load = [], reading.load_table
-    monkeypatch.setattr(reading, "load_table", lambda *args, **options: read.append(1) or load(*args, **options))
-    assert kfold(tmp_path, "--data.path", movielens("ml-1m"), "--data.folds", 3) == 0
+    read, load_table = [], load.load_table
+    monkeypatch.setattr(load, "load_table", lambda *args, **options: read.append(1) or load_table(*args, **options))
+    assert kfold(tmp_path, "--data.path", movielens("ml-1m"), "--data.split.folds", 3) == 0
     assert len(report(tmp_path)["runs"]) == 3
     assert len(read) == 1
 
@@ -157,7 +160,7 @@ def test_seeds_of_every_fold_and_of_a_split_that_has_none(movielens, tmp_path, c
         np.sqrt(np.mean([np.var(errors[:2], ddof=1), np.var(errors[2:], ddof=1)]))
     )
     assert "sd over seeds" in capsys.readouterr().out
-    assert kfold(tmp_path, *data, "--folds", 1, "--seeds", 3, "--data.split", "time") == 0
+    assert kfold(tmp_path, *data, "--folds", 1, "--seeds", 3, "--data.split.method", "time") == 0
     found = report(tmp_path, 1)
     assert [(run["fold"], run["seed"]) for run in found["runs"]] == [(None, 0), (None, 1), (None, 2)]
     assert found["sd"]["test/rmse"] > 0
@@ -205,7 +208,7 @@ def test_the_published_folds(published, repository, tmp_path, capsys):
     assert [run["fold"] for run in found["runs"]] == ["u1", "u2", "u3", "u4", "u5"]
     assert len({run["metrics"]["test/baseline_rmse"] for run in found["runs"]}) == 5
     config_of = yaml.safe_load((tmp_path / "kfold_0" / "fold_u4_seed_0" / "config.yaml").read_text())
-    assert config_of["data"]["init_args"]["fold"] == "u4"
+    assert config_of["data"]["init_args"]["split"]["fold"] == "u4"
     out = capsys.readouterr().out
     assert re.search(r"\n +test RMSE +MAE +baseline", out)
     assert re.search(r"\nfold u5 seed 0 +\d\.\d{4} ", out)
@@ -218,11 +221,14 @@ def test_the_published_folds(published, repository, tmp_path, capsys):
         (["--folds", "0"], "--folds: must be at least 1, got 0"),
         (["--seeds", "-1"], "--seeds: must be at least 1, got -1"),
         (["--folds", "151"], "fold 1 of 151 has no row to test (150 rows in all); choose fewer"),
-        (["--data.folds", "1"], "--data.folds: must be at least 2, got 1"),
-        (["--data.split", "time"], "--data.split: must be kfold or predefined for several folds, got time"),
-        (["--data.split", "predefined", "--folds", "4"], "--folds: must be 5 (u1 to u5 of MovieLens 100K)"),
-        (["--data.split", "predefined"], "u1"),
-        (["--data.split", "predefined", "--data.test_path", "x.csv"], "--data.test_path: is one test part"),
+        (["--data.split.folds", "1"], "--data.split.folds: must be at least 2, got 1"),
+        (
+            ["--data.split.method", "time"],
+            "--data.split.method: must be kfold or predefined for several folds, got time",
+        ),
+        (["--data.split.method", "predefined", "--folds", "4"], "--folds: must be 5 (u1 to u5 of MovieLens 100K)"),
+        (["--data.split.method", "predefined"], "u1"),
+        (["--data.split.method", "predefined", "--data.test_path", "x.csv"], "--data.test_path: is one test part"),
         (["--trainer.fast_dev_run", "true"], "--trainer.fast_dev_run: is True, but every fold has its own fit"),
         (["--checkpoint.dirpath", "x"], "--checkpoint.dirpath: is x, but every fold has its own fit and folder"),
         (["--model.dim", "0"], "--model.dim: must be at least 1"),

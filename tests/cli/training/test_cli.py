@@ -113,7 +113,7 @@ def test_what_a_newcomer_sees(movielens, tmp_path):
     assert "MAE" in done.stdout
     assert "best checkpoint  runs/version_0/checkpoints/best.ckpt" in done.stdout
     assert "next             python -m cflightning export runs/version_0 bundle" in done.stdout
-    assert "540 train, 0 val, 60 test (random); too few rows to choose" in done.stderr
+    assert "540 train, 0 val, 60 test (random); too few rows for a validation part" in done.stderr
     assert "Warning" not in done.stderr
     assert "Traceback" not in done.stderr
     assert (tmp_path / "runs" / "version_0" / "metrics.json").is_file()
@@ -202,7 +202,7 @@ def test_without_validation_every_row_trains_and_the_last_epoch_is_kept(movielen
             "fit",
             "--data.path",
             str(movielens("ml-1m")),
-            "--data.val_fraction",
+            "--data.split.val_fraction",
             "0",
             "--trainer.max_epochs",
             "2",
@@ -286,7 +286,14 @@ def test_runs_that_never_validate(movielens, tmp_path, flags):
         (["--model.margin", "-1"], "--model.margin: must not be negative"),
         (["--ckpt_path", "nothing.ckpt"], "nothing.ckpt: must be a checkpoint file"),
         (
-            ["--data.val_fraction", "0", "--lr_scheduler", "ReduceLROnPlateau", "--lr_scheduler.monitor", "val/rmse"],
+            [
+                "--data.split.val_fraction",
+                "0",
+                "--lr_scheduler",
+                "ReduceLROnPlateau",
+                "--lr_scheduler.monitor",
+                "val/rmse",
+            ],
             "val/rmse",
         ),
     ],
@@ -328,7 +335,7 @@ def test_fast_dev_run_and_other_network(movielens, tmp_path, capsys):
     ("args", "message"),
     [
         (["--data.path", "nowhere"], "nowhere does not exist"),
-        (["--data.split", "kfold"], "--data.fold: must be 1 to 5"),
+        (["--data.split.method", "kfold"], "--data.split.fold: must be 1 to 5"),
         (["--data.batch_size", "0"], "batch_size"),
         (["--data.rating_range", "[5, 1]"], "low < high"),
     ],
@@ -360,7 +367,8 @@ def test_configs_parse_and_say_what_they_are_for(repository, capsys):
 @pytest.mark.parametrize("config", ["ml-100k.yaml", "ml-1m.yaml"])
 def test_two_devices_from_the_command_line(repository, movielens, tmp_path, config):
     data = str(movielens(config.removesuffix(".yaml"), 60, 40))
-    fit = ["fit", "--config", str(repository / "configs" / config), "--data.path", data, "--data.val_fraction", "0.05",
+    fit = ["fit", "--config", str(repository / "configs" / config), "--data.path", data,
+           "--data.split.val_fraction", "0.05",
            "--trainer.max_epochs", "3"]  # fmt: skip
     two = ["--trainer.devices", "2", "--trainer.strategy", "ddp", *QUIET]
     TrainingCLI([*fit, "--trainer.default_root_dir", str(tmp_path / "one"), "--trainer.devices", "1", *QUIET])

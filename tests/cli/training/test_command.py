@@ -90,3 +90,13 @@ def test_closed_streams_do_not_end_a_fit(movielens, tmp_path, closed):
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "version_0" / "metrics.json").is_file()
+
+
+def test_the_data_options_fit_on_two_screens_in_groups(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "100")
+    assert front_door(["fit", "--data.help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 100
+    assert max(map(len, lines)) <= 100
+    options = [line.split()[0] for line in lines if line.startswith("  --")]
+    assert {"--data.path", "--data.table.delimiter", "--data.split.method"} <= {*options}

@@ -24,7 +24,9 @@ def said(capsys, *args):
         (["--seed", "1"], "--model.seed"),
         (["--modle.dim", "3"], "--model.dim"),
         (["--model.dmi", "3"], "--model.dim"),
-        (["--data.splt", "random"], "--data.split"),
+        (["--data.splt", "random"], "--data.split.method"),
+        (["--data.splt.seed", "1"], "--data.split.seed"),
+        (["--data.table.delimter", ";"], "--data.table.delimiter"),
         (["--trainer.max_epoch", "3"], "--trainer.max_epochs"),
         (["--ckpt", "last"], "--ckpt_path"),
     ],
@@ -37,7 +39,14 @@ def test_the_option_that_was_meant_is_named(args, meant, capsys):
 @pytest.mark.parametrize(
     ("args", "line"),
     [
-        (["--data.split", "randm"], r"--data.split: must be random, .* or kfold, got 'randm'; did you mean random\?"),
+        (["--data.split", "kfold"], "--data.split: is a group of options; did you mean --data.split.method[?]"),
+        (["--data.table", "x"], "--data.table: is a group of options; did you mean --data.table.user[?]"),
+        (["--data.split.seed", "x"], "--data.split.seed: must be a whole number, got 'x'"),
+        (["--data.split.leave_n", "0"], "--data.split.leave_n: must be at least 1, got 0"),
+        (
+            ["--data.split.method", "randm"],
+            r"--data.split.method: must be random, .* or kfold, got 'randm'; did you mean random\?",
+        ),
         (["--model.objective", "mes"], r"--model.objective: must be mse, .*, got 'mes'; did you mean mse\?"),
         (["--model.dim", "3.5"], "--model.dim: must be a whole number, got '3.5'"),
         (["--model.l2", "x" * 500], "--model.l2: must be a number, got 'x{60}…'"),

@@ -26,7 +26,16 @@ def rows(n=900, seed=0):
     return made.assign(when=np.arange(n))
 
 
-OF_TABLE = ["--data.user", "who", "--data.item", "what", "--data.rating", "stars", "--data.timestamp", "when"]
+OF_TABLE = [
+    "--data.table.user",
+    "who",
+    "--data.table.item",
+    "what",
+    "--data.table.rating",
+    "stars",
+    "--data.table.timestamp",
+    "when",
+]
 
 
 def fit(folder, *more):
@@ -41,14 +50,14 @@ def fit(folder, *more):
 def trained(tmp_path_factory):
     """A run on a table with names, times and a split of its own."""
     folder = tmp_path_factory.mktemp("trained")
-    fit(folder, "--data.split", "time", "--data.seed", "5")
+    fit(folder, "--data.split.method", "time", "--data.split.seed", "5")
     return folder
 
 
 @pytest.fixture(scope="module")
 def hashed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hashed")
-    fit(folder, "--data.split", "hash")
+    fit(folder, "--data.split.method", "hash")
     return folder
 
 
@@ -78,7 +87,7 @@ def test_figures_of_a_checkpoint_are_those_of_its_own_data(own, trained):
 def test_fit_goes_on_with_the_data_of_its_checkpoint(own, trained):
     cli = TrainingCLI(["fit", "--ckpt_path", "last", *QUIET, "--trainer.max_epochs", "2"])
     assert cli.datamodule.settings["path"] == str(trained / "table.csv")
-    assert cli.datamodule.settings["seed"] == 5
+    assert cli.datamodule.settings["split"]["seed"] == 5
     assert cli.datamodule.split_method == "time"
     assert cli.run_folder().samefile(own)
     assert read_metrics(own / "metrics.json")["epochs"] == 2
@@ -152,7 +161,7 @@ def test_checkpoints_that_do_not_name_their_data_still_serve(own, trained, tmp_p
     content = torch.load(path, weights_only=True)
     del content["cflightning"]["data"]
     torch.save(content, tmp_path / "old.ckpt")
-    given = ["--data.path", str(trained / "table.csv"), *OF_TABLE, "--data.split", "time"]
+    given = ["--data.path", str(trained / "table.csv"), *OF_TABLE, "--data.split.method", "time"]
     expected = read_metrics(own / "metrics.json")["test/rmse"]
     tested = TrainingCLI(["test", "--ckpt_path", "old.ckpt", *given, *QUIET])
     assert float(tested.trainer.callback_metrics["test/rmse"]) == pytest.approx(expected, abs=1e-12)

@@ -17,7 +17,7 @@ from cflightning.__main__ import main as front_door
 from cflightning.cli.tune.command import Options, parse
 from cflightning.cli.tune.parse import dump, parse_ranges
 from cflightning.cli.tune.ranges import Choices, as_argument, make_range, samples, set_option
-from cflightning.data import load_options as reading
+from cflightning.data import load
 from cflightning.objectives.settings import Numbers
 from cflightning.utils.locks import lock_folder
 
@@ -192,14 +192,16 @@ def test_bad_ranges(text, message, capsys):
         (["--trainer.foo", "{low: 1, high: 3}"], "--trainer.foo: fit refuses 1, of 1 to 3: "),
         (["--model.dim", "{low: 4.0, high: 8.0}"], "--model.dim: fit refuses 4.0, of 4 to 8: must be a whole number"),
         (["--model.svdpp", "{choices: [both, all]}"], "--model.svdpp: fit refuses all, of both | all: must be"),
-        ([*L2, "--data.seed", "{low: 1, high: 3}"], "--data.seed: must be a value, got a range; trials can only be"),
-        (["--data.val_fraction", "{low: 0.1, high: 0.3}"], "--data.val_fraction: must be a value, got a range"),
-        (["--config", "{data: {init_args: {folds: {low: 2, high: 3}}}}"], "--data.folds: must be a value"),
+        ([*L2, "--data.split.seed", "{low: 1, high: 3}"], "--data.split.seed: must be a value, got a range; trials "
+                                                          "can only be"),
+        (["--data.split.val_fraction", "{low: 0.1, high: 0.3}"], "--data.split.val_fraction: must be a value, got a "
+                                                                 "range"),
+        (["--config", "{data: {init_args: {split: {folds: {low: 2}}}}}"], "--data.split.folds: must be a value"),
         (["--trainer.limit_val_batches", "{choices: [1, 2]}"], "--trainer.limit_val_batches: must be a value"),
         (["--config", "{trainer: {callbacks: [{a: {low: 1, high: 2}}]}}"], "--trainer.callbacks: must hold no range"),
         (["--model.dim", "{low: 3, high"], "the command line: must be YAML, got"),
-        ([*L2, "--data.val_fraction", "0"], "--data.val_fraction: must be above 0 for tune, got 0"),
-        ([*L2, "--trainer.limit_val_batches", "0"], "--data.val_fraction: must be above 0 for tune, got 0"),
+        ([*L2, "--data.split.val_fraction", "0"], "--data.split.val_fraction: must be above 0 for tune, got 0"),
+        ([*L2, "--trainer.limit_val_batches", "0"], "--data.split.val_fraction: must be above 0 for tune, got 0"),
         ([*L2, "--trainer.devices", "2"], "--trainer.devices: must be 1 for tune, got 2"),
         ([*L2, "--model.ranking.l2", "{low: 0.1, high: 1.0}"], "--model.ranking.l2: must be a value, got a range;"),
         ([*L2, "--trainer.fast_dev_run", "true"], "--trainer.fast_dev_run: is True, but that measures nothing"),
@@ -269,7 +271,7 @@ def test_the_first_trial_is_the_defaults_and_the_others_are_drawn_inside_their_r
 def test_the_first_trial_is_what_fit_makes_of_the_settings(searched, data, tmp_path):
     root, _ = searched
     quiet = ["--trainer.enable_progress_bar", "false", "--trainer.default_root_dir", str(tmp_path)]
-    plain = ["--model.margin", "0.2", "--data.val_fraction", "0.1"]
+    plain = ["--model.margin", "0.2", "--data.split.val_fraction", "0.1"]
     assert front_door(["fit", *QUICK, *data, *plain, *quiet]) == 0
     alone = read_metrics(tmp_path / "version_0" / "metrics.json")
     assert float(table(root)[0]["val_rmse"]) == alone["val/rmse"]
@@ -287,7 +289,7 @@ def test_the_winners_config_gives_its_error_again(searched, tmp_path):
     settings = yaml.safe_load(text)
     assert settings == found["best"]["settings"]
     assert settings["model"]["init_args"]["margin"] == 0.2
-    assert settings["data"]["init_args"]["val_fraction"] == 0.1
+    assert settings["data"]["init_args"]["split"]["val_fraction"] == 0.1
     quiet = ["--trainer.enable_progress_bar", "false", "--trainer.default_root_dir", str(tmp_path)]
     assert front_door(["fit", "--config", str(config), *quiet]) == 0
     again = read_metrics(tmp_path / "version_0" / "metrics.json")
@@ -297,7 +299,7 @@ def test_the_winners_config_gives_its_error_again(searched, tmp_path):
 @pytest.mark.parametrize("objective", ["ials", "bce"])
 def test_rankers_are_searched_by_their_lists(objective, data, tmp_path, capsys):
     pytest.importorskip("numba", reason="the compiled step of choices needs the extra `fast`")
-    args = [*data, "--model.objective", objective, "--data.split", "per_user", "--trials", 3]
+    args = [*data, "--model.objective", objective, "--data.split.method", "per_user", "--trials", 3]
     assert tune(tmp_path, *args) == 0
     out = capsys.readouterr().out
     assert "val nDCG@10" in out
@@ -397,11 +399,11 @@ def test_without_ranges_a_small_space_is_searched_but_for_what_is_given(data, tm
     assert tune(tmp_path, *data, "--trials", 2) == 0
     assert report(tmp_path)["ranges"] == {"model.l2": "0.01 to 0.04 (log)", "model.l2_exponent": "0.4 to 0.8"}
     first = capsys.readouterr().out
-    assert "(default --data.val_fraction 0.1)" in first
-    assert tune(tmp_path, *data, "--trials", 1, "--model.svdpp", "none", "--data.val_fraction", "0.2") == 0
+    assert "(default --data.split.val_fraction 0.1)" in first
+    assert tune(tmp_path, *data, "--trials", 1, "--model.svdpp", "none", "--data.split.val_fraction", "0.2") == 0
     assert report(tmp_path, 1)["ranges"] == {"model.l2": "0.004 to 0.016 (log)", "model.l2_exponent": "0.3 to 0.7"}
     assert report(tmp_path, 1)["rows"] == {"train": 432, "val": 108}
-    assert "(default --data.val_fraction" not in capsys.readouterr().out
+    assert "(default --data.split.val_fraction" not in capsys.readouterr().out
 
 
 SYNTHETIC = [
@@ -540,8 +542,8 @@ def test_no_trial_is_begun_after_the_time_is_up(data, tmp_path):
 
 @pytest.mark.usefixtures("no_pictures")
 def test_the_data_is_read_once(data, tmp_path, monkeypatch):
-    seen, load = [], reading.load_table
-    monkeypatch.setattr(reading, "load_table", lambda *args, **options: seen.append(1) or load(*args, **options))
+    seen, load_table = [], load.load_table
+    monkeypatch.setattr(load, "load_table", lambda *args, **options: seen.append(1) or load_table(*args, **options))
     assert tune(tmp_path, *data, *L2, "--trials", 3) == 0
     assert len(seen) == 1
 

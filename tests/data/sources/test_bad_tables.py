@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 
 from cflightning import RatingsDataModule
+from cflightning.data.sources.table_format import TableFormat
+from cflightning.data.splits.options import SplitOptions
 from cflightning.errors import DataError
 
 
@@ -34,12 +36,12 @@ def test_missing_column(table):
     message = error(table("user,film,rating\n1,2,3\n"))
     assert "column for the item" in message
     assert "'user', 'film', 'rating'" in message
-    assert "--data.item" in message
+    assert "--data.table.item" in message
 
 
 def test_named_column_that_is_not_there(table):
-    assert "--data.item must name a column, got 'x'; the columns are user, item, rating" in error(
-        table("user,item,rating\n1,2,3\n"), item="x"
+    assert "--data.table.item must name a column, got 'x'; the columns are user, item, rating" in error(
+        table("user,item,rating\n1,2,3\n"), table=TableFormat(item="x")
     )
 
 
@@ -107,8 +109,8 @@ def test_zip_with_a_damaged_member(movielens, tmp_path):
 
 def test_wrong_delimiter(table):
     path = table("user;item;rating\n1;2;3\n")
-    assert "give --data.delimiter" in error(path, delimiter=",")
-    assert "must be one character" in error(path, delimiter="<>")
+    assert "give --data.table.delimiter" in error(path, table=TableFormat(delimiter=","))
+    assert "must be one character" in error(path, table=TableFormat(delimiter="<>"))
 
 
 def test_rows_of_different_lengths(table):
@@ -120,7 +122,7 @@ def test_rows_of_different_lengths(table):
 def test_no_header(table):
     message = error(table("1,2,3\n4,5,1\n"))
     assert "must have a header line" in message
-    assert "--data.columns" in message
+    assert "--data.table.column_names" in message
 
 
 def test_mixed_id_types(table):
@@ -132,7 +134,9 @@ def test_mixed_id_types(table):
     assert "'8.5'" in message
     train = table("user,item,rating\n1,2,3\n2,3,4\n3,3,3\n", "train.csv")
     test = table("user,item,rating\na,2,3\n", "test.csv")
-    assert "mixed id types" in error(train, split="predefined", test_path=str(test), val_fraction=0)
+    assert "mixed id types" in error(
+        train, test_path=str(test), split=SplitOptions(method="predefined", val_fraction=0)
+    )
 
 
 def test_float_and_bool_ids(tmp_path):
@@ -175,7 +179,9 @@ def test_bad_sizes():
 def test_no_test_rating_reaches_a_training_row(table, policy):
     train = table("user,item,rating,timestamp\n1,1,1,10\n1,2,2,20\n2,1,3,30\n2,2,4,40\n2,2,2,41\n", "train.csv")
     test = table("user,item,rating,timestamp\n1,1,5,5\n2,2,5,70\n2,2,1,71\n", "test.csv")
-    data = RatingsDataModule(str(train), split="predefined", test_path=str(test), duplicates=policy, val_fraction=0)
+    data = RatingsDataModule(
+        str(train), test_path=str(test), duplicates=policy, split=SplitOptions(method="predefined", val_fraction=0)
+    )
     frame = data.table.frame[["user", "item", "rating"]]
     assert frame.iloc[data.split.train].values.tolist() == [[1, 2, 2], [2, 1, 3]]
     assert frame.iloc[data.split.test].values.tolist() == [[1, 1, 5], [2, 2, 1 if policy == "last" else 3]]
@@ -185,11 +191,11 @@ def test_no_test_rating_reaches_a_training_row(table, policy):
     ("options", "message"),
     [
         ({"duplicates": "first"}, "duplicates: must be one of error, last"),
-        ({"split": "bogus"}, "split: must be one of random"),
-        ({"fold": 3}, "--data.fold: is 3, but --data.split random has none"),
+        ({"split": "bogus"}, "method: must be one of random"),
+        ({"split": {"fold": 3}}, "--data.split.fold: is 3, but --data.split.method random has none"),
         ({"rating_range": (0, float("inf"))}, "must be finite"),
-        ({"seed": -1}, "seed: must not be negative"),
-        ({"delimiter": "é"}, "must be one"),
+        ({"split": {"seed": -1}}, "seed: must not be negative"),
+        ({"table": {"delimiter": "é"}}, "must be one"),
     ],
 )
 def test_options_that_cannot_be(table, options, message):

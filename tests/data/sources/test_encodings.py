@@ -4,14 +4,19 @@ import pytest
 
 from cflightning import RatingsDataModule
 from cflightning.data.sources import encodings, load_table
+from cflightning.data.sources.table_format import TableFormat
 from cflightning.errors import DataError
 
 
 @pytest.fixture
 def load(tmp_path):
-    def load(raw, **options):
+    def load(raw, **written):
         (tmp_path / "a.csv").write_bytes(raw)
-        return load_table(path=str(tmp_path / "a.csv"), columns={}, keep=False, **options).frame["item"].tolist()
+        return (
+            load_table(path=str(tmp_path / "a.csv"), table_format=TableFormat(**written), keep=False)
+            .frame["item"]
+            .tolist()
+        )
 
     return load
 
@@ -36,7 +41,7 @@ def test_a_legacy_encoding_is_guessed_and_logged(load, caplog, encoding):
     items = ITEMS[encoding]
     assert load(text(items).encode(encoding)) == items * 3
     assert "is no UTF-8 (line 2, byte" in caplog.text
-    assert "--data.encoding" in caplog.text
+    assert "--data.table.encoding" in caplog.text
 
 
 @pytest.mark.parametrize("encoding", [*ITEMS, "utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "UTF8"])
@@ -78,10 +83,12 @@ def test_bytes_that_the_given_encoding_lacks_are_named(load):
 
 @pytest.mark.parametrize("encoding", ["bogus", "base64", "", "a\0b"])
 def test_an_encoding_that_is_none_is_refused(load, encoding):
-    with pytest.raises(DataError, match="--data.encoding: must be an encoding"):
+    with pytest.raises(DataError, match="--data.table.encoding: must be an encoding"):
         load(b"user,item,rating\n1,2,3\n", encoding=encoding)
 
 
 def test_the_data_module_takes_an_encoding(tmp_path):
     (tmp_path / "a.csv").write_bytes(text(["Вася"]).encode("cp1251"))
-    assert RatingsDataModule(str(tmp_path / "a.csv"), encoding="cp1251").pairs.item.values[0] == "Вася"
+    assert (
+        RatingsDataModule(str(tmp_path / "a.csv"), table=TableFormat(encoding="cp1251")).pairs.item.values[0] == "Вася"
+    )

@@ -19,6 +19,7 @@ import pytest
 
 from cflightning import RatingsDataModule
 from cflightning.data.sources import load_table
+from cflightning.data.sources.table_format import TableFormat
 from cflightning.errors import DataError
 
 PAIRS = np.random.default_rng(5).permutation(300)[:120]
@@ -35,8 +36,8 @@ LINES = "".join(json.dumps(row) + "\n" for row in FRAME.to_dict("records")).enco
 TABLE = pa.table(FRAME.to_dict("list"))
 
 
-def load(path, columns=None, **options):
-    return load_table(path=str(path), columns=columns or {}, keep=False, **options)
+def load(path, published_split=None, **written):
+    return load_table(path=str(path), table_format=TableFormat(**written), published_split=published_split, keep=False)
 
 
 def message(path, **options):
@@ -178,7 +179,7 @@ def test_json_categories_and_ids_of_several_types(tmp_path):
         {"user": "x", "item": 8, "rating": 2, "g": []},
     ]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    table = load(tmp_path / "a.jsonl", {"categories": "g"})
+    table = load(tmp_path / "a.jsonl", categories="g")
     assert table.user.values.tolist() == ["1", "x"]
     assert table.categories == {7: ("Action", "Drama")}
 
@@ -283,7 +284,7 @@ def test_partitions_are_columns_and_part_of_the_cached_name(tmp_path, monkeypatc
     expected = FRAME.assign(key=FRAME.userId.astype(str)).sort_values("key", kind="stable").drop(columns="key")
     same(load(tmp_path / "t"), expected)
     for number in ("1", "1001"):
-        table = load_table(path=str(tmp_path / "t"), columns={}, cache=tmp_path / "cache")
+        table = load_table(path=str(tmp_path / "t"), cache=tmp_path / "cache")
         assert (int(number) in table.user.values) and len(table) == len(FRAME)
         (tmp_path / "t" / "userId=1").exists() and (tmp_path / "t" / "userId=1").rename(tmp_path / "t" / "userId=1001")
 
@@ -302,7 +303,7 @@ def test_files_that_are_no_parts_of_one_table_are_named(tmp_path):
     assert "marks.csv (user, item, rating)" in text
     (tmp_path / "goods.csv").write_text("item,title\n1,2\n")
     assert "name that of the ratings itself" in message(tmp_path)
-    assert "has none; leave it out" in message(tmp_path, predefined="u1")
+    assert "has none; leave it out" in message(tmp_path, published_split="u1")
 
 
 NETFLIX = FRAME.sort_values("movieId", kind="stable").assign(rating=lambda frame: np.ceil(frame.rating))
@@ -353,7 +354,7 @@ def test_netflix_lines_that_are_none_are_named(tmp_path):
 
 def test_rows_that_do_not_fit_the_given_names_are_told_so(tmp_path):
     (tmp_path / "a.tsv").write_text("1\t2\t3\n1\t3\t4\n")
-    said = message(tmp_path / "a.tsv", names=["user", "item", "rating", "timestamp"])
+    said = message(tmp_path / "a.tsv", column_names=["user", "item", "rating", "timestamp"])
     assert "line 1: must have 4 values (user, item, rating, timestamp), got 3" in said
 
 
@@ -374,7 +375,7 @@ def test_no_message_quotes_more_than_two_hundred_characters(tmp_path):
         (tmp_path / name).write_text(text)
         assert longest_quote(message(tmp_path / name)) <= 200, name
     (tmp_path / "a.csv").write_text("user,item,rating\n1,2,3\n")
-    for options in ({"encoding": long}, {"delimiter": long}, {"columns": {"user": long}}):
+    for options in ({"encoding": long}, {"delimiter": long}, {"user": long}):
         assert longest_quote(message(tmp_path / "a.csv", **options)) <= 200
     for number in range(100):
         (tmp_path / f"{number:0200}.png").touch()
@@ -403,9 +404,9 @@ def test_a_table_without_a_header_is_told_how_to_name_its_columns(tmp_path, text
     (tmp_path / "a.tsv").write_text(text)
     said = message(tmp_path / "a.tsv")
     assert "seems to have none" in said
-    assert "--data.columns" in said
+    assert "--data.table.column_names" in said
     assert usual in said
-    assert len(load(tmp_path / "a.tsv", names=usual.split(","), need_rating="rating" in usual)) == 2
+    assert len(load(tmp_path / "a.tsv", column_names=usual, rating=None if "rating" in usual else "")) == 2
 
 
 def test_too_many_columns_are_refused_from_the_first_line(tmp_path):
@@ -493,7 +494,7 @@ def test_a_pipe_is_read_once_and_devices_are_refused(tmp_path):
     for raw, frame in ((gzip.compress(TEXT), FRAME), (FRAME[:60].to_csv(index=False).encode(), FRAME[:60])):
         writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=[raw])
         writer.start()
-        same(load_table(path=str(tmp_path / "pipe"), columns={}, cache=tmp_path / "cache"), frame)
+        same(load_table(path=str(tmp_path / "pipe"), cache=tmp_path / "cache"), frame)
         writer.join()
     assert "must be a file, a folder or a pipe" in message("/dev/zero")
 
@@ -519,4 +520,4 @@ def test_half_of_a_character_in_json_is_named_by_its_line(tmp_path, user):
     path = tmp_path / "ratings.jsonl"
     path.write_text(f'{{"user": "a", "item": "i", "rating": 3}}\n{{"user": {user}, "item": "i", "rating": 4}}\n')
     with pytest.raises(DataError, match="line 2, column 'user': must be text, got half of a character"):
-        load_table(path=str(path), columns={}, keep=False)
+        load_table(path=str(path), keep=False)

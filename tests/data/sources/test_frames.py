@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from cflightning import RatingsDataModule
+from cflightning.data.sources.table_format import TableFormat
 from cflightning.errors import DataError
 
 FRAME = pd.DataFrame(
@@ -114,7 +115,12 @@ def test_names_of_columns():
         pd.DataFrame([[1, 2, 3, 4]], columns=["user", 1, "1", "item"])
     )
     numbered = FRAME.set_axis(range(4), axis=1)
-    assert table(numbered, user="0", item="1", rating="2", timestamp="").rating.tolist() == [1, 2, 3, 4]
+    assert table(numbered, table=TableFormat(user="0", item="1", rating="2", timestamp="")).rating.tolist() == [
+        1,
+        2,
+        3,
+        4,
+    ]
 
 
 def test_the_index_of_a_frame_is_no_matter():

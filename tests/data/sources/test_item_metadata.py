@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from cflightning import RatingsDataModule
+from cflightning.data.sources.table_format import TableFormat
 
 MOVIES = pd.DataFrame({"movieId": [7, 8], "title": ["Seven", "Eight, or: 8"], "genres": ["A|B", "C"]})
 TITLES, GENRES = {7: "Seven", 8: "Eight, or: 8"}, {7: ("A", "B"), 8: ("C",)}
@@ -38,7 +39,7 @@ def test_columns_are_found_by_name(read, movies):
 
 def test_the_item_column_of_the_ratings_is_known(read):
     movies = MOVIES.rename(columns={"movieId": "film"}).assign(movieId=[1, 2]).to_csv(index=False)
-    table = read(movies, "who,film,rating\n1,7,3\n2,8,4\n", user="who", item="film")
+    table = read(movies, "who,film,rating\n1,7,3\n2,8,4\n", table=TableFormat(user="who", item="film"))
     assert table.titles == TITLES
 
 

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from cflightning import RatingsDataModule
+from cflightning.data.sources.table_format import TableFormat
+from cflightning.data.splits.options import SplitOptions
 from cflightning.data.splits.split import TEST, TRAIN, VAL
 from cflightning.errors import DataError
 
@@ -24,7 +26,7 @@ def folder(tmp_path, **files):
 
 def error(path, question="split", **options):
     with pytest.raises(DataError) as caught:
-        getattr(RatingsDataModule(str(path), **{"val_fraction": 0, **options}), question)
+        getattr(RatingsDataModule(str(path), **{"split": SplitOptions(val_fraction=0), **options}), question)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -59,23 +61,27 @@ def test_train_and_test_table(tmp_path, ending):
         else:
             frame.to_csv(tmp_path / f"{name}.{ending}", index=False, sep="\t" if ending == "tsv" else ",")
     (tmp_path / "README.md").write_text("test. and train.")
-    data = RatingsDataModule(str(tmp_path), feedback="choices", val_fraction=0)
+    data = RatingsDataModule(str(tmp_path), feedback="choices", split=SplitOptions(val_fraction=0))
     assert data.split_method == "predefined"
     assert data.split.sizes == (4, 0, 2)
     assert data.table.frame.iloc[data.split.test].values.tolist() == [[2, "b"], [4, "d"]]
     assert data.candidates is None
     assert len(data.pairs) == 6
-    other = RatingsDataModule(str(tmp_path), feedback="choices", split="random", test_fraction=0.5, val_fraction=0)
+    other = RatingsDataModule(
+        str(tmp_path), feedback="choices", split=SplitOptions(method="random", test_fraction=0.5, val_fraction=0)
+    )
     assert other.split.sizes == (3, 0, 3)
 
 
 def test_a_test_table_is_the_natural_split(tmp_path):
     made = folder(tmp_path, a_csv="user,item,rating\n1,1,2\n1,2,3\n", b_csv="user,item,rating\n2,1,5\n")
-    data = RatingsDataModule(str(made / "a.csv"), test_path=str(made / "b.csv"), val_fraction=0)
+    data = RatingsDataModule(str(made / "a.csv"), test_path=str(made / "b.csv"), split=SplitOptions(val_fraction=0))
     assert data.split_method == "predefined"
     assert data.split.sizes == (2, 0, 1)
     assert RatingsDataModule(str(made / "a.csv")).split_method == "random"
-    assert "needs --data.split predefined" in error(made / "a.csv", test_path=str(made / "b.csv"), split="random")
+    assert "test_path: must be left out with split.method random" in error(
+        made / "a.csv", test_path=str(made / "b.csv"), split=SplitOptions(method="random")
+    )
 
 
 def test_movielens_comes_first(movielens):
@@ -87,7 +93,7 @@ def test_movielens_comes_first(movielens):
 
 def test_leave_one_out(leave_one_out, caplog):
     path = leave_one_out()
-    data = RatingsDataModule(str(path), val_fraction=0)
+    data = RatingsDataModule(str(path), split=SplitOptions(val_fraction=0))
     assert data.split.sizes == (22, 0, 3)
     assert data.table.ratings[data.split.test].tolist() == [4, 5, 3]
     assert data.table.timestamp[data.split.test].tolist() == [100, 101, 102]
@@ -104,16 +110,18 @@ def test_leave_one_out(leave_one_out, caplog):
     with gzip.open(path / "a.test.negative.gz", "wt") as out:
         out.write((path / "a.test.negative").read_text().replace("\n", "\r\n"))
     (path / "a.test.negative").unlink()
-    again = RatingsDataModule(str(path), val_fraction=0).candidates
+    again = RatingsDataModule(str(path), split=SplitOptions(val_fraction=0)).candidates
     assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
-    assert RatingsDataModule(str(path), split="random").candidates is None
+    assert RatingsDataModule(str(path), split=SplitOptions(method="random")).candidates is None
 
 
 def test_candidates_have_the_order_of_their_file_and_the_rows_of_the_vocabulary(leave_one_out, caplog):
     path = leave_one_out(a_test_negative="\n".join(reversed(NEGATIVES.splitlines())) + "\n\n")
-    data = RatingsDataModule(str(path), val_fraction=0)
+    data = RatingsDataModule(str(path), split=SplitOptions(val_fraction=0))
     assert data.candidates.user.tolist() == [3, 2, 1]
-    lost = RatingsDataModule(str(leave_one_out(a_train_rating=TRAIN_ROWS.split("\n", 1)[1])), val_fraction=0)
+    lost = RatingsDataModule(
+        str(leave_one_out(a_train_rating=TRAIN_ROWS.split("\n", 1)[1])), split=SplitOptions(val_fraction=0)
+    )
     found = lost.candidates  # now no item above 5 is known
     assert not found.item.any()
     assert not found.counted.any()
@@ -129,13 +137,13 @@ def test_strings_as_ids(leave_one_out):
         a_test_rating="u,0\ti8\t1\t9\nu,1\ti6\t1\t9\nu,2\ti7\t1\t9\n",
         a_test_negative=named(NEGATIVES.replace(",", ",i")),
     )
-    data = RatingsDataModule(str(path), val_fraction=0)
+    data = RatingsDataModule(str(path), split=SplitOptions(val_fraction=0))
     assert data.vocabulary.users.values.tolist() == ["u,0", "u,1", "u,2"]
     assert data.candidates.item.tolist() == [[3, 1, 2, 3, 4], [1, 4, 2, 4, 3], [2, 1, 3, 4, 1]]
 
 
 def test_rows_that_are_left_out_leave_their_candidates_out(leave_one_out):
-    data = RatingsDataModule(str(leave_one_out()), feedback="choices", min_rating=4, val_fraction=0)
+    data = RatingsDataModule(str(leave_one_out()), feedback="choices", min_rating=4, split=SplitOptions(val_fraction=0))
     assert data.split.sizes[TEST] == 2
     assert data.candidates.user.tolist() == [1, 2]
 
@@ -144,14 +152,14 @@ def test_rows_that_are_left_out_leave_their_candidates_out(leave_one_out):
     ("val_split", "expected"), [("leave_last", [(0, 5), (1, 5), (2, 5), (3, 9)]), ("time", [(2, 4), (2, 5)])]
 )
 def test_validation_of_a_predefined_split(leave_one_out, val_split, expected):
-    data = RatingsDataModule(str(leave_one_out()), val_split=val_split, val_fraction=0.1)
+    data = RatingsDataModule(str(leave_one_out()), split=SplitOptions(val_method=val_split, val_fraction=0.1))
     frame = data.table.frame.iloc[data.split.val]
     assert [*zip(frame["user"], frame["item"], strict=True)] == expected
     assert data.split.sizes[TEST] == 3
 
 
 def test_validation_of_each_users_share(leave_one_out):
-    data = RatingsDataModule(str(leave_one_out()), val_split="per_user", val_fraction=1 / 3)
+    data = RatingsDataModule(str(leave_one_out()), split=SplitOptions(val_method="per_user", val_fraction=1 / 3))
     users = data.table.frame["user"].to_numpy()
     assert np.bincount(users[data.split.val]).tolist() == [2, 2, 2, 1]
 
@@ -160,7 +168,12 @@ def test_columns_are_named_in_tables_with_a_header_alone(tmp_path):
     path = folder(tmp_path, a_test_rating=TEST_ROWS)
     frame = pd.DataFrame({"user": [0, 1, 2], "item": [6, 7, 8], "rating": [2, 3, 4], "when": [3, 2, 1]})
     frame.to_parquet(path / "train.parquet")
-    data = RatingsDataModule(str(path), timestamp="when", feedback="choices", weight="rating", val_fraction=0)
+    data = RatingsDataModule(
+        str(path),
+        feedback="choices",
+        table=TableFormat(timestamp="when", weight="rating"),
+        split=SplitOptions(val_fraction=0),
+    )
     assert data.table.timestamp.tolist() == [3, 2, 1, 100, 101, 102]
     assert data.table.weight.tolist() == [2, 3, 4, 4, 5, 3]
 
@@ -181,7 +194,7 @@ def test_a_part_is_missing_or_stands_twice(tmp_path):
 
 def test_options_that_a_folder_does_not_take(leave_one_out):
     path = leave_one_out()
-    assert "--data.fold: is u1, but" in error(path, split="predefined", fold=1)
+    assert "--data.split.fold: is u1, but" in error(path, split=SplitOptions(method="predefined", fold=1))
     assert "has a test part; leave it out" in error(path, test_path=str(path / "a.test.rating"))
     bare = "0\t1\t5\t3\n"
     (path / "train.csv").write_text("user,item\n0,1\n")
@@ -229,11 +242,11 @@ def test_truncated_negatives(leave_one_out, cut):
 def test_test_rows_of_unknown_items(tmp_path, caplog):
     caplog.set_level(logging.DEBUG, logger="cflightning")
     made = folder(tmp_path, train_csv="user,item\n1,1\n2,2\n", test_csv="user,item\n1,2\n1,3\n9,1\n")
-    data = RatingsDataModule(str(made), feedback="choices", val_fraction=0)
+    data = RatingsDataModule(str(made), feedback="choices", split=SplitOptions(val_fraction=0))
     assert data.interactions(TEST).items.tolist() == [2]
     assert "2 of 3 rows hold an id not seen in training: left out" in caplog.text
     folder(tmp_path, test_csv="user,item\n9,2\n1,3\n9,1\n")
-    none = RatingsDataModule(str(made), feedback="choices", val_fraction=0)
+    none = RatingsDataModule(str(made), feedback="choices", split=SplitOptions(val_fraction=0))
     with pytest.raises(DataError, match="known from training, got none of 3; are both tables of one data set"):
         none.interactions(TEST)
 
@@ -244,25 +257,27 @@ def test_folders_are_kept_in_the_cache(leave_one_out, tmp_path, monkeypatch):
     monkeypatch.setattr(columns_cache, "SMALLEST", 1)
     monkeypatch.setenv("CFLIGHTNING_CACHE", str(tmp_path / "cache"))
     path = leave_one_out()
-    first, second = (RatingsDataModule(str(path), val_fraction=0) for _ in range(2))
+    first, second = (RatingsDataModule(str(path), split=SplitOptions(val_fraction=0)) for _ in range(2))
     pd.testing.assert_frame_equal(first.table.frame, second.table.frame)
     np.testing.assert_array_equal(first.split.parts, second.split.parts)
     assert len(list((tmp_path / "cache" / "columns").iterdir())) == 1
     (path / "a.test.rating").write_text(TEST_ROWS.replace("100", "99"))
-    assert RatingsDataModule(str(path), val_fraction=0).table.timestamp[-3] == 99
+    assert RatingsDataModule(str(path), split=SplitOptions(val_fraction=0)).table.timestamp[-3] == 99
 
 
 @pytest.mark.data
 def test_gowalla(real_data):
     if not (real_data / "gowalla").is_dir():
         pytest.skip("no gowalla")
-    data = RatingsDataModule(str(real_data / "gowalla"), feedback="choices", val_fraction=0)
+    data = RatingsDataModule(str(real_data / "gowalla"), feedback="choices", split=SplitOptions(val_fraction=0))
     assert data.split.sizes == (810_128, 0, 217_242)
     assert (data.num_users, data.num_items) == (29_859, 40_982)
     train, test = data.interactions(TRAIN), data.interactions(TEST)
     assert (len(train.items), len(test.items)) == (810_128, 217_242)
     assert (test.counts > 0).sum() == 29_858
-    held = RatingsDataModule(str(real_data / "gowalla"), feedback="choices", val_split="per_user", val_fraction=0.1)
+    held = RatingsDataModule(
+        str(real_data / "gowalla"), feedback="choices", split=SplitOptions(val_method="per_user", val_fraction=0.1)
+    )
     seen = len(held.interactions(TRAIN).items) + len(held.interactions(VAL).items)
     assert 0.999 * 810_128 < seen <= 810_128  # some items have one user, who is held out
 
@@ -272,7 +287,7 @@ def test_leave_one_out_of_movielens(real_data, caplog):
     if not (real_data / "ncf-ml-1m").is_dir():
         pytest.skip("no ncf-ml-1m")
     path = str(real_data / "ncf-ml-1m")
-    data = RatingsDataModule(path, feedback="choices", val_fraction=0)
+    data = RatingsDataModule(path, feedback="choices", split=SplitOptions(val_fraction=0))
     assert data.split.sizes == (994_169, 0, 6040)
     found = data.candidates
     assert found.item.shape == (6040, 100)
@@ -283,7 +298,9 @@ def test_leave_one_out_of_movielens(real_data, caplog):
     better, ties = ((count[:, 1:] > count[:, :1]).sum(1), (count[:, 1:] == count[:, :1]).sum(1))
     hit = (better + ties / 2 < 10) & found.counted[:, 0]
     assert hit.double().mean().item() == pytest.approx(0.4535, abs=0.001)  # as published for popularity
-    newest = RatingsDataModule(path, feedback="choices", val_split="leave_last", timestamp="time_rank")
+    newest = RatingsDataModule(
+        path, feedback="choices", table=TableFormat(timestamp="time_rank"), split=SplitOptions(val_method="leave_last")
+    )
     assert newest.split.sizes == (988_129, 6040, 6040)
     frame = newest.table.frame
     train, val = frame.iloc[newest.split.train], frame.iloc[newest.split.val]

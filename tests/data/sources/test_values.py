@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from cflightning import RatingsDataModule
+from cflightning.data.sources.table_format import TableFormat
 from cflightning.errors import DataError
 
 PLAIN = pd.DataFrame({"user": [1, 2, 3, 4], "item": [5, 6, 5, 6], "rating": [4.0, 3.5, 5.0, 0.5]})
@@ -42,7 +43,7 @@ def error(read):
 @pytest.mark.parametrize("decimal", [None, ","])
 def test_decimal_commas(read, sep, suffix, decimal):
     frame = PLAIN.assign(rating=["4", "3,5", "5,0", "0,5"])
-    assert read(frame, sep=sep, suffix=suffix, decimal=decimal).rating.tolist() == [4, 3.5, 5, 0.5]
+    assert read(frame, sep=sep, suffix=suffix, table=TableFormat(decimal=decimal)).rating.tolist() == [4, 3.5, 5, 0.5]
 
 
 @pytest.mark.parametrize("values", [["1,000", "2,000", "3", "4"], ["1.5", "2,5", "3", "4"], ["4,5,6", "1", "2", "3"]])
@@ -51,11 +52,20 @@ def test_commas_that_may_be_something_else(error, values):
 
 
 def test_the_decimal_mark_as_it_is_given(read, error):
-    assert read(PLAIN.assign(rating=["1,000", "2", "3", "4"]), decimal=",").rating.tolist() == [1, 2, 3, 4]
-    assert "--data.decimal ," in error(PLAIN.assign(rating=["1,000", "2", "3", "4"]))
-    assert "must be a finite number, got '1.5'" in error(PLAIN.assign(rating=["1.5", "2", "3", "4"]), decimal=",")
-    assert "must be a finite number, got '2,5'" in error(PLAIN.assign(rating=["1.5", "2,5", "3", "4"]), decimal=".")
-    assert "decimal: must be one of ., , or None, got ';'" in error(PLAIN, decimal=";")
+    assert read(PLAIN.assign(rating=["1,000", "2", "3", "4"]), table=TableFormat(decimal=",")).rating.tolist() == [
+        1,
+        2,
+        3,
+        4,
+    ]
+    assert "--data.table.decimal ," in error(PLAIN.assign(rating=["1,000", "2", "3", "4"]))
+    assert "must be a finite number, got '1.5'" in error(
+        PLAIN.assign(rating=["1.5", "2", "3", "4"]), table={"decimal": ","}
+    )
+    assert "must be a finite number, got '2,5'" in error(
+        PLAIN.assign(rating=["1.5", "2,5", "3", "4"]), table={"decimal": "."}
+    )
+    assert "decimal: must be one of ., , or None, got ';'" in error(PLAIN, table={"decimal": ";"})
 
 
 SECONDS = [964915200, 965001600, 933292800, 964915200]  # 2000-07-30, 2000-07-31, 1999-07-30, 2000-07-30
@@ -79,10 +89,12 @@ def test_dates_that_can_be_read_in_two_ways(read, error, form):
     frame = PLAIN.assign(timestamp=times.strftime(form))
     message = error(frame)
     assert re.search(r"line 2, column 'timestamp': must be a time that can be read in one way only", message)
-    assert f"--data.time_format '{form}'" in message
-    assert read(frame, time_format=form).timestamp.tolist() == (times.astype("int64") // 10**9).tolist() or read(
-        frame, time_format=form
-    ).timestamp.tolist() == [int(time.timestamp()) for time in times]
+    assert f"--data.table.time_format '{form}'" in message
+    assert read(frame, table=TableFormat(time_format=form)).timestamp.tolist() == (
+        times.astype("int64") // 10**9
+    ).tolist() or read(frame, table=TableFormat(time_format=form)).timestamp.tolist() == [
+        int(time.timestamp()) for time in times
+    ]
 
 
 def test_dates_that_are_the_same_either_way(read):
@@ -102,15 +114,15 @@ def test_one_day_above_12_says_which_for_all(read):
 def test_what_is_no_date(error, times):
     message = error(PLAIN.assign(timestamp=times))
     assert "must be seconds since 1970 or an ISO 8601 date" in message
-    assert "--data.time_format" in message
-    assert "--data.timestamp ''" in message
+    assert "--data.table.time_format" in message
+    assert "--data.table.timestamp ''" in message
 
 
 def test_times_that_are_not_of_the_given_form(error):
     frame = PLAIN.assign(timestamp=["30.07.2000", "2000-07-30", "1.1.2000", "30.07.2000"])
-    assert "line 3" in (message := error(frame, time_format="%d.%m.%Y"))
-    assert "must be a time of the form %d.%m.%Y (--data.time_format), got '2000-07-30'" in message
-    assert "time_format: must be a form such as" in error(frame, time_format="dd.mm.yyyy")
+    assert "line 3" in (message := error(frame, table={"time_format": "%d.%m.%Y"}))
+    assert "must be a time of the form %d.%m.%Y (--data.table.time_format), got '2000-07-30'" in message
+    assert "time_format: must be a form such as" in error(frame, table={"time_format": "dd.mm.yyyy"})
 
 
 @pytest.mark.parametrize("values", [["True", "False", "True", "False"], ["true", "FALSE", "TRUE", "false"]])
@@ -122,14 +134,14 @@ def test_truths_are_1_and_0(read, values):
 @pytest.mark.parametrize(
     ("values", "offer"),
     [
-        (["like", "dislike"] * 2, "--data.rating_values dislike=0,like=1"),
-        (["yes", "no"] * 2, "--data.rating_values no=0,yes=1"),
-        (["4/5", "3/5"] * 2, "--data.rating_values 3/5=3,4/5=4"),
-        (["100%", "20%"] * 2, "--data.rating_values '20%=20,100%=100'"),
-        (["3.0/5.0", "4.5/5.0"] * 2, "--data.rating_values 3.0/5.0=3.0,4.5/5.0=4.5"),
-        (["3 stars", "1 star"] * 2, "--data.rating_values '1 star=1,3 stars=3'"),
-        (["3.5 / 5", "10/5"] * 2, "--data.rating_values '3.5 / 5=3.5,10/5=10'"),
-        (["a b", "c"] * 2, "--data.rating_values 'a b=0,c=1'"),
+        (["like", "dislike"] * 2, "--data.table.rating_values dislike=0,like=1"),
+        (["yes", "no"] * 2, "--data.table.rating_values no=0,yes=1"),
+        (["4/5", "3/5"] * 2, "--data.table.rating_values 3/5=3,4/5=4"),
+        (["100%", "20%"] * 2, "--data.table.rating_values '20%=20,100%=100'"),
+        (["3.0/5.0", "4.5/5.0"] * 2, "--data.table.rating_values 3.0/5.0=3.0,4.5/5.0=4.5"),
+        (["3 stars", "1 star"] * 2, "--data.table.rating_values '1 star=1,3 stars=3'"),
+        (["3.5 / 5", "10/5"] * 2, "--data.table.rating_values '3.5 / 5=3.5,10/5=10'"),
+        (["a b", "c"] * 2, "--data.table.rating_values 'a b=0,c=1'"),
     ],
 )
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
@@ -139,10 +151,12 @@ def test_words_are_named_with_the_option_that_maps_them(read, error, values, off
     given = offer.split(" ", 1)[1].strip("'")
     numbers = dict(pair.rsplit("=", 1) for pair in given.split(","))
     expected = [float(numbers[value]) for value in values]
-    assert read(frame, suffix=suffix, rating_values=given).rating.tolist() == expected
+    assert read(frame, suffix=suffix, table=TableFormat(rating_values=given)).rating.tolist() == expected
     assert (
         read(
-            frame, suffix=suffix, rating_values={key: float(number) for key, number in numbers.items()}
+            frame,
+            suffix=suffix,
+            table=TableFormat(rating_values={key: float(number) for key, number in numbers.items()}),
         ).rating.tolist()
         == expected
     )
@@ -150,16 +164,18 @@ def test_words_are_named_with_the_option_that_maps_them(read, error, values, off
 
 def test_values_that_are_mapped(read, error):
     frame = PLAIN.assign(rating=["Like", "dislike", "3", "like"])
-    assert read(frame, rating_values="like=5, dislike=1").rating.tolist() == [5, 1, 3, 5]
-    assert read(PLAIN.assign(rating=[1, 2, 3, 1]), suffix="parquet", rating_values="1=5").rating.tolist() == [
+    assert read(frame, table=TableFormat(rating_values="like=5, dislike=1")).rating.tolist() == [5, 1, 3, 5]
+    assert read(
+        PLAIN.assign(rating=[1, 2, 3, 1]), suffix="parquet", table=TableFormat(rating_values="1=5")
+    ).rating.tolist() == [
         5,
         2,
         3,
         5,
     ]
-    assert "must be a finite number, got 'dislike'" in error(frame, rating_values="like=5")
-    assert "rating_values: must be VALUE=NUMBER" in error(frame, rating_values="like")
-    assert "rating_values: must be VALUE=NUMBER" in error(frame, rating_values="like=good")
+    assert "must be a finite number, got 'dislike'" in error(frame, table={"rating_values": "like=5"})
+    assert "rating_values: must be VALUE=NUMBER" in error(frame, table={"rating_values": "like"})
+    assert "rating_values: must be VALUE=NUMBER" in error(frame, table={"rating_values": "like=good"})
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
@@ -175,7 +191,7 @@ def test_values_that_are_mapped(read, error):
     ],
 )
 def test_rows_that_are_not_rated_are_left_out(read, values, missing, kept, suffix):
-    table = read(PLAIN.assign(rating=values), missing=missing, suffix=suffix)
+    table = read(PLAIN.assign(rating=values), suffix=suffix, table=TableFormat(missing=missing))
     assert table.rating.tolist() == kept
     assert len(table.user.values) == len(table.item.values) == len(kept)
 
@@ -198,21 +214,24 @@ def test_ids_of_a_frame_that_was_written_with_decimal_commas(read):
 
 
 def test_ways_out_of_missing_ratings_are_named(error):
-    assert "--data.missing ''" in error(PLAIN.assign(rating=[1, None, 2, 3]))
-    assert "--data.missing=NA" in error(PLAIN.assign(rating=["1", "NA", "2", "3"]))
-    assert "must have a row that is not left out, got none of 4" in error(PLAIN.assign(rating=7), missing="7")
+    assert "--data.table.missing ''" in error(PLAIN.assign(rating=[1, None, 2, 3]))
+    assert "--data.table.missing=NA" in error(PLAIN.assign(rating=["1", "NA", "2", "3"]))
+    assert "must have a row that is not left out, got none of 4" in error(
+        PLAIN.assign(rating=7), table={"missing": "7"}
+    )
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_rows_of_weight_zero(read, error, suffix):
     frame = PLAIN.assign(hours=[1.5, 0, 2, 0])
-    options = {"feedback": "choices", "weight": "hours", "suffix": suffix}
-    assert "--data.drop_zero_weights true" in (message := error(frame, **options))
+    options = {"feedback": "choices", "table": TableFormat(weight="hours"), "suffix": suffix}
+    dropping = options | {"table": TableFormat(weight="hours", drop_zero_weights=True)}
+    assert "--data.table.drop_zero_weights true" in (message := error(frame, **options))
     assert "must be above 0" in message
-    table = read(frame, drop_zero_weights=True, **options)
+    table = read(frame, **dropping)
     assert (table.weight.tolist(), table.user.values.tolist()) == ([1.5, 2], [1, 3])
     assert "drop_zero" not in error(frame.assign(hours=[1, 0, -2, 1]), **options)
-    message = error(frame.assign(hours=[1, 0, -2, 1]), drop_zero_weights=True, **options)
+    message = error(frame.assign(hours=[1, 0, -2, 1]), **dropping)
     assert re.search("must be above 0, got '?-2", message)
 
 
@@ -247,13 +266,16 @@ def test_rating_ranges_that_cannot_be(error, bounds):
 )
 def test_columns_as_a_list(tmp_path, names):
     (tmp_path / "a.tsv").write_text("1\t5\t4\n2\t6\t3\n")
-    assert RatingsDataModule(str(tmp_path / "a.tsv"), columns=names).table.rating.tolist() == [4, 3]
+    assert RatingsDataModule(str(tmp_path / "a.tsv"), table=TableFormat(column_names=names)).table.rating.tolist() == [
+        4,
+        3,
+    ]
 
 
 def test_frames_take_the_same_options():
     frame = PLAIN.assign(rating=["like", "NA", "dislike", "3,5"], timestamp=["01/02/2000"] * 4)
-    options = {"rating_values": "like=5,dislike=1", "missing": "NA", "time_format": "%d/%m/%Y"}
-    table = RatingsDataModule.from_frame(frame, **options).table
+    options = TableFormat(rating_values="like=5,dislike=1", missing="NA", time_format="%d/%m/%Y")
+    table = RatingsDataModule.from_frame(frame, table=options).table
     assert (table.rating.tolist(), table.timestamp.tolist()) == ([5, 1, 3.5], [949363200] * 3)
 
 
@@ -268,16 +290,16 @@ def test_options_are_part_of_what_is_cached(tmp_path, monkeypatch):
         return [RatingsDataModule(str(tmp_path / "a.csv"), **options).table.rating.tolist() for _ in range(2)]
 
     assert ratings() == [[4, 3.5, 5, 0.5]] * 2
-    assert ratings(missing="5") == [[4, 3.5, 0.5]] * 2
-    assert ratings(rating_values={"5.0": 1}) == [[4, 3.5, 1, 0.5]] * 2
+    assert ratings(table=TableFormat(missing="5")) == [[4, 3.5, 0.5]] * 2
+    assert ratings(table=TableFormat(rating_values={"5.0": 1})) == [[4, 3.5, 1, 0.5]] * 2
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--data.missing=-1,99", "--data.rating_values", "like=1,dislike=0", "--data.time_format", "%d.%m.%Y"],
-        ["--data.decimal", ",", "--data.rating_range", "0.5,5", "--data.columns", "user,item,rating"],
-        ["--data.rating_range=-10,10", "--data.drop_zero_weights", "true"],
+        ["--data.table.missing=-1,99", "--data.table.rating_values", "like=1,dislike=0"],
+        ["--data.table.decimal", ",", "--data.rating_range", "0.5,5", "--data.table.column_names", "user,item,rating"],
+        ["--data.rating_range=-10,10", "--data.table.drop_zero_weights", "true"],
     ],
 )
 def test_options_on_the_command_line(arguments, capsys):
@@ -288,5 +310,5 @@ def test_options_on_the_command_line(arguments, capsys):
     assert caught.value.code in (0, None)
     printed = capsys.readouterr().out
     for given in arguments:
-        name = given.removeprefix("--data.").partition("=")[0]
+        name = given.removeprefix("--data.").removeprefix("table.").partition("=")[0]
         assert name in printed or not given.startswith("--data.")

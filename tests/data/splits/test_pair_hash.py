@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cflightning.data.splits.pair_hash import hash_ids, held_out_by_hash
+from cflightning.data.splits.options import SplitOptions
+from cflightning.data.splits.pair_hash import hash_ids, hold_out_by_hash
 from cflightning.data.splits.split import TEST, TRAIN, VAL, split_table
 from cflightning.data.table import RatingTable
 
@@ -21,7 +22,7 @@ def table(rows):
 
 def parts(rows, **options):
     """Part of every pair."""
-    found = split_table(table(rows), "hash", **{"val_fraction": 0.1, **options}).parts
+    found = split_table(table(rows), SplitOptions("hash", **{"val_fraction": 0.1, **options})).parts
     return dict(zip(zip(rows["user"].astype(str), rows["item"].astype(str), strict=True), found.tolist(), strict=True))
 
 
@@ -39,10 +40,10 @@ def test_rows_stay_on_their_side_when_others_come_go_and_change_places():
 @pytest.mark.parametrize("ids", [int, str])
 def test_shares_are_as_asked_and_draws_independent(ids):
     whole = table(frame(40_000, ids))
-    test, val = (held_out_by_hash(whole, 0.2, seed) for seed in ([42], [42, 1]))
-    for share in (test.mean(), val.mean(), val[test].mean(), held_out_by_hash(whole, 0.2, [43])[test].mean()):
+    test, val = (hold_out_by_hash(whole, 0.2, seed) for seed in ([42], [42, 1]))
+    for share in (test.mean(), val.mean(), val[test].mean(), hold_out_by_hash(whole, 0.2, [43])[test].mean()):
         assert share == pytest.approx(0.2, abs=4 * 0.4 / np.sqrt(8000))
-    assert not held_out_by_hash(whole, 0.0, [42]).any()
+    assert not hold_out_by_hash(whole, 0.0, [42]).any()
     by_user = pd.Series(test).groupby(whole.user.codes).mean()  # about 133 rows each
     assert by_user.std() == pytest.approx(np.sqrt(0.16 / 133), rel=0.2)
 
@@ -52,7 +53,7 @@ def test_the_numbers_never_change():
     rows = table(pd.DataFrame({"user": [1, 2, -3, 4, 5, 6], "item": ["a", "b", "é", "17", "017", "9" * 30]}))
     assert [int(one) for one in hash_ids(rows.user.ids)] == NUMBERS_OF_USERS
     assert [int(one) for one in hash_ids(rows.item.ids)] == NUMBERS_OF_ITEMS
-    assert held_out_by_hash(rows, 0.5, [42, 1]).tolist() == HELD_OUT
+    assert hold_out_by_hash(rows, 0.5, [42, 1]).tolist() == HELD_OUT
 
 
 NUMBERS_OF_USERS = [

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cflightning.data.splits.options import SplitOptions
 from cflightning.data.splits.split import FOLD_IN, TEST, TRAIN, VAL, split_table
 from cflightning.data.table import RatingTable
 from cflightning.errors import DataError
@@ -23,27 +24,26 @@ METHODS = [{"method": "random"}, {"method": "hash"}, {"method": "time"}, {"metho
 @pytest.mark.parametrize("options", METHODS)
 def test_parts_are_disjoint_complete_and_reproducible(options):
     table = make(test_rows=np.arange(1000) % 7 == 0)
-    split = split_table(table, **options)
+    split = split_table(table, SplitOptions(**options))
     parts = split.train, split.val, split.test
     assert sorted(np.concatenate(parts).tolist()) == list(range(1000))
     assert all(len(part) for part in parts)
     assert split.sizes == tuple(map(len, parts))
-    again = split_table(make(test_rows=np.arange(1000) % 7 == 0), **options)
+    again = split_table(make(test_rows=np.arange(1000) % 7 == 0), SplitOptions(**options))
     np.testing.assert_array_equal(split.parts, again.parts)
 
 
-def test_chunks_are_the_parts(monkeypatch):
-    monkeypatch.setattr("cflightning.data.splits.split.CHUNK", 64)
-    split = split_table(make(), "random")
+def test_chunks_are_the_parts():
+    split = split_table(make(), SplitOptions("random"))
     for number, part in enumerate((split.train, split.val, split.test)):
-        chunks = list(split.chunks(number))
+        chunks = list(split.chunks(number, chunk=64))
         assert len(chunks) == 16
         np.testing.assert_array_equal(np.concatenate(chunks), part)
 
 
 @pytest.mark.parametrize("options", [o for o in METHODS if o["method"] in {"random", "hash", "per_user", "kfold"}])
 def test_another_seed_cuts_otherwise(options):
-    a, b = (split_table(make(), **options, seed=seed).test for seed in (1, 2))
+    a, b = (split_table(make(), SplitOptions(**options, seed=seed)).test for seed in (1, 2))
     assert not np.array_equal(a, b)
 
 
@@ -51,32 +51,35 @@ def test_random_is_the_published_protocol():
     # ml1m-90 of the literature: p = default_rng(42).permutation(n), test = p[:n // 10].
     n = 1009
     expected = np.sort(np.random.default_rng(42).permutation(n)[: n // 10])
-    np.testing.assert_array_equal(split_table(make(n), "random", seed=42).test, expected)
+    np.testing.assert_array_equal(split_table(make(n), SplitOptions("random", seed=42)).test, expected)
 
 
 @pytest.mark.parametrize("options", METHODS)
 def test_where_few_rows_would_validate_all_train_unless_they_are_asked_for(few, options):
     assert few == 500
     table = make(test_rows=np.arange(1000) % 7 == 0)
-    split, asked = split_table(table, **options), split_table(table, **options, val_fraction=0.05)
+    split, asked = (
+        split_table(table, SplitOptions(**options)),
+        split_table(table, SplitOptions(**options, val_fraction=0.05)),
+    )
     assert split.sizes[1] == 0
     assert 0 < asked.sizes[1] < few
     np.testing.assert_array_equal(split.test, asked.test)
 
 
 def test_enough_rows_validate(few):
-    sizes = [split_table(make(n), "random", test_fraction=0.1).sizes[1] for n in (11_110, 11_111)]
+    sizes = [split_table(make(n), SplitOptions("random", test_fraction=0.1)).sizes[1] for n in (11_110, 11_111)]
     assert sizes == [0, 500]
 
 
 def test_fractions_do_not_lose_a_row_to_rounding():
-    assert len(split_table(make(100), "random", test_fraction=0.29, val_fraction=0).test) == 29
+    assert len(split_table(make(100), SplitOptions("random", test_fraction=0.29, val_fraction=0)).test) == 29
 
 
 def test_time_cuts_once_and_never_inside_an_instant():
     table = make()
     time = table.frame["timestamp"].to_numpy()
-    split = split_table(table, "time", test_fraction=0.2, val_fraction=0.1)
+    split = split_table(table, SplitOptions("time", test_fraction=0.2, val_fraction=0.1))
     assert time[split.train].max() < time[split.val].min()
     assert time[split.val].max() < time[split.test].min()
     assert 0.15 < len(split.test) / 1000 <= 0.2
@@ -85,27 +88,29 @@ def test_time_cuts_once_and_never_inside_an_instant():
 def test_leave_last_takes_the_newest_of_each_user():
     frame = pd.DataFrame({"user": [1] * 5 + [2] * 2 + [3] * 4, "item": range(11), "rating": np.float32(1),
                           "timestamp": [5, 1, 9, 9, 2, 1, 2, 4, 3, 2, 1]})  # fmt: skip
-    split = split_table(RatingTable.from_frame(frame, "t"), "leave_last", val_fraction=0.1)
+    split = split_table(RatingTable.from_frame(frame, "t"), SplitOptions("leave_last", val_fraction=0.1))
     assert split.test.tolist() == [3, 7]  # of equal times the later row; user 2 is too short
     assert split.val.tolist() == [2, 8]
-    two = split_table(RatingTable.from_frame(frame, "t"), "leave_last", leave_n=2, val_fraction=0)
+    two = split_table(RatingTable.from_frame(frame, "t"), SplitOptions("leave_last", leave_n=2, val_fraction=0))
     assert two.test.tolist() == [2, 3, 7, 8]
 
 
 def test_per_user_takes_a_share_of_each_and_leaves_one():
     table = make(2000)
-    split = split_table(table, "per_user", test_fraction=0.25, val_fraction=0)
+    split = split_table(table, SplitOptions("per_user", test_fraction=0.25, val_fraction=0))
     users = table.frame["user"].to_numpy()
     share = np.bincount(users[split.test]) / np.bincount(users)
     assert np.abs(share - 0.25).max() < 0.02
     single = RatingTable.from_frame(pd.DataFrame({"user": [1, 2, 3], "item": [1, 2, 3], "rating": np.float32(1)}), "t")
-    assert len(split_table(single, "per_user", test_fraction=0.9, val_fraction=0).test) == 0
+    assert len(split_table(single, SplitOptions("per_user", test_fraction=0.9, val_fraction=0)).test) == 0
 
 
 def test_per_user_draws_each_users_rows_evenly():
     counts = np.zeros(200)
     for seed in range(100):
-        counts[split_table(make(200, users=4), "per_user", test_fraction=0.3, val_fraction=0, seed=seed).test] += 1
+        counts[
+            split_table(make(200, users=4), SplitOptions("per_user", test_fraction=0.3, val_fraction=0, seed=seed)).test
+        ] += 1
     assert abs(counts.mean() / 100 - 0.3) < 0.01
     assert counts.min() > 10 and counts.max() < 52  # five standard deviations of 100 draws
 
@@ -113,7 +118,7 @@ def test_per_user_draws_each_users_rows_evenly():
 def test_leave_last_breaks_ties_by_place_whatever_the_order_of_users():
     frame = pd.DataFrame({"user": np.arange(300) % 7, "item": np.arange(300), "rating": np.float32(1),
                           "timestamp": np.arange(300) // 100})  # fmt: skip
-    split = split_table(RatingTable.from_frame(frame, "t"), "leave_last", leave_n=3, val_fraction=0.1)
+    split = split_table(RatingTable.from_frame(frame, "t"), SplitOptions("leave_last", leave_n=3, val_fraction=0.1))
     for user in range(7):
         rows = np.flatnonzero(frame["user"] == user)
         assert split.test[np.isin(split.test, rows)].tolist() == rows[-3:].tolist()
@@ -127,7 +132,9 @@ VAL_SPLITS = ["random", "hash", "time", "leave_last", "per_user"]
 @pytest.mark.parametrize("options", METHODS)
 def test_validation_cut_in_another_manner(options, val_split):
     table = make(test_rows=np.arange(1000) % 7 == 0)
-    same, split = (split_table(table, **options, val_fraction=0.2, val_split=how) for how in ("same", val_split))
+    same, split = (
+        split_table(table, SplitOptions(**options, val_fraction=0.2, val_method=how)) for how in ("same", val_split)
+    )
     np.testing.assert_array_equal(split.test, same.test)  # who tests is not touched
     frame = table.frame
     left, val = frame.drop(index=split.test), frame.iloc[split.val]
@@ -153,7 +160,7 @@ def test_validation_cut_in_another_manner(options, val_split):
 )
 def test_users_held_out_whole(test_users, val_users, expected):
     table = make()
-    split = split_table(table, "users", test_users=test_users, val_users=val_users, fold_out=0.25)
+    split = split_table(table, SplitOptions("users", test_users=test_users, val_users=val_users, holdout_fraction=0.25))
     users = table.frame["user"].to_numpy()
     train, val, test, given = (set(users[split.parts == part].tolist()) for part in (TRAIN, VAL, TEST, FOLD_IN))
     assert (len(test), len(val)) == expected
@@ -164,16 +171,20 @@ def test_users_held_out_whole(test_users, val_users, expected):
         out = (users == user) & np.isin(split.parts, (VAL, TEST))
         assert out.sum() == int((users == user).sum() * 0.25 + 0.5)
     assert len(split.train) + len(split.val) + len(split.test) + len(split.fold_in) == 1000
-    again = split_table(make(), "users", test_users=test_users, val_users=val_users, fold_out=0.25)
+    again = split_table(
+        make(), SplitOptions("users", test_users=test_users, val_users=val_users, holdout_fraction=0.25)
+    )
     np.testing.assert_array_equal(again.parts, split.parts)
-    other = split_table(table, "users", test_users=test_users, val_users=val_users, fold_out=0.25, seed=7)
+    other = split_table(
+        table, SplitOptions("users", test_users=test_users, val_users=val_users, holdout_fraction=0.25, seed=7)
+    )
     assert not np.array_equal(other.parts, split.parts)
 
 
 def test_who_chooses_does_not_decide_who_tests():
-    one, two = (split_table(make(), "users", test_users=4, val_users=val) for val in (2, 9))
+    one, two = (split_table(make(), SplitOptions("users", test_users=4, val_users=val)) for val in (2, 9))
     np.testing.assert_array_equal(one.test, two.test)
-    none = split_table(make(), "users", test_users=4, val_users=9, val_fraction=0)
+    none = split_table(make(), SplitOptions("users", test_users=4, val_users=9, val_fraction=0))
     np.testing.assert_array_equal(one.test, none.test)
     assert not len(none.val)
 
@@ -181,24 +192,24 @@ def test_who_chooses_does_not_decide_who_tests():
 def test_short_users_are_held_out_only_if_there_is_something_to_give():
     frame = pd.DataFrame({"user": [1, 2, 2, 3, 3, 3, 4, 4], "item": range(8), "rating": np.float32(1)})
     table = RatingTable.from_frame(frame, "t")
-    split = split_table(table, "users", test_users=2, val_fraction=0, fold_out=0.01)
+    split = split_table(table, SplitOptions("users", test_users=2, val_fraction=0, holdout_fraction=0.01))
     assert np.bincount(table.user.codes[split.test]).max() == 1  # at least one of each
     assert len(split.test) == 2
-    split = split_table(table, "users", test_users=2, val_fraction=0, fold_out=0.99)
+    split = split_table(table, SplitOptions("users", test_users=2, val_fraction=0, holdout_fraction=0.99))
     assert split.parts[0] == TRAIN  # user 1 has one row
     for user in np.unique(table.user.codes[split.test]):
         assert (split.parts[table.user.codes == user] == FOLD_IN).sum() == 1
     with pytest.raises(DataError, match=r"must have 4 users of two rows or more .*got 3; hold out fewer"):
-        split_table(table, "users", test_users=4, val_fraction=0)
+        split_table(table, SplitOptions("users", test_users=4, val_fraction=0))
     full = RatingTable.from_frame(frame[1:], "t")
-    with pytest.raises(DataError, match="no row is left to train on"):
-        split_table(full, "users", test_users=3, val_fraction=0)
+    with pytest.raises(DataError, match="must have a row to train on"):
+        split_table(full, SplitOptions("users", test_users=3, val_fraction=0))
     with pytest.raises(DataError, match="validation part is empty"):
-        split_table(table, "users", test_users=1, val_users=0)
+        split_table(table, SplitOptions("users", test_users=1, val_users=0))
 
 
 def test_kfold_tests_partition_the_table():
-    tests = [split_table(make(103), "kfold", fold=fold, folds=4).test for fold in (1, 2, 3, 4)]
+    tests = [split_table(make(103), SplitOptions("kfold", fold=fold, folds=4)).test for fold in (1, 2, 3, 4)]
     assert sorted(np.concatenate(tests).tolist()) == list(range(103))
     assert {len(test) for test in tests} <= {25, 26}
 
@@ -209,29 +220,35 @@ def test_kfold_tests_partition_the_table():
         ({"method": "kfold"}, "must be 1 to 5"),
         ({"method": "kfold", "fold": 6}, "got 6"),
         ({"method": "kfold", "fold": 0}, "got 0"),
-        ({"method": "predefined"}, "--data.fold u1"),
+        ({"method": "predefined"}, "--data.split.fold u1"),
         ({"method": "random", "test_fraction": 1.0}, "below 1"),
         ({"method": "random", "val_fraction": -0.1}, "at least 0"),
         ({"method": "random", "test_fraction": float("nan")}, "got nan"),
         ({"method": "random", "test_fraction": 0.5, "val_fraction": 0.0001}, "validation part is empty"),
-        ({"method": "random", "val_split": "kfold"}, "--data.val_split: must be one of same"),
-        ({"method": "random", "test_users": 3}, "--data.test_users: is 3, but --data.split random has none"),
-        ({"method": "time", "val_users": 0.5}, "--data.val_users: is 0.5, but --data.split time has none"),
-        ({"method": "users", "val_split": "random"}, "--data.val_split: must be same with --data.split users"),
+        ({"method": "random", "val_method": "kfold"}, "val_method: must be one of same"),
+        (
+            {"method": "random", "test_users": 3},
+            "--data.split.test_users: is 3, but --data.split.method random has none",
+        ),
+        ({"method": "time", "val_users": 0.5}, "--data.split.val_users: is 0.5, but --data.split.method time has none"),
+        (
+            {"method": "users", "val_method": "random"},
+            "--data.split.val_method: must be same with --data.split.method users",
+        ),
         (
             {"method": "users", "test_users": 2.5},
-            "--data.test_users: must be a share below 1 or a whole number of users",
+            "test_users: must be a share below 1 or a whole number of users",
         ),
-        ({"method": "users", "test_users": float("inf")}, "got inf"),
+        ({"method": "users", "test_users": float("inf")}, "must be a finite number, got inf"),
         ({"method": "users", "test_users": -1}, "got -1"),
         ({"method": "users", "val_users": float("nan")}, "got nan"),
-        ({"method": "users", "fold_out": 0}, "--data.fold_out: must be above 0 and below 1, got 0"),
-        ({"method": "users", "fold_out": 1.0}, "got 1"),
+        ({"method": "users", "holdout_fraction": 0}, "holdout_fraction: must be above 0 and below 1, got 0"),
+        ({"method": "users", "holdout_fraction": 1.0}, "got 1"),
     ],
 )
 def test_options_that_cannot_be(options, message):
     with pytest.raises(DataError, match=message):
-        split_table(make(), **options)
+        split_table(make(), SplitOptions(**options))
 
 
 def test_time_needs_timestamps():
@@ -239,13 +256,13 @@ def test_time_needs_timestamps():
     bare = RatingTable.from_frame(table.frame.drop(columns="timestamp"), "bare")
     for method in ("time", "leave_last"):
         with pytest.raises(DataError, match="needs timestamps"):
-            split_table(bare, method)
-        with pytest.raises(DataError, match=f"--data.val_split {method} needs timestamps"):
-            split_table(bare, "random", val_split=method)
+            split_table(bare, SplitOptions(method))
+        with pytest.raises(DataError, match=f"--data.split.val_method {method} needs timestamps"):
+            split_table(bare, SplitOptions("random", val_method=method))
 
 
 def test_no_row_left_to_train():
-    with pytest.raises(DataError, match="no row is left"):
-        split_table(make(3, test_rows=np.array([True, True, True])), "predefined", val_fraction=0)
+    with pytest.raises(DataError, match="must have a row to train on"):
+        split_table(make(3, test_rows=np.array([True, True, True])), SplitOptions("predefined", val_fraction=0))
     one = make(1)
-    assert split_table(one, "random", val_fraction=0).train.tolist() == [0]
+    assert split_table(one, SplitOptions("random", val_fraction=0)).train.tolist() == [0]

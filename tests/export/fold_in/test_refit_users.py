@@ -146,7 +146,7 @@ def make_frame(users=40, items=25):
 def trained(tmp_path_factory, make_run):
     folder = tmp_path_factory.mktemp("resolve") / "run"
     task = EmbeddingDotTask(dim=4, objective="multitask")
-    data = make_run(folder, make_frame(80, 40), task, val_fraction=0.2)
+    data = make_run(folder, make_frame(80, 40), task, split={"val_fraction": 0.2})
     figures = {"val/rmse": 9.0, "val/mae": 9.0, "test/rmse": 9.0, "test/ndcg@10": 0.5, "val/loss": 9.0}
     (folder / "metrics.json").write_text(json.dumps(group_metrics(figures, {})))
     return folder, data

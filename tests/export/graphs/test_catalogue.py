@@ -54,7 +54,7 @@ CASES = {
 def exported(request, tmp_path_factory, make_run):
     make, strings, options = CASES[request.param]
     folder = tmp_path_factory.mktemp("lists") / "run"
-    data = make_run(folder, make_frame(strings), make(), categories="kind", **options)
+    data = make_run(folder, make_frame(strings), make(), table={"categories": "kind"}, **options)
     bundle = folder.parent / "bundle"
     assert front_door(["export", str(folder), str(bundle), "--with-history"]) == 0
     return data, load_task(folder / "checkpoints" / "best.ckpt"), Scorer.load(bundle)
@@ -120,8 +120,8 @@ def test_without_an_option_items_travel_and_ratings_do_not(bundle):
 @pytest.mark.parametrize(
     "options",
     [
-        {"split": "leave_last"},
-        {"val_split": "per_user", "val_fraction": 0.3},
+        {"split": {"method": "leave_last"}},
+        {"split": {"val_method": "per_user", "val_fraction": 0.3}},
         {"min_rating": 4, "feedback": "choices"},
     ],
     ids=["leave_last", "validation", "min_rating"],
@@ -178,7 +178,7 @@ def test_a_run_of_the_command_line(run):
     assert np.bincount(rows.item)[1:].tolist() == vocabulary.counts.tolist()
 
 
-@pytest.mark.parametrize("options", [{"weight": "rating"}, {"min_rating": 3}])
+@pytest.mark.parametrize("options", [{"table": {"weight": "rating"}}, {"min_rating": 3}])
 def test_choices_count_as_much_as_they_weigh(tmp_path, options, make_run):
     task = EmbeddingDotTask(dim=2, objective="ials")
     data = make_run(tmp_path / "run", make_frame(strings=True), task, feedback="choices", **options)

@@ -13,6 +13,7 @@ from lightning.pytorch import Trainer
 
 from cflightning import EmbeddingDotTask, RatingsDataModule
 from cflightning.data.ids import Ids
+from cflightning.data.splits.options import SplitOptions
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import ExportError
 from cflightning.models.network import FoldedTables, RatingScale
@@ -434,7 +435,7 @@ def test_likes_count_for_less_where_choices_make_the_lists():
     frame = pd.DataFrame({"user": users.to_numpy(), "item": items, "rating": items % 5 + 1}).drop_duplicates()
     likings = {}
     for objective in ("mse", "multitask"):
-        data = RatingsDataModule.from_frame(frame, val_fraction=0.2)
+        data = RatingsDataModule.from_frame(frame, split=SplitOptions(val_fraction=0.2))
         task = EmbeddingDotTask(dim=2, objective=objective)
         trainer = Trainer(max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
                           enable_model_summary=False, accelerator="cpu")  # fmt: skip
