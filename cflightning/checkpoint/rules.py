@@ -144,7 +144,7 @@ def check_names(settings: Iterable[str], kind: type, source: str) -> None:
 
 
 def _is_torch(description: Any, name: str) -> bool:
-    """Return whether a description names an optimiser or schedule of torch (or Lightning's plateau), without imports."""
+    """Return whether a description names torch's optimiser or schedule (or Lightning's plateau), without imports."""
     if not isinstance(description, dict) or not isinstance(path := description.get("class_path"), str):
         return False
     if set(description) - {"class_path", "init_args"} or not isinstance(description.get("init_args", {}), dict):

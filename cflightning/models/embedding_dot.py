@@ -85,7 +85,7 @@ class EmbeddingDot(RatingNetwork):
         Args:
             user: int64 [batch], indices.
             item: int64 [batch], indices.
-            means: table name (`user_factors`, …) -> prior means, from which the norms are measured; zero for the others.
+            means: table name (`user_factors`, …) -> prior means, from which norms are measured; zero for the others.
             bias_shares: float32 [batch] twice, weight of a squared bias in the norms of user and item; None for a
                 tenth.
         """

@@ -5,8 +5,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 BIAS_L2 = 0.3
-"""Default penalty of a squared bias, whatever its number of ratings, in units of the squared rating range: typical of the
-values that `tasks.bias_penalty` estimates."""
+"""Default penalty of a squared bias, whatever its number of ratings, in units of the squared rating range: typical of
+the values that `tasks.bias_penalty` estimates."""
 
 
 class Penalty(NamedTuple):
