@@ -146,7 +146,7 @@ class FusedEngine(StageEngine):
         self.pool = ThreadPoolExecutor(self.helpers) if self.helpers else None
         if prior is not None:
             for term in prior.terms.values():
-                term.use(self.pool, self.helpers)
+                term.use_threads(self.pool, self.helpers)
         self.global_bias = network.global_bias.detach().numpy().reshape(1)
 
     def train_batch(self, stage: Stage, learning_rate: float) -> float:

@@ -83,7 +83,7 @@ class GibbsEngine(Engine):
         self.state["weight"] = torch.tensor(weight)
         # Factors are sorted by singular value, so the first ones are the best approximation of the network's dim.
         dim = self.network.dim
-        self.network.take(
+        self.network.set_tables(
             mean._replace(user_vectors=mean.user_vectors[:, :dim], item_vectors=mean.item_vectors[:, :dim])
         )
 

@@ -67,7 +67,7 @@ class SvdppPrior:
         """Set the penalty on the factors' terms to a multiple of its initial value."""
         for name, term in self.terms.items():
             if name.endswith("_factors"):
-                term.penalise(multiple)
+                term.scale_penalty(multiple)
 
     def state(self) -> dict[str, Tensor]:
         """Return the state that a checkpoint stores to resume training."""

@@ -166,12 +166,12 @@ class CompiledSvdppTerm(SvdppTerm):
         )  # fmt: skip
         self._columns = [column.squeeze(-1).contiguous().numpy() for column in columns]
 
-    def penalise(self, multiple: float) -> None:
-        """See `SvdppTerm.penalise`."""
-        super().penalise(multiple)
+    def scale_penalty(self, multiple: float) -> None:
+        """See `SvdppTerm.scale_penalty`."""
+        super().scale_penalty(multiple)
         self._lay_out()
 
-    def use(self, pool: Executor | None, helpers: int) -> None:
+    def use_threads(self, pool: Executor | None, helpers: int) -> None:
         """Run on the threads of a pool, and the own one."""
         self._pool, self._helpers = pool, helpers
 

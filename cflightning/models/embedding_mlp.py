@@ -1,4 +1,4 @@
-"""Concatenated embeddings through a small multi-layer perceptron, as fastai's `EmbeddingNN`."""
+"""`EmbeddingMLP`: concatenated embeddings through a small multi-layer perceptron, like fastai's `EmbeddingNN`."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import torch
 from torch import Tensor, nn
 
 from cflightning.errors import ConfigError
-from cflightning.models.network import RatingNetwork, RatingScale, table
+from cflightning.models.network import RatingNetwork, RatingScale, embedding_table
 
 
 class EmbeddingMLP(RatingNetwork):
     """``scale(MLP([p_u, q_i]))`` with ReLU between the layers.
 
-    A learned similarity instead of the dot product. It is usually *less* accurate (Rendle et al. 2020, "Neural
-    collaborative filtering vs. matrix factorization revisited") and slower to search; it serves as a comparison.
+    A learned similarity instead of the dot product, for comparison: it is usually *less* accurate (Rendle et al. 2020,
+    "Neural collaborative filtering vs. matrix factorization revisited") and slower to search.
 
     Args:
-        num_users: Number of users, including the unknown one (index 0).
-        num_items: Number of items, including the unknown one (index 0).
+        num_users: Number of user indices, the unknown user included.
+        num_items: Number of item indices, the unknown item included.
         dim: Width of each embedding.
         hidden: Widths of the hidden layers.
         rating_range: Lowest and highest rating, or None for no scaling and no clipping.
-        mean_rating: Initial bias of the last layer, rating units; None for the middle of the range.
-        sigmoid: Whether to squeeze logits into the range.
-        margin: Widening of the sigmoid's range, as a share of it, on each side.
+        mean_rating: Rating at which the last bias starts; None for the middle of the range.
+        sigmoid: Whether a sigmoid maps logits into the range.
+        margin: Widening of the sigmoid's range on each side, as a share of the range.
         std: Standard deviation of the initial embeddings.
     """
 
@@ -46,8 +46,8 @@ class EmbeddingMLP(RatingNetwork):
         if not hidden or min(hidden) < 1 or dim < 1:
             raise ConfigError(f"--model.dim and --model.hidden: must be positive, got {dim}, {tuple(hidden)}")
         self.dim = dim
-        self.user_factors = table(num_users, dim, std)
-        self.item_factors = table(num_items, dim, std)
+        self.user_factors = embedding_table(num_users, dim, std)
+        self.item_factors = embedding_table(num_items, dim, std)
         self.first = nn.Linear(2 * dim, hidden[0])
         widths = [*hidden, 1]
         self.rest = nn.Sequential(*(layer for pair in pairwise(widths) for layer in (nn.ReLU(), nn.Linear(*pair))))
@@ -55,15 +55,15 @@ class EmbeddingMLP(RatingNetwork):
             nn.init.constant_(self.rest[-1].bias, self.scale.inverse(mean_rating))  # type: ignore[arg-type]
 
     def logit(self, user: Tensor, item: Tensor) -> Tensor:
-        """Logits of pairs: int64 [batch] indices, twice -> float32 [batch]."""
+        """Return the logits of pairs: int64 [batch] user and item indices -> float32 [batch]."""
         pair = torch.cat([self.user_factors(user), self.item_factors(item)], dim=-1)
         logits: Tensor = self.rest(self.first(pair)).squeeze(-1)
         return logits
 
     def catalogue(self, user: Tensor) -> Tensor:
-        """Logits with every item: int64 [batch] indices -> float32 [batch, num_items].
+        """Return the logits with every item: int64 [batch] user indices -> float32 [batch, num_items].
 
-        The first layer is linear in the concatenation, so users and items pass it once each instead of once per pair.
+        The first layer is linear in the concatenation, so each side passes through it once instead of once per pair.
         """
         split = nn.functional.linear
         users = split(self.user_factors(user), self.first.weight[:, : self.dim])
@@ -72,9 +72,9 @@ class EmbeddingMLP(RatingNetwork):
         return logits
 
     def item_vectors(self) -> Tensor:
-        """Item embeddings: float32 [num_items, dim]."""
+        """Return the item embeddings: float32 [num_items, dim]."""
         return self.item_factors.weight
 
     def squared_norms(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings only: int64 [batch] indices, twice -> float32 [batch] twice."""
+        """Return the squared embeddings: int64 [batch] user and item indices -> float32 [batch] twice."""
         return self.user_factors(user).square().sum(-1), self.item_factors(item).square().sum(-1)

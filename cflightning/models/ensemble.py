@@ -1,4 +1,4 @@
-"""Ensembles of dot-product models: the average is one dot product, of concatenated tables, compressed by an SVD."""
+"""Averages of dot-product networks as one dot product, compressed to the strongest factors."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from cflightning.utils.torch_threads import one_thread
 
 
 def average(tables: Sequence[FoldedTables], weights: Sequence[float]) -> FoldedTables:
-    """Return tables whose logits are the weighted mean of all logits.
+    """Return tables whose logits are the weighted mean of the logits of all, by concatenation.
 
     Args:
-        tables: one or more tables of the same users and items; dims may differ.
-        weights: positive weight of each; their sum is arbitrary.
+        tables: at least one, of the same users and items; dims may differ.
+        weights: positive, one for each; they need not add up to 1.
 
     Returns:
-        Tables with the sum of all dims.
+        Tables whose dim is the sum of all dims.
     """
     shares = [weight / sum(weights) for weight in weights]
 
@@ -40,16 +40,16 @@ def average(tables: Sequence[FoldedTables], weights: Sequence[float]) -> FoldedT
 def compress(tables: FoldedTables, dim: int) -> FoldedTables:
     """Return the closest tables of a smaller dim, by the squared difference of all products (Eckart & Young 1936).
 
-    The SVD of the product of two tables is computed from QR decompositions of the tables (Chan 1982), without a matrix
-    of users times items.
+    This is the singular value decomposition of the product of both tables, computed from the QR decompositions of the
+    tables (Chan 1982) without a matrix of the size of users times items.
 
     Args:
-        tables: tables to compress.
-        dim: latent factors of the result.
+        tables: tables to be compressed.
+        dim: dim of the result.
 
     Returns:
-        Tables whose factors are sorted by singular value, with equal norms for users and items; fewer than `dim` if the
-        product has a lower rank. Biases and zero vectors are unchanged. Results do not depend on the number of threads.
+        Tables whose factors are sorted by strength, with equal norms for users and items; fewer than `dim` if the rank
+        is lower. Biases and zero rows stay as they are. The bits do not depend on the number of torch's threads.
     """
     with one_thread():
         return _compress(tables, dim)
@@ -59,11 +59,11 @@ def _compress(tables: FoldedTables, dim: int) -> FoldedTables:
     users, items = tables.user_vectors, tables.item_vectors
     user_basis, user_core = torch.linalg.qr(users)
     item_basis, item_core = torch.linalg.qr(items)
-    # Double precision for the small core: strong factors would mask the weak ones.
+    # In double precision: the cores are small, and strong factors would drown the weak ones.
     left, strength, right = torch.linalg.svd(user_core.double() @ item_core.double().mT, full_matrices=False)
     root = strength[:dim].sqrt()
     vectors = []
     for basis, side, table in ((user_basis, left, users), (item_basis, right.mT, items)):
-        found = basis @ (side[:, :dim] * root).to(basis)
-        vectors.append(found * (table != 0).any(1, keepdim=True))  # zero vectors stay exactly zero
+        compressed = basis @ (side[:, :dim] * root).to(basis)
+        vectors.append(compressed * (table != 0).any(1, keepdim=True))  # zero rows stay zero in spite of rounding
     return FoldedTables(vectors[0], vectors[1], *tables[2:])

@@ -1,4 +1,4 @@
-"""The network contract: a function of (user index, item index) in rating units."""
+"""The interface of networks: functions of a user index and an item index, in rating units."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ class FoldedTables(NamedTuple):
 
 
 class RatingScale(nn.Module):
-    """Maps logits to rating units.
+    """Map from logits to rating units.
 
-    With `sigmoid`, ``low + (high - low) * sigmoid(logit)`` on the range widened by `margin` on both sides (a sigmoid
-    reaches its ends only at infinity, so without a margin it cannot predict the highest and lowest ratings; fastai's
-    book uses 0 to 5.5 for 1 to 5). Without `sigmoid`, the logit itself. Outside of training, results are clipped to
-    `rating_range`.
+    With `sigmoid` it is ``low + (high - low) * sigmoid(logit)`` on the range widened by `margin` on both sides: a
+    sigmoid reaches its ends only at infinity, so without widening it cannot predict the best and worst ratings
+    (fastai's book takes 0 to 5.5 for 1 to 5). Without `sigmoid` it is the logit itself. Outside training the result is
+    clipped to `rating_range` wherever it could leave it.
 
     Args:
         rating_range: Lowest and highest rating, or None for no scaling and no clipping.
-        sigmoid: Whether to apply the sigmoid.
-        margin: Widening of the sigmoid's range, as a share of it, on each side.
+        sigmoid: Whether a sigmoid maps logits into the range.
+        margin: Widening of the sigmoid's range on each side, as a share of the range.
     """
 
     def __init__(self, rating_range: tuple[float, float] | None, sigmoid: bool = True, margin: float = 0.0) -> None:
@@ -58,18 +58,18 @@ class RatingScale(nn.Module):
         self.low, self.high = low - self.margin * (high - low), high + self.margin * (high - low)
 
     def forward(self, logit: Tensor) -> Tensor:
-        """Convert logits of any shape to rating units."""
+        """Map logits of any shape to rating units."""
         score = self.low + (self.high - self.low) * torch.sigmoid(logit) if self.sigmoid else logit
         if self.training or self.rating_range is None or (self.sigmoid and self.margin == 0):
             return score
         return score.clamp(*self.rating_range)
 
     def slope(self, rating: Tensor | float) -> Tensor | float:
-        """Derivative of the score with respect to the logit where the score is `rating`: rating units, any shape."""
+        """Return the derivative of the score by its logit at the score `rating`: rating units, any shape."""
         return (rating - self.low) * (self.high - rating) / (self.high - self.low) if self.sigmoid else 1.0
 
     def inverse(self, rating: float) -> float:
-        """Logit of a rating; ratings at or beyond the ends of the range are first moved inside."""
+        """Return the logit of a rating; one at or beyond the ends of the range is moved inside first."""
         if not self.sigmoid:
             return rating
         share = (rating - self.low) / (self.high - self.low)
@@ -80,11 +80,11 @@ class RatingScale(nn.Module):
 class RatingNetwork(nn.Module, ABC):
     """A network that predicts ratings.
 
-    Index 0 of every table is the unknown user or item; its vector is zero and stays zero.
+    Index 0 stands for every unknown id; its vectors are zero and stay zero.
 
     Args:
-        num_users: Number of users, including the unknown one (index 0).
-        num_items: Number of items, including the unknown one (index 0).
+        num_users: Number of user indices, the unknown user included.
+        num_items: Number of item indices, the unknown item included.
         scale: Map from logits to rating units.
     """
 
@@ -92,7 +92,7 @@ class RatingNetwork(nn.Module, ABC):
         super().__init__()
         if num_users < 1 or num_items < 1:
             raise ValueError(
-                f"num_users and num_items: must be at least 1 (the unknown id), got {num_users}, {num_items}"
+                f"num_users and num_items: must be at least 1 (index 0, the unknown one), got {num_users}, {num_items}"
             )
         self.num_users = num_users
         self.num_items = num_items
@@ -100,15 +100,15 @@ class RatingNetwork(nn.Module, ABC):
 
     @property
     def rating_range(self) -> tuple[float, float] | None:
-        """Lowest and highest score, rating units."""
+        """Lowest and highest score, rating units; None without a range."""
         return self.scale.rating_range
 
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
         """Score pairs.
 
         Args:
-            user: int64 [batch], indices.
-            item: int64 [batch], indices.
+            user: int64 [batch], user indices.
+            item: int64 [batch], item indices.
 
         Returns:
             float32 [batch], rating units.
@@ -118,28 +118,28 @@ class RatingNetwork(nn.Module, ABC):
 
     @abstractmethod
     def logit(self, user: Tensor, item: Tensor) -> Tensor:
-        """Like `forward`, before the scale: float32 [batch], logits."""
+        """Return the scores before the scale: float32 [batch], logits."""
 
     @abstractmethod
     def catalogue(self, user: Tensor) -> Tensor:
-        """Logits of users with every item: int64 [batch] indices -> float32 [batch, num_items]."""
+        """Return the logits of users with every item: int64 [batch] user indices -> float32 [batch, num_items]."""
 
     @abstractmethod
     def item_vectors(self) -> Tensor:
-        """Vectors that define the similarity of items: float32 [num_items, dim]."""
+        """Return the vectors whose cosine is the similarity of items: float32 [num_items, dim]."""
 
     @abstractmethod
     def squared_norms(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
-        """Squared norms of the parameters that each rating uses, for a penalty.
+        """Return the squared norms of the vectors that each rating looks up, for a penalty.
 
-        Biases have a weight of a tenth: they are few and well determined.
+        Biases count a tenth: they are few and well determined, and those of rare users and items are useful.
 
         Args:
-            user: int64 [batch], indices.
-            item: int64 [batch], indices.
+            user: int64 [batch], user indices.
+            item: int64 [batch], item indices.
 
         Returns:
-            float32 [batch] of the user's parameters, and of the item's.
+            float32 [batch] of the user's vectors, and of the item's.
         """
 
     def scores_and_norms(
@@ -149,32 +149,32 @@ class RatingNetwork(nn.Module, ABC):
         means: Mapping[str, Tensor] | None = None,
         bias_shares: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """`forward` and `squared_norms` in one call, for training; overridden to look parameters up once only.
+        """Return `forward` and `squared_norms` in one, for training.
 
-        The backward pass of every lookup fills a whole table.
+        A network overrides it to look vectors up once: the backward pass of every look-up fills a whole table.
 
         Args:
-            user: int64 [batch], indices.
-            item: int64 [batch], indices.
-            means: table name -> prior means, from which the norms are measured; only for networks with an SVD++ term.
-            bias_shares: float32 [batch] twice, weight of a squared bias in the norms of user and item; None for a
-                tenth. Networks without biases ignore it.
+            user: int64 [batch], user indices.
+            item: int64 [batch], item indices.
+            means: prior means that are subtracted in the norms, by name of the table; for networks with SVD++ terms.
+            bias_shares: float32 [batch] twice, weights of squared user and item biases in the norms; None for a tenth.
+                Networks without biases ignore them.
         """
         if means:
             raise NotImplementedError(f"{type(self).__name__} has no prior means")
         return self(user, item), *self.squared_norms(user, item)
 
     def fold(self) -> FoldedTables | None:
-        """The network as plain tables, or None if it is not a dot product."""
+        """Return the network as plain tables, or None if it is no dot product."""
         return None
 
 
-def table(rows: int, dim: int, std: float) -> nn.Embedding:
-    """Create an embedding with normally distributed entries and a zero vector at index 0.
+def embedding_table(num_indices: int, dim: int, std: float) -> nn.Embedding:
+    """Make an embedding with normal entries and zeros at index 0.
 
-    torch's global generator is used; tasks seed it. `nn.init` on the whole table would fill index 0 too.
+    The entries are drawn from torch's global generator, which tasks seed. `nn.init` would fill index 0 as well.
     """
-    embedding = nn.Embedding(rows, dim, padding_idx=0)
+    embedding = nn.Embedding(num_indices, dim, padding_idx=0)
     with torch.no_grad():
         nn.init.normal_(embedding.weight, std=std) if std else nn.init.zeros_(embedding.weight)
         embedding.weight[0] = 0

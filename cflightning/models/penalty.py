@@ -1,40 +1,42 @@
-"""L2 penalty on factors, weighted by the number of ratings, and on biases."""
+"""L2 penalty on looked-up embedding vectors, weighted by the number of their ratings, and on their biases."""
 
 from typing import NamedTuple
 
 from torch import Tensor
 
 BIAS_L2 = 0.3
-"""Default penalty of a squared bias, whatever its number of ratings, in units of the squared rating range: typical of
-the values that `tasks.bias_penalty` estimates."""
+"""Default penalty on a squared bias, whatever the number of its ratings, in units of the squared rating range.
+
+It is in the middle of the estimates of `tasks.bias_penalty`."""
+REFERENCE_COUNT = 50.0
+"""Number of ratings at which a vector's penalty has weight 1."""
 
 
 class Penalty(NamedTuple):
-    """L2 penalty on factors.
+    """Strength of the L2 penalty.
 
     Attributes:
-        l2: Penalty of a squared vector, in units of the squared rating range.
-        exponent: Exponent of `count_weights`.
+        l2: penalty on a squared vector, in units of the squared rating range.
+        exponent: see `count_weights`.
     """
 
     l2: float
     exponent: float
 
 
-def count_weights(counts: Tensor, exponent: float, reference: float = 50.0) -> Tensor:
-    """Weight of a vector's penalty at each lookup: ``(max(n, 1) / reference) ** -exponent``.
+def count_weights(counts: Tensor, exponent: float) -> Tensor:
+    """Return the weight of a vector's penalty at each look-up: ``(max(n, 1) / 50) ** -exponent``.
 
-    A user or item with n ratings is looked up n times per epoch, so its penalty adds up to ``n ** (1 - exponent)``:
-    exponent 0 is the classic L2 penalty (Funk 2006), 1 is independent of n, like weight decay. At 0.5, one strength
-    suits tables of very different density: the best strengths of four data sets differed by a factor of three with 0,
-    and agreed with 0.5.
+    A vector with n ratings is looked up n times an epoch, so its penalty adds up to ``n ** (1 - exponent)``: exponent 0
+    is the classic L2 on looked-up vectors (Funk 2006), 1 does not depend on n, like weight decay. At 0.5 one strength
+    fits tables of very different density: with 0 the best strengths of four data sets differed by a factor of three,
+    with 0.5 all were the same.
 
     Args:
-        counts: int64 [n], training ratings of each user or item.
+        counts: int64 [rows of the table], training ratings of each user or item.
         exponent: 0 to 1.
-        reference: count at which the weight is 1.
 
     Returns:
-        float32 [n].
+        float32 [rows of the table].
     """
-    return (counts.clamp(min=1).float() / reference) ** -exponent
+    return (counts.clamp(min=1).float() / REFERENCE_COUNT) ** -exponent

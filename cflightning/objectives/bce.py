@@ -95,7 +95,7 @@ class BceSolver(RankingSolver[BceSettings]):
         if self.members > 1:
             mean = average([network.fold() for network in self.networks], [1.0] * self.members)
             dim = self.network.dim
-            self.network.take(mean if dim >= mean.user_vectors.shape[1] else compress(mean, dim))
+            self.network.set_tables(mean if dim >= mean.user_vectors.shape[1] else compress(mean, dim))
 
     def loss(self) -> float:
         """Return the mean logistic loss of the epoch's samples before their steps."""

@@ -20,6 +20,11 @@ def register(objective: Objective) -> None:
     _objectives[objective.name] = objective
 
 
+def unregister(name: str) -> None:
+    """Forget an objective."""
+    del _objectives[name]
+
+
 for _class in (Mse, Bce, Bpr, Softmax, Ccl, Ials, Svd):
     register(_class())
 

@@ -56,7 +56,7 @@ class Ensemble(nn.Module):
         [network] = self._served
         if len(self.members) and isinstance(network, EmbeddingDot):
             tables = [member.fold() for member in self.factorised]
-            network.take(compress(average(tables, [1.0] * len(tables)), network.dim))
+            network.set_tables(compress(average(tables, [1.0] * len(tables)), network.dim))
 
     def attach_priors(
         self, user: Tensor, item: Tensor, svdpp: SvdppSides, l2_exponent: float, kind: type[SvdppTerm]

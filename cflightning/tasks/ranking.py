@@ -163,7 +163,7 @@ class SeparateRankingHead(RankingHead):
                 solver.train_epoch(epoch, epochs)
         solver.close()
         if network is not own:
-            own.take(FoldedTables(*(table.to(task.device) for table in network.fold())))
+            own.set_tables(FoldedTables(*(table.to(task.device) for table in network.fold())))
         task.metadata = replace(task.metadata, ranking_trained=True)
 
     def measure(self, data: RatingsDataModule, stage: str) -> dict[str, Tensor]:

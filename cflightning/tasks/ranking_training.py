@@ -166,4 +166,4 @@ class SampledRankingHead(RankingHead):
             return
         with torch.no_grad():
             users, items = loss.tables(self._trained)
-            self.network.take(self._trained.fold()._replace(user_vectors=users, item_vectors=items))
+            self.network.set_tables(self._trained.fold()._replace(user_vectors=users, item_vectors=items))

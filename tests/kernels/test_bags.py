@@ -46,7 +46,7 @@ def test_any_number_of_threads_gives_the_same_bits():
     for helpers in (1, 4):
         bag = make(CompiledSvdppTerm, 8)
         with ThreadPoolExecutor(helpers) as pool:
-            bag.use(pool, helpers)
+            bag.use_threads(pool, helpers)
             assert torch.equal(steps(bag, 8), alone)
 
 
@@ -109,8 +109,8 @@ def test_a_run_without_bags_goes_on_with_them(tmp_path):
     assert not torch.equal(*tables)
 
 
-def test_networks_without_bags_say_so():
+def test_networks_without_svdpp_terms_refuse_them():
     task = EmbeddingMLPTask(dim=4)
     task.svdpp = "both"
-    with pytest.raises(ConfigError, match="known to EmbeddingDot, not to EmbeddingMLP"):
+    with pytest.raises(ConfigError, match="--model.svdpp: must be none for EmbeddingMLP"):
         trainer().fit(task, data())

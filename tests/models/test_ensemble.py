@@ -1,4 +1,4 @@
-"""The mean of dot products is one, and what is cut off is the least possible."""
+"""An average of dot products is a dot product, and its compression is the closest one of its dim."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def logits(one):
     return (one.user_vectors @ one.item_vectors.T + one.user_bias[:, None] + one.item_bias + one.global_bias).numpy()
 
 
-def test_logits_of_the_mean_are_the_mean_of_the_logits():
+def test_logits_of_the_average_are_the_average_of_the_logits():
     several, weights = [tables(dim, seed) for seed, dim in enumerate((3, 5, 1))], [1.0, 2.5, 0.5]
     mean = average(several, weights)
     assert mean.user_vectors.shape == (USERS, 9)
@@ -33,7 +33,7 @@ def test_logits_of_the_mean_are_the_mean_of_the_logits():
 
 
 @pytest.mark.parametrize("dim", [1, 4, 7, 12])
-def test_what_is_left_is_numpys_truncated_svd(dim):
+def test_compression_is_the_truncated_svd_of_numpy(dim):
     given = average([tables(6, 1), tables(6, 2)], [1, 1])
     left, strength, right = np.linalg.svd(given.user_vectors.numpy() @ given.item_vectors.numpy().T)
     found = compress(given, dim)
@@ -46,7 +46,7 @@ def test_what_is_left_is_numpys_truncated_svd(dim):
         assert torch.equal(getattr(found, name), getattr(given, name))
 
 
-def test_a_product_has_no_more_factors_than_rows():
+def test_a_product_has_no_more_factors_than_items():
     found = compress(average([tables(15, 1), tables(15, 2)], [1, 1]), 30)
     assert found.user_vectors.shape[1] == ITEMS
     empty = FoldedTables(torch.zeros(5, 3), torch.zeros(4, 3), torch.zeros(5), torch.zeros(4), torch.tensor(0.0))
@@ -59,10 +59,10 @@ def test_one_row_and_one_factor():
 
 
 @pytest.mark.parametrize("dim", [4, 6])
-def test_a_network_becomes_the_tables(dim):
+def test_a_network_with_set_tables_has_their_logits(dim):
     given = tables(4, 3)
     network = EmbeddingDot(USERS, ITEMS, dim, (1.0, 5.0), std=1.0)
-    network.take(given)
+    network.set_tables(given)
     users, items = torch.arange(USERS).repeat_interleave(ITEMS), torch.arange(ITEMS).repeat(USERS)
     with torch.no_grad():
         np.testing.assert_allclose(network.logit(users, items).view(USERS, ITEMS), logits(given), atol=1e-5)

@@ -1,10 +1,10 @@
-"""The networks: the contract of all, and known answers of each."""
+"""Networks: their common contract, and known answers of each."""
 
 import numpy as np
 import pytest
 import torch
 
-from cflightning.models.embedding_dot import EmbeddingDot, _Pairs
+from cflightning.models.embedding_dot import EmbeddingDot, LogitsAndNorms
 from cflightning.models.embedding_mlp import EmbeddingMLP
 from cflightning.models.network import RatingScale
 from cflightning.testing import NetworkContract
@@ -20,7 +20,7 @@ class TestEmbeddingMLP(NetworkContract):
         return EmbeddingMLP(num_users, num_items, dim=4, hidden=(6, 5), **kwargs)
 
 
-def test_dot_is_the_formula_of_the_book():
+def test_embedding_dot_is_the_formula_of_the_book():
     torch.manual_seed(0)
     network = EmbeddingDot(5, 6, dim=3, rating_range=(0.5, 5.5), mean_rating=3.0, std=1.0)
     with torch.no_grad():
@@ -37,18 +37,18 @@ def test_dot_is_the_formula_of_the_book():
     assert network.global_bias.item() == pytest.approx(0.0, abs=1e-6)  # 3 is the middle of 0.5 to 5.5
 
 
-def test_dots_own_gradient_is_that_of_the_formula():
+def test_the_hand_written_gradient_equals_finite_differences():
     torch.manual_seed(0)
     shapes = (5, 3), (6, 3), (5, 1), (6, 1)
     tables = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
-    users, items = torch.tensor([1, 4, 1, 3, 1]), torch.tensor([5, 1, 5, 2, 3])  # a pair and a row twice
+    users, items = torch.tensor([1, 4, 1, 3, 1]), torch.tensor([5, 1, 5, 2, 3])  # a pair and a user twice
     rows = users, items, users, items
     shares = torch.rand(5, dtype=torch.float64), 0.1
     for means in ([None] * 4, [torch.randn(shape, dtype=torch.float64) for shape in shapes]):
         at = [mean if mean is None else mean[row] for mean, row in zip(means, rows, strict=True)]
-        assert torch.autograd.gradcheck(lambda *t, at=at: _Pairs.apply(*t, users, items, *shares, *at), tables)
+        assert torch.autograd.gradcheck(lambda *t, at=at: LogitsAndNorms.apply(*t, users, items, *shares, *at), tables)
         p, q, b, c = tables
-        logits, norms, others = _Pairs.apply(*tables, users, items, *shares, *at)
+        logits, norms, others = LogitsAndNorms.apply(*tables, users, items, *shares, *at)
         torch.testing.assert_close(logits, (p[users] * q[items]).sum(1) + b[users, 0] + c[items, 0])
         zero = [torch.zeros_like(table) if mean is None else mean for mean, table in zip(means, tables, strict=True)]
         p, q, b, c = (table - mean for table, mean in zip(tables, zero, strict=True))
@@ -56,7 +56,7 @@ def test_dots_own_gradient_is_that_of_the_formula():
         torch.testing.assert_close(others, q[items].square().sum(1) + 0.1 * c[items, 0] ** 2)
 
 
-def test_a_network_without_bags_refuses_prior_means():
+def test_a_network_without_svdpp_terms_refuses_prior_means():
     network = EmbeddingMLP(5, 6, dim=3)
     with pytest.raises(NotImplementedError, match="EmbeddingMLP has no prior means"):
         network.scores_and_norms(torch.tensor([1]), torch.tensor([1]), {"user_factors": torch.zeros(5, 3)})
@@ -72,7 +72,7 @@ def test_mlp_is_a_perceptron_of_the_concatenation():
     torch.testing.assert_close(network(users, items), (hidden @ last.weight.T + last.bias)[:, 0])
 
 
-def test_scale_off_gives_the_logit():
+def test_without_a_range_the_score_is_the_logit():
     scale = RatingScale(None)
     x = torch.tensor([-1e6, 0.0, 1e6])
     assert scale.eval()(x).tolist() == x.tolist()
@@ -95,7 +95,7 @@ def test_margin_lets_the_ends_be_reached():
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.1])
-def test_inverse_is_the_inverse(margin):
+def test_inverse_inverts_the_scale(margin):
     scale = RatingScale((-10, 10), margin=margin)
     for rating in (-9.9, 0.0, 7.3):
         assert float(scale(torch.tensor(scale.inverse(rating)))) == pytest.approx(rating, abs=1e-4)
@@ -113,11 +113,11 @@ def test_inverse_is_the_inverse(margin):
         lambda: RatingScale((1, 5), margin=-1),
     ],
 )
-def test_sizes_that_cannot_be(make):
+def test_invalid_sizes_and_ranges_are_refused(make):
     with pytest.raises(ValueError, match="must"):
         make()
 
 
-def test_a_table_of_nothing_but_the_unknown():
+def test_a_network_of_unknown_ids_alone_predicts_the_mean():
     network = EmbeddingDot(1, 1, dim=2, rating_range=(1, 5), mean_rating=4.0).eval()
     assert network(torch.tensor([0]), torch.tensor([0])).item() == pytest.approx(4.0, abs=1e-5)

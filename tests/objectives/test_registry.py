@@ -1,0 +1,127 @@
+"""The registry of objectives: every objective is complete, and another package adds its own."""
+
+from dataclasses import asdict, dataclass, fields
+
+import pandas as pd
+import pytest
+from lightning.pytorch import Trainer
+
+from cflightning import EmbeddingDotTask, RatingsDataModule
+from cflightning.errors import ConfigError
+from cflightning.objectives.base import RankingObjective
+from cflightning.objectives.registry import (
+    find_objective,
+    find_ranking_objective,
+    objective_names,
+    register,
+    solver_names,
+    unregister,
+)
+from cflightning.objectives.sampled_loss import SampledLoss, SampledSettings
+from cflightning.objectives.settings import TableSize, make_settings
+from cflightning.tasks.loading import load_task
+
+RANKING = [name for name in objective_names() if isinstance(find_objective(name), RankingObjective)]
+SIZE = TableSize(interactions=10_000, users=300, items=200)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HingeSettings(SampledSettings):
+    """Settings of the hinge loss.
+
+    Attributes:
+        margin: difference of scores from which a negative costs nothing.
+        l2: penalty on the vectors that a sample looks up.
+    """
+
+    margin: float = 1.0
+    l2: float | None = 0.001
+
+
+class HingeLoss(SampledLoss):
+    """Hinge loss by autograd."""
+
+    objective = "hinge"
+    settings_class = HingeSettings
+
+    def score_loss(self, positive, negatives, log_q):
+        return (self.settings.margin - positive[:, None] + negatives).clamp(min=0).sum()
+
+
+class Hinge(RankingObjective):
+    """The chosen item scores above each negative sample by a margin."""
+
+    name = "hinge"
+    sampled_loss = HingeLoss
+
+    def search_space(self, size, *, by_autograd):
+        return self.gradient_search_space({}, by_autograd=by_autograd)
+
+
+@pytest.fixture
+def hinge():
+    register(Hinge())
+    yield
+    unregister("hinge")
+
+
+def data(**options):
+    pairs = [(u, i) for u in range(40) for i in range(30) if u % 2 == i % 2 and (u * 7 + i * 3) % 5]
+    frame = pd.DataFrame(pairs, columns=["user", "item"]).assign(rating=[1.0 + at % 5 for at in range(len(pairs))])
+    return RatingsDataModule.from_frame(frame, batch_size=64, split="per_user", test_fraction=0.2, **options)
+
+
+def test_an_objective_of_another_package_trains_and_is_restored_from_its_checkpoint(hinge, tmp_path):
+    task = EmbeddingDotTask(dim=4, objective="hinge", learning_rate=0.05, ranking={"margin": 0.5})
+    trainer = Trainer(max_epochs=8, accelerator="cpu", logger=False, enable_checkpointing=False,
+                      enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
+    module = data()
+    trainer.fit(task, module)
+    [metrics] = trainer.test(task, module, verbose=False)
+    assert metrics["test/ndcg@10"] > 0.5
+    assert task.settings_used()["ranking"]["margin"] == 0.5
+    assert "model.learning_rate" in task.search_space(module)
+    trainer.save_checkpoint(tmp_path / "hinge.ckpt")
+    loaded = load_task(tmp_path / "hinge.ckpt")
+    assert (loaded.objective, loaded.predicts_rankings) == ("hinge", True)
+    assert loaded.least_squares_fold_in(30).rescale
+
+
+def test_an_unknown_objective_is_refused():
+    with pytest.raises(ConfigError, match=r"objective: must be one of mse, bce, .*, multitask or None, got 'hinge'"):
+        EmbeddingDotTask(objective="hinge")
+    with pytest.raises(ConfigError, match="must be one of mse, bce"):
+        find_objective("hinge")
+    with pytest.raises(ConfigError, match="must rank, got mse"):
+        find_ranking_objective("mse")
+
+
+@pytest.mark.parametrize("name", RANKING)
+def test_a_ranking_objective_has_documented_settings_a_search_space_and_a_fold_in(name):
+    objective = find_ranking_objective(name)
+    for kind in filter(None, (objective.solver, objective.sampled_loss)):
+        settings = kind.settings_class
+        assert settings() == make_settings(settings, {}, name)
+        described = " ".join(base.__doc__ for base in settings.__mro__[:-1])
+        assert all(f"{field.name}:" in described for field in fields(settings)), settings
+    for by_autograd in {objective.solver is None, objective.sampled_loss is not None}:
+        ranges = objective.search_space(SIZE, by_autograd=by_autograd)
+        assert "model.dim" in ranges
+        assert {option.removeprefix("model.ranking.") for option in ranges if "ranking" in option} <= set(
+            objective.setting_names()
+        )
+    weights = objective.least_squares_fold_in({}, 200)
+    assert (weights.weight, weights.rescale) == (0.3, name != "ials")
+
+
+def test_multitask_needs_a_solver():
+    assert solver_names() == [name for name in RANKING if find_ranking_objective(name).solver is not None]
+
+
+def test_settings_have_the_types_of_their_defaults():
+    settings = make_settings(HingeSettings, {"negatives": 4.0, "margin": 2, "in_batch": True, "l2": None}, "hinge")
+    assert asdict(settings) == {"negatives": 4, "l2": 0.001, "in_batch": True, "dropout": 0.0, "smooth": 0.0,
+                                "margin": 2.0}  # fmt: skip
+    assert isinstance(settings.negatives, int) and isinstance(settings.margin, float)
+    with pytest.raises(ConfigError, match="--model.ranking: has .*margin.* with hinge, got colour"):
+        make_settings(HingeSettings, {"colour": 1}, "hinge")
