@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import importlib.util
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
 
-PAGE = 4096
-_ELEMENT = {"int64": TensorProto.INT64, "string": TensorProto.STRING}
+_spec = importlib.util.spec_from_file_location(
+    "serve_tests_bundle_graphs", Path(__file__).with_name("bundle_graphs.py")
+)
+graphs = importlib.util.module_from_spec(_spec)  # by its path, because the tests are not a package
+_spec.loader.exec_module(graphs)
 
 
 @dataclass(frozen=True)
@@ -151,27 +153,27 @@ def make_both(tables: Tables, dim=3, seed=9) -> Tables:
 def write_bundle(folder: Path, tables: Tables) -> Path:
     """Write the bundle into ``folder``, which must not exist."""
     folder.mkdir(parents=True)
-    weights = _Weights(folder / "weights.bin")
-    shared = _add_tables(weights, tables)
-    recommending = shared if tables.beside is None else _add_tables(weights, tables.beside)
+    weights = graphs.Weights(folder / "weights.bin")
+    shared = graphs.add_tables(weights, tables)
+    recommending = shared if tables.beside is None else graphs.add_tables(weights, tables.beside)
     weights.close()
-    _save(_score(tables), shared, folder / "score.onnx")
-    _save(_recommend(tables.recommender), recommending, folder / "recommend.onnx")
-    _save(_similar(tables.recommender), recommending, folder / "similar.onnx")
-    graphs = ["score", "recommend", "similar"]
+    graphs.save(graphs.score(tables), shared, folder / "score.onnx")
+    graphs.save(graphs.recommend(tables.recommender), recommending, folder / "recommend.onnx")
+    graphs.save(graphs.similar(tables.recommender), recommending, folder / "similar.onnx")
+    names = ["score", "recommend", "similar"]
     if tables.categories is not None:
-        for graph in (_filtered, _scores, _factors, _users):
-            _save(graph(tables.recommender), recommending, folder / f"{graph.__name__[1:]}.onnx")
-            graphs.append(graph.__name__[1:])
+        for graph in (graphs.filtered, graphs.scores, graphs.factors, graphs.users):
+            graphs.save(graph(tables.recommender), recommending, folder / f"{graph.__name__}.onnx")
+            names.append(graph.__name__)
         catalogue = {"item": tables.item_ids.tolist(), "count": tables.counts, "categories": tables.categories}
         (folder / "catalogue.json").write_text(json.dumps(catalogue, ensure_ascii=False), encoding="utf-8")
     if tables.history is not None:
-        _save(_history(tables), {}, folder / "history.onnx")
-        graphs.append("history")
+        graphs.save(graphs.history(tables), {}, folder / "history.onnx")
+        names.append("history")
     if tables.seen_rows is not None:
         rows = [(user, item, 0.0) for user, item in tables.seen_rows]
-        _save(_history(replace(tables, history=rows), rated=False), {}, folder / "seen.onnx")
-        graphs.append("seen")
+        graphs.save(graphs.history(replace(tables, history=rows), rated=False), {}, folder / "seen.onnx")
+        names.append("seen")
     if tables.titles is not None:
         (folder / "titles.json").write_text(json.dumps(tables.titles, ensure_ascii=False), encoding="utf-8")
     write_manifest(
@@ -183,13 +185,13 @@ def write_bundle(folder: Path, tables: Tables) -> Path:
             "created": "2025-01-01T00:00:00+00:00",
             "model": "EmbeddingDot",
             "dim": tables.user_vectors.shape[1],
-            "ids": {"user": _kind(tables.user_ids), "item": _kind(tables.item_ids)},
+            "ids": {"user": graphs.id_type(tables.user_ids), "item": graphs.id_type(tables.item_ids)},
             "num_users": len(tables.user_ids) + 1,
             "num_items": len(tables.item_ids) + 1,
             "rating_range": list(tables.rating_range) if tables.rating_range else None,
             **({"units": tables.units} if "choice" in tables.units.values() else {}),
             "metrics": tables.metrics,
-            "graphs": {name: f"{name}.onnx" for name in graphs},
+            "graphs": {name: f"{name}.onnx" for name in names},
             **({} if tables.categories is None else {"catalogue": "catalogue.json"}),
             "titles": None if tables.titles is None else "titles.json",
             **({} if tables.reference is None else {"reference": tables.reference}),
@@ -233,275 +235,3 @@ def seal(folder: Path, manifest: dict) -> None:
     text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     rest["sha256"] = hashlib.sha256(text.encode()).hexdigest()
     (folder / "manifest.json").write_text(json.dumps(rest, indent=1, ensure_ascii=False), encoding="utf-8")
-
-
-# Graphs --------------------------------------------------------------------------------
-
-
-class _Weights:
-    """The weights file: tables at multiples of the page size, short ones at multiples of 64 bytes."""
-
-    def __init__(self, path: Path) -> None:
-        self.file = path.open("wb")
-        self.name = path.name
-
-    def add(self, name, table):
-        table = np.ascontiguousarray(table, dtype="<f4")
-        at = self.file.tell()
-        self.file.write(bytes(-at % (PAGE if table.nbytes >= PAGE else 64)))
-        tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=table.shape)
-        tensor.data_location = TensorProto.EXTERNAL
-        for key, value in (("location", self.name), ("offset", self.file.tell()), ("length", table.nbytes)):
-            tensor.external_data.add(key=key, value=str(value))
-        self.file.write(table.tobytes())
-        return tensor
-
-    def close(self):
-        self.file.close()
-
-
-def _add_tables(weights, tables):
-    vectors, bias = tables.users()
-    norms = np.linalg.norm(tables.item_vectors, axis=1)
-    return {
-        "user_vectors": weights.add("user_vectors", vectors),
-        "item_vectors": weights.add("item_vectors", tables.item_vectors),
-        # The global bias is added to the biases of all users, including the unknown one.
-        "user_bias": weights.add("user_bias", bias[:, None] + np.float32(tables.global_bias)),
-        "item_bias": weights.add("item_bias", tables.item_bias),
-        "item_scale": weights.add("item_scale", np.divide(1, norms, where=norms > 0, out=np.zeros_like(norms))),
-    }
-
-
-class _Graph:
-    def __init__(self, tables: Tables) -> None:
-        self.tables, self.nodes, self.constants, self.inputs, self.outputs = tables, [], [], [], []
-        self.user, self.item = _ELEMENT[_kind(tables.user_ids)], _ELEMENT[_kind(tables.item_ids)]
-
-    def input(self, name, type_, *shape):
-        self.inputs.append(helper.make_tensor_value_info(name, type_, shape))
-
-    def output(self, name, type_, *shape):
-        self.outputs.append(helper.make_tensor_value_info(name, type_, shape))
-
-    def const(self, name, value, dtype=None):
-        self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), name))
-
-    def node(self, op, inputs, outputs, **attributes):
-        self.nodes.append(helper.make_node(op, inputs.split(), outputs.split(), **attributes))
-
-    def to_rows(self, ids, rows, known):
-        self.node(
-            "LabelEncoder",
-            ids,
-            rows,
-            domain="ai.onnx.ml",
-            keys_tensor=numpy_helper.from_array(known),
-            values_tensor=numpy_helper.from_array(np.arange(1, len(known) + 1)),
-            default_tensor=numpy_helper.from_array(np.array([0])),
-        )
-
-    def scale(self, logit, score):
-        if self.tables.rating_range is None:
-            self.node("Identity", logit, score)
-            return
-        low, high = self.tables.rating_range
-        self.const("low", low, np.float32)
-        self.const("span", high - low, np.float32)
-        self.node("Sigmoid", logit, "squashed")
-        self.node("Mul", "squashed span", "stretched")
-        self.node("Add", "stretched low", score)
-
-
-def _score(tables):
-    g = _Graph(tables)
-    g.input("user", g.user, "n")
-    g.input("item", g.item, "n")
-    g.output("score", TensorProto.FLOAT, "n")
-    g.output("known", TensorProto.BOOL, "n", 2)
-    g.const("one", [1], np.int64)
-    g.const("zero", 0, np.int64)
-    g.to_rows("user", "user_row", tables.user_ids)
-    g.to_rows("item", "item_row", tables.item_ids)
-    g.node("Gather", "user_vectors user_row", "u")
-    g.node("Gather", "item_vectors item_row", "i")
-    g.node("Mul", "u i", "products")
-    g.node("ReduceSum", "products one", "dot", keepdims=0)
-    g.node("Gather", "user_bias user_row", "column")
-    g.node("Squeeze", "column one", "bu")
-    g.node("Gather", "item_bias item_row", "bi")
-    g.node("Sum", "dot bu bi", "logit")
-    g.scale("logit", "score")
-    g.node("Unsqueeze", "user_row one", "user_column")
-    g.node("Unsqueeze", "item_row one", "item_column")
-    g.node("Concat", "user_column item_column", "both", axis=1)
-    g.node("Greater", "both zero", "known")
-    return g
-
-
-def _recommend(tables, allowed=False):
-    g = _Graph(tables)
-    g.input("user", g.user, "n")
-    g.input("k", TensorProto.INT64, 1)
-    g.input("exclude_user", TensorProto.INT64, "m")
-    g.input("exclude_item", g.item, "m")
-    g.output("item", g.item, "n", "k'")
-    g.output("score", TensorProto.FLOAT, "n", "k'")
-    g.output("known", TensorProto.BOOL, "n")
-    g.to_rows("user", "user_row", tables.user_ids)
-    g.to_rows("exclude_item", "exclude_row", tables.item_ids)
-    g.node("Gather", "user_vectors user_row", "u")
-    g.node("Gemm", "u item_vectors item_bias", "logits", transB=1)
-    _mask(g, "logits", "exclude_user", "exclude_row", "left" if allowed else "masked")
-    if allowed:
-        g.input("allowed", TensorProto.BOOL, len(tables.item_ids))
-        g.const("yes", [True])
-        g.node("Concat", "yes allowed", "allowed_rows", axis=0)
-        g.node("Where", "allowed_rows left nothing", "masked")
-    _best(g, "masked", "item", "best")
-    g.node("Gather", "user_bias user_row", "bu")
-    g.node("Add", "best bu", "logit")
-    g.scale("logit", "scaled")
-    g.node("Equal", "best nothing", "filler")
-    g.node("Where", "filler nothing scaled", "score")
-    g.node("Greater", "user_row zero", "known")
-    return g
-
-
-def _filtered(tables):
-    return _recommend(tables, allowed=True)
-
-
-def _scores(tables):
-    g = _Graph(tables)
-    g.input("user", g.user, "n")
-    for name in ("order", "score"):
-        g.output(name, TensorProto.FLOAT, "n", len(tables.item_ids))
-    g.output("known", TensorProto.BOOL, "n")
-    g.const("one", [1], np.int64)
-    g.const("zero", 0, np.int64)
-    g.const("end", [len(tables.item_ids) + 1], np.int64)
-    g.to_rows("user", "user_row", tables.user_ids)
-    g.node("Gather", "user_vectors user_row", "u")
-    g.node("Gemm", "u item_vectors item_bias", "products", transB=1)
-    g.node("Gather", "user_bias user_row", "bu")
-    g.node("Add", "products bu", "every_row")
-    g.node("Slice", "every_row one end one", "order")
-    g.scale("order", "score")
-    g.node("Greater", "user_row zero", "known")
-    return g
-
-
-def _factors(tables):
-    g = _Graph(tables)
-    g.input("item", g.item, "n")
-    g.output("vector", TensorProto.FLOAT, "n", tables.item_vectors.shape[1])
-    g.output("bias", TensorProto.FLOAT, "n")
-    g.output("known", TensorProto.BOOL, "n")
-    g.const("zero", 0, np.int64)
-    g.to_rows("item", "row", tables.item_ids)
-    g.node("Gather", "item_vectors row", "vector")
-    g.node("Gather", "item_bias row", "bias")
-    g.node("Greater", "row zero", "known")
-    return g
-
-
-def _users(tables):
-    g = _Graph(tables)
-    g.input("begin", TensorProto.INT64, 1)
-    g.input("end", TensorProto.INT64, 1)
-    g.output("user", g.user, "n")
-    g.const("user_ids", tables.user_ids)
-    g.node("Slice", "user_ids begin end", "user")
-    return g
-
-
-def _history(tables, rated=True):
-    """History by comparing the user of every rating with every requested user: slow, but short."""
-    g = _Graph(tables)
-    g.input("user", g.user, "n")
-    g.output("item", g.item, "m")
-    g.output("place", TensorProto.INT64, "m")
-    if rated:
-        g.output("rating", TensorProto.FLOAT, "m")
-    g.output("position", TensorProto.INT64, "m")
-    user, item, rating = (np.array(column) for column in zip(*tables.history, strict=True))
-    g.const("owner", user + 1, np.int64)
-    g.const("places", item, np.int64)
-    g.const("ratings", rating, np.float32)
-    g.const("item_ids", tables.item_ids)
-    g.const("one", [1], np.int64)
-    g.const("minus", [-1], np.int64)
-    g.to_rows("user", "row", tables.user_ids)
-    g.node("Unsqueeze", "row one", "row_column")
-    g.node("Equal", "row_column owner", "whose")
-    g.node("NonZero", "whose", "found")
-    g.node("Split", "found", "position_2 number_2", axis=0, num_outputs=2)
-    g.node("Reshape", "position_2 minus", "position")
-    g.node("Reshape", "number_2 minus", "number")
-    g.node("Gather", "places number", "place")
-    g.node("Gather", "ratings number", "rating")
-    g.node("Gather", "item_ids place", "item")
-    return g
-
-
-def _similar(tables):
-    g = _Graph(tables)
-    g.input("item", g.item, "n")
-    g.input("k", TensorProto.INT64, 1)
-    g.output("similar", g.item, "n", "k'")
-    g.output("similarity", TensorProto.FLOAT, "n", "k'")
-    g.output("known", TensorProto.BOOL, "n")
-    g.to_rows("item", "row", tables.item_ids)
-    g.node("Gather", "item_vectors row", "v")
-    g.node("Gather", "item_scale row", "own_scale")
-    g.node("Unsqueeze", "own_scale one", "scale_column")
-    g.node("Mul", "v scale_column", "unit")
-    g.node("Gemm", "unit item_vectors", "products", transB=1)
-    g.node("Mul", "products item_scale", "cosines")
-    g.node("Shape", "row", "length")
-    g.node("Squeeze", "length", "count")
-    g.node("Range", "zero count step", "position")
-    _mask(g, "cosines", "position", "row", "masked")
-    _best(g, "masked", "similar", "similarity")
-    g.const("step", 1, np.int64)
-    g.node("Greater", "row zero", "known")
-    return g
-
-
-def _mask(g, scores, position, row, masked):
-    """Set -inf at every (position, row)."""
-    g.const("one", [1], np.int64)
-    g.const("zero", 0, np.int64)
-    g.const("nothing", -np.inf, np.float32)
-    g.node("Unsqueeze", f"{position} one", "position_column")
-    g.node("Unsqueeze", f"{row} one", "row_column")
-    g.node("Concat", "position_column row_column", "where", axis=1)
-    g.node("Shape", row, "how_many")
-    g.node("Expand", "nothing how_many", "nothings")
-    g.node("ScatterND", f"{scores} where nothings", masked)
-
-
-def _best(g, masked, item, score):
-    """Select the k best known items, as ids."""
-    g.const("known_items", [len(g.tables.item_ids)], np.int64)
-    g.const("end", [len(g.tables.item_ids) + 1], np.int64)
-    g.const("item_ids", g.tables.item_ids)
-    g.node("Slice", f"{masked} one end one", "catalogue")
-    g.node("Min", "k known_items", "k_or_all")
-    g.node("TopK", "catalogue k_or_all", f"{score} index")
-    g.node("Gather", "item_ids index", item)
-
-
-def _save(g, shared, path):
-    used = {name for node in g.nodes for name in node.input}
-    initializers = g.constants + [tensor for name, tensor in shared.items() if name in used]
-    graph = helper.make_graph(g.nodes, path.stem, g.inputs, g.outputs, initializers)
-    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 4)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=10, producer_name="tests")
-    path.write_bytes(model.SerializeToString(deterministic=True))
-    onnx.checker.check_model(str(path))
-
-
-def _kind(ids):
-    return "int64" if ids.dtype == np.int64 else "string"

@@ -65,7 +65,7 @@ def add(folder, tables, bundles):
     if tables.beside is not None:
         graphs["fold_in_choice"] = _fold_in(tables.beside, bundles)
     for name, graph in graphs.items():
-        bundles._save(graph, {}, folder / f"{name}.onnx")
+        bundles.graphs.save(graph, {}, folder / f"{name}.onnx")
         manifest["graphs"][name] = f"{name}.onnx"
     del manifest["files"]
     bundles.write_manifest(folder, manifest)
@@ -152,7 +152,7 @@ def _explain(tables, bundles):
 
 def _solved(tables, bundles):
     """Start a graph with the solution `x` [1, E] and the contribution of `each` item to it [n, E]."""
-    g, reference = bundles._Graph(tables), Reference(tables)
+    g, reference = bundles.graphs.Graph(tables), Reference(tables)
     width = reference.z.shape[1]
     g.input("item", g.item, "n")
     g.input("rating", TensorProto.FLOAT, "n")
