@@ -4,11 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cflightning_serve import __version__
+from cflightning_serve.cli import commands
+from cflightning_serve.cli.commands import find_commands
 
 
 @pytest.mark.parametrize(
@@ -95,11 +98,19 @@ def test_help_and_version_are_printed(run):
     code, out, _ = run("--help")
     assert code == 0
     assert "recommend BUNDLE --user 42 --k 10" in out
-    for command in ("score", "recommend", "similar", "info"):
-        code, out, _ = run(command, "--help")
-        assert code == 0
-        assert f"example:\n  python -m cflightning_serve {command} BUNDLE" in out
     assert run("--version")[:2] == (0, f"cflightning_serve {__version__}\n")
+
+
+@pytest.mark.parametrize("command", find_commands(), ids=lambda command: command.name)
+def test_every_command_has_a_help_page_with_an_example(run, command):
+    code, out, _ = run(command.name, "--help")
+    assert code == 0
+    assert f"example:\n  python -m cflightning_serve {command.name} BUNDLE" in out
+
+
+def test_the_commands_are_those_of_the_folder():
+    files = Path(commands.__file__).parent.glob("[!_]*.py")
+    assert [command.name for command in find_commands()] == sorted(file.stem.replace("_", "-") for file in files)
 
 
 def process(*arguments, environment, **options):
