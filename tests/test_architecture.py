@@ -33,7 +33,7 @@ EXPORT = {  # every room may also import `cflightning`, and `bundle` of cflightn
     "fold_in": {"contents", "onnx_tools"},
     "graphs": {"contents", "fold_in", "onnx_tools"},
     "bundle": {"contents", "fold_in", "graphs", "onnx_tools", "publish"},
-    "layouts": {"bundle", "publish"},
+    "layouts": {"bundle", "onnx_tools", "publish"},
     "cli": {"bundle", "layouts"},
 }
 SERVING = {

@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import onnx
 from tqdm import tqdm
@@ -33,6 +32,7 @@ from cflightning_export.onnx_tools.external_data import SharedWeights
 from cflightning_export.onnx_tools.quantization import Precision, Rounding, round_within, store_rounded
 from cflightning_export.publish import atomic_folder, check_target, require_space
 from cflightning_serve.bundle.manifest import FORMAT, describe_file, write_manifest
+from cflightning_serve.bundle.strict_json import Json
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ def write_bundle(
     log.info("wrote %s", ", ".join(models))
     catalogue, titles = write_catalogue(folder, vocabulary), write_titles(folder, vocabulary)
     files = [*(f"{name}.onnx" for name in models), "weights.bin", catalogue, *([titles] if titles else [])]
-    manifest: dict[str, Any] = {
+    manifest: dict[str, Json] = {
         "format": FORMAT,
         "format_version": 1,
         "written_by": f"cflightning {__version__}",

@@ -1,9 +1,10 @@
-"""The rows that a checkpoint was trained on, from the data that its run's config names."""
+"""The data that a checkpoint was trained on, read again from where the checkpoint or its run says that it is."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import yaml
@@ -16,15 +17,16 @@ from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CFLightningError, ExportError
 
 CLASSES = ("cflightning.RatingsDataModule", "cflightning.data.datamodule.RatingsDataModule")
+"""Names of the only class that a config may name; no other is imported."""
 
 
 class TrainingRows(NamedTuple):
-    """Who rated or chose what, in the order of user rows, then item rows.
+    """The training rows, sorted by user and then item.
 
     Attributes:
-        user: int32 [n], rows.
-        item: int32 [n], rows.
-        rating: float32 [n], rating units; of choices what each counts, which is 1 where all count the same.
+        user: int32 [n], indices.
+        item: int32 [n], indices.
+        rating: float32 [n], rating units; of implicit feedback the weight of the row, 1 if all weigh the same.
     """
 
     user: np.ndarray
@@ -40,46 +42,46 @@ def training_data(
     otherwise: str = "",
     kept: Provenance | None = None,
 ) -> RatingsDataModule:
-    """Read a run's data again, cut it as the run did, and hold it against the checkpoint.
+    """Read the data of a run again, split it as the run did, and compare it with the checkpoint.
 
     Args:
-        checkpoint: in the folder `checkpoints` of a run, unless it says itself where its table lies.
-        vocabulary: of the checkpoint.
-        rows: training rows that the checkpoint counted, where it did.
-        flag: what needs the data, for messages.
-        otherwise: how to do without, for messages; not given, to leave the flag out.
-        kept: what the checkpoint says of its data; used where the table is still there, whatever the current folder.
+        checkpoint: in the folder `checkpoints` of a run, unless its provenance leads to the table.
+        vocabulary: ids of the checkpoint.
+        rows: number of training rows in the checkpoint, if it has that.
+        flag: option that needs the data, for messages.
+        otherwise: how to do without the data, for messages; "" for leaving the flag out.
+        kept: provenance in the checkpoint; it is used if the table still exists, whatever the current folder.
 
     Raises:
-        ExportError: neither the checkpoint nor a run around it leads to the data, it cannot be read, or is not what the
-            checkpoint was trained on.
+        ExportError: neither the checkpoint nor a run around it leads to the data, or the data cannot be read, or is not
+            what the checkpoint was trained on.
     """
     otherwise = otherwise or f"leave {flag} out"
     config, data = checkpoint.parent.parent / "config.yaml", None
-    if kept is not None and _is_there(kept):
-        config, data = checkpoint, _module(kept.settings, checkpoint, flag)
+    if kept is not None and _exists(kept):
+        config, data = checkpoint, _data_module(kept.settings, checkpoint, flag)
     elif checkpoint.parent.name != "checkpoints" or not config.is_file():
         raise ExportError(
             f"{flag}: {checkpoint}: must lie in a run folder, whose config.yaml names the data, but there is "
             f"none; export the run itself, or {otherwise}"
         )
-    data = data or _data_of(config, flag, otherwise)
+    data = data or _data_of_config(config, flag, otherwise)
     try:
-        learnt, split = data.vocabulary, data.split
+        found, split = data.vocabulary, data.split
     except (CFLightningError, OSError) as error:
         raise ExportError(
             f"{flag}: the data that {config} names cannot be read ({error}); put it back where it was (a "
             f"relative path counts from the current folder), or {otherwise}"
         ) from error
     same = (rows is None or rows == split.sizes[TRAIN]) and all(
-        mine.kind == theirs.kind and np.array_equal(mine.values, theirs.values)
-        for mine, theirs in ((learnt.users, vocabulary.users), (learnt.items, vocabulary.items))
+        ours.kind == theirs.kind and np.array_equal(ours.values, theirs.values)
+        for ours, theirs in ((found.users, vocabulary.users), (found.items, vocabulary.items))
     )
     counts = vocabulary.counts
-    if not same or (counts is not None and learnt.counts is not None and not np.array_equal(learnt.counts, counts)):
+    if not same or (counts is not None and found.counts is not None and not np.array_equal(found.counts, counts)):
         raise ExportError(
             f"{flag}: {data.table.name}: must be the data that {checkpoint} was trained on, but its training "
-            f"part has {split.sizes[TRAIN]:,} rows of {len(learnt.users):,} users and {len(learnt.items):,} items, the "
+            f"part has {split.sizes[TRAIN]:,} rows of {len(found.users):,} users and {len(found.items):,} items, the "
             f"checkpoint's {'unknown' if rows is None else f'{rows:,}'} of {len(vocabulary.users):,} and "
             f"{len(vocabulary.items):,}, or others; train again, or {otherwise}"
         )
@@ -87,12 +89,12 @@ def training_data(
 
 
 def training_rows(data: RatingsDataModule, vocabulary: Vocabulary, *, rates: bool = True) -> TrainingRows:
-    """The training part of `training_data`.
+    """Return the training part of `training_data`.
 
     Args:
-        data: of the run.
-        vocabulary: of the checkpoint.
-        rates: whether the objective saw ratings; else each row counts as it was counted.
+        data: data of the run.
+        vocabulary: ids of the checkpoint.
+        rates: whether the objective uses ratings; if not, rows have their weights instead.
     """
     user, item, rating = encode(data.table, data.split, TRAIN, vocabulary)
     if data.table.rating is None or not rates:
@@ -102,27 +104,27 @@ def training_rows(data: RatingsDataModule, vocabulary: Vocabulary, *, rates: boo
     return TrainingRows(user[order], item[order], rating[order])
 
 
-def _data_of(config: Path, flag: str, otherwise: str) -> RatingsDataModule:
-    """The data module that a config describes; no other class is ever imported."""
+def _data_of_config(config: Path, flag: str, otherwise: str) -> RatingsDataModule:
+    """Make the data module that a config describes."""
     try:
-        saved: Any = yaml.safe_load(config.read_text(encoding="utf-8"))["data"]
-        kind, options = saved["class_path"], saved.get("init_args") or {}
+        saved = yaml.safe_load(config.read_text(encoding="utf-8"))["data"]
+        class_path, options = saved["class_path"], saved.get("init_args") or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
         raise ExportError(f"{flag}: {config}: must describe the data of a run, does not ({error!r})") from error
-    if kind not in CLASSES:
-        raise ExportError(f"{flag}: {config}: the data must be a {CLASSES[0]}, got {kind}; {otherwise}")
-    return _module(options, config, flag)
+    if class_path not in CLASSES:
+        raise ExportError(f"{flag}: {config}: the data must be a {CLASSES[0]}, got {class_path}; {otherwise}")
+    return _data_module(options, config, flag)
 
 
-def _is_there(kept: Provenance) -> bool:
-    """Whether the settings of a checkpoint lead to a table."""
+def _exists(kept: Provenance) -> bool:
+    """Whether the files of a provenance still exist."""
     paths = [kept.settings[name] for name in PATHS if kept.settings.get(name) is not None]
     return not kept.frame and all(Path(path).exists() for path in paths)
 
 
-def _module(options: dict[str, Any], config: Path, flag: str) -> RatingsDataModule:
+def _data_module(options: Mapping[str, object], config: Path, flag: str) -> RatingsDataModule:
     try:
-        return RatingsDataModule(**options)
+        return RatingsDataModule(**options)  # type: ignore[arg-type]
     except TypeError as error:
         raise ExportError(
             f"{flag}: {config}: the data's options cannot be used ({error}); was it written by another version?"

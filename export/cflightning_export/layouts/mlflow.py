@@ -1,15 +1,15 @@
-"""A model folder for MLflow: the bundle, the code that answers from it, and an `MLmodel` that names both.
+"""MLflow model folder: the bundle, the code that serves it, and an `MLmodel` file that names both.
 
 ```
 MODEL/
   MLmodel                  loader_module: cflightning_serve.mlflow_model
   bundle/                  the bundle as it is
-  code/cflightning_serve/  the code, since cflightning-serve is on no package index
+  code/cflightning_serve/  the code: cflightning-serve is on no package index
   requirements.txt  python_env.yaml  conda.yaml
   input_example.json  serving_input_example.json
 ```
 
-A loader module is MLflow's oldest way of loading a model and needs no pickle; MLflow itself is not needed to write it.
+A loader module needs no pickle, and MLflow itself is not needed to write the folder.
 
 Source: https://mlflow.org/docs/latest/python_api/mlflow.pyfunc.html, "Filesystem format".
 """
@@ -23,24 +23,24 @@ import shutil
 import uuid
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from cflightning.errors import ExportError
 from cflightning_export.layouts.source import Bundle
+from cflightning_serve.bundle.strict_json import Json
 
 PACKAGE = "cflightning_serve"
 REQUIREMENTS = ("mlflow>=2.10", "numpy>=1.26", "onnxruntime>=1.24")
-"""MLflow since columns may be lists; the others are those of serve/pyproject.toml."""
+"""MLflow from where columns may be lists; the others as in serve/pyproject.toml."""
 
 
 def write(bundle: Bundle, folder: Path) -> None:
     """Write the model folder.
 
     Args:
-        bundle: finished and intact.
-        folder: an empty one.
+        bundle: a finished bundle.
+        folder: an empty folder.
 
     Raises:
         ExportError: cflightning-serve, whose code goes into the folder, is not installed.
@@ -69,7 +69,7 @@ def write(bundle: Bundle, folder: Path) -> None:
         ),
     ):
         (folder / name).write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-    # Any id will do, an unknown one too.
+    # An unknown id works as well.
     table = {"columns": ["user"], "data": [[1 if bundle.manifest["ids"]["user"] == "int64" else "1"]]}
     for name, example in (
         ("input_example.json", {"inputs": table, "params": {"k": 10}}),
@@ -78,8 +78,8 @@ def write(bundle: Bundle, folder: Path) -> None:
         (folder / name).write_text(json.dumps(example, indent=2), encoding="utf-8")
 
 
-def next_steps(target: Path, manifest: dict[str, Any], user: Any) -> list[str]:
-    """Lines to type: start the server, ask it for the ten best items of a user."""
+def next_steps(target: Path, manifest: dict[str, Json], user: int | str) -> list[str]:
+    """Commands that start the server, and request ten recommendations for a user."""
     request = {"dataframe_records": [{"user": user}], "params": {"k": 10}}
     return [
         f"mlflow models serve --model-uri {shlex.quote(str(target))} --env-manager local",
@@ -87,8 +87,8 @@ def next_steps(target: Path, manifest: dict[str, Any], user: Any) -> list[str]:
     ]
 
 
-def _model(manifest: dict[str, Any], python: str) -> dict[str, Any]:
-    """What `MLmodel` says."""
+def _model(manifest: dict[str, Json], python: str) -> dict[str, Json]:
+    """The contents of `MLmodel`."""
     user, item = ({"int64": "long", "string": "string"}[manifest["ids"][side]] for side in ("user", "item"))
     columns = [
         {"name": "user", "type": user, "required": False},
@@ -117,7 +117,7 @@ def _model(manifest: dict[str, Any], python: str) -> dict[str, Any]:
         },
         "signature": {
             "inputs": json.dumps(columns),
-            "outputs": None,  # scores or lists, as the columns ask
+            "outputs": None,  # scores or recommendations, depending on the columns
             "params": json.dumps([{"name": "k", "type": "long", "default": 10, "shape": None}]),
         },
         "utc_time_created": manifest["created"],

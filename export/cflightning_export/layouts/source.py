@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cflightning.errors import ExportError
 from cflightning_serve.bundle.manifest import MANIFEST, Manifest
+from cflightning_serve.bundle.strict_json import Json
 from cflightning_serve.errors import BundleError
 
 
@@ -20,7 +21,7 @@ class Bundle(NamedTuple):
     """
 
     folder: Path
-    manifest: dict[str, Any]
+    manifest: dict[str, Json]
 
     @property
     def graphs(self) -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""A model repository for Triton Inference Server: one model for each graph, run by its onnxruntime backend.
+"""Triton model repository: one model for each graph, run by the onnxruntime backend.
 
 ```
 REPOSITORY/
@@ -8,9 +8,9 @@ REPOSITORY/
   ...
 ```
 
-onnxruntime opens external data beside or below the model only, links that lead elsewhere refused, so every model has a
-weights file of its own. In the file system these are hard links to one file, whose pages in memory all models share; a
-copy to another machine or an object store makes files of them, one for each graph that uses any of it.
+onnxruntime opens external data only beside or below the model, and no links that lead elsewhere, so every model has a
+weights file of its own. In the file system these are hard links to one file, whose memory-mapped pages all models
+share; a copy to another machine or an object store turns them into one file for each graph that has tables.
 
 Sources: github.com/triton-inference-server/server, docs/user_guide/model_repository.md and model_configuration.md;
 github.com/triton-inference-server/onnxruntime_backend, README.md.
@@ -24,19 +24,19 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import onnx
 from onnx import TensorProto
 
 from cflightning.errors import ExportError
 from cflightning_export.layouts.source import Bundle
+from cflightning_serve.bundle.strict_json import Json
 
 PREFIX = "cflightning_"
-"""Of the models' names; the question follows."""
+"""Prefix of the names of the models; the name of the graph follows."""
 VERSION = "1"
 
-_TYPES = {  # that the backend takes
+_TYPES = {  # supported by the backend
     TensorProto.BOOL: "TYPE_BOOL",
     TensorProto.UINT8: "TYPE_UINT8",
     TensorProto.UINT16: "TYPE_UINT16",
@@ -52,8 +52,8 @@ _TYPES = {  # that the backend takes
     TensorProto.STRING: "TYPE_STRING",
 }
 
-# Batches are lengths of the graphs' own: no axis is common to all inputs, so Triton must add none (max_batch_size 0).
-# Threads are set, since onnxruntime would take one for each core of the machine, not of the container.
+# No axis is common to all inputs, so Triton must not add a batch axis (max_batch_size 0). Threads are set because
+# onnxruntime would start one for each core of the machine, not of the container.
 _CONFIG = """\
 name: "{name}"
 backend: "onnxruntime"
@@ -69,16 +69,16 @@ def write(bundle: Bundle, folder: Path) -> None:
     """Write the repository.
 
     Args:
-        bundle: finished and intact.
-        folder: an empty one.
+        bundle: a finished bundle.
+        folder: an empty folder.
 
     Raises:
-        ExportError: a graph has an input or output that the backend does not take, or tables outside the bundle.
+        ExportError: the backend does not support an input or output of a graph, or tables lie outside the bundle.
     """
-    weights: dict[str, Path] = {}  # of the bundle -> where it first lies in the repository
-    for question, path in bundle.graphs.items():
+    weights: dict[str, Path] = {}  # file of the bundle -> its first copy in the repository
+    for graph, path in bundle.graphs.items():
         model = onnx.load(path, load_external_data=False)
-        name = f"{PREFIX}{question}"
+        name = f"{PREFIX}{graph}"
         version = folder / name / VERSION
         version.mkdir(parents=True)
         (version.parent / "config.pbtxt").write_text(_config(name, model), encoding="utf-8")
@@ -92,10 +92,10 @@ def write(bundle: Bundle, folder: Path) -> None:
                 weights[file] = Path(shutil.copyfile(bundle.folder / file, version / file))
 
 
-def next_steps(target: Path, manifest: dict[str, Any], user: Any) -> list[str]:
-    """Lines to type: start the server, ask it for the ten best items of a user."""
+def next_steps(target: Path, manifest: dict[str, Json], user: int | str) -> list[str]:
+    """Commands that start the server, and request ten recommendations for a user."""
     id_type = {"int64": "INT64", "string": "BYTES"}
-    inputs: tuple[tuple[str, list[int], str, list[Any]], ...] = (
+    inputs: tuple[tuple[str, list[int], str, list[int | str]], ...] = (
         ("user", [1], id_type[manifest["ids"]["user"]], [user]),
         ("k", [1], "INT64", [10]),
         ("exclude_user", [0], "INT64", []),
@@ -113,7 +113,7 @@ def _config(name: str, model: onnx.ModelProto) -> str:
     for side, values in (("input", model.graph.input), ("output", model.graph.output)):
         for value in values:
             tensor = value.type.tensor_type
-            # A free length has a name or nothing in the graph, and is -1 here.
+            # A free length has a name or no value in the graph, and is -1 for Triton.
             lengths = [axis.dim_value if axis.HasField("dim_value") else -1 for axis in tensor.shape.dim]
             if tensor.elem_type not in _TYPES or not lengths:
                 got = TensorProto.DataType.Name(tensor.elem_type)
@@ -129,7 +129,7 @@ def _config(name: str, model: onnx.ModelProto) -> str:
 
 
 def _external_files(graph: onnx.GraphProto) -> set[str]:
-    """Names of the files that tensors of a graph lie in."""
+    """Names of the files that hold tensors of a graph."""
     return {
         entry.value
         for tensor in _tensors(graph)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -103,8 +103,7 @@ class _Subgraph:
     outputs: list[tuple[Value, TensorType]]
 
     def proto(self) -> onnx.GraphProto:
-        inputs, outputs = ([_info(value.name, kind) for value, kind in side] for side in (self.inputs, self.outputs))
-        return helper.make_graph(_protos(self.nodes), self.name, inputs, outputs)
+        return helper.make_graph(_protos(self.nodes), self.name, _infos(self.inputs), _infos(self.outputs))
 
 
 Attribute = float | str | Sequence[int] | Sequence[str] | _Subgraph
@@ -128,20 +127,23 @@ class _Node:
         return node
 
 
-@dataclass(eq=False)
 class GraphBuilder:
     """An ONNX graph under construction.
 
     Every operator of ONNX is a method that adds a node and returns its value: ``g.Gemm(a, b, transB=1)``. Within
     `if_else` and `loop` nodes go to the inner graph, and may read values of the outer one.
+
+    Args:
+        name: name of the graph.
     """
 
-    name: str
-    inputs: dict[str, TensorType] = field(default_factory=dict)
-    _constants: dict[str, np.ndarray] = field(default_factory=dict)
-    _tensors: list[TensorProto] = field(default_factory=list)
-    _scopes: list[list[_Node | onnx.NodeProto]] = field(default_factory=lambda: [[]])
-    _made: int = 0
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._inputs: list[tuple[Value, TensorType]] = []
+        self._constants: dict[str, np.ndarray] = {}
+        self._tensors: list[TensorProto] = []
+        self._scopes: list[list[_Node | onnx.NodeProto]] = [[]]
+        self._num_values = 0
 
     def __getattr__(self, operator: str) -> Callable[..., Value]:
         if not operator[0].isupper():
@@ -161,8 +163,7 @@ class GraphBuilder:
         domain: str = "",
     ) -> list[Value]:
         """Add a node and return its outputs, which get unique names."""
-        values = [Value(self, f"v{self._made + number}") for number in range(outputs)]
-        self._made += outputs
+        values = self._new_values(outputs)
         inputs = [operand if isinstance(operand, Value) else self.literal(operand) for operand in operands]
         self._scopes[-1].append(_Node(operator, domain, inputs, values, attributes))
         return values
@@ -174,8 +175,9 @@ class GraphBuilder:
 
     def input(self, name: str, element_type: int, axes: Sequence[int | str | None]) -> Value:
         """Declare an input."""
-        self.inputs[name] = element_type, axes
-        return Value(self, name, fixed=True)
+        value = Value(self, name, fixed=True)
+        self._inputs.append((value, (element_type, axes)))
+        return value
 
     def constant(self, name: str, value: ArrayLike, dtype: DTypeLike = np.float32) -> Value:
         """A named constant, float32 unless another dtype is given; one name stands for one value."""
@@ -211,8 +213,8 @@ class GraphBuilder:
         types: Sequence[TensorType],
     ) -> list[Value]:
         """The values of one of two functions, of which only the chosen one is computed."""
-        branches = {name: self._subgraph(name, build, [], types) for name, build in
-                    (("then_branch", then), ("else_branch", otherwise))}  # fmt: skip
+        builds = {"then_branch": then, "else_branch": otherwise}
+        branches = {name: self._subgraph(name, build, [], types) for name, build in builds.items()}
         return self.add_node("If", [condition], len(types), branches)
 
     def loop(
@@ -230,13 +232,16 @@ class GraphBuilder:
             condition: bool [], whether there is a first turn.
             state: the values before the first turn.
             body: (state) -> condition of another turn, and the new state.
-            types: of the state.
+            types: types of the state.
         """
-        turn: TensorType = (TensorProto.INT64, [])
-        going: TensorType = (TensorProto.BOOL, [])
-        made = self._subgraph("body", lambda _turn, _going, *values: body(*values), [turn, going, *types],
-                              [going, *types])  # fmt: skip
-        return self.add_node("Loop", [most, condition, *state], len(types), {"body": made})
+        boolean: TensorType = (TensorProto.BOOL, [])
+        inner = self._subgraph(
+            "body",
+            lambda _turn, _condition, *values: body(*values),
+            [(TensorProto.INT64, []), boolean, *types],
+            [boolean, *types],
+        )
+        return self.add_node("Loop", [most, condition, *state], len(types), {"body": inner})
 
     def _subgraph(
         self,
@@ -245,18 +250,21 @@ class GraphBuilder:
         inputs: Sequence[TensorType],
         outputs: Sequence[TensorType],
     ) -> _Subgraph:
-        values = [Value(self, f"v{self._made + number}", fixed=True) for number in range(len(inputs))]
-        self._made += len(inputs)
+        values = self._new_values(len(inputs))
         self._scopes.append([])
-        found = build(*values)
-        made = {id(value) for node in self._scopes[-1] if isinstance(node, _Node) for value in node.outputs}
+        results = build(*values)
+        computed = {id(value) for node in self._scopes[-1] if isinstance(node, _Node) for value in node.outputs}
         # An output must be computed by the inner graph itself.
-        results = [value if id(value) in made else self.add("Identity", value) for value in found]
+        results = [value if id(value) in computed else self.add("Identity", value) for value in results]
         pairs = [list(zip(*side, strict=True)) for side in ((values, inputs), (results, outputs))]
-        return _Subgraph(f"{name}_{self._made}", self._scopes.pop(), *pairs)
+        return _Subgraph(f"{name}_{self._num_values}", self._scopes.pop(), *pairs)
+
+    def _new_values(self, number: int) -> list[Value]:
+        self._num_values += number
+        return [Value(self, f"v{index}") for index in range(self._num_values - number, self._num_values)]
 
     def model(self, outputs: Mapping[str, tuple[Value, TensorType]]) -> onnx.ModelProto:
-        """Finish the graph; constants that no node reads are dropped.
+        """Finish the graph.
 
         Args:
             outputs: name -> value and its type.
@@ -267,34 +275,23 @@ class GraphBuilder:
             if value.fixed:
                 value = self.add("Identity", value)
             value.name, value.fixed = name, True
-        nodes = _protos(self._scopes[0])
-        used = {source for node in _with_inner_nodes(nodes) for source in node.input}
-        constants = [_tensor(name, value) for name, value in self._constants.items() if name in used]
         graph = helper.make_graph(
-            nodes,
+            _protos(self._scopes[0]),
             self.name,
-            [_info(name, kind) for name, kind in self.inputs.items()],
-            [_info(name, kind) for name, (_, kind) in outputs.items()],
-            self._tensors + constants,
+            _infos(self._inputs),
+            [helper.make_tensor_value_info(name, *kind) for name, (_, kind) in outputs.items()],
+            self._tensors + [_tensor(name, value) for name, value in self._constants.items()],
         )
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="cflightning")
 
 
-def _info(name: str, kind: TensorType) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(name, *kind)
+def _infos(values: Sequence[tuple[Value, TensorType]]) -> list[onnx.ValueInfoProto]:
+    return [helper.make_tensor_value_info(value.name, *kind) for value, kind in values]
 
 
 def _protos(nodes: Sequence[_Node | onnx.NodeProto]) -> list[onnx.NodeProto]:
     return [node.proto() if isinstance(node, _Node) else node for node in nodes]
-
-
-def _with_inner_nodes(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """Yield nodes and the nodes of their inner graphs."""
-    for node in nodes:
-        yield node
-        for attribute in node.attribute:
-            yield from _with_inner_nodes(attribute.g.node)
 
 
 def _tensor(name: str, value: np.ndarray) -> TensorProto:

@@ -14,7 +14,7 @@ import yaml
 
 from cflightning.errors import ExportError
 from cflightning_export.layouts import mlflow
-from cflightning_export.layouts.writing import lay_out
+from cflightning_export.layouts.registry import write_layout
 
 # What MLflow does with the folder, without MLflow: code and loader as MLmodel names them, in a fresh interpreter.
 LOADER = """
@@ -32,7 +32,7 @@ print(json.dumps(answer if isinstance(answer, list) else answer.tolist()))
 
 @pytest.fixture(scope="module")
 def folder(bundle, tmp_path_factory):
-    return lay_out(bundle, tmp_path_factory.mktemp("mlflow") / "model", "mlflow")
+    return write_layout(bundle, tmp_path_factory.mktemp("mlflow") / "model", "mlflow")
 
 
 def document(folder, name="MLmodel"):
@@ -89,7 +89,7 @@ def test_ids_of_two_types(bundles, kinds, tmp_path):
     import dataclasses
 
     mixed = dataclasses.replace(kinds["ratings"], item_ids=kinds["strings"].item_ids, titles=None)
-    folder = lay_out(bundles.write_bundle(tmp_path / "bundle", mixed), tmp_path / "model", "mlflow")
+    folder = write_layout(bundles.write_bundle(tmp_path / "bundle", mixed), tmp_path / "model", "mlflow")
     user, item, exclude = json.loads(document(folder)["signature"]["inputs"])
     assert (user["type"], item["type"], exclude["items"]["type"]) == ("long", "string", "string")
 
@@ -110,7 +110,7 @@ def test_requirements(folder, repository):
 def test_without_the_serving_package(copy, tmp_path, monkeypatch):
     monkeypatch.setattr(mlflow, "find_spec", lambda name: None)
     with pytest.raises(ExportError, match="pip install ./serve"):
-        lay_out(copy, tmp_path / "model", "mlflow")
+        write_layout(copy, tmp_path / "model", "mlflow")
     assert not (tmp_path / "model").exists()
 
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from cflightning.errors import ExportError
 from cflightning_export.layouts import triton
-from cflightning_export.layouts.writing import lay_out
+from cflightning_export.layouts.registry import write_layout
 
 NAMES = {  # onnxruntime's name of a type -> Triton's, model_config.proto of triton-inference-server/common
     "tensor(int64)": "TYPE_INT64",
@@ -25,7 +25,7 @@ NAMES = {  # onnxruntime's name of a type -> Triton's, model_config.proto of tri
 
 @pytest.fixture(scope="module")
 def repository(bundle, tmp_path_factory):
-    return lay_out(bundle, tmp_path_factory.mktemp("triton") / "models", "triton")
+    return write_layout(bundle, tmp_path_factory.mktemp("triton") / "models", "triton")
 
 
 def parse(text):
@@ -132,7 +132,7 @@ def test_without_hard_links_they_are_copied(bundle, tmp_path, monkeypatch):
         raise OSError("no links here")
 
     monkeypatch.setattr(triton.os, "link", refuse)
-    folder = lay_out(bundle, tmp_path / "models", "triton")
+    folder = write_layout(bundle, tmp_path / "models", "triton")
     files = list(folder.glob("*/1/weights.bin"))
     assert len({path.stat().st_ino for path in files}) == 3
     assert {path.read_bytes() for path in files} == {(bundle / "weights.bin").read_bytes()}
@@ -164,7 +164,7 @@ def test_further_graphs_are_models_too(bundles, copy, tmp_path):
     (copy / "more.onnx").write_bytes(helper.make_model(graph).SerializeToString())
     manifest = json.loads((copy / "manifest.json").read_text("utf-8"))
     bundles.write_manifest(copy, manifest | {"graphs": manifest["graphs"] | {"fold_in": "more.onnx"}})
-    folder = lay_out(copy, tmp_path / "models", "triton") / "cflightning_fold_in"
+    folder = write_layout(copy, tmp_path / "models", "triton") / "cflightning_fold_in"
     assert (folder / "1" / "model.onnx").read_bytes() == (copy / "more.onnx").read_bytes()
     assert not (folder / "1" / "weights.bin").exists()  # it needs none
     config = parse((folder / "config.pbtxt").read_text("utf-8"))
@@ -188,13 +188,13 @@ def test_a_type_that_the_backend_does_not_take(bundles, copy, tmp_path):
 
     rewrite(bundles, copy, change)
     with pytest.raises(ExportError, match="cflightning_score: output 'score' .* is BFLOAT16"):
-        lay_out(copy, tmp_path / "models", "triton")
+        write_layout(copy, tmp_path / "models", "triton")
 
 
 def test_a_scalar(bundles, copy, tmp_path):
     rewrite(bundles, copy, lambda graph: graph.output[0].type.tensor_type.shape.ClearField("dim"))
     with pytest.raises(ExportError, match="at least one axis"):
-        lay_out(copy, tmp_path / "models", "triton")
+        write_layout(copy, tmp_path / "models", "triton")
 
 
 @pytest.mark.parametrize("where", ["initializer", "attribute", "subgraph"])
@@ -215,7 +215,7 @@ def test_tables_outside_the_bundle(bundles, copy, tmp_path, where):
 
     rewrite(bundles, copy, change)
     with pytest.raises(ExportError, match=r"'\.\./secret'"):
-        lay_out(copy, tmp_path / "models", "triton")
+        write_layout(copy, tmp_path / "models", "triton")
 
 
 @pytest.mark.parametrize(("kind", "user"), [("int64", 42), ("string", 'it\'s "zoë"')])

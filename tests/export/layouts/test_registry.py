@@ -8,8 +8,8 @@ import pytest
 
 from cflightning.__main__ import main as front_door
 from cflightning.errors import ExportError
-from cflightning_export.layouts import writing
-from cflightning_export.layouts.writing import LAYOUTS, Layout, export_layout, lay_out
+from cflightning_export.layouts import registry
+from cflightning_export.layouts.registry import LAYOUTS, Layout, export_layout, write_layout
 from cflightning_export.publish import check_target
 
 
@@ -20,7 +20,7 @@ def contents(folder):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_bundle_stays_and_the_layout_says_what_it_is_of(copy, tmp_path, layout):
     before = contents(copy)
-    folder = lay_out(copy, tmp_path / "out", layout)
+    folder = write_layout(copy, tmp_path / "out", layout)
     assert folder == tmp_path / "out"
     assert contents(copy) == before
     assert json.loads((folder / "layout.json").read_text("utf-8")) == {
@@ -32,7 +32,7 @@ def test_the_bundle_stays_and_the_layout_says_what_it_is_of(copy, tmp_path, layo
 
 
 def test_no_file_of_a_layout_is_one_of_the_bundle(copy, tmp_path):
-    folder = lay_out(copy, tmp_path / "out", "triton")
+    folder = write_layout(copy, tmp_path / "out", "triton")
     linked = {path.stat().st_ino for path in copy.iterdir()}
     assert not linked & {path.stat().st_ino for path in folder.rglob("*")}
 
@@ -73,7 +73,7 @@ def test_a_damaged_bundle_is_refused_and_nothing_written(copy, tmp_path, damage)
     harm, says = DAMAGE[damage]
     harm(copy)
     with pytest.raises(ExportError, match=says):
-        lay_out(copy, tmp_path / "out", "triton")
+        write_layout(copy, tmp_path / "out", "triton")
     assert not any("out" in path.name for path in tmp_path.iterdir())
 
 
@@ -84,7 +84,7 @@ def test_paths_that_lead_out_of_the_bundle(bundles, copy, tmp_path, name):
     entry = {"bytes": 0, "sha256": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}
     bundles.seal(copy, manifest | {"files": manifest["files"] | {name: entry}})
     with pytest.raises(ExportError, match="must be a plain file name inside the folder"):
-        lay_out(copy, tmp_path / "out", "mlflow")
+        write_layout(copy, tmp_path / "out", "mlflow")
 
 
 @pytest.mark.parametrize(
@@ -99,11 +99,11 @@ def test_graphs_need_a_file_and_a_name(bundles, copy, tmp_path, graph, says):
     manifest = json.loads((copy / "manifest.json").read_text("utf-8"))
     bundles.seal(copy, manifest | {"graphs": manifest["graphs"] | graph})
     with pytest.raises(ExportError, match=says):
-        lay_out(copy, tmp_path / "out", "triton")
+        write_layout(copy, tmp_path / "out", "triton")
 
 
 def test_a_failure_leaves_the_old_one(copy, tmp_path, monkeypatch):
-    lay_out(copy, tmp_path / "out", "triton")
+    write_layout(copy, tmp_path / "out", "triton")
     before = contents(tmp_path / "out")
 
     def fail(bundle, folder):
@@ -112,28 +112,28 @@ def test_a_failure_leaves_the_old_one(copy, tmp_path, monkeypatch):
 
     monkeypatch.setitem(LAYOUTS, "triton", Layout(fail, None))
     with pytest.raises(KeyboardInterrupt):
-        lay_out(copy, tmp_path / "out", "triton", overwrite=True)
+        write_layout(copy, tmp_path / "out", "triton", overwrite=True)
     assert contents(tmp_path / "out") == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "out"]
 
 
 def test_what_is_replaced(copy, tmp_path):
-    folder = lay_out(copy, tmp_path / "out", "triton")
+    folder = write_layout(copy, tmp_path / "out", "triton")
     with pytest.raises(ExportError, match="--overwrite"):
-        lay_out(copy, folder, "mlflow")
-    lay_out(copy, folder, "mlflow", overwrite=True)
+        write_layout(copy, folder, "mlflow")
+    write_layout(copy, folder, "mlflow", overwrite=True)
     assert (folder / "MLmodel").is_file()
     assert not (folder / "cflightning_score").exists()
 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes").write_text("mine")
     with pytest.raises(ExportError, match="no bundle"):
-        lay_out(copy, tmp_path / "mine", "triton", overwrite=True)
+        write_layout(copy, tmp_path / "mine", "triton", overwrite=True)
     assert (tmp_path / "mine" / "notes").read_text() == "mine"
 
 
 def test_a_bundle_may_take_the_place_of_a_layout(copy, tmp_path):
-    folder = lay_out(copy, tmp_path / "out", "triton")
+    folder = write_layout(copy, tmp_path / "out", "triton")
     with pytest.raises(ExportError, match="--overwrite"):
         check_target(folder, overwrite=False)
     check_target(folder, overwrite=True)
@@ -167,7 +167,7 @@ def test_options_of_the_bundle_reach_it(copy, tmp_path, monkeypatch):
         seen.append((source, options))
         return Path(shutil.copytree(copy, target))
 
-    monkeypatch.setattr(writing, "export_bundle", export_bundle)
+    monkeypatch.setattr(registry, "export_bundle", export_bundle)
     export_layout("run", tmp_path / "out", "mlflow", precision="int8")
     assert seen == [("run", {"precision": "int8"})]
     assert (tmp_path / "out" / "MLmodel").is_file()
