@@ -22,8 +22,8 @@ def short(thing):
 
 def test_a_data_module_before_and_after_it_has_read():
     assert short(RatingsDataModule()) == "RatingsDataModule('movielens-small', not read yet)"
-    assert short(RatingsDataModule("a.csv", feedback="choices")).startswith(
-        "RatingsDataModule('a.csv', feedback='choices'"
+    assert short(RatingsDataModule("a.csv", feedback="implicit")).startswith(
+        "RatingsDataModule('a.csv', feedback='implicit'"
     )
     data = RatingsDataModule.from_frame(FRAME, split=SplitOptions(val_fraction=0))
     assert "not read yet" in short(data)
@@ -50,12 +50,12 @@ def test_what_a_data_module_hands_out():
 def test_choices():
     import torch
 
-    from cflightning.data.loaders.interactions import ChoiceBatch
+    from cflightning.data.loaders.interactions import InteractionBatch
 
     rows = torch.arange(4)
-    batch = ChoiceBatch(rows, rows, rows[:, None].repeat(1, 3), None, rows, 8)
-    assert short(batch) == "ChoiceBatch(4 of 8 choices, 3 negatives on cpu)"
-    data = RatingsDataModule.from_frame(FRAME, feedback="choices", split=SplitOptions(method="users", test_users=5))
+    batch = InteractionBatch(rows, rows, rows[:, None].repeat(1, 3), None, rows, 8)
+    assert short(batch) == "InteractionBatch(4 of 8 interactions, 3 negatives on cpu)"
+    data = RatingsDataModule.from_frame(FRAME, feedback="implicit", split=SplitOptions(method="users", test_users=5))
     assert short(data.table) == "RatingTable(the frame: 900 rows by 45 users for 20 items)"
     assert " fold-in)" in short(data.split)
     assert short(data.held_out_users(2)).startswith("HeldOutUsers(5 users")

@@ -47,10 +47,10 @@ class RatingsDataModule(RatingsDataset, LightningDataModule):
             synthetic.
         test_path: A second table, which is the test part.
         table: Columns and notation of the table.
-        feedback: Meaning of a row: ratings, or choices (implicit feedback whatever the rating, if any).
+        feedback: Meaning of a row: ratings, or implicit (an interaction, whatever the rating, if any).
         min_rating: Lowest rating that counts as an interaction; rows below are left out.
         duplicates: Treatment of repeated (user, item) pairs: error, last (the newest), mean (of ratings or weights) or
-            sum (of weights). Default: error for ratings, sum for choices.
+            sum (of weights). Default: error for ratings, sum for implicit feedback.
         rating_range: Lowest and highest rating, such as 0.5,5; others are refused. Default: observed when training.
         split: Division into training, validation and test part.
         batch_size: Rows of a training step over all devices. The default optimizer adapts to it; beyond eight times

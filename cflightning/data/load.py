@@ -22,7 +22,7 @@ from cflightning.utils.arguments import Arguments
 
 log = logging.getLogger(__name__)
 
-Feedback = Literal["ratings", "choices"]
+Feedback = Literal["ratings", "implicit"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def load_interactions(options: LoadOptions) -> RatingTable:
         DataError: Options contradict each other, or a row cannot be used.
     """
     _check_options(options)
-    implicit = options.feedback == "choices"
+    implicit = options.feedback == "implicit"
     table_format = options.table
     if implicit and options.min_rating is None:
         table_format = table_format.without_ratings()
@@ -96,7 +96,7 @@ def load_interactions(options: LoadOptions) -> RatingTable:
     if options.table.weight and table.weight is None:
         raise DataError(f"--data.table.weight: is {options.table.weight}, but {table.name} has no such column")
     if implicit:
-        table = as_choices(table, options.min_rating)
+        table = as_implicit(table, options.min_rating)
     elif options.bounds is not None:
         check_range(table, options.bounds)
     else:
@@ -116,7 +116,7 @@ def load_candidate_lists(options: LoadOptions) -> CandidateLists | None:
     return None if options.frame is not None else load_candidates(options.path)
 
 
-def as_choices(table: RatingTable, min_rating: float | None) -> RatingTable:
+def as_implicit(table: RatingTable, min_rating: float | None) -> RatingTable:
     """Return the rows as implicit feedback, without ratings.
 
     Args:
@@ -145,14 +145,14 @@ def _check_options(options: LoadOptions) -> None:
         for name, value in (("min_rating", options.min_rating), ("table.weight", options.table.weight)):
             if value is not None:
                 raise DataError(
-                    f"--data.{name}: is {value}, but ratings are all taken as they are; give --data.feedback choices, "
+                    f"--data.{name}: is {value}, but ratings are all taken as they are; give --data.feedback implicit, "
                     "or leave it out"
                 )
     elif options.rating_range is not None:
-        raise DataError("--data.rating_range: is given, but --data.feedback choices has no ratings; leave it out")
+        raise DataError("--data.rating_range: is given, but --data.feedback implicit has no ratings; leave it out")
     if not options.table.reads_ratings and (options.feedback == "ratings" or options.min_rating is not None):
         raise DataError(
-            "--data.table.rating: must name a column, got ''; leave it out, or give --data.feedback choices"
+            "--data.table.rating: must name a column, got ''; leave it out, or give --data.feedback implicit"
         )
 
 

@@ -39,7 +39,7 @@ def warn_of_ratings(table: RatingTable, weight_column: str) -> str | None:
         return (
             f"{table.name}: ratings look like counts (half of them are at most {median:g}, the highest is {high:g}), "
             f"whose errors are those of the few highest; to learn who chose what instead, give "
-            f"--data.feedback choices --data.table.weight {weight_column}"
+            f"--data.feedback implicit --data.table.weight {weight_column}"
         )
     found = find_suspects(table.ratings)
     if not found:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from cflightning.data.loaders.interactions import ChoiceBatch, ChoiceLoader
+from cflightning.data.loaders.interactions import InteractionBatch, InteractionLoader
 from cflightning.data.loaders.negative_sampling import BatchNegatives, Negatives, UniformNegatives, hits
 from cflightning.errors import ConfigError
 from cflightning.models.embedding_dot import EmbeddingDot
@@ -115,7 +115,7 @@ class SampledLoss(ABC):
             users, items = normalised(users, items)
         return (users, items) if self.smoothing is None else self.smoothing(users, items)
 
-    def loss(self, network: EmbeddingDot, batch: ChoiceBatch) -> Tensor:
+    def loss(self, network: EmbeddingDot, batch: InteractionBatch) -> Tensor:
         """Return the summed loss of a batch, with the penalty on the vectors that it looks up: float32 []."""
         if self.smoothing is None:  # rows alone: normalising whole tables would fill whole gradients
             p, q = network.user_factors(batch.user), network.item_factors(batch.item)
@@ -141,7 +141,7 @@ class SampledLoss(ABC):
             total = total + l2 / 2 * ((1 + m * times) * p.square().sum() + q.square().sum() + times * drawn)
         return total
 
-    def loader(self, counts: Tensor) -> Callable[..., ChoiceLoader]:
+    def loader(self, counts: Tensor) -> Callable[..., InteractionLoader]:
         """Return a function that makes the dataloader, with the arguments of `BatchLoader`.
 
         Args:
@@ -153,9 +153,9 @@ class SampledLoss(ABC):
             else UniformNegatives(len(counts), self.settings.negatives, shared=self.cosine)
         )
 
-        def make(user: Tensor, item: Tensor, rating: Tensor, **options: Any) -> ChoiceLoader:
+        def make(user: Tensor, item: Tensor, rating: Tensor, **options: Any) -> InteractionLoader:
             known = (user > 0) & (item > 0)
-            return ChoiceLoader(user[known], item[known], negatives, **options)
+            return InteractionLoader(user[known], item[known], negatives, **options)
 
         return make
 

@@ -180,7 +180,7 @@ class EmbeddingDotTask(NetworkTask):
         if implicit:
             raise DataError(
                 f"{data.table.name}: must have ratings to train on with --model.objective {name}, "
-                "got choices; give bce, softmax, ials or svd"
+                "got implicit feedback; give bce, softmax, ials or svd"
             )
         return replace(super().data_metadata(data), objective=name)
 

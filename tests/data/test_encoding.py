@@ -42,7 +42,7 @@ def as_lists(lists):
 
 
 @pytest.mark.parametrize("parts", [(TRAIN,), (VAL,), (TEST,), (TRAIN, VAL), (TRAIN, VAL, TEST)])
-@pytest.mark.parametrize("options", [{}, {"feedback": "choices"}, {"method": "time", "test_fraction": 0.9}])
+@pytest.mark.parametrize("options", [{}, {"feedback": "implicit"}, {"method": "time", "test_fraction": 0.9}])
 def test_interactions(parts, options):
     module = data(**options)
     found = module.interactions(*parts)
@@ -79,7 +79,7 @@ def test_truths_are_what_the_metrics_take():
     from cflightning.metrics.ranking import RankingMetrics
     from cflightning.metrics.top_k import rank_all
 
-    module = data("per_user", feedback="choices")
+    module = data("per_user", feedback="implicit")
     truth, seen = module.interactions(TEST), module.interactions(TRAIN, VAL)
     items = torch.eye(module.num_items)
     best = torch.zeros(module.num_users, module.num_items)
@@ -93,7 +93,7 @@ def test_truths_are_what_the_metrics_take():
 
 @pytest.mark.parametrize("part", [VAL, TEST])
 def test_held_out_users(part, caplog):
-    module = data("users", feedback="choices", n=300, test_users=8, val_users=5)
+    module = data("users", feedback="implicit", n=300, test_users=8, val_users=5)
     found = module.held_out_users(part)
     frame, parts = module.table.frame, module.split.parts
     assert found.users.tolist() == sorted(set(frame["user"][parts == part]))

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from cflightning import RatingsDataModule
-from cflightning.data.load import as_choices
+from cflightning.data.load import as_implicit
 from cflightning.data.sources.table_format import TableFormat
 from cflightning.data.splits.options import SplitOptions
 from cflightning.data.splits.split import TRAIN
@@ -25,7 +25,7 @@ def write(tmp_path):
 
 
 def choices(path, **options):
-    return RatingsDataModule(path, **{"feedback": "choices", "split": ALL_ROWS_TRAIN, **options})
+    return RatingsDataModule(path, **{"feedback": "implicit", "split": ALL_ROWS_TRAIN, **options})
 
 
 def error(data):
@@ -51,11 +51,11 @@ def test_a_table_without_ratings_will_do(write, tmp_path):
     assert len(choices(path).table) == 2
     message = error(RatingsDataModule(path))
     assert "must have a column for the rating" in message
-    assert "--data.feedback choices" in message
+    assert "--data.feedback implicit" in message
     pd.read_csv(path).to_parquet(tmp_path / "events.parquet")
     assert choices(str(tmp_path / "events.parquet")).table.frame["user"].tolist() == ["ann", "bob"]
     frame = RatingsDataModule.from_frame(
-        pd.read_csv(path), feedback="choices", split=SplitOptions(test_fraction=0, val_fraction=0)
+        pd.read_csv(path), feedback="implicit", split=SplitOptions(test_fraction=0, val_fraction=0)
     )
     assert frame.split.sizes == (2, 0, 0)
 
@@ -84,8 +84,8 @@ def test_rows_rated_below_are_left_out_and_counted(write, caplog):
     [
         ({"min_rating": 4}, "--data.min_rating: is 4, but ratings"),
         ({"table": {"weight": "plays"}}, "--data.table.weight: is plays, but ratings"),
-        ({"feedback": "choices", "rating_range": (1, 5)}, "--data.rating_range: is given, but"),
-        ({"feedback": "choices", "table": {"weight": "play"}}, "--data.table.weight must name a column, got 'play'"),
+        ({"feedback": "implicit", "rating_range": (1, 5)}, "--data.rating_range: is given, but"),
+        ({"feedback": "implicit", "table": {"weight": "play"}}, "--data.table.weight must name a column, got 'play'"),
         ({"duplicates": "sum"}, "--data.duplicates: must be error, last or mean with ratings"),
     ],
 )
@@ -97,7 +97,7 @@ def test_min_rating_needs_ratings(write):
     assert "must have a column for the rating" in error(choices(write("user,item\n1,1\n"), min_rating=3))
     bare = RatingTable.from_frame(pd.DataFrame({"user": [1], "item": [1]}), "bare")
     with pytest.raises(DataError, match="bare: must have ratings"):
-        as_choices(bare, 3.0)
+        as_implicit(bare, 3.0)
 
 
 def test_sources_without_a_column_of_weights_say_so(movielens):
@@ -121,7 +121,7 @@ def test_weights_go_with_their_rows(write):
     assert data.table.take([2, 0]).weight.tolist() == [1000, 3]
     half = RatingsDataModule(
         path,
-        feedback="choices",
+        feedback="implicit",
         table=TableFormat(weight="plays"),
         split=SplitOptions(test_fraction=0.25, val_fraction=0.34),
     )

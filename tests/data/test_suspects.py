@@ -101,7 +101,7 @@ def test_what_is_meant_is_said_no_more(caplog):
     assert len(data.table) == 800
     assert data.table.rating.min() == 0.5
     _ = RatingsDataModule.from_frame(frame, rating_range="-1,5", table=TableFormat(rating="stars")).table
-    _ = RatingsDataModule.from_frame(frame, feedback="choices", table=TableFormat(rating="stars")).table
+    _ = RatingsDataModule.from_frame(frame, feedback="implicit", table=TableFormat(rating="stars")).table
     assert not warnings(caplog)
 
 
@@ -109,4 +109,4 @@ def test_counts_are_better_weights(caplog):
     _ = RatingsDataModule.from_frame(make(RNG.geometric(0.1, 900)), table=TableFormat(rating="stars")).table
     [message] = warnings(caplog)
     assert "look like counts" in message
-    assert "--data.feedback choices --data.table.weight stars" in message
+    assert "--data.feedback implicit --data.table.weight stars" in message

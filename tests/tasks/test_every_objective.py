@@ -15,7 +15,7 @@ pytest.importorskip("numba", reason="the compiled objectives need the extra `fas
 CONFIGS = Path(__file__).parents[2] / "configs"
 QUICK = {
     "ials": {"objective": "ials", "dim": 8},
-    "choices": {"feedback": "choices"},
+    "choices": {"feedback": "implicit"},
     "bce": {"objective": "bce", "dim": 8, "members": 2},
 }
 MORE = {

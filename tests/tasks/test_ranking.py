@@ -191,7 +191,7 @@ def test_by_default_ratings_get_both_and_choices_what_ranks(tmp_path):
     for engine, expected in (("auto", "ials"), ("autograd", "bce")):
         model = EmbeddingDotTask(dim=4, engine=engine)
         fit = trainer(1)
-        fit.fit(model, data(groups().drop(columns="rating"), feedback="choices"))
+        fit.fit(model, data(groups().drop(columns="rating"), feedback="implicit"))
         assert model.objective == expected
         assert "val/rmse" not in fit.callback_metrics
         fit.save_checkpoint(tmp_path / "choices.ckpt")
@@ -382,14 +382,14 @@ def test_going_on_with_another_objective_is_refused(tmp_path):
 
 def test_choices_need_no_ratings_and_ratings_need_them():
     frame = groups().drop(columns="rating")
-    module = data(frame, feedback="choices")
+    module = data(frame, feedback="implicit")
     model = task("ials")
     trainer(2).fit(model, module)
     assert trainer().test(model, module, verbose=False)[0]["test/ndcg@10"] > 0.6
     with pytest.raises(
-        DataError, match="must have ratings to train on with --model.objective mse, got choices; give bce"
+        DataError, match="must have ratings to train on with --model.objective mse, got implicit feedback"
     ):
-        trainer(1).fit(task("mse"), data(frame, feedback="choices"))
+        trainer(1).fit(task("mse"), data(frame, feedback="implicit"))
 
 
 def test_weights_count_with_ials_and_are_refused_elsewhere():
@@ -397,11 +397,11 @@ def test_weights_count_with_ials_and_are_refused_elsewhere():
     found = []
     for weight in (None, "times"):
         model = task("ials")
-        trainer(2).fit(model, data(frame, feedback="choices", table=TableFormat(weight=weight)))
+        trainer(2).fit(model, data(frame, feedback="implicit", table=TableFormat(weight=weight)))
         found.append(tables(model.network))
     assert not torch.allclose(*found)
     with pytest.raises(ConfigError, match="--data.table.weight: is known to --model.objective ials alone"):
-        trainer(1).fit(task("bce"), data(frame, feedback="choices", table=TableFormat(weight="times")))
+        trainer(1).fit(task("bce"), data(frame, feedback="implicit", table=TableFormat(weight="times")))
 
 
 def test_without_a_validation_part_the_last_pass_is_kept(tmp_path):
@@ -418,7 +418,7 @@ def test_without_a_validation_part_the_last_pass_is_kept(tmp_path):
 
 def test_choices_need_no_option_but_that_they_are(tmp_path):
     groups().drop(columns="rating").to_csv(tmp_path / "table.csv", index=False)
-    args = ["fit", "--data.path", str(tmp_path / "table.csv"), "--data.feedback", "choices", "--model.dim", "4",
+    args = ["fit", "--data.path", str(tmp_path / "table.csv"), "--data.feedback", "implicit", "--model.dim", "4",
             "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu",
             "--trainer.default_root_dir", str(tmp_path)]  # fmt: skip
     cli = TrainingCLI(args)

@@ -20,7 +20,7 @@ data:
   --data.split.method random   test part: random, hash, time, leave_last, per_user, users, predefined or kfold
   --data.split.test_fraction   share of test rows (default: 0.1)
   --data.split.val_fraction    share of validation rows, by which the best epoch is chosen (default: 0.05)
-  --data.feedback ratings      or choices: implicit feedback, without ratings
+  --data.feedback ratings      or implicit: interactions without ratings
 model:
   --model.dim N                latent factors (default: by the size of the table)
   --model.objective multitask  ratings and rankings; mse: ratings; bce, bpr, softmax, ccl, ials or svd: rankings

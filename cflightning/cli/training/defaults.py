@@ -67,7 +67,7 @@ def resolve_objective(config: Namespace) -> str:
     if objective is not None:
         return str(objective)
     on_gpu = config.trainer.accelerator != "cpu" and torch.cuda.is_available()
-    implicit = config.data.init_args.get("feedback") == "choices"
+    implicit = config.data.init_args.get("feedback") == "implicit"
     return default_objective(implicit, settings.get("engine") == "autograd" or on_gpu)
 
 

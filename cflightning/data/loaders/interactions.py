@@ -15,7 +15,7 @@ from cflightning.errors import DataError
 _PRIME = 1_000_003
 
 
-class ChoiceBatch(NamedTuple):
+class InteractionBatch(NamedTuple):
     """Some choices: who chose what, and what stands for all that was not chosen.
 
     Attributes:
@@ -36,12 +36,13 @@ class ChoiceBatch(NamedTuple):
 
     def __repr__(self) -> str:
         return (
-            f"ChoiceBatch({len(self.user):,} of {self.total:,} choices, {self.negatives.shape[-1]:,} negatives "
+            f"InteractionBatch({len(self.user):,} of {self.total:,} interactions, {self.negatives.shape[-1]:,} "
+            "negatives "
             f"on {self.user.device})"
         )
 
 
-class ChoiceLoader(EpochLoader):
+class InteractionLoader(EpochLoader):
     """Iterates over choices in batches, as `BatchLoader` does over ratings, and draws negatives for each.
 
     What is drawn depends on the seed, the epoch and the number of the batch alone: a pass that is resumed, and any
@@ -74,7 +75,9 @@ class ChoiceLoader(EpochLoader):
         world_size: int = 1,
     ) -> None:
         if user.shape != item.shape or user.dim() != 1:
-            raise DataError(f"ChoiceLoader: must be two columns of one length, got {[*user.shape]} and {[*item.shape]}")
+            raise DataError(
+                f"InteractionLoader: must be two columns of one length, got {[*user.shape]} and {[*item.shape]}"
+            )
         self.columns = (user.long(), item.long())
         self.negatives = negatives
         self.batch_size = batch_size
@@ -111,7 +114,7 @@ class ChoiceLoader(EpochLoader):
         own = slice(self.rank, None, self.world_size)
         return Drawn(drawn.items[own], None if drawn.log_q is None else drawn.log_q[own])
 
-    def __iter__(self) -> Iterator[ChoiceBatch]:
+    def __iter__(self) -> Iterator[InteractionBatch]:
         order = self._order()
         user, item = (column[order] for column in self.columns)
         start, self._start = self._start, 0
@@ -121,4 +124,4 @@ class ChoiceLoader(EpochLoader):
             drawn = self._share(self.negatives.draw(item[begin:end], self._generator(number + 1)))
             self._served = number + 1
             share = slice(begin + self.rank, end, self.world_size)
-            yield ChoiceBatch(user[share], item[share], *drawn, order[share], end - begin)
+            yield InteractionBatch(user[share], item[share], *drawn, order[share], end - begin)

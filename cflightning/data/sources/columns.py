@@ -89,7 +89,7 @@ def choose_columns(
             elif len(names) == 1:
                 hint = "it has one column, so the delimiter is probably another one: give --data.table.delimiter"
             if role == "rating":
-                hint += ", or give --data.feedback choices, which needs none"
+                hint += ", or give --data.feedback implicit, which needs none"
             raise DataError(
                 f"{source}: must have a column for the {role}, got only {show_names(map(repr, names))}; {hint}"
             )

@@ -101,7 +101,7 @@ def read_ratings(
         (np.abs(numbers.values - ratings) >= 0.5) | (np.abs(numbers.values) > LARGEST_RATING), "rating", where,
         "must be a number that float32 holds to its whole part",
         "whole numbers are exact up to 16,777,216 there; divide the ratings, or, if they are counts, give "
-        "--data.feedback choices --data.table.weight COLUMN",
+        "--data.feedback implicit --data.table.weight COLUMN",
     )  # fmt: skip
     if not numbers.absent.any():
         return numbers.expand(ratings), None

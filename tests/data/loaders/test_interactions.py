@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cflightning.data.loaders.interactions import ChoiceLoader
+from cflightning.data.loaders.interactions import InteractionLoader
 from cflightning.data.loaders.negative_sampling import BatchNegatives, UniformNegatives, hits
 from cflightning.errors import ConfigError, DataError
 
@@ -19,7 +19,7 @@ KINDS = {
 
 def loader(n=101, kind="own", **options):
     user = torch.arange(n, dtype=torch.int32)
-    return ChoiceLoader(user, user % 29 + 1, KINDS[kind], **{"batch_size": 8, "shuffle": True, **options})
+    return InteractionLoader(user, user % 29 + 1, KINDS[kind], **{"batch_size": 8, "shuffle": True, **options})
 
 
 def same(one, other):
@@ -132,4 +132,4 @@ def test_clear_errors():
     with pytest.raises(DataError, match="one of the training part, got 1 others"):
         BatchNegatives(torch.tensor([0, 5, 0])).draw(torch.tensor([1, 2]), torch.Generator())
     with pytest.raises(DataError, match=r"two columns of one length, got \[3\] and \[2\]"):
-        ChoiceLoader(torch.ones(3), torch.ones(2), KINDS["own"], batch_size=2)
+        InteractionLoader(torch.ones(3), torch.ones(2), KINDS["own"], batch_size=2)

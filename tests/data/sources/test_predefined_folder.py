@@ -61,14 +61,14 @@ def test_train_and_test_table(tmp_path, ending):
         else:
             frame.to_csv(tmp_path / f"{name}.{ending}", index=False, sep="\t" if ending == "tsv" else ",")
     (tmp_path / "README.md").write_text("test. and train.")
-    data = RatingsDataModule(str(tmp_path), feedback="choices", split=SplitOptions(val_fraction=0))
+    data = RatingsDataModule(str(tmp_path), feedback="implicit", split=SplitOptions(val_fraction=0))
     assert data.split_method == "predefined"
     assert data.split.sizes == (4, 0, 2)
     assert data.table.frame.iloc[data.split.test].values.tolist() == [[2, "b"], [4, "d"]]
     assert data.candidates is None
     assert len(data.pairs) == 6
     other = RatingsDataModule(
-        str(tmp_path), feedback="choices", split=SplitOptions(method="random", test_fraction=0.5, val_fraction=0)
+        str(tmp_path), feedback="implicit", split=SplitOptions(method="random", test_fraction=0.5, val_fraction=0)
     )
     assert other.split.sizes == (3, 0, 3)
 
@@ -143,7 +143,9 @@ def test_strings_as_ids(leave_one_out):
 
 
 def test_rows_that_are_left_out_leave_their_candidates_out(leave_one_out):
-    data = RatingsDataModule(str(leave_one_out()), feedback="choices", min_rating=4, split=SplitOptions(val_fraction=0))
+    data = RatingsDataModule(
+        str(leave_one_out()), feedback="implicit", min_rating=4, split=SplitOptions(val_fraction=0)
+    )
     assert data.split.sizes[TEST] == 2
     assert data.candidates.user.tolist() == [1, 2]
 
@@ -170,7 +172,7 @@ def test_columns_are_named_in_tables_with_a_header_alone(tmp_path):
     frame.to_parquet(path / "train.parquet")
     data = RatingsDataModule(
         str(path),
-        feedback="choices",
+        feedback="implicit",
         table=TableFormat(timestamp="when", weight="rating"),
         split=SplitOptions(val_fraction=0),
     )
@@ -201,7 +203,7 @@ def test_options_that_a_folder_does_not_take(leave_one_out):
     (path / "a.train.rating").unlink()
     assert "train.csv: must have a column for the rating" in error(path)
     (path / "a.test.rating").write_text(bare + "1\t2\n")
-    assert "line 2: must have 4 values" in error(path, feedback="choices")
+    assert "line 2: must have 4 values" in error(path, feedback="implicit")
 
 
 @pytest.mark.parametrize(
@@ -242,11 +244,11 @@ def test_truncated_negatives(leave_one_out, cut):
 def test_test_rows_of_unknown_items(tmp_path, caplog):
     caplog.set_level(logging.DEBUG, logger="cflightning")
     made = folder(tmp_path, train_csv="user,item\n1,1\n2,2\n", test_csv="user,item\n1,2\n1,3\n9,1\n")
-    data = RatingsDataModule(str(made), feedback="choices", split=SplitOptions(val_fraction=0))
+    data = RatingsDataModule(str(made), feedback="implicit", split=SplitOptions(val_fraction=0))
     assert data.interactions(TEST).items.tolist() == [2]
     assert "2 of 3 rows hold an id not seen in training: left out" in caplog.text
     folder(tmp_path, test_csv="user,item\n9,2\n1,3\n9,1\n")
-    none = RatingsDataModule(str(made), feedback="choices", split=SplitOptions(val_fraction=0))
+    none = RatingsDataModule(str(made), feedback="implicit", split=SplitOptions(val_fraction=0))
     with pytest.raises(DataError, match="known from training, got none of 3; are both tables of one data set"):
         none.interactions(TEST)
 
@@ -269,14 +271,14 @@ def test_folders_are_kept_in_the_cache(leave_one_out, tmp_path, monkeypatch):
 def test_gowalla(real_data):
     if not (real_data / "gowalla").is_dir():
         pytest.skip("no gowalla")
-    data = RatingsDataModule(str(real_data / "gowalla"), feedback="choices", split=SplitOptions(val_fraction=0))
+    data = RatingsDataModule(str(real_data / "gowalla"), feedback="implicit", split=SplitOptions(val_fraction=0))
     assert data.split.sizes == (810_128, 0, 217_242)
     assert (data.num_users, data.num_items) == (29_859, 40_982)
     train, test = data.interactions(TRAIN), data.interactions(TEST)
     assert (len(train.items), len(test.items)) == (810_128, 217_242)
     assert (test.counts > 0).sum() == 29_858
     held = RatingsDataModule(
-        str(real_data / "gowalla"), feedback="choices", split=SplitOptions(val_method="per_user", val_fraction=0.1)
+        str(real_data / "gowalla"), feedback="implicit", split=SplitOptions(val_method="per_user", val_fraction=0.1)
     )
     seen = len(held.interactions(TRAIN).items) + len(held.interactions(VAL).items)
     assert 0.999 * 810_128 < seen <= 810_128  # some items have one user, who is held out
@@ -287,7 +289,7 @@ def test_leave_one_out_of_movielens(real_data, caplog):
     if not (real_data / "ncf-ml-1m").is_dir():
         pytest.skip("no ncf-ml-1m")
     path = str(real_data / "ncf-ml-1m")
-    data = RatingsDataModule(path, feedback="choices", split=SplitOptions(val_fraction=0))
+    data = RatingsDataModule(path, feedback="implicit", split=SplitOptions(val_fraction=0))
     assert data.split.sizes == (994_169, 0, 6040)
     found = data.candidates
     assert found.item.shape == (6040, 100)
@@ -299,7 +301,7 @@ def test_leave_one_out_of_movielens(real_data, caplog):
     hit = (better + ties / 2 < 10) & found.counted[:, 0]
     assert hit.double().mean().item() == pytest.approx(0.4535, abs=0.001)  # as published for popularity
     newest = RatingsDataModule(
-        path, feedback="choices", table=TableFormat(timestamp="time_rank"), split=SplitOptions(val_method="leave_last")
+        path, feedback="implicit", table=TableFormat(timestamp="time_rank"), split=SplitOptions(val_method="leave_last")
     )
     assert newest.split.sizes == (988_129, 6040, 6040)
     frame = newest.table.frame

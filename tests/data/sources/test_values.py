@@ -224,7 +224,7 @@ def test_ways_out_of_missing_ratings_are_named(error):
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_rows_of_weight_zero(read, error, suffix):
     frame = PLAIN.assign(hours=[1.5, 0, 2, 0])
-    options = {"feedback": "choices", "table": TableFormat(weight="hours"), "suffix": suffix}
+    options = {"feedback": "implicit", "table": TableFormat(weight="hours"), "suffix": suffix}
     dropping = options | {"table": TableFormat(weight="hours", drop_zero_weights=True)}
     assert "--data.table.drop_zero_weights true" in (message := error(frame, **options))
     assert "must be above 0" in message

@@ -122,7 +122,7 @@ def test_without_an_option_items_travel_and_ratings_do_not(bundle):
     [
         {"split": {"method": "leave_last"}},
         {"split": {"val_method": "per_user", "val_fraction": 0.3}},
-        {"min_rating": 4, "feedback": "choices"},
+        {"min_rating": 4, "feedback": "implicit"},
     ],
     ids=["leave_last", "validation", "min_rating"],
 )
@@ -181,7 +181,7 @@ def test_a_run_of_the_command_line(run):
 @pytest.mark.parametrize("options", [{"table": {"weight": "rating"}}, {"min_rating": 3}])
 def test_choices_count_as_much_as_they_weigh(tmp_path, options, make_run):
     task = EmbeddingDotTask(dim=2, objective="ials")
-    data = make_run(tmp_path / "run", make_frame(strings=True), task, feedback="choices", **options)
+    data = make_run(tmp_path / "run", make_frame(strings=True), task, feedback="implicit", **options)
     path = tmp_path / "run" / "checkpoints" / "best.ckpt"
     rows = training_rows(training_data(path, task.vocabulary, len(data.training_pairs()[0])), task.vocabulary)
     train = data.table.frame[data.split.parts == TRAIN].sort_values(["user", "item"])
