@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -20,7 +20,7 @@ from cflightning_serve.http.middleware.errors import ErrorMiddleware
 from cflightning_serve.http.middleware.hosts import HostMiddleware
 from cflightning_serve.http.middleware.metrics import MetricsMiddleware
 from cflightning_serve.http.openapi import describe_app
-from cflightning_serve.http.routes import route_modules
+from cflightning_serve.http.routes import RouteModule, route_modules
 from cflightning_serve.http.routes.fast_path import FastPath
 from cflightning_serve.http.routes.v2 import HEADER_LENGTH
 from cflightning_serve.http.serving.state import BundleWatcher, ServerState
@@ -30,12 +30,15 @@ _HEALTH = "/v2/health/"
 """Path of health checks, which are answered for every host and key and under every load."""
 
 
-def create_app(state: ServerState, watcher: BundleWatcher | None = None) -> ASGIApp:
+def create_app(
+    state: ServerState, watcher: BundleWatcher | None = None, more_routes: Sequence[RouteModule] = ()
+) -> ASGIApp:
     """Make the ASGI application.
 
     Args:
         state: state of the server.
         watcher: runs as long as the application; without one, the bundle is never replaced.
+        more_routes: routes besides those of the package.
     """
 
     @asynccontextmanager
@@ -56,7 +59,7 @@ def create_app(state: ServerState, watcher: BundleWatcher | None = None) -> ASGI
         redirect_slashes=False,
     )
     app.state.server = state
-    modules = route_modules()
+    modules = [*route_modules(), *more_routes]
     for module in modules:
         app.include_router(module.router)
     app.include_router(ui.page_router(lambda: state.bundle.scorer, state.executor))

@@ -4,7 +4,7 @@ import shutil
 import socket
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 import httpx
@@ -78,10 +78,10 @@ class CompleteScorer:
 
 
 @contextmanager
-def serving(state, watcher=None):
+def serving(state, watcher=None, more_routes=()):
     """Serve in a thread of this process until the end of the block, and yield a client."""
     http = connection_factory(state.settings.limits)
-    app = create_app(state, watcher)
+    app = create_app(state, watcher, more_routes)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, http=http, ws="none"))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -97,8 +97,31 @@ def serving(state, watcher=None):
 
 
 @pytest.fixture(scope="session")
+def connect():
+    """Opens a connection to a server: connect(client, timeout=20) -> socket."""
+    return lambda client, timeout=20: socket.create_connection(
+        (client.base_url.host, client.base_url.port), timeout=timeout
+    )
+
+
+@pytest.fixture(scope="session")
+def exchange(connect):
+    """Sends bytes on a new connection: exchange(client, data, timeout=0.5) -> all that the server sends until then."""
+
+    def send(client, data, timeout=0.5):
+        response = b""
+        with connect(client, timeout) as connection, suppress(TimeoutError):
+            connection.sendall(data)
+            while part := connection.recv(1 << 16):
+                response += part
+        return response
+
+    return send
+
+
+@pytest.fixture(scope="session")
 def start():
-    """Starts a server: start(state, watcher=None) -> context manager that gives a client."""
+    """Starts a server: start(state, watcher=None, more_routes=()) -> context manager that gives a client."""
     return serving
 
 

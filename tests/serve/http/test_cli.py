@@ -1,4 +1,4 @@
-"""``python -m cflightning_serve http`` as a process: it says where it is, reloads, and ends in peace."""
+"""``python -m cflightning_serve http`` as a process: start, reload, shutdown, and invalid options."""
 
 import os
 import re
@@ -20,17 +20,17 @@ POST = b"POST /recommend HTTP/1.1\r\nHost: localhost\r\nContent-Type: applicatio
 
 
 @contextmanager
-def process(environment, *words):
-    """A server as a process; gives its address and what it says, line by line."""
-    command = [sys.executable, "-m", "cflightning_serve", "http", *map(str, words), "--port", "0"]
+def process(environment, *options):
+    """Start a server process, and yield the process and a client."""
+    command = [sys.executable, "-m", "cflightning_serve", "http", *map(str, options), "--port", "0"]
     running = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     try:
         for line in running.stderr:
-            if found := re.search(r"at (http://\S+)", line):
+            if match := re.search(r"at (http://\S+)", line):
                 break
         else:
-            raise AssertionError("it ended")
-        with httpx.Client(base_url=found[1], timeout=20) as client:
+            raise AssertionError("the server ended")
+        with httpx.Client(base_url=match[1], timeout=20) as client:
             yield running, client
     finally:
         running.kill()
@@ -39,14 +39,15 @@ def process(environment, *words):
 
 
 def wait_for(running, text):
+    """Read the log up to a line with a text, and return it."""
     for line in running.stderr:
         if text in line:
             return line
-    raise AssertionError(f"{text!r} was never said")
+    raise AssertionError(f"{text!r} was not logged")
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs SIGHUP")
-def test_from_start_to_end(copy, choice_bundle, environment, tmp_path):
+def test_start_reload_and_shutdown(copy, choice_bundle, environment, tmp_path):
     (tmp_path / "keys").write_text("a key of some length\n")
     (tmp_path / "keys").chmod(0o600)
     with process(environment, copy, "--poll", "0", "--api-key-file", tmp_path / "keys", "--max-k", 5) as (
@@ -68,15 +69,15 @@ def test_from_start_to_end(copy, choice_bundle, environment, tmp_path):
         os.kill(running.pid, signal.SIGHUP)
         wait_for(running, "serving bundle")
         assert client.get("/v2/models/cflightning").json()["versions"] != before
-        assert client.post("/recommend", json={"user": 10}).status_code == 422  # the limit is still there
+        assert client.post("/recommend", json={"user": 10}).status_code == 422  # the limit still holds
 
         os.kill(running.pid, signal.SIGTERM)
-        said = running.stderr.read()
+        log = running.stderr.read()
         assert running.wait(timeout=20) in (0, -signal.SIGTERM)
-        assert "Traceback" not in said
+        assert "Traceback" not in log
 
 
-def test_a_load_without_end_keeps_no_server_from_ending(copy, endless, environment):
+def test_a_server_stops_during_an_endless_load(copy, endless, environment):
     with process(environment, copy, "--poll", "0.1") as (running, client):
         wait_for(running, "startup complete")
         copy.rename(copy.with_name("old"))
@@ -84,12 +85,12 @@ def test_a_load_without_end_keeps_no_server_from_ending(copy, endless, environme
         time.sleep(1)
         assert client.post("/recommend", json={"user": 10, "k": 5}).status_code == 200
         os.kill(running.pid, signal.SIGTERM)
-        said = running.stderr.read()
+        log = running.stderr.read()
         assert running.wait(timeout=20) in (0, -signal.SIGTERM)
-        assert "Traceback" not in said
+        assert "Traceback" not in log
 
 
-def test_a_request_in_work_is_finished_at_the_end(bundle, environment):
+def test_a_request_in_progress_is_finished_before_shutdown(bundle, environment):
     with process(environment, bundle) as (running, client):
         wait_for(running, "startup complete")
         with socket.create_connection((client.base_url.host, client.base_url.port), timeout=20) as slow:
@@ -102,7 +103,7 @@ def test_a_request_in_work_is_finished_at_the_end(bundle, environment):
         assert running.wait(timeout=20) in (0, -signal.SIGTERM)
 
 
-def test_ctrl_c_ends_it_in_peace(bundle, environment):
+def test_ctrl_c_ends_the_server_without_a_traceback(bundle, environment):
     with process(environment, bundle) as (running, _):
         wait_for(running, "startup complete")
         os.kill(running.pid, signal.SIGINT)
@@ -110,7 +111,7 @@ def test_ctrl_c_ends_it_in_peace(bundle, environment):
         assert running.wait(timeout=20) == 0
 
 
-def test_nothing_is_logged_of_other_protocols(bundle, environment):
+def test_upgrades_are_not_logged(bundle, environment):
     with process(environment, bundle) as (running, client):
         wait_for(running, "startup complete")
         assert client.get("/v2", headers={"Connection": "Upgrade", "Upgrade": "websocket"}).status_code == 200
@@ -118,13 +119,13 @@ def test_nothing_is_logged_of_other_protocols(bundle, environment):
         assert "WebSocket" not in running.stderr.read()
 
 
-def test_the_world_is_warned_of(bundle, environment):
+def test_a_public_address_without_keys_is_warned_of(bundle, environment):
     with process(environment, bundle, "--host", "0.0.0.0") as (running, _):
         assert "--api-key-file" in wait_for(running, "anybody")
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "reason"),
+    ("options", "code", "reason"),
     [
         (["--api-key-file", "/nowhere"], 2, "/nowhere: cannot be read"),
         (["--max-body", "0"], 2, "body must be above 0"),
@@ -138,24 +139,24 @@ def test_the_world_is_warned_of(bundle, environment):
         (["--host", "no such host"], 2, "cannot listen on no such host"),
     ],
 )
-def test_options_that_make_no_sense(bundle, capsys, words, code, reason):
-    assert main(["http", str(bundle), *words]) == code
-    said = capsys.readouterr().err
-    assert reason in said and said.count("\n") == 1
+def test_invalid_options_are_refused(bundle, capsys, options, code, reason):
+    assert main(["http", str(bundle), *options]) == code
+    log = capsys.readouterr().err
+    assert reason in log and log.count("\n") == 1
 
 
-def test_a_port_that_is_taken(bundle, capsys):
+def test_a_port_in_use_is_refused(bundle, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert main(["http", str(bundle), "--port", str(taken.getsockname()[1])]) == 2
     assert "Address already in use; choose another" in capsys.readouterr().err
 
 
-def test_a_bundle_that_is_none(tmp_path, capsys):
+def test_a_missing_bundle_is_refused(tmp_path, capsys):
     assert main(["http", str(tmp_path / "none")]) == 1
     assert "does not exist" in capsys.readouterr().err
 
 
-def test_without_the_extra(bundle, environment):
+def test_the_error_without_the_extra_names_it(bundle, environment):
     code = "import sys; sys.modules['fastapi'] = None; from cflightning_serve.cli.main import main; sys.exit(main())"
     done = subprocess.run([sys.executable, "-c", code, "http", bundle], env=environment, capture_output=True, text=True)
     assert done.returncode == 2
@@ -163,7 +164,7 @@ def test_without_the_extra(bundle, environment):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs SIGHUP")
-def test_keys_are_read_again_at_a_signal(bundle, environment, tmp_path):
+def test_sighup_reloads_the_keys(bundle, environment, tmp_path):
     file = tmp_path / "keys"
     file.write_text("a key of some length\n")
     file.chmod(0o600)
@@ -182,13 +183,13 @@ def test_keys_are_read_again_at_a_signal(bundle, environment, tmp_path):
         assert client.get("/metrics", headers={"X-API-Key": "another key of some length"}).status_code == 200
 
 
-def test_it_serves_where_nobody_hears_it(bundle, environment):
+def test_a_server_runs_without_standard_streams(bundle, environment):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    words = " ".join(
+    command = " ".join(
         map(shlex.quote, [sys.executable, "-m", "cflightning_serve", "http", str(bundle), "--port", str(port)])
     )
-    with subprocess.Popen(["sh", "-c", f"exec {words} <&- >&- 2>&-"], env=environment) as running:
+    with subprocess.Popen(["sh", "-c", f"exec {command} <&- >&- 2>&-"], env=environment) as running:
         try:
             ends = time.monotonic() + 30
             while True:

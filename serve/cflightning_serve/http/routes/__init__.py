@@ -24,7 +24,7 @@ class RouteModule(NamedTuple):
     """A module of routes."""
 
     router: APIRouter
-    describe: Describe | None
+    describe: Describe | None = None
 
 
 def route_modules() -> list[RouteModule]:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from cflightning_serve import Scorer
+from cflightning_serve import BundleError, Scorer
 from cflightning_serve.http.serving.state import ServerState
 from cflightning_serve.http.settings import Settings
 
@@ -132,3 +132,47 @@ def test_an_output_named_twice_is_refused(explaining):
     outputs = [{"name": "score"}] * 200
     response = explaining.post("/v2/models/cflightning-score/infer", json={"inputs": inputs, "outputs": outputs})
     assert response.status_code == 400 and "once each" in response.text
+
+
+def test_a_bundle_with_nan_is_refused_at_the_start(bundles, tmp_path):
+    tables = bundles.make_rich(bundles.make_tables(titles=True))
+    users, items = tables.user_vectors.copy(), tables.item_vectors.copy()
+    users[1] = items[-1] = math.nan
+    damaged = dataclasses.replace(tables, user_vectors=users, item_vectors=items)
+    folder = bundles.write_bundle(tmp_path / "bundle", damaged)
+    with pytest.raises(BundleError, match=r"weights\.bin: tables must not contain NaN"):
+        ServerState(Settings(folder))
+
+
+def test_nan_in_an_unverified_bundle_is_an_error_of_each_route(bundles, tmp_path, start, caplog):
+    """The vector of one user is NaN, who is not the user of the first request after loading."""
+    tables = bundles.make_rich(bundles.make_tables(titles=True))
+    users = tables.user_vectors.copy()
+    users[1] = math.nan
+    folder = bundles.write_bundle(tmp_path / "bundle", dataclasses.replace(tables, user_vectors=users))
+    user = int(tables.user_ids[0])
+    infer = {
+        "inputs": [
+            {"name": "user", "shape": [1], "datatype": "INT64", "data": [user]},
+            {"name": "k", "shape": [1], "datatype": "INT64", "data": [3]},
+            {"name": "exclude_user", "shape": [0], "datatype": "INT64", "data": []},
+            {"name": "exclude_item", "shape": [0], "datatype": "INT64", "data": []},
+        ]
+    }
+    requests = [
+        ("/recommend", {"user": user}, 422),
+        ("/recommend", {"user": user, "diversity": 0.5, "categories": ["Drama"]}, 422),
+        ("/recommend", {"user": int(tables.user_ids[1])}, 200),
+        ("/score", {"pairs": [[user, 0], [20, 0]]}, 422),
+        ("/similar", {"item": 0}, 200),
+        ("/v2/models/cflightning/infer", infer, 422),
+        ("/v2/models/cflightning-scores/infer", {"inputs": infer["inputs"][:1]}, 422),
+    ]
+    with start(ServerState(Settings(folder, verify=False))) as client:
+        for path, body, status in requests:
+            response = client.post(path, json=body)
+            assert response.status_code == status, (path, response.text)
+            assert strict_json(response)
+        assert client.get("/metrics").status_code == 200
+    assert not [record for record in caplog.records if record.exc_info]
+    assert "must be finite numbers" in caplog.text
