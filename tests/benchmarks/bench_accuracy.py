@@ -1,10 +1,10 @@
-"""Test errors on real data, with the command and the training seconds of each; the bars of the accuracy issue.
+"""Test errors on real data, with command, training seconds and bar of each.
 
     python tests/benchmarks/bench_accuracy.py [--only PART ...] [--seeds 3]      (or: make bench-accuracy)
 
-Needs the real data sets (CFLIGHTNING_DATA, default ../shared/data). Every figure comes from the command line, as a user
-would type it; nothing is chosen on test rows. `tuned` searches first (by `tune`, on a tenth of the training rows) and
-takes longest. The table of a part goes into RESULTS.md, or, with --dry, to the screen alone.
+Needs the real data sets (CFLIGHTNING_DATA, default ../shared/data). Every result comes from the command line, as a user
+would type it; nothing is chosen on test rows. `tuned` first runs `tune` on a tenth of the training rows and
+takes longest. The table of each part is written to RESULTS.md, or, with --dry, only printed.
 """
 
 import argparse
@@ -36,12 +36,12 @@ SETS = {"u1": U1, "ml-1m": ML_1M, "ml-latest-small": f"{RATINGS} --data.path ml-
 
 
 class Row(NamedTuple):
-    """A figure.
+    """A row of the table.
 
     Attributes:
-        what: for people.
-        options: of fit, with names of data sets for their folders.
-        bar: what is to be reached.
+        what: description.
+        options: options of fit, with names of data sets instead of folders.
+        bar: required result.
         more: whether to repeat it with other seeds.
     """
 
@@ -74,7 +74,7 @@ FOLDS = [
 
 
 def typed(options: str) -> list[str]:
-    """Options with the folders of data sets and configs."""
+    """Replace the names of data sets and configs in options by paths."""
     found = []
     for word in options.split():
         known = (DATA / word).is_dir()
@@ -83,7 +83,7 @@ def typed(options: str) -> list[str]:
 
 
 def several(scratch: Path, options: list[str], seeds: int) -> tuple[list[float], float]:
-    """Test errors, one a seed, and the median of the training seconds."""
+    """Return the test error of each seed, and the median of the training seconds."""
     runs = [fit(scratch, *options, "--model.seed", seed)[0] for seed in range(seeds)]
     return [run["test/rmse"] for run in runs], statistics.median(run["seconds/train"] for run in runs)
 
@@ -148,7 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--dry", action="store_true", help="print, and leave RESULTS.md as it is")
+    parser.add_argument("--dry", action="store_true", help="print only, without writing RESULTS.md")
     options = parser.parse_args()
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=True

@@ -1,9 +1,9 @@
-"""Every bar of the first release in one table: accuracy, seconds from typing to result, latency of an answer.
+"""All bars in one table: accuracy, end-to-end time, latency.
 
     python tests/benchmarks/bench_bars.py [--only NAME ...]      (or: make bars)
 
 Needs the real data sets (CFLIGHTNING_DATA, default ../shared/data). Everything runs through the command line, as a user
-would type it, one after the other. Accuracy bars are means of three seeds of start, order and validation rows.
+would type it, in sequence. Accuracy is the mean of three seeds of initialisation, order and validation rows.
 """
 
 import argparse
@@ -22,7 +22,7 @@ DATA = Path(os.environ.get("CFLIGHTNING_DATA", REPOSITORY.parent / "shared" / "d
 
 
 def cflightning(*args: object, cwd: Path) -> float:
-    """Run the command line; return wall-clock seconds from typing to result."""
+    """Run the command line; return the wall-clock seconds of the process."""
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "cflightning", *map(str, args)], cwd=cwd, capture_output=True, text=True
@@ -33,7 +33,7 @@ def cflightning(*args: object, cwd: Path) -> float:
 
 
 def fit(scratch: Path, *args: object) -> tuple[dict[str, float], float]:
-    """Fit in a new run; return its metrics and the wall-clock seconds."""
+    """Fit in a new run folder; return its metrics and the wall-clock seconds."""
     with tempfile.TemporaryDirectory(dir=scratch) as root:
         seconds = cflightning("fit", *args, "--trainer.default_root_dir", root, cwd=scratch)
         [metrics] = Path(root).glob("version_0/metrics.json")
@@ -59,7 +59,7 @@ def show(what: str, measured: str, bar: str = "") -> None:
 
 def small(scratch: Path) -> None:
     runs = [fit(scratch) for _ in range(3)]
-    show("fit on movielens-small, from typing to result", f"{statistics.median(s for _, s in runs):.1f} s", "<= 30 s")
+    show("fit on movielens-small, end to end", f"{statistics.median(s for _, s in runs):.1f} s", "<= 30 s")
     show("  of which training", f"{statistics.median(m['seconds/train'] for m, _ in runs):.1f} s", "<= 15 s")
     show("  test RMSE", f"{runs[0][0]['test/rmse']:.4f}")
 
@@ -70,7 +70,7 @@ def help_(scratch: Path) -> None:
 
 
 def start(scratch: Path) -> None:
-    """From typing to result on a small table, against what importing LightningCLI costs; alternating."""
+    """End-to-end time on a small table relative to the import of LightningCLI; alternating."""
     bare = [sys.executable, "-c", "from lightning.pytorch.cli import LightningCLI"]
     pairs = []
     for _ in range(8):
@@ -81,7 +81,7 @@ def start(scratch: Path) -> None:
     bare_seconds, seconds = (statistics.median(column) for column in zip(*pairs[1:], strict=True))  # caches are warm
     ratio = statistics.median(fitted / imported for imported, fitted in pairs[1:])
     show("import of LightningCLI alone; fit of ml-100k", f"{bare_seconds:.1f} s; {seconds:.1f} s")
-    show("fit of ml-100k over that import, from typing to result", f"{ratio:.2f}", "<= 1.5")
+    show("fit of ml-100k over that import, end to end", f"{ratio:.2f}", "<= 1.5")
 
 
 READ = """
@@ -101,7 +101,7 @@ for _ in range(4):
 
 
 def read(scratch: Path) -> None:
-    """Reading and encoding ratings.dat, without the cutting: the first time, and from the cache."""
+    """Time of reading and encoding ratings.dat without the split: first time, and from the cache."""
     first, again = [], []
     for number in range(5):
         environment = os.environ | {"CFLIGHTNING_CACHE": str(scratch / str(number))}
@@ -127,7 +127,7 @@ def ml_1m(scratch: Path) -> None:
 
 
 def engines(scratch: Path) -> None:
-    """What the fused engine costs in accuracy, at the defaults and with every training row."""
+    """Accuracy of the fused engine relative to autograd, with the defaults and all training rows."""
     tables = {name: config(name) for name in ("ml-100k", "ml-1m")}
     ratings = "--model.objective", "mse"
     tables |= {name: (*ratings, "--data.path", DATA / name) for name in ("ml-latest-small", "movietweetings-100k")}
@@ -140,7 +140,7 @@ def engines(scratch: Path) -> None:
 
 
 def serve(scratch: Path) -> None:
-    """Latency of the ml-1m bundle; the scorer runs in an environment that has nothing but serve/."""
+    """Latency of the ml-1m bundle; the scorer runs in an environment with only serve/ installed."""
     cflightning("fit", "--config", REPOSITORY / "configs" / "ml-1m.yaml", "--data.path", DATA / "ml-1m",
                 "--trainer.default_root_dir", scratch / "runs", cwd=scratch)  # fmt: skip
     cflightning("export", scratch / "runs" / "version_0", scratch / "bundle", cwd=scratch)

@@ -1,10 +1,10 @@
-"""The best 100 items of 6,040 users among 3,706, 64 factors, beside a matrix product and the best top-k of others.
+"""Top-100 lists of 6,040 users among 3,706 items, 64 factors, beside a matrix product and top-k of other libraries.
 
     python tests/benchmarks/bench_batch.py [BUNDLE] [--threads 1] [--write]
 
-Without a bundle a synthetic one is written. Everything is asked in turn, round after round, so that a busy machine
-slows all alike; the figures are medians. `implicit` is installed into an environment of its own (--without-implicit
-leaves it out). A bundle with a history is also asked without what was seen. `--write` puts the table into RESULTS.md.
+Without a bundle, a synthetic one is written. All methods run in turn, round after round, so that other load slows them
+equally; results are medians. `implicit` is installed in an environment of its own (--without-implicit omits it). A
+bundle with seen items is also measured without them. `--write` writes the table to RESULTS.md.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import numpy as np
 
 ENVIRONMENT = Path(__file__).parents[2] / ".venv-peers" / "implicit-topk"
 BLOCKS = (64, 128, 256, 512)
-"""Users whose scores are made at once, for the product and torch.topk: the best of these counts."""
+"""Users per block for the product and torch.topk; the fastest is compared."""
 PEER = """
 import sys, time
 import numpy as np
@@ -42,7 +42,7 @@ for line in sys.stdin:
 
 
 def main() -> None:
-    """Time everything and print the figures."""
+    """Time all methods and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", nargs="?", type=Path)
     parser.add_argument("--k", type=int, default=100)
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        if os.environ.get(name) != str(options.threads):  # read when the libraries are loaded
+        if os.environ.get(name) != str(options.threads):  # read at the import of the libraries
             os.environ[name] = str(options.threads)
             os.execv(sys.executable, [sys.executable, *sys.argv])
     with tempfile.TemporaryDirectory() as scratch:
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def synthetic(folder: Path) -> Path:
-    """Write a bundle the size of MovieLens 1M, with what lists need."""
+    """Write a bundle of the size of MovieLens 1M with the graphs of `lists`."""
     helper = Path(__file__).parents[1] / "serve" / "bundles.py"
     spec = importlib.util.spec_from_file_location("serve_tests_bundles", helper)
     module = importlib.util.module_from_spec(spec)
@@ -72,7 +72,7 @@ def synthetic(folder: Path) -> Path:
 
 
 def measure(bundle: Path, options: argparse.Namespace, scratch: Path) -> dict[str, float]:
-    """Median seconds of every way."""
+    """Return the median seconds of every method."""
     import torch
 
     from cflightning_serve import Scorer
@@ -82,7 +82,7 @@ def measure(bundle: Path, options: argparse.Namespace, scratch: Path) -> dict[st
     scorer = Scorer.load(bundle)
     users, k = scorer.users(), options.k
     vectors = scorer.factors(scorer.catalogue.ids)
-    # A bundle gives no user factors; what they are does not matter to a product.
+    # A bundle returns no user factors; their values do not affect the time of a product.
     factors = np.random.default_rng(0).normal(0, vectors.std(), (len(users), vectors.shape[1])).astype(np.float32)
     left, right = torch.from_numpy(factors), torch.from_numpy(vectors.copy())
 
@@ -117,7 +117,7 @@ def measure(bundle: Path, options: argparse.Namespace, scratch: Path) -> dict[st
 
 
 def implicit(tables: Path, options: argparse.Namespace):
-    """A process of its own, since it brings another numpy; what it returns asks it for seconds."""
+    """Start implicit in a separate process, as it needs another numpy; return a function that measures it."""
     python = ENVIRONMENT / "bin" / "python"
     if not python.exists():
         venv.create(ENVIRONMENT, with_pip=True)
@@ -137,7 +137,7 @@ def implicit(tables: Path, options: argparse.Namespace):
 
 
 def report(seconds: dict[str, float], options: argparse.Namespace) -> None:
-    """Print a table, the ratio of the bar, and all of it as JSON."""
+    """Print a table, the ratio of the bar, and all results as JSON."""
     best = min((name for name in seconds if "topk" in name), key=seconds.get)
     lines = ["| method | ms | relative to the fastest product and top-k |", "| --- | --- | --- |"]
     lines += [f"| {name} | {s * 1e3:.0f} | {s / seconds[best]:.2f} |" for name, s in seconds.items()]

@@ -1,10 +1,10 @@
-"""What bundles weigh, and what it costs to load them, by the precision of their tables.
+"""Size and load time of bundles by the precision of their tables.
 
     python tests/benchmarks/bench_bundle.py RUN [RUN ...] [--write]
 
-Every run folder is exported in each precision. A fresh process loads a bundle with all its graphs open
-(`Scorer.load(folder, eager=True)`), the packages imported before; medians of several such processes, which take turns.
-The RMSE is that of the bundle's own scores, of the run's test rows.
+Every run folder is exported in each precision. A new process loads a bundle with all graphs
+(`Scorer.load(folder, eager=True)`) after the imports; results are medians of several alternating processes. The RMSE
+is that of the bundle's scores on the run's test rows.
 """
 
 import argparse
@@ -41,12 +41,12 @@ print(time.perf_counter() - began, peak() - before)
 
 
 def source(run: Path) -> str:
-    """What a run's data are."""
+    """Return the name of a run's data set."""
     return yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["data"]["init_args"]["source"]
 
 
 def test_error(run: Path, folder: Path) -> float:
-    """RMSE of a bundle on the test rows of its run, rating units."""
+    """Return the RMSE of a bundle on the test rows of its run, rating units."""
     path = checkpoints.find(run)
     vocabulary, metadata = checkpoints.unpack(checkpoints.read(path))
     data = training_data(path, vocabulary, metadata.train_rows)
@@ -56,26 +56,26 @@ def test_error(run: Path, folder: Path) -> float:
 
 
 def kept(folder: Path) -> float:
-    """Share of the best ten that rounding keeps, as the export has measured it."""
+    """Return the share of top-10 items that rounding preserves, from the manifest."""
     return json.loads((folder / "manifest.json").read_text()).get("precision", {"overlap@10": 1.0})["overlap@10"]
 
 
 def weights(folder: Path) -> dict[str, int]:
-    """Bytes of the parts of a bundle, and of all."""
+    """Return the bytes of the parts of a bundle and of all files."""
     sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
     parts = {"weights.bin": sizes["weights.bin"], "graphs": sum(sizes[n] for n in sizes if n.endswith(".onnx"))}
     return {**parts, "rest": sum(sizes.values()) - sum(parts.values()), "all": sum(sizes.values())}
 
 
 def loaded(folder: Path) -> tuple[float, float]:
-    """Milliseconds, and megabytes by which the process has grown at most."""
+    """Return the load time in milliseconds and the peak growth of the process in MB."""
     done = subprocess.run([sys.executable, "-c", LOADER, folder], capture_output=True, text=True, check=True)
     seconds, grown = map(float, done.stdout.split())
     return seconds * 1e3, grown * 1024 / 1e6
 
 
 def section(runs: list[Path], processes: int, scratch: Path) -> str:
-    """The table of RESULTS.md."""
+    """Return the section of RESULTS.md."""
     bundles = {
         (run, precision): export_bundle(run, scratch / f"{number}-{precision}", precision=precision)
         for number, run in enumerate(runs)
@@ -110,7 +110,7 @@ def section(runs: list[Path], processes: int, scratch: Path) -> str:
 
 
 def main() -> None:
-    """Measure and print, and write the section if asked."""
+    """Measure, print, and write the section with `--write`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders")
     parser.add_argument("--processes", type=int, default=7, help="that load each bundle (default: %(default)s)")

@@ -1,10 +1,10 @@
-"""The defaults on made-up tables of many kinds: are they ever worse than biases alone, or far from what they could be?
+"""The defaults on synthetic tables, relative to biases alone and to the best fixed settings.
 
     python tests/benchmarks/bench_defaults.py [--only NAME ...] [--seeds N] [--engine NAME]  (make bench-defaults)
 
-Everything is fitted as the command line would with no option but the table. Beside the test RMSE stand gains over
-biases alone, in per cent of their RMSE: the model's, that of what ratings are on average, and that of the best of
-eleven fixed settings of l2 and bags, chosen on the validation rows.
+Models are fitted as by the command line with default options. Beside the test RMSE, the table has gains over biases
+alone, in per cent of their RMSE: of the model, of the expected ratings (upper bound), and of the best of eleven fixed
+settings of l2 and the SVD++ term, selected on the validation rows.
 """
 
 import argparse
@@ -28,8 +28,8 @@ LINEAR = {
     "users": 3000, "items": 1000, "rows": 90_000, "dim": 4, "factors": 0.5, "user": 0.4, "item": 0.4, "noise": 0.8,
     "low": 1.0, "high": 5.0, "centre": 0.6, "step": 1.0, "user_tail": 0.0, "item_tail": 1.0, "taste": False,
 }  # fmt: skip
-"""A rating is centre + user bias + item bias + factors + noise (standard deviations), rounded to steps and cut to the
-range. Tails are exponents of power laws of activity; with taste, users rate what they like of three items drawn."""
+"""Ratings are centre + user bias + item bias + factors + noise (standard deviations), rounded to steps and clipped to
+the range. Tails are exponents of power laws of activity; with taste, users rate the best of three random items."""
 TABLES = {
     "usual": {},
     "taste": {"taste": True},
@@ -58,7 +58,7 @@ FIXED = [{"svdpp": bags, "l2": l2} for bags, values in
 
 
 def make(seed: int, **options: object) -> tuple[pd.DataFrame, np.ndarray]:
-    """A table, and what its ratings are on average: float64 [rows]."""
+    """Return a table and the expectation of its ratings: float64 [rows]."""
     o = {**LINEAR, **options}
     rng = np.random.default_rng(seed)
     p, q = rng.normal(size=(o["users"], o["dim"])) / np.sqrt(o["dim"]), rng.normal(size=(o["items"], o["dim"]))
@@ -85,7 +85,7 @@ def make(seed: int, **options: object) -> tuple[pd.DataFrame, np.ndarray]:
 
 
 def fit(data: RatingsDataModule, **options: object) -> tuple[dict[str, float], float]:
-    """Fit and test as the command line does; its figures and the validation error."""
+    """Fit and test as the command line does; return the metrics and the validation error."""
     with tempfile.TemporaryDirectory() as folder:
         best = ModelCheckpoint(folder, "best", "val/rmse", save_weights_only=True)
         evaluation = Evaluation(replicates=100)

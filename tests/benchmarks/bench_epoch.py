@@ -1,10 +1,10 @@
-"""The autograd path through Lightning against a loop written by hand, over the same tensors.
+"""Speed of the autograd engine in Lightning relative to a manual loop over the same tensors.
 
     python tests/benchmarks/bench_epoch.py [--rows 900000] [--dim 64] [--batch-size 8192] [--repeats 7]
 
-The loop is what one would write without this project: parameters in a dict, one look-up of each row, fused AdamW and a
-schedule. Both do the same arithmetic; an epoch after one that warms up, alternating, medians of the repeats, wall-clock
-and CPU seconds. The bar: at least 90 % of the loop's ratings a second.
+The loop has parameters in a dict, one lookup per vector, fused AdamW and a schedule, with the same arithmetic. Each
+measures the epoch after a warm-up epoch, alternating; medians of wall-clock and CPU seconds. Bar: at least 90 % of the
+loop's ratings per second.
 """
 
 import argparse
@@ -25,7 +25,7 @@ def now() -> tuple[float, float]:
 
 
 class Clock(Callback):
-    """Wall-clock and CPU seconds of the second epoch: the first also warms up."""
+    """Return wall-clock and CPU seconds of the second epoch; the first is a warm-up."""
 
     def on_train_epoch_start(self, trainer, pl_module):
         self.start = now()
@@ -43,7 +43,7 @@ def lightning(data: RatingsDataModule, task: EmbeddingDotTask) -> tuple[float, .
 
 
 def by_hand(data: RatingsDataModule, task: EmbeddingDotTask) -> tuple[float, ...]:
-    """`task` has been fitted, so that it has a network and counts."""
+    """Train the manual loop; `task` is fitted, so it has a network and counts."""
     look_up = torch.nn.functional.embedding
     tables = {name: value.detach().clone().requires_grad_() for name, value in task.network.named_parameters()}
     p, q, bu, bi = (tables[f"{name}.weight"] for name in ("user_factors", "item_factors", "user_bias", "item_bias"))

@@ -1,16 +1,15 @@
-"""New users without retraining: how good, and how quick.
+"""Fold-in of new users: accuracy and latency.
 
     python tests/benchmarks/bench_fold_in.py [--only quality latency] [--seeds 3] [--write]    (or: make bench-fold-in)
 
-Quality, on MovieLens 1M (CFLIGHTNING_DATA, default ../shared/data): a tenth of the users (default_rng(0)) is in no
-training row; of each four fifths of the ratings are given and the rest is predicted, at once through the bundle's
-graph. Beside it: user bias only, the same model trained on the given ratings as well, and that model with refitted
-users (`export --refit-users`). Recommendations likewise, of all tested items and of those rated 4 and 5, beside
-popularity.
-Nothing is chosen here: constants were, on other tenths of the users.
+Quality, on MovieLens 1M (CFLIGHTNING_DATA, default ../shared/data): a tenth of the users (default_rng(0)) is held
+out; four fifths of the ratings of each are used for fold-in through the bundle's graph, and the rest is predicted.
+For comparison: user bias only, the same model trained on these ratings too, and that model with refitted users
+(`export --refit-users`). Recommendations are measured on all test items and on those rated 4 and 5, beside popularity.
+Constants were selected on other tenths of the users.
 
-Latency: 20 ratings, the best 10 of 3,706 items at dim 64, through ``Scorer.fold_in``, and the same with numpy in turn,
-on one thread.
+Latency: 20 ratings, the best 10 of 3,706 items at dim 64, through ``Scorer.fold_in``, alternating with numpy, on
+one thread.
 """
 
 import argparse
@@ -39,14 +38,14 @@ from cflightning_serve import Scorer
 
 DATA = Path(os.environ.get("CFLIGHTNING_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 EPOCHS = 10
-"""The command line's default for ratings."""
+"""Default number of epochs of the command line."""
 GIVEN = 5, 10, 20, 50, None
 LENGTH = 10
 LIKED = 4
 
 
 class HeldOut:
-    """A tenth of the users, whose ratings are given in part."""
+    """Held-out users, with fold-in ratings and test ratings."""
 
     def __init__(self) -> None:
         self.frame = RatingsDataModule(str(DATA / "ml-1m")).table.frame
@@ -63,7 +62,7 @@ class HeldOut:
             self.given.append(rows[cut:])
 
     def fit(self, folder: Path, rows: np.ndarray, seed: int, **model: object) -> Path:
-        """The project's defaults on these rows, all of them training; the last checkpoint."""
+        """Train the defaults on all of these rows; return the last checkpoint."""
         data = RatingsDataModule.from_frame(
             self.frame[rows], rating_range=(1, 5), split=SplitOptions(val_fraction=0, test_fraction=0)
         )
@@ -77,7 +76,7 @@ class HeldOut:
         return self.frame[name].to_numpy()[rows]
 
     def ndcg(self, recommend) -> list[float]:
-        """nDCG@10 of all tested items, and of the liked ones; ``recommend(number of the user)`` gives item ids."""
+        """Return nDCG@10 of all test items and of the liked ones; ``recommend(number of the user)`` returns ids."""
         discount = 1 / np.log2(np.arange(2, LENGTH + 2))
         found: tuple[list[float], list[float]] = [], []
         for n, rows in enumerate(self.tested):
@@ -89,13 +88,13 @@ class HeldOut:
         return [float(np.mean(values)) for values in found]
 
     def rmse(self, predict) -> float:
-        """Over all tested ratings; ``predict(number of the user, tested rows)``."""
+        """Return the RMSE of all test ratings; ``predict(number of the user, test rows)`` returns scores."""
         squares = [(predict(n, rows) - self.column("rating", rows)) ** 2 for n, rows in enumerate(self.tested)]
         return float(np.sqrt(np.concatenate(squares).mean()))
 
 
 def bias_alone(held: HeldOut, checkpoint: Path, most: int | None) -> float:
-    """Item biases of the model, and a user bias by the same prior and noise, of which no factor takes a share."""
+    """Predict with the model's item biases and a user bias from the same prior and noise, without factors."""
     task = load_task(checkpoint)
     tables, scale, known = task.network.fold(), task.network.scale, task.vocabulary.items
     logits = (tables.item_bias + tables.global_bias).double().numpy()
@@ -117,7 +116,7 @@ def bias_alone(held: HeldOut, checkpoint: Path, most: int | None) -> float:
 
 
 def solved_again(held: HeldOut, checkpoint: Path, rows: np.ndarray) -> float:
-    """The network that was trained on these rows, its users refitted as `export --refit-users` does."""
+    """Refit the users of the network that was trained on these rows, as `export --refit-users` does."""
     task = load_task(checkpoint)
     users, items = task.vocabulary.users, task.vocabulary.items
     user, item = users.rows(held.column("user", rows)), items.rows(held.column("item", rows))
@@ -135,7 +134,7 @@ def solved_again(held: HeldOut, checkpoint: Path, rows: np.ndarray) -> float:
 
 
 def popular(held: HeldOut, scorer: Scorer, most: int | None) -> list[float]:
-    """The items of most training rows, without the given ones."""
+    """Return the items with most training rows, without the fold-in items."""
     ids = scorer.catalogue.ids[np.argsort(-scorer.catalogue.counts, kind="stable")]
 
     def recommend(number: int) -> np.ndarray:
@@ -145,7 +144,7 @@ def popular(held: HeldOut, scorer: Scorer, most: int | None) -> list[float]:
 
 
 def quality(seeds: int) -> str:
-    """The tables of the default model, and of one without bags."""
+    """Return the tables of the default model and of one without SVD++ term."""
     models: dict[str, dict[str, object]] = {
         "Defaults": {},
         "Without SVD++ term (`--model.svdpp none`)": {"svdpp": "none"},
@@ -154,7 +153,7 @@ def quality(seeds: int) -> str:
 
 
 def figures(seeds: int, *, lists: bool, **model: object) -> str:
-    """The tables, as means over seeds of the model; every figure is over the same tested ratings."""
+    """Return the tables, as means over seeds of the model; all results use the same test ratings."""
     held, nan = HeldOut(), float("nan")
     everything = np.ones(len(held.frame), dtype=bool)
     everything[np.concatenate(held.tested)] = False
@@ -216,7 +215,7 @@ def figures(seeds: int, *, lists: bool, **model: object) -> str:
 
 
 def table(lines: dict[str, list[list[float]]]) -> str:
-    """Means over the outer lists."""
+    """Format the means over seeds as a table."""
     text = "| | 5 | 10 | 20 | 50 | all |\n| --- | --: | --: | --: | --: | --: |\n"
     for name, values in lines.items():
         cells = ["" if np.isnan(mean) else f"{mean:.4f}".lstrip("0") for mean in np.mean(values, axis=0)]
@@ -225,7 +224,7 @@ def table(lines: dict[str, list[list[float]]]) -> str:
 
 
 def latency(calls: int) -> str:
-    """p50 of the scorer and of numpy, in turn."""
+    """Measure p50 of the scorer and of numpy, alternating."""
     held = HeldOut()
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as scratch:
@@ -253,7 +252,7 @@ def latency(calls: int) -> str:
 
 
 def in_numpy(checkpoint: Path):
-    """The same solution by three Newton steps of `np.linalg.solve` in float32, from raw ids to the best ten."""
+    """Return a numpy implementation: three Newton steps of `np.linalg.solve` in float32, from ids to the best ten."""
     from cflightning_export.fold_in.prior import estimate_prior
     from cflightning_export.fold_in.spec import new_users
 

@@ -1,10 +1,10 @@
-"""The fused GPU step's rate: the kernel alone for several dims, and whole epochs through Lightning's Trainer.
+"""Speed of the fused GPU step: the kernel for several dims, and epochs in Lightning's Trainer.
 
     python tests/benchmarks/bench_gpu.py [--rows 25000000] [--repeats 7] [--programs 0]
 
-Synthetic ratings of the size of MovieLens 25M, rows as popular as there. Kernel figures are the median of the repeats,
-an epoch each, timed by the device; compiling is not counted. Beside them the floor: the bytes a rating moves at the
-speed of a large copy on the same device. Without a CUDA GPU it says so and ends.
+Synthetic ratings with the size and popularity distribution of MovieLens 25M. Kernel times are medians of repeated
+epochs, measured by the device, without compilation. The lower bound is the memory traffic of a rating at the speed of a
+large copy on the same device. Without a CUDA GPU the benchmark exits.
 """
 
 import argparse
@@ -22,20 +22,20 @@ from cflightning.engines.stage_engine import RowwiseAdagrad
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.penalty import Penalty
 
-USERS, ITEMS = 162_542, 59_048  # the unknown rows included
+USERS, ITEMS = 162_542, 59_048  # including the unknown ids
 EPOCHS = 10
 GOAL = 200e6
 
 
 def popular(rows: int, offset: float, n: int, device: torch.device) -> Tensor:
-    """Rows drawn by 1 / (rank + offset), without row 0: int64 [n]."""
+    """Sample indices from 1 with weights 1 / (rank + offset): int64 [n]."""
     weight = 1 / (torch.arange(rows - 1, device=device, dtype=torch.float64) + offset)
     share = weight.cumsum(0) / weight.sum()
     return torch.searchsorted(share, torch.rand(n, device=device, dtype=torch.float64)).clamp(max=rows - 2) + 1
 
 
 def ratings(n: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Columns; the most popular user has 0.13 % of the ratings, the most popular item 0.34 %, as in MovieLens 25M."""
+    """Create columns; the most active user has 0.13 % of the ratings, the top item 0.34 %, as in MovieLens 25M."""
     torch.manual_seed(0)
     user, item = popular(USERS, 100, n, device), popular(ITEMS, 40, n, device)
     return user, item, torch.randint(1, 11, (n,), device=device) / 2
@@ -46,7 +46,7 @@ def network(dim: int, device: torch.device) -> EmbeddingDot:
 
 
 def seconds(work: Any, device: torch.device) -> float:
-    """By the device's clock where it has one."""
+    """Return the seconds of a call, by the clock of the device if it has one."""
     if device.type != "cuda":
         start = time.perf_counter()
         work()
@@ -60,7 +60,7 @@ def seconds(work: Any, device: torch.device) -> float:
 
 
 def copy_speed(device: torch.device, size: int = 1 << 30) -> float:
-    """Bytes a second that a large copy moves, read and written."""
+    """Return the bandwidth of a large copy in bytes per second, reads plus writes."""
     source = torch.ones(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     times = [seconds(lambda: target.copy_(source), device) for _ in range(10)]
@@ -95,7 +95,7 @@ def kernel_table(columns: tuple[Tensor, ...], device: torch.device, repeats: int
 
 
 class Fit(LightningModule):
-    """The least that drives the engine under a Trainer, and its clock: epochs after the first, which compiles."""
+    """Minimal task for the engine in a Trainer; measures the epochs after the first, which compiles."""
 
     def __init__(self, columns: tuple[Tensor, ...], device: torch.device, programs: int) -> None:
         super().__init__()

@@ -1,10 +1,10 @@
-"""How many recommendations a second the HTTP server gives, and whether a reload under load costs any.
+"""Recommendations per second of the HTTP server, and failures during reloads under load.
 
     python tests/benchmarks/bench_http.py [BUNDLE] [--write]
 
-wrk asks POST /recommend (k = 10, users from 1 on at random) over loopback, on the same cores. Without a bundle it
-writes a synthetic one the size of MovieLens 1M. Beside it, in the same run: an application that answers at once with as
-many bytes, which is what the server underneath (uvicorn) can do at most.
+wrk sends POST /recommend (k = 10, random users) over loopback, on the same cores. Without a bundle, a synthetic one of
+the size of MovieLens 1M is written. For comparison, in the same run: an application that returns a constant response of
+the same size, the upper bound of the underlying server (uvicorn).
 """
 
 import argparse
@@ -47,7 +47,7 @@ SCRAPED = re.compile(r'^cflightning_reloads_total\{outcome="(\w+)"\} (\S+)$', re
 
 @contextmanager
 def running(*command):
-    """A server as a process, and its address."""
+    """Start a server process; return it and its address."""
     process = subprocess.Popen([sys.executable, *map(str, command)], stderr=subprocess.PIPE, text=True)
     try:
         for line in process.stderr:
@@ -55,7 +55,7 @@ def running(*command):
                 break
         else:
             raise SystemExit("the server did not start")
-        threading.Thread(target=process.stderr.read, daemon=True).start()  # or the pipe fills
+        threading.Thread(target=process.stderr.read, daemon=True).start()  # otherwise the pipe fills
         yield process, found[1]
     finally:
         process.send_signal(signal.SIGTERM)
@@ -63,13 +63,13 @@ def running(*command):
 
 
 def processor_seconds(process) -> float:
-    """Of user and system, since the process began."""
+    """Return the CPU seconds of a process, user plus system."""
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def load(wrk: str, process, url: str, options, users: int) -> dict:
-    """Requests a second, latencies in ms, failures, and microseconds of the server's processor time for a request."""
+    """Measure requests per second, latencies in ms, failures, and the server's CPU time per request in microseconds."""
     script = [wrk, "-t1", f"-c{options.connections}", f"-d{options.seconds}s", "-s", HERE / "http_recommend.lua", url]
     before = processor_seconds(process)
     done = subprocess.run([*map(str, script), "--", str(users)], capture_output=True, text=True, check=True)
@@ -85,7 +85,7 @@ def load(wrk: str, process, url: str, options, users: int) -> dict:
 
 
 def next_bundle(folder: Path, n: int) -> None:
-    """Put a bundle in place of the folder as the exporter does: the same answers, another manifest."""
+    """Replace the bundle as the exporter does: the same results with another manifest."""
     scratch, old = folder.with_name("scratch"), folder.with_name("old")
     shutil.copytree(folder, scratch)
     manifest = json.loads((scratch / "manifest.json").read_text("utf-8"))
@@ -96,7 +96,7 @@ def next_bundle(folder: Path, n: int) -> None:
 
 
 def reload_under_load(options, folder: Path, url: str, measure) -> tuple[dict, int]:
-    """Measure while ten bundles follow each other; also how many the server took up."""
+    """Measure during ten reloads; also return how many bundles the server loaded."""
 
     def replace():
         for n in range(options.reloads):
@@ -146,7 +146,7 @@ def main() -> None:
 
 
 def render(figures: dict, options: argparse.Namespace, busy: float) -> str:
-    """Lay the figures out as the section of RESULTS.md."""
+    """Format the results as the section of RESULTS.md."""
     bundle = options.bundle.name if options.bundle else "synthetic, the size of MovieLens 1M"
     lines = [
         "## HTTP",

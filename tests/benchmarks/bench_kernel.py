@@ -1,10 +1,10 @@
-"""The fused step's rate: ratings a second for 1 and 2 threads and several dims, through whole epochs.
+"""Speed of the fused step: ratings per second of whole epochs for 1 and 2 threads and several dims.
 
     python tests/benchmarks/bench_kernel.py [--rows 900000] [--repeats 5]      (or: make bench-kernel)
 
-Synthetic ratings of the size of MovieLens 1M. Every figure is the median of the repeats, threads alternating; compiling
-is not counted (the first pass of every dim). Beside it, the rate of a pass that only moved the same bytes at the speed
-of a large copy on one thread; the tables lie in the caches, which are faster, so the step can be above it.
+Synthetic ratings of the size of MovieLens 1M. Every result is the median of the repeats, with alternating
+numbers of threads, without compilation (the first pass of every dim). For comparison, the rate of moving the same bytes
+at the speed of a large copy on one thread; the tables fit into the caches, which are faster, so the step can exceed it.
 """
 
 import argparse
@@ -25,7 +25,7 @@ USERS, ITEMS = 6041, 3707
 
 
 def copy_speed() -> float:
-    """Bytes a second that a large copy moves, read and written, on one thread."""
+    """Return the bandwidth of a large copy on one thread in bytes per second, reads plus writes."""
     source = np.ones(1 << 27, np.uint8)
     target = np.empty_like(source)
     seconds = []
@@ -47,7 +47,7 @@ def spin(n: int) -> int:
 
 
 def two_threads() -> float:
-    """How much more two threads do than one, of pure arithmetic in registers: what the machine allows at most."""
+    """Return the speed-up of two threads for arithmetic in registers, the maximum on this machine."""
     spin(1)
     ratios = []
     for _ in range(7):
@@ -96,7 +96,7 @@ def main() -> None:
         for engine in engines:
             engine.close()
         one, two = (options.rows / statistics.median(column) / 1e6 for column in zip(*times, strict=True))
-        moved = 12 + 2 * 2 * (4 * dim + 32)  # the rating's columns; both rows and side rows, read and written
+        moved = 12 + 2 * 2 * (4 * dim + 32)  # columns of the rating; both vectors and side tables, read and written
         print(
             f"{dim:>4} {moved:>13,} {speed / moved / 1e6:>10.0f} {one:>13.1f} {two:>14.1f} {two / one:>6.2f}",
             flush=True,

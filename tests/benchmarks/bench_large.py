@@ -1,10 +1,10 @@
-"""A hundred million ratings through the command line: seconds an epoch, and memory beside that of columns and tables.
+"""A hundred million ratings on the command line: seconds per epoch, and memory relative to columns and tables.
 
     python tests/benchmarks/bench_large.py [--users 1000000] [--items 100000] [--per-user 100]   (or: make bench-large)
 
-Writes made-up ratings as Parquet, fits once (which reads and keeps the columns), and fits again from the kept columns.
-Memory is what the process itself holds (anonymous pages, sampled); the mapped columns are the file system's to drop.
-The result goes into RESULTS.md. Linux only, for its /proc.
+Writes synthetic ratings as Parquet, fits once (which reads and caches the columns), and fits again from the cache.
+Memory is that of anonymous pages, sampled; memory-mapped columns belong to the page cache. The result is written to
+RESULTS.md. Linux only (/proc).
 """
 
 import argparse
@@ -29,7 +29,7 @@ MB = 2**20
 
 
 def write(path: Path, users: int, items: int, per_user: int) -> None:
-    """Ratings 1 to 5 from planted factors; every user rates `per_user` different items, popular ones more often."""
+    """Write ratings from 1 to 5 of known factors; every user rates `per_user` different items, by popularity."""
     rng = np.random.default_rng(0)
     weight = 1 / (np.arange(items) + items / 200)
     bounds = np.cumsum(weight) / weight.sum()
@@ -44,10 +44,10 @@ def write(path: Path, users: int, items: int, per_user: int) -> None:
             rank = np.searchsorted(bounds, rng.random((len(some), draws))).astype(np.int32)
             rank = np.sort(np.minimum(rank, items - 1), axis=1)
             key = rng.random(rank.shape, dtype=np.float32)
-            key[:, 1:][rank[:, 1:] == rank[:, :-1]] = 2  # drawn twice: last in line
+            key[:, 1:][rank[:, 1:] == rank[:, :-1]] = 2  # repeated items are moved to the end
             kept = np.argpartition(key, per_user, axis=1)[:, :per_user]
             if (np.take_along_axis(key, kept, 1) > 1).any():
-                sys.exit("bench_large: too few items for so many ratings a user")
+                sys.exit("bench_large: too few items for this number of ratings per user")
             item, user = names[np.take_along_axis(rank, kept, 1)].ravel(), np.repeat(some, per_user)
             rating = 3.6 + 0.4 * user_bias[user] + 0.5 * item_bias[item] + 0.25 * (p[user] * q[item]).sum(1)
             rating += 0.9 * rng.standard_normal(len(user), dtype=np.float32)
@@ -56,7 +56,7 @@ def write(path: Path, users: int, items: int, per_user: int) -> None:
 
 
 def watched(command: list[str], folder: Path) -> tuple[float, float, float]:
-    """Run to the end; wall-clock seconds, most anonymous and most resident memory, MiB."""
+    """Run a process; return wall-clock seconds, peak anonymous and peak resident memory in MiB."""
     environment = os.environ | {"CFLIGHTNING_CACHE": str(folder / "cache")}
     start, most = time.perf_counter(), {"RssAnon": 0, "VmHWM": 0}
     with subprocess.Popen(
@@ -105,7 +105,7 @@ def main() -> None:
         first, (_, first_peak, _) = fit(folder, 1)
         metrics, (wall, peak, resident) = fit(folder, options.epochs)
     columns = 12 * n / MB
-    tables = (options.users + options.items) * (4 * DIM + 32) / MB  # factors and side rows
+    tables = (options.users + options.items) * (4 * DIM + 32) / MB  # factors and side tables
     epoch = metrics["seconds/train"] / metrics["epochs"]
     lines = [
         "## 100 million ratings",

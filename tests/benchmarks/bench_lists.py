@@ -1,9 +1,9 @@
-"""Figures of lists on real data, with the command and the training seconds of each; the bars of the ranking issue.
+"""Ranking metrics on real data, with command, training seconds and bar of each.
 
     python tests/benchmarks/bench_lists.py [--only NAME ...] [--dry]      (or: make bench-lists)
 
-Needs the real data sets (CFLIGHTNING_DATA, default ../shared/data). Every figure comes from the command line, as a user
-would type it. The table goes into RESULTS.md, or, with --dry or --only, to the screen alone.
+Needs the real data sets (CFLIGHTNING_DATA, default ../shared/data). Every result comes from the command line, as a user
+would type it. The table is written to RESULTS.md, or, with --dry or --only, only printed.
 """
 
 import argparse
@@ -24,19 +24,19 @@ QUARTER = "--data.path ml-100k --data.split.method per_user --data.split.test_fr
 
 
 class Row(NamedTuple):
-    """A figure.
+    """A row of the table.
 
     Attributes:
-        what: for people.
-        options: of fit, with names of data sets for their folders.
-        figures: of the test part.
-        seeds: option that is varied, and how often.
-        bar: what is to be reached.
+        what: description.
+        options: options of fit, with names of data sets instead of folders.
+        metrics: metrics of the test part.
+        seeds: option that is varied, and the number of its values.
+        bar: required result.
     """
 
     what: str
     options: str
-    figures: tuple[str, ...]
+    metrics: tuple[str, ...]
     seeds: tuple[str, int] = ("model.seed", 1)
     bar: str = ""
 
@@ -74,7 +74,7 @@ def shown(values: list[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS))
-    parser.add_argument("--dry", action="store_true", help="print, and leave RESULTS.md as it is")
+    parser.add_argument("--dry", action="store_true", help="print only, without writing RESULTS.md")
     options = parser.parse_args()
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=True
@@ -85,10 +85,10 @@ def main() -> None:
             row = ROWS[name]
             option, count = row.seeds
             runs = [fit(Path(scratch), *typed(row.options), f"--{option}", seed)[0] for seed in range(count)]
-            figures = ", ".join(f"{figure} {shown([run[f'test/{figure}'] for run in runs])}" for figure in row.figures)
+            metrics = ", ".join(f"{metric} {shown([run[f'test/{metric}'] for run in runs])}" for metric in row.metrics)
             seconds = statistics.median(run["seconds/train"] for run in runs)
             lines.append(
-                f"| {row.what} | `fit {row.options}` | {count} of {option} | {figures} | {seconds:.2f} | {row.bar} |"
+                f"| {row.what} | `fit {row.options}` | {count} of {option} | {metrics} | {seconds:.2f} | {row.bar} |"
             )
             print(lines[-1], flush=True)
     if not options.dry and len(options.only) == len(ROWS):

@@ -1,10 +1,10 @@
-"""cflightning and other recommenders of its kind: the same split, the same threads, one fresh process each.
+"""cflightning and other matrix-factorisation libraries: same split, same threads, one new process each.
 
     python tests/benchmarks/bench_peers.py [--only PEER ...] [--data u1 small ...] [--threads 2]      (or: make bench)
 
-Needs the real data sets (CFLIGHTNING_DATA, default ../shared/data) and the package index: every peer gets its own
-environment, .venv-peers/PEER, with the versions below. What cannot be installed or run is a row that says so. The
-tables go into RESULTS.md, or, with --only, to the screen alone.
+Needs the real data sets (CFLIGHTNING_DATA, default ../shared/data) and the package index: every library has its own
+environment, .venv-peers/PEER, with the versions below. A failed installation or run is reported in its row. The tables
+are written to RESULTS.md, or, with --only, only printed.
 """
 
 import argparse
@@ -35,19 +35,19 @@ REPOSITORY = HERE.parents[1]
 DATA = Path(os.environ.get("CFLIGHTNING_DATA", REPOSITORY.parent / "shared" / "data"))
 ENVIRONMENTS = REPOSITORY / ".venv-peers"
 BAR, STRETCH = 0.4, 0.2
-"""Training seconds to the target on ml-1m, as a share of LIBMF's fit: what must hold, and what is hoped for."""
+"""Training seconds to the target on ml-1m relative to LIBMF's fit: requirement and goal."""
 
 
 @dataclass(frozen=True)
 class Peer:
-    """How a peer is installed, and the runner that uses it.
+    """Installation and runner of a library.
 
     Attributes:
-        title: for the table.
+        title: name in the table.
         runner: a module in peers/.
-        install: arguments of pip, one call after the other.
+        install: arguments of pip, one text per call.
         build: environment variables of the installation.
-        patience: seconds after which a recipe is started again, up to three times; for a peer that hangs now and then.
+        patience: timeout in seconds after which a recipe is restarted, up to three times; for libraries that hang.
     """
 
     title: str
@@ -57,12 +57,12 @@ class Peer:
     patience: float | None = None
 
 
-# Versions that were seen to install and run on Python 3.11. torch comes first and pinned: nothing may bring another.
+# Versions that install and run on Python 3.11. torch is pinned and installed first, so that no other is installed.
 NUMPY = "numpy==2.4.6 scipy==1.17.1"
 FRAMES = "pandas==2.3.3"
 PEERS = {
     "surprise": Peer("Surprise", "surprise", (f"scikit-surprise==1.1.5 {NUMPY}",)),
-    # Now and then, on small data, its threads wait for each other for ever.
+    # On small data, its threads occasionally deadlock.
     "libmf": Peer("LIBMF as pip builds it", "libmf", ("libmf==0.9.2 numpy==2.4.6",), patience=300),
     "libmf-avx": Peer(
         "LIBMF built with its AVX and OpenMP switches",
@@ -76,7 +76,7 @@ PEERS = {
     "lenskit": Peer("LensKit", "lenskit", ("torch==2.13.0", f"torch==2.13.0 lenskit==2025.8.1 {FRAMES} {NUMPY}")),
     "implicit": Peer("implicit", "implicit", (f"implicit==0.7.3 {NUMPY}",)),
     "myfm": Peer("myFM", "myfm", (f"myfm==0.4.0 {FRAMES} {NUMPY}",)),
-    # Without its dependencies: torchvision, which has no part in this, brings another torch, and fastprogress 1.1 a web
+    # Without dependencies: torchvision, which is not needed, requires another torch, and fastprogress 1.1 a web
     # framework.
     "fastai": Peer(
         "fastai",
@@ -90,34 +90,34 @@ PEERS = {
     ),
 }
 OURS = "cflightning"
-UNTOLD = "all defaults"
+DEFAULTS = "all defaults"
 VALIDATED = 0.05
-"""Share of the training rows that cflightning keeps to choose the epoch by when it is told nothing."""
+"""Default fraction of the training rows in the validation part."""
 COMMAND_LINE = [
     Recipe("fused, defaults", {"model.engine": "fused", "data.split.val_fraction": 0}, 10),
     Recipe("autograd, defaults", {"model.engine": "autograd", "data.split.val_fraction": 0}, 10),
-    Recipe(UNTOLD, epochs=10, warning="validation part of 5 %"),
+    Recipe(DEFAULTS, epochs=10, warning="validation part of 5 %"),
 ]
 
 
 def text_of(error: str) -> str:
-    """The last line of an error, without anybody's folders."""
+    """Return the last line of an error without paths."""
     lines = [line for line in error.strip().splitlines() if line.strip()] or ["no message"]
-    lines = [line for line in lines if line.startswith("ERROR")] or lines  # pip's, which warns afterwards
+    lines = [line for line in lines if line.startswith("ERROR")] or lines  # pip prints warnings after its error
     return re.sub(r"(?:\w+://|(?<![\w.])/)\S*?([^/\s]*)(?=\s|$)", r"\1", lines[-1].strip())[:200].replace("|", "/")
 
 
 def environment(threads: int) -> dict[str, str]:
-    """Of every measured process."""
+    """Return the environment variables of the measured processes."""
     names = ("OMP", "OPENBLAS", "MKL", "NUMBA", "LK", "RAYON")
     return {**os.environ, **{f"{name}_NUM_THREADS": str(threads) for name in names}, "PYTHONWARNINGS": "ignore"}
 
 
 def install(name: str, peer: Peer, timeout: float) -> None:
-    """Make the peer's environment, unless it is there as the table asks for it.
+    """Create the environment of a library unless it exists with the required versions.
 
     Raises:
-        RuntimeError: pip's last words.
+        RuntimeError: pip failed; the message is its last line.
     """
     folder = ENVIRONMENTS / name
     stamp, asked = folder / "installed", json.dumps([sys.version, peer.install, peer.build])
@@ -134,11 +134,11 @@ def install(name: str, peer: Peer, timeout: float) -> None:
 
 
 def measure(name: str, number: int, split: Path, target: float | None, options: argparse.Namespace) -> dict[str, Any]:
-    """Run a recipe of a peer, or of cflightning from Python, in a fresh process.
+    """Run a recipe of a library, or of cflightning from Python, in a new process.
 
     Raises:
-        RuntimeError: its last words.
-        subprocess.TimeoutExpired: it was too slow, or hung every time.
+        RuntimeError: the process failed; the message is its last line.
+        subprocess.TimeoutExpired: the process was too slow or hung every time.
     """
     python, runner, patience = Path(sys.executable), "ours", None
     if name != OURS:
@@ -167,10 +167,10 @@ def measure(name: str, number: int, split: Path, target: float | None, options: 
 
 
 def fit(protocol: Protocol, epochs: int, threads: int, **options: object) -> dict[str, float]:
-    """Run the command line in a fresh process; return its metrics.json, and its peak memory in MiB as "memory_peak".
+    """Run the command line in a new process; return its metrics.json, with its peak memory in MiB as "memory_peak".
 
     Raises:
-        RuntimeError: its last words.
+        RuntimeError: the command failed; the message is its last line.
     """
     with tempfile.TemporaryDirectory() as root:
         if protocol.config is not None:
@@ -195,7 +195,7 @@ def fit(protocol: Protocol, epochs: int, threads: int, **options: object) -> dic
 def measure_command_line(
     protocol: Protocol, recipe: Recipe, target: float | None, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """What `measure` gives for a peer, from metrics.json."""
+    """Measure the command line as `measure` does other libraries, from metrics.json."""
 
     def run(epochs: int, again: bool = True) -> tuple[dict[str, float], float]:
         runs = [fit(protocol, epochs, options.threads, **recipe.options)]
@@ -204,13 +204,13 @@ def measure_command_line(
             runs += [fit(protocol, epochs, options.threads, **recipe.options) for _ in more]
         return runs[0], statistics.median(run["seconds/train"] for run in runs)
 
-    fit(protocol, 1, options.threads, **recipe.options)  # what compiles is compiled, and cached, here
+    fit(protocol, 1, options.threads, **recipe.options)  # compiles the kernels and fills their cache
     metrics, seconds = run(recipe.epochs)
     found: dict[str, Any] = {"seconds": seconds, "rmse": metrics["test/rmse"], "memory_peak": metrics["memory_peak"]}
     found["versions"] = {OURS: version(OURS)}
     found["share"] = (
         1 if recipe.options.get("data.split.val_fraction") == 0 else 1 - VALIDATED
-    )  # of the rows that train
+    )  # fraction of rows that train
     if target is None:
         return found
     found["reached"] = None
@@ -223,7 +223,7 @@ def measure_command_line(
 
 @dataclass
 class Row:
-    """A line of the table."""
+    """A row of the table."""
 
     title: str
     recipe: Recipe
@@ -231,7 +231,7 @@ class Row:
     problem: str = ""
 
     def cells(self, ratings: int) -> list[str]:
-        """Its columns, for so many training ratings."""
+        """Return the columns for a number of training ratings."""
         name, found = f"{self.title}: {self.recipe.name}", self.found
         if self.problem:
             return [name, self.problem, *[""] * 5]
@@ -261,7 +261,7 @@ def seconds_text(seconds: float) -> str:
 
 
 def ratios(rows: list[Row]) -> list[str]:
-    """Our training seconds to the target as a share of LIBMF's fit by the recipe of the bar."""
+    """Return the training seconds of cflightning to the target relative to LIBMF's fit with the recipe of the bar."""
     from peers.libmf import BAR as recipe
 
     ours = [row for row in rows if row.title.startswith(OURS) and "autograd" not in row.recipe.name]
@@ -280,17 +280,17 @@ def ratios(rows: list[Row]) -> list[str]:
 
 
 def lowest(rows: list[Row]) -> str:
-    """The error of cflightning as it is, and the lowest of every peer, best first."""
+    """List the error of cflightning with its defaults and the lowest of each library, best first."""
     errors: dict[str, float] = {}
     for row in rows:
-        name = row.title if not row.title.startswith(OURS) else f"{OURS}, {UNTOLD}"
-        if row.found.get("rmse") is not None and (name == row.title or row.recipe.name == UNTOLD):
+        name = row.title if not row.title.startswith(OURS) else f"{OURS}, {DEFAULTS}"
+        if row.found.get("rmse") is not None and (name == row.title or row.recipe.name == DEFAULTS):
             errors[name] = min(row.found["rmse"], errors.get(name, row.found["rmse"]))
     return ", ".join(f"{name} {error_text(errors[name])}" for name in sorted(errors, key=errors.__getitem__))
 
 
 def machine() -> str:
-    """What it ran on, without saying whose it is."""
+    """Describe the hardware and software of the machine."""
     try:
         [model, *_] = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     except (OSError, ValueError):
@@ -321,7 +321,7 @@ training row, except where a validation part is noted."""
 
 
 def render(protocol: Protocol, rows: list[Row], options: argparse.Namespace, command: str) -> str:
-    """The section of a protocol."""
+    """Return the section of a protocol."""
     target, (low, high) = f"{protocol.target:g}".removeprefix("0"), protocol.scale
     lines = [
         f"## Other libraries: {protocol.text}",
@@ -350,7 +350,7 @@ def wanted(recipe: Recipe, protocol: Protocol) -> bool:
 
 
 def measured(title: str, recipe: Recipe, work: Any) -> Row:
-    """Do the work; its figures, or why there are none."""
+    """Run a measurement; return its row with the results or the error."""
     row = Row(title, recipe)
     try:
         row.found = work()
@@ -362,7 +362,7 @@ def measured(title: str, recipe: Recipe, work: Any) -> Row:
 
 
 def run(protocol: Protocol, chosen: list[str], broken: dict[str, str], options: argparse.Namespace) -> list[Row]:
-    """All rows of a protocol."""
+    """Measure all rows of a protocol."""
     rows: list[Row] = []
 
     def add(row: Row) -> None:
@@ -371,7 +371,7 @@ def run(protocol: Protocol, chosen: list[str], broken: dict[str, str], options: 
 
     with tempfile.TemporaryDirectory() as scratch:
         split = Path(scratch) / "split.npz"
-        # In a process of its own: what it takes to read would count as the memory of the next ones.
+        # In a separate process: its memory would count for the next measurements.
         subprocess.run([sys.executable, "-m", "peers.split", DATA, protocol.name, split], cwd=HERE, check=True)
         target = protocol.target if options.search else None
         if OURS in chosen:

@@ -1,10 +1,10 @@
-"""What ranking costs: figures from lists, and the lists of all users beside their matrix product alone.
+"""Time of ranking metrics, and of top-k lists of all users relative to their matrix product.
 
     python tests/benchmarks/bench_ranking.py [--dim 64] [--k 20] [--users N] [--repeats 5]      (or: make bench-ranking)
 
-Needs Gowalla (CFLIGHTNING_DATA, default ../shared/data), its users, items and seen items; the vectors are random, since
-time does not depend on them. One thread unless OMP_NUM_THREADS says otherwise. Everything is measured in turn, repeat
-by repeat, and a ratio is that of medians; on a busy machine, that of processor time says more.
+Needs Gowalla (CFLIGHTNING_DATA, default ../shared/data), its users, items and seen items; the vectors are random, as
+the time does not depend on them. One thread unless OMP_NUM_THREADS is set. Measurements alternate, and ratios are those
+of medians; on a busy machine, the ratio of CPU time is more reliable.
 """
 
 import argparse
@@ -28,14 +28,14 @@ BLOCK = 64
 
 
 def gowalla(name: str) -> ItemLists:
-    """Users as they are numbered; items from 1, row 0 being the unknown one."""
+    """Read the pairs: users from 0, items from 1 (index 0 is the unknown item)."""
     frame = pd.read_parquet(DATA / "gowalla" / f"{name}.parquet")
     user, item = (torch.tensor(frame[column].to_numpy()) for column in ("user", "item"))
     return item_lists(user, item + 1, 29_858, 40_982)
 
 
 def measured(repeats: int, **runs: Callable[[], object]) -> dict[str, tuple[float, float]]:
-    """Median seconds of each, by the clock and of the processor, taken in turn; the first round is not counted."""
+    """Return median wall-clock and CPU seconds of each function, alternating, after a warm-up round."""
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
     for _ in range(repeats + 1):
         for name, run in runs.items():
@@ -63,7 +63,7 @@ def main() -> None:
     print(f"{torch.get_num_threads()} threads; {len(users):,} users x {len(items):,} items, dim {options.dim}")
 
     wide, tall = torch.empty(BLOCK, len(items)), torch.empty(len(items), BLOCK)
-    full = range(0, len(users) - BLOCK + 1, BLOCK)  # users of the last block, if it is not full, are left out
+    full = range(0, len(users) - BLOCK + 1, BLOCK)  # without the users of an incomplete last block
 
     def product_by_users() -> None:
         for at in full:
@@ -95,7 +95,7 @@ def main() -> None:
     start = time.perf_counter()
     figures = RankingMetrics((10, 20))
     figures.update(top, relevant)
-    print(f"figures of these lists: {time.perf_counter() - start:.3f} s")
+    print(f"metrics of these lists: {time.perf_counter() - start:.3f} s")
 
     lists = torch.randint(1, len(items), (20_000, 50), generator=generator)
     owner = torch.arange(20_000).repeat_interleave(7)
@@ -105,7 +105,7 @@ def main() -> None:
         hits=lambda: is_relevant(lists, wanted),
         figures=lambda: user_metrics(is_relevant(lists, wanted), wanted.counts, (10, 20, 50)),
     )
-    print(f"20,000 users x 50: hits {found['hits'][0]:.3f} s, hits and 7 figures at 3 ks {found['figures'][0]:.3f} s")
+    print(f"20,000 users x 50: hits {found['hits'][0]:.3f} s, hits and 7 metrics at 3 ks {found['figures'][0]:.3f} s")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""How long small requests wait while the HTTP server takes up a bundle of a large catalogue.
+"""Latency of small requests while the HTTP server loads a bundle with a large catalogue.
 
     python tests/benchmarks/bench_reload.py [--items 200000] [--ids string] [--reloads 4]   (or: make bench-reload)
 
-One client asks POST /recommend (k = 10) every two milliseconds, in a process of its own, while bundles with titles and
-categories take each other's place by renaming. The longest wait is the stall: Python runs nothing else while it parses
-or frees something large. Beside it the same without reloads: what a busy machine adds.
+One client sends POST /recommend (k = 10) every two milliseconds, in a separate process, while bundles with titles and
+categories replace each other by renaming. The maximum is the stall: Python runs nothing else while it parses or frees a
+large object. For comparison, the same without reloads.
 """
 
 import argparse
@@ -23,11 +23,11 @@ from bench_http import SCRAPED, running
 from bench_search import factors, write_bundle
 
 BAR = 50.0
-"""Milliseconds."""
+"""Bar for the maximum, milliseconds."""
 
 
 def make(folder: Path, items: int, kind: str, seed: int) -> Path:
-    """A bundle whose items have titles, and 18 categories as films have genres."""
+    """Write a bundle whose items have titles and 18 categories."""
     rng = np.random.default_rng(seed)
     ids = np.arange(1, items + 1) * 2 if kind == "int64" else np.array([f"B{n:09d}" for n in range(items)], object)
     titles = {one: f'The "{n % 977}" of item {n}, é ({1900 + n % 125})' for n, one in enumerate(ids.tolist())}
@@ -37,7 +37,7 @@ def make(folder: Path, items: int, kind: str, seed: int) -> Path:
 
 
 def waits(client: httpx.Client, until) -> list[float]:
-    """Milliseconds of each request, until a function says that it is enough."""
+    """Measure the milliseconds of each request until a function returns true."""
     spent = []
     while not until():
         began = time.perf_counter()
@@ -48,7 +48,7 @@ def waits(client: httpx.Client, until) -> list[float]:
 
 
 class Reloaded:
-    """Whether so many bundles have been taken up, a second ago: the last one is freed then."""
+    """Return whether this number of bundles was loaded at least a second ago, so that the last one is freed."""
 
     def __init__(self, client: httpx.Client, wanted: int) -> None:
         self.client, self.wanted, self.asked, self.end = client, wanted, 0, math.inf
@@ -98,9 +98,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         found = measure(options, Path(scratch))
     lines = [
-        f"{datetime.date.today()}, {os.cpu_count()} cores. `make bench-reload`: a server takes up {options.reloads} "
-        f"bundles of {options.items:,} items ({options.ids} ids, titles, categories) one after the other, while a "
-        f"client asks for 10 items every 2 ms. Milliseconds; bar: {BAR:.0f} for the longest.",
+        f"{datetime.date.today()}, {os.cpu_count()} cores. `make bench-reload`: a server loads {options.reloads} "
+        f"bundles of {options.items:,} items ({options.ids} ids, titles, categories) in sequence, while a "
+        f"client requests 10 items every 2 ms. Milliseconds; bar: {BAR:.0f} for the maximum.",
         "",
         "| | requests | p50 | p99 | longest |",
         "| --- | ---: | ---: | ---: | ---: |",

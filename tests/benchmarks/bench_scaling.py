@@ -1,14 +1,14 @@
-"""What a rating costs as tables grow: nanoseconds a rating of the fused step, beside the floor that memory sets.
+"""Time per rating of the fused step by size of the tables, beside the lower bound of memory traffic.
 
     python tests/benchmarks/bench_scaling.py [--only ratings users dim]      (or: make bench-scaling)
 
-Synthetic ratings in memory, straight through the engine: 1 to 100 million ratings, 10,000 to 10 million users, dim 16
-to 256, one thread and two, alternating; the quicker of two epochs after one that warms up. Writes the table into
-RESULTS.md and the picture beside it. 100 million ratings of 10 million users take 6 GB at dim 64.
+Synthetic ratings in memory, by the engine alone: 1 to 100 million ratings, 10,000 to 10 million users, dim 16
+to 256, one and two threads, alternating; the faster of two epochs after a warm-up epoch. Writes the table to
+RESULTS.md and the plot beside it. 100 million ratings of 10 million users take 6 GB at dim 64.
 
-**Floor.** An epoch has to move the columns once (12 bytes a rating) and, for every cell, the rows of its users and
-items in and out: each row `STAGES` times, unless it has fewer ratings than that. At the speed of a large copy on one
-thread this is what remains when the caches do all that they can.
+**Lower bound.** An epoch moves the columns once (12 bytes per rating) and, for every cell, the vectors of its users and
+items in and out: each vector `STAGES` times, unless it has fewer ratings. The bound is this traffic at the speed of a
+large copy on one thread, with perfect caches.
 """
 
 import argparse
@@ -43,7 +43,7 @@ TITLES = {"ratings": "ratings (users and items grow along)", "users": "users", "
 
 
 def columns(ratings: int, users: int, items: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Users evenly, items by a power law, as int32 rows from 1."""
+    """Sample users uniformly and items by a power law: int32 indices from 1."""
     rng = np.random.default_rng(0)
     user = rng.integers(1, users + 1, ratings, dtype=np.int32)
     weight = 1 / (np.arange(items) + items / 200)
@@ -57,14 +57,14 @@ def columns(ratings: int, users: int, items: int) -> tuple[torch.Tensor, torch.T
 
 
 def floor_bytes(ratings: int, users: int, items: int, dim: int) -> float:
-    """Bytes that a rating moves at least."""
+    """Return the minimum memory traffic of a rating in bytes."""
     row = 4 * dim + 32
     visits = sum(min(rows * STAGES, ratings) for rows in (users, items))
     return 12 + 2 * row * visits / ratings
 
 
 def measure(ratings: int, users: int, items: int, dim: int) -> tuple[float, float]:
-    """Seconds of an epoch on one thread and on two."""
+    """Measure the seconds of an epoch on one and on two threads."""
     network = EmbeddingDot(users + 1, items + 1, dim, (1.0, 5.0), 3.0, margin=0.125)
     loader = StageLoader(*columns(ratings, users, items), network=network)
     engines = [

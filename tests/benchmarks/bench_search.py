@@ -1,12 +1,12 @@
-"""The best 10 items for one user of small and large catalogues, beside faiss and implicit on the same factors.
+"""Top-10 items of one user by size of the catalogue, beside faiss and implicit on the same factors.
 
     python tests/benchmarks/bench_search.py [--items 3706 100000 1000000] [--python PATH]   (or: make bench-search)
-    python tests/benchmarks/bench_search.py --crossover     (from how many items two passes gain; writes no section)
+    python tests/benchmarks/bench_search.py --crossover     (size from which two passes are faster; writes no section)
 
-Ours takes a raw id and returns raw ids and scores, with a bias of each item; the peers take and return positions, and
-are spared the biases. All in one process, one thread, in turns of 100 users, p50: in shorter turns the caches
-are those of the engine before, and who reads least gains least. The peers live in an environment of
-their own, .venv-peers/search, made on the first call; PATH names another one. The result goes into RESULTS.md.
+cflightning takes an id and returns ids and scores, with item biases; the other libraries use positions and no biases.
+All run in one process on one thread, in turns of 100 users, p50: after shorter turns, the caches would hold the data of
+the previous engine. The libraries are installed in an environment of their own, .venv-peers/search, created on the
+first call; PATH names another one. The result is written to RESULTS.md.
 """
 
 import argparse
@@ -30,7 +30,7 @@ ONE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "
 
 
 def factors(items: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """Tables as of a fitted model: singular values that fall as MovieLens 1M's do, in a random basis, uneven norms."""
+    """Create tables with the spectrum of a model of MovieLens 1M in a random basis, and varying norms."""
     rng = np.random.default_rng(seed)
     spectrum = np.exp(-np.arange(DIM) / 22)
     basis = np.linalg.qr(rng.standard_normal((DIM, DIM)))[0]
@@ -54,9 +54,9 @@ def write_bundle(
     min_two_pass_items: int | None = None,
     **known: dict,
 ) -> None:
-    """The bundle of a network with these tables; user n has the id 3n, item n the id 2n or the n-th of ``ids``.
+    """Write the bundle of a network with these tables; user n has the id 3n, item n the id 2n or the n-th of ``ids``.
 
-    ``known`` are titles and categories, as a vocabulary has them.
+    ``known`` has titles and categories of a vocabulary.
     """
     import torch
 
@@ -83,7 +83,7 @@ def write_bundle(
 
 
 def engines(folder: Path, tables: dict[str, np.ndarray]) -> tuple[dict, dict[str, str]]:
-    """Name -> function of a user's row, and name -> why it is missing."""
+    """Return engine -> function of a user index, and engine -> reason for its absence."""
     from cflightning_serve import Scorer
 
     scorer = Scorer.load(folder, verify=False)
@@ -112,7 +112,7 @@ def engines(folder: Path, tables: dict[str, np.ndarray]) -> tuple[dict, dict[str
 
 
 def measure(folder: Path) -> dict:
-    """Microseconds of each engine, and how many of our lists are exact; printed as JSON by the environment of peers."""
+    """Measure the microseconds of each engine and the number of exact lists; printed as JSON."""
     tables = dict(np.load(folder / "factors.npz"))
     found, missing = engines(folder / "bundle", tables)
     users = np.random.default_rng(1).integers(1, USERS + 1, LISTS)
@@ -131,7 +131,7 @@ def measure(folder: Path) -> dict:
 
 
 def exact_lists(ask, tables: dict[str, np.ndarray], users: np.ndarray) -> int:
-    """Lists that sorting all scores gives too; items whose scores agree to float32 may change places."""
+    """Count the lists that equal sorting all scores; items whose scores agree in float32 may be exchanged."""
     vectors, bias = tables["item"][1:], tables["bias"][1:]
     exact = 0
     for low in range(0, len(users), 10):
@@ -149,18 +149,18 @@ def exact_lists(ask, tables: dict[str, np.ndarray], users: np.ndarray) -> int:
 
 
 def environment() -> Path:
-    """A Python that has the peers."""
+    """Return a Python interpreter with the other libraries."""
     python = ENVIRONMENT / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", ENVIRONMENT], check=True)
     done = subprocess.run([python, "-m", "pip", "install", "-q", *NEEDED], check=False)
-    if done.returncode:  # then ours alone, and the reasons
+    if done.returncode:  # then cflightning only, with the reasons
         return Path(sys.executable)
     return python
 
 
 def crossover() -> None:
-    """Microseconds of one and of two passes, and of the similar items, by the number of items."""
+    """Print the microseconds of one and of two passes, and of similar items, by the number of items."""
     from cflightning_serve import Scorer
 
     users = np.random.default_rng(1).integers(1, USERS + 1, 200).tolist()

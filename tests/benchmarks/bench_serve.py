@@ -1,9 +1,9 @@
-"""How quickly a bundle answers, on one thread.
+"""Latency of a bundle on one thread.
 
     python tests/benchmarks/bench_serve.py [BUNDLE]
 
-Without a bundle it writes a synthetic one the size of MovieLens 1M: 6,040 users, 3,706 items, 64 factors; writing needs
-onnx. With a bundle it runs where only ``serve/`` is installed, as in production.
+Without a bundle, a synthetic one of the size of MovieLens 1M is written (6,040 users, 3,706 items, 64 factors), which
+needs onnx. With a bundle, only ``serve/`` must be installed, as in production.
 """
 
 import argparse
@@ -34,17 +34,17 @@ print(imported - start, loaded - imported, scored - loaded)
 
 
 def fresh(bundle: Path, times: int) -> np.ndarray:
-    """Seconds for import, load, first score and the whole process, median over fresh processes."""
+    """Measure the seconds of import, load, first score and the whole process; medians over new processes."""
     rows = []
     for _ in range(times + 1):
         start = time.perf_counter()
         done = subprocess.run([sys.executable, "-c", FRESH, str(bundle)], capture_output=True, text=True, check=True)
         rows.append([*map(float, done.stdout.split()), time.perf_counter() - start])
-    return np.median(rows[1:], axis=0)  # the first one fills the file cache
+    return np.median(rows[1:], axis=0)  # the first one fills the page cache
 
 
 def warm(ask, questions) -> tuple[float, float]:
-    """Microseconds of one call, p50 and p99."""
+    """Measure the microseconds of one call, p50 and p99."""
     for question in questions[: len(questions) // 10 + 1]:
         ask(question)
     spent = []
@@ -56,7 +56,7 @@ def warm(ask, questions) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Time a bundle and print the figures."""
+    """Time a bundle and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", nargs="?", type=Path)
     parser.add_argument("--calls", type=int, default=2000)
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def synthetic(folder: Path) -> Path:
-    """Write a bundle the size of MovieLens 1M."""
+    """Write a bundle of the size of MovieLens 1M."""
     helper = Path(__file__).parents[1] / "serve" / "bundles.py"
     spec = importlib.util.spec_from_file_location("serve_tests_bundles", helper)
     module = importlib.util.module_from_spec(spec)
@@ -77,7 +77,7 @@ def synthetic(folder: Path) -> Path:
 
 
 def report(bundle: Path, calls: int) -> None:
-    """Print one line for each figure, then all of them as JSON."""
+    """Print one line per result, then all of them as JSON."""
     rng = np.random.default_rng(0)
     figures = {}
 
@@ -96,7 +96,7 @@ def report(bundle: Path, calls: int) -> None:
     about = scorer.manifest
     print(f"{about.num_users - 1:,} users, {about.num_items - 1:,} items, {about.dim} factors")
     items = scorer.recommend(0 if about.user_ids == "int64" else "", k=about.num_items).items
-    # A bundle does not list its users: guess, ask, and take strangers, who cost the same, where no guess is right.
+    # The bundle may have no list of users: try likely ids, else unknown ones, which take the same time.
     guesses = np.arange(1, 10 * about.num_users)
     guesses = guesses if about.user_ids == "int64" else guesses.astype(str)
     known = guesses[scorer.knows_user(guesses)]

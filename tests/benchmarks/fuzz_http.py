@@ -1,9 +1,9 @@
-"""Ten thousand requests made up from the server's own OpenAPI description: none may be answered with 5xx.
+"""Ten thousand requests generated from the server's OpenAPI description: no response may be 5xx.
 
     python tests/benchmarks/fuzz_http.py [BUNDLE] [--requests 10000]
 
-Good and bad ones, by schemathesis; half of them with integer ids, half with string ids where no bundle is given. Prints
-how many were answered with which status and how much memory the server took; ends with 1 where one failed.
+Valid and invalid requests by schemathesis; without a bundle, half of them with integer ids and half with string ids.
+Prints the number of responses by status and the memory of the server; exits with 1 after a failure.
 """
 
 import argparse
@@ -26,7 +26,7 @@ STATUS = re.compile(r'^cflightning_requests_total\{route="[^"]*",status="(\d+)"\
 
 
 def statuses(url: str) -> Counter:
-    """Status -> requests answered so far."""
+    """Return status -> number of responses."""
     found = Counter()
     for status, count in STATUS.findall(httpx.get(f"{url}/metrics").text):
         found[status] += int(float(count))
@@ -34,13 +34,13 @@ def statuses(url: str) -> Counter:
 
 
 def resident(process) -> float:
-    """Memory of a process in MB."""
+    """Return the memory of a process in MB."""
     pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def fuzz(url: str, requests: int, number: int) -> list[str]:
-    """Make up requests for every operation; what was answered otherwise than described."""
+    """Send requests for every operation; return the responses that differ from the description."""
     operations = [result.ok() for result in schemathesis.openapi.from_url(f"{url}/openapi.json").get_all_operations()]
     questions = [(one, mode) for one in operations if one.body for mode in GenerationMode if mode.name != "ALL"]
     others = [(one, GenerationMode.POSITIVE) for one in operations if not one.body]
@@ -58,8 +58,8 @@ def fuzz(url: str, requests: int, number: int) -> list[str]:
         def check(case):
             response = case.call()
             if "unsupported" in response.text or response.status_code == 413:
-                return  # the question is fine, but for this bundle, or for its length
-            # What a graph takes, metadata says: the description of the protocol does not.
+                return  # valid, but not supported by this bundle, or too long
+            # The inputs of a graph are described by its metadata, not by the OpenAPI description.
             case.validate_response(
                 response, excluded_checks=[positive_data_acceptance] if case.path.endswith("/infer") else []
             )
@@ -72,7 +72,7 @@ def fuzz(url: str, requests: int, number: int) -> list[str]:
 
 
 def main() -> int:
-    """Fuzz one server after the other."""
+    """Fuzz the servers in sequence."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", nargs="?", type=Path)
     parser.add_argument("--requests", type=int, default=10_000)
@@ -88,7 +88,7 @@ def main() -> int:
         for bundle in bundles:
             with running("-m", "cflightning_serve", "http", bundle, "--port", 0) as (process, url):
                 before = resident(process)
-                # A little more: routes with few different questions are asked fewer.
+                # A margin, as routes with few different requests get fewer.
                 failures = fuzz(url, round(1.06 * options.requests / len(bundles)), options.seed)
                 answered = statuses(url)
                 print(f"{bundle.name}: {sum(answered.values()):,} requests, {dict(sorted(answered.items()))}")

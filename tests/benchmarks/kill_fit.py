@@ -1,9 +1,9 @@
-"""Fits, searches and cross-validations that are killed at random moments: nothing is corrupt, all go on.
+"""Kills fits, searches and cross-validations at random moments: files stay intact, and all can be resumed.
 
     python tests/benchmarks/kill_fit.py [--times 100]
 
-A process that has imported everything forks the work, so that most kills hit it and not the imports. What must hold
-stands in the checks below; the first one that does not ends the command with 1.
+A process forks the work after the imports, so that most kills hit the work. The checks below define the requirements;
+the first failure ends the command with 1.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads do not survive a fork
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads are lost in a fork
 
 from kill_serving import check, killed, seconds
 
@@ -23,7 +23,7 @@ from cflightning.checkpoint.format import read
 
 SMALL = ["--data.source", "synthetic", "--model.objective", "mse", "--model.dim", "8", "--trainer.accelerator", "cpu",
          "--model.engine", "autograd", "--trainer.max_epochs", "4"]  # fmt: skip
-SCRAPS = ("*.scrap", ".trial-*")
+LEFTOVERS = ("*.scrap", ".trial-*")
 
 
 def main() -> int:
@@ -41,7 +41,7 @@ def main() -> int:
 
 
 def kill(command: str, args: list[str], folder: Path, times: int, moments: random.Random) -> None:
-    """Every file is whole after a kill; the next run goes on and sweeps what was left."""
+    """Check that every file is intact after a kill, and that the next run resumes and removes leftovers."""
 
     def work() -> None:
         last = [*folder.glob("*/checkpoints/last.ckpt")] if command == "fit" else []
@@ -53,23 +53,23 @@ def kill(command: str, args: list[str], folder: Path, times: int, moments: rando
 
     finished = left = 0
     whole = seconds(work)
-    finished = 1  # of another seed, or a finished study would be kept
+    finished = 1  # another seed: a finished study would be reused
     for _ in range(times):
         finished += killed(work, moments.uniform(0, 1.1 * whole))
         for path in folder.rglob("*.ckpt"):
             read(path)
         for path in folder.rglob("*.json"):
             json.loads(path.read_text())
-        left += len(scraps(folder))
+        left += len(leftovers(folder))
     check(killed(work, 60 * whole + 60), "the next run did not end")
-    check(not scraps(folder), f"a scrap is older than the next run: {scraps(folder)}")
-    print(f"{command}: {times} kills within {whole:.1f} s, {finished - 1} came too late, {left} scraps were seen: "
-          "all files whole, gone on with, swept by the next", flush=True)  # fmt: skip
+    check(not leftovers(folder), f"temporary files remain after the next run: {leftovers(folder)}")
+    print(f"{command}: {times} kills within {whole:.1f} s, {finished - 1} came too late, {left} temporary "
+          "files remained: all files intact, resumed, leftovers removed", flush=True)  # fmt: skip
 
 
-def scraps(folder: Path) -> list[Path]:
-    """What only killed processes leave."""
-    return [path for pattern in SCRAPS for path in folder.rglob(pattern)]
+def leftovers(folder: Path) -> list[Path]:
+    """Return the files that only killed processes leave."""
+    return [path for pattern in LEFTOVERS for path in folder.rglob(pattern)]
 
 
 if __name__ == "__main__":

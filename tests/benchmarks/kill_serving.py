@@ -1,9 +1,9 @@
-"""Exports and batches that are killed at random moments: nothing is corrupt, nothing lost, no scrap is left.
+"""Kills exports and batches at random moments: files stay intact, and no temporary file remains.
 
     python tests/benchmarks/kill_serving.py [RUN] [--times 100]
 
-Without a run a small one is trained. A process that has imported everything forks the work, so that most kills hit it
-and not the imports. What must hold stands in the checks below; the first one that does not ends the command with 1.
+Without a run, a small one is trained. A process forks the work after the imports, so that most kills hit the work. The
+checks below define the requirements; the first failure ends the command with 1.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from cflightning_serve import Scorer
 from cflightning_serve.batch.run import write_recommendations
 
 PART = 16
-"""Users of a part: many parts even of a small bundle."""
+"""Users per part: many parts even for a small bundle."""
 
 
 def main() -> int:
@@ -41,14 +41,14 @@ def main() -> int:
 
 
 def train(folder: Path) -> Path:
-    """A small run on made-up ratings."""
+    """Train a small run on synthetic ratings."""
     command = [sys.executable, "-m", "cflightning", "fit", "--data.source", "synthetic", "--trainer.max_epochs", "1"]
     subprocess.run([*command, "--trainer.accelerator", "cpu"], cwd=folder, check=True, capture_output=True)
     return folder / "runs" / "version_0"
 
 
 def kill_exports(run: Path, folder: Path, times: int, moments: random.Random) -> None:
-    """The target is the old bundle or the new one, whole; each run removes what earlier ones left."""
+    """Check that the target is the complete old or new bundle, and that each export removes leftovers."""
     folder.mkdir()
     target = folder / "bundle"
 
@@ -61,19 +61,19 @@ def kill_exports(run: Path, folder: Path, times: int, moments: random.Random) ->
     for _ in range(times):
         before = Scorer.load(target).manifest.sha256
         finished += killed(work, moments.uniform(0, 1.1 * whole))
-        scorer = Scorer.load(target, eager=True)  # every digest is compared, every graph opened
+        scorer = Scorer.load(target, eager=True)  # verifies every digest and opens every graph
         changed += scorer.manifest.sha256 != before
-        scraps = [path.name for path in folder.iterdir() if path != target]
-        left += len(scraps)
-        check(len(scraps) <= 1, f"scraps of more than the last export: {scraps}")
+        leftovers = [path.name for path in folder.iterdir() if path != target]
+        left += len(leftovers)
+        check(len(leftovers) <= 1, f"temporary files of more than the last export: {leftovers}")
     work()
-    check([path.name for path in folder.iterdir()] == ["bundle"], "a scrap is older than the last export")
+    check([path.name for path in folder.iterdir()] == ["bundle"], "temporary files remain after the last export")
     print(f"export: {times} kills within {whole:.1f} s, {finished} came too late, the bundle was another one after "
-          f"{changed}, {left} left a scrap: always whole, swept by the next", flush=True)  # fmt: skip
+          f"{changed}, {left} left temporary files: complete, removed by the next", flush=True)  # fmt: skip
 
 
 def kill_batches(run: Path, folder: Path, times: int, moments: random.Random) -> None:
-    """The file is the old one or the new one, whole; the same call goes on to the same bytes and leaves nothing."""
+    """Check that the file is complete, and that the same call continues to identical bytes without leftovers."""
     folder.mkdir()
     scorer = Scorer.load(export_bundle(run, folder / "bundle"), eager=True)
     for suffix in (".csv", ".parquet"):
@@ -92,22 +92,22 @@ def kill_batches(run: Path, folder: Path, times: int, moments: random.Random) ->
             finished += killed(work, moments.uniform(0, 1.1 * whole))
             check(not out.exists() or out.read_bytes() == expected, f"{out.name} is neither the old nor the new file")
         work()
-        check(out.read_bytes() == expected, f"{out.name}: other bytes after it went on")
+        check(out.read_bytes() == expected, f"{out.name}: different bytes after continuing")
         check({path.name for path in folder.iterdir() if "lists" in path.name} <= {"lists.csv", "lists.parquet"},
-              "a scrap is older than the last batch")  # fmt: skip
-        print(f"batch {suffix}: {times // 2} kills within {whole:.2f} s, {finished} came too late, {resumed} went on "
-              "with parts: the same bytes", flush=True)  # fmt: skip
+              "temporary files remain after the last batch")  # fmt: skip
+        print(f"batch {suffix}: {times // 2} kills within {whole:.2f} s, {finished} came too late, {resumed} "
+              "continued from parts: identical bytes", flush=True)  # fmt: skip
 
 
 def seconds(work: Callable[[], None]) -> float:
-    """How long the work takes in a process of its own that is not killed."""
+    """Return the seconds of the work in a process that is not killed."""
     begin = time.perf_counter()
     check(killed(work, 600), "the work did not end")
     return time.perf_counter() - begin
 
 
 def killed(work: Callable[[], None], after: float) -> bool:
-    """Kill a process that does the work; True if it was done before."""
+    """Kill a process during the work; return whether it had finished."""
     child = os.fork()
     if not child:
         quiet = os.open(os.devnull, os.O_WRONLY)

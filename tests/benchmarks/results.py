@@ -1,4 +1,4 @@
-"""RESULTS.md: one section a benchmark, each replaced as a whole when its benchmark is run again."""
+"""RESULTS.md: one section per benchmark, replaced as a whole by its next run."""
 
 import re
 from pathlib import Path
@@ -10,15 +10,15 @@ TITLE = "# Results\n\nEach section is written by its benchmark and states date, 
 
 
 def write_section(name: str, markdown: str, path: Path = RESULTS) -> None:
-    """Replace the text between `<!-- begin NAME -->` and `<!-- end NAME -->`, or append it; all or nothing is written.
+    """Replace the text between `<!-- begin NAME -->` and `<!-- end NAME -->`, or append it; the write is atomic.
 
     Args:
-        name: of the section.
-        markdown: its text.
-        path: the file; created where it is missing.
+        name: name of the section.
+        markdown: text of the section.
+        path: the file; created if missing.
 
     Raises:
-        ValueError: the file has one of the two marks without the other, or a mark twice.
+        ValueError: the file has only one of the two marks, or a mark twice.
     """
     begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
     text = path.read_text(encoding="utf-8") if path.exists() else TITLE

@@ -1,11 +1,11 @@
-"""Minutes of mixed load on the HTTP server, kind and unkind: it must stay in time, in memory and in one piece.
+"""Minutes of regular and malicious load on the HTTP server, with bars for latency, memory and errors.
 
     python tests/benchmarks/soak_http.py [--minutes 10] [--kinds dear,slow]
 
-Regular questions; dear ones; large answers that nobody reads, and bodies that do not come; clients that die; bytes that
-are no HTTP; wrong hosts, keys and packings; new bundles by rename, damage to the one in place, SIGHUP. Meanwhile
-another process asks for health twenty times a second. Fails where an answer is 5xx but 503, health takes more than
-200 ms, memory grows, the log has a traceback, or the server does not end when told to. Everything on loopback.
+Regular requests; expensive ones; large responses that no client reads, and payloads that do not arrive; clients that
+disconnect; bytes that are not HTTP; wrong hosts, keys and encodings; new bundles by rename, damage in place, SIGHUP.
+Meanwhile, another process sends twenty health checks per second. Fails if a response is 5xx other than 503, health
+takes more than 200 ms, memory grows, the log has a traceback, or the server does not stop. Everything runs on loopback.
 """
 
 import argparse
@@ -31,15 +31,15 @@ from pathlib import Path
 HERE = Path(__file__).parent
 KEY = "soak-" + "0" * 32
 SLOWEST = 0.2
-"""Seconds within which health must be told."""
+"""Bar for the latency of health checks, seconds."""
 GROWTH, SLACK = 1.1, 32.0
-"""Memory at the end may be so many times that at a fifth of the time, and so many MB more."""
+"""Bar for memory at the end: this multiple of that at a fifth of the time, plus this number of MB."""
 PROBES = 0.05
-"""Seconds between two questions for health."""
+"""Interval of health checks, seconds."""
 
 
 def load_helper(name):
-    """Import a module of the serving tests, which are no package."""
+    """Import a module of the serving tests, which are not a package."""
     spec = importlib.util.spec_from_file_location(f"serve_tests_{name}", HERE.parent / "serve" / f"{name}.py")
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -47,7 +47,7 @@ def load_helper(name):
 
 
 def write_bundle(folder: Path) -> Path:
-    """Write a bundle that answers everything: 400 users, 3,000 items, 64 factors."""
+    """Write a bundle with all graphs: 400 users, 3,000 items, 64 factors."""
     bundles, fold_in_graphs = load_helper("bundles"), load_helper("fold_in_graphs")
     tables = bundles.make_rich(bundles.make_tables(400, 3000, 64, titles=True))
     bundles.write_bundle(folder, tables)
@@ -55,7 +55,7 @@ def write_bundle(folder: Path) -> Path:
 
 
 class Server:
-    """The server as a process, its address, and what it logged."""
+    """A server process, its address and its log."""
 
     def __init__(self, bundle: Path, keys: Path) -> None:
         words = [
@@ -82,7 +82,7 @@ class Server:
         threading.Thread(target=lambda: self.log.extend(self.process.stderr), daemon=True).start()
 
     def resident(self) -> float:
-        """Memory in MB."""
+        """Return the memory of the server in MB."""
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
@@ -90,7 +90,7 @@ class Server:
 def request(
     method: str, path: str, body: bytes | dict | None = None, *headers: str, key: str = KEY, host="localhost"
 ) -> bytes:
-    """The bytes of a request."""
+    """Return the bytes of a request."""
     content = json.dumps(body).encode() if isinstance(body, dict) else body or b""
     lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", f"X-API-Key: {key}", *headers]
     if content:
@@ -99,13 +99,13 @@ def request(
 
 
 def large_answer() -> dict:
-    """Ask for some 9 MB of JSON, or 2 MB as bytes."""
+    """Return a request for about 9 MB of JSON, or 2 MB of binary data."""
     users = {"name": "user", "shape": [150], "datatype": "INT64", "data": [10] * 150}
     return {"inputs": [users], "outputs": [{"name": "score"}]}
 
 
 class Load:
-    """The clients: each kind is a function that does one thing and returns the status that it was answered with."""
+    """The clients: each kind is a method that sends one request and returns the status of the response."""
 
     def __init__(self, server: Server, bundle: Path, spare: Path) -> None:
         self.server, self.bundle, self.spare = server, bundle, spare
@@ -123,7 +123,7 @@ class Load:
         return one
 
     def ask(self, data: bytes) -> str:
-        """Send bytes and read to the end of one answer."""
+        """Send bytes and read one response."""
         with self.connect() as one:
             one.sendall(data)
             answer = b""
@@ -175,7 +175,7 @@ class Load:
 
     def killed(self) -> str:
         with self.connect() as one:
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # ends by a reset
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closes with a reset
             data = request("POST", "/recommend", {"user": 10, "k": 1000, "diversity": 0.5})
             one.sendall(data[: self.random.randrange(1, len(data) + 1)])
             return "killed"
@@ -194,7 +194,7 @@ class Load:
         ]))  # fmt: skip
 
     def rename(self) -> str:
-        """Put another bundle in place, as the exporter does."""
+        """Replace the bundle, as the exporter does."""
         with self.writing:
             fresh, old = self.bundle.with_name("fresh"), self.bundle.with_name("old")
             shutil.copytree(self.spare, fresh)
@@ -207,7 +207,7 @@ class Load:
         return "renamed"
 
     def damage(self) -> str:
-        """Change the bundle in place: cut, overwritten, or with files of another."""
+        """Damage the bundle in place: truncated, overwritten, or with files of another."""
         self.over.wait(5)
         with self.writing:
             file = self.random.choice([one for one in self.bundle.iterdir() if one.stat().st_size > 100])
@@ -227,11 +227,11 @@ class Load:
         return "sent"
 
     def run(self, kind: str) -> None:
-        """Do it again and again until it is over."""
+        """Repeat a client's action until the end."""
         while not self.over.is_set():
             try:
                 status = getattr(self, kind)()
-            except OSError as error:  # cut off by the server, as some deserve
+            except OSError as error:  # disconnected by the server
                 status = type(error).__name__
             self.answers[kind, status] += 1
             if kind in ("garbage", "killed", "others", "dear"):
@@ -242,11 +242,11 @@ CLIENTS = {
     "regular": 2, "others": 2, "dear": 6, "slow_reader": 20, "slow_body": 60, "killed": 2, "garbage": 3, "rename": 1,
     "damage": 1, "hang_up": 1,
 }  # fmt: skip
-"""How many clients of each kind."""
+"""Number of clients of each kind."""
 
 
 def probe(port: int) -> None:
-    """Ask for health until standard input ends, then print the latencies in seconds, and how late this process was."""
+    """Send health checks until standard input ends; print their latencies and this process's delays in seconds."""
     ended, taken, late = threading.Event(), [], []
     threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
     asked = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -270,14 +270,14 @@ def probe(port: int) -> None:
 
 
 def percentiles(seconds: list[float]) -> str:
-    """p50, p99 and the longest, in ms."""
+    """Return p50, p99 and maximum in ms."""
     ordered = sorted(seconds)
     shown = [ordered[int(share * (len(ordered) - 1))] * 1000 for share in (0.5, 0.99, 1)]
     return " / ".join(f"{one:.1f}" for one in shown)
 
 
 def main() -> int:
-    """Soak, print a table, and tell by the exit code whether all bars are met."""
+    """Run the load and print a table; the exit code is 0 if all bars are met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--kinds", default=",".join(CLIENTS), help="of load, comma separated (default: all)")
@@ -301,8 +301,8 @@ def main() -> int:
 
 
 def soak(server: Server, load: Load, options: argparse.Namespace) -> int:
-    """Run the load and judge what came of it."""
-    load.ask(request("GET", "/v2/health/live"))  # it listens before it has started
+    """Run the load and compare the results with the bars."""
+    load.ask(request("GET", "/v2/health/live"))  # it listens before it is ready
     command = [sys.executable, __file__, "--probe", str(server.port)]
     prober = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     clients = [
@@ -348,9 +348,9 @@ def soak(server: Server, load: Load, options: argparse.Namespace) -> int:
 
 
 def render(answers: Counter, bars: dict, minutes: float, health: dict) -> str:
-    """Lay out what was asked and answered, and the bars."""
+    """Format the requests, their responses and the bars."""
     lines = [f"{minutes:g} minutes, {os.cpu_count()} cores, load average at the end {os.getloadavg()[0]:.1f}", ""]
-    lines += ["| asked | answered |", "| --- | --- |"]
+    lines += ["| request | responses |", "| --- | --- |"]
     for kind in dict.fromkeys(kind for kind, _ in sorted(answers)):
         told = ", ".join(f"{status}: {count:,}" for (one, status), count in sorted(answers.items()) if one == kind)
         lines.append(f"| {kind} | {told} |")

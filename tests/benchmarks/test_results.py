@@ -1,4 +1,4 @@
-"""RESULTS.md and the tables in it, without any peer installed."""
+"""RESULTS.md and its tables, without other libraries installed."""
 
 import argparse
 import sys
@@ -12,7 +12,7 @@ from cflightning.data.splits.split import TEST
 
 @pytest.fixture
 def benchmarks(monkeypatch):
-    """Benchmarks import each other as scripts of one folder do."""
+    """Lets benchmarks import each other as scripts of one folder."""
     before = set(sys.modules)
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     yield
@@ -70,7 +70,7 @@ def test_a_table_of_peers(benchmarks):
     rows = [
         bench.Row("cflightning, command line", Recipe("fused", epochs=10), {"rmse": 0.84, "seconds": 1.0,
                   "memory_peak": 600.0, "reached": reached, "versions": {"cflightning": "1.2"}}),
-        bench.Row("cflightning, command line", Recipe(bench.UNTOLD, epochs=10), {"rmse": 0.845, "seconds": 1.0,
+        bench.Row("cflightning, command line", Recipe(bench.DEFAULTS, epochs=10), {"rmse": 0.845, "seconds": 1.0,
                   "memory_peak": 600.0, "reached": None, "share": 0.95}),
         bench.Row("LIBMF", Recipe("other", epochs=40), {"rmse": 0.86, "seconds": 2.0, "reached": None, **memory}),
         bench.Row("LIBMF", Recipe(BAR, epochs=40), {"rmse": 0.85, "seconds": 2.0, "reached": None, **memory}),
@@ -80,12 +80,12 @@ def test_a_table_of_peers(benchmarks):
     options = argparse.Namespace(threads=2, repeats=3)
     text = bench.render(bench.PROTOCOLS["ml-1m"], rows, options, "make bench")
     assert "| cflightning, command line: fused | 1.00 | .8400 | 10 | 9,001,890 | 0.50 (4) | 600 |" in text
-    assert f"line: {bench.UNTOLD} | 1.00 | .8450 | 10 | 8,551,796 | not reached | 600 |" in text
+    assert f"line: {bench.DEFAULTS} | 1.00 | .8450 | 10 | 8,551,796 | not reached | 600 |" in text
     assert f"| LIBMF: {BAR} | 2.00 | .8500 | 40 | 18,003,780 | not reached | 100 → 1,234 |" in text
     assert "| implicit: ALS (no ratings) | 12 | – | 15 | 1,097,791 | – | 100 → 1,234 |" in text
     assert "| other: x | could not be installed: no such thing |" in text
     assert "**0.25** (bar ≤ 0.4, stretch ≤ 0.2)" in text
-    assert f"Lowest RMSE: cflightning, {bench.UNTOLD} .8450, LIBMF .8500." in text
+    assert f"Lowest RMSE: cflightning, {bench.DEFAULTS} .8450, LIBMF .8500." in text
     assert "clipped to\n1…5." in text
     assert "clipped to\n0.5…5." in bench.render(bench.PROTOCOLS["small"], rows[2:], options, "make bench")
     assert "cflightning 1.2." in text
@@ -96,7 +96,7 @@ LINES = [(user, item, (user * 7 + item * 3) % 11) for user in range(1, 9) for it
 
 
 def small_copy(folder, protocol):
-    """A few rows in the files of a protocol."""
+    """Write a few rows in the files of a protocol."""
     folder.mkdir()
     head = ["userId,movieId,rating,timestamp"] * protocol.header
     rows = [f"{user}::{item:07d}::{rating}::9" for user, item, rating in LINES]
@@ -109,7 +109,7 @@ def small_copy(folder, protocol):
 
 
 def compare_rows(folder, name):
-    """Hold the rows of a protocol against those of cflightning, told of the folder alone; the sizes of both parts."""
+    """Compare the rows of a protocol with those that cflightning reads; return the sizes of both parts."""
     from peers.protocols import PROTOCOLS
     from peers.split import split
 

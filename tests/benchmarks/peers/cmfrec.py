@@ -35,4 +35,4 @@ def fit(state, epochs: int, **options):
 def predict(state, model) -> np.ndarray:
     train, test, _ = state
     predicted = model.predict(test.user, test.item)
-    return np.where(np.isnan(predicted), train["Rating"].mean(), predicted)  # NaN: items without a training row
+    return np.where(np.isnan(predicted), train["Rating"].mean(), predicted)  # NaN for items without training rows

@@ -1,4 +1,4 @@
-"""What runners share: recipes, the split on disk, and the measurement itself. Runs in the peers' environments."""
+"""Shared code of the runners: recipes, the split on disk, and the measurement. Runs in each library's environment."""
 
 import resource
 import statistics
@@ -17,15 +17,15 @@ SHORT = 5.0
 
 @dataclass(frozen=True)
 class Recipe:
-    """One way to use a peer.
+    """A configuration of a library.
 
     Attributes:
-        name: for the table.
-        options: the peer's own, without its epochs.
+        name: name in the table.
+        options: options of the library, without the epochs.
         epochs: passes over the ratings (or iterations).
-        data: protocols that it is meant for; None for all.
-        slow: protocols that it takes minutes on; these wait for `--slow`.
-        warning: said beside its figures.
+        data: protocols of the recipe; None for all.
+        slow: protocols that take minutes and require `--slow`.
+        warning: remark in the table.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Recipe:
 
 
 class Part(NamedTuple):
-    """Rows of a split; users and items are numbered from 0 over both parts."""
+    """Rows of a part; users and items are numbered from 0 over both parts."""
 
     user: np.ndarray
     item: np.ndarray
@@ -55,7 +55,7 @@ class Split(NamedTuple):
 
 
 def read_split(path: Path) -> Split:
-    """Read what `split.py` wrote."""
+    """Read a file of `split.py`."""
     with np.load(path) as file:
         train, test = (Part(*(file[f"{part}_{column}"] for column in Part._fields)) for part in ("train", "test"))
         low, high = file["scale"].tolist()
@@ -63,27 +63,27 @@ def read_split(path: Path) -> Split:
 
 
 def rmse(predicted: np.ndarray, rating: np.ndarray, scale: tuple[float, float]) -> float:
-    """Test error with predictions held to the scale, as every peer's users would."""
+    """Return the test error with predictions clipped to the rating scale."""
     if not np.isfinite(predicted).all():
         raise ValueError(f"{np.count_nonzero(~np.isfinite(predicted))} predictions are not finite")
     return float(np.sqrt(np.mean((np.clip(predicted, *scale) - rating) ** 2)))
 
 
 def growing(limit: int, coarse: bool = False) -> Iterator[int]:
-    """Numbers of epochs to try until an error is reached; fewer of them where a fit takes long."""
+    """Yield growing numbers of epochs to try, in larger steps for long fits."""
     steps = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 80, 100, 150, 200, 300)
     yield from (step for step in (steps[::4] if coarse else steps) if step < limit)
     yield limit
 
 
 def memory_now() -> float:
-    """Resident MiB."""
+    """Return the resident memory in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 2**20
 
 
 def memory_peak() -> float:
-    """The most that was resident, MiB (ru_maxrss is KiB on Linux and bytes on macOS)."""
+    """Return the peak resident memory in MiB (ru_maxrss is KiB on Linux and bytes on macOS)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
@@ -95,14 +95,14 @@ def measure(
     target: float | None,
     repeats: int,
 ) -> dict[str, Any]:
-    """Time `fit(epochs)` alone, then look for the shortest fit that reaches the target.
+    """Time `fit(epochs)`, then search for the shortest fit that reaches the target.
 
     Args:
-        fit: trains anew and returns the model.
-        error: test RMSE of a model, or None where it predicts no ratings.
-        epochs: of the recipe.
-        target: RMSE to reach, or None not to look for it.
-        repeats: fits of which the median is taken, where they are short.
+        fit: trains a new model and returns it.
+        error: returns the test RMSE of a model, or None if it predicts no ratings.
+        epochs: epochs of the recipe.
+        target: RMSE to reach, or None to skip the search.
+        repeats: number of short fits, whose median is reported.
     """
 
     def timed(count: int) -> tuple[float, Any]:

@@ -1,7 +1,7 @@
-"""fastai: collab_learner as its book teaches it (dot product, biases, sigmoid range), by autograd.
+"""fastai: collab_learner as in its book (dot product, biases, sigmoid range), by autograd.
 
-Its loader of tables draws rows with replacement, so that an epoch sees 63 % of them; the second recipe asks for its
-other loader, which does not.
+The default loader samples rows with replacement, so an epoch uses 63 % of them; the second recipe uses another loader,
+which does not.
 """
 
 import numpy as np
@@ -22,13 +22,13 @@ def load(split: Split, threads: int):
 
     torch.set_num_threads(threads)
     table = pd.DataFrame({"user": split.train.user, "item": split.train.item, "rating": split.train.rating})
-    # What CollabDataLoaders.from_df does, but every row trains; it needs some to validate on after every epoch.
+    # As CollabDataLoaders.from_df, but all rows train; some are needed for validation after every epoch.
     parts = list(range(len(table))), list(range(64))
     names = {"cat_names": ["user", "item"], "y_names": ["rating"], "y_block": TransformBlock()}
     rows = TabularCollab(table, [Categorify], splits=parts, **names)
     loaders = {"default": rows.dataloaders(bs=64), "TabDataLoader": rows.dataloaders(bs=64, dl_type=TabDataLoader)}
     low, high = split.scale
-    return loaders, split.test, (min(0, low - 0.5), high + 0.5)  # (0, 5.5) of stars, as in its book
+    return loaders, split.test, (min(0, low - 0.5), high + 0.5)  # (0, 5.5) for stars, as in the book
 
 
 def fit(state, epochs: int, *, loader: str, rate: float, decay: float):
@@ -48,4 +48,4 @@ def predict(state, learner) -> np.ndarray:
     data, test = learner.dls, state[1]
     numbers = [[data.classes[name].o2i[value] for value in getattr(test, name).tolist()] for name in ("user", "item")]
     with torch.inference_mode():
-        return learner.model.eval()(torch.tensor(numbers).T).numpy()  # number 0 stands for the unknown
+        return learner.model.eval()(torch.tensor(numbers).T).numpy()  # 0 is the unknown id

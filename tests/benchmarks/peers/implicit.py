@@ -1,4 +1,4 @@
-"""implicit: alternating least squares on implicit feedback; it predicts who consumes what, not ratings."""
+"""implicit: alternating least squares on implicit feedback; it predicts interactions, not ratings."""
 
 from peers.common import Recipe, Split
 
@@ -15,7 +15,7 @@ def load(split: Split, threads: int):
 
     train = split.train
     table = csr_matrix((train.rating, (train.user, train.item)), shape=(split.users, split.items))
-    threadpool_limits(1, "blas")  # as it asks for: its own threads call BLAS
+    threadpool_limits(1, "blas")  # recommended by the library, whose threads call BLAS
     return table, threads, AlternatingLeastSquares
 
 

@@ -18,7 +18,7 @@ def load(split: Split, threads: int):
     from lenskit.data import from_interactions_df
 
     table = pd.DataFrame({"user_id": split.train.user, "item_id": split.train.item, "rating": split.train.rating})
-    fit((from_interactions_df(table[:1000]),), 1)  # whatever is compiled or started at a first fit
+    fit((from_interactions_df(table[:1000]),), 1)  # compiles and starts what the first fit needs
     return from_interactions_df(table), split.test
 
 
@@ -32,7 +32,7 @@ def fit(state, epochs: int, **options):
 
 
 def predict(state, model) -> np.ndarray:
-    """By the model's own parameters, all rows at once; what it has not seen adds nothing, as in its scores."""
+    """Predict all rows with the model's parameters; unknown ids add nothing, as in its own scores."""
     test, bias = state[1], model.bias
     user = model.users.numbers(test.user, missing="negative")
     item = model.items.numbers(test.item, missing="negative")

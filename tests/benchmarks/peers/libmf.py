@@ -1,7 +1,7 @@
 """LIBMF by its Python package: matrix factorisation without biases, parallel stochastic gradient descent.
 
-The package's `fit` reads its table row by row and its `predict` column by column: asked with an ordinary array it
-answers for other pairs (RMSE 1.37 where the model's is .85). Here `predict` gets a Fortran-ordered one.
+The package's `fit` reads its array in C order and `predict` in Fortran order: with a C-ordered array, `predict` scores
+the wrong pairs (RMSE 1.37 instead of .85). Here `predict` gets a Fortran-ordered array.
 """
 
 import numpy as np

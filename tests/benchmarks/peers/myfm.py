@@ -25,7 +25,7 @@ def fit(state, epochs: int, **options):
     from myfm import MyFMRegressor
 
     train, rating, _, groups, _ = state
-    kept = max(1, epochs - 10) if epochs > 10 else 1  # its default where there are enough
+    kept = max(1, epochs - 10) if epochs > 10 else 1  # the default, if there are enough
     return MyFMRegressor(random_seed=42, **options).fit(
         train, rating, n_iter=epochs, n_kept_samples=kept, group_shapes=groups
     )

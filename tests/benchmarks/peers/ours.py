@@ -1,6 +1,6 @@
-"""cflightning from Python, timed as the peers are: the whole `Trainer.fit` call, whatever it does beside training.
+"""cflightning from Python, timed like the other libraries: the whole `Trainer.fit` call, including set-up.
 
-The one runner for the project's own environment. The command line's figures are measured by the driver.
+This runner uses the project's environment. The command line is measured by the driver.
 """
 
 import logging
@@ -43,7 +43,7 @@ def load(split: Split, threads: int):
     data = read(write(split.train, folder / "train.csv"))
     data.setup("fit")
     few = read(write(Part(*(column[:1000] for column in split.train)), folder / "few.csv"))
-    for recipe in RECIPES:  # compiles, or loads what was compiled
+    for recipe in RECIPES:  # compiles the kernels or loads them from the cache
         fit((few, scratch), 1, **recipe.options)
     return data, scratch
 

@@ -1,4 +1,4 @@
-"""What is measured on: the data sets, how each is cut, and how cflightning is told of it."""
+"""The protocols: data sets, splits, and the options of cflightning for them."""
 
 from dataclasses import dataclass
 
@@ -8,18 +8,18 @@ class Protocol:
     """A data set and its split.
 
     Attributes:
-        name: for `--data`.
-        text: for the table.
-        folder: of the data set.
-        files: the training and the test part, or one file; the first tenth of its rows tests, as
-            ``default_rng(42).permutation(n)`` orders them: what cflightning does with a path and no other option.
-        separator: between user, item, rating and time.
+        name: value of `--data`.
+        text: description in the table.
+        folder: folder of the data set.
+        files: files of training and test part, or one file whose first tenth in the order of
+            ``default_rng(42).permutation(n)`` is the test part, the default split of cflightning.
+        separator: separator of user, item, rating and time.
         scale: lowest and highest rating.
         ratings: training rows.
-        target: test RMSE that is to be reached soon.
-        header: whether the file begins with names.
-        names: whether item ids are strings, in which 0104257 is not 104257.
-        config: what cflightning has to be told besides the path: a file of configs/.
+        target: test RMSE of the time-to-target measurement.
+        header: whether the file has a header line.
+        names: whether item ids are strings, so that 0104257 differs from 104257.
+        config: config of cflightning beside the path: a file of configs/.
     """
 
     name: str

@@ -1,9 +1,9 @@
-"""Measure one recipe of one peer in this process; prints one line of JSON, the last of its output.
+"""Measure one recipe of a library in this process; the last line of the output is JSON.
 
     python -m peers.run PEER SPLIT.npz --recipe 0 [--target .93] [--threads 2] [--repeats 3]
 
-A runner is a module with RECIPES, DISTRIBUTIONS, `load(split, threads)` (imports, the peer's own form of the data, a
-first fit of a few rows where something is compiled), `fit(state, epochs, **options)`, which alone is timed, and
+A runner is a module with RECIPES, DISTRIBUTIONS, `load(split, threads)` (imports, data structures of the library, and
+a first fit of a few rows for compilation), `fit(state, epochs, **options)`, which is timed, and
 `predict(state, model)`: the test ratings, or None.
 """
 

@@ -9,14 +9,14 @@ from peers.protocols import PROTOCOLS, Protocol
 
 
 def read(path: Path, protocol: Protocol) -> Part:
-    """User, item and rating of every line, by their own ids and in the file's order."""
+    """Read user id, item id and rating of every line, in the order of the file."""
     cells = path.read_text(encoding="latin-1").replace(protocol.separator, " ").split()[4 * protocol.header :]
     user, item, rating = cells[::4], cells[1::4], cells[2::4]
     return Part(np.array(user, np.int64), np.array(item, str if protocol.names else np.int64), np.array(rating, float))
 
 
 def split(data: Path, protocol: Protocol) -> tuple[Part, Part]:
-    """Training and test rows."""
+    """Return training and test rows."""
     first, *second = (read(data / protocol.folder / file, protocol) for file in protocol.files)
     if second:
         return first, second[0]

@@ -1,4 +1,4 @@
-"""Surprise: biased matrix factorisation by stochastic gradient descent, on one thread (it has no more)."""
+"""Surprise: biased matrix factorisation by stochastic gradient descent, on one thread (its only mode)."""
 
 import numpy as np
 from peers.common import Recipe, Split
