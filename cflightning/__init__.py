@@ -4,7 +4,7 @@
 >>> data, task = RatingsDataModule("ratings.csv"), EmbeddingDotTask(dim=64)  # doctest: +SKIP
 >>> Trainer(max_epochs=10).fit(task, data)  # doctest: +SKIP
 
-Names are imported when they are used: ``import cflightning`` alone costs milliseconds, not torch.
+Names are imported on first use: ``import cflightning`` takes milliseconds and does not import torch.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cflightning.tasks.embedding_mlp import EmbeddingMLPTask
     from cflightning.tasks.rating import RatingTask
 
-_WHERE = {
+_MODULES = {
     "Trainer": "lightning.pytorch",
     "RatingsDataModule": "cflightning.data.datamodule",
     "SplitOptions": "cflightning.data.splits.options",
@@ -60,8 +60,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use (PEP 562)."""
-    if name not in _WHERE:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_WHERE[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

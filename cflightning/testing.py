@@ -1,4 +1,4 @@
-"""Contract suites: what a new network or task has to keep, as tests to inherit.
+"""Contract suites: tests that every network or task must pass, to inherit from.
 
 A test file of five lines runs them:
 
@@ -23,20 +23,20 @@ from cflightning.tasks.base import NetworkTask
 
 
 class NetworkContract(ABC):
-    """Every `RatingNetwork`: shapes, range, the unknown row, and agreement of its ways to score."""
+    """Contract of `RatingNetwork`: shapes, range, the unknown index, and agreement of its methods of scoring."""
 
     num_users, num_items = 7, 11
 
     @abstractmethod
     def make(self, num_users: int, num_items: int, **kwargs: Any) -> RatingNetwork:
-        """The network under test; `kwargs` are `rating_range`, `mean_rating`, `sigmoid`, `margin`, `std`."""
+        """Return the network under test; `kwargs` are `rating_range`, `mean_rating`, `sigmoid`, `margin`, `std`."""
 
     def _network(self, **kwargs: Any) -> RatingNetwork:
         torch.manual_seed(0)
         kwargs = {"rating_range": (1.0, 5.0), "mean_rating": 3.5, "std": 0.5, **kwargs}
         network = self.make(self.num_users, self.num_items, **kwargs).eval()
         generator = torch.Generator().manual_seed(1)
-        with torch.no_grad():  # no parameter may be left at a value that hides a mistake, such as zero
+        with torch.no_grad():  # zero and other initial values could hide a mistake
             for name, parameter in network.named_parameters():
                 noise = 0.3 * torch.randn(parameter.shape, generator=generator)
                 if parameter.ndim == 2 and parameter.shape[0] in (self.num_users, self.num_items) and "." in name:
@@ -49,7 +49,7 @@ class NetworkContract(ABC):
         return pairs[:, 0], pairs[:, 1]
 
     def test_scores_are_float32_inside_the_range(self) -> None:
-        """Whatever the parameters."""
+        """Scores are float32 and clipped, also for extreme parameters."""
         for options in ({}, {"margin": 0.2}, {"sigmoid": False}):
             network = self._network(**options, std=20.0)
             scores = network(*self._pairs())
@@ -59,7 +59,7 @@ class NetworkContract(ABC):
             assert scores.max() <= 5
 
     def test_one_pair_scores_as_in_a_batch_and_no_pair_gives_nothing(self) -> None:
-        """Batches of 0 and 1."""
+        """Batches of size 0 and 1 are scored like larger ones."""
         network = self._network()
         users, items = self._pairs()
         batch = network(users, items)
@@ -69,7 +69,7 @@ class NetworkContract(ABC):
         assert network(users[:0], items[:0]).shape == (0,)
 
     def test_catalogue_agrees_with_pairs(self) -> None:
-        """The logits of a whole catalogue are those of its pairs."""
+        """The logits of the catalogue equal those of its pairs."""
         network = self._network()
         users, items = self._pairs()
         catalogue = network.catalogue(torch.arange(self.num_users))
@@ -78,7 +78,7 @@ class NetworkContract(ABC):
         assert network.catalogue(torch.arange(0)).shape == (0, self.num_items)
 
     def test_folded_tables_agree_with_pairs(self) -> None:
-        """For the dot-product family."""
+        """The tables of a dot-product model give the logits of its pairs."""
         network = self._network()
         tables = network.fold()
         if tables is None:
@@ -88,8 +88,8 @@ class NetworkContract(ABC):
         logit = tables.global_bias.double() + tables.user_bias[users] + tables.item_bias[items] + dot
         torch.testing.assert_close(network.logit(users, items).double(), logit, atol=1e-5, rtol=1e-5)
 
-    def test_unknown_row_is_zero_and_stays_zero(self) -> None:
-        """At the start, and after steps that look it up."""
+    def test_unknown_index_is_zero_and_stays_zero(self) -> None:
+        """Embedding 0 is zero at the start, and after steps that use it."""
         torch.manual_seed(0)
         network = self.make(self.num_users, self.num_items, rating_range=(1.0, 5.0), mean_rating=3.5, std=0.5)
         tables = [m for m in network.modules() if isinstance(m, torch.nn.Embedding)]
@@ -107,7 +107,7 @@ class NetworkContract(ABC):
             assert torch.count_nonzero(table.weight[1:]) > 0
 
     def test_scores_and_norms_are_those_of_the_two_methods(self) -> None:
-        """In value and in gradient: what trains is what scores."""
+        """`scores_and_norms` equals the two separate methods, in values and gradients."""
         network = self._network().train()
         users, items = self._pairs()
         gradients = []
@@ -121,7 +121,7 @@ class NetworkContract(ABC):
         torch.testing.assert_close(gradients[0], gradients[1], atol=1e-4, rtol=1e-4)
 
     def test_a_start_predicts_the_mean(self) -> None:
-        """With tiny factors, everything starts near the mean rating."""
+        """With small factors, all initial scores are near the mean rating."""
         torch.manual_seed(0)
         for options in ({}, {"margin": 0.1}, {"sigmoid": False}):
             network = self.make(
@@ -135,10 +135,10 @@ class TaskContract(ABC):
 
     @abstractmethod
     def make(self) -> NetworkTask:
-        """The task under test, small."""
+        """Return the task under test, a small one."""
 
-    def test_learns_and_comes_back_from_its_checkpoint(self, tmp_path: Path) -> None:
-        """Better than the mean after a short training; the same scores after loading."""
+    def test_learns_and_loads_from_its_checkpoint(self, tmp_path: Path) -> None:
+        """A short training beats the mean rating, and the loaded task has the same scores."""
         from lightning.pytorch import Trainer
 
         from cflightning.tasks.loading import load_task

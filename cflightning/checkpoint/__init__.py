@@ -1,1 +1,1 @@
-"""The checkpoint: its format, and the rules by which its content is trusted."""
+"""The checkpoint: its format, and the checks of an untrusted one."""

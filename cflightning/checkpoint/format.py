@@ -1,4 +1,4 @@
-"""What cflightning adds to a Lightning checkpoint, and how one is read without a Trainer."""
+"""The format of a checkpoint: Lightning's own file plus one key, read without a Trainer."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from cflightning.data.provenance import Provenance
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CheckpointError
-from cflightning.utils.files import replacing
+from cflightning.utils.files import atomic_write
 
+PathLike = Path | str
 Content = dict[str, Any]
 """The content of a checkpoint file, as torch returns it."""
 KEY = "cflightning"
@@ -24,19 +25,19 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class CheckpointMetadata:
-    """Metadata of a model: what rebuilds its network and what its figures rest on. Checkpoints store it in plain types.
+    """Metadata of a model, from which its network is rebuilt; plain types in a file.
 
     Attributes:
-        task: module and name of the task class.
-        objective: objective that the model was trained by; empty if the task has only one.
-        engine: name of the engine that trained; empty if unknown.
-        rating_range: lowest and highest rating; None if the model does not predict ratings.
-        mean_rating: mean rating of the training part; likewise.
-        train_rows: number of rows of the training part.
-        ranking: complete settings of the ranking objective.
-        ranking_trained: whether the ranking network of a multitask model is trained.
-        data: table and split that the model was trained on.
-        metrics: metrics at the time of saving.
+        task: Module and name of the task class.
+        objective: Objective of the training; empty if the task has only one.
+        engine: Name of the engine of the training; empty if unknown.
+        rating_range: Lowest and highest rating; None if the model does not predict ratings.
+        mean_rating: Mean rating of the training part; None if the model does not predict ratings.
+        train_rows: Number of training rows.
+        ranking: Complete settings of the ranking objective.
+        ranking_trained: Whether the ranking network of a multitask model is trained.
+        data: Table and split of the training.
+        metrics: Metrics of the saved epoch.
     """
 
     task: str = ""
@@ -59,20 +60,20 @@ METADATA_TYPES: dict[str, tuple[type, ...]] = {
 """Types of the metadata in a file, by field."""
 
 
-def pack(vocabulary: Vocabulary, metadata: CheckpointMetadata) -> dict[str, Any]:
+def pack(vocabulary: Vocabulary, metadata: CheckpointMetadata) -> dict[str, object]:
     """Return the value of the checkpoint's key `cflightning`: format, vocabulary and metadata."""
     return {"format": FORMAT, **vocabulary.state(), **asdict(metadata)}
 
 
-def unpack(checkpoint: dict[str, Any], source: str = "checkpoint") -> tuple[Vocabulary, CheckpointMetadata]:
+def unpack(checkpoint: Content, source: str = "checkpoint") -> tuple[Vocabulary, CheckpointMetadata]:
     """Return vocabulary and metadata of a loaded checkpoint.
 
     Args:
-        checkpoint: content of the file.
-        source: name of the file, for messages.
+        checkpoint: Content of the file.
+        source: Name of the file, for messages.
 
     Raises:
-        CheckpointError: it was not written by cflightning, or by a later version, or it was edited.
+        CheckpointError: The file was not written by cflightning, or by a later version, or it was edited.
     """
     packed = checkpoint.get(KEY)
     if not isinstance(packed, dict) or not isinstance(packed.get("format"), int):
@@ -98,76 +99,75 @@ def unpack(checkpoint: dict[str, Any], source: str = "checkpoint") -> tuple[Voca
 
 
 def refuse_address(path: Path | str) -> None:
-    """Raise a CheckpointError where a path is an address: what is fetched could be another file each time."""
-    # pathlib leaves one slash of two.
+    """Raise a CheckpointError if a path is an address, where the file could differ each time."""
+    # pathlib merges two slashes.
     if "://" in str(path) or (re.match(r"[A-Za-z][\w+.-]+:/", str(path)) and not Path(path).exists()):
         raise CheckpointError(f"{str(path)[:100]}: must be a local file, but is an address; download it first")
 
 
-def read(path: Path | str, mapped: bool = False) -> dict[str, Any]:
+def read(path: Path | str, mapped: bool = False) -> Content:
     """Return the content of a checkpoint file, on the CPU; plain types and tensors only, never code.
 
-    Every checkpoint that the project reads is read here.
+    The project reads every checkpoint with this function.
 
     Args:
         path: A local file.
-        mapped: Whether tensors are mapped from the file instead of read.
+        mapped: Whether tensors are memory-mapped instead of read.
 
     Raises:
-        CheckpointError: An address, no such file, damaged, or it holds other objects.
+        CheckpointError: The path is an address or no file, or the file is damaged or holds other objects.
     """
     refuse_address(path)
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: must be a checkpoint file, but there is none")
     try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # the reader of damaged files fails in many ways
+        content: Content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except Exception as error:  # a damaged file raises many kinds of errors
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: cannot be read as a checkpoint ({reason[:200]})") from error
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise CheckpointError(f"{path}: must be a Lightning checkpoint, but holds something else")
     version = str(content.get("pytorch-lightning_version", ""))
-    if (
-        KEY in content and version[:1] in "01"
-    ):  # Lightning would rewrite it first, by rules that nothing of ours has ever needed
+    if KEY in content and version[:1] in "01":  # Lightning would migrate it; no checkpoint of cflightning is that old
         raise CheckpointError(f"{path}: must be of Lightning 2 or later, got version {version[:20] or 'unknown'}")
     return content
 
 
 class FileCheckpointIO(TorchCheckpointIO):
-    """Checkpoints straight to and from the file; Lightning's own makes two copies of the tables in memory each time.
+    """Writes and reads checkpoints without the two copies in memory that Lightning's own makes.
 
     Args:
-        remote: Address of the folder that the user chose for checkpoints, where it is no local one; nothing else is
-            fetched.
+        remote: Address of the checkpoint folder of the user, if it is not local; nothing else is fetched.
     """
 
     def __init__(self, remote: str | None = None) -> None:
         self.remote = remote
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Write beside the place, then move: readers see the old file or the new one."""
+    def save_checkpoint(self, checkpoint: Content, path: PathLike, storage_options: object = None) -> None:
+        """Write a file that replaces the old one in one step."""
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with replacing(Path(path), "wb") as out:
+        with atomic_write(Path(path), "wb") as out:
             torch.save(checkpoint, out)
 
-    def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None) -> dict[str, Any]:
-        """Read plain types and tensors, mapped into memory; never code, whatever `weights_only` says."""
+    def load_checkpoint(
+        self, path: PathLike, map_location: object = "cpu", weights_only: bool | None = None
+    ) -> Content:
+        """Read plain types and memory-mapped tensors; never code, whatever `weights_only` is."""
         if self.remote and str(path).startswith(f"{self.remote.rstrip('/')}/") and not str(path).startswith("http"):
-            content: dict[str, Any] = super().load_checkpoint(path, map_location, weights_only=True)
+            content: Content = super().load_checkpoint(path, weights_only=True)
             return content
         return read(path, mapped=True)
 
 
 def find(path: Path) -> Path:
-    """The checkpoint that a path means: itself, or the best one of a run folder.
+    """Return a checkpoint file, or the best checkpoint of a run folder.
 
     Raises:
-        CheckpointError: neither; names what is there.
+        CheckpointError: The path is neither; names the runs below it.
     """
     refuse_address(path)
     if path.is_file():

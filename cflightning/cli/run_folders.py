@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from cflightning.errors import ConfigError
-from cflightning.utils.files import claim, make_folder, sweep
+from cflightning.utils.files import make_folder, make_numbered_folder, sweep
 from cflightning.utils.locks import LOCK, lock_folder
 
 RUNS = ("version_*", "kfold_*", "kfold_*/*", "tune_*", "test")
@@ -64,7 +64,7 @@ def claim_run(root: Path, resumed: Path | None, locks: ExitStack) -> Path:
     if resumed is not None:
         _refuse_links(resumed)
     sweep_runs(root if resumed is None else resumed.parent)
-    run = make_folder(resumed) if resumed else claim(root, "version")
+    run = make_folder(resumed) if resumed else make_numbered_folder(root, "version")
     locks.enter_context(lock_folder(run))
     return run
 

@@ -7,7 +7,7 @@ import numpy as np
 from cflightning.data.fingerprint import digest_parts
 from cflightning.data.splits.split import Split
 from cflightning.data.table import DIGESTED, RatingTable
-from cflightning.utils.distributed import compare, gather, in_group
+from cflightning.utils.distributed import check_equal, gather, in_group
 
 
 def check_same_table(table: RatingTable, split: Split | None) -> None:
@@ -34,10 +34,10 @@ def check_same_table(table: RatingTable, split: Split | None) -> None:
         counts = same_size if rows == first_rows else f"{rows:,} rows instead of {first_rows:,}"
         return f"{counts}; give every process the same file"
 
-    compare(f"table ({table.name})", table.fingerprint, explain)
+    check_equal(f"table ({table.name})", table.fingerprint, explain)
     if split is not None:
         text = "other parts; give every process the same --data.split options"
-        compare("split of the table", digest_parts(split.parts), lambda _: text)
+        check_equal("split of the table", digest_parts(split.parts), lambda _: text)
 
 
 def _canonical_order(table: RatingTable) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+
 from cflightning.errors import ConfigError
 from cflightning.objectives.base import Objective, RankingObjective
 from cflightning.objectives.bce import Bce
@@ -46,7 +48,10 @@ def find_objective(name: str) -> Objective:
         ConfigError: there is no such objective.
     """
     if name not in _objectives:
-        raise ConfigError(f"--model.objective: must be one of {', '.join(_objectives)}, got {name}")
+        names = [*_objectives, *["multitask"] * (name != "multitask")]
+        near = get_close_matches(name, names, 1, 0.5)
+        suggestion = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"--model.objective: must be one of {', '.join(names)}, got {name!r}{suggestion}")
     return _objectives[name]
 
 

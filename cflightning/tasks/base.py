@@ -89,7 +89,7 @@ class NetworkTask(TrainedTask):
         check.whole("seed")
         check.choice("engine", get_args(EngineName))
         for name in ("optimizer", "lr_scheduler"):
-            if (config := check.given[name]) is not None and not (
+            if (config := check.values[name]) is not None and not (
                 isinstance(config, Mapping) and isinstance(config.get("class_path"), str)
             ):
                 raise check.refuse(name, "be a description, {'class_path': ..., 'init_args': {...}}")

@@ -15,7 +15,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from cflightning.checkpoint import format as checkpoints
 from cflightning.checkpoint.format import CheckpointMetadata
-from cflightning.checkpoint.rules import check_names, confine_states, plain_settings
+from cflightning.checkpoint.paths import confine_states
+from cflightning.checkpoint.settings import check_names, plain_settings
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.leakage import Stage, check_rows
 from cflightning.data.splits.split import TRAIN

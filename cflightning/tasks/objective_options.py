@@ -45,7 +45,7 @@ def predicts_ratings(objective: str) -> bool:
 
 def check_ranking(check: Arguments) -> None:
     """Refuse options of `ranking` that are unknown to the objective, or no numbers."""
-    options, objective = check.given["ranking"], check.given["objective"]
+    options, objective = check.values["ranking"], check.values["objective"]
     if options is None:
         return
     if not isinstance(options, Mapping):

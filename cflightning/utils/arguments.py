@@ -1,4 +1,4 @@
-"""Checks of constructor arguments that have a fixed set of values or a range."""
+"""Checks of constructor arguments with a fixed set of values or a range."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from cflightning.errors import ArgumentError
 class Arguments:
     """The arguments of one constructor, checked one by one.
 
-    Messages name the argument as Python has it; the command line puts its own beginning before it
+    Messages have the name of the argument in Python; the command line adds the group
     (`--model.dim: must be at least 1, got 0`).
 
     Args:
-        group: Where the command line has them.
-        given: Name -> value.
+        group: Group of the options on the command line.
+        values: Name -> value.
     """
 
-    def __init__(self, group: Literal["data", "data.split", "data.table", "model"], given: Mapping[str, Any]) -> None:
-        self.group, self.given = group, given
+    def __init__(self, group: Literal["data", "data.split", "data.table", "model"], values: Mapping[str, Any]) -> None:
+        self.group, self.values = group, values
 
-    def refuse(self, name: str, must: str, value: Any = None) -> ArgumentError:
-        """Return the error for an argument: what must hold, and what was got (by default what was given)."""
-        shown = repr(self.given[name] if value is None else value)
-        shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-        return ArgumentError(self.group, name, f"must {must}, got {shown}")
+    def refuse(self, name: str, must: str, value: object = None) -> ArgumentError:
+        """Return the error for an argument: what must hold, and what was got (by default the value)."""
+        text = repr(self.values[name] if value is None else value)
+        text = text if len(text) <= 60 else f"{text[:57]}..."
+        return ArgumentError(self.group, name, f"must {must}, got {text}")
 
-    def choice(self, name: str, choices: Iterable[Any], *, optional: bool = False) -> None:
-        """Refuse what is none of the choices; `optional` arguments may be None."""
-        value, known = self.given[name], list(choices)
+    def choice(self, name: str, choices: Iterable[str], *, optional: bool = False) -> None:
+        """Check that an argument is one of the choices; `optional` arguments can be None."""
+        value, allowed = self.values[name], list(choices)
         if value is None and optional:
             return
-        if not isinstance(value, str) or value not in known:
-            raise self.refuse(name, f"be one of {', '.join(known)}{' or None' if optional else ''}")
+        if not isinstance(value, str) or value not in allowed:
+            raise self.refuse(name, f"be one of {', '.join(allowed)}{' or None' if optional else ''}")
 
     def flag(self, name: str) -> None:
-        """Refuse what is neither True nor False."""
-        if not isinstance(self.given[name], bool):
+        """Check that an argument is True or False."""
+        if not isinstance(self.values[name], bool):
             raise self.refuse(name, "be True or False")
 
     def whole(self, name: str, least: int | None = None, *, optional: bool = False) -> None:
-        """Refuse what is no whole number, or below the least one."""
-        value = self.given[name]
+        """Check that an argument is a whole number, and not below the least one."""
+        value = self.values[name]
         if value is None and optional:
             return
         if isinstance(value, bool) or not isinstance(value, numbers.Integral):
@@ -55,8 +55,8 @@ class Arguments:
 
     def number(self, name: str, least: float | None = None, below: float | None = None, *, above: float | None = None,
                optional: bool = False) -> None:  # fmt: skip
-        """Refuse what is no finite number, or outside its range: at least, or above, one number and below another."""
-        value = self.given[name]
+        """Check that an argument is a finite number in a range: at least or above one bound, and below another."""
+        value = self.values[name]
         if value is None and optional:
             return
         if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value):

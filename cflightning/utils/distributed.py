@@ -1,4 +1,4 @@
-"""Distributed training: launchers, consistency checks, and propagation of failures between processes."""
+"""Several processes of one training: their launch, agreement and errors."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ LAUNCHERS = {
     "MPI": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
     "a launcher that sets RANK and WORLD_SIZE": ("RANK", "RANK", "WORLD_SIZE"),
 }
-"""Launcher -> environment variables: one that identifies it, the rank, and the number of processes."""
-CHUNK = 1 << 26
-"""Chunk size of a file that is sent to other processes, bytes."""
+"""Launchers by name: the variable that identifies it, and those of the rank and of the number of processes."""
+CHUNK_BYTES = 1 << 26
+"""Bytes of a file that are sent at a time."""
 
 
 class Launch(NamedTuple):
-    """Processes that a launcher started together, according to the environment.
+    """Processes that were started together, according to the environment.
 
     Attributes:
-        launcher: a name in `LAUNCHERS`.
-        rank: rank of this process.
-        processes: number of processes.
+        launcher: A name in `LAUNCHERS`.
+        rank: Rank of this process.
+        processes: Number of processes.
     """
 
     launcher: str
@@ -46,10 +46,10 @@ class Launch(NamedTuple):
 
 
 def find_launch(environment: Mapping[str, str] = os.environ) -> Launch | None:
-    """Find the launcher of this process; None if it was started alone.
+    """Return the launcher of this process; None if it was started alone.
 
     Args:
-        environment: variables by name.
+        environment: Environment variables.
     """
     for name, (mark, *numbers) in LAUNCHERS.items():
         rank, size = (environment.get(number, "") for number in numbers)
@@ -59,14 +59,14 @@ def find_launch(environment: Mapping[str, str] = os.environ) -> Launch | None:
 
 
 def check_launch(trainer: Trainer, launch: Launch | None) -> None:
-    """Reject processes that were launched together if the Trainer would train each of them separately.
+    """Refuse a Trainer that would let processes of one launch train separately.
 
     Args:
-        trainer: Trainer before it runs.
-        launch: launcher of this process; None without one.
+        trainer: Before it runs.
+        launch: The launch; None if this process was started alone.
 
     Raises:
-        ConfigError: the Trainer has fewer processes than the launcher.
+        ConfigError: The Trainer has fewer processes than the launcher.
     """
     if launch is not None and trainer.world_size < launch.processes:
         error = ConfigError(
@@ -79,13 +79,13 @@ def check_launch(trainer: Trainer, launch: Launch | None) -> None:
 
 
 def check_strategy(trainer: Trainer) -> None:
-    """Reject strategies under which processes would train separately.
+    """Refuse strategies other than one device and DDP.
 
     Args:
-        trainer: Trainer before it runs.
+        trainer: Before it runs.
 
     Raises:
-        ConfigError: the strategy is neither a single device nor DDP or derived from it.
+        ConfigError: The strategy is neither for one device nor derived from DDP.
     """
     strategy = trainer.strategy
     if not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)):
@@ -97,10 +97,10 @@ def check_strategy(trainer: Trainer) -> None:
 
 @contextmanager
 def shared_failures(trainer: Trainer) -> Iterator[None]:
-    """Defer a read error of a launched process: the data is read again inside `run_together`, which reports it to all.
+    """Suppress an error of reading in a process for which others wait; a later read raises it in all of them.
 
     Args:
-        trainer: Trainer before it runs; errors before other processes are started are raised immediately.
+        trainer: Before it runs; a process that has not yet started the others raises its error at once.
     """
     try:
         yield
@@ -110,49 +110,50 @@ def shared_failures(trainer: Trainer) -> Iterator[None]:
 
 
 def run_together(work: Callable[[], T]) -> T:
-    """Run a function on every process; if it fails on one, every process raises the error.
+    """Run a function on every process; if it fails on one, every process raises an error.
 
-    Otherwise the others would wait for the failed process in their next collective operation.
+    Otherwise the other processes would wait for the failed one in their next communication. Outside a process group,
+    the function just runs.
 
     Args:
-        work: function without collective operations before the point of failure.
+        work: The function; it must not communicate before it fails.
 
     Raises:
-        ProcessError: another process failed; the message names its rank.
-        Exception: the error of this process.
+        ProcessError: Another process failed; names its rank.
+        Exception: The error of this process.
     """
     if not in_group():
         return work()
     failure: Exception | None = None
     try:
         result = work()
-    except Exception as error:  # any kind: the others must be informed
+    except Exception as error:  # the other processes need to know of any error
         failure = error
     failures = gather(None if failure is None else _describe(failure))
     first = next((rank for rank, text in enumerate(failures) if text), None)
     if first is None:
         return result
-    speaker = distributed.get_rank() == 0
+    prints = distributed.get_rank() == 0
     if isinstance(failure, CFLightningError):
-        failure.reported = not speaker
-    # An error of all processes is raised unchanged; an error of some is prefixed with the first rank.
+        failure.reported = not prints
+    # An error of all processes is raised as it is; an error of some is raised with its rank.
     if failure is not None and (None not in failures or not isinstance(failure, CFLightningError)):
         raise failure
     named = ProcessError(f"rank {first}: {failures[first]}")
-    named.reported = not speaker
+    named.reported = not prints
     raise named from failure
 
 
-def compare(what: str, value: str, explain: Callable[[int], str]) -> None:
-    """Reject processes with different values of something that must be equal.
+def check_equal(what: str, value: str, explain: Callable[[int], str]) -> None:
+    """Refuse processes that differ in a value that they must share.
 
     Args:
-        what: name of the value, for the message.
-        value: value of this process.
-        explain: describes the difference of a rank; called on every process with the first rank that differs.
+        what: Name of the value, for the message.
+        value: The value of this process.
+        explain: Describes the difference of a rank; called on every process, with the first such rank.
 
     Raises:
-        ConfigError: names the first rank that differs from rank 0.
+        ConfigError: Names the first rank that differs from rank 0.
     """
     if not in_group():
         return
@@ -166,50 +167,50 @@ def compare(what: str, value: str, explain: Callable[[int], str]) -> None:
 
 
 def in_group() -> bool:
-    """Return whether this process belongs to a process group of several."""
+    """Return whether this process trains together with others."""
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
-def gather(value: Any) -> list[Any]:
-    """Collect the value of every process of the group, by rank."""
-    found: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(found, value)
-    return found
+def gather(value: T) -> list[T]:
+    """Return the values of all processes of the group, by rank."""
+    values: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return values
 
 
 @contextmanager
 def shared_file(path: Path) -> Iterator[Path]:
-    """Provide a file of rank 0 to every process, as a temporary copy on machines without a shared disk.
+    """Give every process the file of rank 0, as a temporary copy on machines that do not share the disk.
 
-    Every process must enter this context.
+    Every process must enter this.
 
     Args:
-        path: path on rank 0; other processes may have no file or a different file there.
+        path: The file on rank 0; another process can have no file there, or a different one.
 
     Yields:
         `path`, or the copy.
     """
-    known = gather(_digest(path)) if in_group() else []
-    if len(set(known)) < 2:
+    digests = gather(_digest(path)) if in_group() else []
+    if len(set(digests)) < 2:
         yield path
         return
     rank = distributed.get_rank()
     with tempfile.TemporaryDirectory(prefix="cflightning-") as folder:
-        own = path if known[rank] == known[0] else Path(folder) / path.name
+        local = path if digests[rank] == digests[0] else Path(folder) / path.name
         with (
             path.open("rb") if rank == 0 else BytesIO() as source,
-            BytesIO() if own == path else own.open("wb") as target,
+            BytesIO() if local == path else local.open("wb") as target,
         ):
-            while content := _broadcast(source.read(CHUNK)):
-                if own != path:
+            while content := _broadcast(source.read(CHUNK_BYTES)):
+                if local != path:
                     target.write(content)
-        yield own
+        yield local
 
 
 def _broadcast(value: T) -> T:
-    held = [value]
-    distributed.broadcast_object_list(held, 0)
-    return held[0]
+    values = [value]
+    distributed.broadcast_object_list(values, 0)
+    return values[0]
 
 
 def _digest(path: Path) -> str | None:

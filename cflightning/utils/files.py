@@ -1,4 +1,4 @@
-"""Atomic writing of files and folders."""
+"""Files that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -19,58 +19,61 @@ from cflightning.errors import StorageError
 
 try:
     import fcntl
-except ImportError:  # Windows, which does not delete open files
+except ImportError:  # Windows, which deletes no open file
     fcntl = None  # type: ignore[assignment]
 
 SCRAP = ".scrap"
-"""File name suffix of a temporary file."""
-OLD = 3600.0
-"""Age in seconds after which a temporary file is removed on a file system without locks."""
+"""Suffix of a file that is being written."""
+SCRAP_SECONDS = 3600.0
+"""Age after which a scrap is deleted on a file system without locks."""
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Error numbers of a full disk."""
 STORAGE = FULL | {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENAMETOOLONG}
-"""Error numbers of file systems that cannot store a file."""
+"""Error numbers of a file system that cannot store a file."""
 
 
-class _Raw(io.FileIO):
-    """Raw file that stores its write error, which buffered writers may replace by another one."""
+class _RawFile(io.FileIO):
+    """A file that keeps the error of a failed write, for which writers above may raise another one."""
 
-    failure: OSError | None = None
-    written = 0
+    def __init__(self, handle: int) -> None:
+        super().__init__(handle, "w+b")
+        self.failure: OSError | None = None
+        self.written = 0
 
     def write(self, data: Any) -> int:
         try:
-            count = super().write(data)
+            count = super().write(data) or 0
         except OSError as error:
             self.failure = error
             raise
-        self.written += count or 0
-        return count or 0
+        self.written += count
+        return count
 
 
 @contextmanager
-def replacing(path: Path, mode: str = "w", newline: str | None = None, *, private: bool = False) -> Iterator[Any]:
-    """Write a file that replaces `path` atomically on success: readers see the old or the new content, never a part.
+def atomic_write(path: Path, mode: str = "w", newline: str | None = None, *, private: bool = False) -> Iterator[Any]:
+    """Open a file that replaces the one at `path` in one step, at the end: readers see the old or the new content.
 
-    The content is flushed to disk before the rename, so this also holds after a loss of power. An exception keeps
-    the old file and removes the new one. Permissions follow the user's umask.
+    The content is on the disk before the name, so that also holds after a loss of power. After an exception the old
+    file is unchanged and the new one deleted. The permissions are those of the user's umask.
 
     Args:
-        path: target file; its folder must exist.
-        mode: `w` for text in UTF-8, `wb`, or `w+b` to read back what was written.
-        newline: argument of `open`.
-        private: whether to deny access to other users whatever the umask.
+        path: The place, in an existing folder.
+        mode: `w` for text in UTF-8, `wb`, or `w+b` to read back the written content.
+        newline: As for `open`.
+        private: Whether only the owner can read the file, from the start; otherwise the umask decides.
 
     Yields:
-        The open temporary file, in the folder of `path`.
+        The open file, which is beside `path` until the end.
 
     Raises:
-        StorageError: the file cannot be written, for lack of space or permission.
+        StorageError: The file cannot be written, for lack of space or permission.
     """
     try:
         scrap, handle = _make_scrap(path, 0o600 if private else 0o666)
     except OSError as error:
         raise storage_error(path, error) from error
-    raw = _Raw(os.dup(handle), "w+b")  # `handle` keeps the lock until the end
+    raw = _RawFile(os.dup(handle))  # `handle` holds the lock to the end
     try:
         buffer = io.BufferedRandom(raw, 1 << 20) if "+" in mode else io.BufferedWriter(raw, 1 << 20)
         out = buffer if "b" in mode else io.TextIOWrapper(buffer, encoding="utf-8", newline=newline)
@@ -79,7 +82,7 @@ def replacing(path: Path, mode: str = "w", newline: str | None = None, *, privat
             out.flush()
             os.fsync(raw.fileno())
         finally:
-            with suppress(OSError, ValueError):  # closing writes the rest of the buffer again
+            with suppress(OSError, ValueError):  # repeats a failed write
                 out.close()
             raw.close()
         if fcntl is None:
@@ -98,7 +101,7 @@ def replacing(path: Path, mode: str = "w", newline: str | None = None, *, privat
 
 
 def is_storage_failure(error: BaseException) -> bool:
-    """Return whether an exception reports that a file system cannot store a file."""
+    """Return whether an exception means that the file system cannot store a file."""
     return isinstance(error, OSError) and error.errno in STORAGE
 
 
@@ -106,66 +109,66 @@ def storage_error(path: Path, error: BaseException, written: int = 0) -> Storage
     """Describe a file that cannot be written.
 
     Args:
-        path: the file.
-        error: error of the operating system.
-        written: bytes that were written before it.
+        path: The file.
+        error: Error of the system.
+        written: Bytes that were written before it.
     """
     reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
     line = f"{path}: cannot be written: {reason}"
     if isinstance(error, OSError) and error.errno in FULL:
         needed = max(written, path.stat().st_size if path.exists() else 0)
         free = shutil.disk_usage(next(folder for folder in path.absolute().parents if folder.exists())).free
-        line += f" ({needed / 1e6:,.1f} MB and more are needed, {free / 1e6:,.1f} MB are free)"
+        line += f" (more than {needed / 1e6:,.1f} MB are needed, {free / 1e6:,.1f} MB are free)"
     return StorageError(line + ("; the old file is kept" if path.exists() else ""))
 
 
 def _make_scrap(path: Path, mode: int) -> tuple[Path, int]:
-    """Create a temporary file beside `path`, locked if possible; return its path and descriptor."""
+    """Make a new file beside `path`, locked if the file system has locks; return it and its descriptor."""
     while True:
         scrap = path.with_name(f".{path.name}-{secrets.token_hex(8)}{SCRAP}")
         # The system applies the umask, which a process with threads cannot read safely.
         handle = os.open(scrap, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
         if fcntl is not None:
-            with suppress(OSError):  # without locks, `sweep` uses the age
+            with suppress(OSError):  # without locks, `sweep` goes by the age
                 fcntl.flock(handle, fcntl.LOCK_EX)
-            if os.fstat(handle).st_nlink == 0:  # removed by `sweep` before it was locked
+            if os.fstat(handle).st_nlink == 0:  # deleted by `sweep` before it was locked
                 os.close(handle)
                 continue
         return scrap, handle
 
 
 def sweep(folders: Iterable[Path]) -> None:
-    """Delete temporary files of killed processes, which no process has locked.
+    """Delete the scraps that killed processes left in `atomic_write`.
 
     Args:
-        folders: folders to search; missing ones are skipped.
+        folders: Folders of the scraps; they can be missing.
     """
     for folder in folders:
         for scrap in folder.glob(f".*{SCRAP}"):
-            with suppress(OSError):  # another process removes it at the same time
+            with suppress(OSError):  # another process may delete it as well
                 handle = os.open(scrap, os.O_RDWR)
                 try:
-                    if not _held(handle):
+                    if not _is_in_use(handle):
                         scrap.unlink()
                 finally:
                     os.close(handle)
 
 
-def _held(handle: int) -> bool:
-    """Return whether another process holds the lock of an open file; lock it otherwise."""
+def _is_in_use(handle: int) -> bool:
+    """Return whether another process holds the lock of an open scrap; otherwise take the lock."""
     if fcntl is None:
         return False
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # the file system has no locks
-        return time.time() - os.fstat(handle).st_mtime < OLD
+    except OSError:  # a file system without locks
+        return time.time() - os.fstat(handle).st_mtime < SCRAP_SECONDS
     return False
 
 
 def _sync_folder(folder: Path) -> None:
-    """Flush the folder's entries to disk, if the system supports it."""
+    """Write the names in a folder to the disk, if the system can synchronise folders."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -174,19 +177,19 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def write_csv(path: Path, columns: Mapping[str, Iterable[Any]]) -> None:
-    """Write columns of equal length atomically as CSV; the mapping has their names."""
-    with replacing(path, newline="") as out:
+def write_csv(path: Path, columns: Mapping[str, Iterable[object]]) -> None:
+    """Write named columns of equal length, as `atomic_write` does."""
+    with atomic_write(path, newline="") as out:
         writer = csv.writer(out)
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
 
 
 def make_folder(path: Path) -> Path:
-    """Create a folder and its missing parents.
+    """Make a folder and its parents, if they are missing.
 
     Raises:
-        StorageError: the folder cannot be created.
+        StorageError: The folder cannot be made.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -195,11 +198,11 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def claim(root: Path, name: str) -> Path:
-    """Create the first free folder `root/name_N`; concurrent runs get different ones.
+def make_numbered_folder(root: Path, name: str) -> Path:
+    """Make the first free folder `root/name_N`; simultaneous runs get different ones.
 
     Raises:
-        StorageError: the folder cannot be created.
+        StorageError: The folder cannot be made.
     """
     for number in itertools.count():
         try:

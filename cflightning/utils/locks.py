@@ -1,4 +1,4 @@
-"""File locks: only one command at a time works in a folder."""
+"""Locks between processes: one command at a time works in a folder."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ LOCK = ".lock"
 
 
 def lock_file(path: Path, timeout: float = -1) -> BaseFileLock:
-    """Lock a file with the operating system, or with a marker file and a warning if the file system has no locks.
+    """Lock a file by the operating system or, on a file system without locks, by a marker file beside it.
 
-    The system releases the lock of a process that ends in any way. A marker names its process, and is replaced if that
-    process has ended.
+    The system releases a lock however its process ends. A marker names its process, and that of an ended process is
+    taken over.
 
     Args:
-        path: lock file; created if missing, and not removed.
-        timeout: seconds to wait for another process; no limit if negative.
+        path: The file; made if missing, and left there.
+        timeout: Seconds to wait for another process; below 0 for ever.
 
     Returns:
-        The acquired lock.
+        The lock, which the caller releases.
 
     Raises:
-        filelock.Timeout: another process holds the lock.
-        OSError: the file cannot be created.
+        filelock.Timeout: Another process holds the lock.
+        OSError: The file cannot be made.
     """
     lock: BaseFileLock = FileLock(path, timeout=timeout, thread_local=False)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # filelock warns about the marker; the log line below replaces it
+            warnings.simplefilter("ignore")  # filelock's warning about markers; the one below replaces it
             lock.acquire()
     except OSError as error:
         if error.errno not in NO_LOCKS:
@@ -54,18 +54,19 @@ def lock_file(path: Path, timeout: float = -1) -> BaseFileLock:
         lock = SoftFileLock(f"{path}.marker", timeout=timeout, thread_local=False)
         lock.acquire()
     if isinstance(lock, SoftFileLock):
-        _warn_about_missing_locks(path.parent)
+        _warn_about_marker(path.parent)
     return lock
 
 
 @cache
-def _warn_about_missing_locks(folder: Path) -> None:
+def _warn_about_marker(folder: Path) -> None:
+    """Log the use of a marker, once for each folder."""
     log.warning("%s: the file system has no locks; a marker file is used instead", folder)
 
 
 @contextmanager
 def wait_for_lock(path: Path) -> Iterator[None]:
-    """Hold the lock of a file; wait for it if another process holds it."""
+    """Hold the lock of a file; wait while another process holds it."""
     lock = lock_file(path)
     try:
         yield
@@ -74,37 +75,36 @@ def wait_for_lock(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def lock_folder(folder: Path, otherwise: str = "") -> Iterator[None]:
-    """Hold the lock of a folder, which must exist.
+def lock_folder(folder: Path, advice: str = "") -> Iterator[None]:
+    """Hold the lock of a folder.
 
     Args:
-        folder: folder that only one command at a time may use.
-        otherwise: alternative to waiting, for the message.
+        folder: An existing folder.
+        advice: What to do besides waiting, for the message.
 
     Raises:
-        ConfigError: another command uses the folder; the message names its process.
+        ConfigError: Another command works in the folder; names its process.
     """
     path = folder / LOCK
     try:
         lock = lock_file(path, timeout=0)
     except Timeout:
         raise ConfigError(
-            f"{folder}: must be worked on by one command at a time, but {_holder(path)} is at it; wait for its end"
-            f"{otherwise}"
+            f"{folder}: must be used by one command at a time, but {_holder(path)} uses it; wait until it ends{advice}"
         ) from None
     try:
-        if not (isinstance(lock, SoftFileLock) and lock.lock_file == str(path)):  # a marker file already has content
-            path.write_text(
-                json.dumps({"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")})
-            )
+        if not (isinstance(lock, SoftFileLock) and lock.lock_file == str(path)):  # filelock writes the marker itself
+            holder = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+            path.write_text(json.dumps(holder))
         yield
     finally:
         lock.release()
 
 
 def _holder(path: Path) -> str:
+    """Describe the process that holds a lock."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return f"process {found['pid']} on {found['host']}, since {found['since']},"
-    except (OSError, ValueError, TypeError, KeyError):  # the other process may be writing it
-        return "another one"
+        holder = json.loads(path.read_text(encoding="utf-8"))
+        return f"process {holder['pid']} on {holder['host']}, since {holder['since']},"
+    except (OSError, ValueError, TypeError, KeyError):  # the holder may be writing the file
+        return "another process"

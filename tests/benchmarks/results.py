@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from cflightning.utils.files import replacing
+from cflightning.utils.files import atomic_write
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 TITLE = "# Results\n\nEach section is written by its benchmark and states date, machine and command.\n"
@@ -30,5 +30,5 @@ def write_section(name: str, markdown: str, path: Path = RESULTS) -> None:
         text = re.sub(f"{re.escape(begin)}.*{re.escape(end)}", lambda _: section, text, flags=re.DOTALL)
     else:
         raise ValueError(f"{path.name}: section {name!r} must begin once and then end once")
-    with replacing(path) as out:
+    with atomic_write(path) as out:
         out.write(text)

@@ -18,7 +18,8 @@ from lightning.pytorch.cli import ReduceLROnPlateau
 from cflightning import EmbeddingDotTask, RatingsDataModule
 from cflightning.__main__ import main as front_door
 from cflightning.checkpoint.format import FileCheckpointIO, find, read
-from cflightning.checkpoint.rules import WORDED, confine_states, own_file
+from cflightning.checkpoint.paths import confine_states, file_in_run
+from cflightning.checkpoint.settings import TEXT_ARGUMENTS
 from cflightning.cli.training.cli import TrainingCLI
 from cflightning.errors import CheckpointError, DataError
 from cflightning.evaluation.run_metrics import read_metrics
@@ -193,7 +194,7 @@ def test_words_of_checkpoints_are_texts_to_torch_as_well():
         if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer | torch.optim.lr_scheduler.LRScheduler):
             for name, parameter in inspect.signature(kind.__init__).parameters.items():
                 hint = getattr(parameter.annotation, "__name__", str(parameter.annotation))
-                if name in WORDED:
+                if name in TEXT_ARGUMENTS:
                     assert re.fullmatch(r"str( \| None)?|(typing\.)?Literal(\[.*\])?", hint), (kind, hint)
 
 
@@ -262,11 +263,11 @@ def test_own_files_are_those_of_the_folder(tmp_path):
             (folder / name).write_bytes(b"")
     (own / "link.ckpt").symlink_to(other / "best.ckpt")
     folders = [str(own)]
-    assert own_file(str(own / "best.ckpt"), folders) == str(own / "best.ckpt")
-    assert own_file(str(other / "best.ckpt"), folders) == str(own / "best.ckpt")  # as in a run that was moved
+    assert file_in_run(str(own / "best.ckpt"), folders) == str(own / "best.ckpt")
+    assert file_in_run(str(other / "best.ckpt"), folders) == str(own / "best.ckpt")  # as in a run that was moved
     refused = [str(other / "other.ckpt"), str(own / "link.ckpt"), str(own / ".." / "other" / "other.ckpt"), "", None, 3,
                "best.ckpt\0", "x" * 5000, f"file://{own}/best.ckpt", "http://host/best.ckpt", str(own)]  # fmt: skip
-    assert [path for path in refused if own_file(path, folders)] == []
+    assert [path for path in refused if file_in_run(path, folders)] == []
 
 
 def test_scores_of_other_files_are_forgotten_with_them(tmp_path):

@@ -54,7 +54,7 @@ def test_a_fit_on_a_full_disk_keeps_what_it_has(fit, tmp_path, monkeypatch, caps
     checkpoints = tmp_path / "version_0" / "checkpoints"
     assert status == 2
     line = last_line(capsys)
-    assert "ckpt: cannot be written: File too large (0." in line
+    assert "ckpt: cannot be written: File too large (more than 0." in line
     assert "the old file is kept; free some space, or write elsewhere: --trainer.default_root_dir" in line
     assert line.endswith("checkpoints/last.ckpt is kept")
     assert sorted(path.name for path in checkpoints.iterdir()) == ["best.ckpt", "last.ckpt"]

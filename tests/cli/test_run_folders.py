@@ -13,7 +13,7 @@ from cflightning.__main__ import main as front_door
 from cflightning.cli.run_folders import claim_run, single_task
 from cflightning.cli.training.cli import TrainingCLI
 from cflightning.errors import ConfigError
-from cflightning.utils.files import replacing
+from cflightning.utils.files import atomic_write
 from cflightning.utils.locks import lock_folder
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--trainer.max_epochs", "1",
@@ -71,7 +71,7 @@ def test_one_command_at_a_time_works_on_a_run(movielens, tmp_path, command, caps
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
     with lock_folder(folder):
         assert front_door(args) == 2
-    assert f"must be worked on by one command at a time, but process {os.getpid()} on" in capsys.readouterr().err
+    assert f"must be used by one command at a time, but process {os.getpid()} on" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in before} == before
     assert front_door(args) == 0
 
@@ -87,7 +87,11 @@ def test_the_next_run_sweeps_what_killed_ones_have_left(tmp_path):
     for trial in trials:
         trial.mkdir(parents=True)
         (trial / "x").write_bytes(b"half")
-    with replacing(tmp_path / "version_0" / "held", "wb") as out, lock_folder(tmp_path / "tune_1"), ExitStack() as held:
+    with (
+        atomic_write(tmp_path / "version_0" / "held", "wb") as out,
+        lock_folder(tmp_path / "tune_1"),
+        ExitStack() as held,
+    ):
         out.write(b"in work")
         run = claim_run(tmp_path, None, held)
         assert run == tmp_path / "version_1"

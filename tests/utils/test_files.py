@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from cflightning.errors import StorageError
-from cflightning.utils.files import claim, make_folder, replacing, sweep
+from cflightning.utils.files import atomic_write, make_folder, make_numbered_folder, sweep
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_the_new_file_is_there_at_the_end_for_those_whom_the_umask_lets(
     umask(mask)
     path = tmp_path / "file"
     path.write_text("old")
-    with replacing(path, mode, private=private) as out:
+    with atomic_write(path, mode, private=private) as out:
         out.write(content)
         assert path.read_text() == "old"
     assert path.read_bytes() == (content if mode == "wb" else content.encode("utf-8"))
@@ -41,7 +41,7 @@ def test_the_new_file_is_there_at_the_end_for_those_whom_the_umask_lets(
 def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(TypeError), replacing(path, "wb") as out:
+    with pytest.raises(TypeError), atomic_write(path, "wb") as out:
         out.writelines([b"half", "no bytes"])
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
@@ -52,7 +52,7 @@ def test_content_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):
     sync, replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda handle: done.append(os.fstat(handle).st_size) or sync(handle))
     monkeypatch.setattr(os, "replace", lambda *args: done.append("named") or replace(*args))
-    with replacing(tmp_path / "file", "wb") as out:
+    with atomic_write(tmp_path / "file", "wb") as out:
         out.write(b"12345")
     assert done[:2] == [5, "named"]
     assert len(done) == 3  # the folder
@@ -61,10 +61,10 @@ def test_content_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):
 FULL = """
 import resource, sys
 from pathlib import Path
-from cflightning.utils.files import replacing
+from cflightning.utils.files import atomic_write
 import torch
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-with replacing(Path(sys.argv[1]), "wb") as out:
+with atomic_write(Path(sys.argv[1]), "wb") as out:
     {}
 """
 
@@ -77,26 +77,31 @@ def test_a_full_disk_is_one_error_and_the_old_file_is_kept(tmp_path, write):
         [sys.executable, "-c", FULL.format(write), str(path)], capture_output=True, text=True, timeout=100
     )
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith(f"cflightning.errors.StorageError: {path}: cannot be written: File too large (0.1 MB and")
+    assert last.startswith(
+        f"cflightning.errors.StorageError: {path}: cannot be written: File too large (more than 0.1 MB"
+    )
     assert last.endswith("the old file is kept")
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
 def test_errors_that_are_none_of_the_disks_pass(tmp_path):
-    with pytest.raises(ConnectionResetError), replacing(tmp_path / "file"):
+    with pytest.raises(ConnectionResetError), atomic_write(tmp_path / "file"):
         raise ConnectionResetError(errno.ECONNRESET, "connection")
 
 
 def test_folders_that_cannot_be_made_are_named(tmp_path):
     (tmp_path / "file").write_text("")
-    for make in (lambda: claim(tmp_path / "file", "version"), lambda: make_folder(tmp_path / "file" / "x")):
+    for make in (
+        lambda: make_numbered_folder(tmp_path / "file", "version"),
+        lambda: make_folder(tmp_path / "file" / "x"),
+    ):
         with pytest.raises(StorageError, match=r"file.*: cannot be written: Not a directory"):
             make()
 
 
 def test_scraps_that_nobody_holds_are_swept(tmp_path):
-    with replacing(tmp_path / "held") as out:
+    with atomic_write(tmp_path / "held") as out:
         out.write("x")
         (tmp_path / ".left-0a.scrap").write_text("y")
         sweep([tmp_path, tmp_path / "missing"])
@@ -115,6 +120,6 @@ def test_without_locks_the_age_of_a_scrap_tells(tmp_path, monkeypatch):
     os.utime(old, (1e9, 1e9))
     sweep([tmp_path])
     assert [*tmp_path.iterdir()] == [new]
-    with replacing(tmp_path / "file") as out:
+    with atomic_write(tmp_path / "file") as out:
         out.write("x")
     assert (tmp_path / "file").read_text() == "x"

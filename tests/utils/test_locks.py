@@ -33,7 +33,7 @@ def flock(request, monkeypatch):
 def test_one_at_a_time_and_the_other_is_told_who(tmp_path, flock, caplog):
     with lock_folder(tmp_path), pytest.raises(ConfigError, match="one command at a time, but ") as told:
         lock_folder(tmp_path, ", or stop it").__enter__()
-    assert str(told.value).endswith("is at it; wait for its end, or stop it")
+    assert str(told.value).endswith("uses it; wait until it ends, or stop it")
     if flock != errno.ENOSYS:  # where filelock takes the lock file itself for a marker
         assert f"process {os.getpid()} on" in str(told.value)
     with lock_folder(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cflightning.data.table import RatingTable
-from cflightning.utils.files import claim, replacing
+from cflightning.utils.files import atomic_write, make_numbered_folder
 
 REPORT = "kfold.json"
 COLUMNS = {
@@ -108,7 +108,7 @@ class Study:
         report = next((path for path in sorted(root.glob(f"kfold_*/{REPORT}")) if self._load(path)), None)
         self.folder = report.parent if report else root / "kfold_0"
         if not report and write:
-            self.folder = claim(root, "kfold")
+            self.folder = make_numbered_folder(root, "kfold")
             self.save()
 
     def _load(self, path: Path) -> bool:
@@ -145,5 +145,5 @@ class Study:
             content["runs"] = [run._asdict() for run in self.runs]
             if self.runs:
                 content |= summarise(self.runs)
-            with replacing(self.folder / REPORT) as out:
+            with atomic_write(self.folder / REPORT) as out:
                 out.write(json.dumps(content, indent=2) + "\n")

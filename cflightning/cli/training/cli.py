@@ -19,7 +19,7 @@ from lightning.pytorch.trainer import Trainer
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from cflightning.checkpoint.format import KEY, FileCheckpointIO, read, unpack
-from cflightning.checkpoint.rules import is_inside
+from cflightning.checkpoint.paths import is_inside
 from cflightning.cli.failures import advice_on_storage, resource_error
 from cflightning.cli.run_folders import claim_run, first_process, loggers, relative, single_task, sweep_runs
 from cflightning.cli.stopping import Stopped, stop_status

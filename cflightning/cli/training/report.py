@@ -19,7 +19,7 @@ from cflightning.evaluation.baselines import comparison_lines
 from cflightning.evaluation.ratings import Evaluation
 from cflightning.evaluation.run_metrics import group_metrics
 from cflightning.tasks.base import NetworkTask
-from cflightning.utils.files import make_folder, replacing
+from cflightning.utils.files import atomic_write, make_folder
 
 
 class RunReport(Callback):
@@ -149,7 +149,7 @@ class RunReport(Callback):
         self, metrics: dict[str, float], settings: dict[str, object], folder: Path, evaluation: Evaluation, best: str
     ) -> None:
         make_folder(folder)
-        with replacing(folder / "metrics.json") as out:
+        with atomic_write(folder / "metrics.json") as out:
             out.write(json.dumps(group_metrics(metrics, settings), indent=2) + "\n")
         calibration = evaluation.write(folder)
         if not self.verbose:

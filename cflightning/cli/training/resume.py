@@ -9,7 +9,13 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from cflightning.checkpoint.format import Content, find, refuse_address
-from cflightning.checkpoint.rules import DESCRIBED, check_files, check_names, foreign, plain_settings
+from cflightning.checkpoint.settings import (
+    DESCRIBED,
+    check_names,
+    check_no_files,
+    foreign_classes,
+    plain_settings,
+)
 from cflightning.data.provenance import Provenance, data_settings
 from cflightning.errors import CheckpointError, ConfigError
 from cflightning.tasks.checkpointed import task_class
@@ -86,9 +92,9 @@ def task_config(content: Content, source: str, command: str, config: Namespace) 
     """
     kind, settings = task_class(content, source), plain_settings(content, source)
     check_names(settings, kind, source)
-    check_files(settings, kind, source)
+    check_no_files(settings, kind, source)
     described: dict[str, object] = {}
-    classes = foreign(content)
+    classes = foreign_classes(content)
     for name in DESCRIBED:  # linked into the model, so the value has to be set where the link starts
         description = settings.pop(name, None)
         if command != "fit" or config.get(name) is not None:

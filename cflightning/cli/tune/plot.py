@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cflightning.cli.tune.ranges import Value
-from cflightning.utils.files import replacing
+from cflightning.utils.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,6 +97,6 @@ def draw_search(
             axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
             axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set(xlabel=name, ylabel="" if index % columns else title)
-    with replacing(path, "wb") as out:
+    with atomic_write(path, "wb") as out:
         figure.savefig(out, format="svg", metadata={"Date": None})
     return True

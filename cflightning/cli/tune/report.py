@@ -19,7 +19,7 @@ from cflightning.cli.tune.ranges import Choices, Value, display_choice
 from cflightning.cli.tune.trial_cli import VAL_FRACTION, SearchState
 from cflightning.cli.tune.trials import Outcome, best_trial
 from cflightning.objectives.settings import Numbers
-from cflightning.utils.files import claim, replacing, write_csv
+from cflightning.utils.files import atomic_write, make_numbered_folder, write_csv
 
 REPORT, CONFIG, TABLE, PICTURE = "tune.json", "best.yaml", "trials.csv", "history.svg"
 REDRAW = 10.0
@@ -34,7 +34,7 @@ def find_or_make(root: Path, fingerprint: str) -> Path:
                 return path.parent
         except (OSError, ValueError, TypeError, KeyError):  # another program's file, or an edited one
             continue
-    folder = claim(root, "tune")
+    folder = make_numbered_folder(root, "tune")
     _write(folder / REPORT, json.dumps({"fingerprint": fingerprint}) + "\n")
     return folder
 
@@ -205,7 +205,7 @@ def _format(value: Value | None, exact: bool = False, missing: str = "-") -> str
 
 
 def _write(path: Path, text: str) -> None:
-    with replacing(path) as out:
+    with atomic_write(path) as out:
         out.write(text)
 
 

@@ -20,7 +20,7 @@ from cflightning.data.ids import IdColumn, Ids
 from cflightning.data.sources.arrow_types import to_numpy
 from cflightning.data.table import Origin, RatingTable, has_duplicates
 from cflightning.errors import CFLightningError
-from cflightning.utils.files import replacing
+from cflightning.utils.files import atomic_write
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ def save(folder: Path, name: str, table: RatingTable, path: Path) -> RatingTable
     try:
         folder.mkdir(parents=True, exist_ok=True)
         packed = _pack(table, path)
-        with replacing(folder / f"{name}.arrow", "w+b", private=True) as out:
+        with atomic_write(folder / f"{name}.arrow", "w+b", private=True) as out:
             with pa.ipc.new_file(out, packed.schema) as writer:
                 writer.write_table(packed)
             out.flush()

@@ -15,7 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from cflightning.errors import SourceError
-from cflightning.utils.files import replacing
+from cflightning.utils.files import atomic_write
 from cflightning.utils.locks import wait_for_lock
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def download(name: str, cache: Path, base_url: str | None = None, max_bytes: int
         if target.exists():
             return target
         expected = ARCHIVES[name]
-        with replacing(target, "wb") as out:
+        with atomic_write(target, "wb") as out:
             actual = _fetch(url, out, max_bytes)
             if actual != expected:
                 raise SourceError(

@@ -33,7 +33,7 @@ def said(capsys, *args):
 )
 def test_the_option_that_was_meant_is_named(args, meant, capsys):
     given = args[0].partition("=")[0]
-    assert said(capsys, "fit", "--data.path", "x", *args) == f"{given}: is no option; did you mean {meant}?"
+    assert said(capsys, "fit", "--data.path", "x", *args) == f"{given}: is not an option; did you mean {meant}?"
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,10 @@ def test_the_option_that_was_meant_is_named(args, meant, capsys):
             ["--data.split.method", "randm"],
             r"--data.split.method: must be random, .* or kfold, got 'randm'; did you mean random\?",
         ),
-        (["--model.objective", "mes"], r"--model.objective: must be mse, .*, got 'mes'; did you mean mse\?"),
+        (
+            ["--model.objective", "mes"],
+            r"--model.objective: must be one of mse, .*, multitask, got 'mes'; did you mean mse\?",
+        ),
         (["--model.dim", "3.5"], "--model.dim: must be a whole number, got '3.5'"),
         (["--model.l2", "x" * 500], "--model.l2: must be a number, got 'x{60}…'"),
         (
@@ -55,8 +58,8 @@ def test_the_option_that_was_meant_is_named(args, meant, capsys):
             "--trainer.enable_progress_bar: must be true or false, got 'maybe'",
         ),
         (["--optimizer", "Foo"], "--optimizer: must name a class, got 'Foo'; .*"),
-        (["ratings.csv"], "ratings.csv: is no option; options begin with --, as --data.path ratings.csv"),
-        (["--qwertz", "1"], "--qwertz: is no option; fit --help=all shows all of them"),
+        (["ratings.csv"], "ratings.csv: is not an option; options begin with --, as --data.path ratings.csv"),
+        (["--qwertz", "1"], "--qwertz: is not an option; fit --help=all lists them"),
         (["--config", "nowhere.yaml"], "--config: File does not exist: .*nowhere.yaml'"),
         (["--data", "ratings.csv"], r"--data: is a group of options; did you mean --data.path\?"),
         (["--data", __file__], r"--data: is a group of options; did you mean --data.path\?"),
@@ -74,12 +77,12 @@ def test_values_that_cannot_be_are_told_with_those_that_can(args, line, capsys):
 
 @pytest.mark.parametrize("command", ["test", "predict", "kfold", "tune"])
 def test_other_commands_say_it_as_well(command, capsys):
-    assert said(capsys, command, "--dim", "3") == "--dim: is no option; did you mean --model.dim?"
+    assert said(capsys, command, "--dim", "3") == "--dim: is not an option; did you mean --model.dim?"
 
 
 def test_files_are_read_as_strictly(tmp_path, capsys):
     config = tmp_path / "config.yaml"
     config.write_text("modle:\n  dim: 3\n")
-    assert said(capsys, "fit", "--config", str(config)) == "--modle.dim: is no option; did you mean --model.dim?"
+    assert said(capsys, "fit", "--config", str(config)) == "--modle.dim: is not an option; did you mean --model.dim?"
     config.write_text("model: {init_args: {dmi: 3}}\n")
-    assert said(capsys, "fit", "--config", str(config)) == "--model.dmi: is no option; did you mean --model.dim?"
+    assert said(capsys, "fit", "--config", str(config)) == "--model.dmi: is not an option; did you mean --model.dim?"

@@ -188,7 +188,7 @@ def test_bad_ranges(text, message, capsys):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["--model.foo", "{low: 1, high: 3}"], "--model.foo: fit refuses 1, of 1 to 3: is no option"),
+        (["--model.foo", "{low: 1, high: 3}"], "--model.foo: fit refuses 1, of 1 to 3: is not an option"),
         (["--trainer.foo", "{low: 1, high: 3}"], "--trainer.foo: fit refuses 1, of 1 to 3: "),
         (["--model.dim", "{low: 4.0, high: 8.0}"], "--model.dim: fit refuses 4.0, of 4 to 8: must be a whole number"),
         (["--model.svdpp", "{choices: [both, all]}"], "--model.svdpp: fit refuses all, of both | all: must be"),
@@ -563,7 +563,7 @@ def test_one_command_at_a_time_works_on_a_search(data, tmp_path, capsys):
     assert tune(tmp_path, *data, *L2, "--trials", 1) == 0
     with lock_folder(tmp_path / "tune_0"):
         assert tune(tmp_path, *data, *L2, "--trials", 2) == 2
-    message = f"tune_0: must be worked on by one command at a time, but process {os.getpid()} on"
+    message = f"tune_0: must be used by one command at a time, but process {os.getpid()} on"
     assert message in capsys.readouterr().err
     assert tune(tmp_path, *data, *L2, "--trials", 2) == 0
 
