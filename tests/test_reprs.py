@@ -44,7 +44,7 @@ def test_what_a_data_module_hands_out():
     assert short(data.table.user).startswith("IdColumn(900 rows: 'uuu")
     assert short(data.train_dataloader()).startswith("BatchLoader(")
     assert short(next(iter(data.test_dataloader()))) == "RatingBatch(90 of 90 ratings on cpu)"
-    assert short(data.interactions(0)) == "ItemLists(2 users, 810 pairs, 811 item rows)"
+    assert short(data.interactions(0)) == "Csr(2 x 811, 810 entries)"
 
 
 def test_choices():

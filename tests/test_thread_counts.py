@@ -9,11 +9,11 @@ from cflightning import EmbeddingDotTask, RatingsDataModule
 from cflightning.data.splits.options import SplitOptions
 from cflightning.models.ensemble import average, compress
 from cflightning.models.network import FoldedTables, RatingScale
-from cflightning.sampling.chain import Chain, bag_pass
+from cflightning.sampling.chain import Chain, draw_svdpp_vectors
 from cflightning.solvers.ease import ease
 from cflightning.solvers.ials import Ials
-from cflightning.solvers.interactions import interactions
-from cflightning.solvers.svd import degree_scaled_svd
+from cflightning.solvers.interactions import make_interactions
+from cflightning.solvers.svd import DegreeScaledSVD
 from cflightning.utils.torch_threads import one_thread
 
 COUNTS = (1, 2, 3, 4, 5, 7)
@@ -54,8 +54,15 @@ def assert_same_bits(make):
 
 @pytest.mark.parametrize("dim", [5, 33, 120, 150])
 def test_svd(dim):
-    user, item = pairs()
-    assert_same_bits(lambda threads: degree_scaled_svd(user, item, USERS, ITEMS, dim, threads=threads))
+    interactions = make_interactions(*pairs(), USERS, ITEMS)
+
+    def make(threads):
+        solver = DegreeScaledSVD(interactions, dim, threads=threads)
+        solver.sweep()
+        solver.sweep()
+        return solver.vectors()
+
+    assert_same_bits(make)
 
 
 @pytest.mark.parametrize("dim", [13, 48, 65])
@@ -79,10 +86,10 @@ def test_compressing_a_mean(width):
     assert_same_bits(lambda _: compress(average(members, [1.0, 2.0]), width))
 
 
-def sampled(threads, dim, one_pass):
+def sampled(threads, dim, draw_vectors):
     rating = torch.from_numpy(np.random.default_rng(1).integers(1, 6, 9001).astype(np.float32))
-    chain = Chain(*pairs(), rating, num_users=USERS, num_items=ITEMS, dim=dim, threads=threads, bag_pass=one_pass,
-                  scale=RatingScale((1.0, 5.0), True, 0.125))  # fmt: skip
+    chain = Chain(*pairs(), rating, num_users=USERS, num_items=ITEMS, dim=dim, threads=threads,
+                  draw_vectors=draw_vectors, scale=RatingScale((1.0, 5.0), True, 0.125))  # fmt: skip
     for _ in range(2):
         chain.sweep()
     chain.close()
@@ -91,20 +98,20 @@ def sampled(threads, dim, one_pass):
 
 @pytest.mark.parametrize("dim", [3, 16, 33])
 def test_sampling_by_the_compiled_pass(dim):
-    kernel = pytest.importorskip("cflightning.kernels.gibbs", reason="needs the extra `fast`").bag_pass
+    kernel = pytest.importorskip("cflightning.kernels.gibbs", reason="needs the extra `fast`").draw_svdpp_vectors
     assert_same_bits(lambda threads: sampled(threads, dim, kernel))
 
 
 def test_sampling_by_the_plain_pass_is_the_same_to_rounding():
-    first = sampled(1, 5, bag_pass)
+    first = sampled(1, 5, draw_svdpp_vectors)
     for threads in COUNTS[1:]:
-        for one, other in zip(first, sampled(threads, 5, bag_pass), strict=True):
+        for one, other in zip(first, sampled(threads, 5, draw_svdpp_vectors), strict=True):
             torch.testing.assert_close(one, other, atol=1e-3, rtol=1e-3)  # numpy's product of a few columns is BLAS's
 
 
 @pytest.mark.parametrize("width", [2, 5, 16, 17, 33, 65])
 def test_columns_of_a_bag_may_be_cut_anywhere(width):
-    kernel = pytest.importorskip("cflightning.kernels.gibbs", reason="needs the extra `fast`").bag_pass
+    kernel = pytest.importorskip("cflightning.kernels.gibbs", reason="needs the extra `fast`").draw_svdpp_vectors
     rng = np.random.default_rng(width)
     near = [np.sort(rng.choice(39, 17, replace=False)).astype(np.int32) for _ in range(29)]
     rows, ends = np.concatenate(near), np.arange(30, dtype=np.int64) * 17
@@ -127,8 +134,8 @@ def test_columns_of_a_bag_may_be_cut_anywhere(width):
 
 
 def test_the_closed_form_is_the_same_to_rounding():
-    sides = interactions(*pairs(), USERS, ITEMS)
-    found = [weights for *_, weights in by_threads(lambda threads: ease(sides, 20.0, threads=threads))]
+    interactions = make_interactions(*pairs(), USERS, ITEMS)
+    found = [weights for *_, weights in by_threads(lambda threads: ease(interactions, 20.0, threads=threads))]
     for weights in found[1:]:
         torch.testing.assert_close(weights, found[0], atol=1e-5, rtol=1e-4)
 

@@ -15,7 +15,7 @@ from cflightning.data.summary import describe_table
 from cflightning.data.table import RatingTable
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import DataError
-from cflightning.utils.csr import ItemLists
+from cflightning.utils.csr import Csr
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ class RatingsDataset:
         user, item, rating = encoding.encode(self.table, self.split, VAL, self.vocabulary)
         return user[::step], item[::step], rating[::step]
 
-    def interactions(self, part: int, *more: int) -> ItemLists:
+    def interactions(self, part: int, *more: int) -> Csr:
         """Return the items of each user in some parts together.
 
         TRAIN (and VAL) has the seen items, TEST the relevant ones. Rows with an unknown user or item are left out.

@@ -12,7 +12,7 @@ from cflightning.data.splits.split import CHUNK, FOLD_IN, Split
 from cflightning.data.table import RatingTable
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import DataError
-from cflightning.utils.csr import ItemLists, item_lists
+from cflightning.utils.csr import Csr, item_sets
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +29,8 @@ class HeldOutUsers(NamedTuple):
     """
 
     users: np.ndarray
-    given: ItemLists
-    held_out: ItemLists
+    given: Csr
+    held_out: Csr
 
     def __repr__(self) -> str:
         return f"HeldOutUsers({len(self.users):,} users, given {self.given!r}, held out {self.held_out!r})"
@@ -68,7 +68,7 @@ def count_unknown(user: np.ndarray, item: np.ndarray) -> int:
     )
 
 
-def interactions(table: RatingTable, split: Split, parts: tuple[int, ...], vocabulary: Vocabulary) -> ItemLists:
+def interactions(table: RatingTable, split: Split, parts: tuple[int, ...], vocabulary: Vocabulary) -> Csr:
     """Items of every user row in some parts together; rows with an unknown user or item are left out.
 
     Raises:
@@ -83,9 +83,9 @@ def interactions(table: RatingTable, split: Split, parts: tuple[int, ...], vocab
                 f"{unknown:,}; are both tables of one data set? (Users held out whole are in held_out_users.)"
             )
         log.debug("%s: %d of %d rows hold an id not seen in training: left out", table.name, unknown, len(user))
-    known = user > 0  # item_lists looks for unknown items itself
+    known = user > 0  # item_sets looks for unknown items itself
     sizes = vocabulary.users.num_rows, vocabulary.items.num_rows
-    return item_lists(torch.from_numpy(user[known]), torch.from_numpy(item[known]), *sizes)
+    return item_sets(torch.from_numpy(user[known]), torch.from_numpy(item[known]), *sizes)
 
 
 def held_out_users(table: RatingTable, split: Split, part: int, vocabulary: Vocabulary) -> HeldOutUsers:
@@ -95,10 +95,10 @@ def held_out_users(table: RatingTable, split: Split, part: int, vocabulary: Voca
     place[present] = np.arange(len(present))
     item = vocabulary.items.rows_of(table.item)
 
-    def lists(wanted: int) -> ItemLists:
+    def lists(wanted: int) -> Csr:
         rows = np.flatnonzero(split.parts == wanted)
         user = place[table.user.codes[rows]]
         rows, user = rows[user >= 0], user[user >= 0]
-        return item_lists(torch.from_numpy(user), torch.from_numpy(item[rows]), len(present), vocabulary.items.num_rows)
+        return item_sets(torch.from_numpy(user), torch.from_numpy(item[rows]), len(present), vocabulary.items.num_rows)
 
     return HeldOutUsers(table.user.ids.values[present], lists(FOLD_IN), lists(part))

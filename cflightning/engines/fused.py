@@ -70,7 +70,7 @@ class StageLoader(EpochLoader):
         world_size: int = 1,
         **_: Any,
     ) -> None:
-        from cflightning.kernels.layout import block_starts, make_layout
+        from cflightning.kernels.rating_layout import block_starts, make_layout
 
         scale = network.scale
         target = rating.sub_(scale.low).div_(scale.high - scale.low).numpy()  # in place, to save memory
@@ -90,14 +90,15 @@ class StageLoader(EpochLoader):
         return STAGES
 
     def __iter__(self) -> Iterator[Stage]:
-        from cflightning.kernels.layout import fresh_order
+        from cflightning.kernels.rating_layout import shuffled_blocks
+        from cflightning.kernels.stratification import stage_cells
 
         rng = np.random.default_rng([self.seed, self._epoch])
-        order = fresh_order(self.blocks, np.uint64(rng.integers(1 << 62)))
+        order = shuffled_blocks(self.blocks, np.uint64(rng.integers(1 << 62)))
         shifts = rng.permutation(STAGES)
         start, self._start = self._start, 0
         for number in range(start, STAGES):
-            cells = np.arange(STAGES) * STAGES + (np.arange(STAGES) + shifts[number]) % STAGES
+            cells = stage_cells(STAGES, shifts[number])
             total = int((self.layout.starts[cells + 1] - self.layout.starts[cells]).sum())
             own = cells[self.own_groups]
             sizes = self.layout.starts[own + 1] - self.layout.starts[own]
@@ -192,7 +193,7 @@ class FusedEngine(StageEngine):
 
 def compiled_svdpp_term() -> type[SvdppTerm]:
     """Return the compiled implementation of SVD++ terms."""
-    from cflightning.kernels.bags import CompiledSvdppTerm  # imports numba
+    from cflightning.kernels.svdpp import CompiledSvdppTerm  # imports numba
 
     return CompiledSvdppTerm
 

@@ -26,8 +26,8 @@ from cflightning.errors import TrainingError
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.ensemble import average, compress
 from cflightning.models.network import FoldedTables
-from cflightning.models.svdpp import neighbours
 from cflightning.sampling.chain import Chain
+from cflightning.utils.csr import csr_from_pairs
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +107,8 @@ def train_members(context: EngineContext, loader: FullBatchLoader, learning_rate
     log.info("the fused engine trains %d ensemble member%s first", len(networks), "s" * (len(networks) > 1))
     user, item, rating = loader.columns
     stages = StageLoader(user, item, rating.clone(), network=networks[0], seed=loader.seed)
-    pairs = neighbours(user, item, networks[0].num_users), neighbours(item, user, networks[0].num_items)
+    sizes = networks[0].num_users, networks[0].num_items
+    pairs = csr_from_pairs(user, item, *sizes), csr_from_pairs(item, user, *sizes[::-1])
     members = []
     for network in networks:
         prior = None
@@ -131,14 +132,14 @@ def make_engine(
     network: EmbeddingDot, context: EngineContext, loader: FullBatchLoader, optimizer: StateOptimizer
 ) -> GibbsEngine:
     """Start the Gibbs engine, whose average is written into a network."""
-    from cflightning.kernels.gibbs import bag_pass  # imports numba
+    from cflightning.kernels.gibbs import draw_svdpp_vectors  # imports numba
 
     log.info("Gibbs sampling on %d thread%s", context.threads, "s" * (context.threads > 1))
     chain = Chain(
         *loader.columns, num_users=network.num_users, num_items=network.num_items, dim=context.dim,
-        scale=network.scale, bags=context.svdpp, seed=context.seed, threads=context.threads, bag_pass=bag_pass,
-        rank=loader.rank, world_size=loader.world_size,
-        add_up=torch.distributed.all_reduce if loader.world_size > 1 else None,
+        scale=network.scale, svdpp=context.svdpp, seed=context.seed, threads=context.threads,
+        draw_vectors=draw_svdpp_vectors, rank=loader.rank, world_size=loader.world_size,
+        all_reduce=torch.distributed.all_reduce if loader.world_size > 1 else None,
     )  # fmt: skip
     members = partial(train_members, context, loader, optimizer.param_groups[0]["lr"])
     num_sweeps = context.num_epochs if context.num_epochs and context.num_epochs > 0 else DEFAULT_SWEEPS

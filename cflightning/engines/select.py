@@ -14,7 +14,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from cflightning.engines import fused, fused_gpu, gibbs
 from cflightning.engines.base import EngineSpec
 from cflightning.errors import ConfigError
-from cflightning.kernels import compiling
+from cflightning.kernels.availability import unavailable_reason
 from cflightning.models.embedding_dot import EmbeddingDot
 
 if TYPE_CHECKING:
@@ -102,9 +102,7 @@ def unsupported_reason(request: EngineRequest, trainer: Trainer, network: Rating
         or trainer.gradient_clip_val is not None,
         "its batches are eighths of an epoch": request.name == "auto" and counts_batches and not fast_dev_run,
     }
-    device_reason = (
-        compiling.unavailable_reason() if device.type == "cpu" else _unsupported_gpu_reason(request, trainer, device)
-    )
+    device_reason = unavailable_reason() if device.type == "cpu" else _unsupported_gpu_reason(request, trainer, device)
     return device_reason or next((reason for reason, holds in reasons.items() if holds), None)
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from cflightning.kernels.adagrad import ADAGRAD, BIAS, L2, L2_BIAS, STEP, V_BIAS, V_FACTORS
-from cflightning.models.svdpp import Neighbours, SvdppTerm
+from cflightning.models.svdpp import SvdppTerm
+from cflightning.utils.csr import Csr
 
 if TYPE_CHECKING:
     from cflightning.models.embedding_dot import EmbeddingDot
@@ -36,8 +37,8 @@ class SvdppPrior:
     def __init__(
         self,
         network: EmbeddingDot,
-        items: Neighbours,
-        users: Neighbours,
+        items: Csr,
+        users: Csr,
         sides: SvdppSides,
         l2_exponent: float,
         term_class: type[SvdppTerm] = SvdppTerm,

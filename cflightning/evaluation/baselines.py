@@ -15,10 +15,9 @@ from cflightning.data.splits.split import TEST
 from cflightning.evaluation.rankings import EvalUsers, evaluate_scores, evaluate_tables, select_eval_users
 from cflightning.models.network import FoldedTables
 from cflightning.solvers.ease import ease, item_scores
-from cflightning.solvers.interactions import Side, interactions
+from cflightning.solvers.interactions import make_interactions
 from cflightning.solvers.neighbours import item_neighbours
 from cflightning.solvers.popularity import popularity
-from cflightning.utils.csr import ItemLists
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +72,8 @@ class RankingBaselines(Callback):
         self, eval_users: EvalUsers, data: RatingsDataModule, rating_tables: FoldedTables | None
     ) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
         user, item = (torch.from_numpy(index) for index in data.training_pairs())
-        training = interactions(user, item, data.num_users, data.num_items)
-        threads, seen = torch.get_num_threads(), _side(eval_users.seen)
+        training = make_interactions(user, item, data.num_users, data.num_items)
+        threads, seen = torch.get_num_threads(), eval_users.seen
         users = len(eval_users.users) if eval_users.held_out else data.num_users
         no_vectors = torch.zeros(users, 0), torch.zeros(data.num_items, 0)
         by_popularity = FoldedTables(*no_vectors, torch.zeros(users), popularity(training), torch.zeros(()))
@@ -88,10 +87,6 @@ class RankingBaselines(Callback):
             log.info("no EASE baseline: the catalogue has more than %d items (%d)", EASE_MAX_ITEMS, data.num_items - 1)
         if rating_tables is not None:
             yield "ratings", evaluate_tables(eval_users, rating_tables)
-
-
-def _side(lists: ItemLists) -> Side:
-    return Side(lists.items, lists.offsets)
 
 
 def comparison_lines(metrics: Mapping[str, float]) -> list[str]:

@@ -18,7 +18,7 @@ from cflightning.metrics.ranking import RankingMetrics
 from cflightning.metrics.sampled import SampledMetrics
 from cflightning.metrics.top_k import TopK, rank_all, rank_scores
 from cflightning.models.network import FoldedTables
-from cflightning.utils.csr import ItemLists
+from cflightning.utils.csr import Csr
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +45,8 @@ class EvalUsers(NamedTuple):
     """
 
     users: Tensor
-    seen: ItemLists
-    relevant: ItemLists
+    seen: Csr
+    relevant: Csr
     candidates: Tensor | None
     candidate_share: float
     popularity: Tensor
@@ -100,7 +100,7 @@ def select_eval_users(
     sampled = data.candidates if part == TEST else None
     candidates, share = None, 1.0
     if sampled is not None:
-        position = torch.zeros(relevant.users, dtype=torch.int64)
+        position = torch.zeros(relevant.num_rows, dtype=torch.int64)
         position[sampled.user] = torch.arange(len(sampled.user))
         candidates = torch.where(sampled.counted, sampled.item, 0)[position[local]]
         share = len(users) / len(sampled.user)

@@ -1,1 +1,11 @@
-"""Compiled training steps, each with a plain-torch twin that tests hold it to. They need numba (extra `fast`)."""
+"""Compiled kernels: numba on the CPU, Triton on CUDA GPUs. Importing this package imports neither."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+U8 = NDArray[np.uint8]
+U64 = NDArray[np.uint64]

@@ -1,50 +1,49 @@
-"""How often two items are with the same user, item by item: as many additions as users have pairs of items."""
+"""Co-occurrence counts of items over users: as many additions as users have pairs of items."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from cflightning.kernels import F32, I32, I64
 from cflightning.kernels.compiling import compiled
-from cflightning.kernels.fused_dot import _FAST, _take
+from cflightning.kernels.simd import FASTMATH, take_next
 
 
-@compiled(fastmath=_FAST, error_model="numpy", nogil=True)
+@compiled(fastmath=FASTMATH, error_model="numpy", nogil=True)
 def cooccurrences(
-    taken: Any, users: Any, user_offsets: Any, items: Any, item_offsets: Any, first: Any, out: Any
+    taken: I64, users: I32, user_offsets: I64, items: I32, item_offsets: I64, first: int, out: F32
 ) -> None:
-    """``out[a, b] = how many users have both item first + a and item b``; takes rows until none is left.
+    """``out[a, b] = number of users who have both item first + a and item b``; processes lines until none is left.
 
     Args:
         taken: int64 [1], 0 at first.
-        users: int32 [n], the users of every item, one item after the other.
-        user_offsets: int64 [num_items + 1], where each item's begin.
-        items: int32 [n], the items of every user, one user after the other.
-        item_offsets: int64 [num_users + 1], where each user's begin.
-        first: item of the first row.
-        out: float32 [rows, num_items], overwritten.
+        users: int32 [n], the users of every item, item by item.
+        user_offsets: int64 [num_items + 1], first user of each item.
+        items: int32 [n], the items of every user, user by user.
+        item_offsets: int64 [num_users + 1], first item of each user.
+        first: item of the first line.
+        out: float32 [lines, num_items], overwritten.
     """
     while True:
-        a: Any = _take(taken)
+        a: int = take_next(taken)
         if a >= len(out):
             break
-        row = out[a]
-        row[:] = 0
+        line = out[a]
+        line[:] = 0
         for at in range(user_offsets[first + a], user_offsets[first + a + 1]):
             user = users[at]
             for other in range(item_offsets[user], item_offsets[user + 1]):
-                row[items[other]] += 1
+                line[items[other]] += 1
 
 
-@compiled(fastmath=_FAST, error_model="numpy", nogil=True)
-def nearest(
-    taken: Any, users: Any, user_offsets: Any, items: Any, item_offsets: Any, root: Any, shrinkage: Any, near: Any,
-    similarity: Any,
+@compiled(fastmath=FASTMATH, error_model="numpy", nogil=True)
+def nearest_items(
+    taken: I64, users: I32, user_offsets: I64, items: I32, item_offsets: I64, root: F32, shrinkage: np.float32,
+    neighbours: I64, similarity: F32,
 ) -> None:  # fmt: skip
-    """For each item a the items b with the largest ``count(a, b) / (root[a] * root[b] + shrinkage)``, in that order.
+    """For each item a, the items b with the largest ``count(a, b) / (root[a] * root[b] + shrinkage)``, best first.
 
-    Of equal ones the lower row goes first. Takes items until none is left.
+    Ties are in the order of the index. Processes items until none is left.
 
     Args:
         taken: int64 [1], 0 at first.
@@ -52,28 +51,28 @@ def nearest(
         user_offsets: see :func:`cooccurrences`.
         items: see :func:`cooccurrences`.
         item_offsets: see :func:`cooccurrences`.
-        root: float32 [num_items], root of the number of each item's users.
+        root: float32 [num_items], square root of the number of each item's users.
         shrinkage: float32.
-        near: int64 [num_items, n], zeros at first.
+        neighbours: int64 [num_items, n], zeros at first.
         similarity: float32 [num_items, n], zeros at first.
     """
-    counts, met = np.zeros(len(root), np.float32), np.empty(len(root), np.int32)
-    last = near.shape[1] - 1
+    counts, touched = np.zeros(len(root), np.float32), np.empty(len(root), np.int32)
+    last = neighbours.shape[1] - 1
     while True:
-        a: Any = _take(taken)
+        a: int = take_next(taken)
         if a >= len(root):
             break
-        found = 0
+        number = 0
         for at in range(user_offsets[a], user_offsets[a + 1]):
             user = users[at]
             for other in range(item_offsets[user], item_offsets[user + 1]):
                 b = items[other]
                 if counts[b] == 0:
-                    met[found] = b
-                    found += 1
+                    touched[number] = b
+                    number += 1
                 counts[b] += 1
-        best, order = similarity[a], near[a]
-        for b in met[:found]:
+        best, order = similarity[a], neighbours[a]
+        for b in touched[:number]:
             value = counts[b] / (root[a] * root[b] + shrinkage)
             counts[b] = 0
             if b == a or value < best[last] or (value == best[last] and b > order[last]):

@@ -1,38 +1,39 @@
-"""A pass of Gibbs sampling over the vectors of a bag, compiled; see `objectives.posterior`."""
+"""The compiled draw of SVD++ vectors in Gibbs sampling; see `sampling.chain`."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
+from cflightning.kernels import F32, I32, I64
 from cflightning.kernels.compiling import compiled
 
 _EXACT = {"nsz", "nnan", "ninf"}
-"""Flags that change no result: columns may be cut anywhere, and a loop's vector body must round as its scalar rest."""
+"""Fast-math flags that keep every rounding: the vectorised part of a loop must round as its scalar rest does, since
+threads divide the columns anywhere."""
 
 
 @compiled(fastmath=_EXACT, error_model="numpy", nogil=True)
-def bag_pass(
-    rows: Any, ends: Any, weight: Any, squares: Any, penalty: Any, noise: Any, vectors: Any, rest: Any
+def draw_svdpp_vectors(
+    indices: I32, offsets: I64, weight: F32, squares: F32, penalty: np.float32, noise: F32, vectors: F32, residual: F32
 ) -> None:
-    """What `objectives.posterior.bag_pass` does, in place, for a few columns of `vectors` and `rest`.
+    """Compute `sampling.chain.draw_svdpp_vectors`, in place, for some columns of `vectors` and `residual`.
 
-    Columns do not meet, so threads take some each and leave no trace in the result.
+    Columns are independent, so threads may divide them in any way.
     """
     width = vectors.shape[1]
     total = np.empty(width, np.float32)
     for j in range(vectors.shape[0]):
-        begin, end = ends[j], ends[j + 1]
+        begin, end = offsets[j], offsets[j + 1]
         if begin == end:
             continue
         total[:] = 0
         for at in range(begin, end):
-            u = rows[at]
+            u = indices[at]
             w = weight[u]
             for k in range(width):
-                total[k] += w * rest[u, k]
+                total[k] += w * residual[u, k]
         precision = squares[j] + penalty
         share, sd = np.float32(1 / precision), np.float32(1 / math.sqrt(precision))
         for k in range(width):
@@ -40,7 +41,7 @@ def bag_pass(
             total[k] = new - vectors[j, k]
             vectors[j, k] = new
         for at in range(begin, end):
-            u = rows[at]
+            u = indices[at]
             w = weight[u]
             for k in range(width):
-                rest[u, k] -= w * total[k]
+                residual[u, k] -= w * total[k]

@@ -1,22 +1,18 @@
-"""The smallest kernel, by which it is found out whether compiling works."""
+"""Test whether numba compiles here, and computes correctly, by the smallest kernel."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 
 from cflightning.kernels.compiling import compiled
-from cflightning.kernels.fused_dot import _take
-
-take: Any = _take
+from cflightning.kernels.simd import take_next
 
 
 @compiled(nogil=True)
-def _add(taken: Any, numbers: Any) -> Any:
+def _add(taken, numbers):
     total = np.float32(0)
     while True:
-        number: Any = take(taken)
+        number: int = take_next(taken)
         if number >= numbers.size:
             break
         total += numbers[number]
@@ -24,5 +20,5 @@ def _add(taken: Any, numbers: Any) -> Any:
 
 
 def works() -> bool:
-    """Whether it compiles, and sums as it must."""
+    """Whether the kernel compiles and its sum is right."""
     return float(_add(np.zeros(1, np.int64), np.ones(3, np.float32))) == 3.0

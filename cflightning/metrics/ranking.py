@@ -13,7 +13,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from cflightning.errors import ConfigError, DataError
-from cflightning.utils.csr import ItemLists
+from cflightning.utils.csr import Csr
 
 TABLE_CELLS = 1 << 22
 """Cells of the table of relevant items, one byte each, so that it stays in the cache of the processor."""
@@ -127,7 +127,7 @@ def mrr(lists: Relevance) -> Tensor:
     return ((lists.hits_at_k > 0) & (first <= lists.k)).to(lists.hits.dtype) / first
 
 
-def is_relevant(top: Tensor, relevant: ItemLists, cells: int = TABLE_CELLS) -> Tensor:
+def is_relevant(top: Tensor, relevant: Csr, cells: int = TABLE_CELLS) -> Tensor:
     """Return which recommended items are relevant.
 
     Relevant items are marked in a table of a few users at a time and read back: three times as fast as a search among
@@ -144,17 +144,17 @@ def is_relevant(top: Tensor, relevant: ItemLists, cells: int = TABLE_CELLS) -> T
     Raises:
         DataError: The numbers of users differ.
     """
-    if len(top) != relevant.users:
+    if len(top) != relevant.num_rows:
         raise DataError(
-            f"is_relevant: users must be as many, got {len(top)} lists and relevant items of {relevant.users}"
+            f"is_relevant: users must be as many, got {len(top)} lists and relevant items of {relevant.num_rows}"
         )
     hit = torch.empty(top.shape, dtype=torch.bool, device=top.device)
-    users = min(max(cells // max(relevant.num_items, 1), 1), len(top))
-    marks = torch.zeros(users, relevant.num_items, dtype=torch.bool, device=top.device)
+    users = min(max(cells // max(relevant.num_columns, 1), 1), len(top))
+    marks = torch.zeros(users, relevant.num_columns, dtype=torch.bool, device=top.device)
     for begin in range(0, len(top), max(users, 1)):
         block = top[begin : begin + users]
         owner, item = relevant.pairs(begin, begin + len(block))
-        marked = owner * relevant.num_items + item
+        marked = owner * relevant.num_columns + item
         marks.view(-1)[marked] = True
         torch.gather(marks[: len(block)], 1, block, out=hit[begin : begin + users])
         marks.view(-1)[marked] = False
@@ -214,7 +214,7 @@ class RankingMetrics(Metric):
         self.add_state("sums", torch.zeros(len(self.names), len(ks), dtype=double), dist_reduce_fx="sum")
         self.add_state("users", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, top: Tensor, relevant: ItemLists) -> None:
+    def update(self, top: Tensor, relevant: Csr) -> None:
         """Add users.
 
         Args:

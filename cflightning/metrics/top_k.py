@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from cflightning.errors import ConfigError, DataError, TrainingError
-from cflightning.utils.csr import ItemLists
+from cflightning.utils.csr import Csr
 
 SCORES = 1 << 23
 """Scores at a time on a CPU, 32 MB."""
@@ -42,7 +42,7 @@ def rank_all(
     users: Tensor,
     items: Tensor,
     item_bias: Tensor | None = None,
-    seen: ItemLists | None = None,
+    seen: Csr | None = None,
     k: int = 20,
     block: int | None = None,
     *,
@@ -113,7 +113,7 @@ def rank_all(
         yield _top_k(scores, maxima, count, k)
 
 
-def rank_scores(scores: Tensor, seen: ItemLists | None = None, k: int = 20) -> TopK:
+def rank_scores(scores: Tensor, seen: Csr | None = None, k: int = 20) -> TopK:
     """Return the best items by given scores, for networks that are not a dot product.
 
     Args:
@@ -179,14 +179,15 @@ def _sort(score: Tensor, index: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return top[:, :k], index.gather(1, position[:, :k])
 
 
-def _check(k: int, num_items: int, users: int, seen: ItemLists | None) -> None:
+def _check(k: int, num_items: int, users: int, seen: Csr | None) -> None:
     if k < 1:
         raise ConfigError(f"ranking: k must be at least 1, got {k}")
     if num_items < 1:
         raise DataError("ranking: items must include index 0 for unknown items, got none")
-    if seen is not None and (seen.users, seen.num_items) != (users, num_items):
+    if seen is not None and (seen.num_rows, seen.num_columns) != (users, num_items):
         raise DataError(
-            f"ranking: seen items must be of {users} users and {num_items} items, got {seen.users} and {seen.num_items}"
+            f"ranking: seen items must be of {users} users and {num_items} items, "
+            f"got {seen.num_rows} and {seen.num_columns}"
         )
 
 
@@ -198,12 +199,12 @@ def _allocate_scores(num_items: int, users: int, k: int, like: Tensor) -> Tensor
     return like.new_full((num_items + -num_items % unit, users), -math.inf)
 
 
-def _seen_cells(seen: ItemLists, block: int, tile: int, group_blocks: int) -> Iterator[Tensor]:
+def _seen_cells(seen: Csr, block: int, tile: int, group_blocks: int) -> Iterator[Tensor]:
     """Yield the cells of seen items in a table [items, block], for each block of users and tile of items: int64 [n]."""
-    tiles = -(-seen.num_items // tile)
-    for begin in range(0, seen.users, block * group_blocks):
-        user, item = seen.pairs(begin, min(begin + block * group_blocks, seen.users))
+    tiles = -(-seen.num_columns // tile)
+    for begin in range(0, seen.num_rows, block * group_blocks):
+        user, item = seen.pairs(begin, min(begin + block * group_blocks, seen.num_rows))
         part, order = (user // block * tiles + item // tile).sort()
         cell = (item * block + user % block)[order]
-        blocks = min(group_blocks, -(-(seen.users - begin) // block))
+        blocks = min(group_blocks, -(-(seen.num_rows - begin) // block))
         yield from torch.split(cell, torch.bincount(part, minlength=blocks * tiles).tolist())

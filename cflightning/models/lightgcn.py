@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from cflightning.errors import DataError
-from cflightning.models.svdpp import Neighbours, neighbours
+from cflightning.utils.csr import Csr, csr_from_pairs
 
 
 class _Graph(NamedTuple):
-    users: Neighbours
-    items: Neighbours
+    users: Csr
+    items: Csr
     user_weight: Tensor  # float32 [num_users, 1], du^-1/2
     item_weight: Tensor
     share: float
@@ -69,17 +69,21 @@ class Smoothing(nn.Module):
         self.share = share
         known = (user > 0) & (item > 0)
         user, item = user[known].int(), item[known].int()
-        for name, side in (("users", (user, item, num_users)), ("items", (item, user, num_items))):
-            grouped = neighbours(*side)
-            weight = grouped.counts.clamp(min=1).float().pow(-0.5)[:, None]
-            for part, tensor in zip(("rows", "offsets", "counts", "weight"), (*grouped, weight), strict=True):
+        self.num_users, self.num_items = num_users, num_items
+        sides = {"users": (user, item, num_users, num_items), "items": (item, user, num_items, num_users)}
+        for name, side in sides.items():
+            matrix = csr_from_pairs(*side)
+            weight = matrix.counts.clamp(min=1).float().pow(-0.5)[:, None]
+            parts = {"indices": matrix.indices, "offsets": matrix.offsets, "weight": weight}
+            for part, tensor in parts.items():
                 # Checkpoints need no interactions.
                 self.register_buffer(f"{name}_{part}", tensor, persistent=False)
 
     def _graph(self) -> _Graph:
         held = dict(self.named_buffers())
         users, items = (
-            Neighbours(*(held[f"{name}_{part}"] for part in Neighbours._fields)) for name in ("users", "items")
+            Csr(held[f"{name}_indices"], held[f"{name}_offsets"], size)
+            for name, size in (("users", self.num_items), ("items", self.num_users))
         )
         return _Graph(users, items, held["users_weight"], held["items_weight"], self.share)
 

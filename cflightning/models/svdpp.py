@@ -18,52 +18,19 @@ user with one rating has no term, and for many ratings the weight tends to Koren
 from __future__ import annotations
 
 from concurrent.futures import Executor
-from typing import NamedTuple
 
-import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag
 
 from cflightning.models.penalty import count_weights
-
-
-class Neighbours(NamedTuple):
-    """The indices of the other side with which each index of this side has interactions, in one column.
-
-    Attributes:
-        rows: int32 [n], indices of the other side.
-        offsets: int32 [indices of this side], where those of each index begin.
-        counts: int64 [indices of this side].
-    """
-
-    rows: Tensor
-    offsets: Tensor
-    counts: Tensor
-
-    def sums(self, table: Tensor) -> Tensor:
-        """Sum the neighbours' vectors: float32 [indices of the other side, dim] -> [indices of this side, dim]."""
-        return embedding_bag(self.rows, table, self.offsets, mode="sum")
-
-
-def neighbours(own: Tensor, other: Tensor, size: int) -> Neighbours:
-    """Group the pairs of two columns by the first.
-
-    Args:
-        own: int32 [n], indices of this side.
-        other: int32 [n], indices of the other side.
-        size: number of indices of this side.
-    """
-    counts = torch.bincount(own, minlength=size)
-    order = torch.sort(own, stable=True).indices
-    return Neighbours(other[order].int(), (counts.cumsum(0) - counts).int(), counts)
+from cflightning.utils.csr import Csr
 
 
 class SvdppTerm:
     """The SVD++ term of one table: vectors y, learned from the table, and the prior means that they give.
 
     Args:
-        own: neighbours of the table's users or items.
-        other: the same pairs, grouped by the other side.
+        own: interactions by index of the table: the rated items of each user, for a table of users.
+        other: the same interactions by index of the other side.
         dim: width of the table.
         l2_exponent: exponent of the penalty on the table's vectors, see `count_weights`; y has the same.
         penalty: penalty on y, as a multiple of the penalty on the table's vectors.
@@ -73,7 +40,7 @@ class SvdppTerm:
         mean: float32 [indices of this side, dim], prior means.
     """
 
-    def __init__(self, own: Neighbours, other: Neighbours, dim: int, l2_exponent: float, penalty: float = 1.0) -> None:
+    def __init__(self, own: Csr, other: Csr, dim: int, l2_exponent: float, penalty: float = 1.0) -> None:
         self.own, self.other = own, other
         # A vector with n ratings has the penalty n times.
         (counts, precision), (_, penalties) = (

@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from cflightning.kernels.compiling import usable
+from cflightning.kernels.availability import kernels_available
 from cflightning.models.network import FoldedTables
 from cflightning.objectives.fold_in import LeastSquaresFoldIn, default_weight
 from cflightning.objectives.sampled_loss import SampledLoss
 from cflightning.objectives.settings import Numbers, TableSize, log_range, setting_names
 from cflightning.objectives.solver import RankingSolver
 from cflightning.solvers import logistic
-from cflightning.solvers.interactions import Side
+from cflightning.utils.csr import Csr
 
 DIM_RANGE = Numbers(32, 128, step=32)
 """Range of dim in which `tune` searches by default."""
@@ -52,7 +52,7 @@ class RankingObjective(Objective):
         """
         if self.sampled_loss is None:
             return False
-        return self.solver is None or engine == "autograd" or device != "cpu" or not usable()
+        return self.solver is None or engine == "autograd" or device != "cpu" or not kernels_available()
 
     def default_epochs(self, engine: str) -> int:
         """Return the number of epochs if none is given."""
@@ -89,7 +89,7 @@ class RankingObjective(Objective):
     @torch.inference_mode(False)  # threads of solvers do not inherit it
     @torch.no_grad()
     def fold_in(
-        self, settings: Mapping[str, Any], tables: FoldedTables, seen: Side, counts: Tensor, threads: int = 1
+        self, settings: Mapping[str, Any], tables: FoldedTables, seen: Csr, counts: Tensor, threads: int = 1
     ) -> Tensor:
         """Return the vectors of users that training has not seen, from their items, with all item vectors fixed.
 

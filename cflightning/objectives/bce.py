@@ -64,7 +64,7 @@ class BceSolver(RankingSolver[BceSettings]):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        from cflightning.kernels.choices import ChoiceTables, SampledLogistic
+        from cflightning.kernels.sampled_logistic import LogisticTables, SampledLogistic
 
         self._refuse_weights()
         user, item = self.interactions.user.numpy(), self.interactions.item.numpy()
@@ -80,7 +80,7 @@ class BceSolver(RankingSolver[BceSettings]):
             for member in range(self.members)
         ]
         self.tables = [
-            ChoiceTables(*(table.view(-1).numpy() if table.dim() < 2 else table.numpy() for table in network.fold()))
+            LogisticTables(*(table.view(-1).numpy() if table.dim() < 2 else table.numpy() for table in network.fold()))
             for network in self.networks
         ]
         self._loss = 0.0

@@ -15,7 +15,7 @@ from cflightning.objectives.fold_in import DEFAULT_EXPONENT, DEFAULT_L2, LeastSq
 from cflightning.objectives.settings import Numbers, TableSize, log_range, make_settings
 from cflightning.objectives.solver import RankingSolver
 from cflightning.solvers.ials import Ials as IalsIteration
-from cflightning.solvers.interactions import Side
+from cflightning.utils.csr import Csr
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,14 @@ class Ials(RankingObjective):
     @torch.inference_mode(False)  # threads of solvers do not inherit it
     @torch.no_grad()
     def fold_in(
-        self, settings: Mapping[str, Any], tables: FoldedTables, seen: Side, counts: Tensor, threads: int = 1
+        self, settings: Mapping[str, Any], tables: FoldedTables, seen: Csr, counts: Tensor, threads: int = 1
     ) -> Tensor:
         """Return a user's vector of the last epoch, solved exactly; see `RankingObjective.fold_in`."""
         items = tables.item_vectors.detach().cpu().float()
         complete = make_settings(IalsSettings, settings, self.name).resolve(len(items))
         no_pairs = torch.empty(0, dtype=torch.int32)
         iteration = IalsIteration(no_pairs, no_pairs, 1, len(items), threads=threads, **asdict(complete))
-        return iteration.fold_in(items, torch.split(seen.rows, seen.counts.tolist()))
+        return iteration.fold_in(items, torch.split(seen.indices, seen.counts.tolist()))
 
     def least_squares_fold_in(self, settings: Mapping[str, Any], num_items: int) -> LeastSquaresFoldIn:
         """Return the weights of training, with which a new user gets the vector that training would give."""

@@ -15,8 +15,8 @@ from cflightning.objectives.base import RankingObjective
 from cflightning.objectives.sampled_loss import SampledLoss, SampledSettings
 from cflightning.objectives.settings import Numbers, TableSize, log_range
 from cflightning.objectives.solver import RankingSolver, geometric_rate, restore_table
-from cflightning.solvers.interactions import interactions
-from cflightning.solvers.smoothing import smooth
+from cflightning.solvers.interactions import make_interactions
+from cflightning.solvers.lightgcn import smooth_items
 from cflightning.solvers.svd import DegreeScaledSVD
 
 
@@ -89,13 +89,13 @@ class SoftmaxSolver(RankingSolver[SoftmaxSettings]):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        from cflightning.kernels.softmax import SampledSoftmax
+        from cflightning.kernels.sampled_softmax import SampledSoftmax
 
         self._refuse_weights()
         user, item = self.interactions[:2]
         sizes = self.network.num_users, self.network.num_items
         known = (user > 0) & (item > 0)
-        self.sides = interactions(user, item, *sizes)
+        self.matrix = make_interactions(user, item, *sizes)
         temperature = self.settings.temperature or default_temperature(TableSize(len(user), *sizes))
         self.settings = replace(self.settings, temperature=temperature)
         self.steps = SampledSoftmax(
@@ -111,19 +111,19 @@ class SoftmaxSolver(RankingSolver[SoftmaxSettings]):
             self.tables = self._initial_tables()
         rate = geometric_rate(self.settings.learning_rate, self.settings.last_rate, epoch, num_epochs)
         self._loss = self.steps.epoch(epoch, self.tables[0].numpy(), self.tables[1].numpy(), rate)
-        shares = 0.0, self.settings.smooth
-        smoothed = smooth(*self.tables, self.sides, shares=shares, unit=False, threads=self.threads)
-        for table, vectors in zip(self.network.fold()[:2], smoothed, strict=True):
+        users, items = self.tables
+        smoothed = smooth_items(users, items, self.matrix, self.settings.smooth, threads=self.threads)
+        for table, vectors in zip(self.network.fold()[:2], (users, smoothed), strict=True):
             table.copy_(vectors)
 
     def _initial_tables(self) -> tuple[Tensor, Tensor]:
-        from cflightning.kernels.softmax import unit_rows
+        from cflightning.kernels.sampled_softmax import unit_vectors
 
-        solver = DegreeScaledSVD(self.sides, self.dim, seed=self.seed, threads=self.threads)
+        solver = DegreeScaledSVD(self.matrix, self.dim, seed=self.seed, threads=self.threads)
         solver.sweep()
         solver.sweep()
-        users, items = solver.finish()
-        return torch.from_numpy(unit_rows(users.numpy())), torch.from_numpy(unit_rows(items.numpy()))
+        users, items = solver.vectors()
+        return torch.from_numpy(unit_vectors(users.numpy())), torch.from_numpy(unit_vectors(items.numpy()))
 
     def loss(self) -> float:
         """Return the mean loss of the epoch's interactions before their steps."""

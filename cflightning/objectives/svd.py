@@ -14,7 +14,8 @@ from cflightning.objectives.base import RankingObjective
 from cflightning.objectives.settings import Numbers, TableSize, make_settings
 from cflightning.objectives.solver import RankingSolver, restore_table
 from cflightning.solvers import svd
-from cflightning.solvers.interactions import Side, interactions
+from cflightning.solvers.interactions import make_interactions
+from cflightning.utils.csr import Csr
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,15 @@ class SvdSolver(RankingSolver[SvdSettings]):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        sides = interactions(*self.interactions[:2], self.network.num_users, self.network.num_items)
+        matrix = make_interactions(*self.interactions[:2], self.network.num_users, self.network.num_items)
         options = asdict(self.settings)
-        self.iteration = svd.DegreeScaledSVD(sides, self.dim, seed=self.seed, threads=self.threads, **options)
+        self.iteration = svd.DegreeScaledSVD(matrix, self.dim, seed=self.seed, threads=self.threads, **options)
         self._captured = 0.0
 
     def train_epoch(self, epoch: int, num_epochs: int) -> None:
         """Iterate once and write the vectors into the network."""
         self._captured = self.iteration.sweep()
-        for table, vectors in zip(self.network.fold()[:2], self.iteration.finish(), strict=True):
+        for table, vectors in zip(self.network.fold()[:2], self.iteration.vectors(), strict=True):
             table.copy_(vectors)
 
     def loss(self) -> float:
@@ -87,7 +88,7 @@ class Svd(RankingObjective):
     @torch.inference_mode(False)  # threads of solvers do not inherit it
     @torch.no_grad()
     def fold_in(
-        self, settings: Mapping[str, Any], tables: FoldedTables, seen: Side, counts: Tensor, threads: int = 1
+        self, settings: Mapping[str, Any], tables: FoldedTables, seen: Csr, counts: Tensor, threads: int = 1
     ) -> Tensor:
         """Return the projection of a user's interactions, exactly as in training; see `RankingObjective.fold_in`."""
         complete = make_settings(SvdSettings, settings, self.name)

@@ -1,1 +1,1 @@
-"""Draws from the posterior of a model, whose mean answers better than its one best point."""
+"""Gibbs sampling of a rating model's posterior, whose average predicts better than any point estimate."""

@@ -1,16 +1,16 @@
-"""Gibbs sampling of a dot product with biases and bags.
+"""Gibbs sampling of a dot product with biases and SVD++ terms.
 
-The model, for users u and items i, and the same with the two exchanged::
+The model for users u and items i, and the same with the two exchanged::
 
     r_ui ~ N(range(b + x_u . [q_i, 1] + c_i), 1 / alpha_u)            x_u = [p_u, b_u], z_i = [q_i, c_i]
     x_u  ~ N(m + n_u^-a sum of y_j over the items j that u has rated, Lambda^-1)      (Macau, Simm et al. 2015)
     y_j  ~ N(0, (lambda Lambda)^-1)
     m, Lambda ~ Normal-Wishart (BPMF, Salakhutdinov & Mnih 2008)      alpha_u, lambda ~ Gamma
 
-Every set of unknowns is drawn in turn, given all others: hyper-parameters learn themselves, and the mean of the draws
-answers. `range` bends, so a row is drawn from the normal that a Gauss-Newton step about the row as it is makes of its
-ratings; without a sigmoid that is the exact conditional. That alpha_u is drawn for each user makes the errors
-Student's: who rates at random counts less (Rendle's survey of 2019 has one alpha).
+Each block of unknowns is drawn in turn, given all others, so the hyper-parameters are learned too, and the average of
+the draws predicts. `range` is the scaled sigmoid, so a vector is drawn from the normal distribution of a Gauss-Newton
+step at its current value; without a sigmoid this is the exact conditional. A noise precision alpha_u per user makes the
+errors Student-t distributed: users who rate erratically have a lower weight (Rendle, Zhang & Koren 2019 use one alpha).
 """
 
 from __future__ import annotations
@@ -18,67 +18,68 @@ from __future__ import annotations
 import itertools
 import math
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cflightning.models.network import FoldedTables, RatingScale
-from cflightning.sampling.hyper import normal_wishart
-from cflightning.sampling.rows import Chunk, Rows
+from cflightning.sampling.normal_wishart import normal_wishart
+from cflightning.sampling.padded_rows import Chunk, PaddedRows
 from cflightning.utils.torch_threads import one_thread
 
-BAG_EXPONENT = 0.4
-"""A bag is divided by n ** BAG_EXPONENT; with 0.5, as in SVD++, the chain takes longer to the same place."""
-FREEDOM = 10.0
-"""Degrees of freedom of the users' noise."""
+SVDPP_EXPONENT = 0.4
+"""Exponent a of n in the SVD++ term; with 0.5, as in SVD++, the chain converges more slowly to the same result."""
+DEGREES_OF_FREEDOM = 10.0
+"""Degrees of freedom of the prior of the users' noise precisions."""
 SHAPE = 1e-3
-"""Of the Gamma prior of lambda: next to nothing."""
+"""Shape and rate of the Gamma prior of lambda: almost uninformative."""
 
 
-def bag_pass(
-    rows: np.ndarray, ends: np.ndarray, weight: np.ndarray, squares: np.ndarray, penalty: float, noise: np.ndarray,
-    vectors: np.ndarray, rest: np.ndarray,
+def draw_svdpp_vectors(
+    indices: NDArray[np.int32], offsets: NDArray[np.int64], weight: NDArray[np.float32], squares: NDArray[np.float32],
+    penalty: float, noise: NDArray[np.float32], vectors: NDArray[np.float32], residual: NDArray[np.float32],
 ) -> None:  # fmt: skip
-    """Draw the vectors of a bag, one after the other, each given all others; in place.
+    """Draw the vectors y of an SVD++ term, one after the other, each given all others; in place.
 
-    In columns of unit noise: ``rest[u] = x_u - m - weight[u] * sum of vectors[j]`` is standard normal. Columns do not
-    meet, so this may be called for some of them at a time.
+    In columns of unit noise: ``residual[u] = x_u - m - weight[u] * sum of vectors[j]`` is standard normal. Columns are
+    independent, so the function may be called for some of them at a time.
 
     Args:
-        rows: int32 [n], rows of `rest` that lean on each vector, one vector after the other.
-        ends: int64 [vectors + 1], where each one's begin.
-        weight: float32 [rows of rest].
-        squares: float32 [vectors], sum of the squared weights of those rows.
+        indices: int32 [n], indices of `residual` whose prior mean depends on each vector, vector by vector.
+        offsets: int64 [vectors + 1], first such index of each vector.
+        weight: float32 [size].
+        squares: float32 [vectors], sum of the squared weights of these indices.
         penalty: precision of a vector.
         noise: float32 [vectors, k], standard normal.
-        vectors: float32 [vectors, k], drawn anew.
-        rest: float32 [rows of rest, k], kept up to date.
+        vectors: float32 [vectors, k], replaced by the draw.
+        residual: float32 [size, k], updated.
     """
     for j in range(len(vectors)):
-        near = rows[ends[j] : ends[j + 1]]
+        near = indices[offsets[j] : offsets[j + 1]]
         if len(near):
             precision = squares[j] + penalty
-            mean = (weight[near] @ rest[near] + squares[j] * vectors[j]) / precision
+            mean = (weight[near] @ residual[near] + squares[j] * vectors[j]) / precision
             change = mean + noise[j] / math.sqrt(precision) - vectors[j]
             vectors[j] += change
-            rest[near] -= np.outer(weight[near], change)
+            residual[near] -= np.outer(weight[near], change)
 
 
-class _Given(NamedTuple):
-    """What all rows of a side are drawn from.
+class _Conditional(NamedTuple):
+    """The common inputs of the draws of all vectors of a side.
 
     Attributes:
-        features: float32 [rows of the other side, k], what multiplies a row.
-        offset: float32 [rows of the other side], what is added.
-        root_alpha: float32 [users], root of their precision, for items; None for users, who draw their own.
-        gammas: float64 [users], standard Gamma numbers for that.
+        features: float32 [size of the other side, k], coefficients of a vector.
+        offset: float32 [size of the other side], constant part of the logit.
+        root_alpha: float32 [num_users], square root of the users' precision, for items; None for users, who draw it.
+        gammas: float64 [num_users], standard Gamma numbers of that draw.
         precision: float32 [k, k], Lambda.
-        prior: float32 [rows, k], Lambda times the prior mean.
-        noise: float32 [rows, k], standard normal.
+        prior: float32 [size, k], Lambda times the prior mean.
+        noise: float32 [size, k], standard normal.
     """
 
     features: Tensor
@@ -91,23 +92,29 @@ class _Given(NamedTuple):
 
 
 class Chain:
-    """The state of a Markov chain, and its next draw.
+    """A Markov chain.
+
+    Side 0 are the users, side 1 the items.
 
     Args:
-        user: int32 [n], rows.
-        item: int32 [n], rows.
+        user: int32 [n], user indices.
+        item: int32 [n], item indices.
         rating: float32 [n], rating units.
-        num_users: rows of a user table.
-        num_items: rows of an item table.
+        num_users: size of the user table.
+        num_items: size of the item table.
         dim: latent factors.
-        scale: of the network that answers.
-        bags: `none`, `user` or `both`.
-        seed: with the number of a sweep it decides all its draws.
-        threads: any number gives the same bits.
-        bag_pass: a faster one.
-        rank: this process's number; each draws its share of the rows.
-        world_size: number of processes; any number gives the same bits.
-        add_up: sums a tensor over all processes, in place.
+        scale: scale of the served network.
+        svdpp: sides with SVD++ terms: `none`, `user` or `both`.
+        seed: seed of all draws, with the number of the sweep.
+        threads: number of threads; the result does not depend on it, bit for bit.
+        draw_vectors: implementation of `draw_svdpp_vectors`.
+        rank: rank of this process; each draws a share of the vectors.
+        world_size: number of processes; the result does not depend on it, bit for bit.
+        all_reduce: sums a tensor over all processes, in place.
+
+    Attributes:
+        state: everything that a checkpoint stores, by name.
+        width: length of a vector with its bias.
     """
 
     def __init__(
@@ -120,28 +127,32 @@ class Chain:
         num_items: int,
         dim: int,
         scale: RatingScale,
-        bags: str = "both",
+        svdpp: str = "both",
         seed: int = 0,
         threads: int = 1,
-        bag_pass: Callable[..., None] = bag_pass,
+        draw_vectors: Callable[..., None] = draw_svdpp_vectors,
         rank: int = 0,
         world_size: int = 1,
-        add_up: Callable[[Tensor], Any] | None = None,
+        all_reduce: Callable[[Tensor], object] | None = None,
     ) -> None:
         self.sigmoid, self.width, self.seed = scale.sigmoid, dim + 1, seed
         self.unit = scale.high - scale.low if scale.sigmoid else 1.0
         target = (rating - scale.low) / self.unit if scale.sigmoid else rating
         self.sides = (
-            Rows(user, item, target, num_users, self.width),
-            Rows(item, user, target, num_items, self.width),
+            PaddedRows(user, item, target, num_users, num_items, self.width),
+            PaddedRows(item, user, target, num_items, num_users, self.width),
         )
-        self.has_bag = bags in ("user", "both"), bags == "both"
+        self.has_svdpp = svdpp in ("user", "both"), svdpp == "both"
         counts = [side.counts.clamp(min=1).float() for side in self.sides]
-        self.bag_weights = [n**-BAG_EXPONENT * side.rated for n, side in zip(counts, self.sides, strict=True)]
-        self.bag_squares = [
-            torch.zeros(len(other.counts)).index_add_(0, other_rows, weight.square()[own_rows])
-            for weight, other, own_rows, other_rows in zip(
-                self.bag_weights, self.sides[::-1], (user.long(), item.long()), (item.long(), user.long()), strict=True
+        self.svdpp_weights = [n**-SVDPP_EXPONENT * side.rated for n, side in zip(counts, self.sides, strict=True)]
+        self.svdpp_squares = [
+            torch.zeros(len(other.counts)).index_add_(0, other_index, weight.square()[own_index])
+            for weight, other, own_index, other_index in zip(
+                self.svdpp_weights,
+                self.sides[::-1],
+                (user.long(), item.long()),
+                (item.long(), user.long()),
+                strict=True,
             )
         ]
         size = num_users, num_items
@@ -149,55 +160,56 @@ class Chain:
         self.state["global_bias"] = torch.tensor(scale.inverse(float(rating.double().mean())), dtype=torch.float32)
         self.state["precision"] = torch.ones(num_users)
         for at in (0, 1):
-            self.state[f"rows_{at}"] = torch.zeros(size[at], self.width)
-            self.state[f"means_{at}"] = torch.zeros(size[at], self.width)  # of the bags alone
-            self.state[f"vectors_{at}"] = torch.zeros(size[1 - at], self.width)
-            self.state[f"common_{at}"] = torch.zeros(self.width)
+            self.state[f"factors_{at}"] = torch.zeros(size[at], self.width)
+            self.state[f"svdpp_means_{at}"] = torch.zeros(size[at], self.width)  # SVD++ terms
+            self.state[f"svdpp_vectors_{at}"] = torch.zeros(size[1 - at], self.width)
+            self.state[f"prior_mean_{at}"] = torch.zeros(self.width)
             self.state[f"penalty_{at}"] = torch.ones(())
-        self.bag_pass, self.own, self.add_up = bag_pass, slice(rank, None, world_size), add_up
+        self.draw_vectors, self.all_reduce = draw_vectors, all_reduce
+        self.own_chunks = slice(rank, None, world_size)
         self.pool = ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1))
         self.threads, self.processes = threads, world_size
         self._local = threading.local()
-        self._cold(float(target.double().var()) if len(target) > 1 else 1.0)
+        self._init_state(float(target.double().var()) if len(target) > 1 else 1.0)
 
-    def _cold(self, variance: float) -> None:
+    def _init_state(self, variance: float) -> None:
         rng = np.random.default_rng([self.seed, 0])
         self.state["noise"].fill_(1 / max(variance, 1e-12))
         self.state["precision"].fill_(float(self.state["noise"]))
         for at, side in enumerate(self.sides):
-            rows = self.state[f"rows_{at}"]
-            rows[:, :-1] = 0.3 * rows.shape[1] ** -0.5 * _normal(rng, (len(rows), rows.shape[1] - 1))
-            rows *= side.rated[:, None]
+            factors = self.state[f"factors_{at}"]
+            factors[:, :-1] = 0.3 * factors.shape[1] ** -0.5 * _normal(rng, (len(factors), factors.shape[1] - 1))
+            factors *= side.rated[:, None]
 
     def start(self, tables: FoldedTables) -> None:
-        """Begin where another training ended.
+        """Set the state to a trained model.
 
         Args:
-            tables: of the same users, items and scale, and of at most this dim; of fewer, the rest becomes zero.
+            tables: tables of the same users, items and scale, of at most this dim; factors that they lack become zero.
         """
         self.state["global_bias"].copy_(tables.global_bias)
         sides = (tables.user_vectors, tables.user_bias), (tables.item_vectors, tables.item_bias)
         for at, (vectors, bias) in enumerate(sides):
-            rows = self.state[f"rows_{at}"].zero_()
-            rows[:, : vectors.shape[1]], rows[:, -1] = vectors, bias
-            rows *= self.sides[at].rated[:, None]
+            factors = self.state[f"factors_{at}"].zero_()
+            factors[:, : vectors.shape[1]], factors[:, -1] = vectors, bias
+            factors *= self.sides[at].rated[:, None]
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Go on from the state of a checkpoint."""
+        """Restore the state of a checkpoint."""
         for name, value in state.items():
             self.state[name].copy_(value)
 
     def close(self) -> None:
-        """End the threads."""
+        """Shut down the thread pool."""
         self.pool.shutdown()
 
     def sweep(self) -> float:
         """Draw every unknown once.
 
         Returns:
-            Sum of the squared errors of all ratings before, squared rating units.
+            Sum of the squared errors of all ratings before the sweep, squared rating units.
         """
-        with one_thread():  # this thread's own part is small
+        with one_thread():  # the work of this thread is small
             return self._sweep()
 
     def _sweep(self) -> float:
@@ -212,125 +224,133 @@ class Chain:
         return total * self.unit**2
 
     def _draw_prior(self, at: int, rng: np.random.Generator) -> Tensor:
-        """Draw what the rows of a side have in common: Lambda (float64 [k, k], returned), m, y and lambda."""
+        """Draw the prior of a side's vectors: Lambda (float64 [k, k], returned), m, y and lambda."""
         side, other, state = self.sides[at], self.sides[1 - at], self.state
-        rows, means, common = state[f"rows_{at}"], state[f"means_{at}"], state[f"common_{at}"]
-        vectors, penalty = state[f"vectors_{at}"], state[f"penalty_{at}"]
-        scatter, more = torch.zeros(self.width, self.width, dtype=torch.float64), 0
-        if self.has_bag[at]:
-            scatter, more = float(penalty) * vectors.double().mT @ vectors.double(), int(other.rated.sum())
-        drawn, precision = normal_wishart((rows - means)[side.rated], scatter, more, rng)
-        common.copy_(drawn)
-        if self.has_bag[at]:
-            root = torch.linalg.cholesky(precision).float()  # x root has unit noise
-            rest, white = (rows - common - means) @ root, vectors @ root
+        factors, means, common = state[f"factors_{at}"], state[f"svdpp_means_{at}"], state[f"prior_mean_{at}"]
+        vectors, penalty = state[f"svdpp_vectors_{at}"], state[f"penalty_{at}"]
+        scatter, degrees = torch.zeros(self.width, self.width, dtype=torch.float64), 0
+        if self.has_svdpp[at]:
+            scatter, degrees = float(penalty) * vectors.double().mT @ vectors.double(), int(other.rated.sum())
+        mean, precision = normal_wishart((factors - means)[side.rated], scatter, degrees, rng)
+        common.copy_(mean)
+        if self.has_svdpp[at]:
+            root = torch.linalg.cholesky(precision).float()  # vectors times root have unit noise
+            residual, white = (factors - common - means) @ root, vectors @ root
             noise = _normal(rng, tuple(vectors.shape)).numpy()
-            sides = other.other.numpy(), other.ends.numpy(), self.bag_weights[at].numpy(), self.bag_squares[at].numpy()
+            weights = self.svdpp_weights[at].numpy(), self.svdpp_squares[at].numpy()
+            matrix = other.ratings.indices.numpy(), other.ratings.offsets.numpy()
             cuts = np.linspace(0, self.width, self.threads + 1).astype(int)
 
             def draw(low: int, high: int) -> None:
-                columns = [np.ascontiguousarray(part[:, low:high]) for part in (noise, white.numpy(), rest.numpy())]
-                self.bag_pass(*sides, np.float32(penalty), *columns)
-                for part, new in zip((white, rest), columns[1:], strict=True):
+                columns = [np.ascontiguousarray(part[:, low:high]) for part in (noise, white.numpy(), residual.numpy())]
+                self.draw_vectors(*matrix, *weights, np.float32(penalty), *columns)
+                for part, new in zip((white, residual), columns[1:], strict=True):
                     part.numpy()[:, low:high] = new
 
-            _all_done([self.pool.submit(draw, *cut) for cut in itertools.pairwise(cuts) if cut[0] < cut[1]])
+            _wait([self.pool.submit(draw, *cut) for cut in itertools.pairwise(cuts) if cut[0] < cut[1]])
             spread = float(white.double().square().sum())
-            penalty.fill_(rng.gamma(SHAPE + more * self.width / 2) / (SHAPE + spread / 2))
+            penalty.fill_(rng.gamma(SHAPE + degrees * self.width / 2) / (SHAPE + spread / 2))
             vectors.copy_(torch.linalg.solve_triangular(root, white, upper=False, left=False))
-            away = torch.linalg.solve_triangular(root, rest, upper=False, left=False)
-            means.copy_((rows - common - away) * side.rated[:, None])
+            centred = torch.linalg.solve_triangular(root, residual, upper=False, left=False)
+            means.copy_((factors - common - centred) * side.rated[:, None])
         return precision
 
     def _draw_rows(self, at: int, precision: Tensor, errors: Tensor, rng: np.random.Generator) -> None:
-        """Draw all rows of a side, and, with the users, their noise; their squared errors before go into `errors`."""
-        side, other = self.sides[at], self.state[f"rows_{1 - at}"]
-        rows = self.state[f"rows_{at}"]
-        shared = precision.float()
-        prior = (self.state[f"common_{at}"] + self.state[f"means_{at}"]) @ shared
+        """Draw all vectors of a side, and the users' precisions with them.
+
+        Args:
+            at: side.
+            precision: float64 [k, k], Lambda.
+            errors: float64 [num_users], output: squared errors of the users' ratings before the draw.
+            rng: generator of the sweep.
+        """
+        side, other = self.sides[at], self.state[f"factors_{1 - at}"]
+        factors = self.state[f"factors_{at}"]
+        lam = precision.float()
+        prior = (self.state[f"prior_mean_{at}"] + self.state[f"svdpp_means_{at}"]) @ lam
         features = other.clone()
         features[:, -1] = self.sides[1 - at].rated
-        given = _Given(
+        conditional = _Conditional(
             features,
             offset=other[:, -1] + self.state["global_bias"],
             root_alpha=self.state["precision"].sqrt() if at else None,
-            gammas=torch.from_numpy(rng.standard_gamma(FREEDOM / 2 + self.sides[0].counts.numpy() / 2)),
-            precision=shared,
+            gammas=torch.from_numpy(rng.standard_gamma(DEGREES_OF_FREEDOM / 2 + self.sides[0].counts.numpy() / 2)),
+            precision=lam,
             prior=prior,
-            noise=_normal(rng, tuple(rows.shape)),
+            noise=_normal(rng, tuple(factors.shape)),
         )
-        own = side.chunks[self.own]
-        _all_done([self.pool.submit(self._draw_chunk, rows, chunk, given, errors) for chunk in own])
-        if self.add_up is not None:  # every row has one owner, and the others add zeros: the sum is exact
-            parts = [rows] if at else [rows, errors, self.state["precision"]]
-            mine = torch.zeros(len(rows), dtype=torch.bool)
+        own = side.chunks[self.own_chunks]
+        _wait([self.pool.submit(self._draw_chunk, factors, chunk, conditional, errors) for chunk in own])
+        if self.all_reduce is not None:  # each vector belongs to one process and the others add zeros: the sum is exact
+            parts = [factors] if at else [factors, errors, self.state["precision"]]
+            mine = torch.zeros(len(factors), dtype=torch.bool)
             for chunk in own:
-                mine[chunk.rows] = True
+                mine[chunk.own] = True
             for part in parts:
                 part[~mine] = 0
-                self.add_up(part)
+                self.all_reduce(part)
 
-    def _draw_chunk(self, table: Tensor, chunk: Chunk, given: _Given, errors: Tensor) -> None:
-        rows, other, target = chunk
+    def _draw_chunk(self, table: Tensor, chunk: Chunk, conditional: _Conditional, errors: Tensor) -> None:
+        index, other, target = chunk
         shape = *target.shape, self.width
         gathered = self._buffer(other.numel() * self.width)
-        torch.index_select(given.features, 0, other, out=gathered.view(-1, self.width))
+        torch.index_select(conditional.features, 0, other, out=gathered.view(-1, self.width))
         near = gathered.view(shape)
-        fitted = torch.bmm(near, table[rows, :, None])[..., 0]
-        logit = fitted + given.offset[other].view_as(fitted)
+        fitted = torch.bmm(near, table[index, :, None])[..., 0]
+        logit = fitted + conditional.offset[other].view_as(fitted)
         if self.sigmoid:
             score = logit.sigmoid_()
             slope = score * (1 - score)
             error = target - score
         else:
             slope, error = torch.ones_like(logit), target - logit
-        if given.root_alpha is None:
+        if conditional.root_alpha is None:
             squared = (error.square() * (other > 0).view_as(error)).sum(1, dtype=torch.float64)
-            errors[rows] = squared
-            rate = FREEDOM / 2 / float(self.state["noise"]) + squared / 2
-            self.state["precision"][rows] = (given.gammas[rows] / rate).float()
-            root_alpha = self.state["precision"][rows].sqrt()[:, None]
+            errors[index] = squared
+            rate = DEGREES_OF_FREEDOM / 2 / float(self.state["noise"]) + squared / 2
+            self.state["precision"][index] = (conditional.gammas[index] / rate).float()
+            root_alpha = self.state["precision"][index].sqrt()[:, None]
         else:
-            root_alpha = given.root_alpha[other].view_as(error)
-        # In columns of unit noise: slope * x near = slope * fitted + error. Padding is zero in `near`.
+            root_alpha = conditional.root_alpha[other].view_as(error)
+        # In rows of unit noise: slope * near x = slope * fitted + error. The padding of `near` is zero.
         root = root_alpha * slope
         near.mul_(root[..., None])
-        seen = root * fitted + root_alpha * error
-        by_row = torch.baddbmm(given.precision, near.mT, near)
-        pull = torch.bmm(seen[:, None], near)[:, 0] + given.prior[rows]
-        lower = torch.linalg.cholesky_ex(by_row).L
-        half = torch.linalg.solve_triangular(lower, pull[..., None], upper=False) + given.noise[rows, :, None]
-        table[rows] = torch.linalg.solve_triangular(lower.mT, half, upper=True)[..., 0]
+        observed = root * fitted + root_alpha * error
+        posterior = torch.baddbmm(conditional.precision, near.mT, near)
+        moment = torch.bmm(observed[:, None], near)[:, 0] + conditional.prior[index]
+        lower = torch.linalg.cholesky_ex(posterior).L
+        half = torch.linalg.solve_triangular(lower, moment[..., None], upper=False) + conditional.noise[index, :, None]
+        table[index] = torch.linalg.solve_triangular(lower.mT, half, upper=True)[..., 0]
 
     def _buffer(self, size: int) -> Tensor:
-        """Memory of this thread, the same every time: fresh pages cost more than the arithmetic."""
+        """Return this thread's reused memory: page faults of fresh memory cost more than the arithmetic."""
         held: Tensor | None = getattr(self._local, "buffer", None)
         if held is None or held.numel() < size:
             held = self._local.buffer = torch.empty(size)
         return held[:size]
 
     def tables(self) -> FoldedTables:
-        """The model as drawn last, as tables whose zero rows answer for the unknown: by the rows' common mean."""
+        """Return the last draw as tables; index 0, the unknown one, has the prior mean m."""
         centred = []
         for at, side in enumerate(self.sides):
-            centred.append((self.state[f"rows_{at}"] - self.state[f"common_{at}"]) * side.rated[:, None])
+            centred.append((self.state[f"factors_{at}"] - self.state[f"prior_mean_{at}"]) * side.rated[:, None])
         users, items = centred
-        of_users, of_items = self.state["common_0"], self.state["common_1"]
-        start = self.state["global_bias"] + of_users[:-1] @ of_items[:-1] + of_users[-1] + of_items[-1]
+        user_mean, item_mean = self.state["prior_mean_0"], self.state["prior_mean_1"]
+        global_bias = self.state["global_bias"] + user_mean[:-1] @ item_mean[:-1] + user_mean[-1] + item_mean[-1]
         return FoldedTables(
             users[:, :-1],
             items[:, :-1],
-            users[:, -1] + users[:, :-1] @ of_items[:-1],
-            items[:, -1] + items[:, :-1] @ of_users[:-1],
-            start,
+            users[:, -1] + users[:, :-1] @ item_mean[:-1],
+            items[:, -1] + items[:, :-1] @ user_mean[:-1],
+            global_bias,
         )
 
 
 def _normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal numbers: float32."""
+    """Draw standard normal numbers: float32."""
     return torch.from_numpy(rng.standard_normal(shape, dtype=np.float32))
 
 
-def _all_done(jobs: Sequence[Any]) -> None:
+def _wait(jobs: Iterable[Future[None]]) -> None:
     for job in jobs:
         job.result()

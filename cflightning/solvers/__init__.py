@@ -1,1 +1,1 @@
-"""Rankers that are solved for, without gradients, and the baselines beside them. No Lightning, no tasks."""
+"""Closed-form and alternating solvers of ranking models, and the baselines that runs compare with. No Lightning."""

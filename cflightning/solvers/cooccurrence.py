@@ -1,4 +1,4 @@
-"""How often two items are with the same user: ``X^T X``, some rows at a time."""
+"""Co-occurrence counts of items, ``X^T X``, in blocks of rows."""
 
 from __future__ import annotations
 
@@ -7,40 +7,39 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from cflightning.kernels.compiling import usable
+from cflightning.kernels.availability import kernels_available
 from cflightning.solvers.interactions import Interactions
-from cflightning.solvers.sparse import product
-from cflightning.utils.thread_pool import Threads
+from cflightning.solvers.sparse import scaled_product
+from cflightning.utils.thread_pool import ThreadPool
 
-ROWS = 256
-"""Rows at a time: of 40,000 items 40 MB."""
+BLOCK_ROWS = 256
+"""Rows of a block: 40 MB with 40,000 items."""
 
 
-def cooccurrences(sides: Interactions, threads: Threads) -> Iterator[tuple[int, Tensor]]:
-    """Blocks of the rows of ``X^T X``, X the matrix of pairs (values are not looked at).
+def cooccurrences(interactions: Interactions, pool: ThreadPool) -> Iterator[tuple[int, Tensor]]:
+    """Compute ``X^T X``, X the 0/1 matrix of the interactions, in blocks of rows.
 
     Args:
-        sides: who has what.
-        threads: any number gives the same bits.
+        interactions: interactions of the training part; values are ignored.
+        pool: threads; the result does not depend on their number, bit for bit.
 
     Yields:
-        The first row's item, and float32 [rows, num_items]; the next one may be written over it.
+        The item of the first row, and float32 [rows, num_items], which the next block may overwrite.
     """
-    num_users, num_items = len(sides.users.counts), len(sides.items.counts)
-    compiled = usable()
-    room = torch.empty(min(ROWS, num_items), num_items)
-    for first in range(0, num_items, ROWS):
-        size = min(ROWS, num_items - first)
-        if compiled:
+    users, items = interactions
+    out = torch.empty(min(BLOCK_ROWS, items.num_rows), items.num_rows)
+    for first in range(0, items.num_rows, BLOCK_ROWS):
+        size = min(BLOCK_ROWS, items.num_rows - first)
+        if kernels_available():
             from cflightning.kernels import cooccurrence
 
-            arrays = (column.numpy() for side in (sides.items, sides.users) for column in (side.rows, side.offsets))
-            threads.call(cooccurrence.cooccurrences, *arrays, first, room[:size].numpy())
-            yield first, room[:size]
+            arrays = (array.numpy() for array in (items.indices, items.offsets, users.indices, users.offsets))
+            pool.run_kernel(cooccurrence.cooccurrences, *arrays, first, out[:size].numpy())
+            yield first, out[:size]
         else:
-            some = sides.items.part(first, first + size)
-            table = torch.zeros(num_users, size)
-            item = torch.repeat_interleave(torch.arange(size), some.counts)
-            table.view(-1).index_add_(0, some.rows.long() * size + item, torch.ones(len(item)))
-            ones = torch.ones(num_items), torch.ones(num_users)
-            yield first, product(sides.items, *ones, table, threads).T
+            block = items.part(first, first + size)
+            table = torch.zeros(users.num_rows, size)
+            item = torch.repeat_interleave(torch.arange(size), block.counts)
+            table.view(-1).index_add_(0, block.indices.long() * size + item, torch.ones(len(item)))
+            ones = torch.ones(items.num_rows), torch.ones(users.num_rows)
+            yield first, scaled_product(items, *ones, table, pool).T

@@ -1,134 +1,166 @@
-"""New users by cross-entropy: vectors that tell a user's items from the rest of a catalogue whose vectors are given.
+"""Fold-in of new users by the logistic loss: vectors that separate a user's items from the rest of the catalogue.
 
-For a user with items S, n of them, and with scores ``x_i = <p, q_i> + b_i + a`` this minimises over p and a::
+For a user with items S, n of them, and with scores ``x_i = <p, q_i> + b_i + a`` the objective in p and a is::
 
     1/n sum over S of log(1 + exp(-x_i))  +  negatives / I * sum over all i of log(1 + exp(x_i))
         + l2 * (1 + negatives) / 2 * |p|^2
 
-with I the number of items: what training by sampled negatives (Rendle et al. 2020) minimises for a user in expectation.
-Item vectors are first brought to a mean length of 1, so that the penalty means the same whatever trained them. The
-problem is convex: Newton's method, each step by conjugate gradients (Nocedal & Wright 2006, algorithm 7.1), for a block
-of users at a time, so that all work is in products of tables.
+where I is the number of items. It is the expectation of the objective of training by sampled negatives (Rendle et al.
+2020) for one user. Item vectors are first scaled to a mean length of 1, so that the penalty does not depend on how they
+were trained. The problem is convex and solved by Newton's method, with conjugate gradients in each step (Nocedal &
+Wright 2006, algorithm 7.1), for a block of users at a time, so that all work is in products of tables.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from cflightning.errors import DataError
-from cflightning.solvers.interactions import Side
+from cflightning.utils.csr import Csr
 
-NEWTON, GRADIENTS, HALVINGS = 5, 8, 4
-"""Steps, iterations in each, and halvings of one that overshoots. The same top 10 as with twice as many of each."""
-SCORES, USERS = 1 << 20, 256
-"""Scores and users at a time at most; 4 MB in each of a few tables."""
+MAX_BLOCK = 256
+"""Maximum number of users of a block."""
 ROUNDING = 1e-5
-"""By what share a sum can seem to rise that has reached its minimum."""
+"""Relative rise of the objective that rounding can cause at its minimum."""
+
+
+@dataclass(frozen=True)
+class NewtonLimits:
+    """Numbers of iterations of the solver; twice as many of each give the same top 10.
+
+    Attributes:
+        steps: Newton steps.
+        conjugate_gradients: iterations of each step.
+        halvings: halvings of a step that raises the objective.
+        scores: maximum number of scores of a block of users: 4 MB in each of a few tables.
+    """
+
+    steps: int = 5
+    conjugate_gradients: int = 8
+    halvings: int = 4
+    scores: int = 1 << 20
+
+
+LIMITS = NewtonLimits()
+"""The numbers of iterations in use."""
 
 
 def fold_in(
-    item_vectors: Tensor, item_bias: Tensor, given: Side, *, negatives: float = 8.0, l2: float = 0.005
+    item_vectors: Tensor,
+    item_bias: Tensor,
+    users: Csr,
+    *,
+    negatives: float = 8.0,
+    l2: float = 0.005,
+    limits: NewtonLimits = LIMITS,
 ) -> Tensor:
-    """Vectors of new users.
+    """Compute the vectors of new users.
 
     Args:
         item_vectors: float32 [num_items, dim].
-        item_bias: float32 [num_items]; what popular items are preferred by.
-        given: the items of every user, row 0 not among them; values are not looked at.
-        negatives: weight of the whole catalogue, in items of the user.
-        l2: penalty. .005 is about the best for bce, bpr and softmax alike on users held out of MovieLens.
+        item_bias: float32 [num_items].
+        users: the items of every user, without index 0; values are ignored.
+        negatives: weight of the whole catalogue relative to the user's items.
+        l2: L2 penalty. .005 is about the best for bce, bpr and softmax on held-out users of MovieLens.
+        limits: numbers of iterations.
 
     Returns:
         float32 [users, dim]; zeros for a user without items.
 
     Raises:
-        DataError: the tables do not fit, or a user has an item that is not there.
+        DataError: the tables have different sizes, or an item index is out of range.
     """
     num_items, dim = item_vectors.shape
     if item_bias.shape != (num_items,):
         raise DataError(f"fold_in: item_bias must be [{num_items}], as item_vectors, got {[*item_bias.shape]}")
-    if len(given.rows) and (most := int(given.rows.max())) >= num_items:
+    if len(users.indices) and (most := int(users.indices.max())) >= num_items:
         raise DataError(f"fold_in: items must be below {num_items}, got {most}")
-    known = item_vectors.norm(dim=1)
-    length = float(known.sum()) / max(int((known > 0).sum()), 1) or 1.0
+    lengths = item_vectors.norm(dim=1)
+    length = float(lengths.sum()) / max(int((lengths > 0).sum()), 1) or 1.0
     table = torch.cat([item_vectors / length, item_vectors.new_ones(num_items, 1)], 1)
     weights = item_bias.new_full((num_items,), negatives / max(num_items - 1, 1))
-    weights[0] = 0  # the unknown item is nobody's choice
+    weights[0] = 0  # the unknown item is never a negative
     penalty = table.new_full((dim + 1,), l2 * (1 + negatives))
     penalty[-1] = 0
-    users = len(given.counts)
-    block = min(max(SCORES // num_items, 1), USERS)
-    found = item_vectors.new_zeros(users, dim)
-    for begin in range(0, users, block):
-        some = given.part(begin, begin + block)
-        counts = some.counts
-        here = len(counts)
-        chosen = table.new_zeros(block, num_items)  # a full block: so every product is computed the same way
-        chosen[torch.repeat_interleave(torch.arange(here), counts), some.rows.long()] = 1
-        chosen[:here] /= counts.clamp(min=1)[:, None]
-        solved = Problem(table, item_bias, chosen, weights, penalty).solve()[:here, :-1] / length
-        found[begin : begin + block] = torch.where(counts[:, None] > 0, solved, 0)
-    return found
+    block = min(max(limits.scores // num_items, 1), MAX_BLOCK)
+    vectors = item_vectors.new_zeros(users.num_rows, dim)
+    for begin in range(0, users.num_rows, block):
+        part = users.part(begin, begin + block)
+        positives = table.new_zeros(block, num_items)  # always a full block, so that every product is computed alike
+        positives[torch.repeat_interleave(torch.arange(part.num_rows), part.counts), part.indices.long()] = 1
+        positives[: part.num_rows] /= part.counts.clamp(min=1)[:, None]
+        solved = _Objective(table, item_bias, positives, weights, penalty).minimise(limits)
+        solved = solved[: part.num_rows, :-1] / length
+        vectors[begin : begin + block] = torch.where(part.counts[:, None] > 0, solved, 0)
+    return vectors
 
 
-class Problem:
-    """The sum at the top of this module for some users, in unknowns ``y = (p, a)``.
+@dataclass(frozen=True)
+class _Objective:
+    """The objective of the module for some users, in the unknowns ``y = (p, a)``.
 
-    Args:
+    Attributes:
         table: float32 [num_items, dim + 1], item vectors and ones.
         bias: float32 [num_items].
-        chosen: float32 [users, num_items], 1 / n for items of the user.
-        weights: float32 [num_items], of every item as a negative.
+        positives: float32 [users, num_items], 1 / n for items of the user.
+        weights: float32 [num_items], weight of every item as a negative.
         penalty: float32 [dim + 1].
     """
 
-    def __init__(self, table: Tensor, bias: Tensor, chosen: Tensor, weights: Tensor, penalty: Tensor) -> None:
-        self.table, self.bias, self.chosen, self.weights, self.penalty = table, bias, chosen, weights, penalty
+    table: Tensor
+    bias: Tensor
+    positives: Tensor
+    weights: Tensor
+    penalty: Tensor
 
-    def solve(self) -> Tensor:
-        """The minima: float32 [users, dim + 1]."""
-        y = self.table.new_zeros(len(self.chosen), self.table.shape[1])
+    def minimise(self, limits: NewtonLimits) -> Tensor:
+        """Return the minima: float32 [users, dim + 1]."""
+        y = self.table.new_zeros(len(self.positives), self.table.shape[1])
         loss, scores = self.loss(y)
-        for _ in range(NEWTON):
-            chance = scores.sigmoid_()
-            slope = (self.weights * chance - self.chosen * (1 - chance)) @ self.table + self.penalty * y
-            step = self._newton(slope, chance * (1 - chance) * (self.weights + self.chosen))
-            taken = y + step
-            after, scores = self.loss(taken)
-            for _ in range(HALVINGS):
-                worse = ~(after <= loss + ROUNDING * loss.abs())
+        for _ in range(limits.steps):
+            p = scores.sigmoid_()
+            gradient = (self.weights * p - self.positives * (1 - p)) @ self.table + self.penalty * y
+            curvature = p * (1 - p) * (self.weights + self.positives)
+            step = self._newton_step(gradient, curvature, limits.conjugate_gradients)
+            new = y + step
+            new_loss, scores = self.loss(new)
+            for _ in range(limits.halvings):
+                worse = ~(new_loss <= loss + ROUNDING * loss.abs())
                 if not bool(worse.any()):
                     break
                 step = torch.where(worse[:, None], step / 2, step)
-                taken = y + step
-                after, scores = self.loss(taken)
-            y, loss = taken, after
+                new = y + step
+                new_loss, scores = self.loss(new)
+            y, loss = new, new_loss
         return y
 
     def loss(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """What is minimised, float32 [users], and the scores, float32 [users, num_items]."""
+        """Return the objective, float32 [users], and the scores, float32 [users, num_items]."""
         scores = torch.addmm(self.bias, y, self.table.T)
         costs = softplus(scores)
-        costs = costs @ self.weights + ((costs - scores) * self.chosen).sum(1)  # softplus(-x) = softplus(x) - x
+        costs = costs @ self.weights + ((costs - scores) * self.positives).sum(1)  # softplus(-x) = softplus(x) - x
         return costs + (self.penalty * y.square()).sum(1) / 2, scores
 
-    def _newton(self, slope: Tensor, bend: Tensor) -> Tensor:
-        """The step that would end at the minimum if the sum were quadratic, by conjugate gradients.
+    def _newton_step(self, gradient: Tensor, curvature: Tensor, iterations: int) -> Tensor:
+        """Solve for the Newton step by conjugate gradients.
 
         Args:
-            slope: float32 [users, dim + 1], gradients.
-            bend: float32 [users, num_items], second derivatives by the scores.
+            gradient: float32 [users, dim + 1].
+            curvature: float32 [users, num_items], second derivatives by the scores.
+            iterations: number of iterations.
         """
-        step, rest = torch.zeros_like(slope), -slope
-        way, square = rest, rest.square().sum(1, keepdim=True)
-        tiny = torch.finfo(slope.dtype).tiny  # what is solved already divides 0 by it
-        for _ in range(GRADIENTS):
-            bent = (way @ self.table.T).mul_(bend) @ self.table + self.penalty * way
-            share = square / (way * bent).sum(1, keepdim=True).clamp(min=tiny)
-            step = step + share * way
-            rest = rest - share * bent
-            before, square = square, rest.square().sum(1, keepdim=True)
-            way = rest + square / before.clamp(min=tiny) * way
+        step, residual = torch.zeros_like(gradient), -gradient
+        direction, square = residual, residual.square().sum(1, keepdim=True)
+        tiny = torch.finfo(gradient.dtype).tiny  # avoids 0 / 0 for users whose step is exact
+        for _ in range(iterations):
+            product = (direction @ self.table.T).mul_(curvature) @ self.table + self.penalty * direction
+            share = square / (direction * product).sum(1, keepdim=True).clamp(min=tiny)
+            step = step + share * direction
+            residual = residual - share * product
+            before, square = square, residual.square().sum(1, keepdim=True)
+            direction = residual + square / before.clamp(min=tiny) * direction
         return step

@@ -1,4 +1,4 @@
-"""Popularity: the same list for everyone, and the baseline that every ranker has to beat."""
+"""Popularity: the same recommendations for everyone, the baseline of every ranking model."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from torch import Tensor
 from cflightning.solvers.interactions import Interactions
 
 
-def popularity(sides: Interactions) -> Tensor:
-    """Which share of the users has each item, counting a pair that is there twice twice.
+def popularity(interactions: Interactions) -> Tensor:
+    """Return the share of users who have each item; a pair that occurs twice counts twice.
 
-    As a dot product it is a bias without vectors: give it to `metrics.top_k.rank_all` as `item_bias`, with
+    As a dot product it is a bias without vectors: pass it to `metrics.top_k.rank_all` as `item_bias`, with
     vectors of dim 0.
 
     Args:
-        sides: who has what.
+        interactions: interactions of the training part.
 
     Returns:
-        float32 [num_items], 0 for row 0.
+        float32 [num_items], 0 for index 0.
     """
-    users = int((sides.users.counts > 0).sum())
-    return sides.items.counts.to(torch.float32) / max(users, 1)
+    users = int((interactions.users.counts > 0).sum())
+    return interactions.items.counts.to(torch.float32) / max(users, 1)

@@ -1,4 +1,4 @@
-"""The product of a matrix of interactions and a dense table."""
+"""The product of a sparse matrix of interactions and a dense table."""
 
 from __future__ import annotations
 
@@ -6,34 +6,35 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from cflightning.kernels.compiling import usable
-from cflightning.solvers.interactions import Side
-from cflightning.utils.thread_pool import Threads
+from cflightning.kernels.availability import kernels_available
+from cflightning.utils.csr import Csr
+from cflightning.utils.thread_pool import ThreadPool
 
 
-def product(side: Side, own: Tensor, other: Tensor, table: Tensor, threads: Threads) -> Tensor:
-    """``out[a] = own[a] * sum of other[b] * table[b]`` over the rows b that each row a of a side meets.
+def scaled_product(matrix: Csr, row_scale: Tensor, column_scale: Tensor, table: Tensor, pool: ThreadPool) -> Tensor:
+    """``diag(row_scale) X diag(column_scale) table``, X the 0/1 matrix of the interactions.
 
-    Compiled where numba is there and the table is as wide as the kernel likes, which halves the time.
+    Compiled if kernels are available, which halves the time.
 
     Args:
-        side: of which the values are not looked at.
-        own: float32 [size], multiplies the rows that come out.
-        other: float32 [rows of the other side], multiplies those that go in.
-        table: float32 [rows of the other side, width].
-        threads: any number gives the same bits.
+        matrix: X; its values are ignored.
+        row_scale: float32 [num_rows].
+        column_scale: float32 [num_columns].
+        table: float32 [num_columns, width].
+        pool: threads; the result does not depend on their number, bit for bit.
 
     Returns:
-        float32 [size, width].
+        float32 [num_rows, width].
     """
-    if not usable():
-        weights = other[side.rows]
-        return own[:, None] * embedding_bag(
-            side.rows.long(), table, side.offsets, mode="sum", per_sample_weights=weights, include_last_offset=True
-        )
+    if not kernels_available():
+        weights = column_scale[matrix.indices]
+        return row_scale[:, None] * embedding_bag(
+            matrix.indices.long(), table, matrix.offsets, mode="sum", per_sample_weights=weights,
+            include_last_offset=True,
+        )  # fmt: skip
     from cflightning.kernels.sparse import weighted_sums
 
-    out = torch.empty(len(own), table.shape[1])
-    arrays = side.rows, side.offsets, own.float(), other.float(), table.contiguous(), out
-    threads.call(weighted_sums, *(array.numpy() for array in arrays))
+    out = torch.empty(len(row_scale), table.shape[1])
+    arrays = matrix.indices, matrix.offsets, row_scale.float(), column_scale.float(), table.contiguous(), out
+    pool.run_kernel(weighted_sums, *(array.numpy() for array in arrays))
     return out

@@ -12,7 +12,8 @@ from cflightning.errors import ConfigError
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.ensemble import average, compress
 from cflightning.models.network import RatingNetwork
-from cflightning.models.svdpp import SvdppTerm, neighbours
+from cflightning.models.svdpp import SvdppTerm
+from cflightning.utils.csr import csr_from_pairs
 
 SVDPP_KEY = "cflightning_svdpp"
 """Key of a checkpoint under which SVD++ terms are stored to resume training."""
@@ -78,7 +79,7 @@ class Ensemble(nn.Module):
             name = type(self.networks[0]).__name__
             raise ConfigError(f"--model.svdpp: must be none for {name}; EmbeddingDot alone has SVD++ terms")
         sizes = networks[0].num_users, networks[0].num_items
-        pairs = neighbours(user, item, sizes[0]), neighbours(item, user, sizes[1])
+        pairs = csr_from_pairs(user, item, *sizes), csr_from_pairs(item, user, *sizes[::-1])
         self.priors = [SvdppPrior(network, *pairs, svdpp, l2_exponent, kind) for network in networks]
 
     def prior_state(self) -> list[dict[str, Tensor]]:

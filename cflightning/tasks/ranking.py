@@ -20,7 +20,6 @@ from cflightning.models.network import FoldedTables
 from cflightning.objectives.base import RankingObjective
 from cflightning.objectives.settings import TableSize
 from cflightning.objectives.solver import InteractionColumns, RankingSolver
-from cflightning.solvers.interactions import Side
 from cflightning.tasks.base import NetworkTask
 from cflightning.tasks.head import Head
 from cflightning.tasks.objective_options import SEPARATE_OPTIONS
@@ -91,7 +90,7 @@ class RankingHead(Head):
         tables = self.network.fold()
         if users.held_out:
             vectors = self.objective.fold_in(
-                self.task.metadata.ranking, tables, Side(*users.seen[:2]), torch.from_numpy(data.counts()[1]),
+                self.task.metadata.ranking, tables, users.seen, torch.from_numpy(data.counts()[1]),
                 torch.get_num_threads(),
             )  # fmt: skip
             tables = tables._replace(user_vectors=vectors.to(self.task.device))

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from cflightning.engines.fused_gpu import FusedGpuEngine, GpuStage, GpuStageLoader
 from cflightning.engines.stage_engine import RowwiseAdagrad
+from cflightning.kernels.adagrad import GPU_BLOCK, STATE_WIDTH
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.penalty import Penalty
 
@@ -67,8 +68,13 @@ def copy_speed(device: torch.device, size: int = 1 << 30) -> float:
     return 2 * size / statistics.median(times[3:])
 
 
+def bytes_per_rating(dim: int) -> float:
+    """Bytes moved per rating: its columns and order, vectors and states of both sides read and written."""
+    return 12 + 4 / GPU_BLOCK + 2 * 2 * (4 * dim + 4 * STATE_WIDTH)
+
+
 def kernel_table(columns: tuple[Tensor, ...], device: torch.device, repeats: int, programs: int, speed: float) -> None:
-    from cflightning.kernels.fused_dot_gpu import bytes_per_rating, shape
+    from cflightning.kernels.fused_dot_gpu import shape
 
     rows = len(columns[0])
     print(f"{'dim':>4} {'in flight':>10} {'bytes/rating':>13} {'floor M/s':>10} {'kernel M/s':>11} {'of floor':>9}")
@@ -136,8 +142,6 @@ class Fit(LightningModule):
 
 
 def through_the_trainer(columns: tuple[Tensor, ...], device: torch.device, programs: int, speed: float) -> None:
-    from cflightning.kernels.fused_dot_gpu import bytes_per_rating
-
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     module = Fit(columns, device, programs)
     accelerator = "gpu" if device.type == "cuda" else "cpu"

@@ -21,17 +21,17 @@ import torch
 
 from cflightning.metrics.ranking import RankingMetrics, is_relevant, user_metrics
 from cflightning.metrics.top_k import rank_all
-from cflightning.utils.csr import ItemLists, item_lists
+from cflightning.utils.csr import Csr, item_sets
 
 DATA = Path(os.environ.get("CFLIGHTNING_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
 BLOCK = 64
 
 
-def gowalla(name: str) -> ItemLists:
+def gowalla(name: str) -> Csr:
     """Read the pairs: users from 0, items from 1 (index 0 is the unknown item)."""
     frame = pd.read_parquet(DATA / "gowalla" / f"{name}.parquet")
     user, item = (torch.tensor(frame[column].to_numpy()) for column in ("user", "item"))
-    return item_lists(user, item + 1, 29_858, 40_982)
+    return item_sets(user, item + 1, 29_858, 40_982)
 
 
 def measured(repeats: int, **runs: Callable[[], object]) -> dict[str, tuple[float, float]]:
@@ -99,7 +99,7 @@ def main() -> None:
 
     lists = torch.randint(1, len(items), (20_000, 50), generator=generator)
     owner = torch.arange(20_000).repeat_interleave(7)
-    wanted = item_lists(owner, torch.randint(1, len(items), owner.shape, generator=generator), 20_000, len(items))
+    wanted = item_sets(owner, torch.randint(1, len(items), owner.shape, generator=generator), 20_000, len(items))
     found = measured(
         4 * options.repeats,
         hits=lambda: is_relevant(lists, wanted),

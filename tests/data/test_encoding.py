@@ -38,7 +38,7 @@ def slow(module, *parts):
 
 def as_lists(lists):
     offsets = lists.offsets.tolist()
-    return [lists.items[a:b].tolist() for a, b in pairwise(offsets)]
+    return [lists.indices[a:b].tolist() for a, b in pairwise(offsets)]
 
 
 @pytest.mark.parametrize("parts", [(TRAIN,), (VAL,), (TEST,), (TRAIN, VAL), (TRAIN, VAL, TEST)])
@@ -46,8 +46,8 @@ def as_lists(lists):
 def test_interactions(parts, options):
     module = data(**options)
     found = module.interactions(*parts)
-    assert (found.users, found.num_items) == (module.num_users, module.num_items)
-    assert found.items.dtype == torch.int32
+    assert (found.num_rows, found.num_columns) == (module.num_users, module.num_items)
+    assert found.indices.dtype == torch.int32
     assert as_lists(found) == slow(module, *parts)
     assert as_lists(found)[0] == []
 
@@ -57,7 +57,7 @@ def test_ids_that_training_does_not_know_are_left_out_and_counted(caplog):
     module = data("time", test_fraction=0.9)
     before = module.split.sizes[TEST]
     found = module.interactions(TEST)
-    left = before - len(found.items)
+    left = before - len(found.indices)
     assert 0 < left < before
     assert f"{left} of {before} rows hold an id not seen in training: left out" in caplog.text
 
@@ -71,8 +71,8 @@ def test_a_lent_vocabulary_gives_the_rows():
 def test_an_empty_part_has_empty_lists():
     module = data(val_fraction=0)
     found = module.interactions(VAL)
-    assert found.users == module.num_users
-    assert not len(found.items)
+    assert found.num_rows == module.num_users
+    assert not len(found.indices)
 
 
 def test_truths_are_what_the_metrics_take():
@@ -101,13 +101,13 @@ def test_held_out_users(part, caplog):
     assert not set(found.users) & set(module.vocabulary.users.values)
     items = {key: row for row, key in enumerate(module.vocabulary.items.values.tolist(), start=1)}
     for lists, wanted in ((found.given, FOLD_IN), (found.held_out, part)):
-        assert lists.num_items == module.num_items
+        assert lists.num_columns == module.num_items
         for user, got in zip(found.users, as_lists(lists), strict=True):
             rows = (parts == wanted) & (frame["user"] == user).to_numpy()
             assert got == sorted(items[item] for item in frame["item"][rows] if item in items)
     with pytest.raises(DataError, match=r"got none of .*held out whole are in held_out_users"):
         module.interactions(part)
-    assert len(module.interactions(TRAIN).items) == module.split.sizes[TRAIN]
+    assert len(module.interactions(TRAIN).indices) == module.split.sizes[TRAIN]
 
 
 def test_only_the_split_by_users_holds_out_users():

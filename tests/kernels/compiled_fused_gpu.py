@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
 
 TYPES = {
     **dict.fromkeys(("user", "item", "order"), "*i32"),
-    **dict.fromkeys(("target", "users", "items", "user_side", "item_side", "bias"), "*fp32"),
+    **dict.fromkeys(("target", "users", "items", "user_state", "item_state", "bias"), "*fp32"),
     **dict.fromkeys(("n", "units"), "i32"),
     "partials": "*fp64",
 }
@@ -28,11 +28,11 @@ TYPES = {
 def compiled(dim, capability=90):
     ratings, warps = fused_dot_gpu.shape(dim)
     given = {"DIM": dim, "WIDTH": triton.next_power_of_2(dim), "BLOCK": GPU_BLOCK, "R": ratings}
-    names = fused_dot_gpu._stage.arg_names
+    names = fused_dot_gpu.train_units.arg_names
     types = {name: "constexpr" if name in given else TYPES.get(name, "fp32") for name in names}
     aligned = {(at,): [["tt.divisibility", 16]] for at, name in enumerate(names) if types[name].startswith("*")}
     constants = {(names.index(name),): value for name, value in given.items()}
-    source = ASTSource(fn=fused_dot_gpu._stage, signature=types, constexprs=constants, attrs=aligned)
+    source = ASTSource(fn=fused_dot_gpu.train_units, signature=types, constexprs=constants, attrs=aligned)
     options = {"num_warps": warps, "enable_fp_fusion": True}
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options).asm["ptx"]
 

@@ -1,4 +1,4 @@
-"""Compiling on machines as they are: caches that cannot be read or written, no home, numba told not to compile."""
+"""Compilation: read-only folders, damaged and full caches, a missing home directory, numba with compiling disabled."""
 
 import errno
 import importlib.util
@@ -26,7 +26,7 @@ def double_and_one(x):
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
-    """Answers that are kept are asked for anew, and not kept for other tests."""
+    """Clear the memoised cache folder before and after each test."""
     compiling.find_cache_folder.cache_clear()
     monkeypatch.setattr(numba.config, "CACHE_DIR", "")
     yield
@@ -35,7 +35,7 @@ def fresh(monkeypatch):
 
 @pytest.fixture
 def double_and_one(tmp_path):
-    """Imports a module of two kernels anew, as another process would, and runs one."""
+    """Import a module of two kernels again, as another process would, and run one."""
     path = tmp_path / "doubling.py"
     path.write_text(SOURCE)
 
@@ -51,7 +51,7 @@ def double_and_one(tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04", b"no pickle at all"])
 @pytest.mark.parametrize("kind", ["nbi", "nbc"])
-def test_damaged_files_of_the_cache_are_made_anew(tmp_path, monkeypatch, double_and_one, kind, content):
+def test_damaged_cache_files_are_compiled_again(tmp_path, monkeypatch, double_and_one, kind, content):
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
     double_and_one()
     files = [*(tmp_path / "cache").rglob(f"*.{kind}")]
@@ -59,10 +59,10 @@ def test_damaged_files_of_the_cache_are_made_anew(tmp_path, monkeypatch, double_
     for file in files:
         file.write_bytes(content)
     double_and_one()
-    assert not sum(double_and_one().stats.cache_misses.values()), "what was damaged is not replaced"
+    assert not sum(double_and_one().stats.cache_misses.values()), "damaged files are not replaced"
 
 
-def test_a_full_disk_costs_the_cache_alone(tmp_path, monkeypatch, double_and_one, caplog):
+def test_a_full_disk_disables_only_the_cache(tmp_path, monkeypatch, double_and_one, caplog):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -72,45 +72,44 @@ def test_a_full_disk_costs_the_cache_alone(tmp_path, monkeypatch, double_and_one
     assert "No space left on device" in caplog.text
 
 
-def test_without_a_folder_to_write_to_each_run_compiles(tmp_path, monkeypatch, double_and_one, caplog):
+def test_without_a_writable_folder_each_run_compiles(tmp_path, monkeypatch, double_and_one, caplog):
     (tmp_path / "file").touch()
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "file"))
     double_and_one()
-    assert "compiled code cannot be kept" in caplog.text
+    assert "compiled code cannot be cached" in caplog.text
     assert not [*tmp_path.rglob("*.nbi")]
 
 
 @pytest.mark.parametrize("home", ["", "~", "relative", "/nonexistent"])
-def test_without_a_home_no_folder_is_made_in_its_name(tmp_path, monkeypatch, home):
+def test_without_a_home_directory_no_folder_is_created(tmp_path, monkeypatch, home):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", home)
     monkeypatch.delenv("CFLIGHTNING_CACHE")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert compiling._user_folder() is None
+    assert compiling.user_cache_folder() is None
     assert not [*tmp_path.iterdir()]
 
 
-def test_an_install_that_cannot_be_written_keeps_code_in_the_cache_folder(tmp_path, monkeypatch):
+def test_a_read_only_installation_caches_in_the_user_folder(tmp_path, monkeypatch):
     (tmp_path / "install").mkdir()
     (tmp_path / "install" / "__pycache__").touch()  # no folder can be made there
-    monkeypatch.setattr(compiling, "__file__", str(tmp_path / "install" / "compiling.py"))
     monkeypatch.setenv("CFLIGHTNING_CACHE", str(tmp_path / "cache"))
-    assert compiling.find_cache_folder() == str(tmp_path / "cache" / "numba")
+    assert compiling.find_cache_folder(tmp_path / "install") == str(tmp_path / "cache" / "numba")
 
 
-def test_where_numba_is_told_not_to_compile_autograd_trains_and_says_why(tmp_path):
+def test_autograd_trains_and_logs_why_when_compiling_is_disabled(tmp_path):
     code = (
         "import logging; from lightning.pytorch import Trainer; from cflightning import *;"
         "logging.basicConfig(level='INFO');"
         "data = RatingsDataModule(source='synthetic', synthetic=dict(num_users=60, num_items=40, num_ratings=1111));"
         "trainer = lambda: Trainer(accelerator='cpu', max_epochs=1, logger=False, enable_checkpointing=False,"
         " enable_progress_bar=False, enable_model_summary=False);"
-        "[trainer().fit(EmbeddingDotTask(dim=4, objective=o), data) for o in ('both', 'ials', 'softmax')]"
+        "[trainer().fit(EmbeddingDotTask(dim=4, objective=o), data) for o in ('multitask', 'ials', 'softmax')]"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "NUMBA_DISABLE_JIT": "1"}, capture_output=True, text=True,
         timeout=200, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "numba is told not to compile (NUMBA_DISABLE_JIT)" in done.stderr
+    assert "compiling by numba is disabled (NUMBA_DISABLE_JIT)" in done.stderr
     assert "training by autograd" in done.stderr

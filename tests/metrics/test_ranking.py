@@ -10,7 +10,7 @@ import torch
 
 from cflightning.errors import ConfigError, DataError
 from cflightning.metrics.ranking import METRICS, RankingMetrics, is_relevant, user_metrics
-from cflightning.utils.csr import item_lists
+from cflightning.utils.csr import item_sets
 
 KS = (1, 3, 10, 20)
 
@@ -23,12 +23,12 @@ def made_up(users=60, items=40, width=20, pairs=400, seed=0):
     top[torch.arange(width) >= short] = 0
     user = torch.randint(0, users - 5, (pairs,), generator=rng)
     item = (torch.rand(pairs, generator=rng) ** 2 * items).long()  # row 0 among them
-    return top, item_lists(user, item, users, items)
+    return top, item_sets(user, item, users, items)
 
 
 def sets(lists):
     edges = lists.offsets.tolist()
-    return [set(lists.items[a:b].tolist()) for a, b in pairwise(edges)]
+    return [set(lists.indices[a:b].tolist()) for a, b in pairwise(edges)]
 
 
 def by_definition(top, relevant, k):
@@ -67,7 +67,7 @@ def test_figures_are_those_of_the_definitions(seed, cells):
 def test_known_answers():
     # Hits at ranks 1, 3 and 6; four relevant items.
     top = torch.tensor([[7, 1, 5, 2, 3, 9]])
-    relevant = item_lists(torch.zeros(4, dtype=int), torch.tensor([9, 7, 5, 8]), 1, 10)
+    relevant = item_sets(torch.zeros(4, dtype=int), torch.tensor([9, 7, 5, 8]), 1, 10)
     assert is_relevant(top, relevant).tolist() == [[True, False, True, False, False, True]]
     metric = RankingMetrics((2, 3, 6))
     metric.update(top, relevant)
@@ -86,7 +86,7 @@ def test_known_answers():
 
 
 def test_a_perfect_list_is_1_and_one_without_hits_0():
-    relevant = item_lists(torch.zeros(9, dtype=int), torch.arange(1, 10), 1, 30)
+    relevant = item_sets(torch.zeros(9, dtype=int), torch.arange(1, 10), 1, 30)
     perfect, none = RankingMetrics((5,)), RankingMetrics((5,))
     perfect.update(torch.tensor([[4, 2, 9, 1, 5]]), relevant)
     none.update(torch.tensor([[14, 0, 19, 11, 15]]), relevant)
@@ -97,7 +97,7 @@ def test_a_perfect_list_is_1_and_one_without_hits_0():
 
 
 def test_mrr_and_hr_stop_at_k():
-    relevant = item_lists(torch.tensor([0]), torch.tensor([4]), 1, 9)
+    relevant = item_sets(torch.tensor([0]), torch.tensor([4]), 1, 9)
     metric = RankingMetrics((3, 4))
     metric.update(torch.tensor([[1, 2, 3, 4]]), relevant)
     got = {name: float(value) for name, value in metric.compute().items()}
@@ -107,8 +107,8 @@ def test_mrr_and_hr_stop_at_k():
 def test_users_without_relevant_items_are_not_counted():
     top = torch.tensor([[1, 2], [1, 2]])
     one, both = RankingMetrics((2,)), RankingMetrics((2,))
-    one.update(top[:1], item_lists(torch.tensor([0]), torch.tensor([1]), 1, 5))
-    both.update(top, item_lists(torch.tensor([0, 1]), torch.tensor([1, 0]), 2, 5))  # row 0 is no item
+    one.update(top[:1], item_sets(torch.tensor([0]), torch.tensor([1]), 1, 5))
+    both.update(top, item_sets(torch.tensor([0, 1]), torch.tensor([1, 0]), 2, 5))  # row 0 is no item
     assert int(both.users) == 1
     assert both.compute() == one.compute()
 
@@ -117,7 +117,7 @@ def test_no_users_give_nan_and_reset_forgets():
     metric = RankingMetrics()
     metric.update(*made_up())
     metric.reset()
-    metric.update(torch.empty(0, 20, dtype=int), item_lists(torch.empty(0, dtype=int), torch.empty(0, dtype=int), 0, 9))
+    metric.update(torch.empty(0, 20, dtype=int), item_sets(torch.empty(0, dtype=int), torch.empty(0, dtype=int), 0, 9))
     assert all(math.isnan(float(value)) for value in metric.compute().values())
 
 
@@ -139,13 +139,13 @@ def test_parts_add_up_to_one_pass():
 SCRIPT = """
 import sys, torch
 from cflightning.metrics.exposure import ExposureMetrics
-from cflightning.utils.csr import item_lists
+from cflightning.utils.csr import item_sets
 from cflightning.metrics.ranking import RankingMetrics
 rank, path = int(sys.argv[1]), sys.argv[2]
 torch.distributed.init_process_group("gloo", f"file://{path}", rank=rank, world_size=2)
 rng = torch.Generator().manual_seed(0)
 top = torch.stack([torch.randperm(29, generator=rng)[:10] + 1 for _ in range(70)])
-relevant = item_lists(torch.randint(0, 70, (300,), generator=rng), torch.randint(0, 30, (300,), generator=rng), 70, 30)
+relevant = item_sets(torch.randint(0, 70, (300,), generator=rng), torch.randint(0, 30, (300,), generator=rng), 70, 30)
 mine = torch.arange(45) if rank else torch.arange(45, 70)
 figures = [RankingMetrics((5, 10)) for _ in range(2)]
 exposures = [ExposureMetrics(torch.arange(30), 40, (5, 10)) for _ in range(2)]
@@ -169,9 +169,9 @@ def test_two_processes_give_what_one_gives(tmp_path):
 
 def test_lists_are_sets_in_order_without_row_0():
     user, item = torch.tensor([2, 0, 2, 2, 0], dtype=torch.int32), torch.tensor([5, 0, 1, 5, 3], dtype=torch.int32)
-    got = item_lists(user, item, 4, 6)
-    assert (got.items.dtype, got.items.tolist(), got.offsets.tolist()) == (torch.int32, [3, 1, 5], [0, 1, 1, 3, 3])
-    assert got.counts.tolist() == [1, 0, 2, 0] and got.users == 4
+    got = item_sets(user, item, 4, 6)
+    assert (got.indices.dtype, got.indices.tolist(), got.offsets.tolist()) == (torch.int32, [3, 1, 5], [0, 1, 1, 3, 3])
+    assert got.counts.tolist() == [1, 0, 2, 0] and got.num_rows == 4
     taken = got.take(torch.tensor([2, 1, 2, 0]))
     assert sets(taken) == [{1, 5}, set(), {1, 5}, {3}]
     owner, items = taken.pairs(1, 4)
@@ -181,11 +181,11 @@ def test_lists_are_sets_in_order_without_row_0():
 
 def test_clear_errors():
     with pytest.raises(DataError, match="item must be at least 0 and below 3, got 2 others"):
-        item_lists(torch.tensor([0, 0, 0]), torch.tensor([3, 1, -1]), 1, 3)
+        item_sets(torch.tensor([0, 0, 0]), torch.tensor([3, 1, -1]), 1, 3)
     with pytest.raises(DataError, match="user must be at least 0 and below 1, got 1 others"):
-        item_lists(torch.tensor([1]), torch.tensor([1]), 1, 3)
+        item_sets(torch.tensor([1]), torch.tensor([1]), 1, 3)
     with pytest.raises(DataError, match="one length"):
-        item_lists(torch.tensor([0, 0]), torch.tensor([1]), 1, 3)
+        item_sets(torch.tensor([0, 0]), torch.tensor([1]), 1, 3)
     top, relevant = made_up()
     with pytest.raises(DataError, match="got 59 lists and relevant items of 60"):
         is_relevant(top[1:], relevant)

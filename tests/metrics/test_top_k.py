@@ -7,7 +7,7 @@ import torch
 
 from cflightning.errors import ConfigError, DataError, TrainingError
 from cflightning.metrics.top_k import rank_all, rank_scores
-from cflightning.utils.csr import item_lists
+from cflightning.utils.csr import item_sets
 
 
 def sorted_whole(scores, seen, k):
@@ -15,7 +15,7 @@ def sorted_whole(scores, seen, k):
     scores = scores.clone()
     scores[:, 0] = -math.inf
     if seen is not None:
-        user, item = seen.pairs(0, seen.users)
+        user, item = seen.pairs(0, seen.num_rows)
         scores[user, item] = -math.inf
     score, item = scores.sort(dim=1, descending=True, stable=True)
     short = max(k - scores.shape[1], 0)
@@ -34,7 +34,7 @@ def made_up(rng, users, items, dim=4, whole=True):
         lambda *s: torch.randn(s, generator=rng))  # fmt: skip
     pairs = drawn(rng, 0, users * items // 2 + 1)
     seen = [torch.randint(0, max(n, 1), (pairs,), generator=rng) for n in (users, items)]
-    return draw(users, dim), draw(items, dim), draw(items), item_lists(*seen, users, items)
+    return draw(users, dim), draw(items, dim), draw(items), item_sets(*seen, users, items)
 
 
 def whole(blocks):
@@ -79,7 +79,7 @@ def test_equal_scores_come_in_the_order_of_rows(k):
 
 
 def test_who_has_seen_all_gets_nothing():
-    seen = item_lists(torch.zeros(9, dtype=int), torch.arange(1, 10), 2, 10)
+    seen = item_sets(torch.zeros(9, dtype=int), torch.arange(1, 10), 2, 10)
     got = rank_scores(torch.arange(20.0).view(2, 10), seen, 4)
     assert got.item.tolist() == [[0, 0, 0, 0], [9, 8, 7, 6]]
     assert got.score[0].tolist() == [-math.inf] * 4
@@ -110,7 +110,7 @@ def test_scores_that_are_not_numbers_are_refused_unless_left_out(items):
     item[7, 1] = math.nan
     with pytest.raises(TrainingError, match="NaN for 5 of 5 users"):
         list(rank_all(user, item, k=2))
-    everyone = item_lists(torch.arange(5), torch.full((5,), 7), 5, items)
+    everyone = item_sets(torch.arange(5), torch.full((5,), 7), 5, items)
     assert not (whole(rank_all(user, item, seen=everyone, k=2))[0] == 7).any()
     user[3] = math.nan
     with pytest.raises(TrainingError, match="NaN for 1 of 5 users"):
@@ -128,6 +128,6 @@ def test_clear_errors():
     with pytest.raises(DataError, match=r"item_bias must be \[8\], got \[5\]"):
         next(rank_all(user, item, torch.rand(5)))
     with pytest.raises(DataError, match="seen items must be of 5 users and 8 items, got 4 and 8"):
-        next(rank_all(user, item, seen=item_lists(torch.tensor([0]), torch.tensor([1]), 4, 8)))
+        next(rank_all(user, item, seen=item_sets(torch.tensor([0]), torch.tensor([1]), 4, 8)))
     with pytest.raises(DataError, match="index 0"):
         rank_scores(torch.empty(2, 0))

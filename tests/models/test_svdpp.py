@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from cflightning.models.svdpp import SvdppTerm, neighbours
+from cflightning.models.svdpp import SvdppTerm
+from cflightning.utils.csr import csr_from_pairs
 
 USERS, ITEMS, DIM = 9, 7, 3
 
@@ -21,7 +22,7 @@ def pairs(n=25, seed=0):
 
 def make(kind=SvdppTerm, penalty=1.4, exponent=0.6):
     user, item = pairs()
-    own, other = neighbours(user, item, USERS), neighbours(item, user, ITEMS)
+    own, other = csr_from_pairs(user, item, USERS, ITEMS), csr_from_pairs(item, user, ITEMS, USERS)
     met = np.zeros((USERS, ITEMS))
     met[user, item] = 1
     return kind(own, other, DIM, exponent, penalty), met
@@ -35,21 +36,9 @@ def dense(met, penalty=1.4, exponent=0.6):
     return weight[:, None] * met, precision, penalty * others * (np.maximum(others, 1) / 50) ** -exponent
 
 
-def test_neighbours_are_grouped_pairs():
-    user, item = pairs()
-    found = neighbours(user, item, USERS)
-    ends = [*found.offsets.tolist(), len(found.rows)]
-    for row in range(USERS):
-        assert sorted(found.rows[ends[row] : ends[row + 1]].tolist()) == sorted(item[user == row].tolist())
-    assert found.counts.tolist() == np.bincount(user, minlength=USERS).tolist()
-    table = torch.arange(ITEMS * 2.0).reshape(ITEMS, 2)
-    torch.testing.assert_close(found.sums(table)[3], table[item[user == 3].long()].sum(0))
-    assert not found.sums(table)[0].any()
-
-
 def test_a_user_with_one_rating_has_no_term():
     user, item = torch.tensor([1, 2, 2, 3, 3, 3]), torch.tensor([1, 1, 2, 1, 2, 3])
-    term = SvdppTerm(neighbours(user.int(), item.int(), 4), neighbours(item.int(), user.int(), 4), DIM, 0.6)
+    term = SvdppTerm(csr_from_pairs(user, item, 4, 4), csr_from_pairs(item, user, 4, 4), DIM, 0.6)
     assert term.weight.squeeze(1).tolist() == pytest.approx([0, 0, 1 / 2, math.sqrt(2) / 3])
     table = torch.randn(4, DIM, generator=torch.Generator().manual_seed(0))
     alone = table[1].clone()

@@ -1,17 +1,16 @@
-"""The chain: every conditional against the books, and the same bits on any number of threads."""
+"""The Markov chain: each conditional against its closed form, and independence of the number of threads."""
 
 import numpy as np
 import pytest
 import torch
 
 from cflightning.models.network import FoldedTables, RatingScale
-from cflightning.sampling import chain as chains
-from cflightning.sampling.chain import Chain, bag_pass
-from cflightning.sampling.rows import CHUNK, Rows
+from cflightning.sampling.chain import Chain, draw_svdpp_vectors
+from cflightning.sampling.padded_rows import CHUNK_SIZE, PaddedRows
 
 
 def ratings(users=40, items=30, n=500, seed=0):
-    """Rows of both sides from 1; user 3 and item 5 have no rating."""
+    """Indices of both sides from 1; user 3 and item 5 have no rating."""
     rng = np.random.default_rng(seed)
     pairs = rng.permutation((users - 1) * (items - 1))[:n]
     user, item = pairs // (items - 1) + 1, pairs % (items - 1) + 1
@@ -30,13 +29,13 @@ def bits(chain):
     return torch.cat([value.reshape(-1).float() for value in chain.state.values()])
 
 
-def test_rows_hold_every_rating_once():
+def test_chunks_contain_every_rating_once():
     user, item, rating = ratings(n=700)
-    rows = Rows(user, item, rating, 40, 4)
+    rows = PaddedRows(user, item, rating, 40, 30, 4)
     seen = []
-    for row, other, target in rows.chunks:
-        assert target.numel() * 4 <= CHUNK
-        for at, u in enumerate(row.tolist()):
+    for index, other, target in rows.chunks:
+        assert target.numel() * 4 <= CHUNK_SIZE
+        for at, u in enumerate(index.tolist()):
             for i, r in zip(other.view_as(target)[at].tolist(), target[at].tolist(), strict=True):
                 seen += [(u, i, r)] * (i > 0)
                 assert i > 0 or r == 0
@@ -44,18 +43,20 @@ def test_rows_hold_every_rating_once():
     assert not rows.rated[0] and not rows.rated[3] and int(rows.counts.sum()) == len(user)
 
 
-def test_rows_with_very_different_counts_are_hardly_padded():
+def test_very_different_counts_cause_little_padding():
     rng = np.random.default_rng(0)
     own = np.concatenate([np.full(9000, 1), np.full(700, 2), rng.integers(3, 2000, 20_000)]).astype(np.int32)
-    rows = Rows(*map(torch.from_numpy, (own, np.ones(len(own), np.int32), np.ones(len(own), np.float32))), 2000, 65)
+    rows = PaddedRows(
+        *map(torch.from_numpy, (own, np.ones(len(own), np.int32), np.ones(len(own), np.float32))), 2000, 2, 65
+    )
     assert sum(chunk.target.numel() for chunk in rows.chunks) < 1.2 * len(own)
 
 
-def test_vectors_of_a_bag_have_the_posterior_of_a_regression():
-    # rest + W y = d is known, d = W y + noise, y ~ N(0, 1 / penalty): a ridge regression.
+def test_svdpp_vectors_have_the_posterior_of_a_ridge_regression():
+    # d = W y + noise, y ~ N(0, 1 / penalty): a ridge regression.
     rng, penalty, users, items = np.random.default_rng(0), 2.0, 9, 4
     near = rng.random((items, users)) < 0.6
-    near[2] = False  # nobody leans on this one
+    near[2] = False  # no index depends on this one
     rows = np.concatenate([np.flatnonzero(one) for one in near]).astype(np.int32)
     ends = np.concatenate([[0], near.sum(1).cumsum()])
     weight = rng.uniform(0.3, 1, users).astype(np.float32)
@@ -65,10 +66,10 @@ def test_vectors_of_a_bag_have_the_posterior_of_a_regression():
     squares = (design**2).sum(0).astype(np.float32)
     for number in range(30_000):
         noise = rng.standard_normal((items, 1)).astype(np.float32)
-        bag_pass(rows, ends, weight, squares, penalty, noise, vectors, rest)
+        draw_svdpp_vectors(rows, ends, weight, squares, penalty, noise, vectors, rest)
         if number >= 100:
             draws.append(vectors[:, 0].copy())
-    np.testing.assert_allclose(rest, truth - design @ vectors, atol=2e-3)  # kept up to date
+    np.testing.assert_allclose(rest, truth - design @ vectors, atol=2e-3)  # updated
     kept = [0, 1, 3]
     covariance = np.linalg.inv(design.T @ design + penalty * np.eye(items))
     np.testing.assert_allclose(np.mean(draws, 0)[kept], (covariance @ design.T @ truth)[kept, 0], atol=0.02)
@@ -77,11 +78,11 @@ def test_vectors_of_a_bag_have_the_posterior_of_a_regression():
     assert not vectors[2].any()
 
 
-def test_the_compiled_pass_is_the_plain_one():
-    compiled = pytest.importorskip("cflightning.kernels.gibbs", reason="needs the extra `fast`").bag_pass
+def test_the_compiled_draw_equals_the_plain_one():
+    compiled = pytest.importorskip("cflightning.kernels.gibbs", reason="needs the extra `fast`").draw_svdpp_vectors
     states = []
-    for one in (bag_pass, compiled):
-        chain = make(bag_pass=one)
+    for one in (draw_svdpp_vectors, compiled):
+        chain = make(draw_vectors=one)
         for _ in range(3):
             chain.sweep()
         states.append(bits(chain))
@@ -90,7 +91,7 @@ def test_the_compiled_pass_is_the_plain_one():
 
 
 @pytest.mark.parametrize("sigmoid", [False, True])
-def test_a_row_is_drawn_from_its_conditional(sigmoid):
+def test_a_vector_is_drawn_from_its_conditional(sigmoid):
     chain = make(dim=2, sigmoid=sigmoid)
     for _ in range(3):
         chain.sweep()
@@ -101,11 +102,11 @@ def test_a_row_is_drawn_from_its_conditional(sigmoid):
     for seed in range(4000):
         chain.load(state)
         chain._draw_rows(1, precision, torch.zeros(40).double(), np.random.default_rng(seed))
-        draws.append(chain.state["rows_1"][7].numpy().copy())
+        draws.append(chain.state["factors_1"][7].numpy().copy())
     chain.close()
     mine = item == 7
-    x, alpha = state["rows_0"][user[mine]].numpy(), state["precision"][user[mine]].numpy()
-    old = state["rows_1"][7].numpy()
+    x, alpha = state["factors_0"][user[mine]].numpy(), state["precision"][user[mine]].numpy()
+    old = state["factors_1"][7].numpy()
     features = np.column_stack([x[:, :2], np.ones(len(x))])
     fitted = features @ old
     logit = fitted + x[:, 2] + float(state["global_bias"])
@@ -116,16 +117,16 @@ def test_a_row_is_drawn_from_its_conditional(sigmoid):
     weight = alpha * slope**2
     pull = features.T @ (weight * (fitted + (target - score) / slope))
     expected = np.linalg.inv(features.T @ (weight[:, None] * features) + precision.numpy())
-    prior = precision.numpy() @ (state["common_1"] + state["means_1"][7]).numpy()
+    prior = precision.numpy() @ (state["prior_mean_1"] + state["svdpp_means_1"][7]).numpy()
     np.testing.assert_allclose(np.mean(draws, 0), expected @ (pull + prior), atol=0.05)
     np.testing.assert_allclose(np.cov(np.transpose(draws)), expected, atol=0.05 * expected.max())
 
 
-def test_noise_is_drawn_for_each_user_and_errors_are_those_before():
+def test_noise_is_drawn_per_user_and_errors_are_those_before_the_sweep():
     chain = make()
     chain.sweep()
     user, item, rating = (column.long() for column in ratings())
-    rows, others = chain.state["rows_0"], chain.state["rows_1"]
+    rows, others = chain.state["factors_0"], chain.state["factors_1"]
     logit = (rows[user, :-1] * others[item, :-1]).sum(1) + rows[user, -1] + others[item, -1]
     score = 0.5 + 5 * torch.sigmoid(logit + chain.state["global_bias"])
     assert chain.sweep() == pytest.approx(float((score - rating).square().sum()), rel=1e-4)
@@ -134,11 +135,11 @@ def test_noise_is_drawn_for_each_user_and_errors_are_those_before():
     chain.close()
 
 
-def test_threads_leave_no_trace():
-    compiled = pytest.importorskip("cflightning.kernels.gibbs", reason="needs the extra `fast`").bag_pass
+def test_the_result_does_not_depend_on_the_number_of_threads():
+    compiled = pytest.importorskip("cflightning.kernels.gibbs", reason="needs the extra `fast`").draw_svdpp_vectors
     states = []
     for threads in (1, 2, 3):
-        chain = make(ratings(n=900), threads=threads, bag_pass=compiled)
+        chain = make(ratings(n=900), threads=threads, draw_vectors=compiled)
         for _ in range(3):
             chain.sweep()
         states.append(bits(chain))
@@ -146,7 +147,7 @@ def test_threads_leave_no_trace():
     assert torch.equal(states[0], states[1]) and torch.equal(states[0], states[2])
 
 
-def test_a_seed_gives_the_same_and_another_another():
+def test_draws_depend_on_the_seed():
     found = []
     for seed in (0, 0, 1):
         chain = make(seed=seed)
@@ -156,47 +157,49 @@ def test_a_seed_gives_the_same_and_another_another():
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
 
 
-@pytest.mark.parametrize("bags", ["none", "user", "both"])
-def test_bags_are_what_was_asked_for(bags):
-    chain = make(bags=bags)
+@pytest.mark.parametrize("svdpp", ["none", "user", "both"])
+def test_the_chosen_sides_have_svdpp_terms(svdpp):
+    chain = make(svdpp=svdpp)
     for _ in range(2):
         chain.sweep()
-    learnt = [bool(chain.state[f"vectors_{at}"].any()) for at in (0, 1)]
-    assert learnt == [bags != "none", bags == "both"]
-    for at, weight in enumerate(chain.bag_weights):  # the mean is the weighted sum of the vectors
-        summed = torch.zeros_like(chain.state[f"means_{at}"])
+    learnt = [bool(chain.state[f"svdpp_vectors_{at}"].any()) for at in (0, 1)]
+    assert learnt == [svdpp != "none", svdpp == "both"]
+    for at, weight in enumerate(chain.svdpp_weights):  # the mean is the weighted sum of the vectors
+        summed = torch.zeros_like(chain.state[f"svdpp_means_{at}"])
         own, other, _ = ratings()
         own, other = ((own, other), (other, own))[at]
-        summed.index_add_(0, own.long(), chain.state[f"vectors_{at}"][other.long()])
-        torch.testing.assert_close(chain.state[f"means_{at}"], summed * weight[:, None], atol=2e-4, rtol=1e-3)
+        summed.index_add_(0, own.long(), chain.state[f"svdpp_vectors_{at}"][other.long()])
+        torch.testing.assert_close(chain.state[f"svdpp_means_{at}"], summed * weight[:, None], atol=2e-4, rtol=1e-3)
     chain.close()
 
 
-def test_tables_answer_as_the_draw_does_and_for_the_unknown_by_the_common_mean():
+def test_tables_predict_as_the_draw_and_the_unknown_index_by_the_prior_mean():
     chain = make()
     for _ in range(4):
         chain.sweep()
     tables, state = chain.tables(), chain.state
     for at, table in ((0, tables.user_vectors), (1, tables.item_vectors)):
         assert not table[~chain.sides[at].rated].any()
-    rows = [torch.where(chain.sides[at].rated[:, None], state[f"rows_{at}"], state[f"common_{at}"]) for at in (0, 1)]
+    rows = [
+        torch.where(chain.sides[at].rated[:, None], state[f"factors_{at}"], state[f"prior_mean_{at}"]) for at in (0, 1)
+    ]
     expected = rows[0][:, :-1] @ rows[1][:, :-1].T + rows[0][:, -1:] + rows[1][:, -1] + state["global_bias"]
     found = tables.user_vectors @ tables.item_vectors.T + tables.user_bias[:, None] + tables.item_bias
     torch.testing.assert_close(found + tables.global_bias, expected, atol=1e-4, rtol=1e-4)
     chain.close()
 
 
-def test_a_chain_begins_where_it_is_told():
+def test_a_chain_starts_from_given_tables():
     chain = make()
     generator = torch.Generator().manual_seed(0)
     shapes = (40, 3), (30, 3), (40,), (30,), ()
     chain.start(FoldedTables(*(torch.randn(shape, generator=generator) for shape in shapes)))
-    assert not chain.state["rows_0"][3].any() and not chain.state["rows_1"][0].any()
-    assert chain.state["rows_0"][1].all()
+    assert not chain.state["factors_0"][3].any() and not chain.state["factors_1"][0].any()
+    assert chain.state["factors_0"][1].all()
     chain.close()
 
 
-def test_planted_factors_are_found_from_a_cold_start():
+def test_planted_factors_are_recovered_from_a_random_start():
     rng = np.random.default_rng(0)
     users, items, n, noise = 200, 100, 6000, 0.4
     pairs = rng.permutation((users - 1) * (items - 1))[:n]
@@ -207,7 +210,7 @@ def test_planted_factors_are_found_from_a_cold_start():
     columns = [
         torch.from_numpy(c[:5000].astype(k)) for c, k in ((user, np.int32), (item, np.int32), (rating, np.float32))
     ]
-    chain = Chain(*columns, num_users=users, num_items=items, dim=3, scale=RatingScale(None), bags="none")
+    chain = Chain(*columns, num_users=users, num_items=items, dim=3, scale=RatingScale(None), svdpp="none")
     total = torch.zeros(n - 5000)
     u, i = (torch.from_numpy(c[5000:]) for c in (user, item))
     for number in range(60):
@@ -219,4 +222,3 @@ def test_planted_factors_are_found_from_a_cold_start():
     rmse = float(np.sqrt(np.mean((total.numpy() / 40 - truth[5000:]) ** 2)))
     assert rmse < 0.6 * noise
     assert float(chain.state["noise"]) ** -0.5 == pytest.approx(noise, rel=0.1)
-    assert chains.FREEDOM > 2

@@ -1,4 +1,4 @@
-"""Implicit ALS against dense linear algebra in double precision, and against its own loss."""
+"""iALS against dense linear algebra in double precision, and against its objective."""
 
 from itertools import pairwise
 
@@ -7,14 +7,13 @@ import pytest
 import torch
 
 from cflightning.errors import ConfigError, DataError, TrainingError
-from cflightning.solvers import ials as module
 from cflightning.solvers.ials import Ials
 
 NUM_USERS, NUM_ITEMS = 80, 60
 SETTINGS = {"weight": 0.2, "l2": 0.05, "exponent": 0.7}
 
 
-def made_up(seed=0, users=NUM_USERS, items=NUM_ITEMS, n=700):
+def random_pairs(seed=0, users=NUM_USERS, items=NUM_ITEMS, n=700):
     rng = np.random.default_rng(seed)
     drawn = [(rng.random(n) ** 2 * (size - 4)).astype(np.int32) + 1 for size in (users, items)]
     user, item = np.unique(np.stack(drawn, 1), axis=0).astype(np.int32).T.copy()
@@ -29,7 +28,7 @@ def dense(user, item, confidence, users=NUM_USERS, items=NUM_ITEMS):
 
 
 def solved(c, q, weight, l2, exponent):
-    """One side solved exactly, row by row."""
+    """Solve one side exactly, one index after the other."""
     gram = weight * q.T @ q
     out = np.zeros((len(c), q.shape[1]))
     for row, own in enumerate(c):
@@ -41,7 +40,7 @@ def solved(c, q, weight, l2, exponent):
 
 
 def objective(c, p, q, weight, l2, exponent):
-    """The loss, cell by cell."""
+    """The objective from its definition."""
     x = p @ q.T
     total = (c * (1 - x) ** 2).sum() + weight * (x**2).sum()
     for table, counts, others in ((p, (c > 0).sum(1), len(q) - 1), (q, (c > 0).sum(0), len(p) - 1)):
@@ -49,18 +48,10 @@ def objective(c, p, q, weight, l2, exponent):
     return total
 
 
-@pytest.fixture(params=["compiled", "plain"])
-def way(request, monkeypatch):
-    if request.param == "plain":
-        monkeypatch.setattr(module, "usable", lambda: False)
-    else:
-        pytest.importorskip("numba", reason="the compiled step needs the extra `fast`")
-
-
 @pytest.mark.parametrize("dim", [1, 5, 16, 30])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_a_sweep_solves_both_sides(dim, weighted, way):
-    user, item, confidence = made_up()
+def test_a_sweep_solves_both_sides(dim, weighted, implementation):
+    user, item, confidence = random_pairs()
     solver = Ials(user, item, NUM_USERS, NUM_ITEMS, confidence=confidence if weighted else None, **SETTINGS)
     users, items = solver.start(dim)
     c = dense(user, item, confidence if weighted else 1)
@@ -73,27 +64,27 @@ def test_a_sweep_solves_both_sides(dim, weighted, way):
 
 
 @pytest.mark.parametrize("dim", [32, 40, 64])
-def test_blocks_come_to_the_same_minimum(dim, way):
-    """Each pass over the blocks lowers the loss; many of them, the other side fixed, end where a whole solve does."""
-    user, item, confidence = made_up()
+def test_blocks_reach_the_same_minimum(dim, implementation):
+    """Each pass over the blocks lowers the loss, and many passes reach the minimum of a single block."""
+    user, item, confidence = random_pairs()
     solver = Ials(user, item, NUM_USERS, NUM_ITEMS, confidence=confidence, block=16, **SETTINGS)
     users, items = solver.start(dim)
     items *= 20
     c = dense(user, item, confidence)
     losses = [solver.loss(users, items)]
     for _ in range(40):
-        solver._solve(solver.users, users, items)
+        solver.solve(solver.users, users, items)
         losses.append(solver.loss(users, items))
     assert all(b <= a * (1 + 1e-6) for a, b in pairwise(losses))
     p = solved(c, items.double().numpy(), **SETTINGS)
     np.testing.assert_allclose(users, p, atol=1e-3 * np.abs(p).max())
 
 
-def test_one_step_on_a_block_is_newtons(way):
-    user, item, confidence = made_up()
+def test_a_step_on_a_block_is_a_newton_step(implementation):
+    user, item, confidence = random_pairs()
     c = dense(user, item, confidence)
     solver = Ials(user, item, NUM_USERS, NUM_ITEMS, confidence=confidence, block=16, **SETTINGS)
-    users, items = solver.start(40)  # blocks of 16, the last one half empty
+    users, items = solver.start(40)  # blocks of 16, the last one half padding
     users *= 30
     items *= 30
     p, q = users.double().numpy().copy(), items.double().numpy()
@@ -103,12 +94,12 @@ def test_one_step_on_a_block_is_newtons(way):
         for left in (0, 16, 32):
             b = slice(left, left + 16)
             p[row, b] -= np.linalg.solve(bend[b, b], (bend @ p[row] - q.T @ c[row])[b])
-    solver._solve(solver.users, users, items)
+    solver.solve(solver.users, users, items)
     np.testing.assert_allclose(users, p, atol=3e-5 * np.abs(p).max())
 
 
-def test_rows_without_pairs_stay_zero_and_the_unknown_row_is_left_out(way):
-    user, item, _ = made_up()
+def test_indices_without_interactions_keep_zero_vectors_and_index_0_is_left_out(implementation):
+    user, item, _ = random_pairs()
     zeros, some = torch.zeros(3, dtype=torch.int32), torch.tensor([0, 1, 2], dtype=torch.int32)
     plain = Ials(user, item, NUM_USERS, NUM_ITEMS)
     more = Ials(torch.cat([user, zeros, some]), torch.cat([item, some, zeros]), NUM_USERS, NUM_ITEMS)
@@ -124,8 +115,8 @@ def test_rows_without_pairs_stay_zero_and_the_unknown_row_is_left_out(way):
 
 
 @pytest.mark.parametrize("dim", [16, 48])
-def test_any_number_of_threads_gives_the_same_bits(dim):
-    user, item, confidence = made_up(1, 500, 300, 9000)
+def test_the_result_does_not_depend_on_the_number_of_threads(dim):
+    user, item, confidence = random_pairs(1, 500, 300, 9000)
     found = []
     for threads in (1, 2, 4):
         solver = Ials(user, item, 500, 300, confidence=confidence, block=16, threads=threads)
@@ -137,8 +128,8 @@ def test_any_number_of_threads_gives_the_same_bits(dim):
     assert torch.equal(found[0], found[2])
 
 
-def test_sweeps_lower_the_loss_and_a_seed_decides_the_start():
-    user, item, _ = made_up()
+def test_sweeps_lower_the_loss_and_the_start_depends_on_the_seed():
+    user, item, _ = random_pairs()
     solver = Ials(user, item, NUM_USERS, NUM_ITEMS)
     tables = solver.start(8, seed=1)
     assert all(torch.equal(a, b) for a, b in zip(tables, solver.start(8, seed=1), strict=True))
@@ -151,8 +142,8 @@ def test_sweeps_lower_the_loss_and_a_seed_decides_the_start():
 
 
 @pytest.mark.parametrize("dim", [8, 40])
-def test_new_users_get_what_a_sweep_would_give_them(dim, way):
-    user, item, _ = made_up()
+def test_fold_in_gives_new_users_the_vectors_of_a_sweep(dim, implementation):
+    user, item, _ = random_pairs()
     solver = Ials(user, item, NUM_USERS, NUM_ITEMS, block=64, **SETTINGS)
     users, items = solver.start(dim)
     solver.sweep(users, items)
@@ -169,7 +160,7 @@ def test_new_users_get_what_a_sweep_would_give_them(dim, way):
         solver.fold_in(fixed, [torch.tensor([NUM_ITEMS])])
 
 
-def test_long_rows_are_gathered_in_parts(way):
+def test_long_rows_are_gathered_in_parts(implementation):
     rng = np.random.default_rng(0)
     users, items = 500, 4
     user, item = (torch.from_numpy(a.astype(np.int32)) for a in np.nonzero(rng.random((users, items)) < 0.9))
@@ -181,7 +172,7 @@ def test_long_rows_are_gathered_in_parts(way):
     np.testing.assert_allclose(tables[1], expected, atol=1e-4 * np.abs(expected).max())
 
 
-def test_nothing_at_all(way):
+def test_empty_columns(implementation):
     empty = torch.empty(0, dtype=torch.int32)
     solver = Ials(empty, empty, 3, 4)
     tables = solver.start(2)
@@ -190,8 +181,8 @@ def test_nothing_at_all(way):
     assert solver.loss(*tables) == 0
 
 
-def test_what_cannot_be_is_refused():
-    user, item, confidence = made_up()
+def test_arguments_out_of_range_are_rejected():
+    user, item, confidence = random_pairs()
     for options, message in (
         ({"l2": 0.0}, "l2 must be above 0, got 0.0"),
         ({"weight": -1.0}, "weight must be at least 0, got -1.0"),

@@ -1,17 +1,17 @@
-"""New users by cross-entropy, against Newton's method with whole matrices in double precision."""
+"""Fold-in by the logistic loss, against Newton's method with exact steps in double precision."""
 
 import numpy as np
 import pytest
 import torch
 
 from cflightning.errors import DataError
-from cflightning.solvers import logistic
-from cflightning.solvers.interactions import side
+from cflightning.solvers.logistic import NewtonLimits, fold_in
+from cflightning.utils.csr import csr_from_pairs
 
 NUM_ITEMS, DIM = 40, 6
 
 
-def made_up(users=9, seed=0):
+def random_users(users=9, seed=0):
     rng = np.random.default_rng(seed)
     items = rng.normal(size=(NUM_ITEMS, DIM)).astype(np.float32) * 0.7
     items[0] = 0
@@ -19,16 +19,16 @@ def made_up(users=9, seed=0):
     return items, rng.normal(size=NUM_ITEMS).astype(np.float32), lists
 
 
-def given(lists):
+def user_items(lists):
     user = torch.repeat_interleave(
         torch.arange(len(lists)), torch.tensor([len(rows) for rows in lists], dtype=torch.int64)
     )
-    rows = torch.cat([torch.empty(0, dtype=torch.int32), *(torch.as_tensor(rows).int() for rows in lists)])
-    return side(user.int(), rows, len(lists))
+    items = torch.cat([torch.empty(0, dtype=torch.int32), *(torch.as_tensor(rows).int() for rows in lists)])
+    return csr_from_pairs(user.int(), items, len(lists), NUM_ITEMS)
 
 
-def slow(items, bias, rows, negatives, l2):
-    """The vector of one user; every sum is written out."""
+def reference(items, bias, rows, negatives, l2):
+    """The vector of one user, every sum from its definition."""
     items, bias = items[1:].astype(np.float64), bias[1:].astype(np.float64)
     length = np.linalg.norm(items, axis=1).mean()
     z = np.column_stack([items / length, np.ones(len(items))])
@@ -46,62 +46,62 @@ def slow(items, bias, rows, negatives, l2):
 
 
 @pytest.mark.parametrize(("negatives", "l2"), [(8.0, 0.005), (3.0, 0.05), (20.0, 0.001)])
-def test_it_is_the_minimum(negatives, l2, monkeypatch):
-    items, bias, lists = made_up()
-    monkeypatch.setattr(logistic, "NEWTON", 12)
-    monkeypatch.setattr(logistic, "GRADIENTS", 12)
-    found = logistic.fold_in(
-        torch.from_numpy(items), torch.from_numpy(bias), given(lists), negatives=negatives, l2=l2
+def test_vectors_are_the_minimum(negatives, l2):
+    items, bias, lists = random_users()
+    limits = NewtonLimits(steps=12, conjugate_gradients=12)
+    found = fold_in(
+        torch.from_numpy(items), torch.from_numpy(bias), user_items(lists), negatives=negatives, l2=l2, limits=limits
     ).numpy()
     for rows, vector in zip(lists, found, strict=True):
-        np.testing.assert_allclose(vector, slow(items, bias, rows, negatives, l2), atol=2e-4)
+        np.testing.assert_allclose(vector, reference(items, bias, rows, negatives, l2), atol=2e-4)
 
 
-def test_the_usual_number_of_steps_is_enough():
-    items, bias, lists = made_up(30, seed=1)
-    found = logistic.fold_in(torch.from_numpy(items), torch.from_numpy(bias), given(lists)).numpy()
+def test_the_default_number_of_steps_is_enough():
+    items, bias, lists = random_users(30, seed=1)
+    found = fold_in(torch.from_numpy(items), torch.from_numpy(bias), user_items(lists)).numpy()
     for rows, vector in zip(lists, found, strict=True):
-        scores, exact = items @ vector + bias, items @ slow(items, bias, rows, 8.0, 0.005) + bias
+        scores, exact = items @ vector + bias, items @ reference(items, bias, rows, 8.0, 0.005) + bias
         assert np.abs(scores - exact).max() < 0.05 * np.ptp(exact)
 
 
-def test_blocks_of_users_change_nothing(monkeypatch):
-    items, bias, lists = made_up()
-    arguments = torch.from_numpy(items), torch.from_numpy(bias), given(lists)
-    whole = logistic.fold_in(*arguments)
-    monkeypatch.setattr(logistic, "SCORES", 2 * NUM_ITEMS)
-    torch.testing.assert_close(logistic.fold_in(*arguments), whole, atol=1e-4, rtol=1e-3)
+def test_blocks_of_users_do_not_change_the_vectors():
+    items, bias, lists = random_users()
+    arguments = torch.from_numpy(items), torch.from_numpy(bias), user_items(lists)
+    whole = fold_in(*arguments)
+    torch.testing.assert_close(
+        fold_in(*arguments, limits=NewtonLimits(scores=2 * NUM_ITEMS)), whole, atol=1e-4, rtol=1e-3
+    )
 
 
-def test_the_scale_of_item_vectors_is_no_matter():
-    items, bias, lists = made_up()
-    table, lists = torch.from_numpy(items), given(lists)
-    one = logistic.fold_in(table, torch.from_numpy(bias), lists)
-    ten = logistic.fold_in(10 * table, torch.from_numpy(bias), lists)
+def test_vectors_scale_inversely_with_the_item_vectors():
+    items, bias, lists = random_users()
+    table, lists = torch.from_numpy(items), user_items(lists)
+    one = fold_in(table, torch.from_numpy(bias), lists)
+    ten = fold_in(10 * table, torch.from_numpy(bias), lists)
     torch.testing.assert_close(ten * 10, one, atol=1e-5, rtol=1e-4)
 
 
-def test_far_biases_are_no_trouble():
-    items, bias, lists = made_up()
-    found = logistic.fold_in(torch.from_numpy(items), 30 * torch.from_numpy(bias), given(lists))
+def test_large_biases_give_finite_vectors():
+    items, bias, lists = random_users()
+    found = fold_in(torch.from_numpy(items), 30 * torch.from_numpy(bias), user_items(lists))
     assert found.isfinite().all()
 
 
-def test_who_has_no_items_has_no_direction():
-    items, bias, lists = made_up()
+def test_users_without_items_have_zero_vectors():
+    items, bias, lists = random_users()
     table = torch.from_numpy(items), torch.from_numpy(bias)
-    found = logistic.fold_in(*table, given([[], lists[0], []]))
+    found = fold_in(*table, user_items([[], lists[0], []]))
     assert not found[[0, 2]].any()
-    torch.testing.assert_close(found[1], logistic.fold_in(*table, given(lists[:1]))[0])
-    assert logistic.fold_in(*table, given([])).shape == (0, DIM)
-    nothing = logistic.fold_in(torch.zeros(NUM_ITEMS, DIM), table[1], given(lists))
+    torch.testing.assert_close(found[1], fold_in(*table, user_items(lists[:1]))[0])
+    assert fold_in(*table, user_items([])).shape == (0, DIM)
+    nothing = fold_in(torch.zeros(NUM_ITEMS, DIM), table[1], user_items(lists))
     assert not nothing.any()
 
 
-def test_tables_that_do_not_fit():
-    items, bias, lists = made_up()
+def test_tables_of_other_sizes_are_rejected():
+    items, bias, lists = random_users()
     table = torch.from_numpy(items)
     with pytest.raises(DataError, match=rf"fold_in: item_bias must be \[{NUM_ITEMS}\], as item_vectors, got \[3\]"):
-        logistic.fold_in(table, torch.zeros(3), given(lists))
+        fold_in(table, torch.zeros(3), user_items(lists))
     with pytest.raises(DataError, match=f"fold_in: items must be below {NUM_ITEMS}, got {NUM_ITEMS}"):
-        logistic.fold_in(table, torch.from_numpy(bias), given([[NUM_ITEMS]]))
+        fold_in(table, torch.from_numpy(bias), user_items([[NUM_ITEMS]]))

@@ -17,7 +17,6 @@ from cflightning.data.splits.split import TEST, TRAIN, VAL
 from cflightning.errors import CheckpointError, ConfigError, DataError
 from cflightning.evaluation.baselines import RankingBaselines, comparison_lines
 from cflightning.objectives.registry import find_ranking_objective
-from cflightning.solvers.interactions import Side
 from cflightning.solvers.logistic import fold_in
 from cflightning.tasks.loading import load_task
 
@@ -69,11 +68,11 @@ def by_hand(network, module, part, k=10):
     seen = module.interactions(TRAIN, VAL) if part == TEST else module.interactions(TRAIN)
     wanted, rows = module.interactions(part), []
     for user in range(1, module.num_users):
-        relevant = set(wanted.items[wanted.offsets[user] : wanted.offsets[user + 1]].tolist())
+        relevant = set(wanted.indices[wanted.offsets[user] : wanted.offsets[user + 1]].tolist())
         if not relevant:
             continue
         scores = found.item_vectors @ found.user_vectors[user] + found.item_bias
-        scores[0] = scores[seen.items[seen.offsets[user] : seen.offsets[user + 1]].long()] = -torch.inf
+        scores[0] = scores[seen.indices[seen.offsets[user] : seen.offsets[user + 1]].long()] = -torch.inf
         hit = np.array([item in relevant for item in scores.argsort(descending=True, stable=True)[:k].tolist()])
         gain = 1 / np.log2(np.arange(k) + 2)
         rows.append([hit.any(), hit.sum() / len(relevant), gain[hit].sum() / gain[: min(len(relevant), k)].sum()])
@@ -288,9 +287,9 @@ def by_hand_of_new_users(network, vectors, module, part, k=10):
     """As `by_hand`, of users in the order of `held_out_users`."""
     found, (_, given, wanted), gains = network.fold(), module.held_out_users(part), []
     for user, vector in enumerate(vectors):
-        relevant = set(wanted.items[wanted.offsets[user] : wanted.offsets[user + 1]].tolist())
+        relevant = set(wanted.indices[wanted.offsets[user] : wanted.offsets[user + 1]].tolist())
         scores = found.item_vectors @ vector + found.item_bias
-        scores[0] = scores[given.items[given.offsets[user] : given.offsets[user + 1]].long()] = -torch.inf
+        scores[0] = scores[given.indices[given.offsets[user] : given.offsets[user + 1]].long()] = -torch.inf
         hit = np.array([item in relevant for item in scores.argsort(descending=True, stable=True)[:k].tolist()])
         gain = 1 / np.log2(np.arange(k) + 2)
         gains.append(gain[hit].sum() / gain[: min(len(relevant), k)].sum())
@@ -327,13 +326,13 @@ def test_users_held_out_whole_have_lists_by_what_is_given_of_them(objective, opt
     items, counts = model.recommender.fold().item_vectors, torch.from_numpy(module.counts()[1])
     for part, value in measured.items():
         given = module.held_out_users(part).given
-        lists = [rows.long() for rows in torch.split(given.items, given.counts.tolist())]
+        lists = [rows.long() for rows in torch.split(given.indices, given.counts.tolist())]
         if objective in ("ials", "multitask"):
             vectors = [least_squares(items, rows, 0.2, 0.03) for rows in lists]
         elif objective == "svd":
             vectors = [(items[rows] / counts[rows, None] ** 0.8).sum(0) for rows in lists]
         else:
-            vectors = fold_in(items, model.network.fold().item_bias, Side(*given[:2]))
+            vectors = fold_in(items, model.network.fold().item_bias, given)
         assert value == pytest.approx(by_hand_of_new_users(model.recommender, vectors, module, part), abs=1e-6)
     assert figures["test/ndcg@10"] > 0.5  # items of both halves in any order give .3
     for other in ("popularity", "item-knn", "ease"):

@@ -245,7 +245,7 @@ def test_test_rows_of_unknown_items(tmp_path, caplog):
     caplog.set_level(logging.DEBUG, logger="cflightning")
     made = folder(tmp_path, train_csv="user,item\n1,1\n2,2\n", test_csv="user,item\n1,2\n1,3\n9,1\n")
     data = RatingsDataModule(str(made), feedback="implicit", split=SplitOptions(val_fraction=0))
-    assert data.interactions(TEST).items.tolist() == [2]
+    assert data.interactions(TEST).indices.tolist() == [2]
     assert "2 of 3 rows hold an id not seen in training: left out" in caplog.text
     folder(tmp_path, test_csv="user,item\n9,2\n1,3\n9,1\n")
     none = RatingsDataModule(str(made), feedback="implicit", split=SplitOptions(val_fraction=0))
@@ -275,12 +275,12 @@ def test_gowalla(real_data):
     assert data.split.sizes == (810_128, 0, 217_242)
     assert (data.num_users, data.num_items) == (29_859, 40_982)
     train, test = data.interactions(TRAIN), data.interactions(TEST)
-    assert (len(train.items), len(test.items)) == (810_128, 217_242)
+    assert (len(train.indices), len(test.indices)) == (810_128, 217_242)
     assert (test.counts > 0).sum() == 29_858
     held = RatingsDataModule(
         str(real_data / "gowalla"), feedback="implicit", split=SplitOptions(val_method="per_user", val_fraction=0.1)
     )
-    seen = len(held.interactions(TRAIN).items) + len(held.interactions(VAL).items)
+    seen = len(held.interactions(TRAIN).indices) + len(held.interactions(VAL).indices)
     assert 0.999 * 810_128 < seen <= 810_128  # some items have one user, who is held out
 
 
@@ -295,7 +295,7 @@ def test_leave_one_out_of_movielens(real_data, caplog):
     assert found.item.shape == (6040, 100)
     assert "156 of them among their own negatives" in caplog.text
     popular = data.interactions(TRAIN)
-    count = torch.bincount(popular.items.long(), minlength=popular.num_items).double()[found.item]
+    count = torch.bincount(popular.indices.long(), minlength=popular.num_columns).double()[found.item]
     count[~found.counted] = -1
     better, ties = ((count[:, 1:] > count[:, :1]).sum(1), (count[:, 1:] == count[:, :1]).sum(1))
     hit = (better + ties / 2 < 10) & found.counted[:, 0]

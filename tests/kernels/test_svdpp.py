@@ -13,17 +13,19 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from cflightning import EmbeddingDotTask, EmbeddingMLPTask, RatingsDataModule
 from cflightning.errors import ConfigError
-from cflightning.kernels.bags import ROWS, CompiledSvdppTerm
-from cflightning.models.svdpp import SvdppTerm, neighbours
+from cflightning.kernels.svdpp import BLOCK_ROWS, CompiledSvdppTerm
+from cflightning.models.svdpp import SvdppTerm
+from cflightning.utils.csr import csr_from_pairs
 
 SMALL = {"num_users": 300, "num_items": 200, "num_ratings": 6000}
 
 
-def make(kind, dim, seed=0, users=3 * ROWS + 5, items=ROWS + 1, n=4000):
+def make(kind, dim, seed=0, users=3 * BLOCK_ROWS + 5, items=BLOCK_ROWS + 1, n=4000):
     rng = np.random.default_rng(seed)
     pair = np.unique(np.stack([rng.integers(1, users - 2, n), rng.integers(1, items, n)], 1), axis=0).astype(np.int32)
     user, item = map(torch.from_numpy, np.ascontiguousarray(pair.T))
-    return kind(neighbours(user, item, users), neighbours(item, user, items), dim, 0.6, 1.4)
+    matrices = csr_from_pairs(user, item, users, items), csr_from_pairs(item, user, items, users)
+    return kind(*matrices, dim, 0.6, 1.4)
 
 
 def steps(bag, dim, count=3):

@@ -1,4 +1,4 @@
-"""`SvdppTerm.step` on the CPU: four passes over its tables instead of twenty."""
+"""The compiled step of an SVD++ term: `models.svdpp.SvdppTerm.step` in four passes over its tables, not twenty."""
 
 from __future__ import annotations
 
@@ -15,46 +15,51 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 from cflightning.kernels.compiling import compiled
-from cflightning.kernels.fused_dot import _FAST, _load, _row, _take
-from cflightning.models.svdpp import Neighbours, SvdppTerm
+from cflightning.kernels.simd import (
+    FASTMATH,
+    array_data,
+    load,
+    prefetch_line,
+    store,
+    take_next,
+    vector_pointer,
+    zero_vector,
+)  # fmt: skip
+from cflightning.models.svdpp import SvdppTerm
+from cflightning.utils.csr import Csr
 
-ROWS = 128
-"""Rows that a thread takes at once, and over which sums are taken first: so threads leave no trace in them."""
-_AHEAD = 8  # neighbours that are asked for before they are needed
+BLOCK_ROWS = 128
+"""Rows that a thread takes at once. Sums are over blocks first, so they do not depend on the number of threads."""
+PREFETCH = 8
+"""Number of neighbours between a prefetch and its use."""
 
 
 @intrinsic(prefer_literal=True)
-def _gather(typing: Any, table: Any, at: Any, out: Any, at_out: Any, rows: Any, begin: Any, end: Any, dim: Any) -> Any:
-    """``out[at_out:][:dim] = sum of table[rows[begin:end]]`` of flat arrays; the sum stays in registers."""
+def _gather(typing, table, out, at_out, indices, begin, end, dim):
+    """``out[at_out:][:dim] = sum of table[indices[begin:end]]`` of flat arrays; the sum stays in registers."""
     width = dim.literal_value
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        vector = ir.VectorType(ir.FloatType(), width)
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        numbers = context.make_array(signature.args[4])(context, builder, arguments[4]).data
-        total = cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * width))
-        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
-        call = builder.module.declare_intrinsic(
-            "llvm.prefetch", [byte], ir.FunctionType(ir.VoidType(), [byte, word, word, word])
-        )
+    def generate(context, builder, signature, arguments):
+        long, flags = ir.IntType(64), ("contract", "nsz")
+        table, out, indices = (array_data(context, builder, signature, arguments, n) for n in (0, 1, 3))
+        at_out, begin, end = (arguments[n] for n in (2, 4, 5))
+        total = zero_vector(builder, width)
 
-        def place(index: Any) -> Any:
-            row = builder.sext(builder.load(builder.gep(numbers, [index])), ir.IntType(64))
-            return builder.gep(data, [builder.mul(row, ir.Constant(ir.IntType(64), width))])
+        def locate(position):
+            index = builder.sext(builder.load(builder.gep(indices, [position])), long)
+            return builder.mul(index, long(width))
 
-        with cgutils.for_range(builder, arguments[6], start=arguments[5]) as loop:
-            later = builder.add(loop.index, ir.Constant(ir.IntType(64), _AHEAD))
-            soon = place(builder.select(builder.icmp_signed("<", later, arguments[6]), later, loop.index))
+        with cgutils.for_range(builder, end, start=begin) as loop:
+            later = builder.add(loop.index, long(PREFETCH))
+            ahead = locate(builder.select(builder.icmp_signed("<", later, end), later, loop.index))
             for k in range(0, width, 16):
-                line = builder.bitcast(builder.gep(soon, [ir.Constant(ir.IntType(64), k)]), byte)
-                builder.call(call, [line, *(ir.Constant(word, v) for v in (0, 3, 1))])
-            found = _load(builder, builder.bitcast(place(loop.index), vector.as_pointer()))
-            builder.store(builder.fadd(builder.load(total), found, flags=("contract", "nsz")), total)
-        stored = builder.store(builder.load(total), _row(context, builder, signature, arguments, 2, width))
-        stored.align = 4
+                prefetch_line(builder, builder.gep(table, [builder.add(ahead, long(k))]), 0)
+            row = load(builder, vector_pointer(builder, table, locate(loop.index), width))
+            builder.store(builder.fadd(builder.load(total), row, flags=flags), total)
+        store(builder, builder.load(total), vector_pointer(builder, out, at_out, width))
         return context.get_dummy_value()
 
-    return types.void(table, at, out, at_out, rows, begin, end, dim), generate
+    return types.void(table, out, at_out, indices, begin, end, dim), generate
 
 
 class _Passes(NamedTuple):
@@ -68,32 +73,32 @@ _compiled: dict[int, _Passes] = {}
 
 
 def _passes(dim: int) -> _Passes:
-    """The passes for a dim, which is a constant of them. Each takes blocks of rows until none is left."""
+    """The passes for a dim, a compile-time constant. Each processes blocks of rows until none is left."""
     if (found := _compiled.get(dim)) is not None:
         return found
 
-    @compiled(fastmath=_FAST, error_model="numpy", nogil=True)
+    @compiled(fastmath=FASTMATH, error_model="numpy", nogil=True)
     def pull(taken, table, share, mean, weight, out):
         while True:
-            low: Any = _take(taken) * ROWS
+            low = take_next(taken) * BLOCK_ROWS
             if low >= table.shape[0]:
                 break
-            for row in range(low, min(low + ROWS, table.shape[0])):
+            for row in range(low, min(low + BLOCK_ROWS, table.shape[0])):
                 w, keep = weight[row], np.float32(1) - share[row]
                 for k in range(dim):
                     apart = keep * (table[row, k] - mean[row, k])
                     table[row, k] = mean[row, k] + apart
                     out[row, k] = w * apart
 
-    @compiled(fastmath=_FAST, error_model="numpy", nogil=True)
+    @compiled(fastmath=FASTMATH, error_model="numpy", nogil=True)
     def gradient(taken, rows, offsets, pulls, vectors, penalties, inverse, change, along, bend):
         while True:
-            block: Any = _take(taken)
-            low = block * ROWS
+            block: int = take_next(taken)
+            low = block * BLOCK_ROWS
             if low >= vectors.shape[0]:
                 break
-            for row in range(low, min(low + ROWS, vectors.shape[0])):
-                _gather(pulls, 0, change, row * dim, rows, np.int64(offsets[row]), np.int64(offsets[row + 1]), dim)
+            for row in range(low, min(low + BLOCK_ROWS, vectors.shape[0])):
+                _gather(pulls, change, row * dim, rows, offsets[row], offsets[row + 1], dim)
                 penalty, share = penalties[row], inverse[row]
                 for k in range(dim):
                     down = change[row, k] - penalty * vectors[row, k]
@@ -102,34 +107,34 @@ def _passes(dim: int) -> _Passes:
                     along[block, k] += down * step
                     bend[block, k] += penalty * step * step
 
-    @compiled(fastmath=_FAST, error_model="numpy", nogil=True)
+    @compiled(fastmath=FASTMATH, error_model="numpy", nogil=True)
     def effect(taken, rows, offsets, change, weight, precision, out, bend):
         while True:
-            block: Any = _take(taken)
-            low = block * ROWS
+            block: int = take_next(taken)
+            low = block * BLOCK_ROWS
             if low >= weight.size:
                 break
-            for row in range(low, min(low + ROWS, weight.size)):
-                _gather(change, 0, out, row * dim, rows, np.int64(offsets[row]), np.int64(offsets[row + 1]), dim)
+            for row in range(low, min(low + BLOCK_ROWS, weight.size)):
+                _gather(change, out, row * dim, rows, offsets[row], offsets[row + 1], dim)
                 w, p = weight[row], precision[row]
                 for k in range(dim):
                     moved = w * out[row, k]
                     out[row, k] = moved
                     bend[block, k] += p * moved * moved
 
-    @compiled(fastmath=_FAST, error_model="numpy", nogil=True)
+    @compiled(fastmath=FASTMATH, error_model="numpy", nogil=True)
     def move(taken, length, change, vectors, effects, mean, table):
         own, other = table.shape[0], vectors.shape[0]
         while True:
-            low: Any = _take(taken) * ROWS
+            low = take_next(taken) * BLOCK_ROWS
             if low >= max(own, other):
                 break
-            for row in range(low, min(low + ROWS, own)):
+            for row in range(low, min(low + BLOCK_ROWS, own)):
                 for k in range(dim):
                     moved = length[k] * effects[row, k]
                     mean[row, k] += moved
                     table[row, k] += moved
-            for row in range(low, min(low + ROWS, other)):
+            for row in range(low, min(low + BLOCK_ROWS, other)):
                 for k in range(dim):
                     vectors[row, k] += length[k] * change[row, k]
 
@@ -137,7 +142,7 @@ def _passes(dim: int) -> _Passes:
 
 
 class CompiledSvdppTerm(SvdppTerm):
-    """A `SvdppTerm` whose step is compiled and runs on several threads; any number of them gives the same bits.
+    """An SVD++ term whose step is compiled; the result does not depend on the number of threads, bit for bit.
 
     Args:
         own: see `SvdppTerm`.
@@ -150,13 +155,9 @@ class CompiledSvdppTerm(SvdppTerm):
     _pool: Executor | None = None
     _helpers = 0
 
-    def __init__(self, own: Neighbours, other: Neighbours, dim: int, l2_exponent: float, penalty: float = 1.0) -> None:
+    def __init__(self, own: Csr, other: Csr, dim: int, l2_exponent: float, penalty: float = 1.0) -> None:
         super().__init__(own, other, dim, l2_exponent, penalty)
         self._passes = _passes(dim)
-        self._ends = [
-            torch.cat([side.offsets, torch.tensor([len(side.rows)], dtype=torch.int32)]).numpy()
-            for side in (own, other)
-        ]
         self._lay_out()
         self._pulls, self._change = torch.empty_like(self.mean).numpy(), torch.empty_like(self.vectors).numpy()
 
@@ -172,7 +173,7 @@ class CompiledSvdppTerm(SvdppTerm):
         self._lay_out()
 
     def use_threads(self, pool: Executor | None, helpers: int) -> None:
-        """Run on the threads of a pool, and the own one."""
+        """Run on the threads of a pool beside the calling one."""
         self._pool, self._helpers = pool, helpers
 
     def _run(self, kernel: Callable[..., None], *arguments: Any) -> None:
@@ -187,16 +188,17 @@ class CompiledSvdppTerm(SvdppTerm):
         """See `SvdppTerm.step`."""
         pull_weight, weight, precision, penalties, inverse = self._columns
         vectors, mean, rows = self.vectors.numpy(), self.mean.numpy(), table.numpy()
-        own, other = (np.zeros((-(-len(side) // ROWS), rows.shape[1]), np.float32) for side in (rows, vectors))
+        own, other = (np.zeros((-(-len(side) // BLOCK_ROWS), rows.shape[1]), np.float32) for side in (rows, vectors))
         along, changes, effects = np.zeros_like(other), self._change, self._pulls
         shares = np.zeros(len(rows), np.float32) if share is None else share.numpy()
         self._run(self._passes.pull, rows, shares, mean, pull_weight, self._pulls)
         self._run(
-            self._passes.gradient, self.other.rows.numpy(), self._ends[1], self._pulls, vectors, penalties, inverse,
-            changes, along, other,
+            self._passes.gradient, self.other.indices.numpy(), self.other.offsets.numpy(), self._pulls, vectors,
+            penalties, inverse, changes, along, other,
         )  # fmt: skip
         self._run(
-            self._passes.effect, self.own.rows.numpy(), self._ends[0], changes, weight, precision, effects, own
+            self._passes.effect, self.own.indices.numpy(), self.own.offsets.numpy(), changes, weight, precision,
+            effects, own,
         )  # fmt: skip
         bend = own.sum(0, dtype=np.float64) + other.sum(0, dtype=np.float64)
         length = (along.sum(0, dtype=np.float64) / np.maximum(bend, 1e-30)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The compiled sampled softmax: held to autograd of the objective and to any number of threads."""
+"""The compiled sampled softmax: equal to autograd of the objective, and independent of the number of threads."""
 
 import math
 
@@ -9,32 +9,33 @@ import torch
 pytest.importorskip("numba", reason="compiled steps need the extra `fast`")
 
 from cflightning.errors import ConfigError, DataError
-from cflightning.kernels.dealing import GRID, deal
-from cflightning.kernels.softmax import SampledSoftmax, random_rows, unit_rows
-from cflightning.kernels.softmax_step import BLOCK, _exponentials
-from cflightning.kernels.tiles import HIGH, WIDE, multiply
+from cflightning.kernels.sampled_softmax import SampledSoftmax, stratify, unit_vectors
+from cflightning.kernels.softmax_step import BLOCK, GRID, exponentials
 from cflightning.objectives.sampled_loss import pair_scores
 from cflightning.objectives.softmax import softmax_loss
 
 USERS, ITEMS = 40, 90
 
 
-def choices(n=700, users=USERS, items=ITEMS, seed=0):
+def interactions(n=700, users=USERS, items=ITEMS, seed=0):
     rng = np.random.default_rng(seed)
     return rng.integers(1, users, n), rng.integers(1, items, n)
 
 
 def tables(dim, users=USERS, items=ITEMS):
-    return random_rows(users, dim, 1), random_rows(items, dim, 2)
+    return tuple(
+        unit_vectors(np.random.default_rng(seed).standard_normal((size, dim), dtype=np.float32))
+        for seed, size in ((1, users), (2, items))
+    )
 
 
-class Draws:
-    """The generator of the kernel, in whole numbers of Python."""
+class PythonGenerator:
+    """The generator of `kernels.prng` in integers of Python."""
 
     def __init__(self, seed):
         self.state = (seed * 0x9E3779B97F4A7C15) % 2**64 | 1
 
-    def below(self, n):
+    def bounded(self, n):
         s = self.state
         s ^= (s << 13) % 2**64
         s ^= s >> 7
@@ -43,44 +44,45 @@ class Draws:
         return (((s * 0x2545F4914F6CDD1D) % 2**64 >> 32) * n) >> 32
 
 
-def turn(table, at, gradient, squares, rate):
-    row = table[at]
-    gradient = gradient - (gradient * row).sum() * row
+def update(table, at, gradient, squares, rate):
+    vector = table[at]
+    gradient = gradient - (gradient * vector).sum() * vector
     squares[at] += (gradient**2).mean()
-    row = row - rate * gradient / (math.sqrt(squares[at]) + 1e-6)
-    table[at] = row / np.linalg.norm(row)
+    vector = vector - rate * gradient / (math.sqrt(squares[at]) + 1e-6)
+    table[at] = vector / np.linalg.norm(vector)
 
 
-def slow_epoch(user, item, users, items, number, squares, negatives, temperature, seed, rate):
-    """The rule of the module's text in float64, gradients by autograd of the objective."""
+def reference_epoch(user, item, users, items, number, squares, negatives, temperature, seed, rate):
+    """The rule of `sampled_softmax` in float64, with gradients by autograd of the objective."""
     rng = np.random.default_rng([seed, number])
-    cells = deal(user.astype(np.int32), item.astype(np.int32), len(users), len(items), rng)
-    draws_seed, loss = int(rng.integers(1 << 62)), 0.0
+    cells = stratify(user.astype(np.int32), item.astype(np.int32), len(users), len(items), rng)
+    kernel_seed, loss = int(rng.integers(1 << 62)), 0.0
     for shift in rng.permutation(GRID):
         for a in range(GRID):
             cell = a * GRID + (a + shift) % GRID
             pool = cells.items[cells.groups[cell % GRID] : cells.groups[cell % GRID + 1]]
-            draws = Draws(draws_seed + int(cell) + 1)
+            generator = PythonGenerator(kernel_seed + int(cell) + 1)
             for low in range(cells.starts[cell], cells.starts[cell + 1], BLOCK):
                 block = slice(low, min(low + BLOCK, cells.starts[cell + 1]))
-                who, what = cells.user[block], cells.item[block]
+                users_in, items_in = cells.user[block], cells.item[block]
                 for j in range(min(negatives, len(pool))):
-                    other = j + draws.below(len(pool) - j)
+                    other = j + generator.bounded(len(pool) - j)
                     pool[[j, other]] = pool[[other, j]]
                 drawn = pool[: min(negatives, len(pool))].copy()
                 assert len(set(drawn.tolist())) == len(drawn) and 0 not in drawn
                 p, q, others = (
-                    torch.tensor(rows, requires_grad=True) for rows in (users[who], items[what], items[drawn])
+                    torch.tensor(vectors, requires_grad=True)
+                    for vectors in (users[users_in], items[items_in], items[drawn])
                 )
-                hits = torch.tensor(what[:, None] == drawn)
+                hits = torch.tensor(items_in[:, None] == drawn)
                 cost = softmax_loss(*pair_scores(p, q, others, hits), temperature=temperature, inside=False)
                 cost.backward()
                 loss += cost.item()
-                for b in range(len(who)):
-                    turn(users, who[b], p.grad[b].numpy(), squares[0], rate)
-                    turn(items, what[b], q.grad[b].numpy(), squares[1], rate)
+                for b in range(len(users_in)):
+                    update(users, users_in[b], p.grad[b].numpy(), squares[0], rate)
+                    update(items, items_in[b], q.grad[b].numpy(), squares[1], rate)
                 for j, n in enumerate(drawn):
-                    turn(items, n, others.grad[j].numpy(), squares[1], rate)
+                    update(items, n, others.grad[j].numpy(), squares[1], rate)
     return loss / len(user)
 
 
@@ -89,24 +91,24 @@ def slow_epoch(user, item, users, items, number, squares, negatives, temperature
     [(700, 16, 8), (700, 5, 64), (12_000, 20, 6), (3, 1, 2)],
     ids=["plain", "all items of a group", "several blocks of a cell", "few"],
 )
-def test_epochs_are_those_of_the_rule(n, dim, negatives):
-    user, item = choices(n)
+def test_epochs_equal_the_reference(n, dim, negatives):
+    user, item = interactions(n)
     options = {"negatives": negatives, "temperature": 0.2, "seed": 3}
     p, q = tables(dim)
-    slow = p.astype(float), q.astype(float)
+    reference = p.astype(float), q.astype(float)
     squares = np.zeros(USERS), np.zeros(ITEMS)
     step = SampledSoftmax(user, item, USERS, ITEMS, **options)
     for number in range(2 if n < 10_000 else 1):
-        expected = slow_epoch(user, item, *slow, number, squares, **options, rate=0.05)
+        expected = reference_epoch(user, item, *reference, number, squares, **options, rate=0.05)
         assert step.epoch(number, p, q, 0.05) == pytest.approx(expected, rel=1e-4)
-        np.testing.assert_allclose(p, slow[0], atol=2e-3 if dim == 1 else 5e-4)
-        np.testing.assert_allclose(q, slow[1], atol=2e-3 if dim == 1 else 5e-4)
+        np.testing.assert_allclose(p, reference[0], atol=2e-3 if dim == 1 else 5e-4)
+        np.testing.assert_allclose(q, reference[1], atol=2e-3 if dim == 1 else 5e-4)
         np.testing.assert_allclose(step.squares[0], squares[0], rtol=1e-3, atol=1e-6)
         np.testing.assert_allclose(step.squares[1], squares[1], rtol=1e-3, atol=1e-6)
 
 
 def trained(threads=1, seed=0, **options):
-    user, item = choices(5000, 300, 400)
+    user, item = interactions(5000, 300, 400)
     p, q = tables(24, 300, 400)
     step = SampledSoftmax(user, item, 300, 400, negatives=32, threads=threads, seed=seed, **options)
     losses = [step.epoch(number, p, q, 0.1) for number in range(2)]
@@ -114,17 +116,17 @@ def trained(threads=1, seed=0, **options):
 
 
 @pytest.mark.parametrize("threads", [2, 3, 20])
-def test_any_number_of_threads_gives_the_same_bits(threads):
+def test_the_result_does_not_depend_on_the_number_of_threads(threads):
     for one, other in zip(trained(), trained(threads), strict=True):
         assert np.array_equal(one, other)
 
 
-def test_what_is_drawn_is_of_the_seed():
+def test_draws_depend_on_the_seed():
     assert np.array_equal(trained()[0], trained()[0])
     assert not np.array_equal(trained()[0], trained(seed=1)[0])
 
 
-def test_rows_stay_of_length_one_and_the_unknown_row_stays_zero():
+def test_vectors_keep_length_one_and_index_0_stays_zero():
     p, q, *squares, _ = trained()
     for table, square in zip((p, q), squares, strict=True):
         np.testing.assert_allclose(np.linalg.norm(table[1:], axis=1), 1, atol=1e-5)
@@ -132,8 +134,8 @@ def test_rows_stay_of_length_one_and_the_unknown_row_stays_zero():
         assert square[1:].all()
 
 
-def test_it_resumes_from_tables_and_squares():
-    user, item = choices()
+def test_training_resumes_from_tables_and_accumulators():
+    user, item = interactions()
     whole, first = (SampledSoftmax(user, item, USERS, ITEMS, negatives=8) for _ in range(2))
     p, q = tables(8)
     u, v = p.copy(), q.copy()
@@ -148,8 +150,8 @@ def test_it_resumes_from_tables_and_squares():
     assert np.array_equal(p, u) and np.array_equal(q, v)
 
 
-def test_it_learns_who_chooses_what():
-    # Two halves of users choose from two halves of the items.
+def test_it_learns_the_interactions():
+    # One half of the users has interactions with one half of the items, the other half with the other.
     rng = np.random.default_rng(0)
     user = rng.integers(1, 201, 4000)
     item = rng.integers(0, 50, 4000) * 2 + user % 2 + 1
@@ -161,8 +163,8 @@ def test_it_learns_who_chooses_what():
     assert (best % 2 == np.arange(1, 201)[:, None] % 2).mean() > 0.99
 
 
-def test_who_chose_nothing_stays():
-    user, item = choices()
+def test_users_without_interactions_are_unchanged():
+    user, item = interactions()
     user[user == 7] = 8
     p, q = tables(8)
     before = p[7].copy()
@@ -174,24 +176,24 @@ def test_who_chose_nothing_stays():
     assert np.array_equal(p, tables(8)[0]) and np.array_equal(q, tables(8)[1])
 
 
-def test_rows_of_zeros_find_a_direction_if_they_are_met():
-    user, item = choices()
+def test_zero_vectors_get_a_direction_from_their_interactions():
+    user, item = interactions()
     p, q = tables(8)
     p[5:9], q[5:9] = 0, 0
-    p, q = unit_rows(2 * p), unit_rows(q)
+    p, q = unit_vectors(2 * p), unit_vectors(q)
     np.testing.assert_allclose(p, np.where(np.isin(np.arange(USERS), range(5, 9))[:, None], 0, tables(8)[0]), atol=1e-6)
     SampledSoftmax(user, item, USERS, ITEMS, negatives=8).epoch(0, p, q, 0.1)
     np.testing.assert_allclose(np.linalg.norm(p[1:], axis=1), 1, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(q[1:], axis=1), 1, atol=1e-5)
-    p, q = np.zeros_like(p), np.zeros_like(q)  # nothing to learn from
+    p, q = np.zeros_like(p), np.zeros_like(q)  # without a gradient
     SampledSoftmax(user, item, USERS, ITEMS, negatives=8).epoch(0, p, q, 0.1)
     assert not p.any() and not q.any()
-    assert unit_rows(np.ones((3, 4), np.float32, order="F")).flags.c_contiguous
+    assert unit_vectors(np.ones((3, 4), np.float32, order="F")).flags.c_contiguous
 
 
-def test_cells_hold_every_choice_once():
-    user, item = choices()
-    cells = deal(user.astype(np.int32), item.astype(np.int32), USERS, ITEMS, np.random.default_rng(0))
+def test_cells_contain_every_interaction_once():
+    user, item = interactions()
+    cells = stratify(user.astype(np.int32), item.astype(np.int32), USERS, ITEMS, np.random.default_rng(0))
     assert sorted(zip(cells.user, cells.item, strict=True)) == sorted(zip(user, item, strict=True))
     assert sorted(cells.items) == list(range(1, ITEMS))
     assert np.ptp(np.diff(cells.groups)) <= 1
@@ -202,14 +204,14 @@ def test_cells_hold_every_choice_once():
         assert np.isin(cells.item[cells.starts[cell] : cells.starts[cell + 1]], group).all()
 
 
-def test_exponentials():
+def test_exponentials_are_accurate():
     n, low = 64, 16
     x = np.random.default_rng(0).uniform(-1, 1, 128).astype(np.float32)
     x[low : low + 3] = 1, -1, -1e4
     given = x.copy()
     powers = np.empty(n, np.float32)
     scale = np.float32(12.5 * math.log2(math.e))
-    total = _exponentials(x, low, n, scale, scale, powers.view(np.int32), np.empty(n, np.float32), powers)
+    total = exponentials(x, low, n, scale, scale, powers.view(np.int32), np.empty(n, np.float32), powers)
     expected = np.exp(12.5 * (given.astype(float) - 1))
     # An exponent of up to 36 is rounded to 1.9e-6, and twice where no instruction fuses its product and its sum.
     np.testing.assert_allclose(x[low : low + n], expected[low : low + n], rtol=3e-6, atol=1e-36)
@@ -217,19 +219,8 @@ def test_exponentials():
     assert np.array_equal(x[:low], given[:low]) and np.array_equal(x[low + n :], given[low + n :])
 
 
-@pytest.mark.parametrize(("m", "n", "k"), [(HIGH, WIDE, 1), (3 * HIGH, 2 * WIDE, 37), (HIGH, WIDE, 0)])
-def test_products(m, n, k):
-    rng = np.random.default_rng(0)
-    a, b = rng.standard_normal((m, k)).astype(np.float32), rng.standard_normal((k, n + 3)).astype(np.float32)
-    for flat, down, along in ((a.ravel(), k, 1), (a.T.ravel(), 1, m)):
-        c = np.full((m, n + 2), 7, np.float32)
-        multiply(flat, down, along, b.ravel(), n + 3, c.reshape(-1), n + 2, m, n, k)
-        np.testing.assert_allclose(c[:, :n], a.astype(float) @ b[:, :n], atol=1e-5)
-        assert (c[:, n:] == 7).all()
-
-
-def test_clear_errors():
-    user, item = choices()
+def test_arguments_out_of_range_are_rejected():
+    user, item = interactions()
     for options, text in (
         ({"negatives": 1}, "negatives must be at least 2, got 1"),
         ({"threads": 0}, "threads must be at least 1, got 0"),
@@ -239,7 +230,7 @@ def test_clear_errors():
     ):
         with pytest.raises(ConfigError, match=text):
             SampledSoftmax(user, item, USERS, ITEMS, **options)
-    with pytest.raises(ConfigError, match="more than 16 rows of items, got 16"):
+    with pytest.raises(ConfigError, match="num_items must be more than 16, got 16"):
         SampledSoftmax(user[:0], item[:0], USERS, 16)
     with pytest.raises(DataError, match=r"two columns of one length, got \[700\] and \[699\]"):
         SampledSoftmax(user, item[1:], USERS, ITEMS)
@@ -248,7 +239,7 @@ def test_clear_errors():
     user[3] = 0
     with pytest.raises(DataError, match="user must be at least 1 and below 40, got 1 others"):
         SampledSoftmax(user, item, USERS, ITEMS)
-    step = SampledSoftmax(*choices(), USERS, ITEMS)
+    step = SampledSoftmax(*interactions(), USERS, ITEMS)
     p, q = tables(8)
     for wrong in (p.astype(float), p[1:], np.asfortranarray(p), p[:, 0]):
         with pytest.raises(DataError, match=r"must be contiguous float32 \[40, dim\], got float"):

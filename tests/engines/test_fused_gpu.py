@@ -1,11 +1,8 @@
-"""The fused GPU step: its twin against the CPU's engine, its loader, Lightning's ways, its kernel where it can run."""
+"""The fused engine on a GPU: its reference against the CPU engine, its loader, the Trainer, and its kernel."""
 
-import os
-import subprocess
 import sys
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -14,6 +11,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import SingleDeviceStrategy
+from reference_fused_dot_gpu import reference_stage
 
 from cflightning import RatingsDataModule
 from cflightning.data.splits.options import SplitOptions
@@ -22,7 +20,6 @@ from cflightning.engines.schedule import one_cycle
 from cflightning.engines.select import EngineRequest, unsupported_reason
 from cflightning.engines.stage_engine import STAGES, RowwiseAdagrad
 from cflightning.kernels.adagrad import GPU_BLOCK
-from cflightning.kernels.twin_gpu import stage_twin
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.penalty import Penalty
 
@@ -77,7 +74,7 @@ def test_learns_as_well_as_the_cpu_engine():
                 loader,
                 optimizer,
                 Penalty(0.004, 0.5),
-                step=lambda *a, **_: stage_twin(*a, ratings=8 * GPU_BLOCK),
+                step=lambda *a, **_: reference_stage(*a, ratings=8 * GPU_BLOCK),
             )
         for epoch in range(10):
             loader.set_epoch(epoch)
@@ -92,7 +89,7 @@ def test_learns_as_well_as_the_cpu_engine():
     assert errors["gpu"] == pytest.approx(errors["cpu"], abs=0.005)
 
 
-def test_twin_gives_the_same_for_one_rating_at_a_time_and_many_where_no_row_comes_twice():
+def test_the_reference_does_not_depend_on_the_unit_if_no_index_occurs_twice():
     user, item = (torch.arange(1, 51, dtype=torch.int32) for _ in range(2))
     results = []
     for ratings in (1, 16, 64):
@@ -100,7 +97,7 @@ def test_twin_gives_the_same_for_one_rating_at_a_time_and_many_where_no_row_come
         loader = GpuStageLoader(user.long(), item.long(), torch.full((50,), 4.0), network=model)
         engine = FusedGpuEngine(
             model, loader, RowwiseAdagrad([model], 0.1), Penalty(0.008, 0.5),
-            step=lambda *a, ratings=ratings, **_: stage_twin(*a[:12], 0.0, *a[13:], ratings=ratings),  # lrg = 0
+            step=lambda *a, ratings=ratings, **_: reference_stage(*a[:12], 0.0, *a[13:], ratings=ratings),  # lrg = 0
         )  # fmt: skip
         loss = sum(float(engine.train_batch(stage, 0.1)) for stage in loader)
         results.append((parameters(model), loss))
@@ -113,7 +110,7 @@ def test_unknown_rows_stay_zero_and_the_optimizer_holds_the_accumulators():
     model = network()
     optimizer = RowwiseAdagrad([model], 0.1)
     loader = GpuStageLoader(*columns(), network=model)
-    engine = FusedGpuEngine(model, loader, optimizer, Penalty(0.008, 0.5), step=stage_twin)
+    engine = FusedGpuEngine(model, loader, optimizer, Penalty(0.008, 0.5), step=reference_stage)
     for stage in loader:
         loss = engine.train_batch(stage, 0.1)
         assert loss.dtype == torch.float64
@@ -203,7 +200,7 @@ class Fit(LightningModule):
 
     def on_train_start(self):
         optimizer, loader = self.optimizers(use_pl_optimizer=False), self.trainer.train_dataloader
-        self.engine = FusedGpuEngine(self.network, loader, optimizer, Penalty(0.008, 0.5), step=stage_twin)
+        self.engine = FusedGpuEngine(self.network, loader, optimizer, Penalty(0.008, 0.5), step=reference_stage)
 
     def training_step(self, stage, index):
         assert isinstance(stage, GpuStage)
@@ -262,63 +259,11 @@ def test_says_why_it_cannot_be_used(monkeypatch):
     assert "CUDA" in why()
 
 
-# Its kernel ------------------------------------------------------------------------------------------------------
-
-
-def run_tests(name, folder, **variables):
-    """In a process of its own: Triton reads its environment when it is imported, and stays as it was."""
-    kept = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", str(Path(__file__).with_name(name))],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env={**kept, "TRITON_CACHE_DIR": str(folder), **variables},
-    )
-    report = done.stdout[-6000:] + done.stderr[-2000:]
-    assert done.returncode == 0, report
-    if "passed" not in done.stdout:
-        pytest.skip(report)
-
-
-@needs_triton
-def test_under_tritons_interpreter(tmp_path):
-    run_tests("interpreted_fused_gpu.py", tmp_path, TRITON_INTERPRET="1")
-
-
-@needs_triton
-def test_compiled_for_hopper(tmp_path):
-    run_tests("compiled_fused_gpu.py", tmp_path)
-
-
 @needs_triton
 @pytest.mark.gpu
-@pytest.mark.parametrize(("n", "dim"), [(1000, 3), (3000, 16), (3000, 64), (1000, 50), (1000, 256), (1, 8), (0, 8)])
-def test_kernel_on_a_gpu_is_its_twin(n, dim, monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    from gpu_tables import CONSTANTS, make
-
-    from cflightning.kernels import fused_dot_gpu
-
-    given, fast = make(n, dim, "cuda")
-    slow = [table.clone() for table in fast]
-    losses = []
-    for step, options in ((fused_dot_gpu.train_stage, {"warps": 4}), (stage_twin, {})):
-        tables = fast if step is fused_dot_gpu.train_stage else slow
-        # One block a launch, at once: within a launch, loads may overtake the additions of the block before.
-        parts = [[*given[:3], block] for block in given[3].split(1)] or [given]
-        options = {"programs": 1, "ratings": GPU_BLOCK, **options}
-        losses.append(sum(step(*part, *tables, *CONSTANTS, **options) for part in parts))
-    for a, b in zip(fast, slow, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(*losses, atol=1e-4, rtol=1e-4)
-
-
-@needs_triton
-@pytest.mark.gpu
-def test_engine_on_a_gpu_learns_like_the_twin():
+def test_engine_on_a_gpu_learns_like_the_reference():
     results = {}
-    for name, device, step in (("kernel", "cuda", None), ("twin", "cpu", stage_twin)):
+    for name, device, step in (("kernel", "cuda", None), ("reference", "cpu", reference_stage)):
         model = network(16, 600, 900).to(device)
         rng = np.random.default_rng(0)
         factors = [rng.standard_normal((rows, 2)) for rows in (600, 900)]
@@ -333,4 +278,4 @@ def test_engine_on_a_gpu_learns_like_the_twin():
             losses = [engine.train_batch(stage, 0.1) for stage in stages]
             torch.cuda.set_sync_debug_mode("default")
         results[name] = float(sum(losses) / len(user)) ** 0.5
-    assert results["kernel"] == pytest.approx(results["twin"], rel=0.03)
+    assert results["kernel"] == pytest.approx(results["reference"], rel=0.03)

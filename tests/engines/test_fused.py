@@ -1,7 +1,8 @@
-"""The fused engine: held to its plain-torch twin, to any number of threads, and to Lightning's ways."""
+"""The fused engine on the CPU: equal to its reference, independent of threads, and under Lightning's Trainer."""
 
 import logging
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -11,14 +12,14 @@ pytest.importorskip("numba", reason="the fused engine needs the extra `fast`")
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from reference_fused_dot import reference_cells
 
 from cflightning import EmbeddingDotTask, EmbeddingMLPTask, RatingsDataModule
 from cflightning.data.splits.options import SplitOptions
 from cflightning.engines.fused import FusedEngine, StageLoader
 from cflightning.engines.stage_engine import STAGES, RowwiseAdagrad
-from cflightning.kernels import compiling
-from cflightning.kernels.layout import BLOCK, block_starts, fresh_order, make_layout
-from cflightning.kernels.twin import cells_twin
+from cflightning.kernels import availability
+from cflightning.kernels.rating_layout import BLOCK, block_starts, make_layout, shuffled_blocks
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.penalty import Penalty
 from cflightning.tasks.loading import load_task
@@ -51,9 +52,9 @@ def parameters(network):
 
 
 @pytest.mark.parametrize("dim", [1, 3, 16, 64])
-def test_compiled_step_is_its_twin(dim):
+def test_compiled_step_equals_the_reference(dim):
     fast, fast_memory, fast_losses = train(dim)
-    slow, slow_memory, slow_losses = train(dim, step=cells_twin)
+    slow, slow_memory, slow_losses = train(dim, step=reference_cells)
     torch.testing.assert_close(parameters(fast), parameters(slow), atol=1e-5, rtol=1e-5)
     np.testing.assert_allclose(fast_losses, slow_losses, rtol=1e-5)
     for a, b in zip(fast.parameters(), slow.parameters(), strict=True):
@@ -91,7 +92,7 @@ def test_a_first_small_step_goes_down_the_gradient_that_autograd_sees():
     assert cosine.max() < -0.999
 
 
-@pytest.mark.parametrize("step", [None, cells_twin])
+@pytest.mark.parametrize("step", [None, reference_cells])
 def test_biases_that_cost_much_stay_near_zero_and_what_costs_nothing_does_not(step):
     def biases(bias_l2):
         torch.manual_seed(0)
@@ -142,7 +143,7 @@ def test_an_epoch_has_every_block_of_every_cell_once():
         seen |= {int(cell): sorted(stage.order[blocks[cell] : blocks[cell + 1]].tolist()) for cell in stage.cells}
     assert {cell: list(range(blocks[cell + 1] - blocks[cell])) for cell in range(STAGES * STAGES)} == seen
     assert sum(stage.total for stage in loader) == loader.num_ratings == 5000
-    first, second = (fresh_order(blocks, np.uint64(seed)) for seed in (0, 1))
+    first, second = (shuffled_blocks(blocks, np.uint64(seed)) for seed in (0, 1))
     assert len(first) >= 5000 // BLOCK
     assert not np.array_equal(first, second)
 
@@ -287,9 +288,9 @@ def test_auto_counts_batches_as_autograd_does(options, given, caplog):
 
 
 def test_without_numba(monkeypatch, caplog, request):
-    monkeypatch.setattr(compiling, "find_spec", lambda name: None)
-    compiling.unavailable_reason.cache_clear()
-    request.addfinalizer(compiling.unavailable_reason.cache_clear)
+    monkeypatch.setitem(sys.modules, "numba", None)  # as if it were not installed
+    availability.unavailable_reason.cache_clear()
+    request.addfinalizer(availability.unavailable_reason.cache_clear)
     for engine, levels in (("fused", [logging.WARNING]), ("auto", [logging.INFO])):
         caplog.clear()
         task = EmbeddingDotTask(dim=4, engine=engine)

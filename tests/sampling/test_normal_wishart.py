@@ -1,10 +1,10 @@
-"""Hyper-parameters: draws have the moments that the books give them."""
+"""Draws from the Normal-Wishart posterior have the moments of the closed form."""
 
 import numpy as np
 import pytest
 import torch
 
-from cflightning.sampling.hyper import normal_wishart, wishart
+from cflightning.sampling.normal_wishart import normal_wishart, wishart
 
 
 def test_wishart_has_its_mean_and_variance():
@@ -19,7 +19,7 @@ def test_wishart_has_its_mean_and_variance():
     torch.testing.assert_close(draws.var(0), expected, atol=0.5, rtol=0.06)
 
 
-def test_many_rows_decide():
+def test_many_vectors_determine_the_draw():
     rng = np.random.default_rng(1)
     root, mean = np.array([[1.5, 0], [0.6, 0.4]]), np.array([0.3, -2.0])
     rows = torch.from_numpy((rng.standard_normal((50_000, 2)) @ root.T + mean).astype(np.float32))
@@ -28,7 +28,7 @@ def test_many_rows_decide():
     np.testing.assert_allclose(torch.linalg.inv(precision), root @ root.T, rtol=0.05, atol=0.02)
 
 
-def test_further_scatter_counts_as_rows_do():
+def test_further_scatter_counts_as_vectors_do():
     rng = np.random.default_rng(2)
     rows = torch.from_numpy(rng.standard_normal((2000, 2)).astype(np.float32))
     scatter = 4.0 * 18_000 * torch.eye(2, dtype=torch.float64)
@@ -37,7 +37,7 @@ def test_further_scatter_counts_as_rows_do():
 
 
 @pytest.mark.parametrize("rows", [0, 1])
-def test_few_rows_leave_the_prior(rows):
+def test_few_vectors_leave_the_prior(rows):
     rng = np.random.default_rng(3)
     draws = [normal_wishart(torch.zeros(rows, 3), torch.zeros(3, 3).double(), 0, rng) for _ in range(3000)]
     precision = torch.stack([one for _, one in draws]).mean(0)

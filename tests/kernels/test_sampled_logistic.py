@@ -1,4 +1,4 @@
-"""The fused step of choices: held to its plain twin, to the rule of one sample at a time, and to uniform negatives."""
+"""The sampled logistic step: equal to its reference and to the rule for one sample, with uniform negatives."""
 
 import math
 
@@ -7,20 +7,21 @@ import pytest
 
 pytest.importorskip("numba", reason="the fused engine needs the extra `fast`")
 
+from reference_sampled_logistic import reference_kernel
+
 from cflightning.errors import ConfigError, DataError
-from cflightning.kernels.choice_cells import GRID, GROUP, deal, draw, make_cells
-from cflightning.kernels.choices import ChoiceTables, SampledLogistic, kernel
-from cflightning.kernels.twin_choices import twin
+from cflightning.kernels.logistic_cells import GRID, MAX_GROUP, draw_epoch, make_cells, next_samples
+from cflightning.kernels.sampled_logistic import LogisticTables, SampledLogistic, kernel
 
 
-def choices(n=1200, users=90, items=140, seed=0):
+def interactions(n=1200, users=90, items=140, seed=0):
     rng = np.random.default_rng(seed)
     return rng.integers(1, users, n).astype(np.int32), rng.integers(1, items, n).astype(np.int32)
 
 
 def tables(users=90, items=140, dim=8, seed=0, std=0.3):
     rng = np.random.default_rng(seed)
-    made = ChoiceTables(
+    made = LogisticTables(
         *(rng.normal(0, std, shape).astype(np.float32) for shape in ((users, dim), (items, dim), users, items, 1))
     )
     for table in made[:4]:
@@ -30,7 +31,7 @@ def tables(users=90, items=140, dim=8, seed=0, std=0.3):
 
 def train(dim=8, threads=1, epochs=2, negatives=3, columns=None, sizes=(90, 140), seed=1, rate=0.1, l2=0.02, **options):
     made = tables(*sizes, dim)
-    columns = choices() if columns is None else columns
+    columns = interactions() if columns is None else columns
     fit = SampledLogistic(*columns, *sizes, negatives=negatives, seed=seed, threads=threads, **options)
     losses = [fit.epoch(number, made, rate, l2) for number in range(epochs)]
     fit.close()
@@ -42,34 +43,34 @@ def same_bits(one, other):
 
 
 @pytest.mark.parametrize(("dim", "negatives"), [(3, 1), (8, 3), (8, 40), (100, 8)])
-def test_compiled_step_is_its_twin(dim, negatives):
+def test_compiled_step_equals_the_reference(dim, negatives):
     fast, fast_losses, _ = train(dim, negatives=negatives)
-    slow, slow_losses, _ = train(dim, negatives=negatives, step=twin)
+    slow, slow_losses, _ = train(dim, negatives=negatives, step=reference_kernel)
     for a, b in zip(fast, slow, strict=True):
         np.testing.assert_allclose(a, b, atol=3e-5)
     np.testing.assert_allclose(fast_losses, slow_losses, rtol=1e-5)
 
 
-def test_any_number_of_threads_gives_the_same_bits():
+def test_the_result_does_not_depend_on_the_number_of_threads():
     one, two, many = (train(threads=threads)[:2] for threads in (1, 2, 40))
     assert same_bits(one[0], two[0]) and same_bits(one[0], many[0])
     assert one[1] == two[1] == many[1]
 
 
-def test_an_epoch_does_not_depend_on_those_before_but_on_number_and_seed():
+def test_an_epoch_depends_on_its_number_and_the_seed_not_on_previous_epochs():
     whole, _, _ = train(epochs=3)
     made, _, _ = train(epochs=2)
-    again = SampledLogistic(*choices(), 90, 140, negatives=3, seed=1, threads=1)
+    again = SampledLogistic(*interactions(), 90, 140, negatives=3, seed=1, threads=1)
     again.epoch(2, made, 0.1, 0.02)
     assert same_bits(whole, made)
     for number, seed in ((0, 2), (1, 1)):
-        other = SampledLogistic(*choices(), 90, 140, negatives=3, seed=seed, threads=1)
+        other = SampledLogistic(*interactions(), 90, 140, negatives=3, seed=seed, threads=1)
         other.epoch(number, changed := tables(), 0.1, 0.02)
         assert not same_bits(changed, train(epochs=1)[0])
 
 
 def rule(made, samples, lr, l2):
-    """Of the source, one sample at a time, in double precision."""
+    """The rule of the paper, one sample at a time, in double precision."""
     p, q, bu, bi, b = (table.astype(np.float64) for table in made)
     loss, c = 0.0, 1 - lr * l2
     for u, i, y in samples:
@@ -83,13 +84,13 @@ def rule(made, samples, lr, l2):
 
 
 def test_one_user_and_one_item_follow_the_rule():
-    # One choice of the only item: a positive and a negative of the same pair, in an order that is drawn.
+    # One interaction with the only item: a positive and a negative of the same pair, in random order.
     start = tables(2, 2)
     for negatives, seed in ((1, 0), (1, 1), (3, 0)):
         for lr in (1e-2, 1e-3):
             made, (loss,), _ = train(8, 1, 1, negatives, [np.ones(1, np.int32)] * 2, (2, 2), seed, lr, 0.5)
             expected, seen = rule(start, [(1, 1, 1)] + [(1, 1, 0)] * negatives, lr, 0.5)
-            # Gradients are taken before any of them updates: it is the rule but for terms of the square of the rate.
+            # Gradients are computed before any of them updates, so the rule holds up to lr^2.
             for a, b, before in zip(made, expected, start, strict=True):
                 np.testing.assert_allclose(a, b, atol=4 * lr**2 * negatives)
                 assert np.abs(a - before).max() > 0.1 * lr
@@ -97,8 +98,8 @@ def test_one_user_and_one_item_follow_the_rule():
 
 
 def test_small_steps_go_down_the_gradient_of_the_loss_over_all_items():
-    # With many negatives their sum is near its expectation: n times a uniform draw from the catalogue.
-    user, item = choices(300, 12, 30, seed=3)
+    # With many negatives their sum is close to its expectation, n times a uniform draw from the catalogue.
+    user, item = interactions(300, 12, 30, seed=3)
     sizes, lr, m = (12, 30), 1e-6, 400
     start = tables(*sizes)
     made, _, _ = train(8, 1, 1, m, (user, item), sizes, rate=lr, l2=0.0)
@@ -116,23 +117,23 @@ def test_small_steps_go_down_the_gradient_of_the_loss_over_all_items():
 
 
 def test_loss_is_the_logistic_loss_of_the_samples():
-    user, item = choices()
-    zero = ChoiceTables(*(np.zeros_like(table) for table in tables()))
+    user, item = interactions()
+    zero = LogisticTables(*(np.zeros_like(table) for table in tables()))
     fit = SampledLogistic(user, item, 90, 140, negatives=7, seed=0, threads=1)
     assert fit.samples == len(user) * 8
     assert fit.epoch(0, zero, 0.0, 0.0) == pytest.approx(fit.samples * math.log(2), rel=1e-6)
     sure = zero._replace(global_bias=np.full(1, -9, np.float32))
     expected = len(user) * math.log1p(math.exp(9)) + 7 * len(user) * math.log1p(math.exp(-9))
     assert fit.epoch(0, sure, 0.0, 0.0) == pytest.approx(expected, rel=1e-4)
-    for bias in (-1e4, 1e4):  # hopeless samples count as one in ten million, not as infinity
+    for bias in (-1e4, 1e4):  # the loss of a sample is bounded
         lost = fit.epoch(0, zero._replace(global_bias=np.full(1, bias, np.float32)), 0.0, 0.0)
         assert 10 * len(user) < lost < 17 * fit.samples
 
 
-def test_learns_what_users_choose():
+def test_it_learns_the_interactions():
     rng = np.random.default_rng(0)
     user = rng.integers(1, 201, 8000).astype(np.int32)
-    item = (rng.integers(0, 150, 8000) * 2 + 1 + user % 2).astype(np.int32)  # even users choose odd items
+    item = (rng.integers(0, 150, 8000) * 2 + 1 + user % 2).astype(np.int32)  # even users have odd items
     fit = SampledLogistic(user, item, 201, 301, negatives=4, seed=0, threads=1)
     made, losses = tables(201, 301, 8, std=0.1), []
     for number in range(10):
@@ -147,31 +148,32 @@ def test_learns_what_users_choose():
 
 
 def samples(cells, negatives, size, seed=0):
-    """All samples of an epoch as the kernel draws them: user, item and label, and the cell of each."""
-    dealt = deal(cells, negatives, size, np.random.default_rng(seed))
+    """All samples of an epoch as the kernel draws them: user, item, label and cell of each."""
+    drawn = draw_epoch(cells, negatives, size, np.random.default_rng(seed))
     found = []
-    for stage in dealt.stages:
+    for stage in drawn.stages:
         for cell in stage:
             a, b = divmod(cell, GRID)
             order = np.arange(cells.starts[cell], cells.starts[cell + 1])
-            asked = dealt.asking[dealt.cuts[a, b] : dealt.cuts[a, b + 1]]
-            state, cursor, owner, ends = dealt.states[cell], np.zeros(2, np.int64), np.zeros(7, int), np.zeros(8, int)
-            row, sign = np.zeros(7 * size, int), np.zeros(7 * size, np.float32)
+            negative_user = drawn.negative_user[drawn.cuts[a, b] : drawn.cuts[a, b + 1]]
+            state, cursor, owner, ends = drawn.states[cell], np.zeros(2, np.int64), np.zeros(7, int), np.zeros(8, int)
+            sample, sign = np.zeros(7 * size, int), np.zeros(7 * size, np.float32)
+            candidates = cells.candidates[cells.ends[b] : cells.ends[b + 1]]
             while True:
-                drawn = cells.drawn[cells.ends[b] : cells.ends[b + 1]]
-                here, state = draw(
-                    cells.user, cells.item, order, asked, drawn, size, cursor, np.uint64(state), owner, ends, row, sign
-                )
+                here, state = next_samples(
+                    cells.user, cells.item, order, negative_user, candidates, size, cursor, np.uint64(state), owner,
+                    ends, sample, sign,
+                )  # fmt: skip
                 if here == 0:
                     break
                 users = np.repeat(owner[:here], np.diff(ends[: here + 1]))
-                found += [np.stack([users, row[: ends[here]], sign[: ends[here]] > 0, np.full(ends[here], cell)])]
+                found += [np.stack([users, sample[: ends[here]], sign[: ends[here]] > 0, np.full(ends[here], cell)])]
     return np.concatenate(found, 1)
 
 
 @pytest.mark.parametrize(("users", "items", "n"), [(90, 140, 1200), (2, 2, 3), (5, 40, 60), (700, 3, 900), (3, 700, 9)])
-def test_every_choice_once_and_its_negatives(users, items, n):
-    user, item = choices(n, users, items)
+def test_an_epoch_has_every_interaction_once_with_its_negatives(users, items, n):
+    user, item = interactions(n, users, items)
     for negatives, size in ((1, 1), (6, 3), (8, 8)):
         found = samples(make_cells(user, item, users, items, np.random.default_rng(0)), negatives, size)
         chosen, drawn = found[:, found[2] == 1], found[:, found[2] == 0]
@@ -181,20 +183,20 @@ def test_every_choice_once_and_its_negatives(users, items, n):
         assert drawn[1].min() >= 1 and drawn[1].max() < items
 
 
-def test_cells_of_a_stage_share_no_row():
-    cells = make_cells(*choices(4000, 600, 700), 600, 700, np.random.default_rng(0))
+def test_cells_of_a_stage_have_no_user_and_no_item_in_common():
+    cells = make_cells(*interactions(4000, 600, 700), 600, 700, np.random.default_rng(0))
     found = samples(cells, 8, 8).astype(int)
-    for stage in deal(cells, 8, 8, np.random.default_rng(0)).stages:
+    for stage in draw_epoch(cells, 8, 8, np.random.default_rng(0)).stages:
         for side in (0, 1):
-            rows = [set(found[side, found[3] == cell]) for cell in stage]
-            assert sum(map(len, rows)) == len(set.union(*rows))
+            indices = [set(found[side, found[3] == cell]) for cell in stage]
+            assert sum(map(len, indices)) == len(set.union(*indices))
     assert len(set(found[3])) == GRID * GRID
 
 
 @pytest.mark.parametrize("items", [6, 50, 303])
 def test_negatives_are_uniform_over_the_catalogue_for_every_user(items):
-    # Popularity must not matter: half of all choices are of item 1. 303 - 1 items do not divide into groups.
-    user, item = choices(2000, 30, items)
+    # Popularity must not matter: half of all interactions are with item 1. 303 - 1 items do not divide into groups.
+    user, item = interactions(2000, 30, items)
     item[::2] = 1
     cells = make_cells(user, item, 30, items, np.random.default_rng(0))
     drawn = np.concatenate([samples(cells, 8, 4, seed) for seed in range(20)], 1)
@@ -206,12 +208,12 @@ def test_negatives_are_uniform_over_the_catalogue_for_every_user(items):
     assert chi2 < items + 5 * math.sqrt(2 * items)
     of_one = np.bincount(drawn[1, drawn[0] == 7], minlength=items)[1:]
     n = of_one.sum()
-    # Groups of 4 from one group of items, and a group of items has about GRID times fewer: clustered, hence wider.
+    # Groups of 4 are drawn from one group of items: clustered draws have a larger variance.
     assert ((of_one - n * p) ** 2 / (n * p)).sum() < 2 * (items + 5 * math.sqrt(2 * items))
 
 
-def test_negatives_are_drawn_afresh_every_epoch():
-    cells = make_cells(*choices(), 90, 140, np.random.default_rng(0))
+def test_negatives_differ_between_epochs():
+    cells = make_cells(*interactions(), 90, 140, np.random.default_rng(0))
     one, two = (samples(cells, 4, 4, seed) for seed in (0, 1))
     assert np.array_equal(one, samples(cells, 4, 4, 0))
     assert one.shape == two.shape and not np.array_equal(one, two)
@@ -220,8 +222,8 @@ def test_negatives_are_drawn_afresh_every_epoch():
 # Edges -----------------------------------------------------------------------------------------------------------
 
 
-def test_unknown_rows_are_neither_trained_nor_drawn():
-    user, item = choices()
+def test_index_0_is_neither_trained_nor_drawn():
+    user, item = interactions()
     user[:100], item[50:150] = 0, 0
     made, _, fit = train(columns=(user, item))
     assert fit.samples == 4 * (len(user) - 150)
@@ -230,7 +232,7 @@ def test_unknown_rows_are_neither_trained_nor_drawn():
 
 
 @pytest.mark.parametrize("sizes", [(2, 2), (2, 20), (30, 2), (1, 1), (40, 1)])
-def test_tiny_tables_and_no_choices(sizes):
+def test_tiny_tables_and_empty_columns(sizes):
     for n in (0, 1, 5):
         columns = [np.full(n, min(1, rows - 1), np.int32) for rows in sizes]
         made, losses, fit = train(8, 2, columns=columns, sizes=sizes)
@@ -242,10 +244,10 @@ def test_tiny_tables_and_no_choices(sizes):
             assert same_bits(made, tables(*sizes))
 
 
-def test_large_groups_of_negatives_are_cut_into_equal_ones():
+def test_negatives_are_divided_into_groups_of_equal_size():
     for negatives, size in ((1, 1), (16, 16), (17, 1), (20, 10), (32, 16), (100, 10)):
-        fit = SampledLogistic(*choices(), 90, 140, negatives=negatives, seed=0, threads=1)
-        assert fit.size == size <= GROUP
+        fit = SampledLogistic(*interactions(), 90, 140, negatives=negatives, seed=0, threads=1)
+        assert fit.size == size <= MAX_GROUP
 
 
 def test_a_dim_is_compiled_once():
@@ -254,25 +256,25 @@ def test_a_dim_is_compiled_once():
 
 
 @pytest.mark.parametrize("options", [{"negatives": 0}, {"threads": 0}])
-def test_options_that_cannot_be(options):
+def test_options_out_of_range_are_rejected(options):
     with pytest.raises(ConfigError, match="at least 1"):
-        SampledLogistic(*choices(), 90, 140, **{"negatives": 1, "seed": 0, "threads": 1, **options})
+        SampledLogistic(*interactions(), 90, 140, **{"negatives": 1, "seed": 0, "threads": 1, **options})
 
 
-def test_columns_that_cannot_be():
-    user, item = choices()
+def test_columns_out_of_range_are_rejected():
+    user, item = interactions()
     for columns, message in (
         ((user.astype(np.int64), item), "int32"),
         ((user[:-1], item), "int32"),
-        ((user, item + 1), r"item rows must be in \[0, 140\)"),
-        ((user - 2, item), "user rows"),
+        ((user, item + 1), r"item indices must be in \[0, 140\)"),
+        ((user - 2, item), "user indices"),
     ):
         with pytest.raises(DataError, match=message):
             SampledLogistic(*columns, 90, 140, negatives=1, seed=0, threads=1)
 
 
-def test_tables_that_cannot_be():
-    fit, good = SampledLogistic(*choices(), 90, 140, negatives=1, seed=0, threads=1), tables()
+def test_tables_of_another_shape_or_type_are_rejected():
+    fit, good = SampledLogistic(*interactions(), 90, 140, negatives=1, seed=0, threads=1), tables()
     for bad in (
         {"user_factors": good.user_factors[:-1]},
         {"item_factors": np.asfortranarray(good.item_factors)},
