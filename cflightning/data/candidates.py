@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cflightning.data.sources.predefined_folder import CandidateLists
+from cflightning.data.sources.leave_one_out import CandidateLists
 from cflightning.data.table import RatingTable, pair_numbers
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import DataError

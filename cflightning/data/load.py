@@ -13,7 +13,7 @@ import numpy as np
 
 from cflightning.data.sources import Source, load_candidates, load_table
 from cflightning.data.sources.frames import from_frame
-from cflightning.data.sources.predefined_folder import CandidateLists
+from cflightning.data.sources.leave_one_out import CandidateLists
 from cflightning.data.sources.table_format import PLAIN_TABLE, SKIP, TableFormat, parse_range
 from cflightning.data.suspects import warn_of_ratings
 from cflightning.data.table import LARGEST_RATING, Duplicates, RatingTable, check_range, merge_duplicates

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from cflightning.data.sources.archive import Files, TextFile
 from cflightning.data.sources.column_errors import show_names
 from cflightning.data.sources.columns import split_categories, to_table
 from cflightning.data.sources.delimited import open_text
-from cflightning.data.sources.item_metadata import make_item_metadata, read_item_metadata
+from cflightning.data.sources.item_metadata import TITLE_FILES, make_item_metadata, read_item_metadata
+from cflightning.data.sources.layout import DataSet, Location
 from cflightning.data.sources.table_format import PLAIN_TABLE, TableFormat
 from cflightning.data.sources.tables import to_ratings
 from cflightning.data.table import Origin, RatingTable
@@ -21,6 +23,21 @@ from cflightning.errors import DataError
 USUAL_FILES = ("u.data", "ratings.dat", "ratings.csv")
 COLUMNS = ["user", "item", "rating", "timestamp"]
 PREDEFINED = ("u1", "u2", "u3", "u4", "u5", "ua", "ub")  # the official splits of ml-100k
+
+
+def find_movielens(at: Location) -> DataSet | None:
+    """Recognise a MovieLens folder, zip archive or ratings file."""
+    if at.name is None:
+        if not is_movielens(at.files):
+            return None
+        names = ratings_files(at.files, at.published_split)
+        read = partial(read_movielens, at.files, at.table_format, predefined=at.published_split)
+    else:
+        if not is_movielens_file(at.path) or at.table_format.names is not None:
+            return None
+        names = [at.name]
+        read = partial(read_movielens, at.files, at.table_format, ratings=at.name)
+    return DataSet((*names, *TITLE_FILES), read, at.published_split is not None, has_published_splits=at.name is None)
 
 
 def is_movielens(files: Files) -> bool:

@@ -13,8 +13,11 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from cflightning.data.sources.archive import Files, TextFile
+from cflightning.data.sources.layout import DataSet, Location
 from cflightning.data.sources.netflix import NAMES
 from cflightning.data.sources.open_table import Columns, OpenTable
+from cflightning.data.sources.tables import open_any, to_ratings
+from cflightning.data.table import RatingTable
 from cflightning.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -27,6 +30,18 @@ _HIVE = re.compile(r"([^=/]+)=([^/]*)")
 _MISSING = "__HIVE_DEFAULT_PARTITION__"
 _DEPTH = 8
 """Maximum depth of nested partition folders."""
+
+
+def find_partitioned(at: Location) -> DataSet | None:
+    """Recognise a folder or zip archive with one table in one or several files."""
+    if at.name is not None or not (names := find_tables(at.files)):
+        return None
+
+    def read() -> RatingTable:
+        opened = open_parts(at.files, names, lambda file: open_any(file, at.table_format))
+        return to_ratings(opened, at.table_format)
+
+    return DataSet(names, read)
 
 
 def find_tables(files: Files) -> list[str]:

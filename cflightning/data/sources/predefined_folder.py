@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import re
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-
-from cflightning.data.ids import IdColumn
-from cflightning.data.sources.archive import Files, TextFile
+from cflightning.data.sources.archive import Files
 from cflightning.data.sources.column_errors import show_names
-from cflightning.data.sources.columns import read_ids
 from cflightning.data.sources.delimited import open_text
+from cflightning.data.sources.layout import DataSet, Location
+from cflightning.data.sources.leave_one_out import read_candidates
 from cflightning.data.sources.table_format import PLAIN_TABLE, TableFormat
 from cflightning.data.sources.tables import read_any, to_ratings
 from cflightning.data.table import RatingTable
@@ -23,7 +20,6 @@ FIXED = ["user", "item", "rating", "timestamp"]
 """Columns of a `.rating` file, which has no header line."""
 _TABLE = r"(.+\.)?{}\.((csv|tsv|txt|dat|rating|json|jsonl|ndjson)(\.(gz|bz2|xz|zst))?|parquet|pq|feather|arrow|orc)"
 _NEGATIVES = r".+\.test\.negative(\.gz)?"
-_PAIR = re.compile(r"\((.+),(.+)\)")
 
 
 class Parts(NamedTuple):
@@ -40,20 +36,17 @@ class Parts(NamedTuple):
     negatives: str | None
 
 
-class CandidateLists(NamedTuple):
-    """Candidate lists, one per test row.
-
-    Attributes:
-        file: The file, for messages.
-        user: User ids [lines].
-        item: Item ids [lines * width], line by line: first the test item, then items without interaction.
-        width: Items per line.
-    """
-
-    file: TextFile
-    user: IdColumn
-    item: IdColumn
-    width: int
+def find_predefined(at: Location) -> DataSet | None:
+    """Recognise a folder or zip archive with a training and a test table."""
+    if at.name is not None or (parts := find_parts(at.files)) is None:
+        return None
+    negatives = None if parts.negatives is None else at.files.file(parts.negatives)
+    return DataSet(
+        (parts.train, parts.test),
+        lambda: read_parts(at.files, parts, at.table_format),
+        has_test_part=True,
+        read_candidates=None if negatives is None else lambda: read_candidates(negatives),
+    )
 
 
 def find_parts(files: Files) -> Parts | None:
@@ -98,43 +91,3 @@ def _read(files: Files, name: str, table_format: TableFormat) -> RatingTable:
     columns: dict[str, Any] = {role: role for role in FIXED if role != "rating" or table_format.reads_ratings}
     opened = open_text(files.file(name), names=FIXED, delimiter="\t")
     return to_ratings(opened, replace(table_format, **columns, title=None, categories=None))
-
-
-def read_candidates(file: TextFile) -> CandidateLists:
-    """Read leave-one-out candidate lists, one line ``(user,item)<tab>negative<tab>negative…`` per test row.
-
-    The format is that of He et al. 2017, "Neural Collaborative Filtering".
-
-    Raises:
-        DataError: The file is damaged, a line is malformed or has another number of negatives than the first, or ids
-            are decimals.
-    """
-    users: list[str] = []
-    items: list[str] = []
-    lines: list[int] = []
-    width = 0
-    for number, raw in enumerate(io.BytesIO(file.read()), start=1):
-        line = raw.decode("utf-8", "replace").rstrip("\r\n")
-        if not line.strip():
-            continue
-        head, *negatives = line.split("\t")
-        pair = _PAIR.fullmatch(head)
-        if pair is None or not negatives or not all(negatives):
-            raise DataError(
-                f"{file}: line {number}: must be (user,item) and its negatives, all behind tabs, got {line[:60]!r}; "
-                "correct the line, or remove the file to do without candidates"
-            )
-        width = width or 1 + len(negatives)
-        if 1 + len(negatives) != width:
-            raise DataError(
-                f"{file}: line {number}: must have {width - 1} negatives like the first line, got {len(negatives)}; "
-                "it is probably cut off: download it again"
-            )
-        lines.append(number)
-        users.append(pair[1])
-        items += [pair[2], *negatives]
-    if not lines:
-        raise DataError(f"{file}: must have a line for each test row, got an empty file; is it the right one?")
-    user = read_ids(pa.array(users, pa.string()), "user", lambda row: f"{file}: line {lines[row]}")
-    item = read_ids(pa.array(items, pa.string()), "item", lambda row: f"{file}: line {lines[row // width]}")
-    return CandidateLists(file, user, item, width)

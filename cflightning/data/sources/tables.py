@@ -11,6 +11,7 @@ from cflightning.data.sources.columns import choose_columns, to_table
 from cflightning.data.sources.csv_rows import is_number
 from cflightning.data.sources.delimited import no_header, open_text
 from cflightning.data.sources.json_rows import open_json
+from cflightning.data.sources.layout import DataSet, Location
 from cflightning.data.sources.netflix import is_netflix, open_netflix
 from cflightning.data.sources.open_table import Columns, OpenTable
 from cflightning.data.sources.table_format import PLAIN_TABLE, TableFormat
@@ -19,6 +20,14 @@ from cflightning.errors import DataError
 
 OPTIONAL_ROLES = {"timestamp", "weight", "title", "categories"}
 """Roles of columns that a table may lack."""
+
+
+def find_file(at: Location) -> DataSet | None:
+    """Recognise a single table file of any format."""
+    if at.name is None:
+        return None
+    file = TextFile(at.files, at.name)
+    return DataSet((at.name,), lambda: read_any(file, at.table_format))
 
 
 def read_any(file: TextFile, table_format: TableFormat = PLAIN_TABLE) -> RatingTable:

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 
 from cflightning import RatingsDataModule
-from cflightning.data import sources
-from cflightning.data.sources import columns_cache, load_table
+from cflightning.data.sources import columns_cache, load_table, registry
 from cflightning.data.sources.table_format import PLAIN_TABLE, TableFormat
+from cflightning.data.sources.tables import find_file
 from cflightning.data.table import RatingTable
 
 
@@ -228,24 +228,30 @@ def test_a_file_that_is_cut_off_while_its_table_is_used_does_no_harm(load, movie
 
 
 @pytest.mark.parametrize("back", [False, True])
-def test_a_file_that_changes_between_hashing_and_reading_is_not_kept(load, tmp_path, monkeypatch, caplog, back):
+def test_a_file_that_changes_between_hashing_and_reading_is_not_kept(load, tmp_path, caplog, back):
     path = tmp_path / "a.csv"
     whole = "user,item,rating\n" + "".join(f"{user},1,3\n" for user in range(100))
     path.write_text(whole)
     times = path.stat().st_atime_ns, path.stat().st_mtime_ns
-    read = sources._read_path
 
-    def write_and_read(*args):
-        path.write_text("user,item,rating\n1,1,3\n2,1,3\n")
-        table = read(*args)
-        if back:
-            path.write_text(whole)
-            os.utime(path, ns=times)
-        return table
+    def changing_file(at):
+        data_set = find_file(at)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(sources, "_read_path", write_and_read)
+        def write_and_read():
+            path.write_text("user,item,rating\n1,1,3\n2,1,3\n")
+            table = data_set.read()
+            if back:
+                path.write_text(whole)
+                os.utime(path, ns=times)
+            return table
+
+        return data_set._replace(read=write_and_read)
+
+    registry.register(changing_file)
+    try:
         load(path)
+    finally:
+        registry.unregister(changing_file)
     assert "changed while it was read" in caplog.text
     assert not load.reads
     path.write_text(whole)
