@@ -35,14 +35,14 @@ class Bundle:
         """Convert user or item ids to the array that graphs take: int64 [n], or object [n] of str."""
         return np.array(values, dtype=np.int64 if self.manifest["ids"][kind] == "int64" else object)
 
-    def run(self, question: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
-        """Run the graph for a question; return its outputs by name."""
-        if question not in self.sessions:
+    def run(self, graph: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Run a graph; return its outputs by name."""
+        if graph not in self.sessions:
             options = ort.SessionOptions()
             options.intra_op_num_threads = options.inter_op_num_threads = 1  # servers run requests in parallel instead
-            path = self.folder / self.manifest["graphs"][question]
-            self.sessions[question] = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        session = self.sessions[question]
+            path = self.folder / self.manifest["graphs"][graph]
+            self.sessions[graph] = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = self.sessions[graph]
         names = [output.name for output in session.get_outputs()]
         return dict(zip(names, session.run(names, inputs), strict=True))
 

@@ -10,8 +10,8 @@ def bare(request):
     folder = request.getfixturevalue(request.param)
     tables = request.getfixturevalue("tables" if request.param == "bundle" else "string_tables")
 
-    def ask(question, **feeds):
-        session = ort.InferenceSession(folder / f"{question}.onnx", providers=["CPUExecutionProvider"])
+    def ask(graph, **feeds):
+        session = ort.InferenceSession(folder / f"{graph}.onnx", providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]
         return dict(zip(names, session.run(names, feeds), strict=True))
 

@@ -77,7 +77,7 @@ class SignedGraph(GraphBuilder):
         self.dim = dim
         self._ids = {"user": users, "item": items}
         self._lengths = {"items": 0 if items is None else len(items), "dim": dim, "dim + 1": dim + 1}
-        inputs, self._outputs = SIGNATURES[name]
+        inputs, self._outputs = SIGNATURES[name].inputs, SIGNATURES[name].outputs
         self._values = {name: self.input(name, *self._type(tensor)) for name, tensor in inputs.items()}
 
     def __getitem__(self, name: str) -> Value:

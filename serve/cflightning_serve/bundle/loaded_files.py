@@ -39,7 +39,7 @@ class LoadedFiles:
         Raises:
             BundleError: a file is missing or damaged, or the load was cancelled.
         """
-        graphs = {name for question, name in manifest.graphs.items() if question in SIGNATURES}
+        graphs = {name for graph, name in manifest.graphs.items() if graph in SIGNATURES}
         texts = {manifest.titles, manifest.catalogue}
         unused = set(manifest.graphs.values()) - graphs - texts
         files = {

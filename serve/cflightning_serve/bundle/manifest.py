@@ -25,7 +25,7 @@ from cflightning_serve.bundle.manifest_validation import (
     validate_digest,
     validate_version,
 )
-from cflightning_serve.bundle.reference import SCORED_QUESTIONS, Reference, parse_reference
+from cflightning_serve.bundle.reference import SCORED_GRAPHS, Reference, parse_reference
 from cflightning_serve.bundle.strict_json import Json, parse_object
 from cflightning_serve.bundle.trust import Trust
 from cflightning_serve.errors import BundleError
@@ -58,7 +58,7 @@ class Manifest:
     """Units of the scores of ``score`` and ``recommend``; always ratings in format 1."""
     metrics: Mapping[str, float]
     graphs: Mapping[str, str]
-    """Question -> file of the graph."""
+    """Graph -> file name."""
     titles: str | None
     catalogue: str | None
     files: Mapping[str, FileEntry]
@@ -119,7 +119,7 @@ class Manifest:
             num_users=raw["num_users"],
             num_items=raw["num_items"],
             rating_range=None if limits is None else (float(limits[0]), float(limits[1])),
-            units={question: units.get(question, "rating") for question in SCORED_QUESTIONS},
+            units={graph: units.get(graph, "rating") for graph in SCORED_GRAPHS},
             metrics=raw["metrics"],
             graphs=raw["graphs"],
             titles=raw["titles"],
@@ -146,11 +146,11 @@ class Manifest:
     @cached_property
     def seen_graph(self) -> str | None:
         """The graph that returns the seen items: of the whole table, or, in older bundles, of the training part."""
-        return next((question for question in ("seen", "history") if question in self.graphs), None)
+        return next((graph for graph in ("seen", "history") if graph in self.graphs), None)
 
-    def path(self, question: str) -> Path:
-        """Return the file of the graph for ``question``."""
-        return self.folder / self.graphs[question]
+    def path(self, graph: str) -> Path:
+        """Return the file of a graph."""
+        return self.folder / self.graphs[graph]
 
 
 def describe_file(path: Path) -> dict[str, Json]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 from cflightning_serve.bundle.files import REMEDY
-from cflightning_serve.bundle.reference import FLOAT32_MAX, SCORED_QUESTIONS
+from cflightning_serve.bundle.reference import FLOAT32_MAX, SCORED_GRAPHS
 from cflightning_serve.bundle.strict_json import JSON_TYPE_NAMES, Json, json_type_name
 from cflightning_serve.errors import BundleError
 
@@ -110,22 +110,22 @@ def validate_contents(path: Path, raw: Mapping[str, Json]) -> None:
     if limits is not None:
         valid = len(limits) == 2 and all(map(_is_float32, limits)) and 0 <= limits[1] - limits[0] <= FLOAT32_MAX
         check(valid, '"rating_range"', f"two float32 numbers, the lower one first, is {_quote(limits)}")
-    for question in () if is_version_1 else SCORED_QUESTIONS:
-        unit = raw["units"].get(question)
+    for graph in () if is_version_1 else SCORED_GRAPHS:
+        unit = raw["units"].get(graph)
         valid = type(unit) is str and unit in ("rating", "choice")
-        check(valid, f'"units" -> "{question}"', f'"rating" or "choice", is {_quote(unit)}')
+        check(valid, f'"units" -> "{graph}"', f'"rating" or "choice", is {_quote(unit)}')
     for key, value in raw["metrics"].items():
         check(_is_line(key), '"metrics"', f"an object with names of one line, has {_quote(key)}")
         check(type(value) in (int, float), f'"metrics" -> "{key}"', f"a number, is {json_type_name(value)}")
         check(_is_float32(value), f'"metrics" -> "{key}"', f"a finite number, is {_quote(value)}")
-    for question in REQUIRED_GRAPHS:
-        check(question in raw["graphs"], f'"graphs" -> "{question}"', "present, is missing")
+    for graph in REQUIRED_GRAPHS:
+        check(graph in raw["graphs"], f'"graphs" -> "{graph}"', "present, is missing")
     for name, entry in raw["files"].items():
         key = f'"files" -> {_quote_key(name)}'
         valid = type(entry) is dict and type(entry.get("bytes")) is int and type(entry.get("sha256")) is str
         check(valid and 0 <= entry["bytes"] <= MAX_COUNT, key, '{"bytes": integer, "sha256": string}')
         check(_is_plain_name(name), key, "a plain file name inside the folder")
-    files = {f'"graphs" -> {_quote_key(question)}': name for question, name in raw["graphs"].items()}
+    files = {f'"graphs" -> {_quote_key(graph)}': name for graph, name in raw["graphs"].items()}
     files |= {f'"{key}"': raw[key] for key in ("titles", "catalogue") if raw.get(key) is not None}
     for key, name in files.items():
         check(type(name) is str and name in raw["files"], key, f'a file named in "files", is {_quote(name)}')

@@ -5,13 +5,13 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-SCORED_QUESTIONS = ("score", "recommend")
-"""Questions whose graphs return scores: the keys of ``units`` and ``reference`` in a manifest."""
+SCORED_GRAPHS = ("score", "recommend")
+"""Graphs that return scores: the keys of ``units`` and ``reference`` in a manifest."""
 FLOAT32_MAX = 3.4028234663852886e38
 
 
 class Reference(NamedTuple):
-    """Histogram of the scores of one question, with about a tenth of the scores in each bin.
+    """Histogram of the scores of one graph, with about a tenth of the scores in each bin.
 
     Bin ``i`` holds the scores above ``edges[i - 1]`` and up to ``edges[i]``; the first and the last bin are open.
     """
@@ -25,7 +25,7 @@ class Reference(NamedTuple):
 
 
 def parse_reference(raw: object) -> Mapping[str, Reference]:
-    """Parse ``reference``: question -> histogram of its scores; empty if the manifest has none.
+    """Parse ``reference``: graph -> histogram of its scores; empty if the manifest has none.
 
     Raises:
         ValueError: the value is invalid; the message says what it must be.
@@ -34,7 +34,7 @@ def parse_reference(raw: object) -> Mapping[str, Reference]:
         return {}
     if not isinstance(raw, dict):
         raise ValueError("an object or null")
-    return {question: _parse_histogram(raw[question]) for question in SCORED_QUESTIONS if question in raw}
+    return {graph: _parse_histogram(raw[graph]) for graph in SCORED_GRAPHS if graph in raw}
 
 
 def _parse_histogram(raw: object) -> Reference:

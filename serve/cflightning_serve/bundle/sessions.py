@@ -16,7 +16,7 @@ from cflightning_serve.bundle.loaded_files import LoadedFiles
 from cflightning_serve.bundle.manifest import Manifest
 from cflightning_serve.bundle.onnx_reader import ExternalTensor
 from cflightning_serve.bundle.release import release_in_steps
-from cflightning_serve.bundle.signatures import FILLED, SIGNATURES, signature
+from cflightning_serve.bundle.signatures import SIGNATURES, signature
 from cflightning_serve.errors import BundleError, InputError, NotFiniteError, UnsupportedError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ Array: TypeAlias = npt.NDArray[Any]
 BLOCK_SIZE = 1 << 23
 """Largest number of elements of an array in one call of a graph; float32 takes 32 MiB."""
 EXPORT_OPTIONS = {"seen": "the run's table available", "history": "--with-history", "fold_in_item": "--new-items"}
-"""Question -> what the export of its graph needs, for graphs that are optional."""
+"""Optional graph -> what its export needs."""
 NAN_BLOCK_SIZE = 1 << 20
 """Elements of a table that are tested for NaN between two polls of the cancellation."""
 _ONE_BLOCK = (slice(None),)
@@ -62,8 +62,8 @@ class GraphSessions:
         self._tables_without_nan: set[tuple[str, int, int, int]] = set()
         self._run_options: ort.RunOptions | None = None
 
-    def run(self, question: str, outputs: Sequence[str], inputs: Mapping[str, Array]) -> list[Array]:
-        """Run the graph for ``question`` and return the named outputs; all numbers are finite, except -inf of fillers.
+    def run(self, graph: str, outputs: Sequence[str], inputs: Mapping[str, Array]) -> list[Array]:
+        """Run a graph and return the named outputs; all numbers are finite, except -inf of fillers.
 
         Raises:
             BundleError: the graph cannot be opened or fails.
@@ -71,17 +71,17 @@ class GraphSessions:
             UnsupportedError: the bundle has no such graph.
             InputError: a string id is not valid Unicode.
         """
-        session = self._sessions.get(question) or self.open(question)
+        session = self._sessions.get(graph) or self.open(graph)
         try:
             arrays: list[Array] = session.run(outputs, inputs, self._run_options)
         except UnicodeEncodeError as error:  # an unpaired surrogate, which JSON can contain
             raise InputError(f"ids: must be valid Unicode, got {error.object!r}") from error
         except Exception as error:  # onnxruntime's exceptions have no common base class
-            path = self.manifest.path(question)
+            path = self.manifest.path(graph)
             raise BundleError(f"{path}: the graph failed: {error}; export the bundle again") from error
         for array in arrays:
             if array.dtype is _FLOAT32 and may_be_infinite(array):
-                self._require_finite(question, outputs, arrays)
+                self._require_finite(graph, outputs, arrays)
                 break
         return arrays
 
@@ -92,22 +92,22 @@ class GraphSessions:
             return _ONE_BLOCK
         return [slice(start, start + step) for start in range(0, count, step)]
 
-    def open(self, question: str, cancellation: Cancellation | None = None) -> "ort.InferenceSession":
-        """Return the session for ``question``, opened if necessary.
+    def open(self, graph: str, cancellation: Cancellation | None = None) -> "ort.InferenceSession":
+        """Return the session of a graph, opened if necessary.
 
         Raises:
             BundleError: the graph cannot be opened.
             UnsupportedError: the bundle has no such graph.
         """
-        if question not in self.manifest.graphs:
+        if graph not in self.manifest.graphs:
             raise UnsupportedError(
-                f"{self.manifest.folder}: has no graph for {question!r}; export the bundle again with "
-                f"{EXPORT_OPTIONS.get(question, 'it')}"
+                f"{self.manifest.folder}: has no graph {graph!r}; export the bundle again with "
+                f"{EXPORT_OPTIONS.get(graph, 'it')}"
             )
         with self._lock:
-            if question not in self._sessions:
-                self._sessions[question] = self._create(question, cancellation or Cancellation())
-            return self._sessions[question]
+            if graph not in self._sessions:
+                self._sessions[graph] = self._create(graph, cancellation or Cancellation())
+            return self._sessions[graph]
 
     def open_all(self, cancellation: Cancellation | None = None) -> None:
         """Open every graph that this reader knows.
@@ -115,8 +115,8 @@ class GraphSessions:
         Raises:
             BundleError: a graph cannot be opened.
         """
-        for question in filter(SIGNATURES.__contains__, self.manifest.graphs):
-            self.open(question, cancellation)
+        for graph in filter(SIGNATURES.__contains__, self.manifest.graphs):
+            self.open(graph, cancellation)
         self.files.release(*self.manifest.graphs.values())
 
     def release_in_steps(self) -> None:
@@ -135,21 +135,21 @@ class GraphSessions:
         finally:
             self._run_options = None
 
-    def _require_finite(self, question: str, outputs: Sequence[str], arrays: list[Array]) -> None:
+    def _require_finite(self, graph: str, outputs: Sequence[str], arrays: list[Array]) -> None:
         for output, array in zip(outputs, arrays, strict=True):
             if array.dtype == _FLOAT32:
-                filler = -np.inf if output in FILLED.get(question, ()) else np.nan
+                filler = -np.inf if output in SIGNATURES[graph].padded else np.nan
                 count = int(np.count_nonzero(~np.isfinite(array) & (array != filler)))
                 if count:
                     raise NotFiniteError(
-                        f"{self.manifest.path(question)}: {output} must be finite numbers, has {count:,} that are not; "
+                        f"{self.manifest.path(graph)}: {output} must be finite numbers, has {count:,} that are not; "
                         "export the bundle again, unless the request had extreme numbers"
                     )
 
-    def _create(self, question: str, cancellation: Cancellation) -> "ort.InferenceSession":
+    def _create(self, graph: str, cancellation: Cancellation) -> "ort.InferenceSession":
         import onnxruntime as ort  # here, so that a damaged bundle is refused without it
 
-        name = self.manifest.graphs[question]
+        name = self.manifest.graphs[graph]
         path, model = self.files.path(name), self.files.read(name)
         external = validate_graph(path, model, self.manifest.files)
         tables = [self._table(tensor, cancellation) for tensor in external]
@@ -179,7 +179,7 @@ class GraphSessions:
             {argument.name: argument.type for argument in side}
             for side in (session.get_inputs(), session.get_outputs())
         )
-        for side, must, got in zip(("inputs", "outputs"), signature(self.manifest, question), actual, strict=True):
+        for side, must, got in zip(("inputs", "outputs"), signature(self.manifest, graph), actual, strict=True):
             if must != got:
                 raise BundleError(f"{path}: {side} must be {must}, are {got}; export the bundle again")
         self.tables += tables

@@ -13,6 +13,8 @@ class Signature(NamedTuple):
 
     inputs: dict[str, str]
     outputs: dict[str, str]
+    padded: tuple[str, ...] = ()
+    """Outputs in which -inf marks a filler; all other numbers of all outputs are finite."""
 
 
 _FOLD_IN = Signature(
@@ -30,14 +32,15 @@ _FOLD_IN = Signature(
         "asked": "float [s]",
         "known": "bool [n]",
     },
+    padded=("score",),
 )
 _TOP_K_INPUTS = {"user": "user id [n]", "k": "int64 [1]", "exclude_user": "int64 [m]", "exclude_item": "item id [m]"}
 _TOP_K_OUTPUTS = {"item": "item id [n, count]", "score": "float [n, count]", "known": "bool [n]"}
 
 SIGNATURES = {
     "score": Signature({"user": "user id [n]", "item": "item id [n]"}, {"score": "float [n]", "known": "bool [n, 2]"}),
-    "recommend": Signature(_TOP_K_INPUTS, _TOP_K_OUTPUTS),
-    "filtered": Signature(_TOP_K_INPUTS | {"allowed": "bool [items]"}, _TOP_K_OUTPUTS),
+    "recommend": Signature(_TOP_K_INPUTS, _TOP_K_OUTPUTS, padded=("score",)),
+    "filtered": Signature(_TOP_K_INPUTS | {"allowed": "bool [items]"}, _TOP_K_OUTPUTS, padded=("score",)),
     "scores": Signature(
         {"user": "user id [n]"}, {"order": "float [n, items]", "score": "float [n, items]", "known": "bool [n]"}
     ),
@@ -53,6 +56,7 @@ SIGNATURES = {
     "similar": Signature(
         {"item": "item id [n]", "k": "int64 [1]"},
         {"similar": "item id [n, count]", "similarity": "float [n, count]", "known": "bool [n]"},
+        padded=("similarity",),
     ),
     "fold_in": _FOLD_IN,
     "fold_in_choice": _FOLD_IN,
@@ -75,25 +79,18 @@ SIGNATURES = {
 }
 """Graph -> signature; graphs of other names are ignored. ``items`` are the known items, ``dim`` the latent factors."""
 
-FILLED = {
-    "recommend": ("score",), "filtered": ("score",), "similar": ("similarity",), "fold_in": ("score",),
-    "fold_in_choice": ("score",),
-}  # fmt: skip
-"""Graph -> outputs in which -inf marks a filler; all other numbers are finite."""
-
 
 def split_type(tensor: str, user_ids: IdType, item_ids: IdType) -> tuple[str, list[str]]:
-    """Split a tensor of a signature into its element type, of ids that of the bundle, and its axes."""
+    """Split a tensor of a signature into its element type, with the id types of the bundle, and its axes."""
     element, _, axes = tensor.rstrip("]").partition(" [")
     return {"user id": user_ids, "item id": item_ids}.get(element, element), axes.split(", ")
 
 
-def signature(manifest: Manifest, question: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Name -> onnxruntime type of the inputs and of the outputs of the graph that answers ``question``."""
+def signature(manifest: Manifest, graph: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Return name -> onnxruntime type of the inputs and of the outputs of a graph."""
 
-    def types(side: dict[str, str]) -> dict[str, str]:
-        elements = {name: split_type(type_, manifest.user_ids, manifest.item_ids)[0] for name, type_ in side.items()}
-        return {name: f"tensor({element})" for name, element in elements.items()}
+    def onnx_types(tensors: dict[str, str]) -> dict[str, str]:
+        ids = manifest.user_ids, manifest.item_ids
+        return {name: f"tensor({split_type(tensor, *ids)[0]})" for name, tensor in tensors.items()}
 
-    inputs, outputs = SIGNATURES[question]
-    return types(inputs), types(outputs)
+    return onnx_types(SIGNATURES[graph].inputs), onnx_types(SIGNATURES[graph].outputs)

@@ -1,1 +1,1 @@
-"""Requests to the graphs of a bundle: one module for each question, from validated arguments to typed results."""
+"""Requests to the graphs of a bundle: one module for each graph, from validated arguments to typed results."""

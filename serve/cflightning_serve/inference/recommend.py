@@ -66,7 +66,7 @@ def recommend_top_k(
     """
     num_items = graphs.manifest.num_items
     length = np.array([min(candidate_count(k) if diversity else k, num_items)])
-    question, filters = ("recommend", {}) if allowed is None else ("filtered", {"allowed": allowed})
+    graph, filters = ("recommend", {}) if allowed is None else ("filtered", {"allowed": allowed})
     top: list[TopK] = []
     for block in graphs.blocks(len(user), num_items):
         users = user[block]
@@ -74,7 +74,7 @@ def recommend_top_k(
             graphs, users, None if exclude is None else exclude[block], exclude_seen
         )
         inputs = {"user": users, "k": length, "exclude_user": exclude_user, "exclude_item": exclude_item, **filters}
-        items, scores = graphs.run(question, ("item", "score"), inputs)
+        items, scores = graphs.run(graph, ("item", "score"), inputs)
         top.extend(map(drop_fillers, items, scores))
     return [_diversify(graphs, candidates, k, diversity) for candidates in top] if diversity else top
 

@@ -27,9 +27,9 @@ export class Bundle {
     return new Bundle(folder, manifest, new Map(manifest.titles ? Object.entries(await read(manifest.titles)) : []))
   }
 
-  /** Returns whether the bundle has a graph for a question: 'score', 'recommend', 'similar' or an optional one. */
-  supports (question) {
-    return Object.hasOwn(this.manifest.graphs, question)
+  /** Returns whether the bundle has a graph: 'score', 'recommend', 'similar' or an optional one. */
+  supports (graph) {
+    return Object.hasOwn(this.manifest.graphs, graph)
   }
 
   /** Converts user or item ids to a tensor [n]; integers become BigInt, because they have 64 bits. */
@@ -37,15 +37,15 @@ export class Bundle {
     return this.manifest.ids[kind] === 'int64' ? int64(values) : new ort.Tensor('string', values, [values.length])
   }
 
-  /** Runs the graph for a question; returns its output tensors by name. */
-  async run (question, inputs) {
-    if (!this.#sessions.has(question)) {
+  /** Runs a graph; returns its output tensors by name. */
+  async run (graph, inputs) {
+    if (!this.#sessions.has(graph)) {
       // The default is one thread for each core of the machine, not of the container.
       const options = { intraOpNumThreads: 1, interOpNumThreads: 1 }
-      const path = join(this.folder, this.manifest.graphs[question])
-      this.#sessions.set(question, ort.InferenceSession.create(path, options))
+      const path = join(this.folder, this.manifest.graphs[graph])
+      this.#sessions.set(graph, ort.InferenceSession.create(path, options))
     }
-    return (await this.#sessions.get(question)).run(inputs)
+    return (await this.#sessions.get(graph)).run(inputs)
   }
 
   /** Recommends k items to a user, without the excluded ones. */

@@ -123,7 +123,7 @@ ENTRY = {"bytes": 1, "sha256": "0" * 64}
         ),
         ({"graphs": dict.fromkeys(("score", "recommend", "similar"), 1)}, 'must be a file named in "files", is 1'),
         (
-            {"graphs": {question: [] for question in ("score", "recommend", "similar")}},
+            {"graphs": {graph: [] for graph in ("score", "recommend", "similar")}},
             'must be a file named in "files", is \\[\\]',
         ),
         ({"titles": "gone.json"}, '"titles" must be a file named in "files"'),

@@ -135,15 +135,15 @@ def test_weights_are_relative_positions_in_the_rating_range(limits, ratings, wei
 
 
 class RecordingSessions(GraphSessions):
-    """Sessions that record the question and the inputs of each call."""
+    """Sessions that record the graph and the inputs of each call."""
 
     def __init__(self, manifest):
         super().__init__(manifest, LoadedFiles.load(manifest))
         self.calls = []
 
-    def run(self, question, outputs, inputs):
-        self.calls.append((question, inputs))
-        return super().run(question, outputs, inputs)
+    def run(self, graph, outputs, inputs):
+        self.calls.append((graph, inputs))
+        return super().run(graph, outputs, inputs)
 
 
 def test_low_ratings_have_low_weights_in_a_bundle_with_both_units(make_folded):
@@ -154,6 +154,6 @@ def test_low_ratings_have_low_weights_in_a_bundle_with_both_units(make_folded):
     low, high = scorer.manifest.rating_range
     recording.fold_in(items, [high, low], score=items)
     recording.explain(None, items[0], items=items, ratings=[high, low])
-    ratings = {question: inputs["rating"].tolist() for question, inputs in graphs.calls if "rating" in inputs}
+    ratings = {graph: inputs["rating"].tolist() for graph, inputs in graphs.calls if "rating" in inputs}
     weights = [2, np.float32(1e-3)]
     assert ratings == {"fold_in_choice": weights, "fold_in": [high, low], "explain": weights}

@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> Output:
         ("items", f"{manifest.num_items - 1:,} known, ids are {ID_TYPES[manifest.item_ids]}, {titles} titles"),
         ("rows", CONTAINED_ROWS[rows]),
         ("rating range", "none" if limits is None else f"{limits[0]:g} to {limits[1]:g}"),
-        *((question, UNITS[unit]) for question, unit in manifest.units.items()),
+        *((graph, UNITS[unit]) for graph, unit in manifest.units.items()),
         ("supports", supported or "no optional requests"),
     ]
     text = format_table(("bundle", str(manifest.folder)), description)
