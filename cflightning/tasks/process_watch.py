@@ -1,4 +1,4 @@
-"""A watch over the processes of one training, so that a lost one is named instead of waited for."""
+"""Watch over the processes of a training run, which names a lost process instead of waiting for it."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from cflightning.utils.distributed import in_group
 log = logging.getLogger(__name__)
 
 LIMIT_VARIABLE = "CFLIGHTNING_RANK_TIMEOUT"
-"""Environment variable: seconds without a sign of life after which a process counts as lost."""
-LIMIT = 300.0
-"""Its default."""
-WARN = 30.0
-"""Seconds of silence after which a warning is logged."""
+"""Environment variable: seconds without a heartbeat after which a process counts as lost."""
+DEFAULT_LIMIT = 300.0
+"""Default of the environment variable, in seconds."""
+WARN_AFTER = 30.0
+"""Seconds without a heartbeat after which a warning is logged."""
 GRACE = 4.0
-"""Seconds that a process with an error of its own gets to end by it, and that a failed exchange waits for a culprit."""
-DOUBT = 3
-"""Beats of silence after which a process is taken for the reason of a failed exchange."""
+"""Seconds that a process has to end by an error of its own, and that a failed collective waits for its cause."""
+SUSPECT_BEATS = 3
+"""Missed heartbeats after which a process counts as the cause of a failed collective."""
 BEAT = 1.0
-"""Seconds between signs of life."""
+"""Seconds between heartbeats."""
 
 
 class ProcessWatch(Callback):
-    """Ends a training of several processes when one of them is lost, with a message that names its rank.
+    """Ends a training run of several processes when one of them is lost, with a message that names its rank.
 
-    Every process writes a counter into a store of rank 0 each second, by a thread of its own, so a process that is
-    busy is not taken for lost. A process whose counter stands still (stopped, killed, its machine unreachable) is
-    warned of after 30 seconds and ends the training after as many as CFLIGHTNING_RANK_TIMEOUT says, 300 by default.
-    One that was killed is noticed at once by those that exchange something with it.
+    A thread of every process writes a counter into a store of rank 0 each second, so a busy process does not count as
+    lost. If a counter stops (the process is stopped or killed, or its machine is unreachable), a warning is logged
+    after 30 seconds, and training ends after CFLIGHTNING_RANK_TIMEOUT seconds, 300 by default. Processes that are in a
+    collective with a killed process notice it at once.
     """
 
     def __init__(self) -> None:
@@ -48,13 +48,13 @@ class ProcessWatch(Callback):
         self._children: list[Popen[bytes]] = []
 
     def adopt(self, trainer: Trainer) -> None:
-        """Take over the processes that this one has started.
+        """Take over the child processes of this process.
 
-        Lightning's own observer looks every five seconds for one that has ended, and kills this process before it could
-        say why. An observer without processes ends.
+        Lightning's own observer checks every five seconds whether one has ended, and kills this process before it can
+        name the cause. An observer without processes ends.
 
         Args:
-            trainer: whose processes have found each other.
+            trainer: Trainer whose processes are connected.
         """
         started = getattr(trainer.strategy.launcher, "procs", [])
         self._children += [child for child in started if isinstance(child, Popen)]
@@ -62,54 +62,51 @@ class ProcessWatch(Callback):
             started.clear()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Begin, once the processes have found each other."""
+        """Start the watch once the processes are connected."""
         if in_group() and self._watch is None:
             self._watch = _Watch(trainer, self._children)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Name the lost process where it is the reason for a failed exchange.
+        """Name the lost process if it is the cause of a failed collective.
 
         Raises:
-            ProcessError: in the place of the exception.
+            ProcessError: Replaces the exception.
         """
         if isinstance(exception, KeyboardInterrupt) and self._children and trainer.strategy.launcher is not None:
             trainer.strategy.launcher.procs = self._children  # type: ignore[attr-defined]  # Lightning ends them
         watch, self._watch = self._watch, None
         if watch is None:
             return
-        own = isinstance(exception, CFLightningError) or not isinstance(exception, RuntimeError)
-        if own:
+        is_own = isinstance(exception, CFLightningError) or not isinstance(exception, RuntimeError)
+        lost = None if is_own else watch.find_lost(GRACE)
+        if lost is None:
             watch.fail(exception)
             return
-        found = watch.find_lost(GRACE)
-        if found is None:
-            watch.fail(exception)
-            return
-        error = ProcessError(found)
-        error.reported = not watch.speaks
+        error = ProcessError(lost)
+        error.reported = not watch.reports
         watch.close()
         watch.end_children()
         raise error from None
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """End."""
+        """End the watch."""
         watch, self._watch = self._watch, None
         if watch is not None:
             watch.close()
 
 
 class _Watch:
-    """The thread of one process; what it writes for its rank is a counter, `done`, or `failed:` and the reason."""
+    """The watching thread of one process. For its rank it writes a counter, `done`, or `failed:` and the cause."""
 
     def __init__(self, trainer: Trainer, children: list[Popen[bytes]]) -> None:
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
-        self.children = children  # of rank 0, on its machine
+        self.children = children  # child processes of rank 0 on its machine
         self.limit = find_limit()
-        self.silent = [0] * self.size  # beats of this process since the last sign of each
+        self.silent = [0] * self.size  # heartbeats of this process since the last one of each rank
         self.seen: list[bytes] = [b""] * self.size
-        self.unreachable = 0  # beats in a row without an answer of the store
+        self.unreachable = 0  # consecutive heartbeats without a response of the store
         self._stop = threading.Event()
-        self._looked = threading.Event()
+        self._checked = threading.Event()
         self.store = self._connect(trainer)
         self.store.set(str(self.rank), "0")
         trainer.strategy.barrier("watch")  # every process has written
@@ -125,32 +122,34 @@ class _Watch:
         return own or TCPStore(host, port, self.size, False, wait)
 
     @property
-    def speaks(self) -> bool:
-        """Whether this is the first of the processes that are alive."""
-        return all(self._gone(rank) or self._silent(rank, DOUBT) for rank in range(self.rank))
+    def reports(self) -> bool:
+        """Whether this is the first living process, which reports for all."""
+        return all(self._gone(rank) or self._silent(rank, SUSPECT_BEATS) for rank in range(self.rank))
 
     def fail(self, error: BaseException) -> None:
-        """Tell the others why this process ends."""
+        """Store the cause by which this process ends."""
         text = str(error) if isinstance(error, CFLightningError) else f"{type(error).__name__}: {error}"
         self.close(b"failed:" + " ".join(text.split())[:200].encode())
 
     def close(self, last: bytes = b"done") -> None:
-        """End the thread; the store stays, since others may still write into it."""
+        """End the thread; the store stays open, as other processes may still write into it."""
         self._stop.set()
         self._thread.join(2 * BEAT)
         try:
             self.store.set(str(self.rank), last)
         except RuntimeError:
             log.debug("the watch of rank 0 has ended before that of rank %d", self.rank)
-        _kept.append(self.store)
+        _ended_stores.append(self.store)
 
     def find_lost(self, seconds: float) -> str | None:
-        """Return the lost process and the reason, in words; None while all were heard within the limit."""
+        """Return the rank and the state of a lost process as text, or None if all are alive after some seconds."""
         for _ in range(int(seconds / BEAT)):
-            if (found := self._first(self._gone)) or (found := self._first(lambda rank: self._silent(rank, DOUBT))):
+            if (found := self._first(self._gone)) or (
+                found := self._first(lambda rank: self._silent(rank, SUSPECT_BEATS))
+            ):
                 return found
-            self._looked.clear()
-            self._looked.wait(2 * BEAT)
+            self._checked.clear()
+            self._checked.wait(2 * BEAT)
         return None
 
     def _first(self, state: Callable[[int], str | None]) -> str | None:
@@ -158,22 +157,22 @@ class _Watch:
         return next((f"rank {rank}: {text}" for rank, text in found if text), None)
 
     def _gone(self, rank: int) -> str | None:
-        """How a process has certainly ended, if it has."""
+        """Return how a process has ended, or None if it may be alive."""
         if self.seen[rank].startswith(b"failed:"):
             return f"has failed: {self.seen[rank][7:].decode(errors='replace')}"
         if 0 < rank <= len(self.children) and (code := self.children[rank - 1].poll()):
             how = f"was killed by signal {-code}" if code < 0 else f"has ended with status {code}"
-            return f"{how}; --ckpt_path last goes on from the last epoch"
-        if rank == 0 and self.unreachable >= DOUBT:
-            return "cannot be reached any more; --ckpt_path last goes on from the last epoch"
+            return f"{how}; --ckpt_path last resumes from the last epoch"
+        if rank == 0 and self.unreachable >= SUSPECT_BEATS:
+            return "is unreachable; --ckpt_path last resumes from the last epoch"
         return None
 
     def _silent(self, rank: int, beats: float) -> str | None:
         if self.seen[rank] == b"done" or self.silent[rank] < beats:
             return None
         return (
-            f"has given no sign of life for {self.silent[rank] * BEAT:.0f} s (stopped, killed, or out of reach); "
-            f"--ckpt_path last goes on from the last epoch, {LIMIT_VARIABLE} sets how long a process may be silent"
+            f"has sent no heartbeat for {self.silent[rank] * BEAT:.0f} s (stopped, killed, or unreachable); "
+            f"--ckpt_path last resumes from the last epoch, {LIMIT_VARIABLE} sets the time limit"
         )
 
     def _run(self) -> None:
@@ -193,9 +192,9 @@ class _Watch:
                 for beats, value, before in zip(self.silent, found, self.seen, strict=True)
             ]
             self.seen = list(found)
-            self._looked.set()
+            self._checked.set()
             self._warn()
-            # The main thread ends by an error of its own, unless it waits where nothing can interrupt it.
+            # The main thread ends by its own error unless it waits in a collective that cannot be interrupted.
             gone = self._first(self._gone)
             gone_for = gone_for + 1 if gone else 0
             late = self._first(lambda rank: self._silent(rank, self.limit / BEAT))
@@ -204,39 +203,39 @@ class _Watch:
 
     def _warn(self) -> None:
         for rank, beats in enumerate(self.silent):
-            if beats == int(WARN / BEAT) < self.limit / BEAT and self._silent(rank, beats):
-                log.warning("rank %d: has given no sign of life for %.0f s (stopped, or out of reach?); the training "
+            if beats == int(WARN_AFTER / BEAT) < self.limit / BEAT and self._silent(rank, beats):
+                log.warning("rank %d: has sent no heartbeat for %.0f s (stopped or unreachable?); the training "
                             "ends after %.0f s", rank, beats * BEAT, self.limit)  # fmt: skip
 
     def _end(self, lost: str) -> None:
-        """End this process, whose main thread waits in an exchange that nothing else can interrupt."""
+        """End this process, whose main thread waits in a collective that nothing else can interrupt."""
         if self._stop.is_set():
             return
-        if self.speaks:
+        if self.reports:
             print(f"cflightning: {lost}", file=sys.stderr, flush=True)
         self.end_children()
         os._exit(1)
 
     def end_children(self) -> None:
-        """End what this process has started; a stopped process would stay for ever."""
+        """Kill the child processes; a stopped one would never end by itself."""
         for child in self.children:
             if child.poll() is None:
                 child.send_signal(signal.SIGKILL)
 
 
-_kept: list[Any] = []
-"""Stores of watches that have ended; they live as long as the process, since the others may end later."""
+_ended_stores: list[Any] = []
+"""Stores of ended watches, kept open until the process ends, as other processes may end later."""
 
 
 def find_limit() -> float:
-    """Seconds without a sign of life after which a process counts as lost.
+    """Return the seconds without a heartbeat after which a process counts as lost.
 
     Raises:
-        ConfigError: the environment variable holds no number above 0.
+        ConfigError: The environment variable is no number above 0.
     """
     given = os.environ.get(LIMIT_VARIABLE)
     try:
-        limit = LIMIT if given is None else float(given)
+        limit = DEFAULT_LIMIT if given is None else float(given)
     except ValueError:
         limit = 0.0
     if not limit > 0:

@@ -159,8 +159,7 @@ class TrainedTask(CheckpointedTask):
         """Measure the served network."""
         if self.is_fitting:
             self.sync_served_network()
-        for head in self.heads:
-            head.on_evaluation_start()
+        self._start_evaluation()
 
     def validation_step(self, batch: RatingBatch, batch_idx: int) -> None:
         """Add a batch to the validation metrics."""
@@ -174,6 +173,10 @@ class TrainedTask(CheckpointedTask):
 
     def on_test_epoch_start(self) -> None:
         """Start the test metrics."""
+        self._start_evaluation()
+
+    def _start_evaluation(self) -> None:
+        self.require_network()
         for head in self.heads:
             head.on_evaluation_start()
 

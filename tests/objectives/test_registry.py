@@ -69,9 +69,8 @@ def hinge():
 def data(**options):
     pairs = [(u, i) for u in range(40) for i in range(30) if u % 2 == i % 2 and (u * 7 + i * 3) % 5]
     frame = pd.DataFrame(pairs, columns=["user", "item"]).assign(rating=[1.0 + at % 5 for at in range(len(pairs))])
-    return RatingsDataModule.from_frame(
-        frame, batch_size=64, split=SplitOptions("per_user", test_fraction=0.2), **options
-    )
+    split = SplitOptions("per_user", test_fraction=0.2)
+    return RatingsDataModule.from_frame(frame, batch_size=64, split=split, **options)
 
 
 def test_an_objective_of_another_package_trains_and_is_restored_from_its_checkpoint(hinge, tmp_path):

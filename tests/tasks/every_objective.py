@@ -1,4 +1,4 @@
-"""Run by test_every_objective.py: trains one task after the other, as one process of several or alone."""
+"""Run by test_every_objective.py: trains one task after the other in one process, alone or as one of several."""
 
 import json
 import os
@@ -15,7 +15,7 @@ KINDS = {"EmbeddingDotTask": EmbeddingDotTask, "EmbeddingMLPTask": EmbeddingMLPT
 
 
 def train(options: dict, strategy: str) -> dict[str, float]:
-    """Figures of a short fit and its test."""
+    """Return the metrics of a short fit and its test."""
     options = dict(options)
     feedback = options.pop("feedback", "ratings")
     data = RatingsDataModule(

@@ -1,4 +1,4 @@
-"""Every objective and every config trains on two processes with the figures of one."""
+"""Every objective and every config has the same metrics on two processes as on one."""
 
 import json
 import os
@@ -31,17 +31,17 @@ MORE = {
     "perceptron": {"kind": "EmbeddingMLPTask", "dim": 8},
 }
 LOOSE = {"perceptron": 5e-3}
-"""Where gradients are summed in another order and small differences grow: how far figures may be apart."""
+"""Tolerances of kinds whose gradients are summed in another order, so that small differences grow."""
 
 
-def of_configs():
-    """The model of every config, on choices where it is for choices."""
-    found = {}
+def config_kinds():
+    """Return the model of every config with its kind of feedback."""
+    kinds = {}
     for path in sorted(CONFIGS.glob("*.yaml")):
         content = yaml.safe_load(path.read_text())
         feedback = content.get("data", {}).get("feedback", "ratings")
-        found[path.name] = {"feedback": feedback, **content["model"]["init_args"]}
-    return found
+        kinds[path.name] = {"feedback": feedback, **content["model"]["init_args"]}
+    return kinds
 
 
 def start(kinds, strategy, out, **environment):
@@ -52,13 +52,13 @@ def start(kinds, strategy, out, **environment):
     )  # fmt: skip
 
 
-def figures(kinds, strategy, out):
-    """Figures by kind, of one process and of both ranks of two that were started as torchrun does."""
+def run_kinds(kinds, strategy, out):
+    """Return the metrics by kind, of one process and of both ranks of two that are started as by torchrun."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    of_all = {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    ranks = [{**of_all, "RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0"} for rank in range(2)]
+    common = {"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    ranks = [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0"} for rank in range(2)]
     processes = [start(kinds, strategy, out), *(start(kinds, strategy, out, **rank) for rank in ranks)]
     for process in processes:
         output, _ = process.communicate(timeout=500)
@@ -66,8 +66,8 @@ def figures(kinds, strategy, out):
     return [json.loads((out / f"{name}.json").read_text()) for name in ("1-0", "2-0", "2-1")]
 
 
-def check(kinds, found):
-    one, *two = found
+def check(kinds, metrics):
+    one, *two = metrics
     for kind in kinds:
         assert one[kind], kind
         for rank in two:
@@ -76,11 +76,11 @@ def check(kinds, found):
                 assert value == pytest.approx(one[kind][name], **tolerance), (kind, name)
 
 
-def test_two_processes_print_what_one_prints(tmp_path):
-    check(QUICK, figures(QUICK, "auto", tmp_path))
+def test_two_processes_have_the_metrics_of_one(tmp_path):
+    check(QUICK, run_kinds(QUICK, "auto", tmp_path))
 
 
 @pytest.mark.slow
-def test_two_processes_print_what_one_prints_for_every_objective_and_config(tmp_path):
-    kinds = MORE | of_configs()
-    check(kinds, figures(kinds, "ddp", tmp_path))
+def test_two_processes_have_the_metrics_of_one_for_every_objective_and_config(tmp_path):
+    kinds = MORE | config_kinds()
+    check(kinds, run_kinds(kinds, "ddp", tmp_path))

@@ -1,4 +1,4 @@
-"""More factors than users or items are no mistake, in any objective and engine."""
+"""Every objective and engine trains with more factors than users or items."""
 
 import math
 
@@ -12,7 +12,7 @@ pytest.importorskip("numba", reason="the compiled engines need the extra `fast`"
 
 KINDS = {
     "fused": {"objective": "mse"},
-    "fused, no bags": {"objective": "mse", "svdpp": "none"},
+    "fused, no SVD++ terms": {"objective": "mse", "svdpp": "none"},
     "fused, members": {"objective": "mse", "members": 2},
     "fused, compressed to more": {"objective": "mse", "dim": 8, "compress": 64},
     "gibbs": {"objective": "mse", "engine": "gibbs"},
@@ -32,7 +32,7 @@ KINDS = {
     "sizes", [pytest.param((24, 300), id="few users", marks=pytest.mark.slow), pytest.param((300, 24), id="few items")]
 )
 @pytest.mark.parametrize("kind", KINDS)
-def test_more_factors_than_users_or_items(kind, sizes):
+def test_more_factors_than_users_or_items_train(kind, sizes):
     users, items = sizes
     synthetic = {"num_users": users, "num_items": items, "num_ratings": 1500}
     data = RatingsDataModule(source="synthetic", synthetic=synthetic, split=SplitOptions(val_fraction=0.05))
@@ -40,7 +40,7 @@ def test_more_factors_than_users_or_items(kind, sizes):
     trainer = Trainer(accelerator="cpu", devices=1, max_epochs=2, logger=False, enable_checkpointing=False,
                       enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
     trainer.fit(task, data)
-    [figures] = trainer.test(task, data, verbose=False)
-    assert figures
-    assert all(math.isfinite(value) for value in figures.values())
+    [metrics] = trainer.test(task, data, verbose=False)
+    assert metrics
+    assert all(math.isfinite(value) for value in metrics.values())
     assert task.network.user_factors.weight.shape[1] >= 64

@@ -1,4 +1,4 @@
-"""Objectives that rank, alone and beside ratings: lists, figures, checkpoints, and what is refused."""
+"""Ranking objectives, alone and in multitask models: recommendations, metrics, checkpoints and refused options."""
 
 import gzip
 
@@ -25,14 +25,14 @@ pytest.importorskip("numba", reason="the compiled step of choices needs the extr
 ALONE = ["bce", "softmax", "ials", "svd"]
 AUTOGRAD = {
     "bce": {"engine": "autograd", "learning_rate": 0.1, "l2": 0.005}, "bpr": {}, "softmax": {"engine": "autograd"},
-    "ccl": {"ranking": {"weight": 2.0, "margin": 0.2}},  # in a table this dense, many negatives are choices
+    "ccl": {"ranking": {"weight": 2.0, "margin": 0.2}},  # in a table this dense, many negative samples are interactions
     "softmax, of the batch": {"objective": "softmax", "engine": "autograd", "ranking": {"in_batch": True}},
     "bpr, through neighbours": {"objective": "bpr", "ranking": {"smooth": 0.5, "dropout": 0.1}},
 }  # fmt: skip
 
 
 def groups(users=40, items=30, seed=0):
-    """Users choose most of the items of their own half, and rate them as it comes."""
+    """Interactions of users with most items of their own half, with random ratings."""
     rng = np.random.default_rng(seed)
     pairs = [(u, i) for u in range(users) for i in range(items) if u % 2 == i % 2 and rng.random() < 0.8]
     frame = pd.DataFrame(pairs, columns=["user", "item"])
@@ -63,7 +63,7 @@ def tables(network):
 
 
 def by_hand(network, module, part, k=10):
-    """hr, recall and ndcg at k, user by user."""
+    """Return hr, recall and ndcg at k, computed user by user."""
     found = network.fold()
     seen = module.interactions(TRAIN, VAL) if part == TEST else module.interactions(TRAIN)
     wanted, rows = module.interactions(part), []
@@ -80,7 +80,7 @@ def by_hand(network, module, part, k=10):
 
 
 @pytest.mark.parametrize("objective", ALONE)
-def test_what_is_chosen_is_found_and_figures_are_those_of_the_lists(objective):
+def test_solvers_rank_the_own_half_first_and_metrics_equal_those_by_hand(objective):
     module, model = data(), task(objective)
     fit = trainer(default_epochs(objective))
     fit.fit(model, module)
@@ -98,7 +98,7 @@ def test_what_is_chosen_is_found_and_figures_are_those_of_the_lists(objective):
 
 
 @pytest.mark.parametrize("objective", [*ALONE, "multitask"])
-def test_it_comes_back_from_its_checkpoint(objective, tmp_path):
+def test_a_checkpoint_restores_the_task(objective, tmp_path):
     module, model = data(), task(objective)
     fit = trainer(2)
     fit.fit(model, module)
@@ -117,7 +117,7 @@ def test_it_comes_back_from_its_checkpoint(objective, tmp_path):
 @pytest.mark.parametrize("options", [{"objective": "bce"}, {"objective": "bce", "members": 2}, {"objective": "ials"},
                                      {"objective": "softmax"}, {"objective": "svd"}, {"objective": "multitask"}],
                          ids=str)  # fmt: skip
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(options, tmp_path):
+def test_a_resumed_run_equals_an_uninterrupted_one(options, tmp_path):
     straight = task(**options)
     trainer(4).fit(straight, data())
     first, again = (
@@ -134,7 +134,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(options, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
 @pytest.mark.parametrize("name", AUTOGRAD)
-def test_by_autograd_it_finds_them_as_well_and_goes_on_where_it_stopped(name, tmp_path):
+def test_autograd_ranks_the_own_half_first_and_resumes_exactly(name, tmp_path):
     options = {"objective": name, "learning_rate": 0.05, **AUTOGRAD[name]}
     module, straight = data(batch_size=64), task(**options)
     fit = trainer(8)
@@ -164,7 +164,7 @@ def test_by_autograd_it_finds_them_as_well_and_goes_on_where_it_stopped(name, tm
 
 
 @pytest.mark.parametrize("ranking", ALONE)
-def test_both_rates_as_ratings_alone_and_ranks_as_choices_alone(ranking):
+def test_multitask_equals_a_rating_model_and_a_ranking_model(ranking):
     module = data(groups(60, 40))
     both = task("multitask", ranking={"objective": ranking, "dim": 8})
     trainer(3).fit(both, module)
@@ -179,7 +179,7 @@ def test_both_rates_as_ratings_alone_and_ranks_as_choices_alone(ranking):
     assert figures["test/ndcg@10"] > figures["test/ratings/ndcg@10"]
 
 
-def test_by_default_ratings_get_both_and_choices_what_ranks(tmp_path):
+def test_the_default_objective_is_multitask_for_ratings_and_ranks_implicit_feedback(tmp_path):
     model, module = EmbeddingDotTask(dim=4), data()
     fit = trainer(1)
     fit.fit(model, module)
@@ -199,7 +199,7 @@ def test_by_default_ratings_get_both_and_choices_what_ranks(tmp_path):
 
 
 @pytest.mark.parametrize("given", ["mse", "multitask", "svd"])
-def test_a_run_goes_on_with_its_own_objective_where_none_is_given(given, tmp_path):
+def test_a_run_resumes_with_its_own_objective_if_none_is_given(given, tmp_path):
     straight = task(given)
     trainer(2).fit(straight, data())
     fit = trainer(1)
@@ -212,7 +212,7 @@ def test_a_run_goes_on_with_its_own_objective_where_none_is_given(given, tmp_pat
 
 
 @pytest.mark.parametrize("pairs", [[(1, 1), (2, 2)], [(1, 1), (1, 2), (2, 1)]], ids=["no pair shared", "three"])
-def test_tables_of_next_to_nothing_are_no_trouble(pairs):
+def test_tiny_tables_train(pairs):
     frame = pd.DataFrame(pairs, columns=["user", "item"]).assign(rating=[1.0, 5.0, 3.0][: len(pairs)])
     module = RatingsDataModule.from_frame(frame, split=SplitOptions(test_fraction=0, val_fraction=0))
     model = EmbeddingDotTask(engine="autograd")
@@ -221,7 +221,7 @@ def test_tables_of_next_to_nothing_are_no_trouble(pairs):
     assert tables(model.network).isfinite().all()
 
 
-def test_figures_of_other_data_are_measured_anew():
+def test_metrics_of_other_data_are_measured_again():
     model, module = task("multitask"), data()
     trainer(1).fit(model, module)
     [first] = trainer().validate(model, module, verbose=False)
@@ -230,7 +230,7 @@ def test_figures_of_other_data_are_measured_anew():
     assert other["val/ndcg@10"] != first["val/ndcg@10"]
 
 
-def test_settings_of_what_ranks_beside_ratings():
+def test_settings_of_the_separate_ranking_network():
     module = data()
     both = task("multitask", ranking={"objective": "ials", "dim": 3, "l2": 10.0})
     trainer(1).fit(both, module)
@@ -240,17 +240,17 @@ def test_settings_of_what_ranks_beside_ratings():
     assert not torch.equal(tables(both.ranking_network), tables(other.ranking_network))
 
 
-def test_members_are_side_by_side_and_cut_down_where_asked_for():
+def test_bce_members_are_concatenated_and_compressed():
     module = data()
     several, one, cut = task("bce", members=3), task("bce"), task("bce", members=3, compress=5)
     for model in (several, one, cut):
         trainer(3).fit(model, module)
     assert (several.network.dim, one.network.dim, cut.network.dim) == (24, 8, 5)
-    # The first member begins where the network alone does; means of three are not it.
-    scores = [(network.fold().user_vectors @ network.fold().item_vectors.T) for network in
-              (several.network, cut.network)]  # fmt: skip
-    assert torch.linalg.matrix_rank(scores[1]) <= 5
-    assert not torch.allclose(scores[0], scores[1])
+    several_scores, cut_scores = (
+        tables.user_vectors @ tables.item_vectors.T for tables in (several.network.fold(), cut.network.fold())
+    )
+    assert torch.linalg.matrix_rank(cut_scores) <= 5
+    assert not torch.allclose(several_scores, cut_scores)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_members_are_side_by_side_and_cut_down_where_asked_for():
         ({"objective": "ccl", "engine": "fused"}, "--model.engine: must be autograd for --model.objective ccl"),
     ],
 )
-def test_what_means_nothing_is_refused(options, message):
+def test_options_without_meaning_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         trainer(1).fit(task(**options), data())
 
@@ -297,7 +297,7 @@ def by_hand_of_new_users(network, vectors, module, part, k=10):
 
 
 def least_squares(items, rows, weight, l2):
-    """A user's vector by iALS with exponent 1, in double precision."""
+    """Return a user's vector by iALS with exponent 1, solved in double precision."""
     near, everything = items[rows].double(), items.double()
     penalty = l2 * (len(rows) + weight * (len(items) - 1)) * torch.eye(items.shape[1], dtype=torch.float64)
     return torch.linalg.solve(near.T @ near + weight * everything.T @ everything + penalty, near.sum(0)).float()
@@ -313,7 +313,7 @@ def least_squares(items, rows, weight, l2):
         ("bpr", {"learning_rate": 0.05}),
     ],
 )
-def test_users_held_out_whole_have_lists_by_what_is_given_of_them(objective, options, tmp_path):
+def test_held_out_users_are_ranked_by_fold_in(objective, options, tmp_path):
     module, model = held_out(batch_size=64), task(objective, **options)
     fit = trainer(8)
     fit.fit(model, module)
@@ -338,11 +338,11 @@ def test_users_held_out_whole_have_lists_by_what_is_given_of_them(objective, opt
     for other in ("popularity", "item-knn", "ease"):
         assert 0 < figures[f"test/{other}/ndcg@10"] <= 1
     assert figures["test/ease/ndcg@10"] > 0.5
-    assert "test/ratings/ndcg@10" not in figures  # of users without ratings there are none to predict
+    assert "test/ratings/ndcg@10" not in figures  # users without ratings have no predicted ones
 
 
-def test_baselines_of_users_held_out_whole_are_their_own():
-    """Popularity by hand; item neighbours and EASE score from the items that are given."""
+def test_baselines_of_held_out_users_use_their_fold_in_items():
+    """Popularity is compared by hand; item neighbours and EASE score from the fold-in items."""
     module, model = held_out(), task("svd")
     fit = trainer(2, callbacks=[RankingBaselines()])
     fit.fit(model, module)
@@ -356,7 +356,7 @@ def test_baselines_of_users_held_out_whole_are_their_own():
     assert figures["test/popularity/ndcg@10"] == pytest.approx(expected, abs=1e-6)
 
 
-def test_where_nobody_is_known_ratings_are_measured_alone(caplog):
+def test_without_known_users_only_ratings_are_measured(caplog):
     model, module, strangers = task("multitask"), data(), data(groups().assign(user=groups()["user"] + 1000))
     fit = trainer(1, callbacks=[RankingBaselines()])
     fit.fit(model, module)
@@ -369,7 +369,7 @@ def test_where_nobody_is_known_ratings_are_measured_alone(caplog):
         trainer().test(alone, strangers, verbose=False)
 
 
-def test_going_on_with_another_objective_is_refused(tmp_path):
+def test_resuming_with_another_objective_is_refused(tmp_path):
     for objective in ("mse", "multitask", "ials"):
         fit = trainer(1)
         fit.fit(task(objective), data())
@@ -379,7 +379,7 @@ def test_going_on_with_another_objective_is_refused(tmp_path):
             trainer(2).fit(task(now), data(), ckpt_path=tmp_path / f"{before}.ckpt", weights_only=True)
 
 
-def test_choices_need_no_ratings_and_ratings_need_them():
+def test_ranking_needs_no_ratings_and_mse_does():
     frame = groups().drop(columns="rating")
     module = data(frame, feedback="implicit")
     model = task("ials")
@@ -391,7 +391,7 @@ def test_choices_need_no_ratings_and_ratings_need_them():
         trainer(1).fit(task("mse"), data(frame, feedback="implicit"))
 
 
-def test_weights_count_with_ials_and_are_refused_elsewhere():
+def test_weights_are_used_by_ials_and_refused_elsewhere():
     frame = groups().assign(times=np.arange(len(groups())) % 5 + 1)
     found = []
     for weight in (None, "times"):
@@ -403,7 +403,7 @@ def test_weights_count_with_ials_and_are_refused_elsewhere():
         trainer(1).fit(task("bce"), data(frame, feedback="implicit", table=TableFormat(weight="times")))
 
 
-def test_without_a_validation_part_the_last_pass_is_kept(tmp_path):
+def test_without_a_validation_part_the_last_epoch_is_kept(tmp_path):
     frame = groups()
     frame.to_csv(tmp_path / "table.csv", index=False)
     args = ["fit", "--data.path", str(tmp_path / "table.csv"), "--data.split.val_fraction", "0",
@@ -415,7 +415,7 @@ def test_without_a_validation_part_the_last_pass_is_kept(tmp_path):
     assert "test/ndcg@10" in cli.report.metrics
 
 
-def test_choices_need_no_option_but_that_they_are(tmp_path):
+def test_implicit_feedback_needs_no_other_option(tmp_path):
     groups().drop(columns="rating").to_csv(tmp_path / "table.csv", index=False)
     args = ["fit", "--data.path", str(tmp_path / "table.csv"), "--data.feedback", "implicit", "--model.dim", "4",
             "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu",
@@ -426,7 +426,7 @@ def test_choices_need_no_option_but_that_they_are(tmp_path):
     assert cli.trainer.checkpoint_callback.monitor == "val/ndcg@10"
 
 
-def test_the_best_pass_is_kept_and_a_table_is_shown(tmp_path, capsys):
+def test_the_best_epoch_is_kept_and_a_table_is_printed(tmp_path, capsys):
     groups().to_csv(tmp_path / "table.csv", index=False)
     args = ["fit", "--data.path", str(tmp_path / "table.csv"), "--model.objective", "multitask", "--model.dim", "4",
             "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--trainer.max_epochs", "2",
@@ -444,7 +444,7 @@ def test_the_best_pass_is_kept_and_a_table_is_shown(tmp_path, capsys):
     assert comparison_lines({"test/rmse": 1.0}) == []
 
 
-def test_candidates_of_the_data_are_what_plain_names_mean(tmp_path):
+def test_plain_metric_names_are_those_of_the_candidates(tmp_path):
     rng = np.random.default_rng(1)
     frame, users, items = groups(), 40, 30
     last = frame.groupby("user").sample(1, random_state=0)

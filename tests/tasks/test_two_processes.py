@@ -1,4 +1,4 @@
-"""Two processes (gloo, CPU) give what one gives, and every row is seen once."""
+"""Two processes (gloo, CPU) give the result of one, and each trains on its share of the rows."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ KINDS = {
     "autograd, members": {"engine": "autograd", "members": 2, "objective": "mse"},
     "gibbs": {"engine": "gibbs", "members": 2, "compress": 6, "objective": "mse"},
     "multitask": {"engine": "fused", "objective": "multitask"},
-    "multitask, users held out whole": {"engine": "fused", "objective": "multitask", "split": "users"},
+    "multitask, held-out users": {"engine": "fused", "objective": "multitask", "split": "users"},
 }
 
 
@@ -51,18 +51,18 @@ def test_metrics_agree_to_six_digits(results, kind):
 
 def test_every_training_row_once_an_epoch(results, kind):
     if kind == "gibbs":
-        pytest.skip("its processes share out rows of tables; that these are the same bits is tested below")
+        pytest.skip("its processes share the rows of tables, whose bits another test compares")
     n = results["1-0"]["train"]
     for left, right, alone in zip(*(results[key]["epochs"] for key in ("2-0", "2-1", "1-0")), strict=True):
         assert sorted(left + right) == sorted(alone) == list(range(n))
-        # One row a batch at most; sixteen users stay together in the fused engine's layout, and here are sixty.
+        # At most one row per batch; the fused engine's layout keeps sixteen of these sixty users together.
         assert abs(len(left) - len(right)) <= (8 if "autograd" in kind else n / 4)
 
 
 def test_tables_agree(results, kind):
     one, first, second = (results[key]["tables"] for key in ("1-0", "2-0", "2-1"))
     assert first == second
-    assert one == (pytest.approx(first, abs=1e-5) if "autograd" in kind else first)  # every row has one owner: the same
+    assert one == (pytest.approx(first, abs=1e-5) if "autograd" in kind else first)  # every vector has one owner
     assert len(results["1-0"]["epochs"]) == 3
 
 

@@ -1,4 +1,4 @@
-"""Run by test_two_processes.py, as a user's own script would: trains on as many CPU processes as it is told to."""
+"""Run by test_two_processes.py like a user's script: trains on a number of CPU processes."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from cflightning.evaluation.baselines import RankingBaselines
 
 
 class Rows(Callback):
-    """Notes which rows this process trains on, epoch by epoch."""
+    """Records the rows that this process trains on, by epoch."""
 
     def __init__(self):
         self.epochs = []

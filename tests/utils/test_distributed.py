@@ -107,7 +107,7 @@ def test_a_lost_rank_is_named_in_one_line(tables, tmp_path, how):
     finally:
         process.kill()
     assert process.returncode == 1, output
-    reason = "was killed by signal 9" if how == "SIGKILL" else "has given no sign of life for 6 s"
+    reason = "was killed by signal 9" if how == "SIGKILL" else "has sent no heartbeat for 6 s"
     assert [line for line in lines if line.startswith(f"cflightning: rank 1: {reason}")] == lines != [], output
     assert "Traceback" not in output
     deadline = time.monotonic() + 20

@@ -1,4 +1,4 @@
-"""Fitted tasks are copied and come back from other processes; forks that would hang are refused."""
+"""Fitted tasks are copied, pickled and returned from other processes; forks that would hang are refused."""
 
 import copy
 import os
@@ -74,7 +74,7 @@ def run(strategy, folder):
 
 
 @pytest.mark.parametrize("strategy", ["ddp_notebook", pytest.param("ddp_spawn", marks=pytest.mark.slow)])
-def test_a_task_comes_back_from_the_processes_that_have_trained_it(tmp_path, strategy):
+def test_a_task_returns_from_the_processes_that_trained_it(tmp_path, strategy):
     pytest.importorskip("numba", reason="one process and two are compared by the fused engine")
     alone, several = run("auto", tmp_path), run(strategy, tmp_path)
     assert several["figures"] == pytest.approx(alone["figures"], abs=5e-7)

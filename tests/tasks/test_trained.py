@@ -1,4 +1,4 @@
-"""Training: it comes near the best possible, resumes as if never stopped, and rests on its checkpoint alone."""
+"""Training: it comes close to the best possible error, resumes exactly, and its checkpoints are self-contained."""
 
 import math
 
@@ -45,8 +45,8 @@ def parameters(task):
 
 
 def test_planted_factors_are_found_up_to_the_noise():
-    made = {"num_users": 800, "num_items": 200, "num_ratings": 50_000, "dim": 2, "noise": 0.3}
-    module = data(synthetic=made, batch_size=500)
+    made = {"num_users": 400, "num_items": 100, "num_ratings": 20_000, "dim": 2, "noise": 0.3}
+    module = data(synthetic=made, batch_size=250)
     task = EmbeddingDotTask(dim=4, learning_rate=0.02, l2=0.002)
     fit = trainer(10)
     fit.fit(task, module)
@@ -57,7 +57,7 @@ def test_planted_factors_are_found_up_to_the_noise():
     assert metrics["test/rmse"] < 0.6 * ratings[module.split.test].std()
 
 
-def test_metrics_are_those_of_the_predictions():
+def test_metrics_equal_those_of_the_predictions():
     module, task, fit = data(), EmbeddingDotTask(dim=4), trainer()
     fit.fit(task, module)
     [metrics] = fit.test(task, module, verbose=False)
@@ -92,7 +92,7 @@ def test_global_bias_starts_at_the_mean_rating_and_is_not_decayed():
     assert id(task.network.user_factors.weight) in decayed
 
 
-def test_same_seed_same_result_and_nobody_elses_random_state():
+def test_the_seed_determines_the_result_and_the_global_random_state_stays():
     state = torch.random.get_rng_state()
     results = []
     for seed in (1, 1, 2):
@@ -104,9 +104,9 @@ def test_same_seed_same_result_and_nobody_elses_random_state():
     assert torch.equal(state, torch.random.get_rng_state())
 
 
-@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # as when a user resumes
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # resuming writes into it
 @pytest.mark.parametrize("inside", [False, True])
-def test_resumed_run_ends_like_an_uninterrupted_one(tmp_path, inside):
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, inside):
     every = {"every_n_train_steps": 13} if inside else {"every_n_epochs": 1}
 
     def saving():
@@ -116,7 +116,7 @@ def test_resumed_run_ends_like_an_uninterrupted_one(tmp_path, inside):
     whole, straight = EmbeddingDotTask(dim=4), saving()
     straight.fit(whole, data())
     steps = len(data().train_dataloader())
-    assert 13 % steps != 0  # so the first checkpoint does lie inside an epoch
+    assert 13 % steps != 0  # so the first checkpoint lies inside an epoch
     stopped = tmp_path / f"step={13 if inside else 2 * steps}.ckpt"
     expected = float(straight.callback_metrics["val/rmse"])
     task, again = EmbeddingDotTask(dim=4), saving()
@@ -135,7 +135,7 @@ def test_resuming_with_more_epochs_follows_the_longer_schedule(tmp_path):
     assert second.current_epoch == 5
 
 
-def test_one_cycle_goes_up_then_down_and_stays():
+def test_one_cycle_rises_then_falls_and_stays():
     rates = [one_cycle(step, 100) for step in range(120)]
     assert rates[0] == pytest.approx(0.04)
     assert max(rates) == rates[25] == pytest.approx(1)
@@ -146,7 +146,7 @@ def test_one_cycle_goes_up_then_down_and_stays():
     assert all(0 < one_cycle(step, total) <= 1 for total in (1, 2, 3) for step in range(5))
 
 
-def test_open_number_of_epochs_keeps_the_rate(caplog):
+def test_an_open_number_of_epochs_keeps_the_learning_rate(caplog):
     fit = trainer(-1, max_time={"seconds": 1})
     fit.fit(EmbeddingDotTask(dim=4, learning_rate=0.01), data())
     assert "the learning rate stays at 0.01" in caplog.text
@@ -170,7 +170,7 @@ def checkpoint(tmp_path_factory):
     return path
 
 
-def test_checkpoint_holds_plain_types_only(checkpoint):
+def test_a_checkpoint_holds_plain_types_only(checkpoint):
     content = torch.load(checkpoint, weights_only=True)
     packed = content["cflightning"]
     assert packed["format"] == FORMAT
@@ -180,7 +180,7 @@ def test_checkpoint_holds_plain_types_only(checkpoint):
     assert packed["rating_range"][0] < packed["rating_range"][1]
 
 
-def test_load_from_checkpoint_of_lightning(checkpoint):
+def test_load_from_checkpoint_restores_the_task(checkpoint):
     task = EmbeddingDotTask.load_from_checkpoint(checkpoint, weights_only=True)
     assert torch.equal(parameters(task), parameters(load_task(checkpoint)))
     assert task.vocabulary.users.values[0] == "u001"
@@ -188,7 +188,7 @@ def test_load_from_checkpoint_of_lightning(checkpoint):
 
 @pytest.fixture
 def unnamed(checkpoint, tmp_path):
-    """The same of an older version, which did not say what data it was trained on: any data is taken."""
+    """The checkpoint without provenance, for which any data is accepted."""
     content = read(checkpoint)
     del content["cflightning"]["data"]
     torch.save(content, tmp_path / "unnamed.ckpt")
@@ -196,7 +196,7 @@ def unnamed(checkpoint, tmp_path):
 
 
 def test_vocabulary_comes_from_the_checkpoint_and_not_from_the_data(checkpoint, unnamed, caplog):
-    # Fewer users, in another order, and one who is new: sizes and rows must be those of the checkpoint.
+    # Fewer users, in another order, and a new one: sizes and indices must be those of the checkpoint.
     frame = pd.DataFrame({"user": ["u007", "zoe", "u003", "u003"], "item": [3, 3, 5, 7], "rating": [2.0, 3, 4, 1]})
     module = RatingsDataModule.from_frame(frame, split=SplitOptions(test_fraction=0.5, val_fraction=0, seed=1))
     task, fit = EmbeddingDotTask(dim=4), trainer()
@@ -210,17 +210,17 @@ def test_vocabulary_comes_from_the_checkpoint_and_not_from_the_data(checkpoint, 
     assert metrics["test/mae"] == pytest.approx(abs(scores - rows["rating"].to_numpy()).mean(), abs=1e-6)
     predicted = fit.predict(task, module)
     assert len(torch.cat([score for _, score in predicted])) == 4
-    assert "predict: 1 of 4 rows hold an id not seen in training" in caplog.text
+    assert "predict: 1 of 4 rows have an id not seen in training" in caplog.text
 
 
-def test_data_with_ids_of_another_type_is_refused(unnamed):
+def test_data_with_another_id_type_is_refused(unnamed):
     frame = pd.DataFrame({"user": [1, 2], "item": [3, 3], "rating": [2.0, 3]})
     module = RatingsDataModule.from_frame(frame, split=SplitOptions(test_fraction=0.5, val_fraction=0))
     with pytest.raises(DataError, match="mixed id types"):
         trainer().test(EmbeddingDotTask(dim=4), module, ckpt_path=unnamed, verbose=False, weights_only=True)
 
 
-def test_checkpoints_that_cannot_be_used(checkpoint, tmp_path):
+def test_invalid_checkpoints_are_refused(checkpoint, tmp_path):
     with pytest.raises(CheckpointError, match="there is none"):
         read(tmp_path / "none.ckpt")
     (tmp_path / "text.ckpt").write_text("hello")
@@ -237,7 +237,7 @@ def test_checkpoints_that_cannot_be_used(checkpoint, tmp_path):
         ({"format": FORMAT + 1}, "upgrade cflightning"),
         ({"task": "os.system"}, "was written by the task os.system"),
         ({"users": 3}, "vocabulary cannot be read"),
-        ({"rating_range": "x"}, "does not fit EmbeddingDotTask"),
+        ({"rating_range": "x"}, "rating_range cannot be read, got str; was it edited"),
         ({"format": -1}, "checkpoint format -1"),
     ):
         torch.save({**content, "cflightning": {**content["cflightning"], **change}}, tmp_path / "changed.ckpt")
@@ -254,7 +254,7 @@ def test_checkpoints_that_cannot_be_used(checkpoint, tmp_path):
         load_task(tmp_path / "bare.ckpt")
 
 
-def test_find(checkpoint, tmp_path):
+def test_find_returns_the_best_checkpoint_of_a_run(checkpoint, tmp_path):
     assert find(checkpoint) == checkpoint
     with pytest.raises(CheckpointError, match="does not exist"):
         find(tmp_path / "no")
@@ -267,7 +267,7 @@ def test_find(checkpoint, tmp_path):
         find(tmp_path)
 
 
-def test_a_task_without_training_says_what_it_needs():
+def test_a_task_without_a_network_says_how_to_get_one():
     message = r"fit it with a RatingsDataModule .*or load a checkpoint"
     with pytest.raises(CheckpointError, match=message):
         trainer().test(EmbeddingDotTask(dim=4), data())
@@ -275,9 +275,9 @@ def test_a_task_without_training_says_what_it_needs():
         trainer(limit_val_batches=0).fit(EmbeddingDotTask(dim=4), [1], val_dataloaders=[1])
 
 
-def test_ratings_that_are_all_the_same():
+def test_constant_ratings_are_refused():
     frame = pd.DataFrame({"user": [1, 2, 3], "item": [1, 2, 3], "rating": 4.0})
-    with pytest.raises(DataError, match="all 3 of the training part are 4; if that is meant"):
+    with pytest.raises(DataError, match="all 3 of the training part are 4; if that is intended"):
         trainer().fit(
             EmbeddingDotTask(dim=4),
             RatingsDataModule.from_frame(frame, split=SplitOptions(test_fraction=0, val_fraction=0)),
@@ -296,7 +296,7 @@ def test_a_data_module_forgets_the_vocabulary_of_another_task():
     assert fresh.vocabulary.users.values.min() >= 1000
 
 
-def test_mostly_unknown_ids_are_warned_of(checkpoint, caplog):
+def test_a_majority_of_unknown_ids_is_warned_of(checkpoint, caplog):
     for users, level in ((["a", "b", "u003"], "WARNING"), (["a", "u007", "u003"], "INFO")):
         frame = pd.DataFrame({"user": users, "item": [3, 3, 5]})
         trainer().predict(load_task(checkpoint), RatingsDataModule.from_frame(frame))
@@ -304,7 +304,7 @@ def test_mostly_unknown_ids_are_warned_of(checkpoint, caplog):
         caplog.clear()
 
 
-def test_training_loss_counts_the_rows_that_were_seen():
+def test_the_training_loss_is_a_mean_over_the_rows_of_the_epoch():
     full, part = trainer(1), trainer(1, limit_train_batches=2)
     for fit in (full, part):
         fit.fit(EmbeddingDotTask(dim=4, learning_rate=0.0), data())
@@ -313,7 +313,7 @@ def test_training_loss_counts_the_rows_that_were_seen():
 
 
 @pytest.mark.parametrize("precision", ["64-true", "bf16-true", "bf16-mixed"])
-def test_other_precisions(precision):
+def test_other_precisions_train(precision):
     fit = trainer(1, precision=precision)
     fit.fit(EmbeddingDotTask(dim=4), data())
     assert math.isfinite(float(fit.callback_metrics["val/rmse"]))
@@ -321,20 +321,20 @@ def test_other_precisions(precision):
 
 @pytest.mark.parametrize("path", ["os.system", "builtins.print", "torch.nn.Linear", "nowhere.Adam", ""])
 @pytest.mark.parametrize("name", ["optimizer", "lr_scheduler"])
-def test_a_description_is_only_made_if_it_is_of_the_right_kind(path, name):
+def test_only_imported_optimisers_and_schedules_are_instantiated(path, name):
     task = EmbeddingDotTask(dim=4, **{name: {"class_path": path, "init_args": {}}})
     with pytest.raises(ConfigError, match=f"no imported {name}; import its package first"):
         trainer(1).fit(task, data())
 
 
-def test_schedules_that_count_steps_are_stepped_by_them():
-    described = {"class_path": "torch.optim.lr_scheduler.OneCycleLR", "init_args": {"max_lr": 0.01, "total_steps": 20}}
+def test_schedules_that_count_steps_are_stepped_every_batch():
+    config = {"class_path": "torch.optim.lr_scheduler.OneCycleLR", "init_args": {"max_lr": 0.01, "total_steps": 20}}
     fit = trainer(2)
-    fit.fit(EmbeddingDotTask(dim=4, lr_scheduler=described), data(synthetic=SMALL, batch_size=128))
+    fit.fit(EmbeddingDotTask(dim=4, lr_scheduler=config), data(synthetic=SMALL, batch_size=128))
     assert fit.lr_scheduler_configs[0].scheduler.last_epoch == fit.global_step
 
 
-def test_penalty_shrinks_the_rows_that_are_looked_up():
+def test_the_penalty_shrinks_the_vectors():
     sizes = []
     for l2 in (0.0, 0.5):
         task = EmbeddingDotTask(dim=4, l2=l2, weight_decay=0.0, learning_rate=0.02)

@@ -1,4 +1,4 @@
-"""Networks that answer by a mean: of members, or of draws from the posterior."""
+"""Ensembles: averages of members, and of draws from the posterior."""
 
 import itertools
 
@@ -21,7 +21,7 @@ SMALL = {"num_users": 60, "num_items": 40, "num_ratings": 1200}
 KINDS = {
     "members, fused": {"members": 3, "engine": "fused"},
     "members, autograd": {"members": 3, "engine": "autograd"},
-    "one, cut down": {"compress": 2, "engine": "fused"},
+    "one, compressed": {"compress": 2, "engine": "fused"},
     "posterior": {"engine": "gibbs"},
     "posterior, more": {"engine": "gibbs", "members": 2, "compress": 6},
 }
@@ -55,7 +55,7 @@ def product(tables):
 
 
 @pytest.mark.parametrize("engine", ["fused", "autograd"])
-def test_the_answer_is_the_mean_of_networks_trained_alone(engine):
+def test_the_served_network_is_the_average_of_networks_trained_alone(engine):
     module = data(split=SplitOptions(val_fraction=0))
     together = EmbeddingDotTask(dim=3, members=3, compress=9, engine=engine)
     trainer(limit_val_batches=0).fit(together, module)
@@ -69,7 +69,7 @@ def test_the_answer_is_the_mean_of_networks_trained_alone(engine):
     assert float(together.network.global_bias.detach()) == pytest.approx(float(mean.global_bias), abs=1e-6)
 
 
-def test_the_first_member_is_the_network_trained_alone_and_compressing_is_a_truncated_svd():
+def test_compression_is_the_truncated_svd_of_the_network_trained_alone():
     cut, whole = EmbeddingDotTask(dim=6, compress=2, seed=5), EmbeddingDotTask(dim=6, seed=5)
     for task in (cut, whole):
         trainer().fit(task, data())
@@ -81,7 +81,7 @@ def test_the_first_member_is_the_network_trained_alone_and_compressing_is_a_trun
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization")
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path, kind):
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, kind):
     def run(epochs, **options):
         saver = ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
         task = EmbeddingDotTask(dim=4, **KINDS[kind])
@@ -96,7 +96,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization")
-def test_a_checkpoint_answers_by_itself(tmp_path, kind):
+def test_a_checkpoint_restores_the_served_network_without_members(tmp_path, kind):
     task, fit = EmbeddingDotTask(dim=4, **KINDS[kind]), trainer()
     module = data()
     fit.fit(task, module)
@@ -110,29 +110,29 @@ def test_a_checkpoint_answers_by_itself(tmp_path, kind):
                              weights_only=True)  # fmt: skip
     assert before["test/rmse"] == after["test/rmse"]
     for table in task.network.fold()[:4]:
-        assert not table[0].any()  # the unknown row
+        assert not table[0].any()  # index 0
 
 
 @pytest.mark.parametrize("kind", ["members, fused", "members, autograd"])
 @pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization")
-def test_a_checkpoint_inside_an_epoch_has_the_mean_of_that_moment(tmp_path, kind):
+def test_a_checkpoint_inside_an_epoch_has_the_current_average(tmp_path, kind):
     saver = ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1, every_n_train_steps=3)
     task = EmbeddingDotTask(dim=4, **KINDS[kind])
     fit = trainer(1, callbacks=[saver], enable_checkpointing=True)
     fit.fit(task, data())
     state = read(tmp_path / "step=3.ckpt")["state_dict"]
-    learners = [
+    members = [
         {name.split(".", 3)[3]: value for name, value in state.items() if name.startswith(f"ensemble.members.{at}.")}
         for at in range(3)
     ]
-    mean = sum(one["user_factors.weight"] @ one["item_factors.weight"].T for one in learners) / 3
+    mean = sum(one["user_factors.weight"] @ one["item_factors.weight"].T for one in members) / 3
     nearest = torch.linalg.svd(mean)
     expected = (nearest.U[:, :4] * nearest.S[:4]) @ nearest.Vh[:4]
     found = state["network.user_factors.weight"] @ state["network.item_factors.weight"].T
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
-def test_going_on_with_another_number_of_members_is_refused(tmp_path):
+def test_resuming_with_another_number_of_members_is_refused(tmp_path):
     fit = trainer(1)
     fit.fit(EmbeddingDotTask(dim=4, members=2), data())
     fit.save_checkpoint(tmp_path / "two.ckpt")
@@ -146,7 +146,7 @@ ENGINES = ["fused", "autograd", "gibbs"]
 
 
 @pytest.mark.parametrize(("before", "now"), [*itertools.permutations(ENGINES, 2)])
-def test_going_on_with_another_engine_is_refused(tmp_path, before, now):
+def test_resuming_with_another_engine_is_refused(tmp_path, before, now):
     fit = trainer(1)
     fit.fit(EmbeddingDotTask(dim=4, engine=before), data())
     fit.save_checkpoint(tmp_path / "before.ckpt")
@@ -155,7 +155,7 @@ def test_going_on_with_another_engine_is_refused(tmp_path, before, now):
                        weights_only=True)  # fmt: skip
 
 
-def test_draws_make_the_members_better_on_noisy_ratings():
+def test_posterior_draws_improve_on_the_members_for_noisy_ratings():
     made = {"num_users": 300, "num_items": 200, "num_ratings": 12_000, "dim": 4, "noise": 0.9}
     errors = []
     for options in ({"engine": "fused"}, {"engine": "gibbs"}):
@@ -185,7 +185,7 @@ def test_training_can_stop_early_and_with_an_open_end():
         (lambda: EmbeddingDotTask(dim=4, engine="gibbs", weight_decay=0.1), {}, "it has its own optimiser"),
     ],
 )
-def test_sampling_where_it_cannot_be_done_is_refused(task, options, reason):
+def test_gibbs_sampling_is_refused_where_it_is_not_supported(task, options, reason):
     with pytest.raises(ConfigError, match=f"--model.engine gibbs: cannot be used, {reason}"):
         trainer(1, **options).fit(task(), data())
 
