@@ -1,4 +1,4 @@
-"""All graphs of a bundle. A graph is added by a module with its builder and its verification, and a line here."""
+"""The graphs of a bundle, each a module with builder and verification. Another package adds its own by `register`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import onnx
 from cflightning_export.graphs import catalogue, explain, fold_in, fold_in_implicit, history, score, similar, tables
 from cflightning_export.graphs.base import BundleSource, GraphFamily
 
-FAMILIES: tuple[GraphFamily, ...] = (
+_families: list[GraphFamily] = [
     score.GRAPHS,
     similar.GRAPHS,
     catalogue.GRAPHS,
@@ -19,12 +19,22 @@ FAMILIES: tuple[GraphFamily, ...] = (
     fold_in.GRAPHS,
     fold_in_implicit.GRAPHS,
     explain.GRAPHS,
-)
+]
+
+
+def register(family: GraphFamily) -> None:
+    """Add graphs to every bundle that is exported from now on; their signatures must be in `SIGNATURES`."""
+    _families.append(family)
+
+
+def unregister(family: GraphFamily) -> None:
+    """Forget graphs."""
+    _families.remove(family)
 
 
 def build_graphs(source: BundleSource) -> Iterator[tuple[str, onnx.ModelProto]]:
     """Yield (name, graph) of a bundle; each graph is built when it is requested, since all hold the tables."""
-    for family in FAMILIES:
+    for family in _families:
         yield from family.build(source)
 
 
@@ -34,5 +44,5 @@ def verify_graphs(folder: Path, source: BundleSource) -> None:
     Raises:
         ExportError: a graph differs; the message says which one, for what input, and by how much.
     """
-    for family in FAMILIES:
+    for family in _families:
         family.verify(folder, source)
