@@ -26,14 +26,13 @@ from cflightning_serve.inference.results import TopK
 class Scorer:
     """Scores, recommendations and similar items from one bundle. Created by :meth:`load`; threads may share it.
 
+    Every method raises ``InputError`` if an argument is invalid, such as ids of the wrong type or ``k`` below 1;
+    ``UnsupportedError`` if the bundle lacks the required graph or file; and ``BundleError`` if a graph or file that is
+    opened at its first use is damaged.
+
     Args:
         graphs: the bundle's graphs.
         metadata: titles and catalogue of the bundle's items.
-
-    Raises:
-        InputError: from every method: an argument is invalid, such as ids of the wrong type or ``k`` below 1.
-        UnsupportedError: from every method: the bundle lacks the graph or file that the request needs.
-        BundleError: from every method: a graph or file that is opened at its first use is damaged.
     """
 
     def __init__(self, graphs: GraphSessions, metadata: ItemMetadata) -> None:
@@ -116,8 +115,8 @@ class Scorer:
     def score(self, users: RawId | RawIds, items: RawId | RawIds) -> float | npt.NDArray[np.float32]:
         """Predict the score of each (user, item) pair: a rating, or a preference without a unit.
 
-        ``manifest.units["score"]`` is the unit. The score of an unknown user is the mean over all users, and that of an
-        unknown item the mean over the user's items; without a unit, the score of an unknown item has no meaning.
+        ``manifest.units["score"]`` is the unit. An unknown user is scored as the average user, an unknown item as the
+        average item; without a unit, the score of an unknown item has no meaning.
 
         Args:
             users: one user id, or ids [n].
@@ -150,8 +149,8 @@ class Scorer:
     ) -> TopK | list[TopK]:  # fmt: skip
         """Recommend the ``k`` items of the catalogue with the highest scores.
 
-        The scores are those of :meth:`score` if both have the same unit; otherwise each has factors of its own, and
-        ``score`` predicts ratings of the recommended items. An unknown user gets the items of the highest mean scores.
+        The scores are those of :meth:`score` if both have the same unit; otherwise the two have separate factors, and
+        ``score`` predicts the ratings of recommended items. Unknown users get the items for the average user.
 
         Args:
             users: one user id, or ids [n].
