@@ -3,6 +3,7 @@
 import importlib
 import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -45,7 +46,7 @@ def example(examples, tmp_path, monkeypatch):
 
     def load(place: str):
         name = f"example_{place.removesuffix('.py').replace('/', '_')}"
-        (folder / f"{name}.py").write_text(examples.pop(place))
+        (folder / f"{name}.py").write_text(examples[place])
         importlib.invalidate_caches()
         try:
             return importlib.import_module(name)
@@ -55,10 +56,9 @@ def example(examples, tmp_path, monkeypatch):
     return load
 
 
-@pytest.fixture(scope="module", autouse=True)
-def every_example_is_tested(examples):
-    yield
-    assert not examples
+def test_every_example_is_tested(examples):
+    assert len(examples) == 8
+    assert all(f'"{place}"' in Path(__file__).read_text("utf-8") for place in examples)
 
 
 def small_data():
@@ -70,7 +70,7 @@ def small_data():
 
 
 def test_a_network(examples, tmp_path, monkeypatch, capsys):
-    (tmp_path / "distance.py").write_text(examples.pop("models/distance.py"))
+    (tmp_path / "distance.py").write_text(examples["models/distance.py"])
     monkeypatch.syspath_prepend(tmp_path)
     fit = ["fit", "--model", "distance.DistanceTask", "--model.dim", "3", "--data.source", "synthetic",
            "--data.synthetic", "{num_users: 60, num_items: 40, num_ratings: 1200}", "--trainer.max_epochs", "1",
@@ -136,7 +136,7 @@ def test_a_graph(example, run, tmp_path):
 
 
 def test_a_route(examples, tmp_path, monkeypatch):
-    (tmp_path / "titles.py").write_text(examples.pop("http/routes/titles.py"))
+    (tmp_path / "titles.py").write_text(examples["http/routes/titles.py"])
     monkeypatch.setattr(routes, "__path__", [*routes.__path__, str(tmp_path)])
     found = [module for module in routes.route_modules() if any(r.path == "/titles" for r in module.router.routes)]
     assert len(found) == 1
@@ -144,7 +144,7 @@ def test_a_route(examples, tmp_path, monkeypatch):
 
 
 def test_commands(examples, example, bundle, tmp_path, monkeypatch, capsys):
-    (tmp_path / "titles.py").write_text(examples.pop("cli/commands/titles.py"))
+    (tmp_path / "titles.py").write_text(examples["cli/commands/titles.py"])
     monkeypatch.setattr(commands, "__path__", [*commands.__path__, str(tmp_path)])
     assert serve(["titles", str(bundle), "--item", "1"]) == 0
     assert "Toy Story" in capsys.readouterr().out
