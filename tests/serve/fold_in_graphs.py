@@ -182,14 +182,14 @@ def _solved(tables, bundles):
     else:
         low, high = tables.rating_range
         for name, value in (("top_of", high), ("floor", low), ("width", high - low), ("least", 0.05), ("most", 0.95),
-                            ("whole", 1.0)):  # fmt: skip
+                            ("full", 1.0)):  # fmt: skip
             g.const(name, value, np.float32)
         g.node("IsNaN", "rating", "is_liked")
         g.node("Where", "is_liked top_of rating", "meant")
         g.node("Sub", "meant floor", "above")
         g.node("Div", "above width", "wide_share")
         g.node("Clip", "wide_share least most", "share")
-        g.node("Sub", "whole share", "other")
+        g.node("Sub", "full share", "other")
         g.node("Div", "share other", "odds")
         g.node("Log", "odds", "aim")
     g.node("Sub", "aim on", "residual")

@@ -1,4 +1,4 @@
-"""The graphs answer without the package, as ``serve/BUNDLE.md`` specifies."""
+"""The graphs run without the package, as specified in ``serve/BUNDLE.md``."""
 
 import numpy as np
 import onnxruntime as ort
@@ -10,53 +10,53 @@ def bare(request):
     folder = request.getfixturevalue(request.param)
     tables = request.getfixturevalue("tables" if request.param == "bundle" else "string_tables")
 
-    def ask(graph, **feeds):
+    def run(graph, **feeds):
         session = ort.InferenceSession(folder / f"{graph}.onnx", providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]
         return dict(zip(names, session.run(names, feeds), strict=True))
 
-    return ask, tables
+    return run, tables
 
 
-def test_bare_score(bare):
-    ask, tables = bare
-    stranger = tables.user_ids[:1] * 2  # an id twice over: 20 -> unknown as an item, "000000" unknown as a user
-    users = np.concatenate([tables.user_ids, stranger])
-    items = np.concatenate([tables.item_ids[: len(tables.user_ids)], stranger])
-    answer = ask("score", user=users, item=items)
-    np.testing.assert_allclose(answer["score"], tables.score(users, items), atol=1e-5)
-    assert answer["known"].tolist() == [
+def test_the_graph_score(bare):
+    run, tables = bare
+    unknown = tables.user_ids[:1] * 2  # twice an id: unknown as an item or as a user
+    users = np.concatenate([tables.user_ids, unknown])
+    items = np.concatenate([tables.item_ids[: len(tables.user_ids)], unknown])
+    outputs = run("score", user=users, item=items)
+    np.testing.assert_allclose(outputs["score"], tables.score(users, items), atol=1e-5)
+    assert outputs["known"].tolist() == [
         [user in tables.user_ids, item in tables.item_ids] for user, item in zip(users, items, strict=True)
     ]
-    nothing = ask("score", user=users[:0], item=items[:0])
+    nothing = run("score", user=users[:0], item=items[:0])
     assert nothing["score"].shape == (0,)
     assert nothing["known"].shape == (0, 2)
 
 
-def test_bare_recommend(bare):
-    ask, tables = bare
+def test_the_graph_recommend(bare):
+    run, tables = bare
     users = tables.user_ids[:3]
-    answer = ask(
+    outputs = run(
         "recommend",
         user=users,
         k=np.array([100]),
         exclude_user=np.array([0, 2, 2, 2]),
         exclude_item=tables.item_ids[[1, 0, 5, 5]],
     )
-    assert answer["item"].shape == answer["score"].shape == (3, len(tables.item_ids))
-    assert answer["known"].tolist() == [True] * 3
+    assert outputs["item"].shape == outputs["score"].shape == (3, len(tables.item_ids))
+    assert outputs["known"].tolist() == [True] * 3
     for n, out in enumerate([tables.item_ids[[1]], [], tables.item_ids[[0, 5]]]):
-        kept = answer["score"][n] > -np.inf
-        assert answer["item"][n][kept].tolist() == tables.recommend(users[n], 100, list(out))
+        kept = outputs["score"][n] > -np.inf
+        assert outputs["item"][n][kept].tolist() == tables.recommend(users[n], 100, list(out))
         np.testing.assert_allclose(
-            answer["score"][n][kept], tables.score([users[n]] * kept.sum(), answer["item"][n][kept]), atol=1e-5
+            outputs["score"][n][kept], tables.score([users[n]] * kept.sum(), outputs["item"][n][kept]), atol=1e-5
         )
 
 
-def test_bare_similar(bare):
-    ask, tables = bare
-    answer = ask("similar", item=tables.item_ids[:2], k=np.array([100]))
-    assert answer["similar"].shape == (2, len(tables.item_ids))
-    assert answer["similar"][:, -1].tolist() == tables.item_ids[:2].tolist()  # the item itself comes last
-    assert (answer["similarity"][:, -1] == -np.inf).all()
-    assert answer["known"].tolist() == [True, True]
+def test_the_graph_similar(bare):
+    run, tables = bare
+    outputs = run("similar", item=tables.item_ids[:2], k=np.array([100]))
+    assert outputs["similar"].shape == (2, len(tables.item_ids))
+    assert outputs["similar"][:, -1].tolist() == tables.item_ids[:2].tolist()  # the item itself comes last
+    assert (outputs["similarity"][:, -1] == -np.inf).all()
+    assert outputs["known"].tolist() == [True, True]

@@ -106,9 +106,9 @@ def test_a_stopped_run_continues(rich, tmp_path, suffix):
 def test_a_run_killed_anywhere_continues_to_the_same_bytes(rich, tmp_path, suffix):
     scorer, _ = rich
     out, folder, kept = tmp_path / f"lists{suffix}", tmp_path / f"lists{suffix}.parts", tmp_path / "kept"
-    whole = write_recommendations(scorer, out, 4, part_size=2).read_bytes()
+    expected = write_recommendations(scorer, out, 4, part_size=2).read_bytes()
     out.unlink()
-    stop_before_joining(scorer, out, len(whole), part_size=2)
+    stop_before_joining(scorer, out, len(expected), part_size=2)
     folder.rename(kept)
     temporary = f".lists{suffix}-0123456789abcdef"
     states = {
@@ -125,17 +125,17 @@ def test_a_run_killed_anywhere_continues_to_the_same_bytes(rich, tmp_path, suffi
             shutil.copytree(kept, folder),
             (folder / temporary).write_bytes(b"half"),
         ),
-        "before the parts were removed": lambda: (shutil.copytree(kept, folder), out.write_bytes(whole)),
+        "before the parts were removed": lambda: (shutil.copytree(kept, folder), out.write_bytes(expected)),
         "while the parts were removed": lambda: (
             shutil.copytree(kept, folder),
             (folder / f"000000{suffix}").unlink(),
-            out.write_bytes(whole),
+            out.write_bytes(expected),
         ),
-        "all but the folder removed": lambda: (folder.mkdir(), out.write_bytes(whole)),
+        "all but the folder removed": lambda: (folder.mkdir(), out.write_bytes(expected)),
     }
     for make in states.values():
         make()
-        assert write_recommendations(scorer, out, 4, part_size=2).read_bytes() == whole
+        assert write_recommendations(scorer, out, 4, part_size=2).read_bytes() == expected
         assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", out.name]
         out.unlink()
 
@@ -159,13 +159,13 @@ def test_two_processes_cannot_write_the_same_parts(rich, tmp_path):
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_a_run_continues_after_a_full_disk(rich, tmp_path, suffix):
     scorer, _ = rich
-    whole = write_recommendations(scorer, tmp_path / f"whole{suffix}", 4, part_size=2).read_bytes()
+    expected = write_recommendations(scorer, tmp_path / f"expected{suffix}", 4, part_size=2).read_bytes()
     out = tmp_path / f"lists{suffix}"
-    message = stop_before_joining(scorer, out, len(whole), part_size=2)
+    message = stop_before_joining(scorer, out, len(expected), part_size=2)
     assert re.search(r"cannot be written: .*MB more are needed.*\(4 of 4\) are kept", message)
     assert "\n" not in message
     assert not out.exists()
-    assert write_recommendations(scorer, out, 4, part_size=2).read_bytes() == whole
+    assert write_recommendations(scorer, out, 4, part_size=2).read_bytes() == expected
 
 
 def test_files_have_the_permissions_of_the_umask(rich, tmp_path):
@@ -180,8 +180,8 @@ def test_parts_of_another_run_are_refused(rich, bundles, tmp_path):
     scorer, tables = rich
     out = tmp_path / "lists.csv"
     folder = tmp_path / "lists.csv.parts"
-    whole = write_recommendations(scorer, out, 4).read_bytes()
-    stop_before_joining(scorer, out, len(whole))
+    expected = write_recommendations(scorer, out, 4).read_bytes()
+    stop_before_joining(scorer, out, len(expected))
     assert (folder / "000000.csv").is_file()
     other = Scorer.load(bundles.write_bundle(tmp_path / "other", bundles.make_rich(bundles.make_tables(seed=77))))
     for change, call in (

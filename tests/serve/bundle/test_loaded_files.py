@@ -55,12 +55,12 @@ def test_changes_of_the_files_do_not_affect_a_loaded_bundle(bundles, larger, tmp
 def test_loads_during_writing_use_verified_bytes_only(larger):
     folder, tables = larger
     path = folder / "weights.bin"
-    whole, stop = path.read_bytes(), threading.Event()
-    other = bytes(len(whole))
+    original, stop = path.read_bytes(), threading.Event()
+    other = bytes(len(original))
 
     def write():
         while not stop.is_set():
-            for data in (other, whole):
+            for data in (other, original):
                 with path.open("r+b") as file:
                     file.write(data)
 
@@ -82,5 +82,5 @@ def test_loads_during_writing_use_verified_bytes_only(larger):
         stop.set()
         writer.join()
     assert loaded + refused == 60
-    path.write_bytes(whole)
+    path.write_bytes(original)
     assert Scorer.load(folder)

@@ -86,10 +86,10 @@ def test_a_flipped_bit_anywhere_in_the_manifest_is_refused(copy):
         try:
             Manifest.read(copy)
         except BundleError as error:
-            assert str(error).startswith(str(copy))  # noqa: PT017  # a loop: no pytest.raises
+            assert str(error).startswith(str(copy))  # noqa: PT017  # in a loop
         else:
             accepted.append(chr(intact[at]))
-    assert set(accepted) <= set(" \n")  # white space between tokens says nothing
+    assert set(accepted) <= set(" \n")  # white space between tokens has no effect
 
 
 def test_symbolic_links_are_refused(copy, tmp_path):

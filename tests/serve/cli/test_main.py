@@ -79,9 +79,9 @@ def test_ids_can_look_like_options(run, dashed):
     arguments = ["--user=-5ccd", "--user=--help", "--user", "u0", "u1", "--exclude=-i0", "--exclude=--json", "--json"]
     code, out, err = run("recommend", folder, *arguments, "--k", 3)
     assert (code, err) == (0, "")
-    answers = {row["user"]: [item["item"] for item in row["items"]] for row in json.loads(out)["users"]}
+    recommended = {row["user"]: [item["item"] for item in row["items"]] for row in json.loads(out)["users"]}
     wanted = ["-5ccd", "--help", "u0", "u1"]
-    assert answers == {user: tables.recommend(user, 3, ["-i0", "--json"]) for user in wanted}
+    assert recommended == {user: tables.recommend(user, 3, ["-i0", "--json"]) for user in wanted}
     code, out, _ = run("score", folder, "--user=-x1", "--item=-i0", "--item=--json", "--json")
     assert [(row["user"], row["item"]) for row in json.loads(out)["pairs"]] == [("-x1", "-i0"), ("-x1", "--json")]
     assert [row["item"] for row in json.loads(run("similar", folder, "--item=-i0", "--json")[1])["items"]] == ["-i0"]

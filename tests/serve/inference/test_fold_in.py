@@ -48,14 +48,13 @@ def test_liked_items_without_ratings(folded, fold_in_graphs):
 
 def test_unknown_items_have_no_effect_and_no_items_are_allowed(folded):
     scorer, tables = folded
-    stranger = "nobody" if tables.item_ids.dtype == object else 99_999
     items, ratings = ratings_of(tables, scorer)
-    with_them = scorer.fold_in([stranger, *items], None if ratings is None else [1.0, *ratings])
+    with_unknown = scorer.fold_in([tables.unknown_id, *items], None if ratings is None else [1.0, *ratings])
     without = scorer.fold_in(items, ratings)
-    assert with_them.known.tolist() == [False, True, True, True, True]
-    assert with_them.items.tolist() == without.items.tolist()
-    np.testing.assert_allclose(with_them.vector, without.vector, atol=1e-5)
-    nothing, unknown = scorer.fold_in([]), scorer.fold_in([stranger])
+    assert with_unknown.known.tolist() == [False, True, True, True, True]
+    assert with_unknown.items.tolist() == without.items.tolist()
+    np.testing.assert_allclose(with_unknown.vector, without.vector, atol=1e-5)
+    nothing, unknown = scorer.fold_in([]), scorer.fold_in([tables.unknown_id])
     assert nothing.items.tolist() == unknown.items.tolist()
     assert nothing.known.shape == (0,)
     assert len(scorer.fold_in(tables.item_ids.tolist()).items) == 0
@@ -102,10 +101,10 @@ def test_weights_must_be_positive(make_folded):
 
 
 def test_a_bundle_without_the_graphs_refuses(scorer):
-    for ask in (lambda: scorer.fold_in([0]), lambda: scorer.explain(None, 0, items=[0]),
+    for call in (lambda: scorer.fold_in([0]), lambda: scorer.explain(None, 0, items=[0]),
                 lambda: scorer.fold_in_item([10])):  # fmt: skip
         with pytest.raises(UnsupportedError, match="export the bundle again"):
-            ask()
+            call()
 
 
 def test_a_graph_with_another_signature_is_refused(bundles, fold_in_graphs, tables, tmp_path):

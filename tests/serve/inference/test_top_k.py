@@ -21,8 +21,8 @@ def test_indices_equal_those_of_a_stable_sort(n, m, k, kind):
         values = np.where(values > 0, np.float32(0), np.float32(-0.0))
     elif kind == "little left":
         values[rng.random((n, m)) < 0.97] = -np.inf
-    places, counts = top_k_indices(values, k)
-    assert places.shape == (n, min(k, m))
-    for row, found, count in zip(values, places, counts, strict=True):
-        order = [place for place in np.argsort(-row.astype(float), kind="stable") if row[place] > -np.inf]
-        assert found[:count].tolist() == order[:k]
+    indices, counts = top_k_indices(values, k)
+    assert indices.shape == (n, min(k, m))
+    for row, row_indices, count in zip(values, indices, counts, strict=True):
+        order = [index for index in np.argsort(-row.astype(float), kind="stable") if row[index] > -np.inf]
+        assert row_indices[:count].tolist() == order[:k]
