@@ -42,7 +42,7 @@ def test_what_a_data_module_hands_out():
     assert short(data.vocabulary) == "Vocabulary(1 users, 810 items, 0 titles, 0 categories)"
     assert short(data.table.item.ids) == "Ids(900 of type int64: 0, 1, 2, …)"
     assert short(data.table.user).startswith("IdColumn(900 rows: 'uuu")
-    assert short(data.train_dataloader()).startswith("BatchLoader(")
+    assert short(data.train_dataloader()).startswith("RatingLoader(")
     assert short(next(iter(data.test_dataloader()))) == "RatingBatch(90 of 90 ratings on cpu)"
     assert short(data.interactions(0)) == "Csr(2 x 811, 810 entries)"
 

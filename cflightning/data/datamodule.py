@@ -16,7 +16,8 @@ from cflightning.data.agreement import check_same_table
 from cflightning.data.dataset import RatingsDataset
 from cflightning.data.fingerprint import digest_parts
 from cflightning.data.load import Feedback, LoadOptions
-from cflightning.data.loaders.ratings import BatchLoader, EpochLoader, default_batch_size
+from cflightning.data.loaders.batches import EpochLoader, default_batch_size
+from cflightning.data.loaders.ratings import RatingLoader
 from cflightning.data.provenance import Provenance, plain_settings
 from cflightning.data.sources import Source, locate
 from cflightning.data.sources.table_format import PLAIN_TABLE, TableFormat
@@ -108,11 +109,11 @@ class RatingsDataModule(RatingsDataset, LightningDataModule):
         )
         RatingsDataset.__init__(self, load_options, split)
         self.settings = plain_settings(arguments | {"table": table.as_dict(), "split": split.as_dict()})
-        self.given_batch_size = batch_size
+        self.fixed_batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.seed = split.seed
         self.other_data = other_data
-        self.train_loader: Callable[..., EpochLoader] = BatchLoader  # a task may set one with negative samples
+        self.train_loader: Callable[..., EpochLoader] = RatingLoader  # a task may set one with negative samples
 
     @classmethod
     def from_frame(cls, frame: object, **options: Any) -> RatingsDataModule:
@@ -143,7 +144,7 @@ class RatingsDataModule(RatingsDataset, LightningDataModule):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what is copied and pickled: everything but the Trainer and the loader that a task has set."""
-        return {**self.__dict__, "trainer": None, "train_loader": BatchLoader}
+        return {**self.__dict__, "trainer": None, "train_loader": RatingLoader}
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -189,8 +190,8 @@ class RatingsDataModule(RatingsDataset, LightningDataModule):
     @property
     def batch_size(self) -> int:
         """Rows of a training step over all devices."""
-        if self.given_batch_size is not None:
-            return self.given_batch_size
+        if self.fixed_batch_size is not None:
+            return self.fixed_batch_size
         return default_batch_size(self.split.sizes[TRAIN])
 
     @property
@@ -233,7 +234,7 @@ class RatingsDataModule(RatingsDataset, LightningDataModule):
                 stage, unknown, n, "; is it the right data?" if level == logging.WARNING else "",
             )  # fmt: skip
         device = self._device(n)
-        return (self.train_loader if stage == "train" else BatchLoader)(
+        return (self.train_loader if stage == "train" else RatingLoader)(
             *(torch.from_numpy(column).to(device) for column in (user, item, rating)),
             batch_size=batch_size,
             shuffle=stage == "train",

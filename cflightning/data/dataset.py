@@ -7,7 +7,7 @@ import logging
 import numpy as np
 
 from cflightning.data import encoding
-from cflightning.data.candidates import Candidates, find_candidates
+from cflightning.data.candidates import SampledCandidates, encode_candidates
 from cflightning.data.load import LoadOptions, load_candidate_lists, load_interactions, load_pairs
 from cflightning.data.splits.options import Method, SplitOptions
 from cflightning.data.splits.split import TRAIN, VAL, VAL_FRACTION, Split, choose_method, split_table
@@ -98,15 +98,15 @@ class RatingsDataset:
     @property
     def num_users(self) -> int:
         """Number of user embeddings, the unknown user included."""
-        return self.vocabulary.users.num_rows
+        return self.vocabulary.users.num_embeddings
 
     @property
     def num_items(self) -> int:
         """Number of item embeddings, the unknown item included."""
-        return self.vocabulary.items.num_rows
+        return self.vocabulary.items.num_embeddings
 
     @property
-    def given_range(self) -> tuple[float, float] | None:
+    def fixed_rating_range(self) -> tuple[float, float] | None:
         """Lowest and highest rating by the options; None where they are observed."""
         return self.load_options.bounds
 
@@ -117,8 +117,8 @@ class RatingsDataset:
         Raises:
             DataError: All ratings of the training part are equal.
         """
-        if self.given_range is not None:
-            return self.given_range
+        if self.fixed_rating_range is not None:
+            return self.fixed_rating_range
         ratings = self.table.ratings[self.split.parts == TRAIN]
         low, high = float(ratings.min()), float(ratings.max())
         if low == high:
@@ -180,10 +180,10 @@ class RatingsDataset:
         return encoding.held_out_users(self.table, self.split, part, self.vocabulary)
 
     @property
-    def candidates(self) -> Candidates | None:
+    def candidates(self) -> SampledCandidates | None:
         """Candidates for sampled metrics; None but for a leave-one-out folder with its own test part."""
         lists = load_candidate_lists(self.load_options) if self.split_method == "predefined" else None
         if lists is None:
             return None
-        fewer = self.load_options.min_rating is not None
-        return find_candidates(lists, self.table, self.split.test, self.vocabulary, fewer=fewer)
+        subset = self.load_options.min_rating is not None
+        return encode_candidates(lists, self.table, self.split.test, self.vocabulary, subset=subset)

@@ -1,4 +1,4 @@
-"""The rows of a part by the rows of a vocabulary: as columns to train on, and as lists of items to rank by."""
+"""Encoding of the parts of a table by a vocabulary: columns of indices, and the items of each user."""
 
 from __future__ import annotations
 
@@ -18,42 +18,40 @@ log = logging.getLogger(__name__)
 
 
 class HeldOutUsers(NamedTuple):
-    """Users whom the training part does not know, by what is given of them and what is to be found.
-
-    Items that are not in the vocabulary are in neither; a user may have none left.
+    """Held-out users with their fold-in items and their relevant items, without unknown items.
 
     Attributes:
         users: int64 [users], or object [users] holding str; ids, ascending.
-        given: items to know them by, of the same users.
-        held_out: items to find, of the same users.
+        fold_in_items: Items from which the vectors of the users are computed; a user may have none.
+        relevant: Items to recommend; a user may have none.
     """
 
     users: np.ndarray
-    given: Csr
-    held_out: Csr
+    fold_in_items: Csr
+    relevant: Csr
 
     def __repr__(self) -> str:
-        return f"HeldOutUsers({len(self.users):,} users, given {self.given!r}, held out {self.held_out!r})"
+        return f"HeldOutUsers({len(self.users):,} users, fold-in {self.fold_in_items!r}, relevant {self.relevant!r})"
 
 
 def encode(
     table: RatingTable, split: Split, part: int, vocabulary: Vocabulary
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows and ratings of a part: int32 [n] twice, float32 [n]; NaN where there are no ratings.
+    """Return user indices, item indices and ratings of a part: int32 [n] twice, float32 [n]; NaN without ratings.
 
-    Filled chunk by chunk, so that a huge table needs no memory but theirs.
+    The columns are filled chunk by chunk, so a huge table needs no memory beside them.
     """
     n = int(np.count_nonzero(split.parts == part))
     user, item, rating = np.empty(n, np.int32), np.empty(n, np.int32), np.full(n, np.nan, np.float32)
-    sides = [
-        (out, ids.rows(column.ids.values).astype(np.int32), column.codes)
+    columns = [
+        (out, ids.indices(column.ids.values).astype(np.int32), column.codes)
         for out, ids, column in ((user, vocabulary.users, table.user), (item, vocabulary.items, table.item))
     ]
     begin = 0
     for rows in split.chunks(part):
         end = begin + len(rows)
-        for out, row_of_code, codes in sides:
-            out[begin:end] = row_of_code[codes[rows]]
+        for out, index_of_code, codes in columns:
+            out[begin:end] = index_of_code[codes[rows]]
         if table.rating is not None:
             rating[begin:end] = table.rating[rows]
         begin = end
@@ -61,44 +59,45 @@ def encode(
 
 
 def count_unknown(user: np.ndarray, item: np.ndarray) -> int:
-    """How many rows hold an unknown user or item, of int32 [n] twice; chunk by chunk as well."""
+    """Count the rows with an unknown user or item: int32 [n] twice."""
     return sum(
-        int(np.count_nonzero((user[at : at + CHUNK] == 0) | (item[at : at + CHUNK] == 0)))
-        for at in range(0, len(user), CHUNK)
+        int(np.count_nonzero((user[start : start + CHUNK] == 0) | (item[start : start + CHUNK] == 0)))
+        for start in range(0, len(user), CHUNK)
     )
 
 
 def interactions(table: RatingTable, split: Split, parts: tuple[int, ...], vocabulary: Vocabulary) -> Csr:
-    """Items of every user row in some parts together; rows with an unknown user or item are left out.
+    """Return the items of each user in some parts together; rows with an unknown user or item are left out.
 
     Raises:
-        DataError: there are rows, and none has a known user and a known item.
+        DataError: There are rows, and none has a known user and a known item.
     """
     columns = [encode(table, split, part, vocabulary)[:2] for part in parts]
-    user, item = (np.concatenate(side) for side in zip(*columns, strict=True))
+    user, item = (np.concatenate(column) for column in zip(*columns, strict=True))
     if unknown := count_unknown(user, item):
         if unknown == len(user):
             raise DataError(
                 f"{table.name}: must have rows to rank whose user and item are known from training, got none of "
-                f"{unknown:,}; are both tables of one data set? (Users held out whole are in held_out_users.)"
+                f"{unknown:,}; are both tables of one data set? (Held-out users are returned by held_out_users.)"
             )
-        log.debug("%s: %d of %d rows hold an id not seen in training: left out", table.name, unknown, len(user))
-    known = user > 0  # item_sets looks for unknown items itself
-    sizes = vocabulary.users.num_rows, vocabulary.items.num_rows
+        log.debug("%s: %d of %d rows have an id not seen in training: left out", table.name, unknown, len(user))
+    known = user > 0  # item_sets leaves unknown items out
+    sizes = vocabulary.users.num_embeddings, vocabulary.items.num_embeddings
     return item_sets(torch.from_numpy(user[known]), torch.from_numpy(item[known]), *sizes)
 
 
 def held_out_users(table: RatingTable, split: Split, part: int, vocabulary: Vocabulary) -> HeldOutUsers:
-    """The users of a part, VAL or TEST, of whom other rows are given."""
+    """Return the held-out users of a part, VAL or TEST."""
     present = np.unique(table.user.codes[split.parts == part])
-    place = np.full(len(table.user.ids), -1, np.int64)
-    place[present] = np.arange(len(present))
-    item = vocabulary.items.rows_of(table.item)
+    position = np.full(len(table.user.ids), -1, np.int64)
+    position[present] = np.arange(len(present))
+    item = vocabulary.items.indices_of(table.item)
 
-    def lists(wanted: int) -> Csr:
+    def items_in(wanted: int) -> Csr:
         rows = np.flatnonzero(split.parts == wanted)
-        user = place[table.user.codes[rows]]
+        user = position[table.user.codes[rows]]
         rows, user = rows[user >= 0], user[user >= 0]
-        return item_sets(torch.from_numpy(user), torch.from_numpy(item[rows]), len(present), vocabulary.items.num_rows)
+        sizes = len(present), vocabulary.items.num_embeddings
+        return item_sets(torch.from_numpy(user), torch.from_numpy(item[rows]), *sizes)
 
-    return HeldOutUsers(table.user.ids.values[present], lists(FOLD_IN), lists(part))
+    return HeldOutUsers(table.user.ids.values[present], items_in(FOLD_IN), items_in(part))

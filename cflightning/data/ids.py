@@ -1,23 +1,28 @@
-"""Ids, as the user of the library knows them: the distinct ones, and columns of them."""
+"""User and item ids: the distinct ones, and columns of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
 
 from cflightning.errors import DataError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 Id: TypeAlias = int | str
+IdValues: TypeAlias = "np.ndarray | Sequence[Id] | pd.Series"
+"""Ids as integers or strings."""
 
 
 @dataclass(frozen=True, repr=False)
 class Ids:
-    """The known ids of one side, sorted; id number ``j`` has row ``j + 1``.
+    """The distinct ids of users or items; ``values[j]`` has index ``j + 1`` in an embedding, unknown ids have 0.
 
     Attributes:
         values: int64 [n], or object [n] holding str; distinct and ascending.
@@ -26,8 +31,8 @@ class Ids:
     values: np.ndarray
 
     @classmethod
-    def learn(cls, column: Any) -> Ids:
-        """The distinct ids of a column (int64 or strings)."""
+    def learn(cls, column: IdValues) -> Ids:
+        """Make the distinct ids of a column."""
         return IdColumn.encode(column).ids
 
     def __post_init__(self) -> None:
@@ -46,60 +51,56 @@ class Ids:
         return "int64" if self.values.dtype == np.int64 else "string"
 
     @property
-    def num_rows(self) -> int:
-        """Rows of a table of these ids: one more, for the unknown."""
+    def num_embeddings(self) -> int:
+        """Size of an embedding of these ids: one more, for the unknown id."""
         return len(self.values) + 1
 
     @cached_property
-    def _index(self) -> dict[str, int]:
-        """Row by how the id is written."""
-        return {str(value): row for row, value in enumerate(self.values.tolist(), start=1)}
+    def _index_of_text(self) -> dict[str, int]:
+        return {str(value): index for index, value in enumerate(self.values.tolist(), start=1)}
 
-    def rows(self, column: Any) -> np.ndarray:
-        """Rows of ids; 0 for those that are not known.
+    def indices(self, column: IdValues) -> np.ndarray:
+        """Return the indices of ids: int64 [n]; 0 for unknown ids.
 
-        Integers are compared with strings by how they are written (42 is "42", not "042"): whether a text file's ids
-        are all plain integers can differ from file to file.
+        Integers equal strings by their canonical notation (42 is "42", not "042"), since one text file of a data set
+        may have integer ids only and another not.
 
         Args:
-            column: ids [n].
-
-        Returns:
-            int64 [n].
+            column: Ids [n].
 
         Raises:
-            DataError: integers where strings are known, or the other way round, and none is the same.
+            DataError: Integers where strings are known, or the other way round, and none is known.
         """
-        given = np.asarray(column)
-        integers = given.dtype.kind in "iu"
-        if not len(given) or not len(self):
-            return np.zeros(len(given), dtype=np.int64)
+        ids = np.asarray(column)
+        integers = ids.dtype.kind in "iu"
+        if not len(ids) or not len(self):
+            return np.zeros(len(ids), dtype=np.int64)
         if integers and self.kind == "int64":
-            wanted = given.astype(np.int64)
-            place = np.minimum(np.searchsorted(self.values, wanted), len(self) - 1)
-            rows: np.ndarray = np.where(self.values[place] == wanted, place + 1, 0)
-            return rows
-        written = map(str, given.tolist()) if integers else given.tolist()
-        rows = np.fromiter((self._index.get(value, 0) for value in written), dtype=np.int64, count=len(given))
-        if integers != (self.kind == "int64") and not rows.any():
+            wanted = ids.astype(np.int64)
+            position = np.minimum(np.searchsorted(self.values, wanted), len(self) - 1)
+            indices: np.ndarray = np.where(self.values[position] == wanted, position + 1, 0)
+            return indices
+        texts = map(str, ids.tolist()) if integers else ids.tolist()
+        indices = np.fromiter((self._index_of_text.get(text, 0) for text in texts), dtype=np.int64, count=len(ids))
+        if integers != (self.kind == "int64") and not indices.any():
             raise DataError(
                 f"ids: must be of the type seen in training ({self.kind}), got {'integers' if integers else 'strings'} "
-                f"such as {given.tolist()[0]!r}, none of them known: mixed id types; write both tables the same way"
+                f"such as {ids.tolist()[0]!r}, none of them known: mixed id types; write both tables the same way"
             )
-        return rows
+        return indices
 
-    def rows_of(self, column: IdColumn) -> np.ndarray:
-        """Rows of a column's ids, as `rows`: looked up once for each distinct id -> int32 [n]."""
-        rows: np.ndarray = self.rows(column.ids.values).astype(np.int32)[column.codes]
-        return rows
+    def indices_of(self, column: IdColumn) -> np.ndarray:
+        """Return the indices of a column's ids: int32 [n]; each distinct id is looked up once."""
+        indices: np.ndarray = self.indices(column.ids.values).astype(np.int32)[column.codes]
+        return indices
 
     def state(self) -> torch.Tensor | list[str]:
-        """Plain data for a checkpoint: an int64 tensor, or a list of strings."""
+        """Return plain data for a checkpoint: an int64 tensor, or a list of strings."""
         return torch.from_numpy(self.values.copy()) if self.kind == "int64" else self.values.tolist()
 
     @classmethod
     def from_state(cls, state: torch.Tensor | Iterable[Id]) -> Ids:
-        """Back from `state`, or from any list of ids in order."""
+        """Make ids of a state, or of ids in ascending order."""
         if isinstance(state, torch.Tensor):
             if state.dtype != torch.int64:
                 raise ValueError(f"ids must be int64, got {state.dtype}")
@@ -113,31 +114,31 @@ class Ids:
 
 @dataclass(frozen=True, repr=False)
 class IdColumn:
-    """A column of ids, held as numbers into the distinct ones: four bytes a row whatever the ids look like.
+    """A column of ids as codes of the distinct ids, four bytes a row.
 
     Attributes:
-        ids: the distinct ids; in a part of a table some may occur nowhere.
-        codes: int32 [n]; row ``j`` holds the id ``ids.values[codes[j]]``.
+        ids: The distinct ids; in a part of a table some may not occur.
+        codes: int32 [n]; row ``j`` has the id ``ids.values[codes[j]]``.
     """
 
     ids: Ids
     codes: np.ndarray
 
     @classmethod
-    def encode(cls, column: Any) -> IdColumn:
-        """From ids as they are: [n], int64 or strings."""
-        import pandas as pd  # not at the top: a run that reads a file does without its half second
+    def encode(cls, column: IdValues) -> IdColumn:
+        """Make a column of ids [n]."""
+        import pandas as pd  # not at the top: reading a file does not need its half second
 
         codes, values = pd.factorize(pd.Series(column))
         return cls.from_codes(codes, np.asarray(values, dtype=np.int64 if values.dtype == np.int64 else object))
 
     @classmethod
     def from_codes(cls, codes: np.ndarray, values: np.ndarray) -> IdColumn:
-        """From numbers into distinct ids that are in any order."""
+        """Make a column of codes of distinct ids that are in any order."""
         order = np.argsort(values, kind="stable")
-        place = np.empty(len(order), np.int32)
-        place[order] = np.arange(len(order), dtype=np.int32)
-        return cls(Ids(values[order]), place[codes])
+        new_codes = np.empty(len(order), np.int32)
+        new_codes[order] = np.arange(len(order), dtype=np.int32)
+        return cls(Ids(values[order]), new_codes[codes])
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -147,31 +148,31 @@ class IdColumn:
 
     @property
     def values(self) -> np.ndarray:
-        """The ids themselves: int64 [n], or object [n] holding str."""
+        """The id of each row: int64 [n], or object [n] holding str."""
         values: np.ndarray = self.ids.values[self.codes]
         return values
 
-    def take(self, rows: Any) -> IdColumn:
-        """Some of the rows (numbers or a mask), over the same distinct ids."""
+    def take(self, rows: np.ndarray | slice) -> IdColumn:
+        """Return some of the rows (positions, a slice or a mask), over the same distinct ids."""
         return IdColumn(self.ids, self.codes[rows])
 
     def present(self) -> Ids:
-        """The ids that occur."""
+        """Return the ids that occur."""
         return Ids(self.ids.values[np.bincount(self.codes, minlength=len(self.ids)) > 0])
 
     def append(self, other: IdColumn) -> IdColumn:
-        """Both, one after the other; where one holds integers and the other strings, both are written as strings.
+        """Return the rows of both columns; if one has integers and the other strings, all become strings.
 
         Raises:
-            DataError: integers and strings of which none are written the same.
+            DataError: Integers and strings of which none are equal as text.
         """
         values = [self.ids.values, other.ids.values]
         if self.ids.kind != other.ids.kind:
-            self.ids.rows(values[1])  # raises
+            self.ids.indices(values[1])  # raises
             values = [part.astype(str).astype(object) for part in values]
-        distinct, place = np.unique(np.concatenate(values), return_inverse=True)
+        distinct, new_codes = np.unique(np.concatenate(values), return_inverse=True)
         codes = np.concatenate([self.codes, other.codes + np.int32(len(self.ids))])
-        return IdColumn(Ids(distinct), place.astype(np.int32)[codes])
+        return IdColumn(Ids(distinct), new_codes.astype(np.int32)[codes])
 
 
 def _first(values: np.ndarray) -> str:

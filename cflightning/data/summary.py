@@ -1,4 +1,4 @@
-"""The line that says what was understood of a table."""
+"""The log line that describes a table."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 from cflightning.data.table import RatingTable
 
-_LATEST = 253_402_300_799  # the end of the year 9999
-_USEFUL = {
+LATEST = 253_402_300_799
+"""Latest time that is shown as a date: the end of the year 9999, in seconds."""
+SUGGESTED_NAMES = {
     "title": ("title", "name", "movietitle", "moviename", "booktitle", "itemname", "itemtitle", "productname",
               "producttitle"),
     "categories": ("genres", "genre", "categories", "category"),
@@ -16,25 +17,25 @@ _USEFUL = {
     "timestamp": ("timestamp", "time", "date", "datetime", "ts", "unixreviewtime", "createdat", "ratedat",
                   "reviewtime"),
 }  # fmt: skip
-"""Role -> names of columns that look as if they had it."""
+"""Role -> usual names of its columns, in lower case without separators; unread ones are mentioned."""
 
 
 def describe_table(table: RatingTable) -> str:
-    """Return one line: rows, users, items, ratings, times, the columns they come from, and what else was understood."""
+    """Return one line: rows, users, items, ratings, times, columns and detected properties."""
     parts = [f"{table.name}: {table.summary}{_times(table)}"]
     origin = table.origin
     if origin is not None and origin.columns:
         parts.append("columns " + ", ".join(f"{role}={_short(name)}" for role, name in origin.columns.items()))
     if origin is not None:
         parts += origin.notes
-        looks = [
-            f"column {_short(name)} is not read (--data.{role} {_short(name)})"
-            for role, names in _USEFUL.items()
+        hints = [
+            f"column {_short(name)} is not read (--data.table.{role} {_short(name)})"
+            for role, names in SUGGESTED_NAMES.items()
             if role not in origin.columns and (role != "weight" or table.rating is None)
             for name in origin.unread
             if "".join(c for c in name.lower() if c.isalnum()) in names
         ]
-        parts += looks[:3]
+        parts += hints[:3]
     return "; ".join(parts)
 
 
@@ -42,7 +43,7 @@ def _times(table: RatingTable) -> str:
     if table.timestamp is None or not len(table):
         return ", no times"
     first, last = int(table.timestamp.min()), int(table.timestamp.max())
-    if not 0 < first <= last <= _LATEST:
+    if not 0 < first <= last <= LATEST:
         return f", times {first} to {last}"
     return ", " + " to ".join(f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d}" for time in (first, last))
 

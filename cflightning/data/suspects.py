@@ -1,4 +1,4 @@
-"""Ratings that are probably none: far outliers, marks for "not rated", counts."""
+"""Detection of values that are probably not ratings: outliers, codes for "not rated", counts."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ import numpy as np
 
 from cflightning.data.table import RatingTable
 
-_SAMPLE = 100_000
-_FEWEST = 100
-"""Ratings below which nothing is suspected."""
-_USUAL_END = 10.0
-"""Scales from 0 to this are common, however few ratings are at their ends."""
+SAMPLE_ROWS = 100_000
+"""Approximate number of ratings that are examined for quantiles."""
+MIN_ROWS = 100
+"""Fewest ratings of a table that is examined."""
+USUAL_MAXIMUM = 10.0
+"""Highest rating, in rating units, that is common even if few ratings are near it."""
 
 
 class Suspect(NamedTuple):
-    """A value of some ratings.
+    """A value that is probably not a rating.
 
     Attributes:
-        value: rating units.
-        rows: ratings of that value.
+        value: The value, in rating units.
+        rows: Number of ratings of that value.
     """
 
     value: float
@@ -28,17 +29,17 @@ class Suspect(NamedTuple):
 
 
 def warn_of_ratings(table: RatingTable, weight_column: str) -> str | None:
-    """Return a warning about ratings that are probably none; None where nothing is strange.
+    """Return a warning about values that are probably not ratings; None if there are none.
 
     Args:
-        table: with ratings.
-        weight_column: name of the column of ratings, for advice.
+        table: A table with ratings.
+        weight_column: Name of the column of ratings, for advice.
     """
     if look_like_counts(table.ratings):
         median, high = np.median(table.ratings), table.ratings.max()
         return (
             f"{table.name}: ratings look like counts (half of them are at most {median:g}, the highest is {high:g}), "
-            f"whose errors are those of the few highest; to learn who chose what instead, give "
+            f"whose errors are dominated by the few highest; to treat them as weights of interactions, give "
             f"--data.feedback implicit --data.table.weight {weight_column}"
         )
     found = find_suspects(table.ratings)
@@ -53,18 +54,17 @@ def warn_of_ratings(table: RatingTable, weight_column: str) -> str | None:
     more = f" (and {len(found) - 3} more such values)" if len(found) > 3 else ""
     ends = f"{min(low, found[0].value):g},{max(high, found[-1].value):g}"
     return (
-        f"{table.name}: of {len(table):,} ratings {shown}{more}, far from the others, which lie between {low:g} and "
-        f"{high:g}; if that means that there is no rating, leave such rows out: --data.table.missing={values}; if "
-        "it is "
-        f"meant, say so: --data.rating_range={ends}"
+        f"{table.name}: of {len(table):,} ratings {shown}{more}, far from the others, which are between {low:g} and "
+        f"{high:g}; if they mean that there is no rating, leave such rows out: --data.table.missing={values}; if they "
+        f"are intended, give --data.rating_range={ends}"
     )
 
 
 def find_suspects(ratings: np.ndarray) -> list[Suspect]:
     """Find values that are far from all others.
 
-    Rare values (about one rating in a thousand) are far if they lie beyond the others by more than the range of these;
-    values of any number if they lie beyond by three times that range, or if one is the only negative value.
+    Rare values (about one rating in a thousand) are far if their distance to the others exceeds the range of these;
+    frequent values if it exceeds three times that range, or if one is the only negative value.
 
     Args:
         ratings: float32 [n].
@@ -73,43 +73,43 @@ def find_suspects(ratings: np.ndarray) -> list[Suspect]:
         The values in ascending order.
     """
     n = len(ratings)
-    if n < _FEWEST:
+    if n < MIN_ROWS:
         return []
     few = max(n // 1000, min(10, n // 100))
     lowest, highest = float(ratings.min()), float(ratings.max())
-    values, counts = np.unique(ratings[:: -(-n // _SAMPLE)], return_counts=True)
+    values, counts = np.unique(ratings[:: -(-n // SAMPLE_ROWS)], return_counts=True)
     low, high = _quantiles(values, counts, few / n)
     far: set[float] = set()
     span = high - low
-    if span > 0 and (lowest < 0 or highest > _USUAL_END) and (highest > high + span or lowest < low - 3 * span):
+    if span > 0 and (lowest < 0 or highest > USUAL_MAXIMUM) and (highest > high + span or lowest < low - 3 * span):
         outside = ratings[(ratings > high + span) | (ratings < low - 3 * span)]
         if len(outside) <= few:
             far = {*np.unique(outside).tolist()}
     kept = ~np.isin(values, [*far])
-    far |= _marks(values[kept], counts[kept])
+    far |= _codes(values[kept], counts[kept])
     return [Suspect(value, int(np.count_nonzero(ratings == np.float32(value)))) for value in sorted(far)]
 
 
 def look_like_counts(ratings: np.ndarray) -> bool:
-    """Whether ratings are not negative and have the long tail of counts or times: plays, clicks, hours."""
-    if len(ratings) < _FEWEST or ratings.min() < 0 or ratings.max() <= 2 * _USUAL_END:
+    """Return whether ratings are not negative and have a long tail, as counts of plays or clicks have."""
+    if len(ratings) < MIN_ROWS or ratings.min() < 0 or ratings.max() <= 2 * USUAL_MAXIMUM:
         return False
-    sample = ratings[:: -(-len(ratings) // _SAMPLE)]
+    sample = ratings[:: -(-len(ratings) // SAMPLE_ROWS)]
     median, high = np.quantile(sample, [0.5, 0.99])
     tail = np.unique(sample[sample >= 5 * median])
-    return bool(high >= 5 * median and high > _USUAL_END and len(tail) > 3)  # fewer are marks, such as 99
+    return bool(high >= 5 * median and high > USUAL_MAXIMUM and len(tail) > 3)  # fewer are codes such as 99
 
 
 def _quantiles(values: np.ndarray, counts: np.ndarray, share: float) -> tuple[float, float]:
-    """Ends of the values that are left if a share of the rows is cut off at either end."""
+    """Return the range of the values without a share of the rows at either end."""
     cumulated = np.cumsum(counts) / counts.sum()
     low = values[np.searchsorted(cumulated, share, side="right")]
     high = values[np.searchsorted(cumulated, 1 - share - 1e-12)]
     return float(low), float(high)
 
 
-def _marks(values: np.ndarray, counts: np.ndarray) -> set[float]:
-    """Values that stand for "not rated", of any number of rows."""
+def _codes(values: np.ndarray, counts: np.ndarray) -> set[float]:
+    """Return values that mean "not rated", however frequent."""
     found = {*_beyond(values, counts), *(-value for value in _beyond(-values[::-1], counts[::-1]))}
     if np.count_nonzero(values < 0) == 1 and np.count_nonzero(values > 0) >= 3:
         found.add(float(values[0]))
@@ -117,7 +117,7 @@ def _marks(values: np.ndarray, counts: np.ndarray) -> set[float]:
 
 
 def _beyond(values: np.ndarray, counts: np.ndarray) -> list[float]:
-    """Highest values, at most three, that lie beyond the others by more than three times the range of these."""
+    """Return at most three highest values whose distance to the others exceeds three times the range of these."""
     for above in (1, 2, 3):
         core = values[:-above]
         if len(core) < 3 or 2 * counts[:-above].sum() < counts.sum():

@@ -1,4 +1,4 @@
-"""The ratings table: what every source delivers and every split cuts."""
+"""`RatingTable`: ratings or interactions, one a row, as every source returns them."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ log = logging.getLogger(__name__)
 
 Duplicates = Literal["error", "last", "mean", "sum"]
 LARGEST_RATING = 1e12
-"""Ratings beyond this have squares whose sums leave float32."""
+"""Largest magnitude of a rating, in rating units: sums of larger squares exceed float32."""
 PER_ROW = ("rating", "weight", "timestamp", "test_rows", "noise_floor")
-"""Columns that a table may have beside user and item."""
+"""Optional columns beside user and item."""
 DIGESTED = ("rating", "weight", "timestamp", "test_rows")
-"""Columns of which the fingerprint depends, beside user and item."""
+"""Optional columns that the fingerprint depends on."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Account of how a table was read.
+    """Columns and properties of the source of a table.
 
     Attributes:
-        columns: role, such as user -> name of the column.
-        unread: other columns of the source.
-        notes: what else was understood, such as an encoding or a decimal comma.
+        columns: Role, such as user -> name of the column.
+        unread: Other columns of the source.
+        notes: Detected properties, such as an encoding or a decimal comma.
     """
 
     columns: dict[str, str] = field(default_factory=dict)
@@ -43,26 +43,26 @@ class Origin:
 
 
 UNKNOWN_ORIGIN = Origin()
-"""No account at all."""
+"""The origin of a table that was not read from a source."""
 
 
 @dataclass(frozen=True, repr=False)
 class RatingTable:
-    """Who rated what, and how, or who chose what; one row a rating or a choice.
+    """Ratings or interactions, one a row.
 
     Attributes:
-        user: who.
-        item: what.
-        rating: float32 [rows], rating units; None in a table of choices, or one that is only to be scored.
+        user: User ids.
+        item: Item ids.
+        rating: float32 [rows], rating units; None for implicit feedback, or for rows to be scored.
         timestamp: int64 [rows], seconds; None where not known.
-        name: the source, for messages.
-        titles: item id -> title, where known.
-        test_rows: bool [rows], the source's own test part, or None.
+        name: Name of the source, for messages.
+        titles: Item id -> title, where known.
+        test_rows: bool [rows], the test part of the source, or None.
         noise_floor: float64 [rows], squared error of the best possible prediction (synthetic data), or None.
-        weight: float32 [rows], above 0, what a choice counts; None where all count the same.
-        categories: item id -> its categories, such as genres, where known.
-        unique: whether every (user, item) pair is known to stand once.
-        origin: how it was read; None where it was made.
+        weight: float32 [rows], above 0, weights of interactions; None where all are equal.
+        categories: Item id -> its categories, such as genres, where known.
+        unique: Whether every (user, item) pair is known to occur once.
+        origin: Columns and properties of the source; None for synthetic tables.
     """
 
     user: IdColumn
@@ -80,12 +80,12 @@ class RatingTable:
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame, name: str, **more: Any) -> RatingTable:
-        """From clean columns `user`, `item` (int64 or str) and, as far as given, `rating`, `weight`, `timestamp`.
+        """Make a table of valid columns `user`, `item` (int64 or str) and optionally `rating`, `weight`, `timestamp`.
 
         Args:
-            frame: one row a rating; nothing is checked (`sources.frames.from_frame` does).
-            name: the source, for messages.
-            more: other attributes.
+            frame: One rating a row; nothing is checked, as `sources.frames.from_frame` does.
+            name: Name of the source, for messages.
+            more: Other attributes.
         """
         rating = frame["rating"].to_numpy(np.float32) if "rating" in frame else None
         weight = frame["weight"].to_numpy(np.float32) if "weight" in frame else None
@@ -101,7 +101,7 @@ class RatingTable:
 
     @property
     def summary(self) -> str:
-        """Numbers of rows, users and items, and the range of the ratings, in a few words."""
+        """Numbers of rows, users and items and the range of the ratings, as text."""
         what = "rows" if self.rating is None else "ratings"
         if self.rating is not None and len(self):
             what += f" of {self.rating.min():g} to {self.rating.max():g}"
@@ -110,7 +110,7 @@ class RatingTable:
 
     @cached_property
     def frame(self) -> pd.DataFrame:
-        """The same for people: columns `user`, `item` (int64 or str) and, as far as known, the others."""
+        """A data frame with the columns `user`, `item` (int64 or str) and, where known, the others."""
         import pandas as pd
 
         columns: dict[str, Any] = {
@@ -127,20 +127,24 @@ class RatingTable:
 
     @property
     def ratings(self) -> np.ndarray:
-        """The ratings of a table that has them: float32 [rows]."""
+        """The ratings, float32 [rows].
+
+        Raises:
+            DataError: The table has none.
+        """
         if self.rating is None:
             raise DataError(f"{self.name}: must have ratings to train on or test against, got none")
         return self.rating
 
-    def take(self, rows: Any) -> RatingTable:
-        """Some of the rows: numbers, a slice or a mask."""
+    def take(self, rows: np.ndarray | slice) -> RatingTable:
+        """Return some of the rows: positions, a slice or a mask."""
         per_row: dict[str, Any] = {
             name: None if (column := getattr(self, name)) is None else column[rows] for name in PER_ROW
         }
         return replace(self, user=self.user.take(rows), item=self.item.take(rows), **per_row)
 
     def append(self, test: RatingTable, name: str) -> RatingTable:
-        """A training and a test table as one, which marks the rows of the second; columns that both have are kept."""
+        """Return a training and a test table as one, whose test rows are marked; common columns are kept."""
         both: dict[str, Any] = {
             column: None if first is None or second is None else np.concatenate([first, second])
             for column in ("rating", "weight", "timestamp")
@@ -158,7 +162,7 @@ def check_range(table: RatingTable, rating_range: tuple[float, float]) -> None:
     """Refuse ratings outside `rating_range` (rating units, both ends included).
 
     Raises:
-        DataError: names the count and the first offenders.
+        DataError: There are such ratings; names their number and the first ones.
     """
     low, high = rating_range
     outside = np.flatnonzero((table.ratings < low) | (table.ratings > high))
@@ -169,18 +173,18 @@ def check_range(table: RatingTable, rating_range: tuple[float, float]) -> None:
         )
 
 
-def pair_numbers(table: RatingTable) -> np.ndarray:
-    """A number for each (user, item) pair: int64 [rows]."""
+def pair_codes(table: RatingTable) -> np.ndarray:
+    """Return one code for each distinct (user, item) pair: int64 [rows]."""
     pairs: np.ndarray = table.user.codes * np.int64(max(len(table.item.ids), 1)) + table.item.codes
     return pairs
 
 
 def has_duplicates(table: RatingTable) -> bool:
-    """Whether a (user, item) pair stands twice."""
+    """Return whether a (user, item) pair occurs twice."""
     if table.unique:
         return False
-    pairs = pair_numbers(table)
-    pairs.sort()  # in place: quicker than hashing, and without its memory
+    pairs = pair_codes(table)
+    pairs.sort()  # in place: faster than hashing, without its memory
     return bool((pairs[1:] == pairs[:-1]).any())
 
 
@@ -188,15 +192,13 @@ def merge_duplicates(table: RatingTable, policy: Duplicates) -> RatingTable:
     """Make every (user, item) pair unique.
 
     Args:
-        table: any table.
+        table: The table.
         policy: `error` refuses; `last` keeps the newest (by timestamp where known, else by position); `mean` averages
-            the ratings (or weights), `sum` adds the weights, and both keep the newest timestamp. The train and the
-            test part of a predefined split are merged each for itself; a pair that stands in both is kept in the test
-            part alone.
+            the ratings (or weights), `sum` adds the weights, and both keep the newest timestamp. The training and the
+            test part of a predefined split are merged separately; a pair in both is kept in the test part alone.
 
     Raises:
-        DataError: `policy` is `error` and there are duplicates, or `sum` and there are ratings, or there is no such
-            policy.
+        DataError: `policy` is `error` and there are duplicates, or `sum` and there are ratings.
     """
     if policy == "sum" and table.rating is not None:
         raise DataError("--data.duplicates: must be error, last or mean with ratings, got sum, which adds weights")
@@ -204,12 +206,12 @@ def merge_duplicates(table: RatingTable, policy: Duplicates) -> RatingTable:
         return replace(table, unique=True)
     import pandas as pd
 
-    pair = pd.Series(pair_numbers(table))
+    pair = pd.Series(pair_codes(table))
     repeated = pair.duplicated(keep="first").to_numpy()
     if policy == "error":
         rows = np.flatnonzero(repeated)
         raise DataError(
-            f"{table.name}: every (user, item) pair must stand once, "
+            f"{table.name}: every (user, item) pair must occur once, "
             f"got {len(rows):,} repeated ({_show(table, rows)}); "
             f"choose --data.duplicates last (keep the newest) or {'sum' if table.rating is None else 'mean'} "
             f"({'count them once' if table.rating is None else 'average them'})"
@@ -218,27 +220,27 @@ def merge_duplicates(table: RatingTable, policy: Duplicates) -> RatingTable:
     n = len(table)
     test = np.zeros(n, dtype=bool) if table.test_rows is None else table.test_rows
     trained_and_tested = ~test & pair.isin(pair[test]).to_numpy()
-    place = pair * 2 + test  # merged inside each part: no test rating may reach a training row
+    group = pair * 2 + test  # merged within each part: no test rating may reach a training row
     order = np.arange(n) if table.timestamp is None else np.argsort(table.timestamp, kind="stable")
     newest = np.zeros(n, dtype=bool)
-    newest[order[~place.iloc[order].duplicated(keep="last").to_numpy()]] = True
+    newest[order[~group.iloc[order].duplicated(keep="last").to_numpy()]] = True
     keep = np.flatnonzero(newest & ~trained_and_tested)
     merged = replace(table.take(keep), unique=True)
     name = "weight" if table.rating is None else "rating"
     values = getattr(table, name)
     if policy == "last" or values is None:
         return merged
-    groups = pd.Series(values.astype(np.float64)).groupby(place.to_numpy())
-    made = groups.mean() if policy == "mean" else groups.sum()
-    column: dict[str, Any] = {name: made.loc[place.to_numpy()[keep]].to_numpy().astype(np.float32)}
+    groups = pd.Series(values.astype(np.float64)).groupby(group.to_numpy())
+    merged_values = groups.mean() if policy == "mean" else groups.sum()
+    column: dict[str, Any] = {name: merged_values.loc[group.to_numpy()[keep]].to_numpy().astype(np.float32)}
     return replace(merged, **column)
 
 
 def _show(table: RatingTable, rows: np.ndarray, most: int = 3) -> str:
-    """The first few offending rows, as people know them: user, item, rating and 1-based row number."""
+    """Return the first few rows for a message: user, item, rating and 1-based row number."""
     shown = [
-        f"row {row + 1:,}: user {found.user!r}, item {found.item!r}"
-        + ("" if table.rating is None else f", rating {found.rating:g}")
-        for row, found in zip(rows[:most].tolist(), table.take(rows[:most]).frame.itertuples(index=False), strict=True)
+        f"row {row + 1:,}: user {values.user!r}, item {values.item!r}"
+        + ("" if table.rating is None else f", rating {values.rating:g}")
+        for row, values in zip(rows[:most].tolist(), table.take(rows[:most]).frame.itertuples(index=False), strict=True)
     ]
     return "; ".join(shown) + ("; …" if len(rows) > most else "")

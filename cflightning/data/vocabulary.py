@@ -1,4 +1,4 @@
-"""What a model knows: its users and items, by the rows of its tables. Row 0 is the unknown."""
+"""Vocabulary: the mapping between ids and indices of embeddings, in which index 0 is the unknown id."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from cflightning.errors import CheckpointError
 
 @dataclass(frozen=True, repr=False)
 class Vocabulary:
-    """Known users, known items, and what is known of the items.
+    """The users and items of the training part, with titles, categories and counts of the items.
 
     Attributes:
-        users: of the rows of user tables.
-        items: of the rows of item tables.
-        titles: item id -> title, where known.
-        categories: category, such as a genre -> int64 [n], ascending, the numbers of its items among ``items.values``.
-        counts: int64 [items], training rows of each item; None of a checkpoint that does not say.
+        users: User ids.
+        items: Item ids.
+        titles: Item id -> title, where known.
+        categories: Category, such as a genre -> positions of its items in ``items.values``, int64 [n], ascending.
+        counts: int64 [items], training rows of each item; None for checkpoints without.
     """
 
     users: Ids
@@ -38,40 +38,43 @@ class Vocabulary:
         )
 
     @classmethod
-    def learn(cls, table: RatingTable, rows: Any) -> Vocabulary:
-        """From the training part of a table (row numbers or a mask); what is said of other items is dropped."""
+    def learn(cls, table: RatingTable, rows: np.ndarray | slice) -> Vocabulary:
+        """Make the vocabulary of some rows of a table (positions, a slice or a mask)."""
         item = table.item.take(rows)
         counts = np.bincount(item.codes, minlength=len(item.ids))
         items = Ids(item.ids.values[counts > 0])
-        known = items.values.tolist() if table.titles or table.categories else []
-        titles = {key: table.titles[key] for key in known if key in table.titles}
-        numbers: dict[str, list[int]] = {}
-        for number, key in enumerate(known):
+        described = items.values.tolist() if table.titles or table.categories else []
+        titles = {key: table.titles[key] for key in described if key in table.titles}
+        positions: dict[str, list[int]] = {}
+        for position, key in enumerate(described):
             for category in table.categories.get(key, ()):
-                numbers.setdefault(category, []).append(number)
-        categories = {name: np.array(numbers[name], np.int64) for name in sorted(numbers)}
+                positions.setdefault(category, []).append(position)
+        categories = {name: np.array(positions[name], np.int64) for name in sorted(positions)}
         return cls(table.user.take(rows).present(), items, titles, categories, counts[counts > 0].astype(np.int64))
 
     def state(self) -> dict[str, Any]:
-        """Plain types only, so that ``torch.load(weights_only=True)`` reads it."""
+        """Return plain types, which ``torch.load(weights_only=True)`` reads."""
         return {
             "users": self.users.state(),
             "items": self.items.state(),
             "titles": dict(self.titles),
-            "categories": {name: torch.from_numpy(numbers) for name, numbers in self.categories.items()},
+            "categories": {name: torch.from_numpy(positions) for name, positions in self.categories.items()},
             "counts": None if self.counts is None else torch.from_numpy(self.counts),
         }
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Vocabulary:
-        """Back from `state`; checkpoints of older versions have neither categories nor counts.
+        """Make a vocabulary of a state; those of older versions have neither categories nor counts.
 
         Raises:
-            CheckpointError: something else.
+            CheckpointError: The state was not written by `state`.
         """
         try:
             items = Ids.from_state(state["items"])
-            categories = {str(name): _numbers(of, len(items)) for name, of in state.get("categories", {}).items()}
+            categories = {
+                str(name): _check_positions(positions, len(items))
+                for name, positions in state.get("categories", {}).items()
+            }
             counts = state.get("counts")
             if counts is not None and (counts.dtype != torch.int64 or counts.shape != (len(items),)):
                 raise ValueError(f"counts must be int64 [{len(items)}]")
@@ -86,9 +89,9 @@ class Vocabulary:
             raise CheckpointError(f"checkpoint: the vocabulary cannot be read ({error!r}); was it edited?") from error
 
 
-def _numbers(state: torch.Tensor, items: int) -> np.ndarray:
-    """Numbers of items of one category: int64 [n]."""
-    numbers: np.ndarray = state.numpy()
-    if numbers.dtype != np.int64 or ((numbers < 0) | (numbers >= items)).any():
-        raise ValueError(f"numbers of items must be int64 below {items}")
-    return numbers
+def _check_positions(state: torch.Tensor, items: int) -> np.ndarray:
+    """Return the positions of the items of a category: int64 [n]."""
+    positions: np.ndarray = state.numpy()
+    if positions.dtype != np.int64 or ((positions < 0) | (positions >= items)).any():
+        raise ValueError(f"positions of items must be int64 below {items}")
+    return positions

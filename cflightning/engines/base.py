@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cflightning.data.loaders.ratings import EpochLoader
+from cflightning.data.loaders.batches import EpochLoader
 from cflightning.engines.svdpp_prior import SvdppPrior, SvdppSides
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.penalty import Penalty
@@ -110,7 +110,7 @@ class EngineSpec:
 
     Attributes:
         name: name of the engine in checkpoints.
-        make_loader: makes the dataloader, with the arguments of `BatchLoader`. Its batches have an attribute `total`,
+        make_loader: makes the dataloader, with the arguments of `RatingLoader`. Its batches have an attribute `total`,
             the number of ratings over all processes.
         make_optimizer: makes the optimiser, which holds the engine's state, from a learning rate.
         default_learning_rate: learning rate for a number of epochs (None or -1 if open) and the sides with SVD++ terms.

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from cflightning.data.loaders.ratings import EpochLoader
+from cflightning.data.loaders.batches import EpochLoader
 from cflightning.engines.base import EngineOptimizer
 from cflightning.models.embedding_dot import EmbeddingDot
 

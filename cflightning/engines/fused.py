@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cflightning.data.loaders.ratings import EpochLoader
+from cflightning.data.loaders.batches import EpochLoader
 from cflightning.engines.base import Engine, EngineContext, EngineGroup, EngineSpec
 from cflightning.engines.stage_engine import STAGES, RowwiseAdagrad, StageEngine, default_learning_rate
 from cflightning.engines.svdpp_prior import SvdppPrior

@@ -102,7 +102,7 @@ def select_eval_users(
     if sampled is not None:
         position = torch.zeros(relevant.num_rows, dtype=torch.int64)
         position[sampled.user] = torch.arange(len(sampled.user))
-        candidates = torch.where(sampled.counted, sampled.item, 0)[position[local]]
+        candidates = torch.where(sampled.valid, sampled.item, 0)[position[local]]
         share = len(users) / len(sampled.user)
     return EvalUsers(
         torch.arange(len(local)) if held_out else local,

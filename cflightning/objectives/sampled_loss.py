@@ -18,7 +18,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from cflightning.data.loaders.interactions import InteractionBatch, InteractionLoader
-from cflightning.data.loaders.negative_sampling import BatchNegatives, Negatives, UniformNegatives, hits
+from cflightning.data.loaders.negative_sampling import (
+    InBatchNegatives,
+    NegativeSampler,
+    UniformNegatives,
+    accidental_hits,
+)
 from cflightning.errors import ConfigError
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.lightgcn import Smoothing
@@ -126,7 +131,9 @@ class SampledLoss(ABC):
         else:
             users, items = self.tables(network)
             p, q, n = users[batch.user], items[batch.item], items[batch.negatives]
-        positive, negatives = pair_scores(drop(p, self.settings.dropout), q, n, hits(batch.item, batch.negatives))
+        positive, negatives = pair_scores(
+            drop(p, self.settings.dropout), q, n, accidental_hits(batch.item, batch.negatives)
+        )
         if not self.cosine:
             bias = network.item_bias.weight.squeeze(-1)
             positive, negatives = positive + bias[batch.item], negatives + bias[batch.negatives]
@@ -142,13 +149,13 @@ class SampledLoss(ABC):
         return total
 
     def loader(self, counts: Tensor) -> Callable[..., InteractionLoader]:
-        """Return a function that makes the dataloader, with the arguments of `BatchLoader`.
+        """Return a function that makes the dataloader, with the arguments of `RatingLoader`.
 
         Args:
             counts: int64 [num_items], training interactions of each item.
         """
-        negatives: Negatives = (
-            BatchNegatives(counts)
+        negatives: NegativeSampler = (
+            InBatchNegatives(counts)
             if self.settings.in_batch
             else UniformNegatives(len(counts), self.settings.negatives, shared=self.cosine)
         )

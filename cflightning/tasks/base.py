@@ -171,7 +171,7 @@ class NetworkTask(TrainedTask):
     def init_members(self) -> list[EmbeddingDot]:
         """Make the members, each with its own initial parameters; the first has those of a single network."""
         assert self.vocabulary is not None
-        sizes = self.vocabulary.users.num_rows, self.vocabulary.items.num_rows
+        sizes = self.vocabulary.users.num_embeddings, self.vocabulary.items.num_embeddings
         networks = []
         for member in range(self.members):
             with torch.random.fork_rng(devices=[]):

@@ -53,7 +53,7 @@ def blend_with_biases(path: Path, data: RatingsDataModule, baseline: BiasBaselin
     vocabulary = task.vocabulary
     assert vocabulary is not None
     user_bias, item_bias = (
-        _by_index(known.rows(column.ids.values), values / slope, known.num_rows)
+        _by_index(known.indices(column.ids.values), values / slope, known.num_embeddings)
         for known, column, values in (
             (vocabulary.users, data.table.user, baseline.user), (vocabulary.items, data.table.item, baseline.item),
         )

@@ -101,7 +101,7 @@ class CheckpointedTask(LightningModule, ABC):
             metadata: Metadata of the data or the checkpoint.
         """
         self.metadata, self.vocabulary = metadata, vocabulary
-        sizes = vocabulary.users.num_rows, vocabulary.items.num_rows
+        sizes = vocabulary.users.num_embeddings, vocabulary.items.num_embeddings
         with torch.random.fork_rng(devices=[]):  # the same initial parameters on every device
             torch.manual_seed(self.seed)
             self.network = self.build_network(*sizes, metadata.rating_range, metadata.mean_rating)

@@ -203,7 +203,7 @@ class EmbeddingDotTask(NetworkTask):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
                 dim = int(self.ranking_options.get("dim") or MULTITASK_DIM)
-                sizes = vocabulary.users.num_rows, vocabulary.items.num_rows
+                sizes = vocabulary.users.num_embeddings, vocabulary.items.num_embeddings
                 self.ranking_network = EmbeddingDot(*sizes, dim, std=INITIAL_STD)
             self.ranking_network.requires_grad_(False)  # or several devices would wait for gradients that never come
         elif hasattr(self, "ranking_network"):  # of the data, before a checkpoint without one came

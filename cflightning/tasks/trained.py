@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cflightning.data.datamodule import RatingsDataModule
-from cflightning.data.loaders.ratings import BatchLoader, RatingBatch
+from cflightning.data.loaders.ratings import RatingBatch, RatingLoader
 from cflightning.engines.base import Engine, EngineSpec
 from cflightning.errors import CheckpointError
 from cflightning.tasks.checkpointed import CheckpointedTask
@@ -45,7 +45,7 @@ class TrainedTask(CheckpointedTask):
     def prepare_training(self, data: RatingsDataModule) -> None:
         """Make the heads for this fit and select the engine."""
         self.heads = self.make_heads()
-        data.train_loader = BatchLoader
+        data.train_loader = RatingLoader
         self.engine_spec = self.heads[0].select_engine(data)
         self.automatic_optimization = self.engine_spec is None
         if self.engine_spec is not None:

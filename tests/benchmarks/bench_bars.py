@@ -95,7 +95,7 @@ for _ in range(4):
     read = time.perf_counter()
     _ = data.split
     cut = time.perf_counter()
-    users, items = data.vocabulary.users.rows_of(table.user), data.vocabulary.items.rows_of(table.item)
+    users, items = data.vocabulary.users.indices_of(table.user), data.vocabulary.items.indices_of(table.item)
     print(read - start + time.perf_counter() - cut)
 """
 

@@ -103,13 +103,13 @@ def bias_alone(held: HeldOut, checkpoint: Path, most: int | None) -> float:
 
     def predict(number: int, rows: np.ndarray) -> np.ndarray:
         given = held.given[number][:most]
-        base, rating, at = logits[known.rows(held.column("item", given))], held.column("rating", given), mean
+        base, rating, at = logits[known.indices(held.column("item", given))], held.column("rating", given), mean
         width = scale.high - scale.low
         for _ in range(10):
             share = 1 / (1 + np.exp(-(base + at)))
             slope, error = width * share * (1 - share), scale.low + width * share - rating
             at -= (slope @ error + weight * (at - mean)) / (slope @ slope + weight)
-        share = 1 / (1 + np.exp(-(logits[known.rows(held.column("item", rows))] + at)))
+        share = 1 / (1 + np.exp(-(logits[known.indices(held.column("item", rows))] + at)))
         return (scale.low + width * share).clip(1, 5)
 
     return held.rmse(predict)
@@ -119,16 +119,16 @@ def solved_again(held: HeldOut, checkpoint: Path, rows: np.ndarray) -> float:
     """Refit the users of the network that was trained on these rows, as `export --refit-users` does."""
     task = load_task(checkpoint)
     users, items = task.vocabulary.users, task.vocabulary.items
-    user, item = users.rows(held.column("user", rows)), items.rows(held.column("item", rows))
+    user, item = users.indices(held.column("user", rows)), items.indices(held.column("item", rows))
     order = np.lexsort((item, user))
     training = TrainingRows(user[order], item[order], held.column("rating", rows)[order].astype(np.float32))
     bags = torch.load(checkpoint, weights_only=True).get("cflightning_svdpp")
     refit_users(task.network, training, task.vocabulary.counts, bags[0] if bags else None)
 
     def predict(number: int, tested: np.ndarray) -> np.ndarray:
-        user = torch.from_numpy(users.rows(np.repeat(held.users[number], len(tested))))
+        user = torch.from_numpy(users.indices(np.repeat(held.users[number], len(tested))))
         with torch.inference_mode():
-            return task.network(user, torch.from_numpy(items.rows(held.column("item", tested)))).numpy()
+            return task.network(user, torch.from_numpy(items.indices(held.column("item", tested)))).numpy()
 
     return held.rmse(predict)
 

@@ -59,7 +59,7 @@ def test_ids_that_training_does_not_know_are_left_out_and_counted(caplog):
     found = module.interactions(TEST)
     left = before - len(found.indices)
     assert 0 < left < before
-    assert f"{left} of {before} rows hold an id not seen in training: left out" in caplog.text
+    assert f"{left} of {before} rows have an id not seen in training: left out" in caplog.text
 
 
 def test_a_lent_vocabulary_gives_the_rows():
@@ -100,12 +100,12 @@ def test_held_out_users(part, caplog):
     assert len(found.users) == (8 if part == TEST else 5)
     assert not set(found.users) & set(module.vocabulary.users.values)
     items = {key: row for row, key in enumerate(module.vocabulary.items.values.tolist(), start=1)}
-    for lists, wanted in ((found.given, FOLD_IN), (found.held_out, part)):
+    for lists, wanted in ((found.fold_in_items, FOLD_IN), (found.relevant, part)):
         assert lists.num_columns == module.num_items
         for user, got in zip(found.users, as_lists(lists), strict=True):
             rows = (parts == wanted) & (frame["user"] == user).to_numpy()
             assert got == sorted(items[item] for item in frame["item"][rows] if item in items)
-    with pytest.raises(DataError, match=r"got none of .*held out whole are in held_out_users"):
+    with pytest.raises(DataError, match=r"got none of .*returned by held_out_users"):
         module.interactions(part)
     assert len(module.interactions(TRAIN).indices) == module.split.sizes[TRAIN]
 

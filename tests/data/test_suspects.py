@@ -90,7 +90,7 @@ def test_a_warning_names_value_count_and_options(caplog):
     frame = make(having(STARS[:900], (-1, 100), (500, 1)))
     _ = RatingsDataModule.from_frame(frame, table=TableFormat(rating="stars")).table
     [message] = warnings(caplog)
-    assert "of 900 ratings 100 are -1, 1 is 500, far from the others, which lie between 0.5 and 5" in message
+    assert "of 900 ratings 100 are -1, 1 is 500, far from the others, which are between 0.5 and 5" in message
     assert "--data.table.missing=-1,500" in message
     assert "--data.rating_range=-1,500" in message
 

@@ -15,30 +15,30 @@ def test_integer_ids():
     ids = Ids.learn(np.array([30, 10, 30, 20]))
     assert ids.kind == "int64"
     assert ids.values.tolist() == [10, 20, 30]
-    assert ids.num_rows == 4
-    assert ids.rows([10, 30, 11, -1]).tolist() == [1, 3, 0, 0]
-    assert ids.rows(np.array([20], np.int32)).tolist() == [2]
-    assert ids.rows([]).tolist() == []
+    assert ids.num_embeddings == 4
+    assert ids.indices([10, 30, 11, -1]).tolist() == [1, 3, 0, 0]
+    assert ids.indices(np.array([20], np.int32)).tolist() == [2]
+    assert ids.indices([]).tolist() == []
 
 
 def test_string_ids_keep_their_zeros():
     ids = Ids.learn(pd.Series(["b", "007", "7"], dtype="str"))
     assert ids.kind == "string"
     assert ids.values.tolist() == ["007", "7", "b"]
-    assert ids.rows(["7", "007", "0007", ""]).tolist() == [2, 1, 0, 0]
+    assert ids.indices(["7", "007", "0007", ""]).tolist() == [2, 1, 0, 0]
 
 
 def test_types_do_not_mix():
     with pytest.raises(DataError, match="mixed id types"):
-        Ids.learn([1, 2]).rows(["x", "01"])
+        Ids.learn([1, 2]).indices(["x", "01"])
     with pytest.raises(DataError, match="mixed id types"):
-        Ids.learn(["a"]).rows([1])
+        Ids.learn(["a"]).indices([1])
 
 
 def test_a_file_of_plain_integers_beside_one_of_strings():
     # The same ids; only in one of the files all of them happen to look like integers.
-    assert Ids.learn(["007", "12", "x"]).rows([12, 7]).tolist() == [2, 0]
-    assert Ids.learn([7, 12]).rows(["12", "007"]).tolist() == [2, 0]
+    assert Ids.learn(["007", "12", "x"]).indices([12, 7]).tolist() == [2, 0]
+    assert Ids.learn([7, 12]).indices(["12", "007"]).tolist() == [2, 0]
 
 
 @pytest.mark.parametrize("state", [torch.zeros(2), torch.zeros(2, 2, dtype=torch.int64), torch.tensor([2, 1]), [1.5]])
@@ -55,7 +55,7 @@ def test_state_survives_a_safe_load(tmp_path, users):
     torch.save(vocabulary.state(), tmp_path / "v.pt")
     back = Vocabulary.from_state(torch.load(tmp_path / "v.pt", weights_only=True))
     assert back.users.values.tolist() == sorted(users) == vocabulary.users.values.tolist()
-    assert back.items.rows(["c", "a"]).tolist() == [3, 1]
+    assert back.items.indices(["c", "a"]).tolist() == [3, 1]
     assert back.titles == {"a": "Alpha"}
 
 

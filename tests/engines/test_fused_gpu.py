@@ -55,7 +55,7 @@ def test_learns_as_well_as_the_cpu_engine():
     parts = []
     for rows in (data.split.train, data.split.test):
         frame = data.table.frame.iloc[rows]
-        ids = data.vocabulary.users.rows(frame["user"]), data.vocabulary.items.rows(frame["item"])
+        ids = data.vocabulary.users.indices(frame["user"]), data.vocabulary.items.indices(frame["item"])
         rating = torch.from_numpy(frame["rating"].to_numpy(np.float32, copy=True))
         parts.append((*map(torch.from_numpy, ids), rating))
     errors = {}

@@ -41,7 +41,7 @@ def test_figures_are_those_of_the_scores():
     data = RatingsDataModule(source="synthetic", synthetic=SYNTHETIC, eval_batch_size=37)
     evaluation, task, figures = evaluate(data)
     table, rows = data.table, data.split.test
-    user, item = data.vocabulary.users.rows_of(table.user)[rows], data.vocabulary.items.rows_of(table.item)[rows]
+    user, item = data.vocabulary.users.indices_of(table.user)[rows], data.vocabulary.items.indices_of(table.item)[rows]
     with torch.no_grad():
         # In the batches of the test: in others, sums over factors may be taken in another order.
         batches = [torch.from_numpy(rows).long().split(37) for rows in (user, item)]

@@ -131,11 +131,11 @@ def test_unknown_ids_go_through_the_unknown_row(exported):
 @pytest.mark.parametrize("exported", ["multitask, strings", "ials", "bce"], indirect=True)
 def test_unknown_users_choose_as_all_known_ones_on_average(exported):
     task, scorer = exported
-    network, users = recommender(task), task.vocabulary.users.num_rows
+    network, users = recommender(task), task.vocabulary.users.num_embeddings
     with torch.no_grad():
         mean = network.catalogue(torch.arange(1, users)).double().mean(0)[1:].numpy()
     top = scorer.recommend("nobody" if task.vocabulary.users.kind == "string" else -5, k=1000)
-    rows = task.vocabulary.items.rows(top.items) - 1
+    rows = task.vocabulary.items.indices(top.items) - 1
     np.testing.assert_allclose(top.scores, mean[rows], atol=1e-5)
     np.testing.assert_allclose(top.scores, np.sort(mean)[::-1], atol=1e-5)
     assert len(np.unique(top.scores)) > 100  # no order of the catalogue

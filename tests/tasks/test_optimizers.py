@@ -7,7 +7,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 
 from cflightning import EmbeddingDotTask, RatingsDataModule
-from cflightning.data.loaders.ratings import default_batch_size
+from cflightning.data.loaders.batches import default_batch_size
 
 RATINGS = {"num_users": 300, "num_items": 200, "num_ratings": 30_000, "noise": 0.4, "seed": 1}
 

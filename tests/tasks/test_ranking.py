@@ -325,7 +325,7 @@ def test_held_out_users_are_ranked_by_fold_in(objective, options, tmp_path):
     measured[TEST] = figures["test/ndcg@10"]
     items, counts = model.recommender.fold().item_vectors, torch.from_numpy(module.counts()[1])
     for part, value in measured.items():
-        given = module.held_out_users(part).given
+        given = module.held_out_users(part).fold_in_items
         lists = [rows.long() for rows in torch.split(given.indices, given.counts.tolist())]
         if objective in ("ials", "multitask"):
             vectors = [least_squares(items, rows, 0.2, 0.03) for rows in lists]

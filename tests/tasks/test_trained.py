@@ -62,7 +62,7 @@ def test_metrics_equal_those_of_the_predictions():
     fit.fit(task, module)
     [metrics] = fit.test(task, module, verbose=False)
     frame = module.table.frame.iloc[module.split.test]
-    users, items = module.vocabulary.users.rows(frame["user"]), module.vocabulary.items.rows(frame["item"])
+    users, items = module.vocabulary.users.indices(frame["user"]), module.vocabulary.items.indices(frame["item"])
     with torch.no_grad():
         scores = task.eval()(torch.from_numpy(users), torch.from_numpy(items)).numpy()
     off = scores.astype(float) - frame["rating"].to_numpy()
@@ -75,7 +75,7 @@ def test_training_loss_is_the_mean_squared_error_before_each_step():
     module, task, fit = data(), EmbeddingDotTask(dim=4, learning_rate=0.0, svdpp="none"), trainer(1)
     fit.fit(task, module)
     frame = module.table.frame.iloc[module.split.train]
-    users, items = module.vocabulary.users.rows(frame["user"]), module.vocabulary.items.rows(frame["item"])
+    users, items = module.vocabulary.users.indices(frame["user"]), module.vocabulary.items.indices(frame["item"])
     with torch.no_grad():
         scores = task.train()(torch.from_numpy(users), torch.from_numpy(items)).numpy()
     expected = ((scores.astype(float) - frame["rating"].to_numpy()) ** 2).mean()
@@ -204,7 +204,7 @@ def test_vocabulary_comes_from_the_checkpoint_and_not_from_the_data(checkpoint, 
     assert task.network.num_users == load_task(checkpoint).network.num_users
     rows = frame.iloc[module.split.test]
     reference = load_task(checkpoint)
-    users, items = reference.vocabulary.users.rows(rows["user"]), reference.vocabulary.items.rows(rows["item"])
+    users, items = reference.vocabulary.users.indices(rows["user"]), reference.vocabulary.items.indices(rows["item"])
     with torch.no_grad():
         scores = reference(torch.from_numpy(users), torch.from_numpy(items)).numpy()
     assert metrics["test/mae"] == pytest.approx(abs(scores - rows["rating"].to_numpy()).mean(), abs=1e-6)

@@ -35,7 +35,7 @@ def write_predictions(trainer: Trainer, data: RatingsDataModule, path: Path) -> 
         scores[rows] = values.float()
     scored = ~scores.isnan().numpy()  # fewer than all rows if the number of batches was limited
     table, scores = table.take(scored), scores[torch.from_numpy(scored)]
-    users, items = data.vocabulary.users.rows_of(table.user), data.vocabulary.items.rows_of(table.item)
+    users, items = data.vocabulary.users.indices_of(table.user), data.vocabulary.items.indices_of(table.item)
     if trainer.is_global_zero:
         make_folder(path.parent)
         write_csv(

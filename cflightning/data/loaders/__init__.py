@@ -1,1 +1,1 @@
-"""Loaders: batches of ratings and of interactions with negative samples."""
+"""Loaders: batches of ratings, and of interactions with negative samples."""

@@ -1,30 +1,27 @@
-"""Batches of choices, each with its negatives."""
+"""Batches of interactions with negative samples."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from cflightning.data.loaders.negative_sampling import Drawn, Negatives
-from cflightning.data.loaders.ratings import EpochLoader
+from cflightning.data.loaders.batches import ColumnLoader
+from cflightning.data.loaders.negative_sampling import NegativeSample, NegativeSampler
 from cflightning.errors import DataError
-
-_PRIME = 1_000_003
 
 
 class InteractionBatch(NamedTuple):
-    """Some choices: who chose what, and what stands for all that was not chosen.
+    """A batch of interactions and its negative samples.
 
     Attributes:
-        user: int64 [batch], rows.
-        item: int64 [batch], rows.
-        negatives: int64 [batch, m], rows of items; or [m], shared by the batch of all devices.
-        log_q: float32 of the same shape, log of the probability that a draw is that item; None where all are alike.
-        position: int64 [batch], positions in the part that the batch was cut from.
-        total: choices of this batch over all devices: the denominator of its mean loss.
+        user: int64 [batch], indices.
+        item: int64 [batch], indices.
+        negatives: int64 [batch, m], indices of items; or [m], shared by the batch of all devices.
+        log_q: float32 of the same shape, log probability of each negative sample; None where all are equally likely.
+        position: int64 [batch], positions in the part that the batch is from.
+        total: Interactions of the batch over all devices, the denominator of its mean loss.
     """
 
     user: Tensor
@@ -36,37 +33,36 @@ class InteractionBatch(NamedTuple):
 
     def __repr__(self) -> str:
         return (
-            f"InteractionBatch({len(self.user):,} of {self.total:,} interactions, {self.negatives.shape[-1]:,} "
-            "negatives "
-            f"on {self.user.device})"
+            f"InteractionBatch({len(self.user):,} of {self.total:,} interactions, "
+            f"{self.negatives.shape[-1]:,} negatives on {self.user.device})"
         )
 
 
-class InteractionLoader(EpochLoader):
-    """Iterates over choices in batches, as `BatchLoader` does over ratings, and draws negatives for each.
+class InteractionLoader(ColumnLoader):
+    """Dataloader of interactions in batches, with negative samples for each.
 
-    What is drawn depends on the seed, the epoch and the number of the batch alone: a pass that is resumed, and any
-    number of devices, see the same. Every device draws for the whole batch and takes its share.
+    The samples depend on the seed, the epoch and the number of the batch alone, so a resumed pass and any number of
+    devices have the same ones. Every device samples for the whole batch and takes its share.
 
     Args:
-        user: int32 or int64 [n], rows.
-        item: int32 or int64 [n], rows.
-        negatives: what draws them.
-        batch_size: choices over all devices.
-        shuffle: a fresh order every epoch, from `seed` and the epoch's number.
-        seed: of the orders and the draws.
-        rank: this device's number.
-        world_size: number of devices.
+        user: int32 or int64 [n], indices.
+        item: int32 or int64 [n], indices.
+        negatives: The sampler.
+        batch_size: Interactions of a batch over all devices.
+        shuffle: Whether the order changes every epoch, by `seed` and the number of the epoch.
+        seed: Seed of the orders and the samples.
+        rank: Number of this device.
+        world_size: Number of devices.
 
     Raises:
-        DataError: the columns differ in length.
+        DataError: The columns differ in length.
     """
 
     def __init__(
         self,
         user: Tensor,
         item: Tensor,
-        negatives: Negatives,
+        negatives: NegativeSampler,
         *,
         batch_size: int,
         shuffle: bool = False,
@@ -78,50 +74,23 @@ class InteractionLoader(EpochLoader):
             raise DataError(
                 f"InteractionLoader: must be two columns of one length, got {[*user.shape]} and {[*item.shape]}"
             )
-        self.columns = (user.long(), item.long())
+        super().__init__(
+            user.long(), item.long(), batch_size=batch_size, shuffle=shuffle, seed=seed, rank=rank,
+            world_size=world_size,
+        )  # fmt: skip
         self.negatives = negatives
-        self.batch_size = batch_size
-        self.shuffle = shuffle
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
 
-    @property
-    def num_rows(self) -> int:
-        """Choices over all devices."""
-        return len(self.columns[0])
-
-    def __len__(self) -> int:
-        return -(-self.num_rows // self.batch_size)
-
-    def _generator(self, *numbers: int) -> torch.Generator:
-        """A generator of its own for an epoch, or for a batch of it."""
-        state = self.seed
-        for number in (self._epoch, *numbers):
-            state = state * _PRIME + number
-        return torch.Generator().manual_seed(state % 2**63)
-
-    def _order(self) -> Tensor:
-        """The epoch's choices in order, those of all devices: int64 [n]."""
-        n = self.num_rows
-        order = torch.randperm(n, generator=self._generator()) if self.shuffle else torch.arange(n)
-        return order.to(self.columns[0].device)
-
-    def _share(self, drawn: Drawn) -> Drawn:
-        """This device's rows of what was drawn for each choice; what is shared stays."""
-        if drawn.items.dim() == 1:
-            return drawn
-        own = slice(self.rank, None, self.world_size)
-        return Drawn(drawn.items[own], None if drawn.log_q is None else drawn.log_q[own])
+    def _share(self, sample: NegativeSample) -> NegativeSample:
+        """Return this device's rows of a sample; a shared one is returned whole."""
+        if sample.items.dim() == 1:
+            return sample
+        rows = slice(self.rank, None, self.world_size)
+        return NegativeSample(sample.items[rows], None if sample.log_q is None else sample.log_q[rows])
 
     def __iter__(self) -> Iterator[InteractionBatch]:
-        order = self._order()
+        order = self._order().to(self.columns[0].device)
         user, item = (column[order] for column in self.columns)
-        start, self._start = self._start, 0
-        for number in range(start, len(self)):
-            begin = number * self.batch_size
-            end = min(begin + self.batch_size, self.num_rows)
-            drawn = self._share(self.negatives.draw(item[begin:end], self._generator(number + 1)))
-            self._served = number + 1
+        for number, begin, end in self._pass():
+            sample = self._share(self.negatives.draw(item[begin:end], self._generator(number + 1)))
             share = slice(begin + self.rank, end, self.world_size)
-            yield InteractionBatch(user[share], item[share], *drawn, order[share], end - begin)
+            yield InteractionBatch(user[share], item[share], *sample, order[share], end - begin)

@@ -39,8 +39,10 @@ def score_reference(
         pairs, k = 1; of `recommend` for the best k items, at most ten.
     """
     rng = np.random.default_rng(seed)
-    users, items = vocabulary.users.num_rows, vocabulary.items.num_rows
-    user, item = (ids_of(ids, rng.integers(1, ids.num_rows, NUM_PAIRS)) for ids in (vocabulary.users, vocabulary.items))
+    users, items = vocabulary.users.num_embeddings, vocabulary.items.num_embeddings
+    user, item = (
+        ids_of(ids, rng.integers(1, ids.num_embeddings, NUM_PAIRS)) for ids in (vocabulary.users, vocabulary.items)
+    )
     scores = GraphSession(folder, "score").run("random pairs", user=user, item=item)["score"]
     k = min(K, items - 1)
     recommend = GraphSession(folder, "recommend")

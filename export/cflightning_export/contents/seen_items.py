@@ -53,9 +53,9 @@ def seen_rows(data: RatingsDataModule, vocabulary: Vocabulary, training: Trainin
     pairs = _distinct(_pair_numbers(user[known], item[known], vocabulary), trained_pairs)
     trained = np.zeros(len(pairs), bool)
     trained[np.searchsorted(pairs, trained_pairs)] = True
-    user = (pairs // vocabulary.items.num_rows).astype(np.int32)
+    user = (pairs // vocabulary.items.num_embeddings).astype(np.int32)
     order = np.lexsort((~trained, user))  # stable: items stay sorted
-    item = (pairs[order] % vocabulary.items.num_rows).astype(np.int32)
+    item = (pairs[order] % vocabulary.items.num_embeddings).astype(np.int32)
     rating = np.zeros(len(pairs), np.float32)
     rating[trained[order]] = training.rating
     return SeenRows(user, item, trained[order], rating)
@@ -72,5 +72,5 @@ def _distinct(*parts: np.ndarray) -> np.ndarray:
 
 def _pair_numbers(user: np.ndarray, item: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
     """One number for each pair, in the order of users and then items: int64 [n]."""
-    numbers: np.ndarray = user.astype(np.int64) * vocabulary.items.num_rows + item
+    numbers: np.ndarray = user.astype(np.int64) * vocabulary.items.num_embeddings + item
     return numbers

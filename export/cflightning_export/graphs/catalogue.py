@@ -91,7 +91,7 @@ def verify(folder: Path, source: BundleSource) -> None:
 
 def _verify_recommend(folder: Path, source: BundleSource) -> None:
     network, vocabulary, rng = source.networks.recommend, source.vocabulary, np.random.default_rng(0)
-    users, items = vocabulary.users.num_rows, vocabulary.items.num_rows
+    users, items = vocabulary.users.num_embeddings, vocabulary.items.num_embeddings
     graph = GraphSession(folder, "recommend")
     for case, user, k in (
         ("many", rng.integers(0, users, 20), 10),
@@ -117,7 +117,7 @@ def _verify_recommend(folder: Path, source: BundleSource) -> None:
 
 def _verify_filtered_and_scores(folder: Path, source: BundleSource) -> None:
     network, vocabulary, rng = source.networks.recommend, source.vocabulary, np.random.default_rng(1)
-    users, items = vocabulary.users.num_rows, vocabulary.items.num_rows
+    users, items = vocabulary.users.num_embeddings, vocabulary.items.num_embeddings
     filtered, scores = (GraphSession(folder, name) for name in ("filtered", "scores"))
     for case, user in (
         ("many", rng.integers(0, users, 20)),
@@ -156,7 +156,7 @@ def _check_top_k(
     expected = network.scale(best).masked_fill(best.isneginf(), -torch.inf).numpy()
     graph.check_close(case, answer["score"], expected, score_tolerance(network))
     # Ties may come in another order; then the scores of the items themselves must agree.
-    position = items.rows(answer["item"].reshape(-1)).reshape(answer["item"].shape) - 1
+    position = items.indices(answer["item"].reshape(-1)).reshape(answer["item"].shape) - 1
     actual = network.scale(logits.gather(1, torch.from_numpy(position).clamp(min=0))).numpy()
     real = np.isfinite(answer["score"])
     graph.check_close(f"{case} (items)", actual[real], answer["score"][real], score_tolerance(network))

@@ -162,7 +162,7 @@ def verify(folder: Path, source: BundleSource) -> None:
         low, high = spec.scale.rating_range or (0.0, 1.0)
         rating = rng.uniform(low, high, len(index)).astype(np.float32)
         vector, tolerance = fold_in(spec, index[index > 0], rating[index > 0]), TOLERANCE * (high - low)
-    graph, known = GraphSession(folder, "explain"), np.array([users.num_rows - 1])
+    graph, known = GraphSession(folder, "explain"), np.array([users.num_embeddings - 1])
     trained = np.append(specs.tables.user_vectors.numpy()[known[0]], specs.tables.user_bias.numpy()[known[0]])
     for case, user, expected in (("folded-in user", known[:0], vector), ("last user", known, trained)):
         answer = graph.run(

@@ -30,7 +30,7 @@ def history_graph(rows: SeenRows, vocabulary: Vocabulary) -> onnx.ModelProto:
     """Build the graph `history`: the training rows are the first rows of each user."""
     g = SignedGraph("history", users=vocabulary.users, items=vocabulary.items)
     user = g.users.index(g["user"])
-    begins = np.searchsorted(rows.user, np.arange(vocabulary.users.num_rows))
+    begins = np.searchsorted(rows.user, np.arange(vocabulary.users.num_embeddings))
     ends = begins + np.bincount(rows.user[rows.trained], minlength=len(begins))
     begin, end = _begins(g, rows, vocabulary)[user], g.constant("ends", ends, _row_dtype(rows))[user]
     row, outputs = _gather_items(g, rows, vocabulary, begin, end)
@@ -74,7 +74,7 @@ def _gather_items(
 
 def _begins(g: SignedGraph, rows: SeenRows, vocabulary: Vocabulary) -> Value:
     """The first row of each user, and last the number of rows."""
-    begins = np.searchsorted(rows.user, np.arange(vocabulary.users.num_rows + 1))
+    begins = np.searchsorted(rows.user, np.arange(vocabulary.users.num_embeddings + 1))
     return g.constant("begins", begins, _row_dtype(rows))
 
 
@@ -95,7 +95,7 @@ def verify(folder: Path, source: BundleSource) -> None:
     rows, vocabulary = source.seen, source.vocabulary
     if rows is None:
         return
-    users = vocabulary.users.num_rows
+    users = vocabulary.users.num_embeddings
     cases = {
         "many": np.random.default_rng(1).integers(0, users, 20),
         "last": np.array([users - 1]),
@@ -114,7 +114,7 @@ def verify(folder: Path, source: BundleSource) -> None:
             number = np.concatenate([*found, np.empty(0, np.int64)])
             position = np.repeat(np.arange(len(user)), list(map(len, found)))
             graph.check_equal(case, "users", answer["position"], position)
-            graph.check_equal(case, "items", vocabulary.items.rows(answer["item"]), rows.item[number])
+            graph.check_equal(case, "items", vocabulary.items.indices(answer["item"]), rows.item[number])
             graph.check_equal(case, "places", answer["place"] + 1, rows.item[number])
 
 

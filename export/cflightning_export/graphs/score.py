@@ -33,7 +33,7 @@ def build(source: BundleSource) -> Iterator[tuple[str, onnx.ModelProto]]:
 def verify(folder: Path, source: BundleSource) -> None:
     """Compare scores of many, first, last, unknown and no pairs with those of torch."""
     network, vocabulary, rng = source.networks.score, source.vocabulary, np.random.default_rng(0)
-    users, items = vocabulary.users.num_rows, vocabulary.items.num_rows
+    users, items = vocabulary.users.num_embeddings, vocabulary.items.num_embeddings
     graph = GraphSession(folder, "score")
     # Users and items differ in most cases, or a graph that reads one input twice would pass.
     for case, user, item in (

@@ -40,19 +40,19 @@ def verify(folder: Path, source: BundleSource) -> None:
     network, items, rng = source.networks.recommend, source.vocabulary.items, np.random.default_rng(0)
     graph, cosines = GraphSession(folder, "similar"), CosineSimilarity(network)
     for case, item, k in (
-        ("many", rng.integers(1, items.num_rows, 20), 10),
+        ("many", rng.integers(1, items.num_embeddings, 20), 10),
         ("first", np.array([1]), 1),
-        ("last, whole catalogue", np.array([items.num_rows - 1]), items.num_rows + 5),
+        ("last, whole catalogue", np.array([items.num_embeddings - 1]), items.num_embeddings + 5),
         ("zero", np.array([], np.int64), 10),
     ):
         with torch.no_grad():
             values = cosines(torch.from_numpy(item))
         values[torch.arange(len(item)), torch.from_numpy(item)] = -torch.inf
         values[:, 0] = -torch.inf
-        expected = values.topk(min(k, items.num_rows - 1), dim=-1).values.numpy()
+        expected = values.topk(min(k, items.num_embeddings - 1), dim=-1).values.numpy()
         answer = graph.run(case, item=ids_of(items, item), k=np.array([k]))
         graph.check_close(case, answer["similarity"], expected, TOLERANCE)
-        index = torch.from_numpy(items.rows(answer["similar"].reshape(-1)).reshape(expected.shape))
+        index = torch.from_numpy(items.indices(answer["similar"].reshape(-1)).reshape(expected.shape))
         graph.check_close(f"{case} (items)", values.gather(1, index).numpy(), answer["similarity"], TOLERANCE)
         graph.check_equal(case, "known flags", answer["known"], np.ones(len(item), bool))
 

@@ -39,7 +39,7 @@ def build(source: BundleSource) -> Iterator[tuple[str, onnx.ModelProto]]:
 def verify(folder: Path, source: BundleSource) -> None:
     """Compare item vectors with the network's, and user ids with the vocabulary's."""
     items, users = source.vocabulary.items, source.vocabulary.users.values
-    index = np.append(np.random.default_rng(1).integers(0, items.num_rows, 50), [0, items.num_rows - 1])
+    index = np.append(np.random.default_rng(1).integers(0, items.num_embeddings, 50), [0, items.num_embeddings - 1])
     vectors, bias = _item_tables(source.networks.recommend)
     graph = GraphSession(folder, "factors")
     answer = graph.run("many", item=ids_of(items, index))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cflightning.data.loaders.interactions import InteractionLoader
-from cflightning.data.loaders.negative_sampling import BatchNegatives, UniformNegatives, hits
+from cflightning.data.loaders.negative_sampling import InBatchNegatives, UniformNegatives, accidental_hits
 from cflightning.errors import ConfigError, DataError
 
 ITEMS = 30
@@ -13,7 +13,7 @@ COUNTS = torch.bincount(torch.arange(101) % 29 + 1, minlength=ITEMS)
 KINDS = {
     "own": UniformNegatives(ITEMS, 3),
     "shared": UniformNegatives(ITEMS, 6, shared=True),
-    "batch": BatchNegatives(COUNTS),
+    "batch": InBatchNegatives(COUNTS),
 }
 
 
@@ -115,14 +115,22 @@ def test_negatives_of_the_batch_are_its_items_and_as_likely_as_they_are_popular(
     for batch in loader(kind="batch", rank=1, world_size=3):
         assert len(batch.negatives) == batch.total
         torch.testing.assert_close(batch.log_q.exp(), COUNTS[batch.negatives] / 101)
-        own = hits(batch.item, batch.negatives)
+        own = accidental_hits(batch.item, batch.negatives)
         assert own.any(1).all()  # its own choice, at least
 
 
 def test_hits_are_the_choice_itself():
     item = torch.tensor([4, 2, 9])
-    assert hits(item, torch.tensor([2, 4, 4])).tolist() == [[False, True, True], [True, False, False], [False] * 3]
-    assert hits(item, torch.tensor([[4, 2], [4, 2], [1, 1]])).tolist() == [[True, False], [False, True], [False] * 2]
+    assert accidental_hits(item, torch.tensor([2, 4, 4])).tolist() == [
+        [False, True, True],
+        [True, False, False],
+        [False] * 3,
+    ]
+    assert accidental_hits(item, torch.tensor([[4, 2], [4, 2], [1, 1]])).tolist() == [
+        [True, False],
+        [False, True],
+        [False] * 2,
+    ]
 
 
 def test_clear_errors():
@@ -130,6 +138,6 @@ def test_clear_errors():
         with pytest.raises(ConfigError, match="m must be at least 1, got"):
             UniformNegatives(num_items, m)
     with pytest.raises(DataError, match="one of the training part, got 1 others"):
-        BatchNegatives(torch.tensor([0, 5, 0])).draw(torch.tensor([1, 2]), torch.Generator())
+        InBatchNegatives(torch.tensor([0, 5, 0])).draw(torch.tensor([1, 2]), torch.Generator())
     with pytest.raises(DataError, match=r"two columns of one length, got \[3\] and \[2\]"):
         InteractionLoader(torch.ones(3), torch.ones(2), KINDS["own"], batch_size=2)

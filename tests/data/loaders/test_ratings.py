@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from cflightning.data.loaders.ratings import BatchLoader
+from cflightning.data.loaders.ratings import RatingLoader
 
 
 def loader(n=101, **options):
     user = torch.arange(n)
-    return BatchLoader(user, user + 1000, user.float(), **{"batch_size": 8, "shuffle": True, **options})
+    return RatingLoader(user, user + 1000, user.float(), **{"batch_size": 8, "shuffle": True, **options})
 
 
 def rows(batches):

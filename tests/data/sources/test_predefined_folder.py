@@ -101,7 +101,7 @@ def test_leave_one_out(leave_one_out, caplog):
     assert found.user.dtype == found.item.dtype == torch.int64
     assert found.user.tolist() == [1, 2, 3]
     assert (found.item - 1).tolist() == [[8, 6, 7, 8, 9], [6, 9, 7, 9, 8], [7, 6, 8, 9, 6]]  # item i is row i + 1
-    assert found.counted.tolist() == [
+    assert found.valid.tolist() == [
         [True, True, True, False, True],  # the test item itself
         [True, True, True, False, True],  # 9 stood there before
         [True, True, True, True, False],
@@ -124,7 +124,7 @@ def test_candidates_have_the_order_of_their_file_and_the_rows_of_the_vocabulary(
     )
     found = lost.candidates  # now no item above 5 is known
     assert not found.item.any()
-    assert not found.counted.any()
+    assert not found.valid.any()
     assert "3 test items and 12 negatives are not known from training" in caplog.text
 
 
@@ -246,7 +246,7 @@ def test_test_rows_of_unknown_items(tmp_path, caplog):
     made = folder(tmp_path, train_csv="user,item\n1,1\n2,2\n", test_csv="user,item\n1,2\n1,3\n9,1\n")
     data = RatingsDataModule(str(made), feedback="implicit", split=SplitOptions(val_fraction=0))
     assert data.interactions(TEST).indices.tolist() == [2]
-    assert "2 of 3 rows hold an id not seen in training: left out" in caplog.text
+    assert "2 of 3 rows have an id not seen in training: left out" in caplog.text
     folder(tmp_path, test_csv="user,item\n9,2\n1,3\n9,1\n")
     none = RatingsDataModule(str(made), feedback="implicit", split=SplitOptions(val_fraction=0))
     with pytest.raises(DataError, match="known from training, got none of 3; are both tables of one data set"):
@@ -296,9 +296,9 @@ def test_leave_one_out_of_movielens(real_data, caplog):
     assert "156 of them among their own negatives" in caplog.text
     popular = data.interactions(TRAIN)
     count = torch.bincount(popular.indices.long(), minlength=popular.num_columns).double()[found.item]
-    count[~found.counted] = -1
+    count[~found.valid] = -1
     better, ties = ((count[:, 1:] > count[:, :1]).sum(1), (count[:, 1:] == count[:, :1]).sum(1))
-    hit = (better + ties / 2 < 10) & found.counted[:, 0]
+    hit = (better + ties / 2 < 10) & found.valid[:, 0]
     assert hit.double().mean().item() == pytest.approx(0.4535, abs=0.001)  # as published for popularity
     newest = RatingsDataModule(
         path, feedback="implicit", table=TableFormat(timestamp="time_rank"), split=SplitOptions(val_method="leave_last")

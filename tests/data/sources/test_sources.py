@@ -233,5 +233,5 @@ def test_real_u1_has_32_rows_of_unseen_items(real_data):
     )
     assert data.split.sizes == (80_000, 0, 20_000)
     assert (data.num_users, data.num_items) == (944, 1651)
-    rows = data.vocabulary.items.rows(data.table.frame["item"].iloc[data.split.test])
+    rows = data.vocabulary.items.indices(data.table.frame["item"].iloc[data.split.test])
     assert (rows == 0).sum() == 32

@@ -181,7 +181,7 @@ def test_a_bundle_of_users_solved_again(trained, tmp_path, monkeypatch, precisio
     task = load_task(trained[0] / "checkpoints" / "best.ckpt")
     train = data.table.frame[data.split.parts == TRAIN].sort_values(["user", "item"])
     users, items = (
-        ids.rows(train[name]) for ids, name in ((task.vocabulary.users, "user"), (task.vocabulary.items, "item"))
+        ids.indices(train[name]) for ids, name in ((task.vocabulary.users, "user"), (task.vocabulary.items, "item"))
     )
     rows = TrainingRows(users, items, train["rating"].to_numpy(np.float32))
     refit_users(task.network, rows, task.vocabulary.counts, None)  # this checkpoint has no bags

@@ -215,7 +215,7 @@ def test_histories_of_many_ratings_are_packed_and_found(different, strings):
     rng = np.random.default_rng(1)
     frame = make_frame(strings)
     vocabulary = Vocabulary.learn(RatingTable.from_frame(frame, "made up"), slice(None))
-    user, item = vocabulary.users.rows(frame["user"]), vocabulary.items.rows(frame["item"])
+    user, item = vocabulary.users.indices(frame["user"]), vocabulary.items.indices(frame["item"])
     order = np.lexsort((item, user))
     keep = order[user[order] != 7]  # somebody without any
     rating = rng.integers(0, different, len(keep)).astype(np.float32) / 7
@@ -230,7 +230,7 @@ def test_histories_of_many_ratings_are_packed_and_found(different, strings):
     for users in (ids, ids[1:2], ids[2:3], [], ids[3:4]):
         given = np.array(users, dtype=vocabulary.users.values.dtype)
         found_item, place, found_rating, position = session.run(None, {"user": given})
-        expected = [np.flatnonzero(user[keep] == row) for row in vocabulary.users.rows(given)]
+        expected = [np.flatnonzero(user[keep] == row) for row in vocabulary.users.indices(given)]
         numbers = np.concatenate([*expected, np.empty(0, np.int64)]).astype(np.int64)
         assert position.tolist() == np.repeat(np.arange(len(users)), [len(part) for part in expected]).tolist()
         assert (place + 1).tolist() == item[keep][numbers].tolist()

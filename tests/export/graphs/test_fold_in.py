@@ -237,7 +237,7 @@ def test_folded_in_users_are_the_minimum(folding, count):
     np.testing.assert_allclose(found["asked"], scores[1:], atol=5e-3 * (high - low))
     np.testing.assert_allclose(found["vector"], x, atol=0.05)
     logits[[0, *row]] = -np.inf
-    np.testing.assert_allclose(found["score"], scores[folding.ids.rows(found["best"])], atol=5e-3 * (high - low))
+    np.testing.assert_allclose(found["score"], scores[folding.ids.indices(found["best"])], atol=5e-3 * (high - low))
     np.testing.assert_allclose(found["score"], np.sort(scores[np.argsort(-logits)[:7]])[::-1], atol=5e-3 * (high - low))
     assert found["known"].tolist() == [True] * count
 

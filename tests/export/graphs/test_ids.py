@@ -125,7 +125,7 @@ def test_both_sides_of_a_graph_keep_their_tables():
 def test_an_id_beside_the_known_ones_is_found(values):
     ids = made(values)
     assert unknown_id(ids) not in ids.values.tolist()
-    assert ids.rows(ids_of(ids, np.arange(len(ids) + 1))).tolist() == list(range(len(ids) + 1))
+    assert ids.indices(ids_of(ids, np.arange(len(ids) + 1))).tolist() == list(range(len(ids) + 1))
 
 
 def test_ids_at_both_ends_of_64_bits_make_a_bundle(tmp_path, make_run):

@@ -85,7 +85,7 @@ class Asked:
             },
         )
         assert known.tolist() == [user > 0 for user in users]
-        return self.vocabulary.items.rows(item.reshape(-1)).reshape(item.shape), score, bool(doubt)
+        return self.vocabulary.items.indices(item.reshape(-1)).reshape(item.shape), score, bool(doubt)
 
     def logits(self, user):
         vectors, items, bias, item_bias, global_bias = (table.double().numpy() for table in self.tables)

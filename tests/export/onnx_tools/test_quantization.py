@@ -77,7 +77,7 @@ def test_answers_are_those_of_rounded_tables(exported):
         cosines = torch.cosine_similarity(vectors, vectors[4]).numpy()
     task.load_state_dict(kept)
     np.testing.assert_allclose(scorer.score(users[2], items), scores, atol=2e-5)
-    top = task.vocabulary.items.rows(scorer.recommend(users[2], 10).items) - 1
+    top = task.vocabulary.items.indices(scorer.recommend(users[2], 10).items) - 1
     np.testing.assert_allclose(logits[top], np.sort(logits)[::-1][:10], atol=2e-5 * max(1, np.abs(logits).max()))
     np.testing.assert_allclose(scorer.similar_items(items[4], 3).scores, np.sort(cosines)[::-1][1:4], atol=2e-5)
 
