@@ -1,4 +1,4 @@
-"""What the tests of all packages share."""
+"""Fixtures of all packages."""
 
 import logging
 import os
@@ -56,7 +56,7 @@ TITLES = {1: "Toy Story (1995)", 2: "Café Müller (2001)", 3: "Se7en, or: Seven
 
 @pytest.fixture(scope="session")
 def movielens(tmp_path_factory):
-    """Writes a made-up data set in one of the published formats; returns its folder or zip."""
+    """Return a function that writes a synthetic data set in a published format and returns its folder or zip."""
 
     def make(edition: str, users: int = 20, items: int = 15, zipped: bool = False) -> Path:
         rng = np.random.default_rng(3)
@@ -96,7 +96,7 @@ def movielens(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory, movielens):
-    """A finished run of the command line on made-up MovieLens data: ratings alone."""
+    """A finished run of the command line on synthetic MovieLens data with ratings only."""
     from cflightning.cli.training.cli import TrainingCLI
 
     root = tmp_path_factory.mktemp("runs")

@@ -1,4 +1,4 @@
-"""The examples of docs/extending.md, exactly as they stand there, work from outside the packages."""
+"""The examples of docs/extending.md, unchanged, work from outside the packages."""
 
 import importlib
 import re

@@ -1,4 +1,4 @@
-"""The repr of every public object is one short text that says something."""
+"""The repr of every public object is one short, informative text."""
 
 import numpy as np
 import pandas as pd

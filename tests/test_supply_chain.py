@@ -1,4 +1,4 @@
-"""What is installed is known to the byte: exact versions, hashes, and licences that are named."""
+"""Installed packages: exact versions, hashes, and licences."""
 
 import re
 import tomllib

@@ -37,7 +37,7 @@ def pairs(n=9001, seed=0):
 
 
 def by_threads(make):
-    """What comes out with every number of torch's threads and of the project's."""
+    """Yield the results with every number of threads of torch and of the project."""
     for count in COUNTS:
         for own in {1, count}:
             torch.set_num_threads(count)
@@ -153,7 +153,7 @@ def test_one_thread_is_for_its_block_alone():
 FITS = {
     "multitask": {},
     "members": {"objective": "mse", "members": 2},
-    "without bags": {"objective": "mse", "svdpp": "none"},
+    "without svdpp": {"objective": "mse", "svdpp": "none"},
     "gibbs": {"objective": "mse", "engine": "gibbs"},
     **{objective: {"objective": objective} for objective in ("bce", "softmax", "svd", "ials")},
 }

@@ -34,7 +34,7 @@ def lock_file(path: Path, timeout: float = -1) -> BaseFileLock:
 
     Args:
         path: The file; made if missing, and left there.
-        timeout: Seconds to wait for another process; below 0 for ever.
+        timeout: Seconds to wait for another process; below 0 forever.
 
     Returns:
         The lock, which the caller releases.
@@ -80,7 +80,7 @@ def lock_folder(folder: Path, advice: str = "") -> Iterator[None]:
 
     Args:
         folder: An existing folder.
-        advice: What to do besides waiting, for the message.
+        advice: Alternative to waiting, for the message.
 
     Raises:
         ConfigError: Another command works in the folder; names its process.

@@ -12,7 +12,7 @@ import torch
 from cflightning.errors import ConfigError
 
 _threads = SimpleNamespace(used=False, lost=False)
-"""Whether this process has computed on several threads, and whether it was forked from a process that had."""
+"""State of this process: `used`, it has computed on several threads; `lost`, it was forked from a process that had."""
 
 
 def _after_fork() -> None:
@@ -27,7 +27,7 @@ def use_threads() -> None:
 
     Raises:
         ConfigError: this process was forked from one that has done so. A fork copies the thread pool without its
-            threads, so the first parallel loop would wait for ever.
+            threads, so the first parallel loop would wait forever.
     """
     if _threads.lost:
         raise ConfigError(
