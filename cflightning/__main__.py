@@ -18,7 +18,7 @@ class Command(NamedTuple):
     """A command.
 
     Attributes:
-        module: Where its ``run(args: list[str], started: float) -> int`` is; `args[0]` is the command's name.
+        module: Module of its ``run(args: list[str], started: float) -> int``; `args[0]` is the command's name.
         summary: One line of the help text.
     """
 

@@ -55,7 +55,7 @@ class ArgumentError(ConfigError, DataError):
     Args:
         group: Group of the option on the command line, `data` or `model`.
         name: Name of the argument.
-        problem: What must hold, and what was got.
+        problem: The requirement and the value, as "must …, got …".
 
     Attributes:
         option: The message with the name of the option on the command line.

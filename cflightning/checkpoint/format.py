@@ -138,7 +138,7 @@ class FileCheckpointIO(TorchCheckpointIO):
     """Writes and reads checkpoints without the two copies in memory that Lightning's own makes.
 
     Args:
-        remote: Address of the checkpoint folder of the user, if it is not local; nothing else is fetched.
+        remote: Address of the checkpoint folder of the user, if it is not local; other addresses are not fetched.
     """
 
     def __init__(self, remote: str | None = None) -> None:

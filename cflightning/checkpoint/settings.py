@@ -103,7 +103,7 @@ def check_no_files(settings: Mapping[str, object], kind: type, source: str) -> N
     for base in reversed(kind.__mro__):
         try:
             hints |= get_type_hints(base.__init__)  # type: ignore[misc]
-        except (AttributeError, NameError, TypeError):  # of names that are imported for type checkers alone
+        except (AttributeError, NameError, TypeError):  # a name that is imported for type checkers alone
             hints |= dict.fromkeys(getattr(base.__init__, "__annotations__", {}), object)  # type: ignore[misc]
     for name, value in settings.items():
         if name not in DESCRIBED and _may_be_object(hints.get(name, object)):

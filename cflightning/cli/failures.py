@@ -46,7 +46,9 @@ def advice_on_storage(error: BaseException) -> str:
     """Return advice for a file that cannot be written."""
     cause = next((cause for cause in _causes(error) if is_storage_failure(cause)), None)
     full = isinstance(cause, OSError) and cause.errno in FULL
-    return f"; {'free some space' if full else 'ask for permission'}, or write elsewhere: --trainer.default_root_dir"
+    return (
+        f"; {'free some space' if full else 'change the permissions'}, or write elsewhere: --trainer.default_root_dir"
+    )
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

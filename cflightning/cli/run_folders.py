@@ -29,7 +29,7 @@ def relative(path: Path | str) -> str:
 
 
 def single_task(trainer: Mapping[str, object]) -> bool:
-    """Whether the options ask for one device in a SLURM job of several tasks, each of which trains on its own.
+    """Return whether a Trainer has one device in a SLURM job of several tasks, each of which trains separately.
 
     Lightning would take the tasks for the processes of one fit, and refuse their number.
 
@@ -41,7 +41,7 @@ def single_task(trainer: Mapping[str, object]) -> bool:
 
 
 def first_process() -> bool:
-    """Whether this process writes and prints, known as soon as there is a Trainer."""
+    """Return whether this process writes and prints; valid as soon as there is a Trainer."""
     return bool(getattr(rank_zero_only, "rank", 0) == 0)
 
 

@@ -31,8 +31,8 @@ class Evaluation(Callback):
     - `test/baseline_rmse`, `test/baseline_mae`: errors of user and item biases alone on the same rows, fitted on the
       same training rows.
     - `test/rmse_low`, `test/rmse_high`, and the same for `mae`: 95 % intervals from a bootstrap over users. They show
-      how the error of *this* model depends on the test users; how it varies between trainings is another question
-      (`python -m cflightning kfold`). Left out if one user has all the rows.
+      how the error of *this* model depends on the test users; `python -m cflightning kfold` shows how it varies
+      between trainings. Left out if one user has all the rows.
     - `test/rmse_gain`, `test/mae_gain`: error of the baseline minus error of the model, with intervals; paired, so
       these are much narrower than those of the errors.
     - `test/calibration_error`: mean absolute difference of predicted and true ratings, over ten bins of equal count by
@@ -97,7 +97,7 @@ class Evaluation(Callback):
         double = torch.float32 if pl_module.device.type == "mps" else torch.float64
         pl_module.log_dict(
             {f"test/{name}": torch.tensor(value, dtype=double) for name, value in metrics.items()},
-            sync_dist=True,  # equal everywhere; Lightning wants it
+            sync_dist=True,  # equal on all processes; Lightning requires it
         )
 
     def _gather(self, trainer: Trainer, pl_module: LightningModule, rows: int) -> tuple[np.ndarray, np.ndarray]:

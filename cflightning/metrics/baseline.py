@@ -62,7 +62,7 @@ def fit_baseline(
     """Fit the baseline, with shrinkage estimated from the training part.
 
     A rating is mean + user bias + item bias + noise (Koren 2010, "Factor in the neighbors", section 2.1). Each bias is
-    a shrunken mean of residuals, ``sum of residuals / (count + lambda)``, users and items in turn. Koren chooses the
+    a shrunk mean of residuals, ``sum of residuals / (count + lambda)``, users and items in turn. Koren chooses the
     lambdas by trial. Here each is noise variance / bias variance, and the three variances are estimated along with the
     biases by expectation-maximisation, with independent posteriors of the biases (empirical Bayes: every round raises
     a lower bound of the marginal likelihood). So there is no setting, and no row is held out.
@@ -116,7 +116,7 @@ def fit_baseline(
             bias = np.where(trained, bias - shift, 0.0)
             mean += shift
             change += float(count @ (bias - biases[side]) ** 2)
-            variance = noise / weight  # of the posterior of each bias
+            variance = noise / weight  # posterior variance of each bias
             posterior += float(count @ variance)
             variances[side] = max(float((bias**2 + variance)[trained].mean()), floor)
             biases[side] = bias

@@ -173,7 +173,7 @@ def _chunk_maxima(scores: Tensor, out: Tensor | None = None) -> Tensor:
 def _sort(score: Tensor, index: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the k best of a few candidates: [users, candidates] each -> [users, k] each."""
     top, position = score.topk(min(k + 1, score.shape[1]))
-    if bool((top[:, 1:] == top[:, :-1]).any()):  # of equal scores topk takes any, in any order
+    if bool((top[:, 1:] == top[:, :-1]).any()):  # topk returns equal scores in any order
         index, ascending = index.sort(1)
         top, position = score.gather(1, ascending).sort(dim=1, descending=True, stable=True)
     return top[:, :k], index.gather(1, position[:, :k])

@@ -60,7 +60,7 @@ def atomic_write(path: Path, mode: str = "w", newline: str | None = None, *, pri
     Args:
         path: The place, in an existing folder.
         mode: `w` for text in UTF-8, `wb`, or `w+b` to read back the written content.
-        newline: As for `open`.
+        newline: Argument of `open`.
         private: Whether only the owner can read the file, from the start; otherwise the umask decides.
 
     Yields:

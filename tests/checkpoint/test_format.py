@@ -1,4 +1,4 @@
-"""Checkpoints: they come from strangers, and nothing that they name is imported, fetched, followed or rewritten."""
+"""Untrusted checkpoints: no class, file or address in them is imported, fetched, followed or rewritten."""
 
 import functools
 import http.server
@@ -40,14 +40,14 @@ class Payload:
 
 @pytest.fixture
 def marker(tmp_path, monkeypatch):
-    """What must not come to be; a module `payload` of the current folder makes it as well."""
+    """A folder that only executed code would make, such as a module `payload` of the current folder."""
     made = tmp_path / "marker"
     folder = tmp_path / "here"
     folder.mkdir()
     (folder / "payload.py").write_text(
         f"import os, torch\nos.mkdir({str(made)!r})\nclass Evil(torch.optim.SGD): pass\ndef evil(epoch): return 1.0\n"
     )
-    (folder / "described").write_text("class_path: payload.Evil\n")  # what the command line takes for an object
+    (folder / "described").write_text("class_path: payload.Evil\n")  # the command line reads this file as an object
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(folder))
     yield made
@@ -168,14 +168,14 @@ def test_classes_of_a_checkpoint_are_not_imported(run, tmp_path, marker, command
 
 
 class TaskOfObjects(EmbeddingDotTask):
-    """A task of somebody's own, whose argument may be an object."""
+    """A task of another package, with an argument that can be an object."""
 
     def __init__(self, head: "torch.nn.Module | str | None" = None, svdpp: "SvdppSides" = "none", **kwargs):  # noqa: F821
         super().__init__(svdpp=svdpp, **kwargs)
         self.head = head
 
 
-@pytest.mark.parametrize("setting", ["head", "svdpp"])  # of the second, the type is not known when the program runs
+@pytest.mark.parametrize("setting", ["head", "svdpp"])  # the type of the second is unknown at run time
 def test_an_object_is_not_read_from_a_file_that_a_checkpoint_names(run, tmp_path, marker, setting, capsys):
     def change(content):
         content["cflightning"]["task"] = f"{TaskOfObjects.__module__}.TaskOfObjects"

@@ -1,4 +1,4 @@
-"""Want of space, permission or memory is one line, and what was there is kept."""
+"""A lack of space, permission or memory is reported in one line, and existing files are kept."""
 
 import errno
 import resource

@@ -1,4 +1,4 @@
-"""Run folders: one for each run, whatever the environment says, and one process in each."""
+"""Run folders: one for each run, whatever the environment variables, and one process in each."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ def test_a_run_of_one_process_has_rank_zero_whatever_the_environment_says(moviel
     fit = ["fit", "--data.path", str(movielens("ml-1m")), "--trainer.default_root_dir", str(tmp_path), *QUIET]
     TrainingCLI(fit)
     before = {path: path.read_bytes() for path in (tmp_path / "version_0").rglob("*") if path.is_file()}
-    monkeypatch.setattr(rank_zero_only, "rank", 2)  # what Lightning makes of RANK=2 when it is imported
+    monkeypatch.setattr(rank_zero_only, "rank", 2)  # as after an import of Lightning with RANK=2
     cli = TrainingCLI([*fit, "--model.seed", "1"])
     assert cli.trainer.log_dir == str(tmp_path / "version_1")
     assert {path.name for path in (tmp_path / "version_1").iterdir()} >= {"metrics.json", "config.yaml", "metrics.csv"}

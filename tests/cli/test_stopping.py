@@ -1,4 +1,4 @@
-"""Signals end a command with the status that shells know, and a word on how to go on."""
+"""Signals end a command with the exit status of shells and advice on how to continue."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Every test says what its errors are worth: from Python and from the command line."""
+"""Baseline, intervals and calibration of a test, from Python and from the command line."""
 
 import csv
 import re

@@ -1,4 +1,4 @@
-"""`metrics.json`: figures in groups, the settings that were used, and the way back."""
+"""`metrics.json`: metrics in groups and settings, written and read."""
 
 import json
 

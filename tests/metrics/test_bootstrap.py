@@ -1,4 +1,4 @@
-"""The bootstrap over users against loops that do what it says."""
+"""The bootstrap over users against plain loops."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from cflightning.metrics.bootstrap import error_sums, percentile_interval, resam
 
 
 def made_up(users=40, rows=900, seed=0):
-    """Users whose errors hang together."""
+    """Make users whose errors are correlated."""
     rng = np.random.default_rng(seed)
     user = rng.integers(0, users, rows) * 3  # numbers with gaps
     rating = rng.integers(1, 6, rows).astype(np.float32)

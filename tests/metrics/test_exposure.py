@@ -52,7 +52,7 @@ def test_figures_are_those_of_the_definitions(seed):
 
 
 def test_known_answers():
-    popularity = torch.tensor([9, 1, 2, 4, 8])  # what row 0 has does not matter
+    popularity = torch.tensor([9, 1, 2, 4, 8])  # the popularity of index 0 is ignored
     figures = dict(zip(METRICS, exposure_metrics(torch.tensor([7, 5, 5, 5, 5]), popularity, 8).tolist(), strict=True))
     assert figures == pytest.approx({"coverage": 1, "gini": 0, "novelty": (3 + 2 + 1 + 0) / 4, "popularity": 0.5})
     figures = dict(zip(METRICS, exposure_metrics(torch.tensor([7, 0, 0, 0, 5]), popularity, 8).tolist(), strict=True))

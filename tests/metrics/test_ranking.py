@@ -32,7 +32,7 @@ def sets(lists):
 
 
 def by_definition(top, relevant, k):
-    """The figures of one user, from a list of rows and a set of rows."""
+    """Metrics of one user, from a list of indices and a set of indices."""
     gains = [int(item in relevant) for item in top[:k]]
     n = len(relevant)
     if not n:
@@ -108,7 +108,7 @@ def test_users_without_relevant_items_are_not_counted():
     top = torch.tensor([[1, 2], [1, 2]])
     one, both = RankingMetrics((2,)), RankingMetrics((2,))
     one.update(top[:1], item_sets(torch.tensor([0]), torch.tensor([1]), 1, 5))
-    both.update(top, item_sets(torch.tensor([0, 1]), torch.tensor([1, 0]), 2, 5))  # row 0 is no item
+    both.update(top, item_sets(torch.tensor([0, 1]), torch.tensor([1, 0]), 2, 5))  # index 0 is "no item"
     assert int(both.users) == 1
     assert both.compute() == one.compute()
 
@@ -147,12 +147,12 @@ rng = torch.Generator().manual_seed(0)
 top = torch.stack([torch.randperm(29, generator=rng)[:10] + 1 for _ in range(70)])
 relevant = item_sets(torch.randint(0, 70, (300,), generator=rng), torch.randint(0, 30, (300,), generator=rng), 70, 30)
 mine = torch.arange(45) if rank else torch.arange(45, 70)
-figures = [RankingMetrics((5, 10)) for _ in range(2)]
+metrics = [RankingMetrics((5, 10)) for _ in range(2)]
 exposures = [ExposureMetrics(torch.arange(30), 40, (5, 10)) for _ in range(2)]
 for alone, users in enumerate((mine, torch.arange(70))):
-    figures[alone].update(top[users], relevant.take(users))
+    metrics[alone].update(top[users], relevant.take(users))
     exposures[alone].update(top[users])
-for shared, alone in (figures, exposures):
+for shared, alone in (metrics, exposures):
     alone.sync_on_compute = False
     got = shared.compute()
     for name, value in alone.compute().items():

@@ -1,4 +1,4 @@
-"""Run by test_processes.py: the command line as one process of several, each of which may be told something else."""
+"""The command line as one of several processes, each with its own options; run by test_distributed.py."""
 
 import json
 import os

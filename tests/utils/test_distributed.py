@@ -1,4 +1,4 @@
-"""Several processes: how they are launched, that they train on the same, and what is said when one is lost."""
+"""Several processes: their launch, the agreement of their data, and the report of a lost one."""
 
 import json
 import os
@@ -56,7 +56,7 @@ def start(root, given, of_rank=None, launcher=(), **environment):
 
 
 def said(process):
-    """What a process has said by itself, and its whole output."""
+    """Return the lines of one process, and the output of all."""
     output, _ = process.communicate(timeout=400)
     return [line for line in output.splitlines() if line.startswith("cflightning: ")], output
 

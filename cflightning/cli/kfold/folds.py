@@ -177,7 +177,7 @@ class FoldCLI(TrainingCLI):
         return self.resumed
 
     def resume_advice(self) -> str:
-        """Tell a user who stopped the command how to continue."""
+        """Return the message to a user who stopped the command."""
         return "stopped; the same command continues and keeps the finished runs"
 
 

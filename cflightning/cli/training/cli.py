@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 import time
 import warnings
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
-from lightning.fabric.plugins import CheckpointIO, ClusterEnvironment
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.trainer import Trainer
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-from cflightning.checkpoint.format import KEY, FileCheckpointIO, read, unpack
+from cflightning.checkpoint.format import KEY, read, unpack
 from cflightning.checkpoint.paths import is_inside
 from cflightning.cli.failures import advice_on_storage, resource_error
-from cflightning.cli.run_folders import claim_run, first_process, loggers, relative, single_task, sweep_runs
+from cflightning.cli.run_folders import claim_run, first_process, loggers, relative, sweep_runs
 from cflightning.cli.stopping import Stopped, stop_status
-from cflightning.cli.training.callbacks import EpochLines, KeepSigtermHandler
 from cflightning.cli.training.defaults import add_options, set_run_defaults
 from cflightning.cli.training.option_errors import explain
 from cflightning.cli.training.output import ignore_warnings, show_log_lines
@@ -36,6 +32,7 @@ from cflightning.cli.training.resume import (
     refuse_empty_paths,
     task_config,
 )
+from cflightning.cli.training.trainer import choose_callbacks, choose_plugins, keep_last_epoch
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.leakage import Stage, check_rows
 from cflightning.data.provenance import Provenance
@@ -112,8 +109,6 @@ class TrainingCLI(LightningCLI):
                 last = self.last_checkpoint()
                 raise type(failure)(f"{failure}{advice}{f'; {last} is kept' if last else ''}") from error
 
-    # Options ----------------------------------------------------------------------------------------------------------
-
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning calls it on the instance
         """Return the subcommand of the arguments alone: building the parsers of the others takes time."""
         every: dict[str, set[str]] = LightningCLI.subcommands()
@@ -164,8 +159,6 @@ class TrainingCLI(LightningCLI):
             config.trainer.max_epochs = planned_epochs(self.resumed)
         set_run_defaults(config)
 
-    # Objects ----------------------------------------------------------------------------------------------------------
-
     def instantiate_classes(self) -> None:
         """Make data, model and Trainer; an error of a constructor names the option instead of the argument."""
         try:
@@ -184,31 +177,13 @@ class TrainingCLI(LightningCLI):
         """Make a Trainer with the report, the evaluation and, unless the options name others, loggers and progress."""
         settings = self.config_init[self.subcommand]["trainer"]
         self.report, self.evaluation = RunReport(self.started, self.imported, self.verbose), Evaluation()
-        callbacks = [
-            *(settings["callbacks"] or []),
-            self.report,
-            self.evaluation,
-            RankingBaselines(),
-            KeepSigtermHandler(),
-        ]
-        bar = any(hasattr(callback, "refresh_rate") for callback in callbacks)
-        if settings["enable_progress_bar"] is None and not bar and not sys.stdout.isatty():
-            settings["enable_progress_bar"] = False  # a file would hold every redraw
-            callbacks.append(EpochLines())
-        elif settings["enable_progress_bar"] is not False and not bar:
-            callbacks.append(TQDMProgressBar(refresh_rate=20))  # a redraw at every step costs more than the step
+        callbacks = choose_callbacks(settings, [self.report, self.evaluation, RankingBaselines()])
         if settings["enable_model_summary"] is None:
-            settings["enable_model_summary"] = False  # the list of modules is no news for matrix factorisation
-        plugins = settings["plugins"] or []
-        plugins = [*plugins] if isinstance(plugins, list) else [plugins]
-        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-            dirpath = str(self.config[self.subcommand].checkpoint.dirpath or "")
-            plugins.append(FileCheckpointIO(dirpath if "://" in dirpath else None))
+            settings["enable_model_summary"] = False  # matrix factorisation has a single module
+        plugins = choose_plugins(settings, str(self.config[self.subcommand].checkpoint.dirpath or ""))
         own_loggers = self.subcommand == "fit" and settings["logger"] in (None, True)
         if own_loggers or settings["logger"] is None:
             kwargs["logger"] = False  # added by `begin_fit`, when the rank of this process is known
-        if single_task(settings) and not any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
-            plugins.append(LightningEnvironment())
         try:
             trainer = super().instantiate_trainer(callbacks=callbacks, plugins=plugins, **kwargs)
         except CFLightningError:
@@ -257,20 +232,9 @@ class TrainingCLI(LightningCLI):
             validation_rows = self.datamodule.split.sizes[VAL]
         if not validation_rows or trainer.limit_val_batches == 0:
             trainer.limit_val_batches = 0
-            self._keep_last_epoch(trainer)
+            keep_last_epoch(trainer, self.config_init[self.subcommand])
         if own_loggers:
             trainer.loggers = loggers(claim_run(self.root, self.resumed, self.locks))
-
-    def _keep_last_epoch(self, trainer: Trainer) -> None:
-        """Train without early stopping and keep the last epoch, for a fit without validation part."""
-        config = self.config_init[self.subcommand]
-        config["checkpoint"].monitor, config["checkpoint"].mode = None, "min"  # `last_checkpoint` has max
-        # Stops only when the loss is not finite.
-        stopping = EarlyStopping("train/loss", patience=1_000_000, check_on_train_epoch_end=True)
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        callbacks[callbacks.index(config["early_stopping"])] = stopping
-
-    # The end of a command ---------------------------------------------------------------------------------------------
 
     def after_fit(self) -> None:
         """Test the best checkpoint and write the report."""
@@ -310,8 +274,6 @@ class TrainingCLI(LightningCLI):
         """Write the scores with the ids of the table."""
         write_predictions(self.trainer, self.datamodule, Path(self.trainer.default_root_dir) / "predictions.csv")
 
-    # Advice in messages -----------------------------------------------------------------------------------------------
-
     def memory_advice(self) -> str:
         """Name the options that reduce the memory of a run."""
         dim = getattr(getattr(self, "model", None), "dim", None) or "its default"
@@ -327,7 +289,7 @@ class TrainingCLI(LightningCLI):
         return ""
 
     def resume_advice(self) -> str:
-        """Tell a user who stopped the command how to continue."""
+        """Return the command by which a stopped fit continues."""
         if self.arguments[0] != "fit":
             return "stopped"
         if last := self.last_checkpoint():

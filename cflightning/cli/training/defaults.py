@@ -44,7 +44,7 @@ def add_options(parser: LightningArgumentParser) -> None:
             "checkpoint.enable_version_counter": False,
             "checkpoint.save_on_train_epoch_end": True,  # when the training loss of the epoch is known as well
             "last_checkpoint.filename": "last",
-            "last_checkpoint.mode": "max",  # without effect, but keeps the states of the two callbacks apart
+            "last_checkpoint.mode": "max",  # without effect, but the states of the two callbacks need different keys
             "last_checkpoint.enable_version_counter": False,
             "last_checkpoint.save_on_train_epoch_end": True,
         }

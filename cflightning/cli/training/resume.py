@@ -109,7 +109,7 @@ def task_config(content: Content, source: str, command: str, config: Namespace) 
 
 
 def planned_epochs(run: Path) -> int | None:
-    """Return the epochs that a run was started with, from its config.yaml; None if the file does not tell."""
+    """Return the epochs that a run was started with, from its config.yaml; None without such an entry."""
     try:
         text = (run / "config.yaml").read_text(encoding="utf-8")
     except (OSError, ValueError):

@@ -95,7 +95,7 @@ def parse(args: Sequence[str]) -> tuple[list[str], Options]:
         help=f"number of trials, including finished ones ({default.trials})",
     )  # fmt: skip
     parser.add_argument("--jobs", type=int, metavar="J", default=default.jobs, help="processes that share them (1)")
-    parser.add_argument("--seconds", type=float, metavar="S", help="start no trial after so many seconds")
+    parser.add_argument("--seconds", type=float, metavar="S", help="start no trial after this time")
     parser.add_argument(
         "--seed", type=int, metavar="N", default=default.seed,
         help="seed of the search (0); with one job, the same search gives the same trials",

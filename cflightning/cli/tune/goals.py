@@ -21,7 +21,7 @@ class Goal(NamedTuple):
 
     @property
     def column(self) -> str:
-        """Its name as a column of a table."""
+        """Column name of the metric in a table."""
         return self.metric.replace("/", "_")
 
     @property

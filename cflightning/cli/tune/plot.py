@@ -53,7 +53,7 @@ def draw_search(
     rows = -(-len(params) // columns)
     figure = Figure(figsize=(9.6, 3.2 + 2.7 * rows), layout="constrained")
     grid = figure.add_gridspec(1 + rows, columns, height_ratios=[1.2, *[1] * rows])
-    # Outliers are drawn at the edge, so that the good trials can be told apart.
+    # Outliers are drawn at the edge, so that the good trials can be distinguished.
     low, middle = np.quantile(finished, [0, 0.5])
     most = np.quantile(costs[np.isfinite(costs)], 0.85, method="lower")
     top = min(float(np.nanmax(costs)), max(most, middle + 2 * (middle - low)))

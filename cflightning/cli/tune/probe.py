@@ -19,7 +19,7 @@ from cflightning.errors import ConfigError
 
 
 class SearchDescription(NamedTuple):
-    """What is known before the first trial.
+    """Properties of a search before its first trial.
 
     Attributes:
         root: Folder of the runs.

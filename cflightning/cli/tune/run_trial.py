@@ -39,7 +39,7 @@ def run_default_trial(number: int, state: SearchState, trials: Trials, folder: P
 def run_trial(
     number: int, state: SearchState, trials: Trials, folder: Path, alive: Callable[[], bool] = lambda: True
 ) -> None:
-    """Ask for parameters, fit them unless a finished trial has the same, and add the outcome.
+    """Get parameters from Optuna, fit them unless a finished trial has the same, and add the outcome.
 
     Args:
         number: Number of the trial.

@@ -122,7 +122,7 @@ class TrialCLI(TrainingCLI):
         config = self.config[self.subcommand]
         trainer = config.trainer
         for key, value, reason in (
-            ("ckpt_path", self.checkpoint, "every trial starts anew; leave it out"),
+            ("ckpt_path", self.checkpoint, "trials do not continue a checkpoint; leave it out"),
             ("trainer.fast_dev_run", trainer.fast_dev_run, "that measures nothing; leave it out"),
             ("checkpoint.dirpath", config.checkpoint.dirpath, "trials keep no checkpoint; leave it out"),
         ):

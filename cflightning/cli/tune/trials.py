@@ -54,7 +54,7 @@ class Outcome:
 
     @property
     def complete(self) -> bool:
-        """Whether the fit ended by itself, with a finite value."""
+        """True if the fit reached its end, with a finite value."""
         return math.isfinite(self.value) and (not self.note or self.note.startswith("as trial"))
 
 

@@ -1,4 +1,4 @@
-"""The command `kfold` as people type it."""
+"""The command `kfold`, from its options to its report."""
 
 import json
 import re
@@ -30,7 +30,7 @@ def report(root, number=0):
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory, movielens):
-    """Three folds of made-up ratings, fitted."""
+    """Three fitted folds of synthetic ratings."""
     root, data = tmp_path_factory.mktemp("kfold"), movielens("ml-1m", 40, 30)
     assert kfold(root, "--data.path", data, "--folds", 3) == 0
     return root, data
@@ -192,7 +192,7 @@ def test_two_processes_go_through_the_folds_together_and_go_on_together(movielen
 
 @pytest.fixture(scope="module")
 def published(movielens):
-    """A made-up MovieLens 100K with all five of its folds."""
+    """A synthetic MovieLens 100K with all five folds."""
     folder = movielens("ml-100k")
     lines = (folder / "u.data").read_text().splitlines(keepends=True)
     for fold in range(5):

@@ -1,4 +1,4 @@
-"""What is kept of several runs, and how their figures vary."""
+"""The report of several runs, and the variation of their metrics."""
 
 import json
 import statistics
@@ -37,7 +37,7 @@ def test_seeds_vary_within_folds_and_are_counted_where_there_is_one_fold():
 def test_one_run_has_a_mean_alone_and_only_what_all_runs_have_counts():
     assert summarise([run(1, 0, rmse=0.9)]) == {"mean": {"test/rmse": 0.9}}
     both = summarise([run(1, 0, rmse=0.9, rmse_low=0.8, mae=0.7), run(2, 0, rmse=0.9, rmse_low=0.8)])
-    assert both["mean"] == {"test/rmse": 0.9}  # the ends of intervals are no figures to average
+    assert both["mean"] == {"test/rmse": 0.9}  # ends of intervals are not averaged
 
 
 def test_lines_stand_below_their_heading():

@@ -1,4 +1,4 @@
-"""The command line as people type it."""
+"""The training commands, in this process and in another one."""
 
 import csv
 import os
@@ -87,7 +87,7 @@ def test_fit_writes_a_run_folder(run):
 
 
 def test_figures_are_those_of_the_best_epoch(run, movielens, tmp_path):
-    # What fit reports must be what `test` says of the checkpoint.
+    # `fit` and `test` report the same metrics of the checkpoint.
     metrics = read_metrics(run / "metrics.json")
     cli = TrainingCLI(
         ["test", "--config", str(run / "config.yaml"), "--ckpt_path", str(run / "checkpoints" / "best.ckpt"), *QUIET]
@@ -261,7 +261,7 @@ def test_runs_that_start_at_once_get_folders_of_their_own(tmp_path):
     assert len(set(found)) == 8
 
 
-@pytest.mark.filterwarnings("ignore:.ModelCheckpoint.monitor='val/rmse'.. could not find")  # that is what it is about
+@pytest.mark.filterwarnings("ignore:.ModelCheckpoint.monitor='val/rmse'.. could not find")
 @pytest.mark.parametrize("flags", [["--trainer.max_steps", "2"], ["--trainer.limit_val_batches", "0"]])
 def test_runs_that_never_validate(movielens, tmp_path, flags):
     TrainingCLI(
@@ -357,7 +357,7 @@ def test_configs_parse_and_say_what_they_are_for(repository, capsys):
     configs = sorted((repository / "configs").glob("*.yaml"))
     assert {"ml-100k.yaml", "ml-1m.yaml"} <= {path.name for path in configs}
     for path in configs:
-        assert path.read_text().startswith("#"), f"{path.name}: the first line says what it is for"
+        assert path.read_text().startswith("#"), f"{path.name}: the first line describes it"
         with pytest.raises(SystemExit) as done:
             TrainingCLI(["fit", "--config", str(path), "--data.path", "x", "--print_config"])
         assert done.value.code == 0

@@ -1,4 +1,4 @@
-"""Help on one screen, the rest by groups; streams without redraws, or without anybody who reads."""
+"""Help on one screen and by groups; output into a file, and with closed streams."""
 
 import contextlib
 import io

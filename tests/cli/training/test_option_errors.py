@@ -1,4 +1,4 @@
-"""Mistakes in options are told in one line that says what was meant."""
+"""A wrong option is reported in one line, with the option that was probably meant."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from cflightning.__main__ import main as front_door
 
 
 def said(capsys, *args):
-    """The only line that a command says before it ends with 2."""
+    """Return the only line of a command that ends with 2."""
     assert front_door([*args]) == 2
     out, err = capsys.readouterr()
     lines = (out + err).strip().splitlines()

@@ -1,4 +1,4 @@
-"""Commands that start from a checkpoint: its data settings hold, and other data is told from its own."""
+"""Commands that start from a checkpoint: its data settings are used, and other data is recognised."""
 
 import contextlib
 import csv
@@ -179,7 +179,7 @@ def test_a_checkpoint_names_no_class_and_no_file_of_data(own, tmp_path, capsys):
         content["cflightning"]["data"]["settings"] = settings | change
         torch.save(content, tmp_path / "hostile.ckpt")
         content["cflightning"]["data"]["settings"] = settings
-        with contextlib.suppress(SystemExit):  # of a type that no option takes
+        with contextlib.suppress(SystemExit):  # a type that no option accepts
             assert front_door(["fit", "--ckpt_path", "hostile.ckpt", *QUIET]) == 2, change
     assert not (tmp_path / "marker").exists()
     assert "Traceback" not in capsys.readouterr().err

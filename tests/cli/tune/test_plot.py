@@ -30,7 +30,7 @@ def test_a_picture_of_a_search(tmp_path, monkeypatch):
     np.testing.assert_allclose(np.asarray(finished)[:2], [[0.02, 0.93], [0.03, 0.91]])
     np.testing.assert_allclose(np.asarray(others)[:, 0], [0.001])  # the other one has no error to be drawn at
     np.testing.assert_allclose(np.asarray(best), [[0.03, 0.91]])
-    assert np.asarray(finished)[2, 1] < 2  # what is far off does not press the rest together
+    assert np.asarray(finished)[2, 1] < 2  # an outlier does not compress the others
     assert (l2.get_xscale(), dim.get_xscale(), svdpp.get_xscale()) == ("log", "linear", "linear")
     assert [label.get_text() for label in svdpp.get_xticklabels()] == ["both", "none", "user"]
 
@@ -46,7 +46,7 @@ def test_where_the_greatest_is_the_best_the_picture_is_upside_down(tmp_path, mon
     np.testing.assert_array_equal(history.lines[0].get_ydata(), [0.4, 0.4, 0.4, 0.45, 0.45])
     np.testing.assert_allclose(np.asarray(l2.collections[2].get_offsets()), [[0.03, 0.45]])
     low, high = history.get_ylim()
-    assert 0.01 < low < 0.4 < 0.45 < high  # what is far off lies on the lower edge
+    assert 0.01 < low < 0.4 < 0.45 < high  # an outlier is on the lower edge
 
 
 def test_a_search_of_one_trial_and_of_none(tmp_path):

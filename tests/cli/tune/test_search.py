@@ -1,4 +1,4 @@
-"""The command `tune` as people type it."""
+"""The command `tune`, from its options to its files."""
 
 import csv
 import json
@@ -217,7 +217,7 @@ def test_mistakes_give_one_line_and_leave_nothing(data, tmp_path, args, message,
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("cflightning: ")
     assert message in said
-    if "--model.dim: must" not in message:  # that a fit alone can tell
+    if "--model.dim: must" not in message:  # found by a fit only
         assert not (tmp_path / "runs").exists()
 
 
@@ -241,7 +241,7 @@ def test_drawn_values_are_typed_and_written_as_they_are():
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory, data):
-    """Four trials of made-up ratings; the ranges stand in a file and on the command line."""
+    """Four trials of synthetic ratings, with ranges in a file and on the command line."""
     root = tmp_path_factory.mktemp("tune")
     config = root / "ranges.yaml"
     config.write_text(
@@ -308,7 +308,7 @@ def test_rankers_are_searched_by_their_lists(objective, data, tmp_path, capsys):
     assert found["val/ndcg@10"] == max(values)
     searched = {"ials": {"weight", "l2"}, "bce": {"l2", "negatives", "learning_rate"}}[objective]
     assert {name.removeprefix("model.ranking.") for name in rows[0] if name.startswith("model.")} == searched
-    assert all(float(rows[0][f"model.ranking.{name}"]) > 0 for name in searched)  # what the defaults come to
+    assert all(float(rows[0][f"model.ranking.{name}"]) > 0 for name in searched)  # values of the defaults
     config = tmp_path / "tune_0" / "best.yaml"
     assert "better than the defaults" in config.read_text() or found["trial"] == 0
     quiet = ["--trainer.enable_progress_bar", "false", "--trainer.default_root_dir", str(tmp_path)]
@@ -347,7 +347,7 @@ def test_nothing_says_or_keeps_how_well_it_tests(data, tmp_path, monkeypatch, ca
     assert "test RMSE" not in out
     names = {path.name for path in (tmp_path / "tune_0").rglob("*") if not path.name.endswith(".lock")}
     assert names <= {"tune.json", "best.yaml", "trials.csv", "history.svg", "journal.log"}
-    assert [path.name for path in tmp_path.glob("[!.]*")] == ["tune_0"]  # and no other run
+    assert [path.name for path in tmp_path.glob("[!.]*")] == ["tune_0"]  # there is no other run
     for name in names - {"history.svg"}:
         assert "test/" not in (tmp_path / "tune_0" / name).read_text()
 
