@@ -42,12 +42,12 @@ class Provenance:
     parts: str
     frame: bool = False
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> Settings:
         """Return plain types for a checkpoint."""
         return asdict(self)
 
     @classmethod
-    def from_state(cls, state: Any) -> Provenance | None:
+    def from_state(cls, state: object) -> Provenance | None:
         """Return the provenance in a checkpoint; None for a checkpoint without.
 
         Raises:
@@ -67,7 +67,7 @@ class Provenance:
         return provenance
 
 
-def plain_settings(arguments: Mapping[str, Any]) -> Settings:
+def plain_settings(arguments: Mapping[str, object]) -> Settings:
     """Return arguments of a data module as a checkpoint stores them: plain values and absolute paths."""
     settings: Settings = {name: _plain(value) for name, value in arguments.items() if name not in NOT_SAVED}
     for name in PATHS:
@@ -127,7 +127,7 @@ def shorten(name: str) -> str:
     return name if len(name) <= 100 else f"...{name[-100:]}"
 
 
-def _flatten(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _flatten(settings: Mapping[str, object]) -> Iterator[tuple[str, object]]:
     """Iterate over options by their full names, such as `split.method`."""
     for name, value in settings.items():
         if name in GROUPS and isinstance(value, Mapping):
@@ -136,7 +136,7 @@ def _flatten(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, np.generic):
@@ -148,7 +148,7 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
-def _is_plain(value: Any, depth: int = 3) -> bool:
+def _is_plain(value: object, depth: int = 3) -> bool:
     if isinstance(value, list):
         return depth > 0 and all(_is_plain(entry, depth - 1) for entry in value)
     if isinstance(value, dict):
@@ -158,6 +158,6 @@ def _is_plain(value: Any, depth: int = 3) -> bool:
     return value is None or isinstance(value, bool | int | float)
 
 
-def _is_local_path(value: Any) -> bool:
+def _is_local_path(value: object) -> bool:
     """Return whether a value is None or an absolute path of this machine, which excludes network shares."""
     return value is None or (isinstance(value, str) and os.path.isabs(value) and value[:2] not in ("//", "\\\\"))

@@ -21,8 +21,6 @@ log = logging.getLogger(__name__)
 Duplicates = Literal["error", "last", "mean", "sum"]
 LARGEST_RATING = 1e12
 """Largest magnitude of a rating, in rating units: sums of larger squares exceed float32."""
-PER_ROW = ("rating", "weight", "timestamp", "test_rows", "noise_floor")
-"""Optional columns beside user and item."""
 DIGESTED = ("rating", "weight", "timestamp", "test_rows")
 """Optional columns that the fingerprint depends on."""
 
@@ -113,7 +111,7 @@ class RatingTable:
         """A data frame with the columns `user`, `item` (int64 or str) and, where known, the others."""
         import pandas as pd
 
-        columns: dict[str, Any] = {
+        columns: dict[str, object] = {
             side: column.values if column.ids.kind == "int64" else pd.array(column.values, dtype="str")
             for side, column in (("user", self.user), ("item", self.item))
         }
@@ -138,24 +136,31 @@ class RatingTable:
 
     def take(self, rows: np.ndarray | slice) -> RatingTable:
         """Return some of the rows: positions, a slice or a mask."""
-        per_row: dict[str, Any] = {
-            name: None if (column := getattr(self, name)) is None else column[rows] for name in PER_ROW
-        }
-        return replace(self, user=self.user.take(rows), item=self.item.take(rows), **per_row)
+        return replace(
+            self,
+            user=self.user.take(rows),
+            item=self.item.take(rows),
+            rating=_take(self.rating, rows),
+            timestamp=_take(self.timestamp, rows),
+            test_rows=_take(self.test_rows, rows),
+            noise_floor=_take(self.noise_floor, rows),
+            weight=_take(self.weight, rows),
+        )
 
     def append(self, test: RatingTable, name: str) -> RatingTable:
         """Return a training and a test table as one, whose test rows are marked; common columns are kept."""
-        both: dict[str, Any] = {
-            column: None if first is None or second is None else np.concatenate([first, second])
-            for column in ("rating", "weight", "timestamp")
-            for first, second in [(getattr(self, column), getattr(test, column))]
-        }
-        test_rows = np.repeat([False, True], [len(self), len(test)])
-        users, items = self.user.append(test.user), self.item.append(test.item)
-        of_items: dict[str, Any] = {
-            "titles": test.titles | self.titles, "categories": test.categories | self.categories
-        }  # fmt: skip
-        return RatingTable(users, items, **both, **of_items, name=name, test_rows=test_rows, origin=self.origin)
+        return RatingTable(
+            user=self.user.append(test.user),
+            item=self.item.append(test.item),
+            rating=_concatenate(self.rating, test.rating),
+            timestamp=_concatenate(self.timestamp, test.timestamp),
+            name=name,
+            titles=test.titles | self.titles,
+            test_rows=np.repeat([False, True], [len(self), len(test)]),
+            weight=_concatenate(self.weight, test.weight),
+            categories=test.categories | self.categories,
+            origin=self.origin,
+        )
 
 
 def check_range(table: RatingTable, rating_range: tuple[float, float]) -> None:
@@ -226,14 +231,21 @@ def merge_duplicates(table: RatingTable, policy: Duplicates) -> RatingTable:
     newest[order[~group.iloc[order].duplicated(keep="last").to_numpy()]] = True
     keep = np.flatnonzero(newest & ~trained_and_tested)
     merged = replace(table.take(keep), unique=True)
-    name = "weight" if table.rating is None else "rating"
-    values = getattr(table, name)
+    values = table.weight if table.rating is None else table.rating
     if policy == "last" or values is None:
         return merged
     groups = pd.Series(values.astype(np.float64)).groupby(group.to_numpy())
     merged_values = groups.mean() if policy == "mean" else groups.sum()
-    column: dict[str, Any] = {name: merged_values.loc[group.to_numpy()[keep]].to_numpy().astype(np.float32)}
-    return replace(merged, **column)
+    column = merged_values.loc[group.to_numpy()[keep]].to_numpy().astype(np.float32)
+    return replace(merged, weight=column) if table.rating is None else replace(merged, rating=column)
+
+
+def _take(column: np.ndarray | None, rows: np.ndarray | slice) -> np.ndarray | None:
+    return None if column is None else column[rows]
+
+
+def _concatenate(first: np.ndarray | None, second: np.ndarray | None) -> np.ndarray | None:
+    return None if first is None or second is None else np.concatenate([first, second])
 
 
 def _show(table: RatingTable, rows: np.ndarray, most: int = 3) -> str:

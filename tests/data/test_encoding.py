@@ -1,4 +1,4 @@
-"""Lists of items of a part, against sets made row by row."""
+"""Encoding of the parts of a split, compared with sets made row by row."""
 
 import logging
 from itertools import pairwise
@@ -26,7 +26,7 @@ def data(method="random", users=40, items=60, n=600, feedback="ratings", **split
 
 
 def slow(module, *parts):
-    """Known item rows of every known user, by the ids."""
+    """Return the indices of the known items of every known user, by their ids."""
     users = {key: row for row, key in enumerate(module.vocabulary.users.values.tolist(), start=1)}
     items = {key: row for row, key in enumerate(module.vocabulary.items.values.tolist(), start=1)}
     found = [set() for _ in range(module.num_users)]
@@ -52,7 +52,7 @@ def test_interactions(parts, options):
     assert as_lists(found)[0] == []
 
 
-def test_ids_that_training_does_not_know_are_left_out_and_counted(caplog):
+def test_unknown_ids_are_left_out_and_counted(caplog):
     caplog.set_level(logging.DEBUG, logger="cflightning")
     module = data("time", test_fraction=0.9)
     before = module.split.sizes[TEST]
@@ -62,20 +62,20 @@ def test_ids_that_training_does_not_know_are_left_out_and_counted(caplog):
     assert f"{left} of {before} rows have an id not seen in training: left out" in caplog.text
 
 
-def test_a_lent_vocabulary_gives_the_rows():
+def test_a_borrowed_vocabulary_determines_the_indices():
     module, other = data(), data(test_fraction=0.6)
     module.vocabulary = other.vocabulary
     assert as_lists(module.interactions(TEST)) == slow(module, TEST)
 
 
-def test_an_empty_part_has_empty_lists():
+def test_an_empty_part_has_no_interactions():
     module = data(val_fraction=0)
     found = module.interactions(VAL)
     assert found.num_rows == module.num_users
     assert not len(found.indices)
 
 
-def test_truths_are_what_the_metrics_take():
+def test_interactions_suit_the_ranking_metrics():
     from cflightning.metrics.ranking import RankingMetrics
     from cflightning.metrics.top_k import rank_all
 
@@ -110,12 +110,12 @@ def test_held_out_users(part, caplog):
     assert len(module.interactions(TRAIN).indices) == module.split.sizes[TRAIN]
 
 
-def test_only_the_split_by_users_holds_out_users():
+def test_other_splits_have_no_held_out_users():
     with pytest.raises(DataError, match="--data.split.method: must be users to hold out users, got random"):
         data().held_out_users(TEST)
 
 
-def test_held_out_users_are_no_cause_for_alarm(caplog):
+def test_held_out_users_cause_no_warning(caplog):
     module = data("users", test_users=8, val_users=5)
     assert len(list(module.test_dataloader())) == 1
     assert [record.levelname for record in caplog.records if "unknown embedding" in record.message] == ["INFO"]

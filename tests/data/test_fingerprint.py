@@ -1,4 +1,4 @@
-"""The digest of a table: equal for the same rows in the same order, whatever they were read from."""
+"""Digests of tables: equal for the same rows in the same order, whatever their source."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ def table(**columns):
     return RatingTable.from_frame(frame.assign(**columns), "made up")
 
 
-def test_the_same_rows_have_the_same_fingerprint_wherever_they_come_from(tmp_path):
+def test_the_source_does_not_change_the_fingerprint(tmp_path):
     rows = pd.DataFrame({"user": [5, 3, 5], "item": ["x", "y", "z\n,"], "rating": [1.0, 2.5, 3.0]})
     rows.to_csv(tmp_path / "rows.csv", index=False)
     rows.to_parquet(tmp_path / "rows.parquet")
@@ -25,10 +25,10 @@ def test_the_same_rows_have_the_same_fingerprint_wherever_they_come_from(tmp_pat
     assert len(found[0]) == 32
 
 
-def test_neither_names_nor_titles_nor_ids_without_a_row_count():
+def test_names_titles_and_unused_ids_do_not_change_the_fingerprint():
     whole = table()
     assert replace(whole, name="other", titles={"a": "A"}).fingerprint == whole.fingerprint
-    some = whole.take([0, 2])  # still knows the ids of the other rows
+    some = whole.take([0, 2])  # keeps the ids of the other rows
     alone = RatingTable.from_frame(pd.DataFrame({"user": [1, 2], "item": ["a", "a"], "rating": [1.0, 3.0]}), "alone")
     assert len(some.item.ids) == 3
     assert some.fingerprint == alone.fingerprint
@@ -46,11 +46,11 @@ def test_neither_names_nor_titles_nor_ids_without_a_row_count():
         {"weight": [1.0, 1.0, 1.0, 1.0]},
     ],
 )
-def test_another_value_or_column_is_another_fingerprint(changed):
+def test_another_value_or_column_changes_the_fingerprint(changed):
     assert table(**changed).fingerprint != table().fingerprint
 
 
-def test_order_rows_and_test_part_count():
+def test_order_rows_and_test_part_change_the_fingerprint():
     whole = table()
     others = [whole.take([1, 0, 2, 3]), whole.take([0, 1, 2]), replace(whole, rating=None),
               replace(whole, test_rows=np.array([True, False, False, False]))]  # fmt: skip
@@ -58,7 +58,7 @@ def test_order_rows_and_test_part_count():
     assert whole.take([0, 1, 2, 3]).fingerprint == whole.fingerprint
 
 
-def test_ids_are_told_apart_however_they_are_joined():
+def test_the_boundaries_of_ids_change_the_fingerprint():
     one = table(item=["a", "bc", "a", "d"])
     two = table(item=["ab", "c", "ab", "d"])
     assert one.fingerprint != two.fingerprint

@@ -1,4 +1,4 @@
-"""What a checkpoint was trained on travels with it, and rows that it has seen never test it."""
+"""Provenance in checkpoints, and refusal of test rows that a checkpoint was trained on."""
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,7 @@ SHUFFLED = frame().sample(frac=1, random_state=1, ignore_index=True)
 OTHERS = {"grown": GROWN, "shuffled": SHUFFLED, "another rating": frame().assign(rating=frame()["rating"] % 5 + 1)}
 
 
-def test_it_is_plain_data_that_a_checkpoint_can_keep(tmp_path, monkeypatch):
+def test_provenance_is_plain_data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     frame().to_csv("rows.csv", index=False)
     module = RatingsDataModule(
@@ -46,7 +46,7 @@ def test_it_is_plain_data_that_a_checkpoint_can_keep(tmp_path, monkeypatch):
     assert RatingsDataModule(**again.settings).table.fingerprint == kept.fingerprint
 
 
-def test_it_is_that_of_the_table_and_split_at_hand():
+def test_provenance_follows_the_table_and_the_split():
     module = data()
     first = module.provenance
     module.table = data(GROWN).table
@@ -57,7 +57,7 @@ def test_it_is_that_of_the_table_and_split_at_hand():
 
 
 @pytest.mark.parametrize("stage", ["fit", "validate", "test"])
-def test_the_same_rows_and_split_are_taken(stage):
+def test_the_same_rows_and_split_are_accepted(stage):
     check_rows(data().provenance, data(batch_size=7, eval_batch_size=3), stage)
 
 
@@ -77,7 +77,7 @@ def test_rows_that_may_have_been_trained_on_are_refused(other, split):
         check_rows(kept, data(OTHERS[other], other_data=True, **options), "fit")
 
 
-def test_a_split_that_is_drawn_otherwise_is_refused_by_the_rows_that_would_leak():
+def test_another_split_is_refused_with_the_number_of_leaked_rows():
     kept = data(split=SplitOptions(seed=1)).provenance
     now = data(split=SplitOptions(seed=2))
     before = data(split=SplitOptions(seed=1)).split
@@ -88,7 +88,7 @@ def test_a_split_that_is_drawn_otherwise_is_refused_by_the_rows_that_would_leak(
         check_rows(kept, now, "test")
     with pytest.raises(DataError, match="test rows"):
         check_rows(kept, data(split=SplitOptions(method="hash")), "fit")
-    # The same test rows, whatever chooses the epoch.
+    # The test rows are the same with and without a validation part.
     check_rows(data().provenance, data(split=SplitOptions(val_fraction=0)), "test")
     check_rows(data().provenance, data(split=SplitOptions(val_fraction=0)), "fit")
     with pytest.raises(DataError, match="validation rows"):
@@ -96,7 +96,7 @@ def test_a_split_that_is_drawn_otherwise_is_refused_by_the_rows_that_would_leak(
 
 
 @pytest.mark.parametrize("other", OTHERS)
-def test_rows_stay_on_their_side_by_their_hash(other):
+def test_a_hash_split_of_other_rows_is_accepted(other):
     kept = data(split=SplitOptions(method="hash")).provenance
     for stage in ("test", "validate"):
         check_rows(kept, data(OTHERS[other], split=SplitOptions(method="hash")), stage)
@@ -108,8 +108,8 @@ def test_rows_stay_on_their_side_by_their_hash(other):
             check_rows(kept, data(OTHERS[other], split=SplitOptions(**{"method": "hash", **changed})), "test")
 
 
-def test_by_hash_rows_that_trained_for_want_of_rows_never_validate(few):
-    small = data(split=SplitOptions(method="hash"))  # too few rows to choose an epoch by
+def test_rows_of_a_hash_split_without_validation_part_never_validate(few):
+    small = data(split=SplitOptions(method="hash"))  # too few rows for a validation part
     assert not small.split.sizes[1]
     assert small.provenance.settings["split"]["val_fraction"] == 0
     with pytest.raises(DataError, match="validation part may hold"):
@@ -117,7 +117,7 @@ def test_by_hash_rows_that_trained_for_want_of_rows_never_validate(few):
     check_rows(small.provenance, data(GROWN, split=SplitOptions(method="hash", val_fraction=0.1)), "test")
 
 
-def test_a_test_table_beside_the_training_table_holds_new_rows(tmp_path):
+def test_a_test_table_beside_the_training_table_is_accepted(tmp_path):
     frame().to_csv(tmp_path / "old.csv", index=False)
     frame(900)[600:].assign(user=lambda rows: rows["user"] + 100).to_csv(tmp_path / "new.csv", index=False)
     frame()[:5].to_csv(tmp_path / "seen.csv", index=False)
@@ -126,7 +126,7 @@ def test_a_test_table_beside_the_training_table_holds_new_rows(tmp_path):
     beside = RatingsDataModule(old, test_path=new)
     check_rows(kept, beside, "test")
     assert beside.split.sizes[2] == 300
-    # Rows that are in both tables: refused when read, and when one of the two is left out of training.
+    # Rows in both tables are refused when loaded, and when one of the two is not trained on.
     with pytest.raises(DataError, match="5 repeated"):
         check_rows(kept, RatingsDataModule(old, test_path=str(tmp_path / "seen.csv")), "test")
     with pytest.raises(DataError, match="may hold rows"):
@@ -135,7 +135,7 @@ def test_a_test_table_beside_the_training_table_holds_new_rows(tmp_path):
         check_rows(kept, RatingsDataModule(new, test_path=old), "test")
 
 
-def test_tasks_refuse_other_rows_from_python_as_well(tmp_path):
+def test_tasks_refuse_other_rows_in_python(tmp_path):
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     fit = Trainer(max_epochs=1, default_root_dir=tmp_path, enable_checkpointing=False, **quiet)
     task = EmbeddingDotTask(dim=4)
@@ -150,7 +150,7 @@ def test_tasks_refuse_other_rows_from_python_as_well(tmp_path):
     with pytest.raises(DataError, match="that the checkpoint was trained on"):
         other.test(loaded, datamodule=data(GROWN))
     other.test(loaded, datamodule=data(), verbose=False)
-    # Trained on, it is of the new data.
+    # After training on the new data, the task accepts it.
     again = Trainer(max_epochs=1, enable_checkpointing=False, **quiet)
     again.fit(loaded.train(), data(GROWN))
     again.test(loaded, data(GROWN), verbose=False)
@@ -170,7 +170,7 @@ def test_tasks_refuse_other_rows_from_python_as_well(tmp_path):
         lambda state: state.pop("parts"),
     ],
 )
-def test_what_a_checkpoint_says_of_its_data_is_checked(change):
+def test_edited_provenance_is_refused(change):
     state = data().provenance.state()
     change(state)
     with pytest.raises(CheckpointError, match="was it edited"):
@@ -178,7 +178,7 @@ def test_what_a_checkpoint_says_of_its_data_is_checked(change):
     assert Provenance.from_state(None) is None
 
 
-def test_settings_are_taken_where_none_are_given(tmp_path):
+def test_settings_of_the_checkpoint_are_defaults(tmp_path):
     usual = RatingsDataModule().settings
     frame().rename(columns={"user": "who"}).to_csv(tmp_path / "rows.csv", index=False)
     path = str(tmp_path / "rows.csv")
@@ -186,7 +186,7 @@ def test_settings_are_taken_where_none_are_given(tmp_path):
     for command in ("fit", "test", "validate"):
         found = data_settings(kept, usual, command)
         assert (found["path"], found["table"]["user"], found["split"]["seed"]) == (path, "who", 3)
-    # Another table is another table altogether.
+    # A given path or source replaces the whole source.
     for given in ({"path": "other.csv"}, {"source": "ml-100k"}):
         found = data_settings(kept, {**usual, **given}, "test")
         assert found["split"]["seed"] == 3

@@ -1,4 +1,4 @@
-"""Ratings that are probably none are named, and usual scales are left in peace."""
+"""Detection of values that are probably not ratings, without warnings for usual scales."""
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ JESTER = RNG.uniform(-10, 10, 5000).astype(np.float32)
 
 
 def having(ratings, *others):
-    """The ratings with others among them: (value, count)."""
+    """Return the ratings with others among them: (value, count)."""
     changed = ratings.copy()
     places = iter(np.random.default_rng(1).permutation(len(ratings)))
     for value, count in others:
@@ -36,10 +36,10 @@ def having(ratings, *others):
         (having(STARS, (-99, 4000)), [(-99, 4000)]),
         (having(JESTER, (99, 2500)), [(99, 2500)]),
         (having(RNG.integers(1, 11, 5000).astype(np.float32), (-1, 900)), [(-1, 900)]),
-        (having(np.tile(STARS, 20), (500, 1)), [(500, 1)]),  # more than are looked at one by one
+        (having(np.tile(STARS, 20), (500, 1)), [(500, 1)]),  # more than the sample
     ],
 )
-def test_what_is_far_from_all_others(ratings, suspects):
+def test_far_values_are_found(ratings, suspects):
     assert find_suspects(ratings) == suspects
     assert not look_like_counts(ratings)
 
@@ -54,7 +54,7 @@ def test_what_is_far_from_all_others(ratings, suspects):
         RNG.integers(-1, 2, 1000),
         RNG.integers(-2, 3, 1000),
         RNG.integers(0, 11, 1000),
-        np.where(RNG.random(1000) < 0.6, 0, RNG.integers(1, 11, 1000)),  # as Book-Crossing has them
+        np.where(RNG.random(1000) < 0.6, 0, RNG.integers(1, 11, 1000)),  # as in Book-Crossing
         RNG.integers(0, 101, 1000),
         RNG.normal(0, 1, 10_000),
         having(np.where(RNG.random(5000) < 0.8, 5, 4).astype(np.float32), (1, 3)),
@@ -63,7 +63,7 @@ def test_what_is_far_from_all_others(ratings, suspects):
         np.full(1000, 3),
     ],
 )
-def test_usual_scales(ratings):
+def test_usual_scales_have_no_suspects(ratings):
     ratings = np.asarray(ratings, np.float32)
     assert find_suspects(ratings) == []
     assert not look_like_counts(ratings)
@@ -73,7 +73,7 @@ def test_usual_scales(ratings):
     "counts",
     [RNG.geometric(0.2, 5000), RNG.lognormal(1, 1, 5000).round() + 1, RNG.exponential(8, 5000), RNG.zipf(2, 5000)],
 )
-def test_counts(counts):
+def test_counts_are_recognised(counts):
     assert look_like_counts(np.asarray(counts, np.float32))
 
 
@@ -95,7 +95,7 @@ def test_a_warning_names_value_count_and_options(caplog):
     assert "--data.rating_range=-1,500" in message
 
 
-def test_what_is_meant_is_said_no_more(caplog):
+def test_stated_values_cause_no_warning(caplog):
     frame = make(having(STARS[:900], (-1, 100)))
     data = RatingsDataModule.from_frame(frame, table=TableFormat(rating="stars", missing="-1"))
     assert len(data.table) == 800
@@ -105,7 +105,7 @@ def test_what_is_meant_is_said_no_more(caplog):
     assert not warnings(caplog)
 
 
-def test_counts_are_better_weights(caplog):
+def test_counts_are_suggested_as_weights(caplog):
     _ = RatingsDataModule.from_frame(make(RNG.geometric(0.1, 900)), table=TableFormat(rating="stars")).table
     [message] = warnings(caplog)
     assert "look like counts" in message

@@ -1,4 +1,4 @@
-"""Ids to rows and back."""
+"""Ids, their indices, and their state in checkpoints."""
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CheckpointError, DataError
 
 
-def test_integer_ids():
+def test_integer_ids_have_indices():
     ids = Ids.learn(np.array([30, 10, 30, 20]))
     assert ids.kind == "int64"
     assert ids.values.tolist() == [10, 20, 30]
@@ -28,27 +28,27 @@ def test_string_ids_keep_their_zeros():
     assert ids.indices(["7", "007", "0007", ""]).tolist() == [2, 1, 0, 0]
 
 
-def test_types_do_not_mix():
+def test_integers_and_strings_without_a_common_id_are_refused():
     with pytest.raises(DataError, match="mixed id types"):
         Ids.learn([1, 2]).indices(["x", "01"])
     with pytest.raises(DataError, match="mixed id types"):
         Ids.learn(["a"]).indices([1])
 
 
-def test_a_file_of_plain_integers_beside_one_of_strings():
-    # The same ids; only in one of the files all of them happen to look like integers.
+def test_integers_equal_their_canonical_strings():
+    # Of two files with the same ids, one can have canonical integers only.
     assert Ids.learn(["007", "12", "x"]).indices([12, 7]).tolist() == [2, 0]
     assert Ids.learn([7, 12]).indices(["12", "007"]).tolist() == [2, 0]
 
 
 @pytest.mark.parametrize("state", [torch.zeros(2), torch.zeros(2, 2, dtype=torch.int64), torch.tensor([2, 1]), [1.5]])
-def test_states_that_are_no_ids(state):
+def test_invalid_states_of_ids_are_refused(state):
     with pytest.raises(CheckpointError, match="vocabulary cannot be read"):
         Vocabulary.from_state({"users": state, "items": ["a"], "titles": {}})
 
 
 @pytest.mark.parametrize("users", [[5, 1, 2**62], ["x", "ä", "01"]])
-def test_state_survives_a_safe_load(tmp_path, users):
+def test_the_state_is_plain_data(tmp_path, users):
     frame = pd.DataFrame({"user": users, "item": ["a", "b", "c"]})
     table = RatingTable.from_frame(frame, "made up", titles={"a": "Alpha", "z": "not in training"})
     vocabulary = Vocabulary.learn(table, slice(None))
@@ -59,6 +59,6 @@ def test_state_survives_a_safe_load(tmp_path, users):
     assert back.titles == {"a": "Alpha"}
 
 
-def test_broken_state():
+def test_an_incomplete_state_is_refused():
     with pytest.raises(CheckpointError, match="vocabulary cannot be read"):
         Vocabulary.from_state({"users": [1]})

@@ -1,4 +1,4 @@
-"""Choices and their negatives: every choice once, the same draws on any number of devices and after a resume."""
+"""Batches of interactions: each once, with the same negative samples on any number of devices and after a resume."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def same(one, other):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("world", [1, 2, 3, 16])
 @pytest.mark.parametrize("n", [0, 1, 7, 8, 101])
-def test_every_choice_once_with_the_negatives_of_a_single_device(world, n, kind):
+def test_every_interaction_once_with_the_negatives_of_a_single_device(world, n, kind):
     whole = {}
     for number, batch in enumerate(loader(n, kind)):
         for at, position in enumerate(batch.position.tolist()):
@@ -53,7 +53,7 @@ def test_every_choice_once_with_the_negatives_of_a_single_device(world, n, kind)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_orders_and_draws_are_of_seed_and_epoch(kind):
+def test_seed_and_epoch_determine_order_and_samples(kind):
     one = loader(kind=kind, seed=3)
     first, again = list(one), list(one)
     assert all(map(same, first, again))
@@ -68,7 +68,7 @@ def test_orders_and_draws_are_of_seed_and_epoch(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("world", [1, 2])
-def test_a_pass_can_be_resumed_inside(kind, world):
+def test_a_pass_resumes_within_an_epoch(kind, world):
     one = loader(kind=kind, rank=world - 1, world_size=world)
     whole = list(one)
     passing = iter(one)
@@ -83,14 +83,14 @@ def test_a_pass_can_be_resumed_inside(kind, world):
     assert fresh.state_dict() == {"served": 0}
 
 
-def test_the_order_is_that_of_the_columns_without_shuffling():
+def test_without_shuffling_the_order_is_that_of_the_columns():
     one = loader(shuffle=False)
     assert torch.cat([batch.position for batch in one]).tolist() == list(range(101))
     batches = [batch.negatives for batch in one]
     one.set_epoch(1)
     assert not any(
         torch.equal(a, b.negatives) for a, b in zip(batches, one, strict=True)
-    )  # draws are fresh all the same
+    )  # the samples change all the same
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -105,13 +105,13 @@ def test_uniform_negatives_are_uniform_and_never_unknown(shared):
     assert UniformNegatives(2, 3).draw(item[:2], torch.Generator()).items.tolist() == [[1, 1, 1]] * 2
 
 
-def test_draws_leave_the_global_generator_alone():
+def test_sampling_does_not_use_the_global_generator():
     before = torch.get_rng_state()
     list(loader())
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_negatives_of_the_batch_are_its_items_and_as_likely_as_they_are_popular():
+def test_in_batch_negatives_are_sampled_by_popularity():
     for batch in loader(kind="batch", rank=1, world_size=3):
         assert len(batch.negatives) == batch.total
         torch.testing.assert_close(batch.log_q.exp(), COUNTS[batch.negatives] / 101)
@@ -119,7 +119,7 @@ def test_negatives_of_the_batch_are_its_items_and_as_likely_as_they_are_popular(
         assert own.any(1).all()  # its own choice, at least
 
 
-def test_hits_are_the_choice_itself():
+def test_accidental_hits_are_the_chosen_item():
     item = torch.tensor([4, 2, 9])
     assert accidental_hits(item, torch.tensor([2, 4, 4])).tolist() == [
         [False, True, True],
@@ -133,7 +133,7 @@ def test_hits_are_the_choice_itself():
     ]
 
 
-def test_clear_errors():
+def test_invalid_arguments_are_refused():
     for num_items, m in ((1, 3), (5, 0)):
         with pytest.raises(ConfigError, match="m must be at least 1, got"):
             UniformNegatives(num_items, m)

@@ -1,4 +1,4 @@
-"""Batches: every row once an epoch, on any number of devices, in an order that the seed and the epoch decide."""
+"""Batches of ratings: every row once an epoch on any number of devices, in an order by seed and epoch."""
 
 import pytest
 import torch
@@ -32,14 +32,14 @@ def test_every_row_once_over_all_devices(world, n, shuffle):
         assert (batch.position == batch.user).all()
 
 
-def test_devices_share_the_batches_of_a_single_one():
+def test_devices_share_the_batches_of_a_single_device():
     whole = list(loader())
     shares = [list(loader(rank=rank, world_size=2)) for rank in range(2)]
     for batch, left, right in zip(whole, *shares, strict=True):
         assert sorted(batch.user.tolist()) == sorted(left.user.tolist() + right.user.tolist())
 
 
-def test_order_is_of_seed_and_epoch():
+def test_seed_and_epoch_determine_the_order():
     one = loader(seed=3)
     first, again = rows(one), rows(one)
     assert first == again != list(range(101))
@@ -53,7 +53,7 @@ def test_order_is_of_seed_and_epoch():
     assert rows(loader(seed=4)) != first
 
 
-def test_a_pass_can_be_resumed_inside():
+def test_a_pass_resumes_within_an_epoch():
     one = loader()
     passing = iter(one)
     seen = [next(passing) for _ in range(5)]

@@ -1,4 +1,4 @@
-"""The split by a hash: rows stay on their side whatever happens to the table around them."""
+"""The hash split: rows keep their part when other rows change."""
 
 import numpy as np
 import pandas as pd
@@ -21,12 +21,12 @@ def table(rows):
 
 
 def parts(rows, **options):
-    """Part of every pair."""
+    """Return the part of every pair."""
     found = split_table(table(rows), SplitOptions("hash", **{"val_fraction": 0.1, **options})).parts
     return dict(zip(zip(rows["user"].astype(str), rows["item"].astype(str), strict=True), found.tolist(), strict=True))
 
 
-def test_rows_stay_on_their_side_when_others_come_go_and_change_places():
+def test_rows_keep_their_part_when_others_are_added_removed_or_reordered():
     old, new = frame(), frame(9000)
     before = parts(old)
     for changed in (new, new.sample(frac=1, random_state=1), old[::3], frame(9000, str)):
@@ -38,7 +38,7 @@ def test_rows_stay_on_their_side_when_others_come_go_and_change_places():
 
 
 @pytest.mark.parametrize("ids", [int, str])
-def test_shares_are_as_asked_and_draws_independent(ids):
+def test_fractions_are_met_and_seeds_are_independent(ids):
     whole = table(frame(40_000, ids))
     test, val = (hold_out_by_hash(whole, 0.2, seed) for seed in ([42], [42, 1]))
     for share in (test.mean(), val.mean(), val[test].mean(), hold_out_by_hash(whole, 0.2, [43])[test].mean()):
@@ -48,8 +48,8 @@ def test_shares_are_as_asked_and_draws_independent(ids):
     assert by_user.std() == pytest.approx(np.sqrt(0.16 / 133), rel=0.2)
 
 
-def test_the_numbers_never_change():
-    # A checkpoint of years ago relies on them.
+def test_hashes_never_change():
+    # Old checkpoints depend on them.
     rows = table(pd.DataFrame({"user": [1, 2, -3, 4, 5, 6], "item": ["a", "b", "é", "17", "017", "9" * 30]}))
     assert [int(one) for one in hash_ids(rows.user.ids)] == NUMBERS_OF_USERS
     assert [int(one) for one in hash_ids(rows.item.ids)] == NUMBERS_OF_ITEMS
@@ -75,7 +75,7 @@ NUMBERS_OF_ITEMS = [
 HELD_OUT = [True, True, False, True, False, True]
 
 
-def test_only_what_an_integer_is_written_as_is_an_integer():
+def test_only_canonical_integers_hash_as_integers():
     texts = [
         "1",
         "-1",

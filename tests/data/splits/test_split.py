@@ -1,4 +1,4 @@
-"""Splits: disjoint, complete, the same for the same seed, and what their names say."""
+"""Splits: disjoint, complete, reproducible, and true to their method."""
 
 import numpy as np
 import pandas as pd
@@ -42,7 +42,7 @@ def test_chunks_are_the_parts():
 
 
 @pytest.mark.parametrize("options", [o for o in METHODS if o["method"] in {"random", "hash", "per_user", "kfold"}])
-def test_another_seed_cuts_otherwise(options):
+def test_another_seed_gives_another_split(options):
     a, b = (split_table(make(), SplitOptions(**options, seed=seed)).test for seed in (1, 2))
     assert not np.array_equal(a, b)
 
@@ -55,19 +55,19 @@ def test_random_is_the_published_protocol():
 
 
 @pytest.mark.parametrize("options", METHODS)
-def test_where_few_rows_would_validate_all_train_unless_they_are_asked_for(few, options):
+def test_without_a_val_fraction_few_rows_do_not_validate(few, options):
     assert few == 500
     table = make(test_rows=np.arange(1000) % 7 == 0)
-    split, asked = (
+    split, requested = (
         split_table(table, SplitOptions(**options)),
         split_table(table, SplitOptions(**options, val_fraction=0.05)),
     )
     assert split.sizes[1] == 0
-    assert 0 < asked.sizes[1] < few
-    np.testing.assert_array_equal(split.test, asked.test)
+    assert 0 < requested.sizes[1] < few
+    np.testing.assert_array_equal(split.test, requested.test)
 
 
-def test_enough_rows_validate(few):
+def test_without_a_val_fraction_enough_rows_validate(few):
     sizes = [split_table(make(n), SplitOptions("random", test_fraction=0.1)).sizes[1] for n in (11_110, 11_111)]
     assert sizes == [0, 500]
 
@@ -76,7 +76,7 @@ def test_fractions_do_not_lose_a_row_to_rounding():
     assert len(split_table(make(100), SplitOptions("random", test_fraction=0.29, val_fraction=0)).test) == 29
 
 
-def test_time_cuts_once_and_never_inside_an_instant():
+def test_time_has_one_cut_for_all_users_and_keeps_equal_times_together():
     table = make()
     time = table.frame["timestamp"].to_numpy()
     split = split_table(table, SplitOptions("time", test_fraction=0.2, val_fraction=0.1))
@@ -85,7 +85,7 @@ def test_time_cuts_once_and_never_inside_an_instant():
     assert 0.15 < len(split.test) / 1000 <= 0.2
 
 
-def test_leave_last_takes_the_newest_of_each_user():
+def test_leave_last_holds_out_the_newest_of_each_user():
     frame = pd.DataFrame({"user": [1] * 5 + [2] * 2 + [3] * 4, "item": range(11), "rating": np.float32(1),
                           "timestamp": [5, 1, 9, 9, 2, 1, 2, 4, 3, 2, 1]})  # fmt: skip
     split = split_table(RatingTable.from_frame(frame, "t"), SplitOptions("leave_last", val_fraction=0.1))
@@ -95,7 +95,7 @@ def test_leave_last_takes_the_newest_of_each_user():
     assert two.test.tolist() == [2, 3, 7, 8]
 
 
-def test_per_user_takes_a_share_of_each_and_leaves_one():
+def test_per_user_holds_out_a_share_of_each_user_and_leaves_one_row():
     table = make(2000)
     split = split_table(table, SplitOptions("per_user", test_fraction=0.25, val_fraction=0))
     users = table.frame["user"].to_numpy()
@@ -115,7 +115,7 @@ def test_per_user_draws_each_users_rows_evenly():
     assert counts.min() > 10 and counts.max() < 52  # five standard deviations of 100 draws
 
 
-def test_leave_last_breaks_ties_by_place_whatever_the_order_of_users():
+def test_leave_last_breaks_ties_by_position():
     frame = pd.DataFrame({"user": np.arange(300) % 7, "item": np.arange(300), "rating": np.float32(1),
                           "timestamp": np.arange(300) // 100})  # fmt: skip
     split = split_table(RatingTable.from_frame(frame, "t"), SplitOptions("leave_last", leave_n=3, val_fraction=0.1))
@@ -125,32 +125,32 @@ def test_leave_last_breaks_ties_by_place_whatever_the_order_of_users():
         assert split.val[np.isin(split.val, rows)].tolist() == rows[-6:-3].tolist()
 
 
-VAL_SPLITS = ["random", "hash", "time", "leave_last", "per_user"]
+VAL_METHODS = ["random", "hash", "time", "leave_last", "per_user"]
 
 
-@pytest.mark.parametrize("val_split", VAL_SPLITS)
+@pytest.mark.parametrize("val_method", VAL_METHODS)
 @pytest.mark.parametrize("options", METHODS)
-def test_validation_cut_in_another_manner(options, val_split):
+def test_the_validation_part_may_have_another_method(options, val_method):
     table = make(test_rows=np.arange(1000) % 7 == 0)
     same, split = (
-        split_table(table, SplitOptions(**options, val_fraction=0.2, val_method=how)) for how in ("same", val_split)
+        split_table(table, SplitOptions(**options, val_fraction=0.2, val_method=how)) for how in ("same", val_method)
     )
-    np.testing.assert_array_equal(split.test, same.test)  # who tests is not touched
+    np.testing.assert_array_equal(split.test, same.test)  # the test part is the same
     frame = table.frame
     left, val = frame.drop(index=split.test), frame.iloc[split.val]
-    if val_split == "time":
+    if val_method == "time":
         assert frame["timestamp"].iloc[split.train].max() < val["timestamp"].min()
-    elif val_split == "leave_last":
+    elif val_method == "leave_last":
         newest = left.reset_index().sort_values(["user", "timestamp", "index"]).groupby("user").tail(1)
         assert sorted(newest["index"]) == split.val.tolist()
-    elif val_split == "per_user":
+    elif val_method == "per_user":
         share = val.groupby("user").size() / left.groupby("user").size()
         assert (share - 0.2).abs().max() < 0.05
-    elif val_split == "hash":
+    elif val_method == "hash":
         assert abs(len(val) / len(left) - 0.2) < 0.05
     else:
         assert len(val) == int(len(left) * 0.2)
-    if val_split == options["method"] or (val_split == "random" and options["method"] in {"predefined", "kfold"}):
+    if val_method == options["method"] or (val_method == "random" and options["method"] in {"predefined", "kfold"}):
         np.testing.assert_array_equal(split.parts, same.parts)
 
 
@@ -158,7 +158,7 @@ def test_validation_cut_in_another_manner(options, val_split):
     ("test_users", "val_users", "expected"),
     [(5, 3.0, (5, 3)), (0.1, 0.2, (3, 6)), (7, 0.1, (7, 3)), (None, None, (3, 1))],
 )
-def test_users_held_out_whole(test_users, val_users, expected):
+def test_held_out_users_do_not_train(test_users, val_users, expected):
     table = make()
     split = split_table(table, SplitOptions("users", test_users=test_users, val_users=val_users, holdout_fraction=0.25))
     users = table.frame["user"].to_numpy()
@@ -181,7 +181,7 @@ def test_users_held_out_whole(test_users, val_users, expected):
     assert not np.array_equal(other.parts, split.parts)
 
 
-def test_who_chooses_does_not_decide_who_tests():
+def test_validation_users_do_not_change_the_test_users():
     one, two = (split_table(make(), SplitOptions("users", test_users=4, val_users=val)) for val in (2, 9))
     np.testing.assert_array_equal(one.test, two.test)
     none = split_table(make(), SplitOptions("users", test_users=4, val_users=9, val_fraction=0))
@@ -189,7 +189,7 @@ def test_who_chooses_does_not_decide_who_tests():
     assert not len(none.val)
 
 
-def test_short_users_are_held_out_only_if_there_is_something_to_give():
+def test_users_are_held_out_only_with_a_fold_in_row():
     frame = pd.DataFrame({"user": [1, 2, 2, 3, 3, 3, 4, 4], "item": range(8), "rating": np.float32(1)})
     table = RatingTable.from_frame(frame, "t")
     split = split_table(table, SplitOptions("users", test_users=2, val_fraction=0, holdout_fraction=0.01))
@@ -246,7 +246,7 @@ def test_kfold_tests_partition_the_table():
         ({"method": "users", "holdout_fraction": 1.0}, "got 1"),
     ],
 )
-def test_options_that_cannot_be(options, message):
+def test_contradictory_options_are_refused(options, message):
     with pytest.raises(DataError, match=message):
         split_table(make(), SplitOptions(**options))
 
@@ -261,7 +261,7 @@ def test_time_needs_timestamps():
             split_table(bare, SplitOptions("random", val_method=method))
 
 
-def test_no_row_left_to_train():
+def test_a_split_without_training_rows_is_refused():
     with pytest.raises(DataError, match="must have a row to train on"):
         split_table(make(3, test_rows=np.array([True, True, True])), SplitOptions("predefined", val_fraction=0))
     one = make(1)
