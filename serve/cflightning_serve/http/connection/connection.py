@@ -11,16 +11,15 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, cast
-from urllib.parse import unquote
 
 import httptools
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 from uvicorn import Config
 from uvicorn.server import ServerState as UvicornState
 
 from cflightning_serve.http.connection.connection_table import ConnectionTable
 from cflightning_serve.http.connection.exchange import Exchange, error_response
-from cflightning_serve.http.connection.upgrade import head_without_upgrade
+from cflightning_serve.http.connection.request_parser import RequestParser
 from cflightning_serve.http.settings import Limits
 
 MAX_HEAD = 1 << 16
@@ -63,10 +62,7 @@ class Connection(asyncio.Protocol):
         self._extensions = {EXTENSION: self}
         self._addresses: dict[str, tuple[str, int] | None] = {}
         self.on_disconnect: Callable[[], None] | None = None
-        self._make_parser()
-        self._url, self._headers, self._expects_continue = b"", list[tuple[bytes, bytes]](), False
-        self._begun = False  # whether a request has ever begun
-        self._in_head, self._head_size, self._body_size = True, 0, 0
+        self._parser = RequestParser(self)
         self._unparsed = bytearray()
         self._parsing: Exchange | None = None  # its body is being parsed
         self._exchanges: deque[Exchange] = deque()  # the first one runs, the others wait
@@ -154,64 +150,26 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.close()
 
-    # Parser callbacks -------------------------------------------------------------------------------------------------
+    # RequestHandler ---------------------------------------------------------------------------------------------------
 
-    def on_message_begin(self) -> None:
-        """Begin a request."""
-        self._begun = self._in_head = True
-        self._head_size = 0
-        self._url, self._headers, self._expects_continue = b"", [], False
-
-    def on_url(self, url: bytes) -> None:
-        """Add a part of the URL."""
-        self._url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Add a header; trailers, which follow a body in chunks, are ignored."""
-        if self._in_head:
-            name = name.lower()
-            if name == b"expect" and value.lower() == b"100-continue":
-                self._expects_continue = True
-            self._headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        """Begin an exchange."""
-        parser = self._parser
-        if parser.should_upgrade():  # the head is parsed again without the upgrade
-            return
-        self._in_head, self._body_size = False, 0
+    def request_begun(self, scope: Scope, keep_alive: bool, expects_continue: bool) -> None:
+        """Begin an exchange; it runs at once unless others are before it."""
         self._stop_timers()
-        url = httptools.parse_url(self._url)
-        path = url.path.decode("ascii")
-        version = parser.get_http_version()
-        scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": version,
-            "scheme": "http",
-            "method": parser.get_method().decode("ascii"),
-            "path": unquote(path) if "%" in path else path,
-            "raw_path": url.path,
-            "query_string": url.query or b"",
-            "root_path": "",
-            "headers": self._headers,
-            "extensions": self._extensions,
-            **self._addresses,
-        }
-        keep_alive = version != "1.0" and parser.should_keep_alive()
-        self._parsing = Exchange(scope, self, keep_alive, self._expects_continue)
+        scope.update(self._addresses)
+        scope["extensions"] = self._extensions
+        self._parsing = Exchange(scope, self, keep_alive, expects_continue)
         self._exchanges.append(self._parsing)
         if len(self._exchanges) == 1:
             self._run(self._parsing)
 
-    def on_body(self, body: bytes) -> None:
+    def body_received(self, body: bytes) -> None:
         """Add a part of the body; what follows a complete response is ignored."""
         if self._parsing is not None and not self._parsing.response_complete:
             self._parsing.feed(body)
 
-    def on_message_complete(self) -> None:
-        """End a request."""
-        if not self._parser.should_upgrade() and self._parsing is not None:
+    def request_complete(self) -> None:
+        """End the body."""
+        if self._parsing is not None:
             self._parsing.feed_eof()
 
     # For exchanges ----------------------------------------------------------------------------------------------------
@@ -259,11 +217,6 @@ class Connection(asyncio.Protocol):
 
     # Parsing ----------------------------------------------------------------------------------------------------------
 
-    def _make_parser(self) -> None:
-        self._parser = httptools.HttpRequestParser(self)
-        # Data after "Connection: close" is not read, and is no error.
-        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
-
     def _run(self, exchange: Exchange) -> None:
         task = self._loop.create_task(exchange.run(self._app))
         self._server_state.tasks.add(task)
@@ -290,32 +243,19 @@ class Connection(asyncio.Protocol):
         if self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
-        was_in_head = self._in_head
+        parser = self._parser
         try:
-            self._feed_parser(data)
+            parser.feed(data)
         except httptools.HttpParserError:
             self._refuse(400, "http", "the request must be HTTP/1.1")
             return
-        if not self._in_head:
-            if not was_in_head:
-                self._body_size += len(data)
-                if self._body_size > _CHUNK_OVERHEAD * (self._limits.body + MAX_HEAD):
-                    self._transport.close()
-            return
-        self._head_size += len(data) if was_in_head else 0
-        if self._head_size > MAX_HEAD:
+        if not parser.in_head:
+            if parser.body_size > _CHUNK_OVERHEAD * (self._limits.body + MAX_HEAD):
+                self._transport.close()
+        elif parser.head_size > MAX_HEAD:
             self._refuse(431, "headers", f"the headers must not exceed {MAX_HEAD:,} bytes")
         elif self._timer is None:
             self._start_timer()
-
-    def _feed_parser(self, data: bytes) -> None:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            method, version = self._parser.get_method(), self._parser.get_http_version()
-            head = head_without_upgrade(method, self._url, version, self._headers)
-            self._make_parser()
-            self._feed_parser(head + data[upgrade.args[0] :])
 
     # Deadline of heads, and errors ------------------------------------------------------------------------------------
 
@@ -329,7 +269,7 @@ class Connection(asyncio.Protocol):
         self._timer = self._idle_timer = None
 
     def _time_out(self) -> None:
-        if not self._begun:
+        if not self._parser.has_begun:
             self._transport.close()  # browsers connect in advance
         elif not self._transport.is_closing():
             self._refuse(408, "time", f"the headers must be complete within {self._limits.seconds:g} seconds")
@@ -339,7 +279,7 @@ class Connection(asyncio.Protocol):
         self._error = error_response(status, code, message)
         self._unparsed.clear()
         broken = self._parsing
-        if broken is not None and not self._in_head and not broken.body_complete and broken in self._exchanges:
+        if broken is not None and not self._parser.in_head and not broken.body_complete and broken in self._exchanges:
             self._exchanges.remove(broken)
             broken.disconnect()
             if broken.response_started:
