@@ -1,4 +1,4 @@
-"""The page in Chromium: films are found, rated, recommended, explained and mapped; and what it says when that fails."""
+"""The page in Chromium: search, ratings, recommendations, explanations, map, and error messages."""
 
 import json
 import shutil
@@ -84,7 +84,7 @@ def page(app, serve, visit):
 # Rating ---------------------------------------------------------------------------------------------------------------
 
 
-def test_by_keyboard_alone(page):
+def test_films_can_be_rated_by_keyboard_alone(page):
     before = listed(page)
     page.execute_script("document.activeElement.blur()")
     for _ in range(10):
@@ -105,7 +105,7 @@ def test_by_keyboard_alone(page):
     assert box.get_attribute("aria-expanded") == "false"
     assert texts(page, "#rated .name") == [options[1]]
     assert "not rated" in text(page, "#rated .hint")
-    assert listed(page) == before  # nothing was said of it yet
+    assert listed(page) == before  # it has no rating yet
     press(page, "5")  # the stars have the focus
     wait(page, lambda: listed(page) != before)
     assert stored(page)[0]["rating"] == 5
@@ -115,7 +115,7 @@ def test_by_keyboard_alone(page):
     wait(page, lambda: "10 recommended. First:" in text(page, "#live"))
 
 
-def test_the_combobox_closes_and_wraps(page):
+def test_the_combobox_closes_and_wraps_around(page):
     box = page.find_element(By.ID, "query")
     box.send_keys("comet")
     wait(page, lambda: texts(page, "#finds li"))
@@ -134,10 +134,10 @@ def test_the_combobox_closes_and_wraps(page):
     assert all_of(page, "#rated li") == []
 
 
-def test_enter_waits_for_what_was_typed(page):
+def test_enter_waits_for_the_matches_of_the_whole_query(page):
     box = page.find_element(By.ID, "query")
     box.click()
-    press(page, "comet station", Keys.ENTER)  # faster than any answer
+    press(page, "comet station", Keys.ENTER)  # faster than any response
     assert wait(page, lambda: texts(page, "#rated .name")) == ["The Comet Station"]
     box.click()
     press(page, "raven guest qqq", Keys.ENTER)
@@ -145,7 +145,7 @@ def test_enter_waits_for_what_was_typed(page):
     assert len(all_of(page, "#rated li")) == 1
 
 
-def test_what_is_recommended_follows_the_ratings(page, films):
+def test_recommendations_follow_the_ratings(page, films):
     titles, _, vectors, _ = films
     find_and_pick(page, "comet station")
     press(page, "5")
@@ -162,7 +162,7 @@ def test_what_is_recommended_follows_the_ratings(page, films):
     assert scores == sorted(scores, reverse=True)
 
 
-def test_a_star_clicked_in_the_list_moves_the_film_there(page):
+def test_rating_a_recommendation_moves_it_to_the_ratings(page):
     name = listed(page)[0]
     page.find_element(By.CSS_SELECTOR, "#list .open input[value='4']").click()
     wait(page, lambda: texts(page, "#rated .name") == [name])
@@ -171,7 +171,7 @@ def test_a_star_clicked_in_the_list_moves_the_film_there(page):
     assert page.execute_script("return document.getElementById('list').contains(document.activeElement)")
 
 
-def test_reasons_open_and_close_and_add_up(page):
+def test_explanations_open_and_close_and_add_up(page):
     find_and_pick(page, "silver ride")
     press(page, "5")
     find_and_pick(page, "cellar")
@@ -191,7 +191,7 @@ def test_reasons_open_and_close_and_add_up(page):
     assert all_of(page, "#list .open") == []
 
 
-def test_remove_start_over_and_undo(page):
+def test_ratings_can_be_removed_cleared_and_restored(page):
     for query in ("raven", "lisbon"):
         find_and_pick(page, query)
         press(page, "4")
@@ -209,7 +209,7 @@ def test_remove_start_over_and_undo(page):
     assert focused(page) == "query"
 
 
-def test_starters(page):
+def test_popular_films_are_suggested_at_first(page):
     button = all_of(page, "#starters button")[0]
     name = button.text
     button.click()
@@ -217,7 +217,7 @@ def test_starters(page):
     assert not page.find_element(By.ID, "starters").is_displayed()
 
 
-def test_a_reload_keeps_everything(page):
+def test_a_reload_keeps_ratings_and_theme(page):
     find_and_pick(page, "harbor")
     press(page, "3")
     page.find_element(By.ID, "theme").click()
@@ -230,7 +230,7 @@ def test_a_reload_keeps_everything(page):
     assert page.find_element(By.CSS_SELECTOR, "#rated input:checked").get_attribute("value") == "3"
 
 
-def test_what_was_stored_badly_is_dropped(page):
+def test_invalid_stored_ratings_are_dropped(page):
     page.execute_script(
         "localStorage.setItem('cflightning ratings film 0.5-5', arguments[0])",
         json.dumps([{"item": 1, "title": "x", "rating": 99}, 7, None, {"item": 2, "title": None, "rating": 4}]),
@@ -242,7 +242,7 @@ def test_what_was_stored_badly_is_dropped(page):
     assert all_of(ready(page), "#rated li") == []
 
 
-def test_an_item_that_the_model_does_not_know(page):
+def test_an_unknown_item_has_a_hint(page):
     page.execute_script(
         "localStorage.setItem('cflightning ratings film 0.5-5', arguments[0])",
         json.dumps([{"item": 99999, "title": "Gone (1999)", "rating": 4}]),
@@ -254,7 +254,7 @@ def test_an_item_that_the_model_does_not_know(page):
 # Map ------------------------------------------------------------------------------------------------------------------
 
 
-def test_the_map_marks_what_is_rated_and_recommended(page):
+def test_the_map_marks_rated_and_recommended_films(page):
     assert len(all_of(page, "#map .others circle")) == 360
     find_and_pick(page, "comet station")
     press(page, "5")
@@ -276,7 +276,7 @@ def test_the_map_marks_what_is_rated_and_recommended(page):
             assert wide < 2 or high < 2, "labels cover each other"
 
 
-def test_a_dot_is_named_under_the_pointer_and_taken_by_a_click(page):
+def test_a_dot_shows_its_title_under_the_pointer_and_is_rated_by_a_click(page):
     picture = all_of(page, "#map svg")[0]
     cx, cy = page.execute_script(
         "const d = document.querySelector('#map .others circle').getBoundingClientRect();"
@@ -292,7 +292,7 @@ def test_a_dot_is_named_under_the_pointer_and_taken_by_a_click(page):
     assert named.startswith(name)
 
 
-def test_a_finger_names_a_dot_before_it_takes_it(app, serve, visit):
+def test_a_first_tap_shows_the_title_of_a_dot_and_a_second_one_rates_it(app, serve, visit):
     page = ready(visit(serve(app)[0], 390, 800, touch=True))
     x, y = page.execute_script(
         "const d = document.querySelector('#map .others circle'); d.scrollIntoView({block: 'center'});"
@@ -311,9 +311,8 @@ def test_a_finger_names_a_dot_before_it_takes_it(app, serve, visit):
     assert named.startswith(wait(page, lambda: texts(page, "#rated .name"))[0])
 
 
-def test_items_beyond_the_map_are_placed(serve, visit, stub, films, make_scorer, monkeypatch):
-    monkeypatch.setattr("cflightning_serve.http.ui.catalogue.MAPPED", 20)
-    page = ready(visit(serve(stub.make_app(make_scorer(), films[3]))[0]))
+def test_items_beyond_the_map_are_added(serve, visit, stub, films, make_scorer):
+    page = ready(visit(serve(stub.make_app(make_scorer(), films[3], map_items=20))[0]))
     wait(page, lambda: len(all_of(page, "#map circle.best")) == 10)
     assert "Map of 20 films" in all_of(page, "#map svg")[0].get_attribute("aria-label")
 
@@ -321,7 +320,7 @@ def test_items_beyond_the_map_are_placed(serve, visit, stub, films, make_scorer,
 # Looks ----------------------------------------------------------------------------------------------------------------
 
 
-def test_dark_by_preference_and_by_the_switch(app, serve, visit):
+def test_the_dark_theme_follows_preference_and_button(app, serve, visit):
     url, _ = serve(app)
     page = ready(visit(url, dark=True))
     ground = "return getComputedStyle(document.body).backgroundColor"
@@ -336,7 +335,7 @@ def test_dark_by_preference_and_by_the_switch(app, serve, visit):
 
 
 @pytest.mark.parametrize("width", [320, 390, 820, 1280])
-def test_nothing_is_wider_than_the_window(app, serve, visit, width):
+def test_the_page_fits_into_the_window(app, serve, visit, width):
     page = ready(visit(serve(app)[0], width, 800, touch=width < 800))
     find_and_pick(page, "lantern")
     page.find_element(By.CSS_SELECTOR, "#rated input").send_keys("4")
@@ -352,7 +351,7 @@ def test_nothing_is_wider_than_the_window(app, serve, visit, width):
 
 
 @pytest.mark.parametrize("calm", [True, False])
-def test_motion_only_for_those_who_want_it(app, serve, visit, calm):
+def test_animations_respect_the_preference_for_reduced_motion(app, serve, visit, calm):
     page = ready(visit(serve(app)[0], calm=calm))
     page.execute_script("window.moved = 0; Element.prototype.animate = () => { window.moved += 1; }")
     find_and_pick(page, "comet")
@@ -363,7 +362,7 @@ def test_motion_only_for_those_who_want_it(app, serve, visit, calm):
 
 @pytest.fixture(scope="session")
 def axe(tmp_path_factory):
-    """The source of axe-core, which judges accessibility; it comes from npm."""
+    """The source of axe-core, which checks accessibility, from npm."""
     npm = shutil.which("npm")
     if npm is None:
         pytest.skip("needs npm")
@@ -376,7 +375,7 @@ def axe(tmp_path_factory):
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_axe_finds_nothing(app, serve, visit, axe, dark, width):
+def test_axe_finds_no_violation(app, serve, visit, axe, dark, width):
     page = ready(visit(serve(app)[0], width, dark=dark))
     page.execute_script(axe)
     rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
@@ -401,7 +400,7 @@ def test_axe_finds_nothing(app, serve, visit, axe, dark, width):
 # Other bundles --------------------------------------------------------------------------------------------------------
 
 
-def test_choices_of_strings_without_titles(serve, visit, stub, films, make_scorer):
+def test_implicit_feedback_with_string_ids_and_no_titles(serve, visit, stub, films, make_scorer):
     ids = [f"sku-{n:03d}" for n in range(360)]
     scorer = make_scorer(ids=ids, titles=None, counts=None, rating_range=None, unit="choice")
     page = ready(visit(serve(stub.make_app(scorer, films[3]))[0]))
@@ -422,7 +421,7 @@ def test_choices_of_strings_without_titles(serve, visit, stub, films, make_score
     assert "sku-170" not in text(page, "#curl")
 
 
-def test_stars_where_choices_are_recommended(serve, visit, stub, films, make_scorer):
+def test_ratings_beside_recommendations_from_implicit_feedback(serve, visit, stub, films, make_scorer):
     scorer = make_scorer(rating_range=(1.0, 5.0), unit="choice")
     page = ready(visit(serve(stub.make_app(scorer, films[3]))[0]))
     find_and_pick(page, "comet station")
@@ -433,7 +432,7 @@ def test_stars_where_choices_are_recommended(serve, visit, stub, films, make_sco
     assert "range of ratings" not in text(page, ".open .sum")
 
 
-def test_a_scale_of_its_own_is_a_slider(serve, visit, stub, films, make_scorer):
+def test_other_rating_ranges_have_a_slider(serve, visit, stub, films, make_scorer):
     scorer = make_scorer(rating_range=(-10.0, 10.0))
     page = ready(visit(serve(stub.make_app(scorer, films[3]))[0]))
     find_and_pick(page, "comet")
@@ -449,7 +448,7 @@ def test_a_scale_of_its_own_is_a_slider(serve, visit, stub, films, make_scorer):
     assert text(page, "#rated output") == "4"
 
 
-def test_ids_of_64_bits_survive(serve, visit, stub, films, make_scorer):
+def test_64_bit_ids_are_exact(serve, visit, stub, films, make_scorer):
     ids = [2**62 + n for n in range(360)]
     page = ready(visit(serve(stub.make_app(make_scorer(ids=ids), films[3]))[0]))
     find_and_pick(page, "comet station")
@@ -474,7 +473,7 @@ def test_titles_are_text_not_markup(serve, visit, stub, films, make_scorer):
 # Failures -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_server_that_goes_and_comes_back(app, serve, visit):
+def test_the_page_recovers_when_the_server_returns(app, serve, visit):
     url, stop = serve(app)
     page = ready(visit(url))
     stop()
@@ -492,7 +491,7 @@ def find_and_pick_starter(page):
     all_of(page, "#starters button")[0].click()
 
 
-def test_a_busy_server(page, app):
+def test_a_busy_server_is_retried(page, app):
     app.state.down = True
     find_and_pick_starter(page)
     press(page, "5")
@@ -503,14 +502,14 @@ def test_a_busy_server(page, app):
     page.get_log("browser")  # the refusals stand there, rightly
 
 
-def test_a_bundle_without_fold_in(serve, visit, stub, films, make_scorer):
+def test_a_bundle_without_fold_in_has_a_notice(serve, visit, stub, films, make_scorer):
     page = visit(serve(stub.make_app(make_scorer(), films[3], fold_in=False))[0])
     wait(page, lambda: "exported without what the page needs" in " ".join(texts(page, "#trouble p")))
     assert "'fold_in'" in text(page, "#trouble")
     assert len(all_of(page, "#map .others circle")) == 360  # what works goes on
 
 
-def test_a_bundle_without_factors(serve, visit, stub, films, make_scorer):
+def test_a_bundle_without_factors_has_no_map(serve, visit, stub, films, make_scorer):
     scorer = make_scorer()
     scorer.gives_factors = False
     page = ready(visit(serve(stub.make_app(scorer, films[3]))[0]))
@@ -518,7 +517,7 @@ def test_a_bundle_without_factors(serve, visit, stub, films, make_scorer):
     assert texts(page, "#trouble p") == []
 
 
-def test_a_server_with_a_key(serve, visit, stub, films, make_scorer):
+def test_a_server_with_keys_gets_the_key_from_a_form(serve, visit, stub, films, make_scorer):
     page = visit(serve(stub.make_app(make_scorer(), films[3], key="sesame"))[0])
     wait(page, lambda: all_of(page, "#key"))
     page.find_element(By.ID, "key").send_keys("wrong", Keys.ENTER)
@@ -532,7 +531,7 @@ def test_a_server_with_a_key(serve, visit, stub, films, make_scorer):
     ready(page)
 
 
-def test_the_curl_command_asks_the_same(page, serve, app):
+def test_the_curl_command_gives_the_same_recommendations(page, serve, app):
     find_and_pick(page, "comet station")
     press(page, "5")
     wait(page, lambda: "liked by most" not in text(page, "#best-note"))
@@ -545,7 +544,7 @@ def test_the_curl_command_asks_the_same(page, serve, app):
         [float(score) for score in texts(page, "#list .number")], abs=0.006))  # fmt: skip
 
 
-def test_ratings_of_other_ids_are_kept_apart(serve, visit, stub, films, make_scorer):
+def test_bundles_with_other_ids_have_their_own_ratings(serve, visit, stub, films, make_scorer):
     def items_of(ids, port=0):
         scorer = make_scorer(ids=ids, titles=None)
         return serve(stub.make_app(scorer, films[3]), port)
@@ -566,16 +565,19 @@ def test_ratings_of_other_ids_are_kept_apart(serve, visit, stub, films, make_sco
 @pytest.mark.parametrize(
     ("call", "result"),
     [
-        ("named({item: 1, title: 'Matrix, The (1999)'})", {"name": "The Matrix", "year": "1999"}),
-        ('named({item: 1, title: "Avventura, L\' (1960)"})', {"name": "L'Avventura", "year": "1960"}),
+        ("displayTitle({item: 1, title: 'Matrix, The (1999)'})", {"name": "The Matrix", "year": "1999"}),
+        ('displayTitle({item: 1, title: "Avventura, L\' (1960)"})', {"name": "L'Avventura", "year": "1960"}),
         (
-            "named({item: 1, title: 'Good, the Bad and the Ugly, The'})",
+            "displayTitle({item: 1, title: 'Good, the Bad and the Ugly, The'})",
             {"name": "The Good, the Bad and the Ugly", "year": ""},
         ),
-        ("named({item: 1, title: 'Solaris (Solyaris) (1972)'})", {"name": "Solaris (Solyaris)", "year": "1972"}),
-        ("named({item: 1, title: 'Cite, La (City, The) (1995)'})", {"name": "La Cite (City, The)", "year": "1995"}),
-        ("named({item: 1, title: '(1999)'})", {"name": "(1999)", "year": ""}),
-        ("named({item: 'a-7', title: null})", {"name": "a-7", "year": ""}),
+        ("displayTitle({item: 1, title: 'Solaris (Solyaris) (1972)'})", {"name": "Solaris (Solyaris)", "year": "1972"}),
+        (
+            "displayTitle({item: 1, title: 'Cite, La (City, The) (1995)'})",
+            {"name": "La Cite (City, The)", "year": "1995"},
+        ),
+        ("displayTitle({item: 1, title: '(1999)'})", {"name": "(1999)", "year": ""}),
+        ("displayTitle({item: 'a-7', title: null})", {"name": "a-7", "year": ""}),
         ("signed(-0.004)", "−0.00"),
         ("signed(1.234)", "+1.23"),
         ("short('abcdef', 4)", "abc…"),
@@ -588,22 +590,24 @@ def test_ratings_of_other_ids_are_kept_apart(serve, visit, stub, films, make_sco
         ("scaleOf(null).kind", "liked"),
     ],
 )
-def test_words(page, call, result):
+def test_formatting(page, call, result):
     script = (
         "const done = arguments[0];"
-        f"import('/static/words.js').then(({{named, short, signed, scaleOf}}) => done({call}), (e) => done(String(e)))"
+        "import('/static/format.js').then("
+        f"({{displayTitle, short, signed, scaleOf}}) => done({call}), (error) => done(String(error)))"
     )
     assert page.execute_async_script(script) == result
 
 
-def test_what_everyone_thinks_is_named_where_it_counts(page):
+def test_the_average_of_all_users_is_shown_if_it_contributes(page):
     script = """
         const [base, done] = arguments;
         const contributions = [{item: 1, title: null, contribution: 0.5}];
-        import('/static/reasons.js')
-          .then(({reasons}) => reasons({score: 1, base, rest: 0, contributions, nearest: []}, 'items', null))
+        import('/static/explanation.js')
+          .then(({explanationElements}) =>
+            explanationElements({score: 1, base, rest: 0, contributions, nearest: []}, 'items', null))
           .then((shown) => done(shown.map((one) => one.textContent).join(' ')), (error) => done(String(error)));
     """
-    assert "−0.25 from everyone's opinion, +0.50 from your ratings." in page.execute_async_script(script, -0.25)
+    assert "−0.25 from the average of all users, +0.50 from your ratings." in page.execute_async_script(script, -0.25)
     said = page.execute_async_script(script, 0.001)
-    assert "everyone" not in said and "+0.50 from your ratings." in said
+    assert "average" not in said and "+0.50 from your ratings." in said

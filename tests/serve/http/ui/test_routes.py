@@ -82,6 +82,9 @@ def test_the_files_refer_to_each_other_and_to_no_other_server():
         assert len(content.splitlines()) <= 250, name
         for file in re.findall(r'from "\./([^"]+)"', content) + re.findall(r'"static/([^"]+)"', content):
             assert file in NAMES, (name, file)
+        for imported, file in re.findall(r'import \{ ([^}]+) \} from "\./([^"]+)"', content):
+            for identifier in imported.split(", "):
+                assert re.search(rf"^export \w+ {identifier}\b", text[file], re.MULTILINE), (name, identifier)
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", "".join(text.values()))
     assert " style=" not in text["index.html"]  # the policy forbids it
     ids = re.findall(r'\bid="([^"]+)"', text["index.html"])

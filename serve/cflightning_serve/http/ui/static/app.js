@@ -1,42 +1,42 @@
-// The page: what is rated goes to /fold-in, what comes back is listed, explained by /explain and marked on the map.
+// The page: ratings are sent to /fold-in; its recommendations are listed, explained by /explain and marked on the map.
 
 import { curl, get, post } from "./api.js";
-import { Best } from "./best.js";
+import { RecommendationList } from "./recommendations.js";
 import { Combobox } from "./combobox.js";
 import { byId, element } from "./dom.js";
-import { FilmMap } from "./map.js";
-import { Rated } from "./rated.js";
-import { Store } from "./store.js";
-import { Notice } from "./trouble.js";
-import { call, named, scaleOf } from "./words.js";
+import { ItemMap } from "./map.js";
+import { RatingList } from "./rating_list.js";
+import { RatingStore } from "./rating_store.js";
+import { Notice } from "./notice.js";
+import { nameItems, displayTitle, scaleOf } from "./format.js";
 
 const K = 10;
-const WAIT = 80;  // ms: keys and clicks that follow each other are one question
-const PLACED = 50;  // items in one question; the next one places more
-const SAID = 700;  // ms of rest before a screen reader is told
+const DEBOUNCE = 80;  // ms: keys and clicks in quick succession become one request
+const MAX_MAP_ITEMS = 50;  // items of one request to /map; later requests add more
+const ANNOUNCE_DELAY = 700;  // ms without a change before the screen reader announces the list
 
 const page = { rated: [], items: [], unknown: new Set(), discarded: null, opened: undefined, mapless: false };
 const parts = {};
 const notice = new Notice(() => (parts.best ? refresh() : start()));
-let asking, waiting, saying;
+let controller, refreshTimer, announceTimer;
 
 const find = (item) => page.rated.find((one) => String(one.item) === String(item));
-const given = () => page.rated.filter(({ rating }) => rating !== null).map(({ item, rating }) => [item, rating]).reverse();
+const ratingPairs = () => page.rated.filter(({ rating }) => rating !== null).map(({ item, rating }) => [item, rating]).reverse();
 
 async function start() {
   try {
     const about = await get("about");
     const scale = scaleOf(about.rating_range);
-    page.many = call(about.what);
+    page.many = nameItems(about.what);
     page.suggested = scale.suggested;
-    page.store = new Store(about);
+    page.store = new RatingStore(about);
     page.rated = page.store.load(scale);
     if (!about.titles) byId("query").placeholder = "Part of an id";
     if (scale.kind === "liked") byId("yours-title").textContent = "What you like";
-    parts.rated = new Rated({ scale, onRate: (item, rating) => rate({ item }, rating), onRemove: remove });
-    parts.map = new FilmMap({ onPick: pick });
-    parts.find = new Combobox({ onPick: pick, onTrouble: (error) => notice.show(error), isRated: ({ item }) => Boolean(find(item)) });
-    parts.best = new Best({ scale, unit: about.unit, onRate: rate, onOpen: explain });
+    parts.rated = new RatingList({ scale, onRate: (item, rating) => rate({ item }, rating), onRemove: remove });
+    parts.map = new ItemMap({ onPick: pick });
+    parts.find = new Combobox({ onPick: pick, onError: (error) => notice.show(error), isRated: ({ item }) => Boolean(find(item)) });
+    parts.best = new RecommendationList({ scale, unit: about.unit, onRate: rate, onOpen: explain });
     show();
     await refresh();
   } catch (error) {
@@ -75,8 +75,8 @@ function change(discarded = null) {
   page.discarded = discarded;
   page.store.save(page.rated);
   show();
-  clearTimeout(waiting);
-  waiting = setTimeout(refresh, WAIT);
+  clearTimeout(refreshTimer);
+  refreshTimer = setTimeout(refresh, DEBOUNCE);
 }
 
 function show() {
@@ -85,52 +85,52 @@ function show() {
   byId("starters").hidden = page.rated.length > 0;
   byId("clear").hidden = page.rated.length === 0 && page.discarded === null;
   byId("clear").textContent = page.discarded ? "Undo" : "Start over";
-  byId("curl").textContent = curl("fold-in", { ratings: given(), k: K });
+  byId("curl").textContent = curl("fold-in", { ratings: ratingPairs(), k: K });
 }
 
-/** Ask anew; an answer to an older question is dropped. */
+/** Request new recommendations; an earlier request is cancelled. */
 async function refresh() {
-  asking?.abort();
-  asking = new AbortController();
-  const { signal } = asking;
+  controller?.abort();
+  controller = new AbortController();
+  const { signal } = controller;
   try {
     await map(signal);
     if (!byId("starters").lastElementChild.children.length) suggest((await get("items", { limit: 8 }, signal)).items);
-    const { items, unknown_items } = await post("fold-in", { ratings: given(), k: K }, signal);
+    const { items, unknown_items } = await post("fold-in", { ratings: ratingPairs(), k: K }, signal);
     page.items = items;
     page.unknown = new Set(unknown_items.map(String));
     parts.best.show(items);
-    byId("best-note").textContent = given().length ? "" : "liked by most, until you rate";
+    byId("best-note").textContent = ratingPairs().length ? "" : "liked by most, until you rate";
     await explain(signal);
     await map(signal);
     notice.clear();
-    say(items);
+    announce(items);
   } catch (error) {
     if (!signal.aborted) notice.show(error);
   }
 }
 
-/** Say why the opened item is recommended. */
+/** Explain the opened recommendation. */
 async function explain(signal) {
   const one = page.opened = parts.best.opened;
   show();
   if (!one) return;
   try {
-    parts.best.explain(one.item, await post("explain", { ratings: given(), item: one.item }, signal), page.many);
+    parts.best.explain(one.item, await post("explain", { ratings: ratingPairs(), item: one.item }, signal), page.many);
   } catch (error) {
     if (signal?.aborted) throw error;
-    if (error.kind === "unsupported") parts.best.say(one.item, "This bundle was exported without reasons.");
+    if (error.kind === "unsupported") parts.best.showNote(one.item, "This bundle was exported without explanations.");
     else notice.show(error);
   }
 }
 
-/** Draw the map when it is needed first; later put there what is marked and not among its most popular items. */
+/** Draw the map at first use; later add the marked items that are not among the most popular ones. */
 async function map(signal) {
   if (page.mapless) return;
   try {
     if (!parts.map.all) return parts.map.load((await get("map", {}, signal)).items);
     const marked = [...page.items, ...page.rated].filter(({ item }) => !page.unknown.has(String(item)));
-    const missing = parts.map.missing(marked).map(({ item }) => item).slice(0, PLACED);
+    const missing = parts.map.missing(marked).map(({ item }) => item).slice(0, MAX_MAP_ITEMS);
     if (missing.length) parts.map.load((await get("map", { item: missing }, signal)).items, true);
   } catch (error) {
     if (error.kind !== "unsupported") throw error;
@@ -141,15 +141,15 @@ async function map(signal) {
 
 function suggest(items) {
   byId("starters").lastElementChild.replaceChildren(...items.map((one) =>
-    element("li", {}, element("button", { type: "button", onclick: () => pick(one) }, named(one).name))));
+    element("li", {}, element("button", { type: "button", onclick: () => pick(one) }, displayTitle(one).name))));
 }
 
-function say(items) {
-  clearTimeout(saying);
-  saying = setTimeout(() => {
-    const first = items.slice(0, 3).map((one) => named(one).name).join(", ");
+function announce(items) {
+  clearTimeout(announceTimer);
+  announceTimer = setTimeout(() => {
+    const first = items.slice(0, 3).map((one) => displayTitle(one).name).join(", ");
     byId("live").textContent = items.length ? `${items.length} recommended. First: ${first}.` : "Nothing is left to recommend.";
-  }, SAID);
+  }, ANNOUNCE_DELAY);
 }
 
 byId("clear").addEventListener("click", clearOrUndo);
@@ -158,7 +158,7 @@ byId("copy").addEventListener("click", async ({ target }) => {
   try {
     await navigator.clipboard.writeText(text.textContent);
     target.textContent = "Copied";
-  } catch {  // without https and off this machine there is no clipboard
+  } catch {  // the clipboard needs https or localhost
     getSelection().selectAllChildren(text);
     target.textContent = "Selected: press Ctrl+C";
   }

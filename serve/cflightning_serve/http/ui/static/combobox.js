@@ -1,19 +1,19 @@
-// Find items by typing: the combobox with a list popup of the ARIA Authoring Practices, version 1.2.
+// Search for items: a combobox with a list popup as in the ARIA Authoring Practices 1.2.
 
 import { get } from "./api.js";
 import { byId, element } from "./dom.js";
-import { named } from "./words.js";
+import { displayTitle } from "./format.js";
 
-const WAIT = 120;  // ms after the last key
+const DEBOUNCE = 120;  // ms after the last key
 
 export class Combobox {
-  constructor({ onPick, onTrouble, isRated }) {
+  constructor({ onPick, onError, isRated }) {
     this.input = byId("query");
     this.list = byId("finds");
     this.count = byId("found");
     this.finds = [];
     this.active = -1;
-    Object.assign(this, { onPick, onTrouble, isRated });
+    Object.assign(this, { onPick, onError, isRated });
     this.input.addEventListener("input", () => this.#later());
     this.input.addEventListener("keydown", (event) => this.#key(event));
     this.input.addEventListener("blur", () => this.close());
@@ -27,7 +27,7 @@ export class Combobox {
 
   close() {
     clearTimeout(this.timer);
-    this.asking?.abort();
+    this.controller?.abort();
     this.list.hidden = this.count.hidden = true;
     this.list.replaceChildren();
     this.shown = null;
@@ -42,22 +42,22 @@ export class Combobox {
 
   #later() {
     clearTimeout(this.timer);
-    if (this.query) this.timer = setTimeout(() => this.#search(), WAIT);
+    if (this.query) this.timer = setTimeout(() => this.#search(), DEBOUNCE);
     else this.close();
   }
 
   async #search() {
-    this.asking?.abort();
-    this.asking = new AbortController();
-    const { signal } = this.asking;
+    this.controller?.abort();
+    this.controller = new AbortController();
+    const { signal } = this.controller;
     const query = this.query;
     try {
       const { items } = await get("items", { query, limit: 20 }, signal);
       if (signal.aborted || document.activeElement !== this.input) return;
       this.shown = query;
       this.#show(items);
-    } catch (trouble) {
-      if (!signal.aborted) this.onTrouble(trouble);
+    } catch (error) {
+      if (!signal.aborted) this.onError(error);
     }
   }
 
@@ -65,7 +65,7 @@ export class Combobox {
     this.finds = items;
     this.active = -1;
     this.list.replaceChildren(...items.map((one, place) => {
-      const { name, year } = named(one);
+      const { name, year } = displayTitle(one);
       const note = this.isRated(one) ? "rated" : year;
       return element("li", { role: "option", id: `find-${place}`, "aria-selected": "false" },
         element("span", { class: "name" }, name), " ", element("span", { class: "year" }, note));
@@ -88,7 +88,7 @@ export class Combobox {
     } else if (event.key === "Enter" && this.query) {
       event.preventDefault();
       clearTimeout(this.timer);
-      if (this.shown !== this.query) await this.#search();  // who types fast means what is typed, not what is shown
+      if (this.shown !== this.query) await this.#search();  // the list may be older than the query
       if (!this.list.hidden) this.#pick(Math.max(this.active, 0));
     } else if (event.key === "Escape") {
       if (!open) this.input.value = "";

@@ -1,12 +1,12 @@
-// Elements without markup in strings: what a title holds is always text.
+// Creation of elements without markup in strings, so a title is always text.
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** element("li", {class: "x", onclick: f}, "text", child); null and false are left out. */
-export const element = (name, properties, ...children) => filled(document.createElement(name), properties, children);
-export const drawing = (name, properties, ...children) => filled(document.createElementNS(SVG, name), properties, children);
+/** element("li", {class: "x", onclick: f}, "text", child); null and false are ignored. */
+export const element = (name, properties, ...children) => withContent(document.createElement(name), properties, children);
+export const svgElement = (name, properties, ...children) => withContent(document.createElementNS(SVG, name), properties, children);
 
-function filled(node, properties = {}, children = []) {
+function withContent(node, properties = {}, children = []) {
   for (const [key, value] of Object.entries(properties)) {
     if (value === null || value === undefined || value === false) continue;
     if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
@@ -17,10 +17,10 @@ function filled(node, properties = {}, children = []) {
 }
 
 export const byId = (id) => document.getElementById(id);
-export const unseen = (text) => element("span", { class: "hidden" }, text);
-export const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+export const screenReaderText = (text) => element("span", { class: "hidden" }, text);
+export const prefersReducedMotion = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
-/** Makes a list hold `nodes` in this order; what moves glides there, unless people want no motion. */
+/** Make `nodes` the children of a list, in this order; moves are animated unless the user prefers reduced motion. */
 export function arrange(list, nodes) {
   const before = new Map([...list.children].map((node) => [node, node.getBoundingClientRect().top]));
   const kept = new Set(nodes);
@@ -29,9 +29,9 @@ export function arrange(list, nodes) {
   nodes.forEach((node, place) => {
     if (list.children[place] !== node) list.insertBefore(node, list.children[place] ?? null);
   });
-  // Moving a node takes the focus from what is in it.
+  // Moving a node removes the focus from its content.
   if (list.contains(focused) && document.activeElement !== focused) focused.focus({ preventScroll: true });
-  if (calm()) return;
+  if (prefersReducedMotion()) return;
   for (const node of nodes) {
     const moved = before.has(node) ? before.get(node) - node.getBoundingClientRect().top : 0;
     const start = before.has(node) ? { transform: `translateY(${moved}px)` } : { opacity: 0 };

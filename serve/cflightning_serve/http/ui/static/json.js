@@ -1,4 +1,4 @@
-// JSON with ids of 64 bits: JavaScript's numbers end at 53, so longer integers travel as BigInt (where the browser can).
+// JSON with 64-bit ids: JavaScript's numbers have 53 bits, so longer integers become BigInt (where the browser supports it).
 
 export const parse = (text) => JSON.parse(text, (key, value, context) =>
   typeof value === "number" && Number.isInteger(value) && !Number.isSafeInteger(value) && /^-?\d+$/.test(context?.source)

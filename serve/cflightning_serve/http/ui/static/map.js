@@ -1,36 +1,36 @@
-// The map: every item a dot, rated and recommended ones marked, the most popular ones labelled; and the same in words.
+// The map of items: a dot for each, marks for rated and recommended ones, labels for the most popular ones; and a table.
 
-import { byId, drawing, element } from "./dom.js";
-import { named, short } from "./words.js";
+import { byId, svgElement, element } from "./dom.js";
+import { displayTitle, short } from "./format.js";
 
 const EDGE = 18;
-const REACH = 24;  // px from the pointer to a dot
+const REACH = 24;  // px: maximal distance of the pointer to a dot
 const LABELS = 26;
 
-export class FilmMap {
+export class ItemMap {
   constructor({ onPick }) {
     this.place = byId("map");
     this.places = new Map();
     this.marks = { rated: [], best: [], open: undefined };
     this.onPick = onPick;
     this.tip = element("p", { class: "tip", "aria-hidden": "true", hidden: true });
-    this.picture = drawing("svg", { role: "img" });
+    this.picture = svgElement("svg", { role: "img" });
     this.place.append(this.picture, this.tip);
     this.picture.addEventListener("pointermove", (event) => event.pointerType !== "touch" && this.#point(this.#nearest(event)));
     this.picture.addEventListener("pointerleave", (event) => event.pointerType !== "touch" && this.#point(null));
     this.picture.addEventListener("click", (event) => {
       const found = this.#nearest(event);
-      // A finger hides what it touches: the first tap names the dot, the second one takes it.
+      // A finger hides what it touches: the first tap shows the title, the second one picks the dot.
       if (found && (event.pointerType !== "touch" || found === this.pointed)) this.onPick(found);
       else this.#point(found);
     });
     new ResizeObserver(() => this.draw()).observe(this.place);
   }
 
-  /** What lies where; `more` are items beside those of the whole map. */
+  /** Add items with their coordinates; `more` are items besides those of the map itself. */
   load(items, more = false) {
     if (!more) {
-      // One item in 200 may lie on the edge: a few far ones would press all others together.
+      // One item in 200 is drawn at the edge: a few outliers would press all others together.
       this.extent = ["x", "y"].map((axis) => {
         const sorted = items.map((one) => one[axis]).sort((a, b) => a - b);
         const beyond = Math.floor(sorted.length / 200);
@@ -42,10 +42,10 @@ export class FilmMap {
     this.draw();
   }
 
-  /** The items among these that have no place yet. */
+  /** The items that have no coordinates yet. */
   missing = (items) => items.filter(({ item }) => !this.places.has(String(item)));
 
-  /** Which items are rated ({item, title, rating}), recommended and opened, best first. */
+  /** Mark the rated items ({item, title, rating}), the recommended ones (best first) and the opened one. */
   mark(marks, words) {
     this.marks = marks;
     this.words = words;
@@ -67,24 +67,24 @@ export class FilmMap {
     const rated = find(this.marks.rated);
     const best = find(this.marks.best);
     const most = Math.max(...this.dots.map(({ one }) => one.count ?? 1), 1);
-    const circle = (name, size) => ({ x, y }) => drawing("circle", { class: name, cx: x, cy: y, r: size });
-    this.ring = drawing("circle", { class: "ring", r: 9, visibility: "hidden" });
+    const circle = (name, size) => ({ x, y }) => svgElement("circle", { class: name, cx: x, cy: y, r: size });
+    this.ring = svgElement("circle", { class: "ring", r: 9, visibility: "hidden" });
     this.picture.setAttribute("viewBox", `0 0 ${wide} ${high}`);
     this.picture.setAttribute("aria-label", `Map of ${this.all} ${this.words ?? "items"}; `
-      + `${rated.length} rated and ${best.length} recommended ones are marked. It follows in words.`);
+      + `${rated.length} rated and ${best.length} recommended ones are marked. A table follows.`);
     this.picture.replaceChildren(
-      drawing("g", { class: "others" }, this.dots.map((dot) => circle("dot", 1.6 + 2.2 * Math.sqrt((dot.one.count ?? 1) / most))(dot))),
-      drawing("g", {}, best.map(circle("dot best", 5))),
-      drawing("g", {}, rated.map(circle("dot rated", 6))),
-      drawing("g", {}, find(this.marks.open ? [this.marks.open] : []).map(circle("dot open", 9))),
-      this.labels = drawing("g", { class: "labels" }),
+      svgElement("g", { class: "others" }, this.dots.map((dot) => circle("dot", 1.6 + 2.2 * Math.sqrt((dot.one.count ?? 1) / most))(dot))),
+      svgElement("g", {}, best.map(circle("dot best", 5))),
+      svgElement("g", {}, rated.map(circle("dot rated", 6))),
+      svgElement("g", {}, find(this.marks.open ? [this.marks.open] : []).map(circle("dot open", 9))),
+      this.labels = svgElement("g", { class: "labels" }),
       this.ring);
     this.#label(rated, best, wide, high);
-    this.#tell(rated, best);
+    this.#table(rated, best);
   }
 
-  /** Labels that cover neither each other nor a mark: rated ones first, then recommended, then the most popular. The browser
-      measures each one, since fonts differ from machine to machine. */
+  /** Add labels that cover neither each other nor a mark: rated items first, then recommended ones, then the most popular.
+      The browser measures each label, since fonts differ between machines. */
   #label(rated, best, wide, high) {
     const taken = [...rated, ...best].map(({ x, y }) => [x - 6, y - 6, x + 6, y + 6]);
     const open = String(this.marks.open?.item);
@@ -94,7 +94,7 @@ export class FilmMap {
     for (const dot of [...marked, ...this.dots.filter((one) => !marked.has(one)).slice(0, 60)]) {
       if (this.labels.childElementCount >= LABELS) break;
       const kind = rated.includes(dot) ? "rated" : best.includes(dot) ? "best" : "other";
-      const label = drawing("text", { class: kind }, short(named(dot.one).name, 24));
+      const label = svgElement("text", { class: kind }, short(displayTitle(dot.one).name, 24));
       this.labels.append(label);
       const { width, y: above, height } = label.getBBox();
       const { x, y } = dot;
@@ -132,19 +132,19 @@ export class FilmMap {
     if (!dot) return;
     this.ring.setAttribute("cx", dot.x);
     this.ring.setAttribute("cy", dot.y);
-    const { name, year } = named(one);
+    const { name, year } = displayTitle(one);
     this.tip.textContent = year ? `${name} (${year})` : name;
     const half = this.tip.offsetWidth / 2;
     this.tip.style.left = `${Math.min(Math.max(dot.x, half), this.place.clientWidth - half)}px`;
     this.tip.style.top = `${dot.y < 44 ? dot.y + 14 : dot.y - 38}px`;
   }
 
-  #tell(rated, best) {
+  #table(rated, best) {
     const nearby = (dot) => rated.filter((one) => one !== dot)
       .sort((a, b) => Math.hypot(a.x - dot.x, a.y - dot.y) - Math.hypot(b.x - dot.x, b.y - dot.y))
-      .slice(0, 2).map(({ one }) => named(one).name).join(", ") || "–";
+      .slice(0, 2).map(({ one }) => displayTitle(one).name).join(", ") || "–";
     const row = (mark) => (dot, place) => element("tr", {},
-      element("th", { scope: "row" }, named(dot.one).name), element("td", {}, mark(place)), element("td", {}, nearby(dot)));
+      element("th", { scope: "row" }, displayTitle(dot.one).name), element("td", {}, mark(place)), element("td", {}, nearby(dot)));
     const heads = ["Title", "Mark", "Nearest of yours"].map((head) => element("th", { scope: "col" }, head));
     byId("words").querySelector(".scroll").replaceChildren(element("table", {},
       element("thead", {}, element("tr", {}, heads)),

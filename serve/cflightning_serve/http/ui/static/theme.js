@@ -1,4 +1,4 @@
-// Runs before anything is drawn, so that the page never flashes in the other theme.
+// The theme, applied before the page is drawn, so that it does not flash in the other theme.
 (() => {
   const root = document.documentElement;
   const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -13,7 +13,7 @@
     const show = () => button.setAttribute("aria-pressed", String(isDark()));
     button.addEventListener("click", () => {
       root.dataset.theme = isDark() ? "light" : "dark";
-      try { localStorage.setItem("cflightning theme", root.dataset.theme); } catch { /* it then lasts until a reload */ }
+      try { localStorage.setItem("cflightning theme", root.dataset.theme); } catch { /* without storage, the theme lasts until a reload */ }
       show();
     });
     dark.addEventListener("change", show);

@@ -1,12 +1,12 @@
-// One rating, given as the bundle's scale wants it: stars, a slider, or a like.
+// The input of a rating: stars, a slider, or a like button, depending on the bundle's rating range.
 
-import { drawing, element, unseen } from "./dom.js";
+import { svgElement, element, screenReaderText } from "./dom.js";
 
 const STAR = "M12 2.6l2.9 5.9 6.5.9-4.7 4.6 1.1 6.5L12 17.4l-5.8 3.1 1.1-6.5L2.6 9.4l6.5-.9z";
 const HEART = "M12 20.5C5 15.4 2.5 12 2.5 8.4A4.9 4.9 0 0 1 12 6.6a4.9 4.9 0 0 1 9.5 1.8c0 3.6-2.5 7-9.5 12.1z";
 let groups = 0;
 
-/** An element that calls onRate(value); `name` is what is rated, `value` null where it is not yet. */
+/** An element that calls onRate(value); `name` is the title of the item, `value` is null if it is not rated yet. */
 export function ratingInput(scale, name, value, onRate) {
   if (scale.kind === "stars") return stars(scale, name, value, onRate);
   if (scale.kind === "slider") return slider(scale, name, value, onRate);
@@ -21,8 +21,8 @@ function stars({ low, high, step, say }, name, value, onRate) {
     const box = half === " left" ? "0 0 12 24" : half === " right" ? "12 0 12 24" : "0 0 24 24";
     labels.push(element("label", { class: `star${half}` },
       element("input", { type: "radio", name: group, value: stars, checked: stars === value, onchange: () => onRate(stars) }),
-      unseen(say(stars)),
-      drawing("svg", { viewBox: box, "aria-hidden": "true" }, drawing("path", { d: STAR }))));
+      screenReaderText(say(stars)),
+      svgElement("svg", { viewBox: box, "aria-hidden": "true" }, svgElement("path", { d: STAR }))));
   }
   return element("fieldset", {
     class: "stars",
@@ -43,7 +43,7 @@ function slider({ low, high, step, suggested }, name, value, onRate) {
   const show = ({ target }) => { shown.textContent = target.valueAsNumber.toFixed(digits); };
   const input = element("input", {
     type: "range", min: low, max: high, step, value: value ?? suggested, "aria-label": `Your rating of ${name}`,
-    oninput: show, onchange: ({ target }) => onRate(target.valueAsNumber),  // when it is let go
+    oninput: show, onchange: ({ target }) => onRate(target.valueAsNumber),  // when the slider is released
   });
   return element("div", { class: "slider" }, input, shown);
 }
@@ -56,5 +56,5 @@ function likes(name, value, onRate) {
       currentTarget.setAttribute("aria-pressed", String(likes));
       onRate(likes ? 1 : null);
     },
-  }, drawing("svg", { viewBox: "0 0 24 24", "aria-hidden": "true" }, drawing("path", { d: HEART })), "Like");
+  }, svgElement("svg", { viewBox: "0 0 24 24", "aria-hidden": "true" }, svgElement("path", { d: HEART })), "Like");
 }

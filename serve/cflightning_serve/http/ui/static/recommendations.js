@@ -1,11 +1,11 @@
-// The recommendations: one row each, which opens to say why and to be rated.
+// The list of recommendations; each row opens to show its explanation and a rating input.
 
-import { arrange, byId, drawing, element, unseen } from "./dom.js";
-import { ratingInput } from "./rating.js";
-import { reasons } from "./reasons.js";
-import { named } from "./words.js";
+import { arrange, byId, svgElement, element, screenReaderText } from "./dom.js";
+import { ratingInput } from "./rating_input.js";
+import { explanationElements } from "./explanation.js";
+import { displayTitle } from "./format.js";
 
-export class Best {
+export class RecommendationList {
   constructor({ scale, unit, onRate, onOpen }) {
     this.list = byId("list");
     this.rows = new Map();
@@ -14,7 +14,7 @@ export class Best {
     this.open = undefined;  // undefined: the first one; null: none
   }
 
-  /** The item whose reasons are wanted, or undefined. */
+  /** The item whose explanation is shown, or undefined. */
   get opened() {
     if (this.open === null) return undefined;
     return this.items?.find(({ item }) => String(item) === this.open) ?? this.items?.[0];
@@ -37,7 +37,7 @@ export class Best {
       return row;
     }));
     this.#toggle();
-    // Who had the focus in a row that is gone goes on in the one that took its place.
+    // The focus of a removed row moves to the row at its position.
     if (focused >= 0 && !this.list.contains(document.activeElement)) {
       this.list.children[Math.min(focused, items.length - 1)]?.querySelector(".pick").focus({ preventScroll: true });
     }
@@ -45,16 +45,16 @@ export class Best {
 
   explain(item, explanation, many) {
     const place = this.rows.get(String(item))?.querySelector(".reasons");
-    place?.replaceChildren(...reasons(explanation, many, this.unit === "rating" ? this.scale : null));
+    place?.replaceChildren(...explanationElements(explanation, many, this.unit === "rating" ? this.scale : null));
   }
 
-  say(item, words) {
+  showNote(item, words) {
     this.rows.get(String(item))?.querySelector(".reasons").replaceChildren(element("p", { class: "note" }, words));
   }
 
   #row(one) {
     const key = String(one.item);
-    const { name, year } = named(one);
+    const { name, year } = displayTitle(one);
     const id = `why-${key.replace(/\W/g, (sign) => `_${sign.codePointAt(0)}`)}`;
     const button = element("button", {
       type: "button", class: "pick", "aria-expanded": "false", "aria-controls": id, onclick: () => {
@@ -67,7 +67,7 @@ export class Best {
     element("span", { class: "what" }, element("span", { class: "name" }, name), " ", element("span", { class: "year" }, year)),
     element("span", { class: "move" }),
     element("span", { class: "score" }),
-    drawing("svg", { class: "turn", viewBox: "0 0 24 24", "aria-hidden": "true" }, drawing("path", { d: "M7 10l5 5 5-5" })));
+    svgElement("svg", { class: "turn", viewBox: "0 0 24 24", "aria-hidden": "true" }, svgElement("path", { d: "M7 10l5 5 5-5" })));
     const seen = element("div", { class: "seen" },
       element("span", {}, this.scale.kind === "liked" ? "Know it?" : "Seen it? Rate it:"),
       ratingInput(this.scale, name, null, (value) => this.onRate(one, value, document.activeElement.matches(":focus-visible"))));
@@ -76,11 +76,11 @@ export class Best {
 
   #score(row, score, top) {
     const place = row.querySelector(".score");
-    if (this.unit !== "rating") return;  // only the order of choices means something
+    if (this.unit !== "rating") return;  // other scores have no unit
     const [low, high] = this.scale.kind === "liked" ? [0, top] : [this.scale.low, this.scale.high];
     const bar = element("span", { class: "meter", "aria-hidden": "true" }, element("span"));
     bar.firstChild.style.width = `${(100 * (score - low)) / (high - low)}%`;
-    place.replaceChildren(unseen("predicted rating "), element("span", { class: "number" }, score.toFixed(2)), bar);
+    place.replaceChildren(screenReaderText("predicted rating "), element("span", { class: "number" }, score.toFixed(2)), bar);
   }
 
   #toggle() {
@@ -93,12 +93,12 @@ export class Best {
   }
 }
 
-/** How far a row has come since the last list. */
+/** Elements that show how far a row has moved since the previous list. */
 function movement(before, key, place) {
   if (!before.size) return [];
   if (!before.has(key)) return [element("span", { class: "new" }, "new")];
   const up = before.get(key) - place;
   if (up === 0) return [];
   return [element("span", { class: up > 0 ? "up" : "down" },
-    element("span", { "aria-hidden": "true" }, `${up > 0 ? "↑" : "↓"}${Math.abs(up)}`), unseen(`${up > 0 ? "up" : "down"} ${Math.abs(up)}`))];
+    element("span", { "aria-hidden": "true" }, `${up > 0 ? "↑" : "↓"}${Math.abs(up)}`), screenReaderText(`${up > 0 ? "up" : "down"} ${Math.abs(up)}`))];
 }

@@ -1,29 +1,29 @@
-// Says what went wrong and what can be done; tries again by itself where that may help.
+// The notice of an error: what happened and what to do; retries by itself where that may help.
 
-import { setKey, Trouble } from "./api.js";
+import { setKey, RequestError } from "./api.js";
 import { byId, element } from "./dom.js";
 
-const FIRST = 2;  // seconds to the first new try; twice as long before each further one
-const LAST = 30;
+const FIRST_RETRY = 2;  // seconds before the first retry; the delay doubles with each one
+const MAX_RETRY = 30;  // seconds
 
 export class Notice {
   constructor(retry) {
     this.place = byId("trouble");
     this.retry = retry;
-    this.wait = FIRST;
+    this.wait = FIRST_RETRY;
   }
 
   clear() {
     clearTimeout(this.timer);
-    this.wait = FIRST;
+    this.wait = FIRST_RETRY;
     this.place.replaceChildren();
   }
 
   show(error) {
     clearTimeout(this.timer);
-    if (!(error instanceof Trouble)) {
+    if (!(error instanceof RequestError)) {
       console.error(error);
-      error = new Trouble("refused", "The page itself failed; reloading it may help.");
+      error = new RequestError("refused", "The page itself failed; reloading it may help.");
     }
     this.place.replaceChildren(element("div", { class: "trouble" }, this.#words(error)));
   }
@@ -32,7 +32,7 @@ export class Notice {
     if (kind === "gone") {
       this.timer = setTimeout(() => this.retry(), this.wait * 1000);
       const words = `${message} Your ratings are kept; trying again in ${this.wait} seconds.`;
-      this.wait = Math.min(2 * this.wait, LAST);
+      this.wait = Math.min(2 * this.wait, MAX_RETRY);
       return [element("p", {}, words), element("button", { type: "button", onclick: () => this.retry() }, "Try now")];
     }
     if (kind === "unsupported") {

@@ -1,14 +1,14 @@
-// What survives a reload: the ratings, newest first. Bundles with other scales or ids keep theirs apart.
+// Storage of ratings in the browser, newest first; bundles with other scales or types of ids have storages of their own.
 
 import { parse, stringify } from "./json.js";
 
-export class Store {
+export class RatingStore {
   constructor(about) {
     const strings = about.item_ids === "string" ? " strings" : "";
     this.name = `cflightning ratings ${about.what} ${about.rating_range?.join("-") ?? "liked"}${strings}`;
   }
 
-  /** Entries {item, title, rating}; rating null where it is not given yet. What does not look so is dropped. */
+  /** Entries {item, title, rating}; rating is null for an item that is not rated yet. Invalid entries are dropped. */
   load(scale) {
     let saved;
     try { saved = parse(localStorage.getItem(this.name) ?? "[]"); } catch { return []; }
@@ -21,6 +21,6 @@ export class Store {
   save(rated) {
     try {
       localStorage.setItem(this.name, stringify(rated.map(({ item, title, rating }) => ({ item, title, rating }))));
-    } catch { /* private windows may have none: the page works, until it is closed */ }
+    } catch { /* private windows may have no storage: ratings then last until the page is closed */ }
   }
 }

@@ -1,9 +1,9 @@
-// How titles, ratings and numbers are written.
+// Formatting of titles, ratings and numbers.
 
 const ARTICLE = /^([^(]+?), (the|an?|l[ae]s?|l'|gli|il?|els?|los|d(?:er|ie|as)|een|den?|het)(?= \(|$)/i;
 
-/** "Matrix, The (1999)" -> {name: "The Matrix", year: "1999"}; an item without a title goes by its id. */
-export function named({ item, title }) {
+/** "Matrix, The (1999)" -> {name: "The Matrix", year: "1999"}; an item without a title has its id as name. */
+export function displayTitle({ item, title }) {
   if (title === null || title === undefined) return { name: String(item), year: "" };
   const [, whole, year] = title.match(/^(.+?)(?: \((\d{4})\))?$/s) ?? [null, title, ""];
   const name = whole.replace(ARTICLE, (_, rest, article) => (article.endsWith("'") ? article + rest : `${article} ${rest}`));
@@ -14,8 +14,8 @@ export const short = (text, length) => (text.length <= length ? text : `${text.s
 
 export const signed = (number) => (number < 0 ? "−" : "+") + Math.abs(number).toFixed(2);
 
-/** Fills in what the items of this bundle are called. */
-export function call(what) {
+/** Write the name of the bundle's items, films or items, into the page; return its plural. */
+export function nameItems(what) {
   const many = what === "film" ? "films" : "items";
   for (const place of document.querySelectorAll("[data-things]")) place.textContent = many;
   for (const place of document.querySelectorAll("[data-thing-with-article]")) {
@@ -24,7 +24,7 @@ export function call(what) {
   return many;
 }
 
-/** How this bundle is rated: by stars, on a slider, or by liking. */
+/** The rating input of a bundle's rating range: stars, a slider, or likes for implicit feedback. */
 export function scaleOf(range) {
   if (range === null) return { kind: "liked", suggested: 1, say: () => "liked" };
   const [low, high] = range;
@@ -37,7 +37,7 @@ export function scaleOf(range) {
   return { kind: "slider", low, high, step, suggested, say: (value) => `${value} of ${high}` };
 }
 
-/** Of 1, 2 and 5 times a power of ten the nearest to a step. */
+/** The nearest number of the form 1, 2 or 5 times a power of ten. */
 function nice(step) {
   const power = 10 ** Math.floor(Math.log10(step));
   return [1, 2, 5, 10].map((one) => one * power).reduce((a, b) => (Math.abs(b - step) < Math.abs(a - step) ? b : a));

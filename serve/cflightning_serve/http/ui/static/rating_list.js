@@ -1,10 +1,10 @@
-// The list of what was rated, newest first. Rows stay as they are while others come and go, so that none loses the focus.
+// The list of rated items, newest first. Rows are kept while others are added and removed, so that none loses the focus.
 
-import { arrange, byId, drawing, element } from "./dom.js";
-import { ratingInput } from "./rating.js";
-import { named } from "./words.js";
+import { arrange, byId, svgElement, element } from "./dom.js";
+import { ratingInput } from "./rating_input.js";
+import { displayTitle } from "./format.js";
 
-export class Rated {
+export class RatingList {
   constructor({ scale, onRate, onRemove }) {
     this.list = byId("rated");
     this.rows = new Map();
@@ -31,7 +31,7 @@ export class Rated {
   }
 
   #row(entry) {
-    const { name, year } = named(entry);
+    const { name, year } = displayTitle(entry);
     return element("li", {},
       element("p", { class: "what" }, element("span", { class: "name" }, name), " ", element("span", { class: "year" }, year)),
       ratingInput(this.scale, name, entry.rating, (value) => this.onRate(entry.item, value)),
@@ -43,6 +43,6 @@ export class Rated {
           (next?.querySelector(".remove") ?? byId("query")).focus();
           this.onRemove(entry.item);
         },
-      }, drawing("svg", { viewBox: "0 0 24 24", "aria-hidden": "true" }, drawing("path", { d: "M6 6l12 12M18 6L6 18" }))));
+      }, svgElement("svg", { viewBox: "0 0 24 24", "aria-hidden": "true" }, svgElement("path", { d: "M6 6l12 12M18 6L6 18" }))));
   }
 }
