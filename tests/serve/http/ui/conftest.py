@@ -48,17 +48,17 @@ def ask(stub, films):
     """Sends a request to an application in this process: ask(scorer or app, path, ...) -> httpx response."""
     import httpx
 
-    def asked(app, path, method="GET", **options):
+    def send(app, path, method="GET", **options):
         app = stub.make_app(app, films[3]) if isinstance(app, stub.StubScorer) else app
 
-        async def one():
+        async def request():
             transport = httpx.ASGITransport(app=app)
             async with httpx.AsyncClient(transport=transport, base_url="http://page") as client:
                 return await client.request(method, path, **options)
 
-        return asyncio.run(one())
+        return asyncio.run(request())
 
-    return asked
+    return send
 
 
 @pytest.fixture

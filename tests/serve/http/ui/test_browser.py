@@ -511,7 +511,7 @@ def test_a_bundle_without_fold_in_has_a_notice(serve, visit, stub, films, make_s
 
 def test_a_bundle_without_factors_has_no_map(serve, visit, stub, films, make_scorer):
     scorer = make_scorer()
-    scorer.gives_factors = False
+    scorer.has_factors = False
     page = ready(visit(serve(stub.make_app(scorer, films[3]))[0]))
     wait(page, lambda: "without a map" in text(page, "#map"))
     assert texts(page, "#trouble p") == []
