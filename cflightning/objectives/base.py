@@ -36,7 +36,7 @@ class RankingObjective(Objective):
 
     solver: ClassVar[type[RankingSolver[Any]] | None] = None
     """Optimiser of the objective on the CPU without autograd."""
-    sampled_loss: ClassVar[type[SampledLoss] | None] = None
+    sampled_loss: ClassVar[type[SampledLoss[Any]] | None] = None
     """Loss of the objective by autograd."""
 
     def setting_names(self) -> list[str]:
@@ -89,7 +89,7 @@ class RankingObjective(Objective):
     @torch.inference_mode(False)  # threads of solvers do not inherit it
     @torch.no_grad()
     def fold_in(
-        self, settings: Mapping[str, Any], tables: FoldedTables, seen: Csr, counts: Tensor, threads: int = 1
+        self, settings: Mapping[str, float], tables: FoldedTables, seen: Csr, counts: Tensor, threads: int = 1
     ) -> Tensor:
         """Return the vectors of users that training has not seen, from their items, with all item vectors fixed.
 
@@ -110,7 +110,7 @@ class RankingObjective(Objective):
         items, bias = (table.detach().cpu().float() for table in (tables.item_vectors, tables.item_bias))
         return logistic.fold_in(items, bias, seen)
 
-    def least_squares_fold_in(self, settings: Mapping[str, Any], num_items: int) -> LeastSquaresFoldIn:
+    def least_squares_fold_in(self, settings: Mapping[str, float], num_items: int) -> LeastSquaresFoldIn:
         """Return the weights by which a bundle folds in new users.
 
         Args:

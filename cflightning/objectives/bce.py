@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,8 +61,8 @@ class BceSolver(RankingSolver[BceSettings]):
     settings_class = BceSettings
     default_epochs = 32
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def prepare(self) -> None:
+        """Make the members and their compiled steps."""
         from cflightning.kernels.sampled_logistic import LogisticTables, SampledLogistic
 
         self._refuse_weights()
@@ -131,7 +130,7 @@ def _init_network(num_users: int, num_items: int, dim: int, seed: int) -> Embedd
         return EmbeddingDot(num_users, num_items, dim, std=INITIAL_STD).requires_grad_(False)
 
 
-class SampledBce(SampledLoss):
+class SampledBce(SampledLoss[SampledSettings]):
     """Cross-entropy by autograd, with all biases."""
 
     objective = "bce"

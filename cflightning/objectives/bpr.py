@@ -25,7 +25,7 @@ def bpr_loss(positive: Tensor, negatives: Tensor) -> Tensor:
     return softplus(negatives - positive[:, None]).sum() / max(negatives.shape[1], 1)
 
 
-class SampledBpr(SampledLoss):
+class SampledBpr(SampledLoss[SampledSettings]):
     """BPR by autograd; user biases and the global bias cancel out."""
 
     objective = "bpr"

@@ -49,13 +49,12 @@ class CclSettings(SampledSettings):
     weight: float = 150.0
 
 
-class SampledCcl(SampledLoss):
+class SampledCcl(SampledLoss[CclSettings]):
     """CCL by autograd."""
 
     objective = "ccl"
     settings_class = CclSettings
     cosine = True
-    settings: CclSettings
 
     def score_loss(self, positive: Tensor, negatives: Tensor, log_q: Tensor | None) -> Tensor:
         """See `ccl_loss`."""

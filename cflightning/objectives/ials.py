@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,8 +45,8 @@ class IalsSolver(RankingSolver[IalsSettings]):
     settings_class = IalsSettings
     default_epochs = 3
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def prepare(self) -> None:
+        """Resolve the weight and set up the iteration."""
         network = self.network
         self.settings = self.settings.resolve(network.num_items)
         self.iteration = IalsIteration(
@@ -86,7 +85,7 @@ class Ials(RankingObjective):
     @torch.inference_mode(False)  # threads of solvers do not inherit it
     @torch.no_grad()
     def fold_in(
-        self, settings: Mapping[str, Any], tables: FoldedTables, seen: Csr, counts: Tensor, threads: int = 1
+        self, settings: Mapping[str, float], tables: FoldedTables, seen: Csr, counts: Tensor, threads: int = 1
     ) -> Tensor:
         """Return a user's vector of the last epoch, solved exactly; see `RankingObjective.fold_in`."""
         items = tables.item_vectors.detach().cpu().float()
@@ -95,7 +94,7 @@ class Ials(RankingObjective):
         iteration = IalsIteration(no_pairs, no_pairs, 1, len(items), threads=threads, **asdict(complete))
         return iteration.fold_in(items, torch.split(seen.indices, seen.counts.tolist()))
 
-    def least_squares_fold_in(self, settings: Mapping[str, Any], num_items: int) -> LeastSquaresFoldIn:
+    def least_squares_fold_in(self, settings: Mapping[str, float], num_items: int) -> LeastSquaresFoldIn:
         """Return the weights of training, with which a new user gets the vector that training would give."""
         known = {name: settings.get(name) for name in ("weight", "l2", "exponent")}
         weight, l2, exponent, _ = asdict(make_settings(IalsSettings, known, self.name).resolve(num_items)).values()

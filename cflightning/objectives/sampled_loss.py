@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -50,7 +50,10 @@ class SampledSettings:
     smooth: float = 0.0
 
 
-class SampledLoss(ABC):
+SampledSettingsT = TypeVar("SampledSettingsT", bound=SampledSettings)
+
+
+class SampledLoss(ABC, Generic[SampledSettingsT]):
     """A ranking loss of interactions and negative samples.
 
     Args:
@@ -68,7 +71,7 @@ class SampledLoss(ABC):
 
     objective: ClassVar[str]
     """Name of the objective."""
-    settings_class: ClassVar[type[SampledSettings]]
+    settings_class: type[SampledSettingsT]
     cosine: ClassVar[bool] = False
     """Whether scores are cosines: served vectors have length 1, there are no biases, and a batch shares its samples."""
     user_biases: ClassVar[bool] = False
@@ -76,14 +79,14 @@ class SampledLoss(ABC):
     averages_negatives: ClassVar[bool] = False
     """Whether the m negative samples of an interaction together count as one."""
 
-    def __init__(self, options: Mapping[str, Any], interactions: InteractionColumns, size: TableSize) -> None:
+    def __init__(self, options: Mapping[str, float | None], interactions: InteractionColumns, size: TableSize) -> None:
         self.settings = self.resolve(make_settings(self.settings_class, options, self.objective), size)
         self.smoothing: Smoothing | None = None
         if self.settings.smooth:
             columns = interactions.user, interactions.item
             self.smoothing = Smoothing(*columns, size.users, size.items, share=self.settings.smooth)
 
-    def resolve(self, settings: Any, size: TableSize) -> Any:
+    def resolve(self, settings: SampledSettingsT, size: TableSize) -> SampledSettingsT:
         """Return settings in which defaults that depend on the table are resolved."""
         return settings
 
@@ -98,7 +101,7 @@ class SampledLoss(ABC):
         """
 
     @property
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, float]:
         """Complete settings as plain types, for the checkpoint."""
         return asdict(self.settings)
 

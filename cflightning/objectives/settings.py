@@ -60,7 +60,7 @@ def setting_names(*kinds: type[Any] | None) -> list[str]:
     return list(dict.fromkeys(field.name for kind in kinds if kind is not None for field in fields(kind)))
 
 
-def make_settings(kind: type[SettingsT], options: Mapping[str, Any], objective: str) -> SettingsT:
+def make_settings(kind: type[SettingsT], options: Mapping[str, float | None], objective: str) -> SettingsT:
     """Make the settings of an objective from options by name.
 
     Args:
@@ -78,5 +78,5 @@ def make_settings(kind: type[SettingsT], options: Mapping[str, Any], objective: 
     return kind(**{name: _as_type_of(defaults[name], value) for name, value in values.items()})
 
 
-def _as_type_of(default: Any, value: float) -> float:
+def _as_type_of(default: object, value: float) -> float:
     return type(default)(value) if isinstance(default, int) else float(value)

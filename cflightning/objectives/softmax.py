@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,8 +86,8 @@ class SoftmaxSolver(RankingSolver[SoftmaxSettings]):
     settings_class = SoftmaxSettings
     default_epochs = 16
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def prepare(self) -> None:
+        """Resolve the temperature and set up the compiled steps."""
         from cflightning.kernels.sampled_softmax import SampledSoftmax
 
         self._refuse_weights()
@@ -160,13 +159,12 @@ class SampledSoftmaxSettings(SampledSettings):
     temperature: float | None = None
 
 
-class SampledSoftmaxLoss(SampledLoss):
+class SampledSoftmaxLoss(SampledLoss[SampledSoftmaxSettings]):
     """Sampled softmax by autograd."""
 
     objective = "softmax"
     settings_class = SampledSoftmaxSettings
     cosine = True
-    settings: SampledSoftmaxSettings
 
     def resolve(self, settings: SampledSoftmaxSettings, size: TableSize) -> SampledSoftmaxSettings:
         """Return the settings with the default temperature, if there is none."""

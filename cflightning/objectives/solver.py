@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Generic, NamedTuple
+from typing import ClassVar, Generic, NamedTuple
 
 import torch
 from torch import Tensor
@@ -57,7 +57,7 @@ class RankingSolver(ABC, Generic[SettingsT]):
         self,
         interactions: InteractionColumns,
         network: EmbeddingDot,
-        options: Mapping[str, Any],
+        options: Mapping[str, float | None],
         *,
         dim: int,
         members: int = 1,
@@ -67,6 +67,11 @@ class RankingSolver(ABC, Generic[SettingsT]):
         self.interactions, self.network, self.dim, self.members = interactions, network, dim, members
         self.seed, self.threads = seed, threads
         self.settings: SettingsT = make_settings(self.settings_class, options, self.objective)
+        self.prepare()
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Resolve default settings and set up what the epochs need."""
 
     @abstractmethod
     def train_epoch(self, epoch: int, num_epochs: int) -> None:

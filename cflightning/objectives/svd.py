@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,8 +39,8 @@ class SvdSolver(RankingSolver[SvdSettings]):
     settings_class = SvdSettings
     default_epochs = 2
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def prepare(self) -> None:
+        """Set up the iteration."""
         matrix = make_interactions(*self.interactions[:2], self.network.num_users, self.network.num_items)
         options = asdict(self.settings)
         self.iteration = svd.DegreeScaledSVD(matrix, self.dim, seed=self.seed, threads=self.threads, **options)
@@ -88,7 +87,7 @@ class Svd(RankingObjective):
     @torch.inference_mode(False)  # threads of solvers do not inherit it
     @torch.no_grad()
     def fold_in(
-        self, settings: Mapping[str, Any], tables: FoldedTables, seen: Csr, counts: Tensor, threads: int = 1
+        self, settings: Mapping[str, float], tables: FoldedTables, seen: Csr, counts: Tensor, threads: int = 1
     ) -> Tensor:
         """Return the projection of a user's interactions, exactly as in training; see `RankingObjective.fold_in`."""
         complete = make_settings(SvdSettings, settings, self.name)

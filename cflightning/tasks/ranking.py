@@ -63,7 +63,7 @@ class RankingHead(Head):
     def on_train_start(self, data: RatingsDataModule) -> None:
         """Start nothing: this head only measures."""
 
-    def set_settings(self, settings: Mapping[str, Any]) -> None:
+    def set_settings(self, settings: Mapping[str, float]) -> None:
         """Store the complete settings of the objective in the metadata."""
         self.task.metadata = replace(self.task.metadata, ranking=dict(settings))
 
@@ -97,7 +97,13 @@ class RankingHead(Head):
         return evaluate_tables(users, tables)
 
     def make_solver(
-        self, data: RatingsDataModule, network: EmbeddingDot, options: Mapping[str, Any], *, dim: int, members: int
+        self,
+        data: RatingsDataModule,
+        network: EmbeddingDot,
+        options: Mapping[str, float | None],
+        *,
+        dim: int,
+        members: int,
     ) -> RankingSolver[Any]:
         """Make the objective's solver for the training part, and store its complete settings in the metadata.
 

@@ -120,7 +120,7 @@ class SampledRankingHead(RankingHead):
 
     def __init__(self, task: NetworkTask, objective: RankingObjective) -> None:
         super().__init__(task, objective)
-        self.sampled_loss: SampledLoss | None = None
+        self.sampled_loss: SampledLoss[Any] | None = None
 
     def select_engine(self, data: RatingsDataModule) -> None:
         """Set up the loss and the batches of interactions.

@@ -39,7 +39,7 @@ class HingeSettings(SampledSettings):
     l2: float | None = 0.001
 
 
-class HingeLoss(SampledLoss):
+class HingeLoss(SampledLoss[HingeSettings]):
     """Hinge loss by autograd."""
 
     objective = "hinge"

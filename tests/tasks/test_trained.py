@@ -46,9 +46,9 @@ def parameters(task):
 
 def test_planted_factors_are_found_up_to_the_noise():
     made = {"num_users": 400, "num_items": 100, "num_ratings": 20_000, "dim": 2, "noise": 0.3}
-    module = data(synthetic=made, batch_size=250)
-    task = EmbeddingDotTask(dim=4, learning_rate=0.02, l2=0.002)
-    fit = trainer(10)
+    module = data(synthetic=made, batch_size=1000)
+    task = EmbeddingDotTask(dim=4, learning_rate=0.05, l2=0.002)
+    fit = trainer(6)
     fit.fit(task, module)
     [metrics] = fit.test(task, module, verbose=False)
     floor = math.sqrt(module.table.noise_floor[module.split.test].mean())
