@@ -109,7 +109,7 @@ def test_paths_of_a_checkpoint_are_not_followed(run, tmp_path, marker, evil, kin
 
 
 @pytest.mark.parametrize("version", ["0.9.0", "1.9.5", None])
-def test_states_of_old_versions_are_not_brought_in(run, tmp_path, marker, evil, version, capsys):
+def test_states_of_old_versions_are_refused(run, tmp_path, marker, evil, version, capsys):
     def change(content):  # Lightning moves these into the state of ModelCheckpoint
         content["pytorch-lightning_version"] = version
         content["checkpoint_callback_best_model_path"] = evil[1]
@@ -188,7 +188,7 @@ def test_an_object_is_not_read_from_a_file_that_a_checkpoint_names(run, tmp_path
     assert "payload" not in sys.modules
 
 
-def test_words_of_checkpoints_are_texts_to_torch_as_well():
+def test_text_arguments_are_texts_in_torch():
     kinds = [*vars(torch.optim).values(), *vars(torch.optim.lr_scheduler).values(), ReduceLROnPlateau]
     for kind in kinds:
         if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer | torch.optim.lr_scheduler.LRScheduler):
@@ -213,7 +213,7 @@ def test_tasks_are_loaded_without_any_import(run, tmp_path, marker, naming):
     assert "payload" not in sys.modules
 
 
-def test_an_optimiser_of_ones_own_is_named_again(run, tmp_path, marker, capsys):
+def test_a_custom_optimiser_must_be_given_again(run, tmp_path, marker, capsys):
     path = hostile(run, tmp_path / "given.ckpt", NAMING["optimizer"])
     assert front_door(["fit", *data_of(run), "--ckpt_path", str(path)]) == 2
     assert "names the optimizer 'payload.Evil'" in capsys.readouterr().err
@@ -255,7 +255,7 @@ def test_export_reads_checkpoints_by_the_same_rules(run, evil, marker, tmp_path,
     assert "payload" not in sys.modules
 
 
-def test_own_files_are_those_of_the_folder(tmp_path):
+def test_only_files_in_the_checkpoint_folder_are_used(tmp_path):
     own, other = tmp_path / "own", tmp_path / "other"
     for folder in (own, other):
         folder.mkdir()
@@ -270,7 +270,7 @@ def test_own_files_are_those_of_the_folder(tmp_path):
     assert [path for path in refused if file_in_run(path, folders)] == []
 
 
-def test_scores_of_other_files_are_forgotten_with_them(tmp_path):
+def test_scores_of_other_files_are_removed(tmp_path):
     (tmp_path / "best.ckpt").write_bytes(b"")
     best, gone = str(tmp_path / "best.ckpt"), "/nowhere/a.ckpt"
 
@@ -287,7 +287,7 @@ def test_scores_of_other_files_are_forgotten_with_them(tmp_path):
         confine_states({"callbacks": [1]}, [], None)
 
 
-def test_a_run_that_was_moved_goes_on_with_its_best(run, tmp_path):
+def test_a_moved_run_keeps_its_best_checkpoint(run, tmp_path):
     moved = tmp_path / "elsewhere" / "version_7"
     shutil.copytree(run, moved)
     for state in read(moved / "checkpoints" / "last.ckpt")["callbacks"].values():

@@ -37,7 +37,7 @@ def fit(movielens, tmp_path):
             "--model.engine", "autograd", "--model.svdpp", "none", "--trainer.max_epochs", "3"]  # fmt: skip
 
 
-def test_a_fit_on_a_full_disk_keeps_what_it_has(fit, tmp_path, monkeypatch, capsys):
+def test_a_fit_on_a_full_disk_keeps_its_checkpoints(fit, tmp_path, monkeypatch, capsys):
     follow, limits = RunReport.on_train_epoch_start, []
 
     def fill(self, trainer, module):
@@ -62,7 +62,7 @@ def test_a_fit_on_a_full_disk_keeps_what_it_has(fit, tmp_path, monkeypatch, caps
     assert front_door([*fit, "--ckpt_path", str(checkpoints / "last.ckpt")]) == 0
 
 
-def test_predictions_on_a_full_disk_are_one_line(run, tmp_path, capsys):
+def test_predictions_on_a_full_disk_are_reported_in_one_line(run, tmp_path, capsys):
     (tmp_path / "pairs.csv").write_text("user,item\n" + "".join(f"{i % 60},{i % 40}\n" for i in range(10_000)))
     with files_of_at_most(50_000):
         status = front_door(["predict", "--ckpt_path", str(run), "--data.path", str(tmp_path / "pairs.csv"),
@@ -73,7 +73,7 @@ def test_predictions_on_a_full_disk_are_one_line(run, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("command", [["fit"], ["kfold", "--folds", "2"], ["tune", "--trials", "1"], ["predict"]])
-def test_a_folder_that_cannot_be_written_to_is_one_line(fit, run, tmp_path, command, capsys):
+def test_an_unwritable_folder_is_reported_in_one_line(fit, run, tmp_path, command, capsys):
     (tmp_path / "file").write_text("")
     args = [*fit[1:3], "--trainer.default_root_dir", str(tmp_path / "file" / "runs"), *QUIET[:4]]
     if command == ["predict"]:
@@ -84,7 +84,7 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(fit, run, tmp_path, comm
     assert "cannot be written: Not a directory" in line
 
 
-def test_a_model_beyond_memory_is_one_line(fit, tmp_path, capsys):
+def test_a_model_beyond_memory_is_reported_in_one_line(fit, tmp_path, capsys):
     assert front_door([*fit, "--model.dim", "20000000000"]) == 2
     line = last_line(capsys)
     assert "memory: " in line
@@ -92,7 +92,7 @@ def test_a_model_beyond_memory_is_one_line(fit, tmp_path, capsys):
     assert "lower --model.dim" in line
 
 
-def test_what_is_which():
+def test_errors_are_classified():
     full = OSError(errno.ENOSPC, "No space left on device", "a/b")
     assert isinstance(resource_error(full), StorageError)
     of_torch = RuntimeError("unexpected pos 3015616 vs 3015540")

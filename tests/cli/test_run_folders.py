@@ -22,7 +22,7 @@ TASKS = {"RANK": "3", "LOCAL_RANK": "3", "SLURM_PROCID": "3", "SLURM_LOCALID": "
          "SLURM_NTASKS": "4", "SLURM_NNODES": "1", "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "seeds"}  # fmt: skip
 
 
-def test_a_run_of_one_process_has_rank_zero_whatever_the_environment_says(movielens, tmp_path, monkeypatch):
+def test_a_run_of_one_process_has_rank_zero_in_any_environment(movielens, tmp_path, monkeypatch):
     fit = ["fit", "--data.path", str(movielens("ml-1m")), "--trainer.default_root_dir", str(tmp_path), *QUIET]
     TrainingCLI(fit)
     before = {path: path.read_bytes() for path in (tmp_path / "version_0").rglob("*") if path.is_file()}
@@ -51,7 +51,7 @@ def test_tasks_of_one_srun_get_folders_of_their_own(movielens, tmp_path):
     [({}, True), ({"devices": "auto"}, False), ({"devices": 2}, False), ({"num_nodes": 2}, False),
      ({"strategy": "ddp"}, False)],
 )  # fmt: skip
-def test_only_who_asks_for_one_device_is_a_task_of_its_own(monkeypatch, changed, single):
+def test_only_a_run_on_one_device_is_a_single_task(monkeypatch, changed, single):
     monkeypatch.setenv("SLURM_NTASKS", "4")
     assert single_task({"devices": 1, "num_nodes": 1, "strategy": "auto", **changed}) == single
     monkeypatch.delenv("SLURM_NTASKS")
@@ -76,7 +76,7 @@ def test_one_command_at_a_time_works_on_a_run(movielens, tmp_path, command, caps
     assert front_door(args) == 0
 
 
-def test_the_next_run_sweeps_what_killed_ones_have_left(tmp_path):
+def test_the_next_run_deletes_files_of_killed_ones(tmp_path):
     places = [tmp_path, tmp_path / "version_0" / "checkpoints", tmp_path / "kfold_0" / "fold_1_seed_0" / "checkpoints",
               tmp_path / "tune_0"]  # fmt: skip
     for place in places:
@@ -108,7 +108,7 @@ def test_other_processes_of_a_run_neither_make_nor_lock_folders(tmp_path, monkey
     assert not [*tmp_path.iterdir()]
 
 
-def test_a_choice_that_the_trainer_does_not_know_is_one_line(movielens, tmp_path, capsys):
+def test_a_wrong_option_of_the_trainer_is_reported_in_one_line(movielens, tmp_path, capsys):
     args = ["fit", "--data.path", str(movielens("ml-1m")), "--trainer.default_root_dir", str(tmp_path), *QUIET]
     assert front_door([*args, "--trainer.accelerator", "gpuu"]) == 2
     err = capsys.readouterr().err
@@ -116,7 +116,7 @@ def test_a_choice_that_the_trainer_does_not_know_is_one_line(movielens, tmp_path
     assert not [*tmp_path.iterdir()]
 
 
-def test_two_at_once_do_not_begin_in_a_run_folder(tmp_path):
+def test_two_runs_do_not_start_in_one_folder(tmp_path):
     with ExitStack() as held:
         run = claim_run(tmp_path, None, held)
         with pytest.raises(ConfigError, match="one command at a time"), ExitStack() as other:
@@ -124,7 +124,7 @@ def test_two_at_once_do_not_begin_in_a_run_folder(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "hparams.yaml", ".lock", "checkpoints", "checkpoints/last.ckpt"])
-def test_links_in_a_strangers_run_do_not_let_it_write_elsewhere(run, tmp_path, name, capsys):
+def test_links_in_an_untrusted_run_do_not_redirect_files(run, tmp_path, name, capsys):
     given = tmp_path / "given"
     shutil.copytree(run, given)
     before = tmp_path / "mine"
@@ -140,7 +140,7 @@ def test_links_in_a_strangers_run_do_not_let_it_write_elsewhere(run, tmp_path, n
     assert len([*before.rglob("*")]) == len([path for path in kept if path != before])
 
 
-def test_a_link_inside_a_run_is_fine(run, tmp_path):
+def test_a_link_inside_a_run_is_accepted(run, tmp_path):
     given = tmp_path / "given"
     shutil.copytree(run, given)
     (given / "checkpoints" / "newest.ckpt").symlink_to("last.ckpt")

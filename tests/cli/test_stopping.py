@@ -35,7 +35,7 @@ def at_epoch(monkeypatch):
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_fit_says_how_to_go_on_and_goes_on(
+def test_a_stopped_fit_prints_how_to_continue_and_continues(
     movielens, tmp_path, at_epoch, monkeypatch, number, status, capsys
 ):
     monkeypatch.chdir(tmp_path)
@@ -55,7 +55,7 @@ def test_a_stopped_fit_says_how_to_go_on_and_goes_on(
     assert len([*tmp_path.rglob("metrics.json")]) == 1
 
 
-def test_what_is_stopped_before_an_epoch_is_kept_starts_again(movielens, tmp_path, monkeypatch, capsys):
+def test_a_fit_stopped_before_its_first_checkpoint_starts_again(movielens, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         RankingBaselines, "on_fit_start", lambda *_: os.kill(os.getpid(), signal.SIGTERM), raising=False
     )
@@ -68,7 +68,7 @@ def test_what_is_stopped_before_an_epoch_is_kept_starts_again(movielens, tmp_pat
     )
 
 
-def test_a_stopped_kfold_keeps_what_is_finished(movielens, tmp_path, monkeypatch, capsys):
+def test_a_stopped_kfold_keeps_finished_runs(movielens, tmp_path, monkeypatch, capsys):
     from cflightning.evaluation.ratings import Evaluation
 
     write = Evaluation.write
@@ -88,7 +88,7 @@ def test_a_stopped_kfold_keeps_what_is_finished(movielens, tmp_path, monkeypatch
     assert "kept" in capsys.readouterr().out
 
 
-def test_statuses():
+def test_exit_statuses():
     assert stop_status(KeyboardInterrupt()) == 130
     assert stop_status(Stopped(143)) == 143
     assert stop_status(SystemExit(1)) is None
@@ -98,7 +98,7 @@ def test_statuses():
     assert stop_status(of_lightning) == 143
 
 
-def test_a_handler_of_somebody_else_is_left_alone():
+def test_the_handler_of_another_program_is_kept():
     mine = lambda *_: None  # noqa: E731
     signal.signal(signal.SIGTERM, mine)
     try:

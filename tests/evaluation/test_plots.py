@@ -15,7 +15,7 @@ def made_up(rows, seed=0):
 
 @pytest.mark.parametrize("rows", [1, 7, 500])
 @pytest.mark.parametrize(("suffix", "begins"), [("svg", b"<?xml"), ("png", b"\x89PNG")])
-def test_a_picture_of_any_calibration(tmp_path, rows, suffix, begins):
+def test_any_calibration_can_be_drawn(tmp_path, rows, suffix, begins):
     pytest.importorskip("matplotlib", reason="pictures need the extra `plots`")
     picture = tmp_path / f"calibration.{suffix}"
     assert plots.draw_calibration(made_up(rows), picture)
@@ -23,7 +23,7 @@ def test_a_picture_of_any_calibration(tmp_path, rows, suffix, begins):
     assert [path.name for path in tmp_path.iterdir()] == [picture.name]
 
 
-def test_what_is_drawn(tmp_path, monkeypatch):
+def test_the_picture_has_diagonal_points_and_intervals(tmp_path, monkeypatch):
     figures = pytest.importorskip("matplotlib.figure", reason="pictures need the extra `plots`")
     made = []
     monkeypatch.setattr(figures.Figure, "savefig", lambda self, *args, **kwargs: made.append(self))
@@ -41,7 +41,7 @@ def test_what_is_drawn(tmp_path, monkeypatch):
     assert "1,234 test rows" in axes.get_title()
 
 
-def test_without_matplotlib_it_is_said_and_nothing_written(tmp_path, monkeypatch, caplog):
+def test_without_matplotlib_nothing_is_drawn(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(plots, "find_spec", lambda name: None)
     assert not plots.draw_calibration(made_up(50), tmp_path / "calibration.svg")
     assert "calibration.svg is not drawn: it needs matplotlib" in caplog.text

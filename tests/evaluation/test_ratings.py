@@ -37,7 +37,7 @@ def evaluate(data, task=None, **options):
     return evaluation, task, figures
 
 
-def test_figures_are_those_of_the_scores():
+def test_metrics_are_those_of_the_scores():
     data = RatingsDataModule(source="synthetic", synthetic=SYNTHETIC, eval_batch_size=37)
     evaluation, task, figures = evaluate(data)
     table, rows = data.table, data.split.test
@@ -74,7 +74,7 @@ def test_figures_are_those_of_the_scores():
     assert figures["test/calibration_error"] == pytest.approx(np.average(off, weights=by_bin.size()))
 
 
-def test_unknown_users_are_users_of_their_own():
+def test_unknown_users_are_separate_clusters():
     # All of them share the unknown row, but not their taste: as one cluster they would make the interval absurd.
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"user": np.repeat(np.arange(60), 8), "item": np.tile(np.arange(8), 60)})
@@ -115,13 +115,13 @@ class Silent(EmbeddingDotTask):
         super().test_step(batch, batch_idx)
 
 
-def test_a_task_that_returns_no_scores_is_tested_without(caplog):
+def test_a_task_without_scores_is_tested_without_baseline(caplog):
     _, _, figures = evaluate(RatingsDataModule(source="synthetic", synthetic=SYNTHETIC), Silent(dim=4, objective="mse"))
     assert set(figures) == {"test/rmse", "test/mae"}
     assert "Silent.test_step returns no scores: no baseline and no intervals" in caplog.text
 
 
-def test_mistakes_in_python_are_explained():
+def test_wrong_arguments_are_errors():
     for options, message in (({"replicates": 1}, "replicates"), ({"bins": 0}, "bins"), ({"seed": -1}, "seed")):
         with pytest.raises(ConfigError, match=rf"Evaluation\({message}=...\): must be at least"):
             Evaluation(**options)
@@ -139,7 +139,7 @@ def test_nothing_is_written_before_a_test(tmp_path):
 BRACKETS = r" \[\d\.\d{4}, \d\.\d{4}\]"
 
 
-def test_what_fit_and_test_print_and_write(tmp_path, capsys):
+def test_output_and_files_of_fit_and_test(tmp_path, capsys):
     data = ["--data.source", "synthetic", "--trainer.default_root_dir", str(tmp_path), *QUIET]
     assert front_door(["fit", *data, "--trainer.max_epochs", "5"]) == 0
     out = capsys.readouterr().out
@@ -169,7 +169,7 @@ def test_what_fit_and_test_print_and_write(tmp_path, capsys):
     assert {path.name: path.read_bytes() for path in run.glob("*.*")} == before  # the run's report is left alone
 
 
-def test_worse_than_biases_alone_is_said(tmp_path, capsys):
+def test_a_model_worse_than_the_baseline_causes_a_warning(tmp_path, capsys):
     TrainingCLI(["fit", "--data.source", "synthetic", "--model.learning_rate", "1e-6", "--trainer.max_epochs", "1",
           "--data.split.val_fraction", "0", "--trainer.default_root_dir", str(tmp_path), *QUIET])  # fmt: skip
     out = capsys.readouterr().out
@@ -178,7 +178,7 @@ def test_worse_than_biases_alone_is_said(tmp_path, capsys):
     ), out
 
 
-def test_lines_for_people():
+def test_summary_lines():
     assert summary_of({}) == []
     assert summary_of({"test/rmse": 1.0, "test/mae": 0.5}) == ["test RMSE 1.0000   MAE 0.5000"]
     figures = {"test/rmse": 0.888, "test/mae": 0.7, "test/baseline_rmse": 0.9437, "test/rmse_gain": 0.0557}

@@ -14,7 +14,7 @@ FIGURES = {
 }  # fmt: skip
 
 
-def test_figures_are_grouped_and_read_again_as_they_were(tmp_path):
+def test_metrics_are_grouped_and_read_again(tmp_path):
     content = group_metrics(FIGURES, {"dim": 8})
     assert content["settings"] == {"dim": 8}
     assert content["test"] == {"rmse": 0.9, "rmse_low": 0.8, "ndcg@10": 0.3, "full_hr@10": 0.1}
@@ -35,7 +35,7 @@ def test_other_files_are_refused(tmp_path, text):
 
 
 @pytest.mark.parametrize("objective", ["mse", "multitask", "ials"])
-def test_a_fit_names_the_settings_that_it_used(tmp_path, movielens, objective):
+def test_a_fit_reports_its_settings(tmp_path, movielens, objective):
     TrainingCLI(
         [
             "fit",

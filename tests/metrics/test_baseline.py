@@ -82,7 +82,7 @@ def test_no_shrinkage_of_a_grid_does_clearly_better(sd):
     assert got < 1.003 * best
 
 
-def test_who_is_not_known_counts_as_average():
+def test_unknown_users_have_no_bias():
     user, item, rating = made_up()
     train = (user != 7) & (item != 3)
     got = fit(user, item, rating, train)

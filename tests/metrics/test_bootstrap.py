@@ -30,7 +30,7 @@ def test_sums_give_the_errors_of_every_model():
             np.testing.assert_allclose(rmse_and_mae(sums[at], model), errors(score[user == one], rating[user == one]))
 
 
-def test_replicates_are_those_of_a_loop_over_users_rows():
+def test_replicates_equal_those_of_a_loop_over_users():
     user, rating, one, two = made_up()
     drawn = resample(error_sums(user, rating, one, two), replicates=50, seed=3)
     rng, known = np.random.default_rng(3), np.unique(user)
@@ -67,7 +67,7 @@ def test_differences_are_paired():
     assert gain.std() < apart.std() / 3
 
 
-def test_many_users_are_drawn_in_groups_that_say_the_same():
+def test_groups_of_users_give_the_same_intervals():
     sums = error_sums(*made_up(users=3000, rows=30_000)[:3])
     spread = {}
     for groups in (500, 1_000_000):

@@ -54,7 +54,7 @@ def test_an_offset_is_the_error():
     assert calibrate(score, score, user).error == 0
 
 
-def test_intervals_are_the_usual_ones_with_a_row_a_user_and_count_users_otherwise():
+def test_intervals_are_classical_with_one_row_per_user_and_clustered_otherwise():
     score, rating, _ = made_up(400)
     alone = calibrate(score, rating, np.arange(400))
     order = np.argsort(score)[: alone.rows[0]]

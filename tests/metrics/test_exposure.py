@@ -38,7 +38,7 @@ def by_definition(lists, popularity, users):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_figures_are_those_of_the_definitions(seed):
+def test_metrics_equal_their_definitions(seed):
     top, popularity = made_up(seed=seed)
     metric = ExposureMetrics(popularity, 33, KS)
     for part in top.split(13):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cflightning.errors import ConfigError, DataError
-from cflightning.metrics.ranking import METRICS, RankingMetrics, is_relevant, user_metrics
+from cflightning.metrics.ranking import METRICS, RankingMetrics, is_relevant, ranking_metric, user_metrics
 from cflightning.utils.csr import item_sets
 
 KS = (1, 3, 10, 20)
@@ -49,7 +49,7 @@ def by_definition(top, relevant, k):
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("cells", [1, 500, 1 << 22])
-def test_figures_are_those_of_the_definitions(seed, cells):
+def test_metrics_equal_their_definitions(seed, cells):
     top, relevant = made_up(pairs=150 * (seed + 1), seed=seed)
     got = user_metrics(is_relevant(top, relevant, cells), relevant.counts, KS)
     expected = [
@@ -85,7 +85,7 @@ def test_known_answers():
         assert float(got[name]) == pytest.approx(value), name
 
 
-def test_a_perfect_list_is_1_and_one_without_hits_0():
+def test_a_perfect_list_has_1_and_one_without_hits_0():
     relevant = item_sets(torch.zeros(9, dtype=int), torch.arange(1, 10), 1, 30)
     perfect, none = RankingMetrics((5,)), RankingMetrics((5,))
     perfect.update(torch.tensor([[4, 2, 9, 1, 5]]), relevant)
@@ -196,3 +196,16 @@ def test_clear_errors():
     for ks in ((), (0, 3)):
         with pytest.raises(ConfigError, match="at least 1"):
             RankingMetrics(ks)
+
+
+def test_a_registered_metric_is_reported():
+    def list_precision_at_1(lists):
+        return lists.hits[:, :1].expand(-1, len(lists.k))
+
+    ranking_metric(list_precision_at_1)
+    try:
+        metric = RankingMetrics((3,))
+        metric.update(torch.tensor([[1, 2, 3], [3, 2, 1]]), item_sets(torch.tensor([0, 1]), torch.tensor([1, 1]), 2, 5))
+        assert float(metric.compute()["list_precision_at_1@3"]) == 0.5
+    finally:
+        del METRICS["list_precision_at_1"]

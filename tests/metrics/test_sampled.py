@@ -70,7 +70,7 @@ def test_clear_errors():
 
 
 @pytest.mark.data
-def test_popularity_has_its_published_figures(real_data):
+def test_popularity_has_its_published_metrics(real_data):
     """Rendle et al. 2020, table 1, has .4535 and .2543 on MovieLens 1M; the true item is dropped from its negatives."""
     import gzip
     import re

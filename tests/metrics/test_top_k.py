@@ -78,7 +78,7 @@ def test_equal_scores_come_in_the_order_of_rows(k):
     assert got[0, :3].tolist() == [500, 501, 502][:k]
 
 
-def test_who_has_seen_all_gets_nothing():
+def test_a_user_who_has_seen_all_items_gets_none():
     seen = item_sets(torch.zeros(9, dtype=int), torch.arange(1, 10), 2, 10)
     got = rank_scores(torch.arange(20.0).view(2, 10), seen, 4)
     assert got.item.tolist() == [[0, 0, 0, 0], [9, 8, 7, 6]]
@@ -93,7 +93,7 @@ def test_parts_of_the_users_give_the_same_lists():
         torch.testing.assert_close(whole(rank_all(user[part], item, bias, seen.take(part), 7))[0], expected[part])
 
 
-def test_tables_that_are_being_trained_will_do():
+def test_trained_parameters_are_detached():
     user, item = torch.nn.Parameter(torch.eye(3)), torch.nn.Parameter(torch.rand(8, 3))
     assert not next(rank_all(user, item, torch.nn.Parameter(torch.rand(8)), k=2)).score.requires_grad
 

@@ -100,7 +100,7 @@ def test_arguments_are_refused_by_the_constructor(kind, name, value):
     assert len(str(caught.value)) < 300
 
 
-def test_messages_say_what_must_hold_and_what_was_got():
+def test_messages_have_the_requirement_and_the_value():
     for kind, name, value, message in (
         (EmbeddingDotTask, "objective", "mes",
          "objective: must be one of mse, bce, bpr, softmax, ccl, ials, svd, multitask or None, got 'mes'"),
@@ -115,7 +115,7 @@ def test_messages_say_what_must_hold_and_what_was_got():
             assert (str(again), again.option) == (message, caught.value.option)
 
 
-def test_what_makes_sense_is_taken():
+def test_valid_arguments_are_accepted():
     RatingsDataModule(
         rating_range=[1, 5],
         batch_size=np.int64(3),
@@ -148,7 +148,7 @@ def test_a_frame_has_no_path():
         (["--ckpt_path", "null"], "--ckpt_path: must name a run or a checkpoint, got 'null'"),
     ],
 )
-def test_the_command_line_says_it_in_its_own_words(tmp_path, monkeypatch, capsys, args, message):
+def test_the_command_line_names_the_option(tmp_path, monkeypatch, capsys, args, message):
     monkeypatch.chdir(tmp_path)
     assert front_door(["fit", "--data.source", "synthetic", *args]) == 2
     [line] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cflightning: ")]

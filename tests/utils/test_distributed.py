@@ -128,7 +128,7 @@ def test_a_lost_rank_is_named_in_one_line(tables, tmp_path, how):
         ),  # Kubeflow's, among others
     ],
 )
-def test_processes_of_a_launcher_do_not_train_alone(environment, launcher):
+def test_launched_processes_do_not_train_separately(environment, launcher):
     found = find_launch(environment)
     assert found is not None and launcher in found.launcher and found.processes == 2
     alone = Trainer(accelerator="cpu", devices=1, logger=False)
@@ -146,7 +146,7 @@ def test_processes_of_a_launcher_do_not_train_alone(environment, launcher):
         {"SLURM_PROCID": "0", "SLURM_NTASKS": "1"},
     ],
 )
-def test_a_process_of_its_own_is_left_alone(environment):
+def test_a_single_process_has_no_launch(environment):
     assert find_launch(environment) is None
 
 

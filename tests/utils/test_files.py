@@ -24,7 +24,7 @@ def umask():
 @pytest.mark.parametrize(("mask", "private", "allowed"), [(0o022, False, 0o644), (0o077, False, 0o600),
                                                            (0o002, False, 0o664), (0o000, True, 0o600)])  # fmt: skip
 @pytest.mark.parametrize(("mode", "content"), [("w", "é\n"), ("wb", b"\x00\xff")])
-def test_the_new_file_is_there_at_the_end_for_those_whom_the_umask_lets(
+def test_the_file_is_replaced_at_the_end_with_the_permissions_of_the_umask(
     tmp_path, umask, mode, content, mask, private, allowed
 ):
     umask(mask)
@@ -38,7 +38,7 @@ def test_the_new_file_is_there_at_the_end_for_those_whom_the_umask_lets(
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
-def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_a_failure_keeps_the_old_file(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
     with pytest.raises(TypeError), atomic_write(path, "wb") as out:
@@ -47,7 +47,7 @@ def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
-def test_content_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):
+def test_content_is_on_the_disk_before_the_name(tmp_path, monkeypatch):
     done = []
     sync, replace = os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda handle: done.append(os.fstat(handle).st_size) or sync(handle))
@@ -85,7 +85,7 @@ def test_a_full_disk_is_one_error_and_the_old_file_is_kept(tmp_path, write):
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
-def test_errors_that_are_none_of_the_disks_pass(tmp_path):
+def test_other_errors_are_not_changed(tmp_path):
     with pytest.raises(ConnectionResetError), atomic_write(tmp_path / "file"):
         raise ConnectionResetError(errno.ECONNRESET, "connection")
 
@@ -100,7 +100,7 @@ def test_folders_that_cannot_be_made_are_named(tmp_path):
             make()
 
 
-def test_scraps_that_nobody_holds_are_swept(tmp_path):
+def test_scraps_of_killed_processes_are_deleted(tmp_path):
     with atomic_write(tmp_path / "held") as out:
         out.write("x")
         (tmp_path / ".left-0a.scrap").write_text("y")
@@ -109,7 +109,7 @@ def test_scraps_that_nobody_holds_are_swept(tmp_path):
     assert (tmp_path / "held").read_text() == "x"
 
 
-def test_without_locks_the_age_of_a_scrap_tells(tmp_path, monkeypatch):
+def test_without_locks_old_scraps_are_deleted(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOLCK, "no locks")
 

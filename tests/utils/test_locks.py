@@ -30,7 +30,7 @@ def flock(request, monkeypatch):
     return request.param
 
 
-def test_one_at_a_time_and_the_other_is_told_who(tmp_path, flock, caplog):
+def test_a_locked_folder_is_refused_with_its_holder(tmp_path, flock, caplog):
     with lock_folder(tmp_path), pytest.raises(ConfigError, match="one command at a time, but ") as told:
         lock_folder(tmp_path, ", or stop it").__enter__()
     assert str(told.value).endswith("uses it; wait until it ends, or stop it")
@@ -41,7 +41,7 @@ def test_one_at_a_time_and_the_other_is_told_who(tmp_path, flock, caplog):
     assert ("has no locks; a marker file is used instead" in caplog.text) == (flock is not None)
 
 
-def test_waiting_ends_with_the_holder(tmp_path, flock):
+def test_a_lock_can_be_taken_after_its_release(tmp_path, flock):
     path = tmp_path / "lock"
     with wait_for_lock(path):
         pass
@@ -49,7 +49,7 @@ def test_waiting_ends_with_the_holder(tmp_path, flock):
         assert path.parent.is_dir()
 
 
-def test_a_lock_ends_with_its_process_however_it_ends(tmp_path):
+def test_the_lock_of_a_killed_process_is_released(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline() == "held\n"
@@ -62,7 +62,7 @@ def test_a_lock_ends_with_its_process_however_it_ends(tmp_path):
         pass
 
 
-def test_other_errors_are_no_lack_of_locks(tmp_path):
+def test_other_errors_are_raised(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"), wait_for_lock(tmp_path / "file" / "lock"):
         pass

@@ -36,7 +36,7 @@ def three(tmp_path_factory, movielens):
     return root, data
 
 
-def test_help_is_quick_and_says_what_it_does():
+def test_help_needs_no_torch_and_describes_the_command():
     code = (
         "import sys\nfrom cflightning.__main__ import main\ntry: main(['kfold', '--help'])\n"
         "except SystemExit as end: sys.exit(end.code or bool({'torch', 'numpy'} & set(sys.modules)))"
@@ -47,7 +47,7 @@ def test_help_is_quick_and_says_what_it_does():
         assert word in " ".join(done.stdout.split())
 
 
-def test_own_options_are_told_from_those_of_fit():
+def test_options_are_separated_from_those_of_fit():
     assert parse(["--data.path", "x", "--folds", "3", "--model.margin", "-1", "--seeds=2"]) == (
         ["--data.path", "x", "--model.margin", "-1"], 3, 2,
     )  # fmt: skip
@@ -55,7 +55,7 @@ def test_own_options_are_told_from_those_of_fit():
     assert parse([]) == ([], None, 1)
 
 
-def test_every_fold_has_a_run_and_the_report_their_figures(three):
+def test_every_fold_has_a_run_and_the_report_has_their_metrics(three):
     root, data = three
     found = report(root)
     assert [(run["fold"], run["seed"]) for run in found["runs"]] == [(1, 0), (2, 0), (3, 0)]
@@ -80,7 +80,7 @@ def test_every_fold_has_a_run_and_the_report_their_figures(three):
         assert found["se"][name] == pytest.approx(np.std(values, ddof=1) / 3**0.5)
 
 
-def test_a_fold_is_what_fit_makes_of_it(three, tmp_path):
+def test_a_fold_has_the_metrics_of_fit(three, tmp_path):
     root, data = three
     split = ["--data.split.method", "kfold", "--data.split.folds", "3", "--data.split.fold", "2"]
     at = [
@@ -134,7 +134,7 @@ def test_the_data_is_read_once(movielens, tmp_path, monkeypatch):
     assert len(read) == 1
 
 
-def test_what_is_broken_off_is_gone_on_with(movielens, tmp_path, monkeypatch):
+def test_an_interrupted_study_is_continued(movielens, tmp_path, monkeypatch):
     from cflightning.evaluation.ratings import Evaluation
 
     write, data = Evaluation.write, movielens("ml-1m")
@@ -149,7 +149,7 @@ def test_what_is_broken_off_is_gone_on_with(movielens, tmp_path, monkeypatch):
     assert [run["fold"] for run in report(tmp_path)["runs"]] == [1, 2, 3]
 
 
-def test_seeds_of_every_fold_and_of_a_split_that_has_none(movielens, tmp_path, capsys):
+def test_seeds_of_every_fold_and_of_a_split_without_folds(movielens, tmp_path, capsys):
     data = ["--data.path", movielens("ml-1m")]
     assert kfold(tmp_path, *data, "--folds", 2, "--seeds", 2, "--model.seed", 5) == 0
     found = report(tmp_path)
@@ -169,7 +169,7 @@ def test_seeds_of_every_fold_and_of_a_split_that_has_none(movielens, tmp_path, c
 
 
 @pytest.mark.slow
-def test_two_processes_go_through_the_folds_together_and_go_on_together(movielens, tmp_path):
+def test_two_processes_fit_the_folds_and_continue_together(movielens, tmp_path):
     data = ["--data.path", str(movielens("ml-1m", 40, 30)), "--folds", "3", "--model.engine", "autograd"]
     assert kfold(tmp_path / "one", *data) == 0
     two = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.default_root_dir", str(tmp_path / "two")]
@@ -234,7 +234,7 @@ def test_the_published_folds(published, repository, tmp_path, capsys):
         (["--model.dim", "0"], "--model.dim: must be at least 1"),
     ],
 )
-def test_mistakes_give_one_line_and_leave_nothing(movielens, tmp_path, args, message, capsys):
+def test_wrong_options_give_one_line_and_leave_no_files(movielens, tmp_path, args, message, capsys):
     data = ["--data.path", str(movielens("ml-1m"))]
     assert kfold(tmp_path / "runs", *data, *args) == 2
     err = capsys.readouterr().err
@@ -243,12 +243,12 @@ def test_mistakes_give_one_line_and_leave_nothing(movielens, tmp_path, args, mes
     assert "--model.dim" in args or not (tmp_path / "runs").exists()
 
 
-def test_a_fit_that_was_begun_elsewhere_is_refused(run, movielens, tmp_path, capsys):
+def test_a_checkpoint_is_refused(run, movielens, tmp_path, capsys):
     assert kfold(tmp_path, "--data.path", movielens("ml-1m"), "--ckpt_path", run) == 2
     assert re.search(r"--ckpt_path: is .*best.ckpt, but every fold has its own fit", capsys.readouterr().err)
 
 
-def test_words_for_numbers_are_refused(capsys):
+def test_a_word_for_a_number_is_refused(capsys):
     with pytest.raises(SystemExit) as done:
         front_door(["kfold", "--folds", "five"])
     assert done.value.code == 2

@@ -24,7 +24,7 @@ def test_folds_vary():
     assert found["se"]["test/rmse"] == pytest.approx(pd.Series(values).sem())
 
 
-def test_seeds_vary_within_folds_and_are_counted_where_there_is_one_fold():
+def test_seeds_vary_within_folds_and_are_the_sample_of_a_single_fold():
     values = np.array([[0.9, 0.92], [0.95, 0.99], [1.03, 1.01]])
     found = summarise([run(fold, seed, rmse=values[fold, seed]) for seed in (0, 1) for fold in (0, 1, 2)])
     assert found["sd"]["test/rmse"] == pytest.approx(values.mean(axis=1).std(ddof=1))
@@ -34,13 +34,13 @@ def test_seeds_vary_within_folds_and_are_counted_where_there_is_one_fold():
     assert "sd_over_seeds" not in alone
 
 
-def test_one_run_has_a_mean_alone_and_only_what_all_runs_have_counts():
+def test_one_run_has_a_mean_alone_and_only_common_metrics_are_summarised():
     assert summarise([run(1, 0, rmse=0.9)]) == {"mean": {"test/rmse": 0.9}}
     both = summarise([run(1, 0, rmse=0.9, rmse_low=0.8, mae=0.7), run(2, 0, rmse=0.9, rmse_low=0.8)])
     assert both["mean"] == {"test/rmse": 0.9}  # ends of intervals are not averaged
 
 
-def test_lines_stand_below_their_heading():
+def test_columns_are_aligned_with_the_heading():
     heading, row = format_line("", None), format_line("fold 1", {"test/rmse": 0.91234, "epochs": 10}, "kept")
     assert " ".join(heading.split()) == "test RMSE MAE baseline RMSE gain nDCG@10 val RMSE epochs train, s"
     assert row.index("0.9123") + 6 == heading.index("RMSE") + 4
@@ -53,7 +53,7 @@ def table(**changes):
     return RatingTable.from_frame(frame.assign(**changes), "table")
 
 
-def test_a_fingerprint_is_of_options_and_ratings():
+def test_the_fingerprint_depends_on_options_and_ratings():
     one = fingerprint({"a": 1, "b": (2, 3)}, table())
     assert fingerprint({"b": (2, 3), "a": 1}, table()) == one
     others = [
@@ -73,7 +73,7 @@ def finish(study, *runs):
         study.add(one)
 
 
-def test_a_study_is_gone_on_with_by_its_fingerprint(tmp_path):
+def test_a_study_is_continued_by_its_fingerprint(tmp_path):
     first = Study(tmp_path, "aaa", "x")
     assert first.folder == tmp_path / "kfold_0"
     finish(first, run(1, 0, rmse=0.9), run(2, 0, rmse=1.0))
@@ -90,7 +90,7 @@ def test_a_study_is_gone_on_with_by_its_fingerprint(tmp_path):
     assert [one.metrics["test/rmse"] for one in Study(tmp_path, "aaa", "").runs] == [0.9, 2.0]
 
 
-def test_a_run_whose_folder_is_gone_is_not_finished(tmp_path):
+def test_a_run_without_folder_is_not_finished(tmp_path):
     study = Study(tmp_path, "aaa", "")
     finish(study, run(1, 0, rmse=0.9))
     (study.folder / "1_0" / "metrics.json").unlink()
@@ -100,7 +100,7 @@ def test_a_run_whose_folder_is_gone_is_not_finished(tmp_path):
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"fingerprint": "aaa"}', '{"fingerprint": "aaa", "runs": [{"x": 1}]}']
 )
-def test_what_is_no_report_is_left_alone(tmp_path, text):
+def test_other_files_are_not_changed(tmp_path, text):
     (tmp_path / "kfold_0").mkdir()
     (tmp_path / "kfold_0" / REPORT).write_text(text)
     assert Study(tmp_path, "aaa", "").folder == tmp_path / "kfold_1"

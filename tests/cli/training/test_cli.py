@@ -30,7 +30,7 @@ def command(*args, timeout=120, **options):
     )
 
 
-def test_help_is_there_without_torch():
+def test_help_needs_no_torch():
     code = (
         "import sys; from cflightning.__main__ import main; status = main(['--help']);"
         "heavy = {'torch', 'lightning', 'pandas', 'numpy'} & set(sys.modules); sys.exit(status or bool(heavy))"
@@ -41,7 +41,7 @@ def test_help_is_there_without_torch():
         assert word in done.stdout
 
 
-def test_front_door(capsys):
+def test_version_and_unknown_commands(capsys):
     assert front_door([]) == 2
     assert front_door(["--version"]) == 0
     assert front_door(["train"]) == 2
@@ -49,7 +49,7 @@ def test_front_door(capsys):
 
 
 @pytest.mark.parametrize("given", [None, "ACTIVE"])
-def test_threads_sleep_while_they_wait_unless_the_user_says_otherwise(monkeypatch, given):
+def test_waiting_threads_sleep_unless_the_user_sets_a_policy(monkeypatch, given):
     names = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"
     monkeypatch.setenv("GOMP_SPINCOUNT", "")
     monkeypatch.delenv("GOMP_SPINCOUNT")
@@ -86,7 +86,7 @@ def test_fit_writes_a_run_folder(run):
     assert metrics["val/rmse"] == pytest.approx(best)
 
 
-def test_figures_are_those_of_the_best_epoch(run, movielens, tmp_path):
+def test_metrics_are_those_of_the_best_epoch(run, movielens, tmp_path):
     # `fit` and `test` report the same metrics of the checkpoint.
     metrics = read_metrics(run / "metrics.json")
     cli = TrainingCLI(
@@ -106,7 +106,7 @@ def test_figures_are_those_of_the_best_epoch(run, movielens, tmp_path):
     assert float(cli.trainer.callback_metrics["val/rmse"]) == pytest.approx(metrics["val/rmse"], abs=1e-12)
 
 
-def test_what_a_newcomer_sees(movielens, tmp_path):
+def test_output_of_the_first_fit_and_export(movielens, tmp_path):
     done = command("fit", "--data.path", movielens("ml-100k", 40, 30), "--trainer.max_epochs", 2, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "test RMSE 1." in done.stdout
@@ -156,7 +156,7 @@ def test_predict_writes_scores_in_the_order_of_the_table(run, tmp_path):
     assert float(rows[0]["score"]) == pytest.approx(expected, abs=1e-4)
 
 
-def test_resume_from_last_is_as_if_never_stopped(movielens, tmp_path):
+def test_a_resumed_run_equals_an_uninterrupted_one(movielens, tmp_path):
     folder = str(movielens("ml-1m", 60, 40))
 
     def fit(root, epochs, *more):
@@ -218,7 +218,7 @@ def test_without_validation_every_row_trains_and_the_last_epoch_is_kept(movielen
     assert next(tmp_path.rglob("best.ckpt")).is_file()
 
 
-def test_every_figure_is_of_the_epoch_that_is_kept(movielens, tmp_path):
+def test_every_metric_is_of_the_kept_epoch(movielens, tmp_path):
     # A rate that over-fits, so that the best epoch is not the last.
     TrainingCLI(
         [
@@ -246,7 +246,7 @@ def test_every_figure_is_of_the_epoch_that_is_kept(movielens, tmp_path):
     assert metrics["train/loss"] == pytest.approx(loss)
 
 
-def test_training_that_diverges_says_so_and_writes_sound_json(movielens, tmp_path):
+def test_diverged_training_is_an_error_with_valid_json(movielens, tmp_path):
     with pytest.raises(TrainingError, match=r"test/rmse.* lower --model.learning_rate"):
         TrainingCLI(["fit", "--data.path", str(movielens("ml-1m")), "--trainer.default_root_dir", str(tmp_path), *QUIET,
               "--model.learning_rate", "1e30", "--model.sigmoid", "false"])  # fmt: skip
@@ -255,7 +255,7 @@ def test_training_that_diverges_says_so_and_writes_sound_json(movielens, tmp_pat
     assert "test/rmse" not in read_metrics(tmp_path / "version_0" / "metrics.json")
 
 
-def test_runs_that_start_at_once_get_folders_of_their_own(tmp_path):
+def test_simultaneous_runs_get_different_folders(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: claim_run(tmp_path, None, ExitStack()), range(8)))
     assert len(set(found)) == 8
@@ -298,7 +298,7 @@ def test_runs_that_never_validate(movielens, tmp_path, flags):
         ),
     ],
 )
-def test_flags_that_do_not_fit_give_one_line(movielens, tmp_path, args, message, capsys):
+def test_options_that_exclude_each_other_give_one_line(movielens, tmp_path, args, message, capsys):
     data = ["--data.path", str(movielens("ml-1m")), "--trainer.default_root_dir", str(tmp_path)]
     assert front_door(["fit", *data, *QUIET, *args]) == 2
     err = capsys.readouterr().err
@@ -340,20 +340,20 @@ def test_fast_dev_run_and_other_network(movielens, tmp_path, capsys):
         (["--data.rating_range", "[5, 1]"], "low < high"),
     ],
 )
-def test_mistakes_give_one_line(movielens, tmp_path, args, message, capsys):
+def test_wrong_data_options_give_one_line(movielens, tmp_path, args, message, capsys):
     path = [] if "--data.path" in args else ["--data.path", str(movielens("ml-1m"))]
     assert front_door(["fit", *path, *args, "--trainer.default_root_dir", str(tmp_path), *QUIET]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_mistake_shows_no_traceback(tmp_path):
+def test_a_wrong_option_shows_no_traceback(tmp_path):
     done = command("fit", "--data.path", "nowhere", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("cflightning: --data.path")
     assert "Traceback" not in done.stderr
 
 
-def test_configs_parse_and_say_what_they_are_for(repository, capsys):
+def test_configs_parse_and_begin_with_a_description(repository, capsys):
     configs = sorted((repository / "configs").glob("*.yaml"))
     assert {"ml-100k.yaml", "ml-1m.yaml"} <= {path.name for path in configs}
     for path in configs:

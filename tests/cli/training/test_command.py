@@ -59,12 +59,12 @@ def test_help_of_a_group_is_that_of_the_group(group, capsys):
     assert all(option == f"--{group}" or option.startswith(f"--{group}.") for option in options)
 
 
-def test_all_of_it_on_request(whole, capsys):
+def test_help_all_lists_all_options(whole, capsys):
     assert front_door(["fit", "--help=all"]) == 0
     assert capsys.readouterr().out == whole
 
 
-def test_a_piped_log_holds_a_line_for_each_epoch_and_no_redraws(movielens, tmp_path):
+def test_a_piped_log_has_one_line_for_each_epoch(movielens, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "cflightning", "fit", "--data.path", str(movielens("ml-1m", 60, 40)),
          "--model.objective", "mse", "--trainer.max_epochs", "3", "--trainer.default_root_dir", str(tmp_path)],

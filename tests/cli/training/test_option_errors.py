@@ -31,7 +31,7 @@ def said(capsys, *args):
         (["--ckpt", "last"], "--ckpt_path"),
     ],
 )
-def test_the_option_that_was_meant_is_named(args, meant, capsys):
+def test_a_similar_option_is_suggested(args, meant, capsys):
     given = args[0].partition("=")[0]
     assert said(capsys, "fit", "--data.path", "x", *args) == f"{given}: is not an option; did you mean {meant}?"
 
@@ -67,7 +67,7 @@ def test_the_option_that_was_meant_is_named(args, meant, capsys):
         (["--model.dim"], "--model: expected one argument"),
     ],
 )
-def test_values_that_cannot_be_are_told_with_those_that_can(args, line, capsys):
+def test_a_wrong_value_is_reported_with_the_possible_ones(args, line, capsys):
     import re
 
     found = said(capsys, "fit", *args)
@@ -76,11 +76,11 @@ def test_values_that_cannot_be_are_told_with_those_that_can(args, line, capsys):
 
 
 @pytest.mark.parametrize("command", ["test", "predict", "kfold", "tune"])
-def test_other_commands_say_it_as_well(command, capsys):
+def test_other_commands_suggest_options_as_well(command, capsys):
     assert said(capsys, command, "--dim", "3") == "--dim: is not an option; did you mean --model.dim?"
 
 
-def test_files_are_read_as_strictly(tmp_path, capsys):
+def test_options_in_files_are_checked_as_well(tmp_path, capsys):
     config = tmp_path / "config.yaml"
     config.write_text("modle:\n  dim: 3\n")
     assert said(capsys, "fit", "--config", str(config)) == "--modle.dim: is not an option; did you mean --model.dim?"

@@ -75,7 +75,7 @@ def contents(folder):
     }
 
 
-def test_figures_of_a_checkpoint_are_those_of_its_own_data(own, trained):
+def test_a_checkpoint_is_tested_on_its_own_data(own, trained):
     expected = read_metrics(own / "metrics.json")
     tested = TrainingCLI(["test", "--ckpt_path", "best", *QUIET])
     assert float(tested.trainer.callback_metrics["test/rmse"]) == pytest.approx(expected["test/rmse"], abs=1e-12)
@@ -84,7 +84,7 @@ def test_figures_of_a_checkpoint_are_those_of_its_own_data(own, trained):
     assert float(validated.trainer.callback_metrics["val/rmse"]) == pytest.approx(expected["val/rmse"], abs=1e-12)
 
 
-def test_fit_goes_on_with_the_data_of_its_checkpoint(own, trained):
+def test_fit_continues_with_the_data_of_its_checkpoint(own, trained):
     cli = TrainingCLI(["fit", "--ckpt_path", "last", *QUIET, "--trainer.max_epochs", "2"])
     assert cli.datamodule.settings["path"] == str(trained / "table.csv")
     assert cli.datamodule.settings["split"]["seed"] == 5
@@ -94,7 +94,7 @@ def test_fit_goes_on_with_the_data_of_its_checkpoint(own, trained):
     assert [path.name for path in own.parent.iterdir()] == ["version_0"]
 
 
-def test_what_is_given_counts_more_than_the_checkpoint(own):
+def test_options_take_precedence_over_the_checkpoint(own):
     cli = TrainingCLI(["fit", "--ckpt_path", "last", *QUIET, "--trainer.max_epochs", "2",
                 "--data.eval_batch_size", "100"])  # fmt: skip
     assert cli.datamodule.eval_batch_size == 100
@@ -102,7 +102,7 @@ def test_what_is_given_counts_more_than_the_checkpoint(own):
 
 
 @pytest.mark.parametrize("what", ["grown", "other ids"])
-def test_a_run_is_left_as_it_is_by_other_data(own, tmp_path, what, capsys):
+def test_other_data_do_not_change_a_run(own, tmp_path, what, capsys):
     other = rows(1200) if what == "grown" else rows(seed=4).assign(who=lambda table: table["who"].str[1:])
     other.to_csv(tmp_path / "other.csv", index=False)
     before = contents(tmp_path / "runs")
@@ -113,14 +113,14 @@ def test_a_run_is_left_as_it_is_by_other_data(own, tmp_path, what, capsys):
     assert contents(tmp_path / "runs") == before
 
 
-def test_the_same_table_may_lie_elsewhere(own, trained, tmp_path):
+def test_the_table_can_be_moved(own, trained, tmp_path):
     shutil.copy(trained / "table.csv", tmp_path / "moved.csv")
     expected = read_metrics(own / "metrics.json")["test/rmse"]
     tested = TrainingCLI(["test", "--ckpt_path", "best", "--data.path", "moved.csv", *QUIET])
     assert float(tested.trainer.callback_metrics["test/rmse"]) == pytest.approx(expected, abs=1e-12)
 
 
-def test_a_table_that_grows_tests_by_rows_that_no_checkpoint_has_seen(hashed, tmp_path, monkeypatch, capsys):
+def test_a_grown_table_is_tested_on_rows_that_did_not_train(hashed, tmp_path, monkeypatch, capsys):
     shutil.copytree(hashed / "runs", tmp_path / "runs")
     monkeypatch.chdir(tmp_path)
     rows(1500).sample(frac=1, random_state=1).to_csv("grown.csv", index=False)
@@ -147,7 +147,7 @@ def test_a_table_that_grows_tests_by_rows_that_no_checkpoint_has_seen(hashed, tm
     )
 
 
-def test_predict_scores_a_table_of_its_own(own, tmp_path, capsys):
+def test_predict_needs_a_table(own, tmp_path, capsys):
     assert front_door(["predict", "--ckpt_path", "best", *QUIET]) == 2
     assert "--data.path: must name the table whose rows are to be scored" in capsys.readouterr().err
     (tmp_path / "pairs.csv").write_text("who,what\nu1,3\nu2,4\n")
@@ -156,7 +156,7 @@ def test_predict_scores_a_table_of_its_own(own, tmp_path, capsys):
     assert [(row["user"], row["item"], row["known"]) for row in found] == [("u1", "3", "1"), ("u2", "4", "1")]
 
 
-def test_checkpoints_that_do_not_name_their_data_still_serve(own, trained, tmp_path):
+def test_a_checkpoint_without_data_settings_can_be_tested(own, trained, tmp_path):
     path = own / "checkpoints" / "best.ckpt"
     content = torch.load(path, weights_only=True)
     del content["cflightning"]["data"]

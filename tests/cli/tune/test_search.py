@@ -14,11 +14,7 @@ import pytest
 import yaml
 
 from cflightning.__main__ import main as front_door
-from cflightning.cli.tune.command import Options, parse
-from cflightning.cli.tune.parse import dump, parse_ranges
-from cflightning.cli.tune.ranges import Choices, as_argument, make_range, samples, set_option
 from cflightning.data import load
-from cflightning.objectives.settings import Numbers
 from cflightning.utils.locks import lock_folder
 
 pytest.importorskip("optuna", reason="tune needs the extra `tune`")
@@ -57,134 +53,6 @@ def no_pictures(monkeypatch):
     monkeypatch.setattr("cflightning.cli.tune.report.draw_search", lambda *args: False)
 
 
-# Options and ranges ----------------------------------------------------------------------------------------------
-
-
-def test_help_is_quick_and_says_what_it_does():
-    code = (
-        "import sys\nfrom cflightning.__main__ import main\ntry: main(['tune', '--help'])\n"
-        "except SystemExit as end: sys.exit(end.code or bool({'torch', 'numpy', 'optuna'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done
-    for word in (
-        "--trials N",
-        "--jobs J",
-        "--seconds S",
-        "--seed N",
-        "low:",
-        "choices:",
-        "best.yaml",
-        "options of fit",
-    ):
-        assert word in " ".join(done.stdout.split())
-
-
-def test_own_options_are_told_from_those_of_fit():
-    args = ["--data.path", "x", "--trials", "3", "--model.margin", "-1", "--jobs=2", "--seconds", "1.5", "--seed", "4"]
-    assert parse(args) == (["--data.path", "x", "--model.margin", "-1"], Options(3, 2, 1.5, 4))
-    assert parse(["--model.seed", "3", "--seed_everything", "1"]) == (
-        ["--model.seed", "3", "--seed_everything", "1"], Options(30, 1, None, 0),
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("args", "message"),
-    [
-        (["--trials", "0"], "--trials: must be at least 1, got 0"),
-        (["--jobs", "0"], "--jobs: must be at least 1, got 0"),
-        (["--seed", "-1"], "--seed: must be at least 0, got -1"),
-        (["--seconds", "0"], "--seconds: must be above 0, got 0"),
-        (["--seconds", "nan"], "--seconds: must be above 0, got nan"),
-    ],
-)
-def test_numbers_that_make_no_sense(args, message, capsys):
-    assert front_door(["tune", *args]) == 2
-    assert capsys.readouterr().err == f"cflightning: {message}\n"
-
-
-def test_without_optuna_one_line_says_what_to_install(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "optuna", None)
-    assert front_door(["tune"]) == 2
-    assert capsys.readouterr().err == (
-        "cflightning: tune: needs optuna, which is not installed; pip install 'cflightning[tune]'\n"
-    )
-
-
-def test_ranges_are_taken_out_of_files_and_options(tmp_path):
-    config = tmp_path / "ranges.yaml"
-    config.write_text(
-        "model:\n  class_path: EmbeddingDotTask\n  init_args:\n    l2: {low: 5e-3, high: 0.05, log: true}\n"
-        "    std: 1e-2\n    dim: {low: 16, high: 64, step: 16}\n"
-        "trainer: {max_epochs: {low: 2, high: 9}}\ndata: {path: '1e3'}\n"
-    )
-    options = ["--model.svdpp", "{choices: [both, none, null]}", "--optimizer.lr={low: 0, high: 1}", "--x", "-1", "y"]
-    parsed = parse_ranges(["--config", str(config), *options])
-    assert parsed.ranges == {
-        "model.l2": Numbers(0.005, 0.05, log=True),
-        "model.dim": Numbers(16, 64, step=16),
-        "trainer.max_epochs": Numbers(2, 9),
-        "model.svdpp": Choices(('"both"', '"none"', "null")),
-        "optimizer.lr": Numbers(0, 1),
-    }
-    assert parsed.with_value == {"model.class_path", "model.std", "data.path", "x", "1"}
-    assert parsed.fit_args[1:] == ["--x", "-1", "y"]
-    name, _, left = parsed.fit_args[0].partition("=")
-    assert name == "--config"
-    assert left.startswith("{")
-    assert "'1e3'" in left  # a text stays one
-    model = {"class_path": "EmbeddingDotTask", "init_args": {"std": 0.01}}
-    assert yaml.safe_load(left) == {"model": model, "data": {"path": "1e3"}}
-
-
-def test_what_comes_later_holds(tmp_path):
-    config = tmp_path / "ranges.yaml"
-    config.write_text("model: {l2: {low: 1, high: 2}, dim: 5}\n")
-    assert parse_ranges(["-c", str(config), "--model.l2", "3"]).ranges == {}
-    later = parse_ranges(["--model.l2=3", "-c", str(config), "--model.dim", "{low: 1, high: 2}"])
-    assert list(later.ranges) == ["model.l2", "model.dim"]
-    assert later.with_value == set()
-    assert later.fit_args == ["--model.l2=3", "-c={model: {dim: 5}}"]
-
-
-def test_what_has_no_range_is_left_as_it_is(tmp_path):
-    config = tmp_path / "plain.yaml"
-    config.write_text("model: {dim: 5, hidden: [1, 2]}\n")
-    args = [f"--config={config}", "--data.synthetic", "{num_users: 5}", "--config", "missing.yaml", "--flag"]
-    parsed = parse_ranges(args)
-    assert parsed.fit_args == [
-        f"--config={config}", "--data.synthetic={num_users: 5}", "--config=missing.yaml", "--flag",
-    ]  # fmt: skip
-    assert not parsed.ranges
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{low: 2, high: 2}", "low must be below high, got 2 and 2"),
-        ("{low: 3, high: 2}", "low must be below high, got 3 and 2"),
-        ("{low: 0, high: 2, log: true}", "low must be above 0 with log, got 0"),
-        ("{low: 1}", "high must be a number, got None"),
-        ("{low: a, high: 2}", "low must be a number, got 'a'"),
-        ("{low: true, high: 2}", "low must be a number, got True"),
-        ("{low: 1, high: .inf}", "high must be a number, got inf"),
-        ("{low: 1, high: 2, lok: true}", "a range has low, high, log, step or choices, got lok"),
-        ("{low: 1, high: 2, log: 3}", "log must be true or false, got 3"),
-        ("{low: 1, high: 9, log: true, step: 2}", "step must divide high - low and stands without log"),
-        ("{low: 1, high: 8, step: 2}", "step must divide high - low and stands without log, got step 2 from 1 to 8"),
-        ("{low: 1, high: 8, step: -1}", "step must divide high - low"),
-        ("{choices: []}", "choices must be a list of at least one value and stand alone"),
-        ("{choices: 3}", "choices must be a list"),
-        ("{choices: [1], low: 3}", "choices must be a list of at least one value and stand alone"),
-    ],
-)
-def test_bad_ranges(text, message, capsys):
-    assert front_door(["tune", "--model.dim", text]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith(f"cflightning: --model.dim: {message}")
-    assert said.count("\n") == 1
-
-
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -212,31 +80,13 @@ def test_bad_ranges(text, message, capsys):
         ([*L2, "--model.dim", "0"], "--model.dim: must be at least 1"),
     ],
 )  # fmt: skip
-def test_mistakes_give_one_line_and_leave_nothing(data, tmp_path, args, message, capsys):
+def test_wrong_options_give_one_line_and_leave_no_files(data, tmp_path, args, message, capsys):
     assert tune(tmp_path / "runs", *data, *args) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("cflightning: ")
     assert message in said
     if "--model.dim: must" not in message:  # found by a fit only
         assert not (tmp_path / "runs").exists()
-
-
-def test_drawn_values_are_typed_and_written_as_they_are():
-    assert make_range("x", {"low": 1, "high": 3}).whole
-    assert not make_range("x", {"low": 1, "high": 3.5}).whole
-    assert not make_range("x", {"low": 0, "high": 1, "step": 0.25}).whole
-    found = [*samples({"a": Numbers(1, 3), "b": Choices(('"u"', "null", "[1, 2]"))})]
-    assert found == [{"a": 1, "b": '"u"'}, {"a": 3, "b": "null"}, {"a": 1, "b": "[1, 2]"}]
-    assert [as_argument(value) for value in (1e-5, 3, '"u"', "null", "[1, 2]")] == ["1e-05", "3", "u", "null", "[1, 2]"]
-    settings = {"model": {"class_path": "M", "init_args": {"dim": 4}}}
-    for name, value in {"model.dim": 8, "model.svdpp": '"u"', "trainer.max_epochs": 3, "optimizer": "null"}.items():
-        set_option(settings, name, value)
-    model = {"class_path": "M", "init_args": {"dim": 8, "svdpp": "u"}}
-    assert settings == {"model": model, "trainer": {"max_epochs": 3}, "optimizer": None}
-    assert yaml.safe_load(dump({"a": 1e-5, "b": "1e-5", "ä": "x"})) == {"a": 1e-5, "b": "1e-5", "ä": "x"}
-
-
-# Searches --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +102,7 @@ def searched(tmp_path_factory, data):
     return root, args
 
 
-def test_the_first_trial_is_the_defaults_and_the_others_are_drawn_inside_their_ranges(searched):
+def test_the_first_trial_has_the_defaults_and_the_others_are_inside_the_ranges(searched):
     root, _ = searched
     rows = table(root)
     assert [row["trial"] for row in rows] == ["0", "1", "2", "3"]
@@ -268,7 +118,7 @@ def test_the_first_trial_is_the_defaults_and_the_others_are_drawn_inside_their_r
     assert report(root)["best"]["val/rmse"] == min(float(row["val_rmse"]) for row in rows)
 
 
-def test_the_first_trial_is_what_fit_makes_of_the_settings(searched, data, tmp_path):
+def test_the_first_trial_has_the_metric_of_fit(searched, data, tmp_path):
     root, _ = searched
     quiet = ["--trainer.enable_progress_bar", "false", "--trainer.default_root_dir", str(tmp_path)]
     plain = ["--model.margin", "0.2", "--data.split.val_fraction", "0.1"]
@@ -277,7 +127,7 @@ def test_the_first_trial_is_what_fit_makes_of_the_settings(searched, data, tmp_p
     assert float(table(root)[0]["val_rmse"]) == alone["val/rmse"]
 
 
-def test_the_winners_config_gives_its_error_again(searched, tmp_path):
+def test_the_best_configuration_gives_the_same_metric(searched, tmp_path):
     root, _ = searched
     config = root / "tune_0" / "best.yaml"
     text, found = config.read_text(), report(root)
@@ -297,7 +147,7 @@ def test_the_winners_config_gives_its_error_again(searched, tmp_path):
 
 
 @pytest.mark.parametrize("objective", ["ials", "bce"])
-def test_rankers_are_searched_by_their_lists(objective, data, tmp_path, capsys):
+def test_ranking_objectives_are_searched_by_ndcg(objective, data, tmp_path, capsys):
     pytest.importorskip("numba", reason="the compiled step of choices needs the extra `fast`")
     args = [*data, "--model.objective", objective, "--data.split.method", "per_user", "--trials", 3]
     assert tune(tmp_path, *args) == 0
@@ -317,27 +167,7 @@ def test_rankers_are_searched_by_their_lists(objective, data, tmp_path, capsys):
     assert again["val/ndcg@10"] == found["val/ndcg@10"]
 
 
-def test_every_objective_has_a_space_of_its_own():
-    from cflightning import EmbeddingDotTask, RatingsDataModule
-    from cflightning.cli.tune.defaults import default_ranges
-    from cflightning.errors import ConfigError
-
-    module = RatingsDataModule(source="synthetic", synthetic={"num_users": 30, "num_items": 20, "num_ratings": 300})
-    for objective in ("mse", "bce", "bpr", "softmax", "ccl", "ials", "svd"):
-        for engine in ("auto", "autograd") if objective in ("bce", "softmax") else ("auto",):
-            task = EmbeddingDotTask(objective=objective, engine=engine)
-            found = default_ranges(task, module, set())
-            assert {"model.dim"} < set(found)
-            assert any(name.startswith("model.ranking.") for name in found) == (objective != "mse")
-    left = default_ranges(EmbeddingDotTask(objective="ials"), module, {"model.l2", "model.dim"})
-    assert set(left) == {"model.ranking.weight", "trainer.max_epochs"}
-    with pytest.raises(ConfigError, match="tune: needs a range"):
-        default_ranges(
-            EmbeddingDotTask(objective="ials"), module, {"model.ranking.weight", *left, "model.l2", "model.dim"}
-        )
-
-
-def test_nothing_says_or_keeps_how_well_it_tests(data, tmp_path, monkeypatch, capsys):
+def test_no_output_or_file_has_a_test_metric(data, tmp_path, monkeypatch, capsys):
     from lightning.pytorch import Trainer
 
     monkeypatch.setattr(Trainer, "test", lambda *args, **kwargs: 1 / 0)
@@ -353,7 +183,7 @@ def test_nothing_says_or_keeps_how_well_it_tests(data, tmp_path, monkeypatch, ca
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_a_search_goes_on_and_draws_what_it_would_have_drawn(searched, tmp_path, capsys):
+def test_a_continued_search_has_the_same_trials(searched, tmp_path, capsys):
     root, args = searched
     rows = table(root)
     assert tune(tmp_path, *args, "--trials", 2) == 0
@@ -395,7 +225,7 @@ def test_another_space_other_data_or_another_seed_is_another_search(tmp_path):
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_without_ranges_a_small_space_is_searched_but_for_what_is_given(data, tmp_path, capsys):
+def test_without_ranges_the_default_space_without_fixed_options_is_searched(data, tmp_path, capsys):
     assert tune(tmp_path, *data, "--trials", 2) == 0
     assert report(tmp_path)["ranges"] == {"model.l2": "0.01 to 0.04 (log)", "model.l2_exponent": "0.4 to 0.8"}
     first = capsys.readouterr().out
@@ -413,7 +243,7 @@ SYNTHETIC = [
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_what_is_worse_halfway_is_cut_short(tmp_path, capsys):
+def test_trials_worse_than_the_median_are_pruned(tmp_path, capsys):
     rates = ["--model.learning_rate", "{low: 1e-7, high: 0.2, log: true}"]
     assert tune(tmp_path, *SYNTHETIC, *rates, "--trials", 14) == 0
     rows = table(tmp_path)
@@ -426,26 +256,8 @@ def test_what_is_worse_halfway_is_cut_short(tmp_path, capsys):
     assert capsys.readouterr().out.count("pruned") == len(pruned)
 
 
-def test_trials_are_compared_at_the_same_share_of_their_schedule(tmp_path):
-    from cflightning.cli.tune.trials import Outcome, Trials
-
-    trials = Trials(tmp_path, {"x": Numbers(0.0, 1.0)}, seed=0)
-    trials.add_defaults(Outcome(0, 1.0, params={"x": 0.5}, stages=dict.fromkeys(range(1, 11), 1.0)))
-    for turn in range(1, 5):
-        trial = trials.start(turn)
-        trial.outcome.value = 1.0
-        assert not any(trial.report(stage, 9.0) for stage in range(1, 11))  # five others are wanted
-        trial.finish(trial.outcome)
-    trial = trials.start(5)
-    assert [trial.report(stage, 9.1) for stage in range(1, 7)] == [False] * 4 + [True] * 2
-    assert not trials.start(6).report(6, 8.9)
-    assert [outcome.number for outcome in trials.outcomes()] == [0, 1, 2, 3, 4]
-    trials.discard_running()
-    assert not trials.start(5).duplicate_of()
-
-
 @pytest.mark.usefixtures("no_pictures")
-def test_what_diverges_or_fails_does_not_end_the_search(data, tmp_path, capsys):
+def test_diverged_and_failed_trials_do_not_end_the_search(data, tmp_path, capsys):
     rates = ["--model.learning_rate", "{choices: [null, 1.0e+30]}", "--model.dim", "{choices: [4, 0]}"]
     assert tune(tmp_path, *data, *rates, "--trials", 12) == 0
     rows = table(tmp_path)
@@ -459,14 +271,14 @@ def test_what_diverges_or_fails_does_not_end_the_search(data, tmp_path, capsys):
     assert "as trial 0" in out  # not fitted again
 
 
-def test_a_search_in_which_all_diverge(data, tmp_path, capsys):
+def test_a_search_in_which_all_trials_diverge(data, tmp_path, capsys):
     rates = ["--model.learning_rate", "1.0e+30", *L2]
     assert tune(tmp_path, *data, *rates, "--trials", 2) == 2
     assert "tune: one trial must be complete, but none is" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_ctrl_c_ends_with_what_is_finished(data, tmp_path, monkeypatch, capsys):
+def test_ctrl_c_ends_with_the_finished_trials(data, tmp_path, monkeypatch, capsys):
     from cflightning.cli.tune.trial_cli import TrialProgress
 
     calls, follow = [], TrialProgress.on_train_epoch_end
@@ -489,7 +301,7 @@ def test_ctrl_c_ends_with_what_is_finished(data, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_a_trial_that_sigterm_stops_is_made_again(data, tmp_path, monkeypatch, capsys):
+def test_a_trial_stopped_by_sigterm_is_repeated(data, tmp_path, monkeypatch, capsys):
     from cflightning.cli.tune.trial_cli import TrialProgress
 
     calls, follow = [], TrialProgress.on_train_epoch_end
@@ -509,7 +321,7 @@ def test_a_trial_that_sigterm_stops_is_made_again(data, tmp_path, monkeypatch, c
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_half_a_line_at_the_end_of_the_journal_is_cut_off(data, tmp_path, caplog):
+def test_a_damaged_end_of_the_journal_is_cut_off(data, tmp_path, caplog):
     assert tune(tmp_path, *data, *L2, "--trials", 2) == 0
     journal = tmp_path / "tune_0" / "journal.log"
     whole = journal.read_bytes()
@@ -535,7 +347,7 @@ def test_half_a_line_at_the_end_of_the_journal_is_cut_off(data, tmp_path, caplog
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_no_trial_is_begun_after_the_time_is_up(data, tmp_path):
+def test_no_trial_starts_after_the_time_limit(data, tmp_path):
     assert tune(tmp_path, *data, *L2, "--seconds", "0.001") == 0
     assert report(tmp_path)["trials"] == 1
 
