@@ -54,7 +54,7 @@ def check_target(target: Path, overwrite: bool) -> None:
     if target.is_dir() and not any(target.iterdir()):
         return
     if not any(_format(target / name) == ours for name, ours in _MARKERS.items()):
-        raise ExportError(f"{target}: exists and is no bundle; choose another folder")
+        raise ExportError(f"{target}: exists and is not a bundle; choose another folder")
     if not overwrite:
         raise ExportError(f"{target}: exists; choose another folder, or replace it with --overwrite")
 
@@ -114,7 +114,7 @@ def export_errors(target: Path) -> Iterator[None]:
     except CFLightningError:  # some are OSErrors as well
         raise
     except OSError as error:
-        kept = "what was there stays as it was" if target.exists() else "nothing is left behind"
+        kept = "the existing folder is unchanged" if target.exists() else "nothing is left behind"
         free = ""
         if error.errno in _DISK_FULL:
             existing = next(parent for parent in target.parents if parent.exists())

@@ -12,7 +12,7 @@ from cflightning.data.table import RatingTable
 
 def table(**columns):
     frame = pd.DataFrame({"user": [1, 2, 2, 3], "item": ["a", "b", "a", "c"], "rating": [1.0, 2.0, 3.0, 4.0]})
-    return RatingTable.from_frame(frame.assign(**columns), "made up")
+    return RatingTable.from_frame(frame.assign(**columns), "synthetic")
 
 
 def test_the_source_does_not_change_the_fingerprint(tmp_path):

@@ -1,4 +1,4 @@
-"""Provenance in checkpoints, and refusal of test rows that a checkpoint was trained on."""
+"""Provenance in checkpoints, and rejection of test rows that a checkpoint was trained on."""
 
 import numpy as np
 import pandas as pd

@@ -50,7 +50,7 @@ def test_invalid_states_of_ids_are_refused(state):
 @pytest.mark.parametrize("users", [[5, 1, 2**62], ["x", "ä", "01"]])
 def test_the_state_is_plain_data(tmp_path, users):
     frame = pd.DataFrame({"user": users, "item": ["a", "b", "c"]})
-    table = RatingTable.from_frame(frame, "made up", titles={"a": "Alpha", "z": "not in training"})
+    table = RatingTable.from_frame(frame, "synthetic", titles={"a": "Alpha", "z": "not in training"})
     vocabulary = Vocabulary.learn(table, slice(None))
     torch.save(vocabulary.state(), tmp_path / "v.pt")
     back = Vocabulary.from_state(torch.load(tmp_path / "v.pt", weights_only=True))

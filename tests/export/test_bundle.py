@@ -139,7 +139,7 @@ def test_unknown_users_choose_as_all_known_ones_on_average(exported):
     np.testing.assert_allclose(top.scores, mean[rows], atol=1e-5)
     np.testing.assert_allclose(top.scores, np.sort(mean)[::-1], atol=1e-5)
     assert len(np.unique(top.scores)) > 100  # no order of the catalogue
-    assert not network.user_factors.weight[0].any()  # of the task, the unknown row is still zero
+    assert not network.user_factors.weight[0].any()  # the unknown user's vector in the task is still zero
 
 
 def test_similar_items_are_by_cosine(exported):
@@ -321,7 +321,7 @@ def test_existing_folders(run, bundle, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     for overwrite in (False, True):
-        with pytest.raises(ExportError, match="exists and is no bundle"):
+        with pytest.raises(ExportError, match="exists and is not a bundle"):
             export_bundle(run, tmp_path / "mine", overwrite=overwrite)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
     shutil.copytree(bundle, tmp_path / "old")

@@ -58,7 +58,7 @@ def write(folder, version):
 
 
 def version(folder):
-    """Of a complete folder."""
+    """Return the file names of a complete folder."""
     assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "more"]
     kept = (folder / "more").read_text()
     assert f'"version": "{kept}"' in (folder / "manifest.json").read_text()
@@ -129,7 +129,7 @@ def test_what_came_meanwhile_and_is_no_bundle_is_not_reatomic_folder(tmp_path):
             target.mkdir()
             (target / "thesis.txt").write_text("years of work")
 
-    with pytest.raises(ExportError, match="is no bundle"):
+    with pytest.raises(ExportError, match="is not a bundle"):
         taken()
     assert (target / "thesis.txt").read_text() == "years of work"
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
@@ -170,7 +170,9 @@ def test_a_disk_that_is_full_is_one_line_and_what_was_there_stays(tmp_path):
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-    with pytest.raises(ExportError, match=r"cannot be written: .*MB are free\); what was there stays") as raised:
+    with pytest.raises(
+        ExportError, match=r"cannot be written: .*MB are free\); the existing folder is unchanged"
+    ) as raised:
         replace()
     assert "\n" not in str(raised.value)
     assert version(target) == "old"

@@ -1,4 +1,4 @@
-"""What the pages about serving show works."""
+"""The examples of the pages about serving work."""
 
 import inspect
 import re
@@ -20,7 +20,7 @@ TEXT = "\n".join(
 
 @pytest.fixture(scope="module")
 def shown(bundles, fold_in_graphs, tmp_path_factory):
-    """A bundle that knows the ids of the pages."""
+    """A bundle with the ids of the pages."""
     tables = bundles.make_tables(titles=True)
     tables.item_ids[:2] = 1193, 661
     tables.user_ids[0] = 42

@@ -90,7 +90,7 @@ def recode(raw: bytes, name: str, encoding: str | None = None) -> tuple[bytes, s
             )
         encoding = _guess(raw)
         log.warning(
-            "%s: is no UTF-8 (line %d, byte %d) and is read as %s, which is a guess; --data.table.encoding names "
+            "%s: is not UTF-8 (line %d, byte %d) and is read as %s, which is a guess; --data.table.encoding names "
             "another",
             name, *_place(raw, bad), encoding,
         )  # fmt: skip

@@ -79,7 +79,7 @@ def read_item_metadata(files: Files, items: Ids, item_column: str | None = None)
     ids = [int(row[0].partition(".")[0]) if items.kind == "int64" else row[0] for row in kept]
     found = make_item_metadata(ids, (row[1] for row in kept), (row[2] for row in kept))
     if rows and not any(found.titles.keys() & set(items.values.tolist())):
-        log.warning("%s: the list of items beside the ratings knows none of their items, so there are no titles",
+        log.warning("%s: the list of items beside the ratings has none of their items, so there are no titles",
                     files.path)  # fmt: skip
     return found
 

@@ -33,7 +33,7 @@ def read_bundle(folder: Path) -> Bundle:
     """Read a bundle and compare its files with its manifest.
 
     Raises:
-        ExportError: it is no bundle, or damaged.
+        ExportError: it is not a bundle, or damaged.
     """
     try:
         manifest = Manifest.read(folder)

@@ -63,7 +63,7 @@ def validate_version(path: Path, raw: Mapping[str, Json]) -> None:
     if version > FORMAT_VERSION:
         written_by = raw["written_by"] if _is_line(raw.get("written_by")) else "an unnamed program"
         raise BundleError(
-            f"{path}: format {_quote(version)}, written by {written_by}, is newer than this reader, which knows "
+            f"{path}: format {_quote(version)}, written by {written_by}, is newer than this reader, which supports "
             f"formats up to {FORMAT_VERSION}; upgrade cflightning-serve"
         )
 

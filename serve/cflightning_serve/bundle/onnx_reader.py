@@ -83,7 +83,7 @@ def read_outline(data: bytes, *, max_fields: int = MAX_FIELDS) -> Outline:
         max_fields: largest number of fields that are read.
 
     Raises:
-        ValueError: the bytes are not an ONNX model, or contain unknown parts; the message says which.
+        ValueError: the bytes are not an ONNX model, or contain unknown parts; the message names them.
     """
     try:
         return _Reader(data, max_fields).model()

@@ -28,7 +28,7 @@ def parse_reference(raw: object) -> Mapping[str, Reference]:
     """Parse ``reference``: graph -> histogram of its scores; empty if the manifest has none.
 
     Raises:
-        ValueError: the value is invalid; the message says what it must be.
+        ValueError: the value is invalid; the message has the requirement.
     """
     if raw is None:
         return {}

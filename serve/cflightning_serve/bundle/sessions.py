@@ -110,7 +110,7 @@ class GraphSessions:
             return self._sessions[graph]
 
     def open_all(self, cancellation: Cancellation | None = None) -> None:
-        """Open every graph that this reader knows.
+        """Open every graph that this reader supports.
 
         Raises:
             BundleError: a graph cannot be opened.

@@ -159,7 +159,7 @@ class _IncrementalParser:
                 return pairs, at
 
     def _is_end(self, bracket: str, at: int) -> bool:
-        """Return whether the array or object ends at an offset; if not, a comma must stand there."""
+        """Return whether the array or object ends at an offset; if not, there must be a comma."""
         mark = self._text[at : at + 1]
         if mark not in (",", bracket) or not mark:
             raise ValueError(f"expected a comma or {bracket} at {at}")

@@ -1,4 +1,4 @@
-"""Every column type that Arrow has is read as what it says, or refused in one line."""
+"""Every column type of Arrow is read with its values, or rejected in one line."""
 
 import datetime
 import decimal

@@ -229,6 +229,6 @@ def test_times_that_are_none(table, time):
 def test_encrypted_zip(movielens, tmp_path):
     whole = bytearray(movielens("ml-1m", zipped=True).read_bytes())
     for at in (i for i in range(len(whole) - 4) if whole[i : i + 4] in (b"PK\x03\x04", b"PK\x01\x02")):
-        whole[at + (6 if whole[at + 2] == 3 else 8)] |= 1  # the flag that says so
+        whole[at + (6 if whole[at + 2] == 3 else 8)] |= 1  # the flag of encryption
     (tmp_path / "secret.zip").write_bytes(whole)
     assert "cannot be unpacked" in error(tmp_path / "secret.zip")

@@ -106,7 +106,7 @@ def test_counts_are_of_the_training_part(movielens):
 def make_vocabulary():
     frame = pd.DataFrame({"user": [1, 2, 3], "item": ["b", "a", "b"]})
     categories = {"a": ("X",), "b": ("Y", "X"), "z": ("not in training",)}
-    return Vocabulary.learn(RatingTable.from_frame(frame, "made up", categories=categories), slice(None))
+    return Vocabulary.learn(RatingTable.from_frame(frame, "synthetic", categories=categories), slice(None))
 
 
 def test_they_survive_a_safe_load(tmp_path):

@@ -1,4 +1,4 @@
-"""Columns kept on disk: the same table as read anew, and never a wrong one."""
+"""Cached columns: the same table as without a cache, and never a wrong one."""
 
 import os
 import shutil
@@ -163,14 +163,14 @@ def damaged(kept, how):
             table = table.set_column(0, "user", ids)
         elif how == "another type":
             table = table.set_column(2, "rating", table["rating"].cast(pa.float64()))
-        elif how == "no facts":
+        elif how == "no metadata":
             meta = {}
         seal(kept, table.replace_schema_metadata(meta))
 
 
 @pytest.mark.parametrize(
     "how",
-    ["cut off", "something else", "empty", "code out of range", "ids out of order", "another type", "no facts"],
+    ["cut off", "something else", "empty", "code out of range", "ids out of order", "another type", "no metadata"],
 )
 def test_a_damaged_file_is_made_anew(load, movielens, how, caplog):
     path = movielens("ml-1m")

@@ -16,7 +16,7 @@ from cflightning.errors import SourceError
 
 @pytest.fixture
 def server():
-    """Serves `files`; counts what was asked for; cuts answers short where `cut` says so."""
+    """Serves `files`; counts requests; truncates the responses in `cut`."""
 
     class Handler(BaseHTTPRequestHandler):
         files: dict[str, bytes] = {}  # noqa: RUF012

@@ -1,4 +1,4 @@
-"""Text in any encoding: told by a mark, named, or guessed and logged; never garbled in silence."""
+"""Text in any encoding: recognised by a mark, given, or guessed and logged; never decoded wrongly in silence."""
 
 import pytest
 
@@ -40,7 +40,7 @@ def text(items):
 def test_a_legacy_encoding_is_guessed_and_logged(load, caplog, encoding):
     items = ITEMS[encoding]
     assert load(text(items).encode(encoding)) == items * 3
-    assert "is no UTF-8 (line 2, byte" in caplog.text
+    assert "is not UTF-8 (line 2, byte" in caplog.text
     assert "--data.table.encoding" in caplog.text
 
 

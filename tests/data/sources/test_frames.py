@@ -1,4 +1,4 @@
-"""Every frame is read as what it says, or refused in one line."""
+"""Every data frame is read with its values, or rejected in one line."""
 
 import datetime
 import decimal

@@ -52,7 +52,7 @@ def test_the_item_column_of_the_ratings_is_known(read):
         ("movieId,title\n7,Seven\n8\n", "must have 2 values"),
         ("7,Seven\n8,Eight\n", "must have"),
         ("movieId,movieId,title\n7,7,Seven\n", "different names"),
-        ("movieId,title\n70,Seventy\n²,Two\n,None\n", "knows none of their items"),
+        ("movieId,title\n70,Seventy\n²,Two\n,None\n", "has none of their items"),
         (b"\x00\x01\x02\xff\xfe" * 100, ""),
     ],
 )

@@ -1,4 +1,4 @@
-"""What values of a table mean: decimal commas, dates, words, marks for nothing; sure ones are guessed, others named."""
+"""Values of a table: decimal commas, dates, words, missing marks; unambiguous ones are recognised, others reported."""
 
 import re
 

@@ -17,7 +17,7 @@ def frame(n=5000, ids=int, seed=0):
 
 
 def table(rows):
-    return RatingTable.from_frame(rows, "made up")
+    return RatingTable.from_frame(rows, "synthetic")
 
 
 def parts(rows, **options):

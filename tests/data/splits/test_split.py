@@ -14,7 +14,7 @@ def make(n=1000, users=30, seed=0, **kwargs):
     rng = np.random.default_rng(seed)
     frame = pd.DataFrame({"user": rng.integers(users, size=n), "item": np.arange(n), "rating": np.float32(1),
                           "timestamp": rng.integers(200, size=n)})  # fmt: skip
-    return RatingTable.from_frame(frame, "made up", **kwargs)
+    return RatingTable.from_frame(frame, "synthetic", **kwargs)
 
 
 METHODS = [{"method": "random"}, {"method": "hash"}, {"method": "time"}, {"method": "leave_last"},
@@ -89,7 +89,7 @@ def test_leave_last_holds_out_the_newest_of_each_user():
     frame = pd.DataFrame({"user": [1] * 5 + [2] * 2 + [3] * 4, "item": range(11), "rating": np.float32(1),
                           "timestamp": [5, 1, 9, 9, 2, 1, 2, 4, 3, 2, 1]})  # fmt: skip
     split = split_table(RatingTable.from_frame(frame, "t"), SplitOptions("leave_last", val_fraction=0.1))
-    assert split.test.tolist() == [3, 7]  # of equal times the later row; user 2 is too short
+    assert split.test.tolist() == [3, 7]  # the later row among equal times; user 2 has too few
     assert split.val.tolist() == [2, 8]
     two = split_table(RatingTable.from_frame(frame, "t"), SplitOptions("leave_last", leave_n=2, val_fraction=0))
     assert two.test.tolist() == [2, 3, 7, 8]

@@ -1,4 +1,4 @@
-"""What the manifest says of scores is what the bundle answers."""
+"""The score distribution in the manifest is that of the bundle."""
 
 import json
 from itertools import pairwise
@@ -11,7 +11,7 @@ from cflightning_serve import Scorer
 
 
 def shares(edges, scores):
-    """Of the bins (-inf, e1], (e1, e2], ..., counted one by one."""
+    """Return the shares of the bins (-inf, e1], (e1, e2], ..., counted one by one."""
     bounds = [-np.inf, *edges, np.inf]
     return [np.mean([low < one <= high for one in scores]) for low, high in pairwise(bounds)]
 
@@ -35,8 +35,8 @@ def test_the_bundle_says_what_it_answers(bundle):
     lists = [scorer.recommend(user, 10) for user in users]
     items = scorer.recommend(users[0], 1000).items
     edges = said["recommend"]["edges"]
-    # Every user is asked, so that the lists' spread is exact, but for the score that an edge was put on: alone and
-    # among others it can differ in its last bit, and so be on either side.
+    # All users are included, so the distribution is exact, except for a score that equals an edge: its last bit can
+    # differ between a batch and a single user, so it can be on either side.
     scores = np.concatenate([top.scores for top in lists])
     assert said["recommend"]["shares"] == pytest.approx(shares(edges, scores), abs=1.5 / len(scores))
     assert said["recommend"]["k"] == 10

@@ -42,7 +42,7 @@ def make_rows(seed=0):
 
 
 def make_bags(rows):
-    """As training leaves them: means of `objectives.bags` for vectors that are drawn."""
+    """Return tables as after training: the prior means of random SVD++ vectors."""
     generator = torch.Generator().manual_seed(2)
     found = {}
     for side, own, other, size in (("user", rows.user, rows.item, ITEMS), ("item", rows.item, rows.user, USERS)):
@@ -57,7 +57,7 @@ def make_bags(rows):
 
 
 def minimum(start, rating, unsure, mean, precision, score):
-    """Of the expected squared error and the prior's, by L-BFGS and autograd."""
+    """Minimise the expected squared error plus the prior's, by L-BFGS and autograd."""
     rating, unsure, mean, precision = (
         torch.tensor(part, dtype=torch.float64) for part in (rating, unsure, mean, precision)
     )
@@ -116,7 +116,7 @@ def test_users_are_the_minimum_of_the_expected_error(sigmoid, with_bags):
         expected = minimum(start, rating, unsure, mean, noise * spread, score)
         found = [*network.user_factors.weight[user].tolist(), network.user_bias.weight[user].item()]
         np.testing.assert_allclose(found, expected, atol=2e-3)
-    for row in (0, 9):  # nobody, and somebody without ratings
+    for row in (0, 9):  # the unknown user, and a user without ratings
         np.testing.assert_array_equal(network.user_factors.weight[row].detach(), before.user_vectors[row])
     np.testing.assert_array_equal(network.item_factors.weight.detach(), before.item_vectors)
 
@@ -159,7 +159,7 @@ def rmse(scorer, data, part):
 
 
 def exported(trained, tmp_path, monkeypatch, better, **options):
-    """The bundle as trained, and as solved again: once where validation says so, once where it does not."""
+    """The bundle as trained, and with refitted users: once with lower and once with higher validation error."""
     folder, data = trained
     calls = []
 
@@ -184,7 +184,7 @@ def test_a_bundle_of_users_solved_again(trained, tmp_path, monkeypatch, precisio
         ids.indices(train[name]) for ids, name in ((task.vocabulary.users, "user"), (task.vocabulary.items, "item"))
     )
     rows = TrainingRows(users, items, train["rating"].to_numpy(np.float32))
-    refit_users(task.network, rows, task.vocabulary.counts, None)  # this checkpoint has no bags
+    refit_users(task.network, rows, task.vocabulary.counts, None)  # this checkpoint has no SVD++ term
     pairs = torch.from_numpy(rows.user.astype(np.int64)), torch.from_numpy(rows.item.astype(np.int64))
     expected = task.network.eval()(*pairs).detach().numpy()
     found = scorer.score(train["user"].to_numpy(), train["item"].to_numpy())
@@ -219,7 +219,7 @@ def test_what_cannot_be_solved_again(tmp_path, task, make_run):
 def test_without_its_data(trained, tmp_path):
     bare = tmp_path / "bare.ckpt"
     content = torch.load(trained[0] / "checkpoints" / "best.ckpt", weights_only=True)
-    del content["cflightning"]["data"]  # as before checkpoints knew their data
+    del content["cflightning"]["data"]  # as in checkpoints without their data
     torch.save(content, bare)
     with pytest.raises(ExportError, match="^--refit-users: .*must lie in a run folder.*or leave --refit-users out"):
         main([str(bare), str(tmp_path / "bundle"), "--refit-users"])

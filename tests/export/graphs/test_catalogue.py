@@ -1,4 +1,4 @@
-"""What an exported bundle knows for lists: catalogue, history, factors, parts of the catalogue; against the run."""
+"""Catalogue, history, factors and filtered recommendations of an exported bundle, compared with the run."""
 
 import gzip
 import json
@@ -214,10 +214,10 @@ def test_old_checkpoints_have_no_counts(run, tmp_path):
 def test_histories_of_many_ratings_are_packed_and_found(different, strings):
     rng = np.random.default_rng(1)
     frame = make_frame(strings)
-    vocabulary = Vocabulary.learn(RatingTable.from_frame(frame, "made up"), slice(None))
+    vocabulary = Vocabulary.learn(RatingTable.from_frame(frame, "synthetic"), slice(None))
     user, item = vocabulary.users.indices(frame["user"]), vocabulary.items.indices(frame["item"])
     order = np.lexsort((item, user))
-    keep = order[user[order] != 7]  # somebody without any
+    keep = order[user[order] != 7]  # a user without any
     rating = rng.integers(0, different, len(keep)).astype(np.float32) / 7
     trained = np.ones(len(keep), bool)
     model = history_graph(SeenRows(user[keep], item[keep], trained, rating), vocabulary)

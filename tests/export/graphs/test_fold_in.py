@@ -83,7 +83,7 @@ def scores_of(folding, x):
 
 
 def cost(folding, x, row, rating):
-    """What is minimised, at x."""
+    """Return the minimised sum at x."""
     low, high = folding.scale.rating_range
     logits, _ = scores_of(folding, x)
     width = folding.scale.high - folding.scale.low
@@ -143,7 +143,7 @@ def test_what_variances_have_to_fulfil():
 
 
 def test_information_is_the_curvature_of_the_error():
-    """By differences of half the expected squared error, at targets that are met exactly."""
+    """Compute the curvature by differences of half the expected squared error, at targets that are met exactly."""
     other = np.random.default_rng(2).normal(size=(30, 5))
     share, point, scale = np.full(30, 1 / 30), np.zeros(5), SCALES["other range"]
 
@@ -170,7 +170,7 @@ def test_counts_make_the_prior_wider(side):
     )
     before, after, sure = (np.trace(prior.root @ prior.root.T) for prior in (narrow, wide, many))
     assert after > 1.1 * before
-    if side == "item":  # who is rated so often is known; bags aside, which only users have here
+    if side == "item":  # frequently rated items have small variances; only users have an SVD++ term here
         assert sure == pytest.approx(before, rel=1e-3)
     nothing = estimate_prior(found, side, SIGMOID, np.zeros(ITEMS, np.int64), kept)
     np.testing.assert_array_equal(nothing.root, narrow.root)
@@ -208,7 +208,7 @@ def test_bags_move_the_mean_and_leave_their_share(counts, trust):
     mean = torch.cat([kept["user_factors.mean"], kept["user_bias.mean"]], 1).double().numpy()[1:]
     rows = np.column_stack([found.user_vectors, found.user_bias]).astype(float)[1:] - trust * mean
     np.testing.assert_allclose(prior.mean, rows.mean(0), atol=1e-7)
-    other = {name: value[:, :1] for name, value in kept.items()}  # of a network that this one is no longer
+    other = {name: value[:, :1] for name, value in kept.items()}  # another network
     assert estimate_prior(found, "user", SIGMOID, counts, other).weights is None
     assert estimate_prior(found, "item", SIGMOID, counts, kept).weights is None
 
@@ -216,7 +216,7 @@ def test_bags_move_the_mean_and_leave_their_share(counts, trust):
 # Ratings --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=[*SCALES, "sigmoid, bags", "identity, bags"])
+@pytest.fixture(params=[*SCALES, "sigmoid, svdpp", "identity, svdpp"])
 def folding(request):
     name, _, with_bags = request.param.partition(", ")
     found = tables()
@@ -479,4 +479,4 @@ def test_an_exported_run_has_them(bundle):
     model = onnx.load(bundle / "fold_in.onnx", load_external_data=False)
     assert [opset.version for opset in model.opset_import] == [18, 4]
     assert model.ir_version <= 10
-    assert any(tensor.name == "prior_weights" for tensor in model.graph.initializer)  # the default has bags
+    assert any(tensor.name == "prior_weights" for tensor in model.graph.initializer)  # the default has an SVD++ term

@@ -95,7 +95,7 @@ def test_a_table_begins_at_0_where_ids_begin_near_it():
 
 def test_no_more_places_than_the_bound():
     edge = MAX_SPARSITY * 2
-    assert len(dense_table(made([100, 99 + edge])).indices) == edge + 1  # one for what is no id
+    assert len(dense_table(made([100, 99 + edge])).indices) == edge + 1  # one for values that are not ids
     assert dense_table(made([100, 100 + edge])) is None
 
 

@@ -1,4 +1,4 @@
-"""Large catalogues: the graph of two passes finds what sorting all scores finds, and knows when it cannot tell."""
+"""Large catalogues: the two-pass graph returns the same lists as sorting all scores, and detects unproven ones."""
 
 import numpy as np
 import onnxruntime as ort
@@ -47,7 +47,7 @@ def vocabulary(tables, strings=False):
 
 
 class Asked:
-    """The graph's answers, and whether the first look left a doubt; beside it a slow reference."""
+    """Return the graph's lists, and whether the first pass left one unproven; also a slow reference."""
 
     def __init__(self, tables, scale=None, strings=False, filtered=False, looks=tuple):
         self.tables, self.scale = tables, scale or RatingScale((1.0, 5.0))
@@ -142,7 +142,7 @@ def test_who_is_not_proven_at_first_is_looked_at_again():
     doubtful = [user for user in range(1, USERS + 1) if asked([user], 10)[2]]
     assert len(doubtful) > USERS / 2
     for user in doubtful:
-        assert not careful([user], 10)[2]  # and so no more than a second look is taken
+        assert not careful([user], 10)[2]  # so there are at most two passes over candidates
         asked.check([user], 10)
     rows, _, doubt = asked(range(1, USERS + 1), 10)  # one of them makes the whole call look again
     assert doubt
@@ -189,7 +189,7 @@ def test_equals_stand_in_the_order_of_the_catalogue():
     tables = make(seed=2)
     for table in (tables.item_vectors, tables.item_bias):
         table[1:] = table[1:].flip(0)
-        table[1001:2001] = table[1]  # a thousand of one kind, more than are looked at twice
+        table[1001:2001] = table[1]  # a thousand equal items, more than the candidates of the second pass
         table[11:20] = table[10]
     asked = Asked(tables)
     for user in range(0, USERS + 1, 5):
@@ -244,7 +244,7 @@ def test_the_bound_holds_for_every_pair(seed):
     bound = rough * codes.step[:, None].astype(float) + codes.slack[:, None]
     exact = tables.user_vectors.double().numpy() @ tables.item_vectors.double().numpy().T + tables.item_bias.numpy()
     assert (exact <= bound)[:, 1:].all()
-    assert ((bound - exact)[:, 1:].mean(1) < 2 * exact[:, 1:].std(1)).all()  # and says something
+    assert ((bound - exact)[:, 1:].mean(1) < 2 * exact[:, 1:].std(1)).all()  # a useful bound
     np.testing.assert_array_equal(codes.shift[1:], -USER_OFFSET * codes.item[:, 1:].astype(int).sum(0))
 
 
@@ -266,7 +266,7 @@ def test_candidates_are_those_that_prove_the_lists():
 @pytest.mark.parametrize(("share", "proven"), [(1.0, True), (0.5, True), (0.004, False), (0.0, False)])
 @pytest.mark.parametrize("looks", [tuple, last, hasty])
 def test_a_part_of_the_catalogue(share, proven, looks):
-    """However little is allowed; where that is less than what is looked at a second time, everything is scored."""
+    """Lists are exact however few items are allowed; below the candidates of the second pass, everything is scored."""
     asked, rng = Asked(make(), filtered=True, looks=looks), np.random.default_rng(3)
     allowed = rng.random(ITEMS) < share
     pairs = [(1, row) for row in rng.integers(0, ITEMS + 1, 5).tolist()]

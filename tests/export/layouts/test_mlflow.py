@@ -1,4 +1,4 @@
-"""The model folder is self-contained: MLflow, numpy and onnxruntime are all that it asks of a machine."""
+"""The model folder is self-contained: a machine needs only MLflow, numpy and onnxruntime."""
 
 import json
 import os
@@ -19,12 +19,12 @@ from cflightning_export.layouts.registry import write_layout
 # What MLflow does with the folder, without MLflow: code and loader as MLmodel names them, in a fresh interpreter.
 LOADER = """
 import importlib, json, os, sys
-folder, flavor, question = sys.argv[1], *map(json.loads, sys.argv[2:4])
+folder, flavor, request = sys.argv[1], *map(json.loads, sys.argv[2:4])
 sys.path.insert(0, os.path.join(folder, flavor["code"]))
 loader = importlib.import_module(flavor["loader_module"])
 assert loader.__file__.startswith(folder), loader.__file__
 model = loader._load_pyfunc(os.path.join(folder, flavor["data"]))
-answer = model.predict(question, params={"k": 4})
+answer = model.predict(request, params={"k": 4})
 assert not {"torch", "pandas", "cflightning", "mlflow", "yaml"} & set(sys.modules)
 print(json.dumps(answer if isinstance(answer, list) else answer.tolist()))
 """
@@ -104,7 +104,7 @@ def test_requirements(folder, repository):
     assert re.fullmatch(r"mlflow>=[\d.]+", asked[0])
     assert not [
         line for line in asked if "cflightning" in line
-    ]  # on no index: whoever took the name would be installed
+    ]  # on no index: a foreign package of that name would be installed
 
 
 def test_without_the_serving_package(copy, tmp_path, monkeypatch):
@@ -121,7 +121,7 @@ def test_the_request_that_is_shown(tmp_path, user):
     assert json.loads(shlex.split(ask)[-1]) == {"dataframe_records": [{"user": user}], "params": {"k": 10}}
 
 
-@pytest.mark.filterwarnings("default")  # of MLflow's own imports
+@pytest.mark.filterwarnings("default")  # MLflow's own imports warn
 def test_mlflow_itself_loads_it(tables, folder):
     package = pytest.importorskip("mlflow.pyfunc", reason="MLflow is not installed")
     pandas = pytest.importorskip("pandas")

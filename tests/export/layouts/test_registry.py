@@ -160,7 +160,7 @@ def test_the_command(run, tmp_path, capsys, monkeypatch):
 
 
 def test_options_of_the_bundle_reach_it(copy, tmp_path, monkeypatch):
-    """And the bundle itself is not kept."""
+    """The bundle itself is removed."""
     seen = []
 
     def export_bundle(source, target, **options):

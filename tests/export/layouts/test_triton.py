@@ -1,4 +1,4 @@
-"""The repository is what Triton documents, and each of its models answers by itself."""
+"""The repository is what Triton documents, and each of its models runs separately."""
 
 import json
 import re

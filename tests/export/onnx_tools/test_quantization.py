@@ -146,7 +146,7 @@ def test_limits_fail_the_export_and_leave_nothing(run, tmp_path, capsys):
 
 @pytest.mark.parametrize("limits", [(1.0, 5.0), None])
 def test_limits_by_default(limits):
-    """A column that nobody asks for spoils int8: .001 of the range, or .02 standard deviations, are soon passed."""
+    """A column with large values degrades int8 beyond .001 of the range, or .02 standard deviations."""
     network = EmbeddingDot(50, 200, 16, limits, std=0.5).eval()
     assert round_within({"score": network, "recommend": network}, "fp32", None, 0.97) is None
     rounding = round_within({"score": network, "recommend": network}, "fp16", None, 0.97)
@@ -171,7 +171,7 @@ def test_numbers_that_fp16_cannot_hold():
 
 def test_change_is_nothing_for_the_same_tables():
     networks = dict.fromkeys(("score", "recommend"), EmbeddingDot(4, 5, 8, (1.0, 5.0), std=0.1).eval())
-    assert measure_change(networks, networks) == (0.0, 1.0)  # of a catalogue shorter than the lists, too
+    assert measure_change(networks, networks) == (0.0, 1.0)  # also for a catalogue shorter than the lists
 
 
 @pytest.mark.parametrize("precision", KINDS)
@@ -202,7 +202,7 @@ def test_two_passes_over_rounded_tables(precision):
 
 @pytest.mark.parametrize("size", [1e-12, 1e-4, 1.0, 1e3, 1e8])
 def test_rounded_tables_are_coded_as_what_they_are(size):
-    """What is stored stands for the rounded numbers themselves; where half floats do, scales are half floats."""
+    """Stored tables represent the rounded numbers exactly; scales are half floats if these are accurate enough."""
     rng = np.random.default_rng(0)
     table = (rng.standard_normal((50, 16)) * size * rng.lognormal(0, 1, (50, 1))).astype(np.float32)
     table[0] = 0

@@ -15,7 +15,7 @@ from cflightning_serve.batch.run import Shard, write_recommendations
 
 
 def read_rows(path):
-    """What a file holds, whatever its format: [(user, rank, item, score)]."""
+    """Read a file of any format: [(user, rank, item, score)]."""
     if path.suffix == ".parquet":
         table = pq.read_table(path)
         assert table.column_names == ["user", "rank", "item", "score"]

@@ -24,7 +24,7 @@ def overwrite(folder, _):
 
 
 def copy_over(folder, fresh):
-    """As `cp -r fresh/. folder/` does: each file is emptied, and filled again."""
+    """Overwrite files in place like `cp -r fresh/. folder/`."""
     shutil.copytree(fresh, folder, dirs_exist_ok=True)
 
 

@@ -53,10 +53,10 @@ def test_a_graph_with_other_id_types_is_refused(bundles, copy):
 def test_a_graph_with_other_outputs_is_refused(bundles, copy):
     edit(bundles, copy, lambda raw: raw["graphs"].update(recommend="other.onnx"))
     data = (copy / "recommend.onnx").read_bytes()
-    (copy / "other.onnx").write_bytes(data.replace(b"known", b"knows"))
+    (copy / "other.onnx").write_bytes(data.replace(b"known", b"named"))
     bundles.reseal(copy)
     scorer = Scorer.load(copy)
-    with pytest.raises(BundleError, match=r"other.onnx: outputs must be .*'known'.*, are .*'knows'"):
+    with pytest.raises(BundleError, match=r"other.onnx: outputs must be .*'known'.*, are .*'named'"):
         scorer.recommend(10)
 
 

@@ -163,7 +163,7 @@ def another(bundles, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def endless(bundles, another, tmp_path_factory):
-    """A bundle whose recommend.onnx counts to 2**62 first, which takes for ever."""
+    """A bundle whose recommend.onnx counts to 2**62 first, which never ends."""
     folder = tmp_path_factory.mktemp("bundles") / "endless"
     shutil.copytree(another[1], folder)
     path = folder / "recommend.onnx"

@@ -82,7 +82,9 @@ def test_wrong_keys_are_delayed_and_logged_and_valid_ones_are_not(bundle, start,
             thread.start()
         for _ in range(5):
             assert client.get("/metrics", headers={"X-API-Key": KEY}).status_code == 200
-        assert client.get("/metrics").status_code == 401  # a missing key is not delayed: a page asks for one
+        assert (
+            client.get("/metrics").status_code == 401
+        )  # a missing key is not delayed: a page requests one from its user
         for thread in threads:
             thread.join(60)
         assert set(statuses) == {401}

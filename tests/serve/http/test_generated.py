@@ -44,7 +44,7 @@ def test_every_response_is_as_described(described, mode):
         @given(case=operation.as_strategy(generation_mode=mode))
         def check(case):
             response = case.call()
-            if response.status_code != 413:  # of long lists, which schemathesis does not know
+            if response.status_code != 413:  # for long lists, whose limit is not in the description
                 # The inputs of a graph are in its metadata, not in the OpenAPI document.
                 case.validate_response(
                     response, excluded_checks=[positive_data_acceptance] if case.path.endswith("/infer") else []

@@ -97,7 +97,7 @@ def test_nothing_of_a_refused_request_is_left_to_the_garbage_collector(small, co
     gc.disable()
     try:
         assert post_encoded(small, content).status_code >= 400
-        time.sleep(0.1)  # the server goes on after its response
+        time.sleep(0.1)  # the server finishes after its response
         assert not [thing for thing in gc.get_objects() if type(thing) is ApiError]
     finally:
         gc.enable()

@@ -40,7 +40,7 @@ def test_invalid_names_are_refused(client, host):
         (b"GET /v2 HTTP/1.1", 1, b"200"),
         (b"GET /v2 HTTP/1.1", 0, b"400"),
         (b"GET /v2 HTTP/1.1", 2, b"400"),
-        (b"GET /v2 HTTP/1.0", 0, b"200"),  # which no browser uses
+        (b"GET /v2 HTTP/1.0", 0, b"200"),  # no browser uses it
         (b"GET /v2 HTTP/1.0", 2, b"400"),
     ],
 )

@@ -23,7 +23,7 @@ def test_a_bundle_without_the_graph_is_unsupported(bundle, start, complete_score
     scorer = complete_scorer(Scorer.load(bundle))
 
     def fold_in(*_, **__):
-        raise UnsupportedError(f"{bundle.resolve()}: has no graph that answers 'fold_in'")
+        raise UnsupportedError(f"{bundle.resolve()}: has no graph 'fold_in'")
 
     scorer.fold_in = fold_in
     with start(ServerState(Settings(bundle), scorer)) as client:

@@ -53,7 +53,7 @@ class StubScorer:
 
     def factors(self, items):
         if not self.has_factors:
-            raise UnsupportedError("bundle: has no graph that answers 'factors'; export the bundle again with it")
+            raise UnsupportedError("bundle: has no graph 'factors'; export the bundle again with it")
         self.factor_calls += 1
         indices = np.array([self.index.get(item, -1) for item in items], np.int64)
         return np.where(indices[:, None] >= 0, self.vectors[indices], 0) if len(indices) else np.zeros((0, 3))
@@ -88,7 +88,7 @@ def make_app(scorer, biases, *, fold_in=True, key=None, noise=0.3, map_items=MAP
     def solve(ratings):
         """Ridge regression in logit space: indices of the known rated items, contributions [items, ratings], logits."""
         if not fold_in:
-            raise UnsupportedError("bundle: has no graph that answers 'fold_in'; export the bundle again with it")
+            raise UnsupportedError("bundle: has no graph 'fold_in'; export the bundle again with it")
         known = [(scorer.index[item], rating) for item, rating in ratings if item in scorer.index]
         rated = [index for index, _ in known]
         table = np.c_[vectors[rated], np.ones(len(rated))]
