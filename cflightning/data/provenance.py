@@ -76,7 +76,7 @@ def plain_settings(arguments: Mapping[str, object]) -> Settings:
     return settings
 
 
-def data_settings(kept: Provenance, given: Mapping[str, Any], command: str) -> Settings:
+def data_settings(kept: Provenance, arguments: Mapping[str, Any], command: str) -> Settings:
     """Return the settings that a command takes from a checkpoint where no others are given.
 
     A given path or source stands for the whole table with its test part. `predict` scores another table, so it takes
@@ -84,21 +84,21 @@ def data_settings(kept: Provenance, given: Mapping[str, Any], command: str) -> S
 
     Args:
         kept: Provenance of the checkpoint.
-        given: Arguments of the data module with their defaults.
+        arguments: Arguments of the data module with their defaults.
         command: fit, validate, test or predict.
 
     Raises:
         CheckpointError: The settings were written by another version.
         DataError: There is no table to read.
     """
-    known = {name for name, _ in _flatten(given)}
+    known = {name for name, _ in _flatten(arguments)}
     unknown = sorted(name for name, value in _flatten(kept.settings) if name not in known and value is not None)
     if unknown:
         raise CheckpointError(
             f"checkpoint: has data settings that this version does not know ({', '.join(unknown)[:100]})"
         )
-    settings = {name: value for name, value in kept.settings.items() if name in given}
-    named = given.get("path") is not None or given.get("source") != DEFAULT_SOURCE
+    settings = {name: value for name, value in kept.settings.items() if name in arguments}
+    named = arguments.get("path") is not None or arguments.get("source") != DEFAULT_SOURCE
     if command == "predict":
         if not named and (kept.frame or settings.get("path") is not None or settings.get("source") != DEFAULT_SOURCE):
             raise DataError("--data.path: must name the table whose rows are to be scored, got none")

@@ -42,17 +42,17 @@ def warn_of_ratings(table: RatingTable, weight_column: str) -> str | None:
             f"whose errors are dominated by the few highest; to treat them as weights of interactions, give "
             f"--data.feedback implicit --data.table.weight {weight_column}"
         )
-    found = find_suspects(table.ratings)
-    if not found:
+    suspects = find_suspects(table.ratings)
+    if not suspects:
         return None
-    others = table.ratings[~np.isin(table.ratings, [suspect.value for suspect in found])]
+    others = table.ratings[~np.isin(table.ratings, [suspect.value for suspect in suspects])]
     low, high = float(others.min()), float(others.max())
     shown = ", ".join(
-        f"{suspect.rows:,} {'is' if suspect.rows == 1 else 'are'} {suspect.value:g}" for suspect in found[:3]
+        f"{suspect.rows:,} {'is' if suspect.rows == 1 else 'are'} {suspect.value:g}" for suspect in suspects[:3]
     )
-    values = ",".join(f"{suspect.value:g}" for suspect in found[:3])
-    more = f" (and {len(found) - 3} more such values)" if len(found) > 3 else ""
-    ends = f"{min(low, found[0].value):g},{max(high, found[-1].value):g}"
+    values = ",".join(f"{suspect.value:g}" for suspect in suspects[:3])
+    more = f" (and {len(suspects) - 3} more such values)" if len(suspects) > 3 else ""
+    ends = f"{min(low, suspects[0].value):g},{max(high, suspects[-1].value):g}"
     return (
         f"{table.name}: of {len(table):,} ratings {shown}{more}, far from the others, which are between {low:g} and "
         f"{high:g}; if they mean that there is no rating, leave such rows out: --data.table.missing={values}; if they "
@@ -110,10 +110,10 @@ def _quantiles(values: np.ndarray, counts: np.ndarray, share: float) -> tuple[fl
 
 def _codes(values: np.ndarray, counts: np.ndarray) -> set[float]:
     """Return values that mean "not rated", however frequent."""
-    found = {*_beyond(values, counts), *(-value for value in _beyond(-values[::-1], counts[::-1]))}
+    codes = {*_beyond(values, counts), *(-value for value in _beyond(-values[::-1], counts[::-1]))}
     if np.count_nonzero(values < 0) == 1 and np.count_nonzero(values > 0) >= 3:
-        found.add(float(values[0]))
-    return found
+        codes.add(float(values[0]))
+    return codes
 
 
 def _beyond(values: np.ndarray, counts: np.ndarray) -> list[float]:
