@@ -85,7 +85,7 @@ def choose_columns(
         elif role not in optional:
             hint = f"name it with --data.table.{role}"
             if names[0].lower().startswith("sep=") or (len(names) == 1 and names[0].startswith("#")):
-                hint = "the first line is no header, as it seems: remove what stands above the header"
+                hint = "the first line does not seem to be a header: remove the lines above the header"
             elif len(names) == 1:
                 hint = "it has one column, so the delimiter is probably another one: give --data.table.delimiter"
             if role == "rating":
@@ -236,7 +236,7 @@ def read_ids(column: pa.Array | pa.ChunkedArray, role: str, where: Where, notes:
                        "write them as 7, not 7.0 (pandas does that to integers beside missing values)")  # fmt: skip
     others = distinct.filter(pc.invert(canonical))
     if 0 < len(others) < len(distinct):
-        log.info("column %r: read as strings, for %d of %d ids are no plain integers (such as %s)",
+        log.info("column %r: read as strings, for %d of %d ids are not plain integers (such as %s)",
                  role, len(others), len(distinct), show(others[0].as_py()))  # fmt: skip
     return IdColumn.from_codes(codes, np.array(texts, dtype=object))
 

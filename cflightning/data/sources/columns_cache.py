@@ -114,7 +114,7 @@ def load(folder: Path, name: str, path: Path) -> RatingTable | None:
     except FileNotFoundError:
         return None
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, CFLightningError) as error:
-        log.info("%s: the cached columns cannot be used (%s) and are made anew", kept, error)
+        log.info("%s: the cached columns cannot be used (%s) and are read again", kept, error)
         return None
     log.info("%s: columns from the cache, %s", table.name, folder)
     return table
@@ -158,7 +158,7 @@ def _verified(kept: Path, name: str) -> pa.Buffer:
     try:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
-            raise OSError("it is no regular file")
+            raise OSError("it is not a regular file")
         if hasattr(os, "geteuid") and found.st_uid != os.geteuid():
             raise OSError(f"it belongs to another user, number {found.st_uid}")
         size = found.st_size - _SEAL_BYTES

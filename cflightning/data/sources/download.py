@@ -117,7 +117,7 @@ def _fetch(url: str, out: object, max_bytes: int) -> str:
                     fetched += len(block)
                     if fetched > max_bytes:
                         raise SourceError(
-                            f"{url}: must have at most {max_bytes:,} bytes; it is no archive of MovieLens"
+                            f"{url}: must have at most {max_bytes:,} bytes; it is not a MovieLens archive"
                         )
                     digest.update(block)
                     sink.write(block)

@@ -204,7 +204,7 @@ def _guess_mark(texts: list[str]) -> str | None:
 def _advice(wrong: list[str], role: str, table_format: TableFormat) -> str:
     """Return advice about values that are not numbers."""
     if table_format.decimal is None and all(_COMMA.fullmatch(text) or _THOUSANDS.fullmatch(text) for text in wrong):
-        return ", or say what the comma is: --data.table.decimal , if it is the decimal mark"
+        return ", or name the decimal mark: --data.table.decimal , if it is the decimal mark"
     if role != "rating":
         return ""
     if all(text.lower() in _NOT_RATED for text in wrong):
@@ -216,7 +216,7 @@ def _advice(wrong: list[str], role: str, table_format: TableFormat) -> str:
         words = sorted(wrong, key=lambda text: (text.lower() not in _NEGATIVE_WORDS, text))
         numbers = {text: str(number) for number, text in enumerate(words)}
     if len(wrong) > _MOST_VALUES or any(len(text) > 20 or {",", "="} & {*text} for text in wrong):
-        return ", or say what each value stands for: --data.table.rating_values VALUE=NUMBER,…"
+        return ", or give a number for each value: --data.table.rating_values VALUE=NUMBER,…"
     example = ",".join(f"{text}={numbers[text]}" for text in sorted(numbers, key=lambda text: float(numbers[text])))
     quoted = f"'{example}'" if re.search(r"[^\w=,./+-]", example) else example
-    return f", or say what each value stands for, for example --data.table.rating_values {quoted}"
+    return f", or give a number for each value, for example --data.table.rating_values {quoted}"

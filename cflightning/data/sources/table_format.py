@@ -10,7 +10,7 @@ from numbers import Real
 from cflightning.utils.arguments import Arguments
 
 ROLES = ("user", "item", "rating", "timestamp", "weight", "title", "categories")
-"""What a column of a ratings table can hold; each is a field of `TableFormat`."""
+"""Roles of the columns of a ratings table; each is a field of `TableFormat`."""
 SKIP = ""
 """Column name that leaves ratings or timestamps unread."""
 
@@ -82,7 +82,7 @@ class TableFormat:
 
     @property
     def reads_ratings(self) -> bool:
-        """Whether the table must have ratings."""
+        """True if the table must have ratings."""
         return self.rating != SKIP
 
     @property

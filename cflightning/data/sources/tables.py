@@ -31,7 +31,7 @@ def find_file(at: Location) -> DataSet | None:
 
 
 def read_any(file: TextFile, table_format: TableFormat = PLAIN_TABLE) -> RatingTable:
-    """Read one table file of any file format, which its first bytes tell.
+    """Read one table file of any format, detected by its first bytes.
 
     Args:
         file: The file.
@@ -47,7 +47,7 @@ def open_any(file: TextFile, table_format: TableFormat = PLAIN_TABLE) -> OpenTab
     """Open a table file of any file format; arguments as for `read_any`.
 
     Raises:
-        DataError: The file format is not supported, or the file is not what its name says.
+        DataError: The file format is not supported, or contradicts the extension of the file.
     """
     names, delimiter, encoding = table_format.names, table_format.delimiter, table_format.encoding
     kind = file.format(encoding)

@@ -111,7 +111,7 @@ def _from_texts(column: pa.ChunkedArray, where: Where, time_format: str | None, 
                 rows = np.flatnonzero(codes == first)
                 forms = " or ".join(f"--data.table.time_format '{form}'" for form in [*found][:3])
                 raise bad_rows(column, rows[:1], "timestamp", where, "must be a time that can be read in one way only "
-                               "(a day above 12 would tell)", f"say which is meant: {forms}")  # fmt: skip
+                               "(a day above 12 would decide)", f"say which is meant: {forms}")  # fmt: skip
     bad = np.flatnonzero(np.isnat(times)[codes])
     if len(bad):
         raise bad_rows(column, bad, "timestamp", where, must, remedy)

@@ -221,7 +221,7 @@ def test_broken_json_is_quoted_without_its_line_end_or_places_within_the_line(tm
 @pytest.mark.parametrize("above", ["# exported today", "sep=;"])
 def test_a_line_above_the_header_is_taken_for_one(tmp_path, above):
     (tmp_path / "a.csv").write_text(f"{above}\nuser;item;rating\n1;2;3\n")
-    assert "remove what stands above the header" in message(tmp_path / "a.csv")
+    assert "remove the lines above the header" in message(tmp_path / "a.csv")
 
 
 def test_numbers_that_are_not_whole_are_named_among_ids_that_are(tmp_path):

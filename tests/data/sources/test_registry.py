@@ -32,7 +32,7 @@ def registered():
 
 def test_another_package_adds_a_layout(registered, tmp_path):
     (tmp_path / "likes.txt").write_text("ann:tea,milk\nbob:tea\n")
-    table = RatingsDataModule(str(tmp_path), feedback="choices").table
+    table = RatingsDataModule(str(tmp_path), feedback="implicit").table
     assert table.user.values.tolist() == ["ann", "ann", "bob"]
     assert table.item.values.tolist() == ["tea", "milk", "tea"]
 
