@@ -25,7 +25,7 @@ SAMPLED_EPOCHS = 20
 
 
 class Objective(ABC):
-    """What training minimises, and everything that other code has to know about it: a file each, see `registry`."""
+    """An objective of training with its settings, defaults, search space and fold-in; each is one file."""
 
     name: ClassVar[str]
     """Value of `--model.objective`."""
