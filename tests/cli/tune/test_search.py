@@ -64,7 +64,7 @@ def no_pictures(monkeypatch):
                                                           "can only be"),
         (["--data.split.val_fraction", "{low: 0.1, high: 0.3}"], "--data.split.val_fraction: must be a value, got a "
                                                                  "range"),
-        (["--config", "{data: {init_args: {split: {folds: {low: 2}}}}}"], "--data.split.folds: must be a value"),
+        (["--config", "{data: {init_args: {split: {folds: {low: 2, high: 3}}}}}"], "--data.split.folds: must be a"),
         (["--trainer.limit_val_batches", "{choices: [1, 2]}"], "--trainer.limit_val_batches: must be a value"),
         (["--config", "{trainer: {callbacks: [{a: {low: 1, high: 2}}]}}"], "--trainer.callbacks: must hold no range"),
         (["--model.dim", "{low: 3, high"], "the command line: must be YAML, got"),
