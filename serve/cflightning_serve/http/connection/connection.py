@@ -202,6 +202,7 @@ class Connection(asyncio.Protocol):
         """Go on with the next request."""
         self._exchanges.popleft()
         self.on_disconnect = None
+        exchange.body.clear()  # the rest of it is ignored, see `body_received`
         if self._parsing is exchange and exchange.body_complete:
             self._parsing = None
         self._server_state.total_requests += 1

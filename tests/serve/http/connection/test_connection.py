@@ -153,6 +153,19 @@ def test_the_connection_is_closed_as_the_request_says(client, connect, version, 
                 connection.recv(1)
 
 
+def test_an_unread_large_body_does_not_block_the_connection(client, connect):
+    body = b" " * 8 * MAX_HEAD
+    head = b"POST /recommend HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n"
+    with connect(client, 4) as connection:
+        for _ in range(3):
+            connection.sendall(head % len(body))
+            assert connection.recv(1 << 16).startswith(b"HTTP/1.1 415")
+            connection.sendall(body + HEALTH)
+            assert b"HTTP/1.1 200" in read_until(connection, b"live")
+            connection.sendall(head % len(body) + body + HEALTH)
+            assert statuses(read_until(connection, b"live")) == [415, 200]
+
+
 def test_thousands_of_pipelined_requests_are_answered_in_order(client, connect):
     count = 2000
     data = b"".join(make_request(10, path="/recommend" if n % 2 else "/nothing") for n in range(count))
