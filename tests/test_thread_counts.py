@@ -9,7 +9,8 @@ from cflightning import EmbeddingDotTask, RatingsDataModule
 from cflightning.data.splits.options import SplitOptions
 from cflightning.models.ensemble import average, compress
 from cflightning.models.network import FoldedTables, RatingScale
-from cflightning.sampling.chain import Chain, draw_svdpp_vectors
+from cflightning.sampling.chain import Chain
+from cflightning.sampling.svdpp import draw_svdpp_vectors
 from cflightning.solvers.ease import ease
 from cflightning.solvers.ials import Ials
 from cflightning.solvers.interactions import make_interactions

@@ -94,6 +94,7 @@ class StageEngine(Engine):
                 optimizer.state[table.weight]["sum"] = state[:, column]  # shared memory from here on
             self.states.append(state)
         self.penalties = [state[:, L2].clone() for state in self.states]
+        self._applied_scale = 1.0
         self.proximal_step: ProximalStep | None = None
         if prior is not None:
             numbers = [torch.from_numpy(count).to(device) for count in counts]
@@ -108,7 +109,8 @@ class StageEngine(Engine):
 
     def set_penalties(self) -> None:
         """Set the kernel's penalties to `penalty_scale` times their initial values."""
-        if self.proximal_step is None:
+        if self.proximal_step is None and self.penalty_scale != self._applied_scale:
+            self._applied_scale = self.penalty_scale
             for state, penalty in zip(self.states, self.penalties, strict=True):
                 state[:, L2] = self.penalty_scale * penalty
 

@@ -1,4 +1,4 @@
-"""The compiled draw of SVD++ vectors in Gibbs sampling; see `sampling.chain`."""
+"""The compiled draw of SVD++ vectors in Gibbs sampling; see `sampling.svdpp`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ threads divide the columns anywhere."""
 def draw_svdpp_vectors(
     indices: I32, offsets: I64, weight: F32, squares: F32, penalty: np.float32, noise: F32, vectors: F32, residual: F32
 ) -> None:
-    """Compute `sampling.chain.draw_svdpp_vectors`, in place, for some columns of `vectors` and `residual`.
+    """Compute `sampling.svdpp.draw_svdpp_vectors`, in place, for some columns of `vectors` and `residual`.
 
     Columns are independent, so threads may divide them in any way.
     """

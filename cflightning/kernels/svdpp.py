@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -91,14 +91,14 @@ def _passes(dim: int) -> _Passes:
                     out[row, k] = w * apart
 
     @compiled(fastmath=FASTMATH, error_model="numpy", nogil=True)
-    def gradient(taken, rows, offsets, pulls, vectors, penalties, inverse, change, along, bend):
+    def gradient(taken, indices, offsets, pulls, vectors, penalties, inverse, change, along, bend):
         while True:
             block: int = take_next(taken)
             low = block * BLOCK_ROWS
             if low >= vectors.shape[0]:
                 break
             for row in range(low, min(low + BLOCK_ROWS, vectors.shape[0])):
-                _gather(pulls, change, row * dim, rows, offsets[row], offsets[row + 1], dim)
+                _gather(pulls, change, row * dim, indices, offsets[row], offsets[row + 1], dim)
                 penalty, share = penalties[row], inverse[row]
                 for k in range(dim):
                     down = change[row, k] - penalty * vectors[row, k]
@@ -108,14 +108,14 @@ def _passes(dim: int) -> _Passes:
                     bend[block, k] += penalty * step * step
 
     @compiled(fastmath=FASTMATH, error_model="numpy", nogil=True)
-    def effect(taken, rows, offsets, change, weight, precision, out, bend):
+    def effect(taken, indices, offsets, change, weight, precision, out, bend):
         while True:
             block: int = take_next(taken)
             low = block * BLOCK_ROWS
             if low >= weight.size:
                 break
             for row in range(low, min(low + BLOCK_ROWS, weight.size)):
-                _gather(change, out, row * dim, rows, offsets[row], offsets[row + 1], dim)
+                _gather(change, out, row * dim, indices, offsets[row], offsets[row + 1], dim)
                 w, p = weight[row], precision[row]
                 for k in range(dim):
                     moved = w * out[row, k]
@@ -176,22 +176,24 @@ class CompiledSvdppTerm(SvdppTerm):
         """Run on the threads of a pool beside the calling one."""
         self._pool, self._helpers = pool, helpers
 
-    def _run(self, kernel: Callable[..., None], *arguments: Any) -> None:
+    def _run(self, kernel: Callable[..., None], *arguments: object) -> None:
         taken = np.zeros(1, np.int64)
         pool = self._pool
-        others = [pool.submit(kernel, taken, *arguments) for _ in range(self._helpers)] if pool is not None else []
+        jobs = [pool.submit(kernel, taken, *arguments) for _ in range(self._helpers)] if pool is not None else []
         kernel(taken, *arguments)
-        for other in others:
-            other.result()
+        for job in jobs:
+            job.result()
 
     def step(self, table: Tensor, share: Tensor | None = None) -> None:
         """See `SvdppTerm.step`."""
         pull_weight, weight, precision, penalties, inverse = self._columns
-        vectors, mean, rows = self.vectors.numpy(), self.mean.numpy(), table.numpy()
-        own, other = (np.zeros((-(-len(side) // BLOCK_ROWS), rows.shape[1]), np.float32) for side in (rows, vectors))
+        vectors, mean, values = self.vectors.numpy(), self.mean.numpy(), table.numpy()
+        own, other = (
+            np.zeros((-(-len(side) // BLOCK_ROWS), values.shape[1]), np.float32) for side in (values, vectors)
+        )
         along, changes, effects = np.zeros_like(other), self._change, self._pulls
-        shares = np.zeros(len(rows), np.float32) if share is None else share.numpy()
-        self._run(self._passes.pull, rows, shares, mean, pull_weight, self._pulls)
+        shares = np.zeros(len(values), np.float32) if share is None else share.numpy()
+        self._run(self._passes.pull, values, shares, mean, pull_weight, self._pulls)
         self._run(
             self._passes.gradient, self.other.indices.numpy(), self.other.offsets.numpy(), self._pulls, vectors,
             penalties, inverse, changes, along, other,
@@ -202,4 +204,4 @@ class CompiledSvdppTerm(SvdppTerm):
         )  # fmt: skip
         bend = own.sum(0, dtype=np.float64) + other.sum(0, dtype=np.float64)
         length = (along.sum(0, dtype=np.float64) / np.maximum(bend, 1e-30)).astype(np.float32)
-        self._run(self._passes.move, length, changes, vectors, effects, mean, rows)
+        self._run(self._passes.move, length, changes, vectors, effects, mean, values)

@@ -16,20 +16,18 @@ errors Student-t distributed: users who rate erratically have a lower weight (Re
 from __future__ import annotations
 
 import itertools
-import math
-import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from cflightning.models.network import FoldedTables, RatingScale
+from cflightning.sampling.conditional import Conditional, draw_chunk
 from cflightning.sampling.normal_wishart import normal_wishart
-from cflightning.sampling.padded_rows import Chunk, PaddedRows
+from cflightning.sampling.padded_rows import PaddedRows
+from cflightning.sampling.svdpp import draw_svdpp_vectors
 from cflightning.utils.torch_threads import one_thread
 
 SVDPP_EXPONENT = 0.4
@@ -38,57 +36,6 @@ DEGREES_OF_FREEDOM = 10.0
 """Degrees of freedom of the prior of the users' noise precisions."""
 SHAPE = 1e-3
 """Shape and rate of the Gamma prior of lambda: almost uninformative."""
-
-
-def draw_svdpp_vectors(
-    indices: NDArray[np.int32], offsets: NDArray[np.int64], weight: NDArray[np.float32], squares: NDArray[np.float32],
-    penalty: float, noise: NDArray[np.float32], vectors: NDArray[np.float32], residual: NDArray[np.float32],
-) -> None:  # fmt: skip
-    """Draw the vectors y of an SVD++ term, one after the other, each given all others; in place.
-
-    In columns of unit noise: ``residual[u] = x_u - m - weight[u] * sum of vectors[j]`` is standard normal. Columns are
-    independent, so the function may be called for some of them at a time.
-
-    Args:
-        indices: int32 [n], indices of `residual` whose prior mean depends on each vector, vector by vector.
-        offsets: int64 [vectors + 1], first such index of each vector.
-        weight: float32 [size].
-        squares: float32 [vectors], sum of the squared weights of these indices.
-        penalty: precision of a vector.
-        noise: float32 [vectors, k], standard normal.
-        vectors: float32 [vectors, k], replaced by the draw.
-        residual: float32 [size, k], updated.
-    """
-    for j in range(len(vectors)):
-        near = indices[offsets[j] : offsets[j + 1]]
-        if len(near):
-            precision = squares[j] + penalty
-            mean = (weight[near] @ residual[near] + squares[j] * vectors[j]) / precision
-            change = mean + noise[j] / math.sqrt(precision) - vectors[j]
-            vectors[j] += change
-            residual[near] -= np.outer(weight[near], change)
-
-
-class _Conditional(NamedTuple):
-    """The common inputs of the draws of all vectors of a side.
-
-    Attributes:
-        features: float32 [size of the other side, k], coefficients of a vector.
-        offset: float32 [size of the other side], constant part of the logit.
-        root_alpha: float32 [num_users], square root of the users' precision, for items; None for users, who draw it.
-        gammas: float64 [num_users], standard Gamma numbers of that draw.
-        precision: float32 [k, k], Lambda.
-        prior: float32 [size, k], Lambda times the prior mean.
-        noise: float32 [size, k], standard normal.
-    """
-
-    features: Tensor
-    offset: Tensor
-    root_alpha: Tensor | None
-    gammas: Tensor
-    precision: Tensor
-    prior: Tensor
-    noise: Tensor
 
 
 class Chain:
@@ -169,7 +116,6 @@ class Chain:
         self.own_chunks = slice(rank, None, world_size)
         self.pool = ThreadPoolExecutor(threads, initializer=lambda: torch.set_num_threads(1))
         self.threads, self.processes = threads, world_size
-        self._local = threading.local()
         self._init_state(float(target.double().var()) if len(target) > 1 else 1.0)
 
     def _init_state(self, variance: float) -> None:
@@ -218,7 +164,7 @@ class Chain:
         errors = torch.zeros(len(self.state["precision"]), dtype=torch.float64)
         for at in (0, 1):
             precision = self._draw_prior(at, rng)
-            self._draw_rows(at, precision, errors, rng)
+            self.draw_side(at, precision, errors, rng)
         total = float(errors.sum())
         self.state["noise"].fill_(int(self.sides[0].counts.sum()) / max(total, 1e-12))
         return total * self.unit**2
@@ -255,7 +201,7 @@ class Chain:
             means.copy_((factors - common - centred) * side.rated[:, None])
         return precision
 
-    def _draw_rows(self, at: int, precision: Tensor, errors: Tensor, rng: np.random.Generator) -> None:
+    def draw_side(self, at: int, precision: Tensor, errors: Tensor, rng: np.random.Generator) -> None:
         """Draw all vectors of a side, and the users' precisions with them.
 
         Args:
@@ -270,7 +216,7 @@ class Chain:
         prior = (self.state[f"prior_mean_{at}"] + self.state[f"svdpp_means_{at}"]) @ lam
         features = other.clone()
         features[:, -1] = self.sides[1 - at].rated
-        conditional = _Conditional(
+        conditional = Conditional(
             features,
             offset=other[:, -1] + self.state["global_bias"],
             root_alpha=self.state["precision"].sqrt() if at else None,
@@ -278,9 +224,12 @@ class Chain:
             precision=lam,
             prior=prior,
             noise=_normal(rng, tuple(factors.shape)),
+            sigmoid=self.sigmoid,
+            gamma_rate=DEGREES_OF_FREEDOM / 2 / float(self.state["noise"]),
+            user_precision=self.state["precision"],
         )
         own = side.chunks[self.own_chunks]
-        _wait([self.pool.submit(self._draw_chunk, factors, chunk, conditional, errors) for chunk in own])
+        _wait([self.pool.submit(draw_chunk, factors, chunk, conditional, errors) for chunk in own])
         if self.all_reduce is not None:  # each vector belongs to one process and the others add zeros: the sum is exact
             parts = [factors] if at else [factors, errors, self.state["precision"]]
             mine = torch.zeros(len(factors), dtype=torch.bool)
@@ -289,45 +238,6 @@ class Chain:
             for part in parts:
                 part[~mine] = 0
                 self.all_reduce(part)
-
-    def _draw_chunk(self, table: Tensor, chunk: Chunk, conditional: _Conditional, errors: Tensor) -> None:
-        index, other, target = chunk
-        shape = *target.shape, self.width
-        gathered = self._buffer(other.numel() * self.width)
-        torch.index_select(conditional.features, 0, other, out=gathered.view(-1, self.width))
-        near = gathered.view(shape)
-        fitted = torch.bmm(near, table[index, :, None])[..., 0]
-        logit = fitted + conditional.offset[other].view_as(fitted)
-        if self.sigmoid:
-            score = logit.sigmoid_()
-            slope = score * (1 - score)
-            error = target - score
-        else:
-            slope, error = torch.ones_like(logit), target - logit
-        if conditional.root_alpha is None:
-            squared = (error.square() * (other > 0).view_as(error)).sum(1, dtype=torch.float64)
-            errors[index] = squared
-            rate = DEGREES_OF_FREEDOM / 2 / float(self.state["noise"]) + squared / 2
-            self.state["precision"][index] = (conditional.gammas[index] / rate).float()
-            root_alpha = self.state["precision"][index].sqrt()[:, None]
-        else:
-            root_alpha = conditional.root_alpha[other].view_as(error)
-        # In rows of unit noise: slope * near x = slope * fitted + error. The padding of `near` is zero.
-        root = root_alpha * slope
-        near.mul_(root[..., None])
-        observed = root * fitted + root_alpha * error
-        posterior = torch.baddbmm(conditional.precision, near.mT, near)
-        moment = torch.bmm(observed[:, None], near)[:, 0] + conditional.prior[index]
-        lower = torch.linalg.cholesky_ex(posterior).L
-        half = torch.linalg.solve_triangular(lower, moment[..., None], upper=False) + conditional.noise[index, :, None]
-        table[index] = torch.linalg.solve_triangular(lower.mT, half, upper=True)[..., 0]
-
-    def _buffer(self, size: int) -> Tensor:
-        """Return this thread's reused memory: page faults of fresh memory cost more than the arithmetic."""
-        held: Tensor | None = getattr(self._local, "buffer", None)
-        if held is None or held.numel() < size:
-            held = self._local.buffer = torch.empty(size)
-        return held[:size]
 
     def tables(self) -> FoldedTables:
         """Return the last draw as tables; index 0, the unknown one, has the prior mean m."""

@@ -1,8 +1,6 @@
 """The fused engine on the CPU: equal to its reference, independent of threads, and under Lightning's Trainer."""
 
-import logging
 import math
-import sys
 
 import numpy as np
 import pytest
@@ -14,12 +12,11 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from reference_fused_dot import reference_cells
 
-from cflightning import EmbeddingDotTask, EmbeddingMLPTask, RatingsDataModule
+from cflightning import EmbeddingDotTask, RatingsDataModule
 from cflightning.data.splits.options import SplitOptions
 from cflightning.engines.fused import FusedEngine, StageLoader
 from cflightning.engines.stage_engine import STAGES, RowwiseAdagrad
-from cflightning.kernels import availability
-from cflightning.kernels.rating_layout import BLOCK, block_starts, make_layout, shuffled_blocks
+from cflightning.kernels.rating_layout import BLOCK, block_starts, shuffled_blocks
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.penalty import Penalty
 from cflightning.tasks.loading import load_task
@@ -63,17 +60,17 @@ def test_compiled_step_equals_the_reference(dim):
     assert fast_losses[-1] < fast_losses[0]
 
 
-def test_any_number_of_threads_gives_the_same_bits():
+def test_the_result_does_not_depend_on_the_number_of_threads():
     one, two, five = (parameters(train(threads=threads)[0]) for threads in (1, 2, 5))
     assert torch.equal(one, two)
     assert torch.equal(one, five)
 
 
-def test_a_first_small_step_goes_down_the_gradient_that_autograd_sees():
-    # Row-wise Adagrad rescales rows but turns none: each factor row must move against its own gradient.
+def test_a_small_first_step_descends_the_gradient_of_autograd():
+    # Row-wise AdaGrad scales vectors but does not rotate them: each moves against its own gradient.
     torch.manual_seed(0)
     network = EmbeddingDot(60, 90, 8, (1.0, 5.0), 3.2, margin=0.125, std=0.3)
-    user, item, rating = columns(n=40)  # few, so that hardly a row comes twice
+    user, item, rating = columns(n=40)  # few, so that hardly an index occurs twice
     before = network.user_factors.weight.detach().clone()
     loss = ((network.train()(user, item) - rating).square() / 16).sum()
     weights = [(torch.bincount(rows, minlength=n).clamp(min=1) / 50) ** -0.5 for rows, n in ((user, 60), (item, 90))]
@@ -93,7 +90,7 @@ def test_a_first_small_step_goes_down_the_gradient_that_autograd_sees():
 
 
 @pytest.mark.parametrize("step", [None, reference_cells])
-def test_biases_that_cost_much_stay_near_zero_and_what_costs_nothing_does_not(step):
+def test_only_biases_with_a_large_penalty_stay_near_zero(step):
     def biases(bias_l2):
         torch.manual_seed(0)
         network = EmbeddingDot(60, 90, 8, (1.0, 5.0), 3.2, margin=0.125, std=0.1)
@@ -105,7 +102,7 @@ def test_biases_that_cost_much_stay_near_zero_and_what_costs_nothing_does_not(st
                 engine.train_batch(stage, 0.1)
         return (table.weight.detach().abs().max() for table in (network.user_bias, network.item_bias))
 
-    user, item = biases((0.0, 1e4))  # an explicit step would overshoot, ever farther
+    user, item = biases((0.0, 1e4))  # an explicit step would diverge
     assert user > 0.05
     assert item < 0.03
     user, item = biases((1e4, 0.0))
@@ -113,24 +110,10 @@ def test_biases_that_cost_much_stay_near_zero_and_what_costs_nothing_does_not(st
     assert item > 0.05
 
 
-def test_unknown_rows_stay_zero():
+def test_index_0_stays_zero():
     network, _, _ = train()
     for table in (network.user_factors, network.item_factors, network.user_bias, network.item_bias):
         assert torch.count_nonzero(table.weight[0]) == 0
-
-
-def test_layout_keeps_every_rating_and_cells_of_a_stage_share_nothing():
-    user, item, rating = (column.numpy() for column in columns(5000))
-    layout = make_layout(user.astype(np.int32), item.astype(np.int32), rating, 60, 90, STAGES, 3)
-    packed = sorted(zip(user.tolist(), item.tolist(), rating.tolist(), strict=True))
-    assert sorted(zip(layout.user.tolist(), layout.item.tolist(), layout.target.tolist(), strict=True)) == packed
-    users, items = {}, {}
-    for cell in range(STAGES * STAGES):
-        part = slice(layout.starts[cell], layout.starts[cell + 1])
-        users.setdefault(cell // STAGES, set()).update(layout.user[part].tolist())
-        items.setdefault(cell % STAGES, set()).update(layout.item[part].tolist())
-    for groups in (users, items):
-        assert sum(map(len, groups.values())) == len(set.union(*groups.values()))
 
 
 def test_an_epoch_has_every_block_of_every_cell_once():
@@ -160,7 +143,7 @@ def trainer(epochs=3, **options):
     return Trainer(**{"max_epochs": epochs, "enable_checkpointing": False, **quiet, **options})
 
 
-def test_learns_as_well_as_autograd():
+def test_it_learns_as_well_as_autograd():
     made = {"num_users": 800, "num_items": 200, "num_ratings": 50_000, "dim": 2, "noise": 0.3}
     results = {}
     for engine in ("autograd", "fused"):
@@ -207,11 +190,11 @@ def test_checkpoints_of_both_engines_are_of_the_same_network(tmp_path):
     loaded = load_task(tmp_path / "fused.ckpt")
     assert torch.equal(parameters(loaded.network), parameters(task.network))
     loaded.engine = "autograd"
-    trainer(1).fit(loaded.train(), data())  # goes on by autograd
+    trainer(1).fit(loaded.train(), data())  # continues by autograd
     assert not torch.equal(parameters(loaded.network), parameters(task.network))
 
 
-def test_resuming_on_other_data_is_laid_out_for_the_checkpoints_network(tmp_path):
+def test_resuming_on_other_data_uses_the_layout_of_the_checkpoints_network(tmp_path):
     fit, task = trainer(1), EmbeddingDotTask(dim=4, engine="fused")
     fit.fit(task, data(split=SplitOptions(method="hash")))
     fit.save_checkpoint(tmp_path / "large.ckpt")
@@ -228,17 +211,17 @@ def test_resuming_on_other_data_is_laid_out_for_the_checkpoints_network(tmp_path
     assert ratings.max() == pytest.approx(3.5, abs=0.05)
 
 
-NEVER = {"patience": 0, "factor": 0.1, "threshold": 9, "threshold_mode": "abs"}  # good enough
+NO_PROGRESS = {"patience": 0, "factor": 0.1, "threshold": 9, "threshold_mode": "abs"}  # no epoch is better
 
 
 @pytest.mark.parametrize(
     ("kind", "options", "expected"),
     [
         ("torch.optim.lr_scheduler.ExponentialLR", {"gamma": 0.5}, 0.2 * 0.5**3),
-        ("torch.optim.lr_scheduler.ReduceLROnPlateau", NEVER, 0.2 * 0.1**2),
+        ("torch.optim.lr_scheduler.ReduceLROnPlateau", NO_PROGRESS, 0.2 * 0.1**2),
     ],
 )
-def test_schedules_by_the_epoch(kind, options, expected):
+def test_schedules_that_step_after_each_epoch(kind, options, expected):
     described = {"class_path": kind, "init_args": options}
     task, fit = EmbeddingDotTask(dim=4, engine="fused", learning_rate=0.2, lr_scheduler=described), trainer(3)
     fit.fit(task, data())
@@ -253,53 +236,7 @@ def test_training_loss_is_in_rating_units():
     assert float(fit.callback_metrics["train/loss"]) == pytest.approx(ratings.var(), rel=0.02)
 
 
-@pytest.mark.parametrize(
-    ("make", "options", "reason"),
-    [
-        (
-            lambda: EmbeddingMLPTask(dim=4, hidden=(4,), engine="fused"),
-            {},
-            "it supports EmbeddingDot, not EmbeddingMLP",
-        ),
-        (lambda: EmbeddingDotTask(dim=4, engine="fused", sigmoid=False), {}, "it needs the sigmoid range"),
-        (lambda: EmbeddingDotTask(dim=4, engine="fused", weight_decay=0.1), {}, "own optimiser"),
-        (lambda: EmbeddingDotTask(dim=4, engine="fused"), {"precision": "64-true"}, "it computes in 32-bit"),
-        (lambda: EmbeddingDotTask(dim=4, engine="fused"), {"gradient_clip_val": 1.0}, "accumulate or clip"),
-    ],
-)
-def test_falls_back_with_one_line(make, options, reason, caplog):
-    task = make()
-    trainer(1, **options).fit(task, data())
-    assert task.automatic_optimization
-    lines = [r.message for r in caplog.records if "the fused engine cannot be used" in r.message]
-    assert len(lines) == 1
-    assert reason in lines[0]
-
-
-@pytest.mark.parametrize(
-    ("options", "given"), [({"max_steps": 20}, None), ({"limit_train_batches": 3}, None), ({}, 256)]
-)
-def test_auto_counts_batches_as_autograd_does(options, given, caplog):
-    for engine, fused in (("auto", False), ("fused", True)):
-        task, fit = EmbeddingDotTask(dim=4, engine=engine), trainer(1, **options)
-        fit.fit(task, data(batch_size=given))
-        assert task.automatic_optimization is not fused
-    assert "its batches are eighths of an epoch" in caplog.text
-
-
-def test_without_numba(monkeypatch, caplog, request):
-    monkeypatch.setitem(sys.modules, "numba", None)  # as if it were not installed
-    availability.unavailable_reason.cache_clear()
-    request.addfinalizer(availability.unavailable_reason.cache_clear)
-    for engine, levels in (("fused", [logging.WARNING]), ("auto", [logging.INFO])):
-        caplog.clear()
-        task = EmbeddingDotTask(dim=4, engine=engine)
-        trainer(1).fit(task, data())
-        assert task.automatic_optimization
-        assert [r.levelno for r in caplog.records if "it needs numba" in r.message] == levels
-
-
-def test_auto_takes_it_where_it_can_and_an_open_end_keeps_the_rate(caplog):
+def test_an_open_number_of_epochs_keeps_the_learning_rate(caplog):
     task, fit = EmbeddingDotTask(dim=4, engine="auto"), trainer(-1, max_time={"seconds": 1})
     fit.fit(task, data())
     assert not task.automatic_optimization

@@ -1,23 +1,18 @@
 """The fused engine on a GPU: its reference against the CPU engine, its loader, the Trainer, and its kernel."""
 
-import sys
-from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
-from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.strategies import SingleDeviceStrategy
 from reference_fused_dot_gpu import reference_stage
 
 from cflightning import RatingsDataModule
 from cflightning.data.splits.options import SplitOptions
 from cflightning.engines.fused_gpu import FusedGpuEngine, GpuStage, GpuStageLoader
 from cflightning.engines.schedule import one_cycle
-from cflightning.engines.select import EngineRequest, unsupported_reason
 from cflightning.engines.stage_engine import STAGES, RowwiseAdagrad
 from cflightning.kernels.adagrad import GPU_BLOCK
 from cflightning.models.embedding_dot import EmbeddingDot
@@ -46,7 +41,7 @@ def parameters(network):
 # The rule --------------------------------------------------------------------------------------------------------
 
 
-def test_learns_as_well_as_the_cpu_engine():
+def test_it_learns_as_well_as_the_cpu_engine():
     pytest.importorskip("numba", reason="the CPU's engine needs the extra `fast`")
     from cflightning.engines.fused import FusedEngine, StageLoader
 
@@ -106,7 +101,7 @@ def test_the_reference_does_not_depend_on_the_unit_if_no_index_occurs_twice():
         assert loss == pytest.approx(results[0][1])
 
 
-def test_unknown_rows_stay_zero_and_the_optimizer_holds_the_accumulators():
+def test_index_0_stays_zero_and_the_optimizer_holds_the_accumulators():
     model = network()
     optimizer = RowwiseAdagrad([model], 0.1)
     loader = GpuStageLoader(*columns(), network=model)
@@ -147,7 +142,7 @@ def test_an_epoch_has_every_rating_once_and_stages_know_their_size(n):
     assert [len(counts) for counts in loader.counts] == [60, 90]
 
 
-def test_orders_are_fresh_every_epoch_and_the_same_for_the_same_seed():
+def test_orders_differ_between_epochs_and_depend_on_the_seed():
     model = network()
 
     def order(seed, epoch):
@@ -161,10 +156,10 @@ def test_orders_are_fresh_every_epoch_and_the_same_for_the_same_seed():
     assert torch.equal(user, order(1, 1)[1])
     assert not torch.equal(user, order(2, 0)[1])
     place = [int((order(1, epoch)[0] == 5000 // GPU_BLOCK).nonzero()) for epoch in range(5)]
-    assert len(set(place)) > 1  # of the ragged block
+    assert len(set(place)) > 1  # position of the ragged block
 
 
-def test_resumed_pass_serves_the_rest():
+def test_a_resumed_epoch_yields_the_remaining_stages():
     model = network()
     loader, again = (GpuStageLoader(*columns(), network=model) for _ in range(2))
     for part in (loader, again):
@@ -184,7 +179,7 @@ def test_resumed_pass_serves_the_rest():
 
 
 class Fit(LightningModule):
-    """The least that drives the engine."""
+    """A module that trains by the engine alone."""
 
     def __init__(self):
         super().__init__()
@@ -219,7 +214,7 @@ def fit(epochs, folder=None, **options):
 @pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization")
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 @pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers")
-def test_lightning_serves_fresh_stages_and_resumes_inside_an_epoch(tmp_path):
+def test_the_trainer_resumes_inside_an_epoch(tmp_path):
     whole = fit(4, tmp_path)
     assert len(whole.orders) == 4 * STAGES
     epochs = [torch.cat(whole.orders[at : at + STAGES]) for at in range(0, 4 * STAGES, STAGES)]
@@ -228,35 +223,6 @@ def test_lightning_serves_fresh_stages_and_resumes_inside_an_epoch(tmp_path):
     resumed = fit(4, tmp_path, ckpt_path=tmp_path / f"step={STAGES + 3}.ckpt", weights_only=True)
     assert len(resumed.orders) == 4 * STAGES - STAGES - 3
     assert torch.equal(parameters(resumed.network), parameters(whole.network))
-
-
-def test_says_why_it_cannot_be_used(monkeypatch):
-    monkeypatch.setattr(torch.version, "hip", None)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    installed = ModuleType("triton")
-    installed.__spec__ = ModuleSpec("triton", None)
-    monkeypatch.setitem(sys.modules, "triton", installed)
-
-    def why(engine="fused", device="cuda", world_size=1):
-        """A Trainer cannot be made for a device that is not there, so only what is asked of it."""
-        strategy = SingleDeviceStrategy(torch.device(device))
-        trainer = SimpleNamespace(strategy=strategy, world_size=world_size, precision="32-true", max_steps=-1,
-                                  limit_train_batches=1.0, accumulate_grad_batches=1, gradient_clip_val=None,
-                                  fast_dev_run=False)  # fmt: skip
-        return unsupported_reason(EngineRequest(engine), trainer, network())
-
-    assert why() is None
-    assert "--model.engine fused" in why("auto")
-    assert "one process" in why(world_size=2)
-    assert "CUDA" in why(device="mps")
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    assert "compute capability 8.0" in why()
-    monkeypatch.setitem(sys.modules, "triton", None)
-    assert "cflightning[gpu]" in why()
-    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
-    assert "order of its sums" in why()
-    monkeypatch.setattr(torch.version, "hip", "6.0")
-    assert "CUDA" in why()
 
 
 @needs_triton
@@ -274,7 +240,7 @@ def test_engine_on_a_gpu_learns_like_the_reference():
         for epoch in range(4):
             loader.set_epoch(epoch)
             stages = list(loader)
-            torch.cuda.set_sync_debug_mode("error")  # nothing in a stage waits for the device
+            torch.cuda.set_sync_debug_mode("error")  # no stage waits for the device
             losses = [engine.train_batch(stage, 0.1) for stage in stages]
             torch.cuda.set_sync_debug_mode("default")
         results[name] = float(sum(losses) / len(user)) ** 0.5

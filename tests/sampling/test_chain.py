@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from cflightning.models.network import FoldedTables, RatingScale
-from cflightning.sampling.chain import Chain, draw_svdpp_vectors
+from cflightning.sampling.chain import Chain
 from cflightning.sampling.padded_rows import CHUNK_SIZE, PaddedRows
+from cflightning.sampling.svdpp import draw_svdpp_vectors
 
 
 def ratings(users=40, items=30, n=500, seed=0):
@@ -101,7 +102,7 @@ def test_a_vector_is_drawn_from_its_conditional(sigmoid):
     draws = []
     for seed in range(4000):
         chain.load(state)
-        chain._draw_rows(1, precision, torch.zeros(40).double(), np.random.default_rng(seed))
+        chain.draw_side(1, precision, torch.zeros(40).double(), np.random.default_rng(seed))
         draws.append(chain.state["factors_1"][7].numpy().copy())
     chain.close()
     mine = item == 7
