@@ -89,15 +89,16 @@ def export_bundle(
         rows = training_rows(data, vocabulary, rates=task.predicts_ratings)
         seen = None if with_history is False else seen_rows(data, vocabulary, rows)
     with atomic_folder(target, overwrite=overwrite) as scratch:
-        networks, metrics, kept = bundle_networks(task), _metrics(path, task.metadata), task.take_priors()
-        bags = kept[0] if len(kept) == 1 else None  # those of several members do not describe the mean of their tables
+        networks, metrics, terms = bundle_networks(task), _metrics(path, task.metadata), task.take_priors()
+        # The terms of several ensemble members do not describe the average of their tables.
+        svdpp_terms = terms[0] if len(terms) == 1 else None
         if refit_users and data is not None and rows is not None:
-            metrics = refit_users_if_better(task, networks, data, rows, bags, metrics)
+            metrics = refit_users_if_better(task, networks, data, rows, svdpp_terms, metrics)
         data = rows = None  # large
         by_name = {"score": networks.score, "recommend": networks.recommend}
         rounding = round_within(by_name, precision, max_rmse_change, min_overlap)
-        fold_in = fold_in_specs(task, networks, vocabulary, bags, with_new_items=new_items, rounding=rounding)
-        del bags, kept  # large as well
+        fold_in = fold_in_specs(task, networks, vocabulary, svdpp_terms, with_new_items=new_items, rounding=rounding)
+        del svdpp_terms, terms  # large as well
         bundle = BundleSource(networks, vocabulary, seen, bool(with_history), fold_in)
         write_bundle(scratch, bundle, metrics, rounding)
         log.info("checking the graphs against torch")

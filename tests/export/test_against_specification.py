@@ -1,4 +1,4 @@
-"""Every answer of a bundle against serve/BUNDLE.md, in plain numpy and float64, from the tables of the checkpoint."""
+"""Every output of a bundle, compared with serve/BUNDLE.md in plain numpy and float64."""
 
 import json
 from dataclasses import asdict
@@ -16,7 +16,7 @@ from cflightning.tasks.loading import load_task
 from cflightning_export import export_bundle
 
 USERS, ITEMS = 60, 45
-STRANGER = "nobody"
+UNKNOWN = "nobody"
 CASES = {
     "ratings": {"objective": "mse"},
     "multitask": {"objective": "multitask", "ranking": {"dim": 6, "weight": 0.05, "l2": 0.02, "exponent": 0.8}},
@@ -25,7 +25,7 @@ CASES = {
 
 
 class Tables:
-    """A network's, row 0 the unknown; of choices that of users is the mean of all others."""
+    """Tables of a network; for implicit feedback the unknown user is the mean user."""
 
     def __init__(self, network, unit):
         p, q, bu, bi, b = (table.double().numpy().copy() for table in network.fold())
@@ -54,8 +54,8 @@ class Bundle:
         self.task, self.sessions = task, {}
 
     @cached_property
-    def choosing(self):
-        """Item vectors, weight of all items, l2, exponent, and the length of solutions; None for their own."""
+    def implicit_settings(self):
+        """Item vectors, weight of all items, l2, exponent, and the length of solutions; None for the minimum's own."""
         q = self.lists.q[:, :-1]
         settings = asdict(IalsSettings())
         if self.task.objective == "multitask":
@@ -65,8 +65,8 @@ class Bundle:
         return q / unit, min(300 / (ITEMS + 1), 0.3), settings["l2"], settings["exponent"], length
 
     def choose(self, row, weight):
-        """A new user's factors and bias from choices."""
-        q, all_items, l2, exponent, length = self.choosing
+        """The vector of a new user from implicit feedback."""
+        q, all_items, l2, exponent, length = self.implicit_settings
         row, weight = row[row > 0], np.where(np.isnan(weight), 1, weight)[row > 0]
         a = q[row].T @ (q[row] * weight[:, None]) + all_items * q[1:].T @ q[1:]
         p = np.linalg.solve(a + l2 * (len(row) + all_items * ITEMS) ** exponent * np.eye(len(a)), weight @ q[row])
@@ -77,7 +77,7 @@ class Bundle:
 
     def ids(self, rows, side="items"):
         known = getattr(self, side)
-        return np.array([known[row - 1] if row else STRANGER for row in rows], dtype=object)
+        return np.array([known[row - 1] if row else UNKNOWN for row in rows], dtype=object)
 
     def ask(self, question, **feeds):
         if question not in self.sessions:
@@ -125,7 +125,7 @@ def test_scores_of_pairs(bundle):
 
 @pytest.mark.parametrize("k", [1, 7, 1000])
 @pytest.mark.parametrize("question", ["recommend", "filtered"])
-def test_lists(bundle, question, k):
+def test_recommendations(bundle, question, k):
     user = np.array([0, 1, 17, 17, 60])
     left_out = [[], [3, 3, 0], [4], range(1, ITEMS + 1), range(1, ITEMS - 2)]
     place, item = zip(*((at, row) for at, rows in enumerate(left_out) for row in rows), strict=True)
@@ -179,7 +179,7 @@ def explain(bundle, row, rating, target, user=()):
 
 @pytest.mark.parametrize("bundle", ["multitask", "choices"], indirect=True)
 @pytest.mark.parametrize("given", CHOICES)
-def test_new_users_by_choices(bundle, given):
+def test_new_users_from_implicit_feedback(bundle, given):
     row, weight = (np.array(part, kind) for part, kind in zip(CHOICES[given], (int, float), strict=True))
     question = "fold_in_choice" if bundle.scored.unit == "rating" else "fold_in"
     vector = bundle.choose(row, weight)
@@ -194,7 +194,7 @@ def test_new_users_by_choices(bundle, given):
 
 @pytest.mark.parametrize("bundle", ["ratings", "multitask"], indirect=True)
 @pytest.mark.parametrize("given", CHOICES)
-def test_new_users_by_ratings_are_answered_by_their_vector(bundle, given):
+def test_new_users_from_ratings_get_the_scores_of_their_vector(bundle, given):
     row = np.array(CHOICES[given][0], int)
     rating = np.random.default_rng(1).uniform(0, 10, len(row))
     answer = fold_in(bundle, "fold_in", row, rating, exclude=[2])
@@ -209,7 +209,7 @@ def test_new_users_by_ratings_are_answered_by_their_vector(bundle, given):
 
 
 @pytest.mark.parametrize("given", CHOICES)
-def test_reasons_are_those_of_the_answer(bundle, given):
+def test_contributions_sum_to_the_score(bundle, given):
     row, rating = (np.array(part, kind) for part, kind in zip(CHOICES[given], (int, float), strict=True))
     question = "fold_in_choice" if bundle.scored.unit != bundle.lists.unit else "fold_in"
     target = [9, 12, 44, 12]
@@ -227,7 +227,7 @@ def test_reasons_are_those_of_the_answer(bundle, given):
     close(again["contribution"], answer["contribution"][:, shuffled])
 
 
-def test_reasons_of_a_known_user(bundle):
+def test_contributions_of_a_known_user(bundle):
     row, target = [9, 4, 30], [9, 12, 44]
     answer = explain(bundle, row, [1.0, 2.0, 3.0], target, user=[0, 5])
     logits = bundle.lists.logits(bundle.lists.p[5])[target]

@@ -1,9 +1,7 @@
-"""The exported bundle answers as the network does, and is complete or not there."""
+"""A bundle computes what the network does, and is complete or not there."""
 
-import gzip
 import json
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -23,7 +21,6 @@ from cflightning.evaluation.run_metrics import group_metrics, read_metrics
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.tasks.loading import load_task
 from cflightning_export import export_bundle
-from cflightning_export.contents.item_metadata import write_titles
 from cflightning_export.contents.networks import bundle_networks
 from cflightning_export.graphs import catalogue, registry, score, similar
 from cflightning_export.graphs.base import BundleSource, GraphFamily
@@ -70,7 +67,7 @@ def recommender(task):
     return getattr(task, "recommender", task.network)
 
 
-def test_the_bundle_says_what_its_answers_are(exported):
+def test_the_manifest_names_format_and_units(exported):
     task, scorer = exported
     objective = getattr(task, "objective", "mse")
     manifest = json.loads((scorer.manifest.folder / "manifest.json").read_text())
@@ -97,7 +94,7 @@ def test_scores_are_those_of_torch_for_every_pair(exported):
     assert scores.max() <= high
 
 
-def test_lists_are_those_of_sorting_all_scores(exported):
+def test_recommendations_are_those_of_sorting_all_scores(exported):
     task, scorer = exported
     items = task.vocabulary.items.values
     network, units = recommender(task), scorer.manifest.units
@@ -115,21 +112,21 @@ def test_lists_are_those_of_sorting_all_scores(exported):
     assert len(scorer.recommend(user, k=1000).items) == len(items)
 
 
-def test_unknown_ids_go_through_the_unknown_row(exported):
+def test_unknown_ids_have_the_scores_of_index_0(exported):
     task, scorer = exported
     strings = task.vocabulary.users.kind == "string"
-    stranger, first = ("nobody" if strings else -5), task.vocabulary.items.values[0]
+    unknown, first = ("nobody" if strings else -5), task.vocabulary.items.values[0]
     if scorer.manifest.units["score"] == "rating":
         with torch.no_grad():
             expected = task(torch.tensor([0]), torch.tensor([1])).item()
-        assert scorer.score(stranger, first) == pytest.approx(expected, abs=1e-5)
-    assert not scorer.knows_user(stranger)
+        assert scorer.score(unknown, first) == pytest.approx(expected, abs=1e-5)
+    assert not scorer.knows_user(unknown)
     assert scorer.knows_item(first)
-    assert len(scorer.recommend(stranger, k=3).items) == 3
+    assert len(scorer.recommend(unknown, k=3).items) == 3
 
 
 @pytest.mark.parametrize("exported", ["multitask, strings", "ials", "bce"], indirect=True)
-def test_unknown_users_choose_as_all_known_ones_on_average(exported):
+def test_an_unknown_user_is_the_mean_user_for_implicit_feedback(exported):
     task, scorer = exported
     network, users = recommender(task), task.vocabulary.users.num_embeddings
     with torch.no_grad():
@@ -138,11 +135,11 @@ def test_unknown_users_choose_as_all_known_ones_on_average(exported):
     rows = task.vocabulary.items.indices(top.items) - 1
     np.testing.assert_allclose(top.scores, mean[rows], atol=1e-5)
     np.testing.assert_allclose(top.scores, np.sort(mean)[::-1], atol=1e-5)
-    assert len(np.unique(top.scores)) > 100  # no order of the catalogue
-    assert not network.user_factors.weight[0].any()  # the unknown user's vector in the task is still zero
+    assert len(np.unique(top.scores)) > 100  # not the order of the catalogue
+    assert not network.user_factors.weight[0].any()  # of the task, the unknown row is still zero
 
 
-def test_similar_items_are_by_cosine(exported):
+def test_similar_items_are_sorted_by_cosine(exported):
     task, scorer = exported
     vectors = recommender(task).item_vectors().detach().numpy()[1:]
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -154,7 +151,7 @@ def test_similar_items_are_by_cosine(exported):
     np.testing.assert_allclose(near.scores, np.sort(cosine)[::-1][:4], atol=1e-5)
 
 
-def test_norms_of_a_large_catalogue_are_stored_and_nothing_else_changes():
+def test_stored_norms_give_the_same_similar_items():
     network = EmbeddingDot(5, 3000, 8, std=0.5).eval()
     with torch.no_grad():
         network.item_factors.weight[7] = 0  # no direction
@@ -199,7 +196,7 @@ def test_manifest_and_shared_weights(bundle, run):
     assert all(len(offsets) == 1 for offsets in places.values())
 
 
-def test_figures_of_other_rankers_are_left_out(tmp_path):
+def test_metrics_of_baselines_are_left_out(tmp_path):
     folder = tmp_path / "checkpoints"
     folder.mkdir()
     path = checkpoint(folder, EmbeddingDotTask(dim=2, objective="mse"), False).rename(folder / "best.ckpt")
@@ -215,21 +212,7 @@ def test_titles_travel(bundle):
     assert (scorer.manifest.titles, scorer.manifest.catalogue) == ("titles.json.gz", "catalogue.json.gz")
 
 
-def test_titles_are_packed_unless_readers_would_not_unpack_them(run, tmp_path):
-    vocabulary = load_task(run / "checkpoints" / "best.ckpt").vocabulary
-    names = []
-    for n, titles in enumerate((vocabulary.titles, vocabulary.titles, {1: "x" * (1 << 25)}, {})):
-        (tmp_path / str(n)).mkdir()
-        names.append(write_titles(tmp_path / str(n), replace(vocabulary, titles=titles)))
-    assert names == ["titles.json.gz", "titles.json.gz", "titles.json", None]
-    assert [path.name for path in sorted(tmp_path.rglob("*.json*"))] == names[:3]
-    packed = [(tmp_path / n / "titles.json.gz").read_bytes() for n in "01"]
-    assert packed[0] == packed[1]
-    assert json.loads(gzip.decompress(packed[0])) == {str(key): title for key, title in vocabulary.titles.items()}
-    assert json.loads((tmp_path / "2" / "titles.json").read_bytes()) == {"1": "x" * (1 << 25)}
-
-
-def test_graphs_hold_nothing_of_the_exporter(bundle):
+def test_graphs_hold_no_metadata_of_the_exporter(bundle):
     for path in bundle.glob("*.onnx"):
         model = onnx.load(path, load_external_data=False)
         for part in (model, model.graph, *model.graph.node, *model.graph.initializer):
@@ -238,7 +221,7 @@ def test_graphs_hold_nothing_of_the_exporter(bundle):
         assert b"/site-packages/" not in path.read_bytes()
 
 
-def test_all_zero_bias_and_one_item(tmp_path):
+def test_a_catalogue_of_one_item(tmp_path):
     frame = pd.DataFrame({"user": [1, 2, 3], "item": [9, 9, 9], "rating": [1.0, 2.0, 5.0]})
     fit = Trainer(max_epochs=1, limit_val_batches=0, logger=False, enable_checkpointing=False,
                   enable_progress_bar=False, enable_model_summary=False, accelerator="cpu")  # fmt: skip
@@ -256,12 +239,10 @@ def test_all_zero_bias_and_one_item(tmp_path):
 # Complete or not there -------------------------------------------------------------------------------------------
 
 
-def test_a_graph_that_differs_is_found_and_leaves_nothing(run, tmp_path, monkeypatch):
+def test_a_wrong_graph_fails_the_export_and_leaves_nothing(run, tmp_path, monkeypatch):
     def wired_wrong(source):
         for name, model in score.build(source):
-            for (
-                node
-            ) in model.graph.node:  # both gathers read the user: the exporter does that to one tensor given twice
+            for node in model.graph.node:  # as the exporter wires one tensor that is given twice
                 if node.op_type == "Gather" and node.input[1] == "item_index":
                     node.input[1] = "user_index"
             yield name, model
@@ -274,7 +255,7 @@ def test_a_graph_that_differs_is_found_and_leaves_nothing(run, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("graph", ["recommend", "similar"])
-def test_other_weights_are_found(run, bundle, tmp_path, graph):
+def test_other_weights_fail_the_verification(run, bundle, tmp_path, graph):
     task = load_task(run / "checkpoints" / "best.ckpt")
     copy = tmp_path / "copy"
     shutil.copytree(bundle, copy)
@@ -291,7 +272,7 @@ def test_other_weights_are_found(run, bundle, tmp_path, graph):
 
 
 @pytest.mark.parametrize("exported", ["multitask, strings"], indirect=True)
-def test_the_network_of_the_other_question_is_found(exported):
+def test_graphs_of_the_other_network_fail_the_verification(exported):
     folder, task = exported[1].manifest.folder, load_task(exported[1].manifest.folder.parent / "task.ckpt")
     networks = bundle_networks(task)
     verify_graphs(folder, BundleSource(networks, task.vocabulary))
@@ -304,7 +285,7 @@ def test_the_network_of_the_other_question_is_found(exported):
                     family.verify(folder, source)
 
 
-def test_choices_of_any_scale_are_checked_by_their_own(tmp_path):
+def test_scores_of_implicit_feedback_are_verified_relative_to_their_size(tmp_path):
     path = checkpoint(tmp_path, EmbeddingDotTask(dim=8, objective="svd"))
     content = torch.load(path)
     content["state_dict"]["network.user_factors.weight"] *= 1e-6
@@ -317,11 +298,11 @@ def test_choices_of_any_scale_are_checked_by_their_own(tmp_path):
         score.verify(folder, BundleSource(networks, task.vocabulary))
 
 
-def test_existing_folders(run, bundle, tmp_path):
+def test_only_bundles_are_replaced_and_only_with_overwrite(run, bundle, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     for overwrite in (False, True):
-        with pytest.raises(ExportError, match="exists and is not a bundle"):
+        with pytest.raises(ExportError, match="exists and is no bundle"):
             export_bundle(run, tmp_path / "mine", overwrite=overwrite)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
     shutil.copytree(bundle, tmp_path / "old")
@@ -333,7 +314,7 @@ def test_existing_folders(run, bundle, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "mine", "old"]
 
 
-def test_sources_that_cannot_be_exported(tmp_path, capsys):
+def test_a_missing_source_is_an_error(tmp_path, capsys):
     with pytest.raises(CheckpointError, match="does not exist"):
         export_bundle(tmp_path / "no", tmp_path / "bundle")
     assert front_door(["export", str(tmp_path / "no"), str(tmp_path / "bundle")]) == 2
@@ -344,7 +325,7 @@ def test_sources_that_cannot_be_exported(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_links_and_the_current_folder(run, bundle, tmp_path, monkeypatch):
+def test_a_link_or_the_current_folder_is_no_target(run, bundle, tmp_path, monkeypatch):
     shutil.copytree(bundle, tmp_path / "real")
     (tmp_path / "link").symlink_to(tmp_path / "real")
     with pytest.raises(ExportError, match="is a link"):

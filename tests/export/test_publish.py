@@ -1,4 +1,4 @@
-"""A folder that is reatomic_folder is the old or the new one at any moment, and nothing is left lying about."""
+"""A target is the old or the new folder at any moment, and no scratch folder is left behind."""
 
 import errno
 import os
@@ -76,7 +76,7 @@ def supported(folder):
 
 @pytest.mark.parametrize("there", ["old", None])
 @pytest.mark.parametrize("how", ["exchanged", "renamed"])
-def test_the_old_or_the_new_one_is_there_whenever_the_process_is_killed(tmp_path, how, there):
+def test_the_old_or_the_new_folder_is_there_whenever_the_process_is_killed(tmp_path, how, there):
     if how == "exchanged" and not supported(tmp_path):
         pytest.skip("this file system cannot exchange folders")
     target, found = tmp_path / "bundle", []
@@ -104,7 +104,7 @@ def test_the_old_or_the_new_one_is_there_whenever_the_process_is_killed(tmp_path
     assert sorted(found, key=lambda one: one == "new") == found  # once new, new at every later moment
 
 
-def test_of_two_at_once_the_first_one_stays_and_the_other_says_so(tmp_path):
+def test_of_two_exports_at_once_the_first_one_stays_and_the_other_fails(tmp_path):
     target = tmp_path / "bundle"
 
     def two_at_once():
@@ -112,7 +112,7 @@ def test_of_two_at_once_the_first_one_stays_and_the_other_says_so(tmp_path):
             write(late, "late")
             with atomic_folder(target) as first:
                 write(first, "first")
-            assert late.exists()  # in use, so not swept
+            assert late.exists()  # in use, so not removed
 
     with pytest.raises(ExportError, match="another export has made it"):
         two_at_once()
@@ -120,7 +120,7 @@ def test_of_two_at_once_the_first_one_stays_and_the_other_says_so(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_what_came_meanwhile_and_is_no_bundle_is_not_reatomic_folder(tmp_path):
+def test_a_folder_made_meanwhile_that_is_no_bundle_is_not_replaced(tmp_path):
     target = tmp_path / "bundle"
 
     def taken():
@@ -135,7 +135,7 @@ def test_what_came_meanwhile_and_is_no_bundle_is_not_reatomic_folder(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_folders_of_other_names_are_never_swept(tmp_path):
+def test_folders_of_other_names_are_never_removed(tmp_path):
     names = [".bundle-old", ".bundle-0123456789abcdef.bak", ".bundle2-0123456789abcdef", "bundle-0123456789abcdef"]
     for name in names:
         (tmp_path / name).mkdir()
@@ -145,7 +145,7 @@ def test_folders_of_other_names_are_never_swept(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, "bundle"])
 
 
-def test_the_umask_says_who_may_read(tmp_path):
+def test_permissions_are_those_of_the_umask(tmp_path):
     before = os.umask(0o077)
     try:
         with atomic_folder(tmp_path / "bundle") as folder:
@@ -156,7 +156,7 @@ def test_the_umask_says_who_may_read(tmp_path):
     assert (tmp_path / "bundle" / "more").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_disk_that_is_full_is_one_line_and_what_was_there_stays(tmp_path):
+def test_a_full_disk_is_an_error_of_one_line_and_the_old_folder_stays(tmp_path):
     target = tmp_path / "bundle"
     with atomic_folder(target) as folder:
         write(folder, "old")
@@ -179,14 +179,14 @@ def test_a_disk_that_is_full_is_one_line_and_what_was_there_stays(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_too_little_room_is_noticed_before_anything_is_written(tmp_path):
+def test_too_little_space_is_an_error_before_anything_is_written(tmp_path):
     says = r"needs 1,\d{3},\d{3}.* MB \(.* MB are free\); nothing is left behind"
     with pytest.raises(ExportError, match=says), export_errors(tmp_path / "bundle"):
         require_space(tmp_path, 2**60)
 
 
 @pytest.mark.parametrize("make", [atomic_folder, scratch_folder])
-def test_a_place_that_cannot_be_written_to_is_one_line(tmp_path, make):
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path, make):
     (tmp_path / "file").write_text("")
     target = tmp_path / "file" / "bundle"
     says = "cannot be written: .*nothing is left behind"
@@ -194,12 +194,12 @@ def test_a_place_that_cannot_be_written_to_is_one_line(tmp_path, make):
         pytest.fail("must not come so far")
 
 
-def test_errors_of_an_exchange_are_not_swallowed(tmp_path):
+def test_errors_of_an_exchange_are_raised(tmp_path):
     with pytest.raises(OSError, match=os.strerror(errno.ENOENT)):
         exchange(tmp_path / "none", tmp_path / "neither")
 
 
-def test_a_folder_that_left_its_place_is_brought_back(tmp_path):
+def test_a_renamed_old_folder_is_brought_back(tmp_path):
     target = tmp_path / "bundle"
     left = tmp_path / ".bundle-0123456789abcdef.old"
     left.mkdir()

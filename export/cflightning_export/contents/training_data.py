@@ -1,4 +1,4 @@
-"""The data that a checkpoint was trained on, read again from where the checkpoint or its run says that it is."""
+"""The training data of a checkpoint, read again from the path in the checkpoint or in the config of its run."""
 
 from __future__ import annotations
 

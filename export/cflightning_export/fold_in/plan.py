@@ -37,7 +37,7 @@ def fold_in_specs(
     task: NetworkTask,
     networks: BundleNetworks,
     vocabulary: Vocabulary,
-    bags: Mapping[str, Tensor] | None = None,
+    svdpp_terms: Mapping[str, Tensor] | None = None,
     *,
     with_new_items: bool = False,
     rounding: Rounding | None = None,
@@ -48,7 +48,7 @@ def fold_in_specs(
         task: task of the checkpoint.
         networks: its networks.
         vocabulary: its ids.
-        bags: SVD++ terms of the checkpoint, if a single network was trained.
+        svdpp_terms: SVD++ terms of the checkpoint, if a single network was trained.
         with_new_items: whether items are folded in, too.
         rounding: rounding of the networks' tables, which is applied to SVD++ terms as well.
     """
@@ -58,10 +58,10 @@ def fold_in_specs(
     users = items = implicit_users = None
     if networks.units["score"] == "rating":
         scale = networks.score.scale
-        prior = _rounded(estimate_prior(rating, "user", scale, vocabulary.counts, bags), rounding)
+        prior = _rounded(estimate_prior(rating, "user", scale, vocabulary.counts, svdpp_terms), rounding)
         users = new_users(rating, vocabulary.items, scale, prior)
         if with_new_items:
-            prior = _rounded(estimate_prior(rating, "item", scale, vocabulary.counts, bags), rounding)
+            prior = _rounded(estimate_prior(rating, "item", scale, vocabulary.counts, svdpp_terms), rounding)
             items = new_items(rating, vocabulary.users, scale, prior)
     if networks.units["recommend"] == "choice":
         implicit_users = implicit_fold_in_for(task, recommender, vocabulary.items)
@@ -72,4 +72,6 @@ def fold_in_specs(
 def _rounded(prior: Prior, rounding: Rounding | None) -> Prior:
     if rounding is None or prior.weights is None:
         return prior
-    return prior._replace(weights=prior.weights._replace(vectors=rounding.round("bags", prior.weights.vectors)))
+    return prior._replace(
+        weights=prior.weights._replace(vectors=rounding.round("prior weights", prior.weights.vectors))
+    )

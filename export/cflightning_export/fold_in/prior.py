@@ -86,7 +86,7 @@ def estimate_prior(
     side: Side,
     scale: RatingScale,
     counts: NDArray[np.int64] | None = None,
-    bags: Mapping[str, Tensor] | None = None,
+    svdpp_terms: Mapping[str, Tensor] | None = None,
     trust: float | None = None,
 ) -> Prior:
     """Estimate the distribution of the vectors of a side.
@@ -99,7 +99,7 @@ def estimate_prior(
         scale: scale of the network.
         counts: int64 [items], training ratings of each; None where they are not known: then trained vectors count as
             exact, and half of the SVD++ term is trusted.
-        bags: SVD++ terms of a checkpoint; those of other shapes are ignored.
+        svdpp_terms: SVD++ terms of a checkpoint; those of other shapes are ignored.
         trust: share of the SVD++ term that is trusted; None for the share that `HALF_TRUST` gives.
     """
     low, high = scale.rating_range or (0.0, 1.0)
@@ -111,9 +111,9 @@ def estimate_prior(
         trust = mean_count / (mean_count + HALF_TRUST) if ratings else 0.5
     weights, projection = None, np.zeros((0, 0))
     names = [f"{side}_{table}.{part}" for part in ("vectors", "mean") for table in ("factors", "bias")]
-    if bags and set(names) <= set(bags):
-        learned = np.column_stack([bags[name].double().numpy() for name in names[:2]])
-        fits = bags[names[2]].shape == of_side.shape and len(bags[names[3]]) == len(of_side)
+    if svdpp_terms and set(names) <= set(svdpp_terms):
+        learned = np.column_stack([svdpp_terms[name].double().numpy() for name in names[:2]])
+        fits = svdpp_terms[names[2]].shape == of_side.shape and len(svdpp_terms[names[3]]) == len(of_side)
         if fits and learned.any():
             left, strength, right = np.linalg.svd(learned, full_matrices=False)
             kept = slice(min(RANK, int((strength > MIN_VARIANCE * strength[0]).sum())))
@@ -124,8 +124,9 @@ def estimate_prior(
         """Yield trained vectors, without the SVD++ term."""
         for chunk, vectors in _chunks(tables, side):
             known = vectors.any(axis=1)
-            if bags is not None and weights is not None:
-                vectors -= np.column_stack([bags[name][chunk].double().numpy() for name in names[2:]]) @ projection
+            if svdpp_terms is not None and weights is not None:
+                terms = np.column_stack([svdpp_terms[name][chunk].double().numpy() for name in names[2:]])
+                vectors -= terms @ projection
             yield vectors[known]
 
     mean, covariance, number = moments(trained, of_side.shape[1] + 1)

@@ -88,7 +88,7 @@ def refit_users_if_better(
     networks: BundleNetworks,
     data: RatingsDataModule,
     rows: TrainingRows,
-    bags: Mapping[str, Tensor] | None,
+    svdpp_terms: Mapping[str, Tensor] | None,
     metrics: dict[str, float],
     errors: Errors = rating_errors,
 ) -> dict[str, float]:
@@ -99,7 +99,7 @@ def refit_users_if_better(
         networks: its networks.
         data: data of the run, see `training_data`.
         rows: rows of its training part.
-        bags: SVD++ terms of the checkpoint.
+        svdpp_terms: SVD++ terms of the checkpoint.
         metrics: metrics of the networks as trained.
         errors: measures a network on a part of the data.
 
@@ -122,7 +122,7 @@ def refit_users_if_better(
     counts = np.bincount(rows.item, minlength=network.num_items)[1:]
     trained = {name: value.clone() for name, value in network.state_dict().items()}
     before = errors(network, data, VAL, task.vocabulary)
-    refit_users(network, rows, counts, bags)
+    refit_users(network, rows, counts, svdpp_terms)
     after = errors(network, data, VAL, task.vocabulary)
     if before and after["rmse"] >= before["rmse"]:
         network.load_state_dict(trained)
@@ -138,7 +138,7 @@ def refit_users_if_better(
 
 
 def refit_users(
-    network: EmbeddingDot, rows: TrainingRows, counts: NDArray[np.int64], bags: Mapping[str, Tensor] | None
+    network: EmbeddingDot, rows: TrainingRows, counts: NDArray[np.int64], svdpp_terms: Mapping[str, Tensor] | None
 ) -> None:
     """Replace the vector of every user, in place, by the most likely one given the training ratings and the prior.
 
@@ -154,11 +154,11 @@ def refit_users(
         network: network that predicts ratings.
         rows: rows of the training part, sorted by user.
         counts: int64 [items], training ratings of each.
-        bags: SVD++ terms of the checkpoint.
+        svdpp_terms: SVD++ terms of the checkpoint.
     """
     tables, scale = network.fold(), network.scale
-    prior = estimate_prior(tables, "user", scale, counts, bags, trust=1.0)
-    item_prior = estimate_prior(tables, "item", scale, counts, bags, trust=1.0)
+    prior = estimate_prior(tables, "user", scale, counts, svdpp_terms, trust=1.0)
+    item_prior = estimate_prior(tables, "item", scale, counts, svdpp_terms, trust=1.0)
     information = mean_information(tables, "item", scale, counts) / prior.noise
     variance = PosteriorVariance(item_prior, information, counts.astype(np.float64))
     vectors = np.column_stack([tables.user_vectors.double().numpy(), tables.user_bias.double().numpy()])

@@ -25,7 +25,7 @@ from cflightning_export.onnx_tools.session import GraphSession, ids_of, score_to
 from cflightning_export.onnx_tools.torch_export import CatalogueLogits, export_module
 
 TOP_K_GRAPHS = {"recommend": False, "filtered": True}
-"""Graph -> whether it has an input that says which items may be recommended."""
+"""Graph -> whether it has the input `allowed`, which restricts the recommended items."""
 
 
 def catalogue_logits(network: RatingNetwork) -> onnx.ModelProto:

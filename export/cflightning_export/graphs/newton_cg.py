@@ -176,7 +176,7 @@ def _damped_steps(problem: Problem, moved: Value, step: Value) -> Value:
 
     Full steps from the mean of the prior overshoot where most ratings lie at one end of the range, where the sigmoid is
     flat, and few inner steps are too few for users with hundreds of ratings. Both show in the length of the last step.
-    The first damped step is the whole way of the rough ones, from the start.
+    The first damped step is the sum of all rough ones, from the start.
 
     Args:
         problem: the sum to be minimised.

@@ -42,7 +42,7 @@ def verify_graphs(folder: Path, source: BundleSource) -> None:
     """Compare every graph in a folder with the source.
 
     Raises:
-        ExportError: a graph differs; the message says which one, for what input, and by how much.
+        ExportError: a graph differs; the message has its name, the input, and the difference.
     """
     for family in _families:
         family.verify(folder, source)

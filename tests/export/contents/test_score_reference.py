@@ -1,4 +1,4 @@
-"""The score distribution in the manifest is that of the bundle."""
+"""The distribution of scores in the manifest is that of the bundle's answers."""
 
 import json
 from itertools import pairwise
@@ -11,12 +11,12 @@ from cflightning_serve import Scorer
 
 
 def shares(edges, scores):
-    """Return the shares of the bins (-inf, e1], (e1, e2], ..., counted one by one."""
+    """Shares of the bins (-inf, e1], (e1, e2], ..., counted one by one."""
     bounds = [-np.inf, *edges, np.inf]
     return [np.mean([low < one <= high for one in scores]) for low, high in pairwise(bounds)]
 
 
-def test_spread_of_known_numbers():
+def test_deciles_of_known_numbers():
     found = deciles(np.arange(100, dtype=np.float32))
     assert found == {"edges": [9, 19, 29, 39, 49, 59, 69, 79, 89], "shares": [0.1] * 10}
 
@@ -28,15 +28,15 @@ def test_equal_scores_share_a_bin(scores):
     assert found["shares"] == pytest.approx(shares(found["edges"], scores))
 
 
-def test_the_bundle_says_what_it_answers(bundle):
+def test_the_manifest_has_the_distribution_of_the_answers(bundle):
     said = json.loads((bundle / "manifest.json").read_text("utf-8"))["reference"]
     scorer = Scorer.load(bundle)
     users = [one for one in range(1, 200) if scorer.knows_user(one)]
     lists = [scorer.recommend(user, 10) for user in users]
     items = scorer.recommend(users[0], 1000).items
     edges = said["recommend"]["edges"]
-    # All users are included, so the distribution is exact, except for a score that equals an edge: its last bit can
-    # differ between a batch and a single user, so it can be on either side.
+    # Every user gets recommendations, so their distribution is exact, but for the score of an edge: alone and in a
+    # batch it may differ in its last bit, and so fall on either side.
     scores = np.concatenate([top.scores for top in lists])
     assert said["recommend"]["shares"] == pytest.approx(shares(edges, scores), abs=1.5 / len(scores))
     assert said["recommend"]["k"] == 10

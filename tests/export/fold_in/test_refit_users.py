@@ -1,4 +1,4 @@
-"""Known users solved again: against slow minima, and what an export makes of it."""
+"""Refit of known users, compared with another minimiser, and in an export."""
 
 import json
 from functools import partial
@@ -36,13 +36,13 @@ def make_network(sigmoid):
 def make_rows(seed=0):
     rng = np.random.default_rng(seed)
     pairs = np.sort(rng.permutation(USERS * ITEMS)[: USERS * ITEMS // 3])
-    pairs = pairs[pairs // ITEMS != 8]  # user row 9 has none
+    pairs = pairs[pairs // ITEMS != 8]  # user 9 has no ratings
     rating = rng.integers(1, 6, len(pairs)).astype(np.float32)
     return TrainingRows((pairs // ITEMS + 1).astype(np.int32), (pairs % ITEMS + 1).astype(np.int32), rating)
 
 
-def make_bags(rows):
-    """Return tables as after training: the prior means of random SVD++ vectors."""
+def make_svdpp_terms(rows):
+    """SVD++ terms as training leaves them, of random vectors."""
     generator = torch.Generator().manual_seed(2)
     found = {}
     for side, own, other, size in (("user", rows.user, rows.item, ITEMS), ("item", rows.item, rows.user, USERS)):
@@ -57,7 +57,7 @@ def make_bags(rows):
 
 
 def minimum(start, rating, unsure, mean, precision, score):
-    """Minimise the expected squared error plus the prior's, by L-BFGS and autograd."""
+    """The minimum of the expected squared error and the penalty of the prior, by L-BFGS."""
     rating, unsure, mean, precision = (
         torch.tensor(part, dtype=torch.float64) for part in (rating, unsure, mean, precision)
     )
@@ -77,11 +77,11 @@ def minimum(start, rating, unsure, mean, precision, score):
 
 
 @pytest.mark.parametrize("sigmoid", [True, False])
-@pytest.mark.parametrize("with_bags", [True, False])
-def test_users_are_the_minimum_of_the_expected_error(sigmoid, with_bags):
-    """Item by item, with a covariance for each by an inverse of its own, and another minimiser."""
+@pytest.mark.parametrize("with_svdpp", [True, False])
+def test_users_are_the_minimum_of_the_expected_error(sigmoid, with_svdpp):
+    """With the covariance of each item computed by itself, and another minimiser."""
     network, rows = make_network(sigmoid), make_rows()
-    bags = make_bags(rows) if with_bags else None
+    bags = make_svdpp_terms(rows) if with_svdpp else None
     counts = np.bincount(rows.item, minlength=ITEMS + 1)[1:]
     before = network.fold()._replace(user_vectors=network.user_factors.weight.clone().detach(),
                                      user_bias=network.user_bias.weight[:, 0].clone().detach())  # fmt: skip
@@ -97,7 +97,7 @@ def test_users_are_the_minimum_of_the_expected_error(sigmoid, with_bags):
         base = before.item_bias.double().numpy()[item] + float(before.global_bias)
         start = np.array([*before.user_vectors[user].tolist(), float(before.user_bias[user])])
         mean = users.mean
-        if with_bags:
+        if with_svdpp:
             leant = [bags[f"user_{table}.mean"][user].double().numpy() for table in ("factors", "bias")]
             mean = mean + np.concatenate(leant)
 
@@ -121,7 +121,7 @@ def test_users_are_the_minimum_of_the_expected_error(sigmoid, with_bags):
     np.testing.assert_array_equal(network.item_factors.weight.detach(), before.item_vectors)
 
 
-def test_items_of_many_ratings_are_sure():
+def test_items_with_many_ratings_have_no_variance():
     network, rows = make_network(True), make_rows()
     tables, counts = network.fold(), np.bincount(rows.item, minlength=ITEMS + 1)[1:]
     prior, said = estimate_prior(tables, "item", network.scale), mean_information(tables, "item", network.scale, counts)
@@ -144,7 +144,7 @@ def make_frame(users=40, items=25):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, make_run):
-    folder = tmp_path_factory.mktemp("resolve") / "run"
+    folder = tmp_path_factory.mktemp("refit") / "run"
     task = EmbeddingDotTask(dim=4, objective="multitask")
     data = make_run(folder, make_frame(80, 40), task, split={"val_fraction": 0.2})
     figures = {"val/rmse": 9.0, "val/mae": 9.0, "test/rmse": 9.0, "test/ndcg@10": 0.5, "val/loss": 9.0}
@@ -159,7 +159,7 @@ def rmse(scorer, data, part):
 
 
 def exported(trained, tmp_path, monkeypatch, better, **options):
-    """The bundle as trained, and with refitted users: once with lower and once with higher validation error."""
+    """Export with refitted users, where the validation error falls or rises."""
     folder, data = trained
     calls = []
 
@@ -170,11 +170,11 @@ def exported(trained, tmp_path, monkeypatch, better, **options):
         return rating_errors(network, data, part, vocabulary) | {"rmse": 1.0 if (len(calls) > 1) == better else 2.0}
 
     monkeypatch.setattr(bundle, "refit_users_if_better", partial(refit_users_if_better, errors=errors))
-    return Scorer.load(export_bundle(folder, tmp_path / "resolved", refit_users=True, **options)), data
+    return Scorer.load(export_bundle(folder, tmp_path / "refitted", refit_users=True, **options)), data
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_a_bundle_of_users_solved_again(trained, tmp_path, monkeypatch, precision):
+def test_a_bundle_has_refitted_users(trained, tmp_path, monkeypatch, precision):
     plain = Scorer.load(export_bundle(trained[0], tmp_path / "plain"))
     scorer, data = exported(trained, tmp_path, monkeypatch, better=True, precision=precision, max_rmse_change=1.0,
                             min_overlap=0.0)  # fmt: skip
@@ -192,13 +192,13 @@ def test_a_bundle_of_users_solved_again(trained, tmp_path, monkeypatch, precisio
     assert abs(found - plain.score(train["user"].to_numpy(), train["item"].to_numpy())).max() > 1e-3
     metrics = scorer.manifest.metrics
     assert set(metrics) == {"val/rmse", "val/mae", "test/rmse", "test/ndcg@10"}
-    assert metrics["test/ndcg@10"] == 0.5  # the lists' network is another
+    assert metrics["test/ndcg@10"] == 0.5  # another network makes the recommendations
     if precision == "fp32":
         assert metrics["test/rmse"] == pytest.approx(rmse(scorer, data, TEST), abs=1e-4)
         assert scorer.recommend(1, 5).items.tolist() == plain.recommend(1, 5).items.tolist()
 
 
-def test_users_stay_where_validation_is_worse(trained, tmp_path, monkeypatch, caplog):
+def test_users_stay_as_trained_if_the_validation_error_rises(trained, tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO", "cflightning_export")
     plain = Scorer.load(export_bundle(trained[0], tmp_path / "plain"))
     scorer, data = exported(trained, tmp_path, monkeypatch, better=False)
@@ -209,17 +209,17 @@ def test_users_stay_where_validation_is_worse(trained, tmp_path, monkeypatch, ca
 
 
 @pytest.mark.parametrize("task", [{"objective": "ials"}, {"members": 2}])
-def test_what_cannot_be_solved_again(tmp_path, task, make_run):
+def test_other_networks_cannot_be_refitted(tmp_path, task, make_run):
     make_run(tmp_path / "run", make_frame(), EmbeddingDotTask(dim=3, **task))
     with pytest.raises(ExportError, match="--refit-users: must meet one network of ratings"):
         export_bundle(tmp_path / "run", tmp_path / "bundle", refit_users=True)
     assert not (tmp_path / "bundle").exists()
 
 
-def test_without_its_data(trained, tmp_path):
+def test_a_refit_needs_the_data(trained, tmp_path):
     bare = tmp_path / "bare.ckpt"
     content = torch.load(trained[0] / "checkpoints" / "best.ckpt", weights_only=True)
-    del content["cflightning"]["data"]  # as in checkpoints without their data
+    del content["cflightning"]["data"]  # as in checkpoints without provenance
     torch.save(content, bare)
     with pytest.raises(ExportError, match="^--refit-users: .*must lie in a run folder.*or leave --refit-users out"):
         main([str(bare), str(tmp_path / "bundle"), "--refit-users"])

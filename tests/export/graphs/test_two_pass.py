@@ -1,4 +1,4 @@
-"""Large catalogues: the two-pass graph returns the same lists as sorting all scores, and detects unproven ones."""
+"""The search in two passes, compared with sorting all scores."""
 
 import numpy as np
 import onnxruntime as ort
@@ -46,21 +46,21 @@ def vocabulary(tables, strings=False):
     return Vocabulary(Ids(users), Ids(items))
 
 
-class Asked:
-    """Return the graph's lists, and whether the first pass left one unproven; also a slow reference."""
+class TwoPass:
+    """The graph, with an output that tells whether the first round proved the lists, and a slow reference."""
 
-    def __init__(self, tables, scale=None, strings=False, filtered=False, looks=tuple):
+    def __init__(self, tables, scale=None, strings=False, filtered=False, rounds=tuple):
         self.tables, self.scale = tables, scale or RatingScale((1.0, 5.0))
         self.vocabulary, self.filtered = vocabulary(tables, strings), filtered
         search = find_search(tables)
-        search = search._replace(rounds=looks(search.rounds))
-        self.only = len(search.rounds) == 1  # after which everything is scored
+        search = search._replace(rounds=rounds(search.rounds))
+        self.only = len(search.rounds) == 1  # after which all items are scored
         model = two_pass_graph(
             "filtered" if filtered else "recommend", search, self.scale, self.vocabulary, filtered=filtered
         )
         [branches] = [node for node in model.graph.node if node.op_type == "If"]
-        self.doubt = branches.input[0]
-        model.graph.output.append(helper.make_tensor_value_info(self.doubt, TensorProto.BOOL, []))
+        self.unproven = branches.input[0]
+        model.graph.output.append(helper.make_tensor_value_info(self.unproven, TensorProto.BOOL, []))
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self.session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
@@ -71,11 +71,11 @@ class Asked:
         return np.array([unknown if row == 0 else known.values[row - 1] for row in rows], dtype=known.values.dtype)
 
     def __call__(self, users, k, excluded=(), allowed=None):
-        """Rows in, rows out; bool [items] of what is allowed."""
+        """Indices and scores of recommendations, and whether the first round left a list unproven."""
         more = {"allowed": allowed} if self.filtered else {}
         at = np.array([pair[0] for pair in excluded], np.int64)
-        item, score, known, doubt = self.session.run(
-            ["item", "score", "known", self.doubt],
+        item, score, known, unproven = self.session.run(
+            ["item", "score", "known", self.unproven],
             {
                 "user": self.ids("users", users),
                 "k": np.array([k]),
@@ -85,15 +85,15 @@ class Asked:
             },
         )
         assert known.tolist() == [user > 0 for user in users]
-        return self.vocabulary.items.indices(item.reshape(-1)).reshape(item.shape), score, bool(doubt)
+        return self.vocabulary.items.indices(item.reshape(-1)).reshape(item.shape), score, bool(unproven)
 
     def logits(self, user):
         vectors, items, bias, item_bias, global_bias = (table.double().numpy() for table in self.tables)
         return (vectors[user] @ items.T + item_bias + bias[user] + global_bias)[1:]
 
     def check(self, users, k, excluded=(), allowed=None):
-        """Hold the lists against sorting; returns whether everything was scored, as far as that can be seen."""
-        rows, scores, doubt = self(users, k, excluded, allowed)
+        """Compare with sorting; return whether all items were scored, as far as that can be seen."""
+        rows, scores, unproven = self(users, k, excluded, allowed)
         for at, user in enumerate(users):
             logits = self.logits(user)
             logits[[row - 1 for pair, row in excluded if pair == at and row]] = -np.inf
@@ -104,7 +104,7 @@ class Asked:
             expected = self.scale.eval()(torch.from_numpy(logits[best])).numpy()
             np.testing.assert_allclose(scores[at][: len(best)], expected, rtol=2e-6, atol=2e-6)
             assert np.isneginf(scores[at][len(best) :]).all()
-        return doubt and self.only
+        return unproven and self.only
 
 
 def last(found):
@@ -112,98 +112,98 @@ def last(found):
 
 
 def hasty(found):
-    """At first no more candidates than are needed."""
+    """A first round of no more candidates than the list is long."""
     return (Candidates(0, 1), *found[1:])
 
 
 @pytest.fixture(scope="module", params=[tuple, last, hasty])
-def asked(request):
-    return Asked(make(), looks=request.param)
+def graph(request):
+    return TwoPass(make(), rounds=request.param)
 
 
-def test_lists_are_those_of_sorting_all_scores(asked):
-    assert not asked.check(range(1, USERS + 1), 10)
-    for user in range(USERS + 1):  # the unknown one among them
-        assert not asked.check([user], 10)
-        asked.check([user], 1)
-    rows, scores, _ = asked([], 10)
+def test_recommendations_are_those_of_sorting_all_scores(graph):
+    assert not graph.check(range(1, USERS + 1), 10)
+    for user in range(USERS + 1):  # the unknown user among them
+        assert not graph.check([user], 10)
+        graph.check([user], 1)
+    rows, scores, _ = graph([], 10)
     assert rows.shape == scores.shape == (0, 10)
 
 
 @pytest.mark.parametrize("scale", [None, RatingScale((1.0, 5.0), margin=0.1), RatingScale((0.5, 5.0), sigmoid=False),
                                    RatingScale(None)])  # fmt: skip
 def test_string_ids_and_scales(scale):
-    asked = Asked(make(seed=1), scale, strings=True, looks=last)
-    assert not asked.check([3, 0, 3, USERS], 10, [(0, 5), (3, 7)])
+    graph = TwoPass(make(seed=1), scale, strings=True, rounds=last)
+    assert not graph.check([3, 0, 3, USERS], 10, [(0, 5), (3, 7)])
 
 
-def test_who_is_not_proven_at_first_is_looked_at_again():
-    asked, careful = Asked(make(), looks=hasty), Asked(make(), looks=last)
-    doubtful = [user for user in range(1, USERS + 1) if asked([user], 10)[2]]
-    assert len(doubtful) > USERS / 2
-    for user in doubtful:
-        assert not careful([user], 10)[2]  # so there are at most two passes over candidates
-        asked.check([user], 10)
-    rows, _, doubt = asked(range(1, USERS + 1), 10)  # one of them makes the whole call look again
-    assert doubt
+def test_an_unproven_list_takes_a_second_round():
+    graph, careful = TwoPass(make(), rounds=hasty), TwoPass(make(), rounds=last)
+    unproven_users = [user for user in range(1, USERS + 1) if graph([user], 10)[2]]
+    assert len(unproven_users) > USERS / 2
+    for user in unproven_users:
+        assert not careful([user], 10)[2]  # so no more than a second round is taken
+        graph.check([user], 10)
+    rows, _, unproven = graph(range(1, USERS + 1), 10)  # one of them makes the whole call take a second round
+    assert unproven
     assert rows.tolist() == careful(range(1, USERS + 1), 10)[0].tolist()
 
 
-def test_one_user_is_answered_as_in_a_batch(asked):
-    together, scores, _ = asked(range(1, 9), 20)
+def test_a_user_alone_gets_the_list_of_the_batch(graph):
+    together, scores, _ = graph(range(1, 9), 20)
     for user in range(1, 9):
-        alone, score, _ = asked([user], 20)
+        alone, score, _ = graph([user], 20)
         assert alone[0].tolist() == together[user - 1].tolist()
         np.testing.assert_allclose(score[0], scores[user - 1], rtol=1e-6)
 
 
-def test_long_lists_are_scored_exactly(asked):
-    rows, scores, doubt = asked([2], ITEMS + 5)
-    assert doubt
+def test_long_lists_are_scored_exactly(graph):
+    rows, scores, unproven = graph([2], ITEMS + 5)
+    assert unproven
     assert sorted(rows[0].tolist()) == list(range(1, ITEMS + 1))
     assert (np.diff(scores[0]) <= 0).all()
     for k in (100, 500, ITEMS - 1):
-        asked.check([5], k)
+        graph.check([5], k)
 
 
-def test_exclusions_do_not_hide_what_comes_next(asked):
-    order = np.argsort(-asked.logits(4)) + 1
+def test_exclusions_are_replaced_by_the_next_best(graph):
+    order = np.argsort(-graph.logits(4)) + 1
     seen = [(1, row) for row in order[:30].tolist()] + [(1, 0), (1, int(order[3])), (0, int(order[0]))]
-    assert not asked.check([7, 4], 10, seen)
-    asked.check([7, 4], 10, seen + [(0, row) for row in order[:1000].tolist()])
+    assert not graph.check([7, 4], 10, seen)
+    graph.check([7, 4], 10, seen + [(0, row) for row in order[:1000].tolist()])
 
 
 @pytest.mark.parametrize("left", [0, 3])
-def test_hardly_anything_left(asked, left):
-    asked.check([4], 10, [(0, row) for row in range(1, ITEMS + 1 - left)])
+def test_nearly_all_items_excluded(graph, left):
+    graph.check([4], 10, [(0, row) for row in range(1, ITEMS + 1 - left)])
 
 
-def test_what_is_left_shares_a_place_with_rows_that_do_not_exist(asked):
+def test_items_beside_the_padding_are_found(graph):
     assert (ITEMS + 1) % GROUP  # the last group ends in padding
     left = {ITEMS, ITEMS - 1, ITEMS - 2}
-    asked.check([4], 2, [(0, row) for row in range(1, ITEMS + 1) if row not in left])
-    asked.check([4], 10, [(0, row) for row in range(1, ITEMS + 1) if row not in left])
+    graph.check([4], 2, [(0, row) for row in range(1, ITEMS + 1) if row not in left])
+    graph.check([4], 10, [(0, row) for row in range(1, ITEMS + 1) if row not in left])
 
 
-def test_equals_stand_in_the_order_of_the_catalogue():
+def test_ties_are_in_the_order_of_the_catalogue():
     tables = make(seed=2)
     for table in (tables.item_vectors, tables.item_bias):
         table[1:] = table[1:].flip(0)
-        table[1001:2001] = table[1]  # a thousand equal items, more than the candidates of the second pass
+        table[1001:2001] = table[1]  # a thousand equal items, more than two rounds take
         table[11:20] = table[10]
-    asked = Asked(tables)
+    graph = TwoPass(tables)
     for user in range(0, USERS + 1, 5):
-        asked.check([user], 30)
+        graph.check([user], 30)
 
 
-def test_items_that_stand_out_cost_time_but_no_exactness():
+def test_outliers_cost_time_but_no_exactness():
     tables = make(seed=3)
-    tables.item_vectors[77] *= 1000  # all others round to nearly nothing
-    assert Asked(tables, looks=last).check(range(1, 11), 10)
-    Asked(tables).check(range(1, 11), 10)
+    tables.item_vectors[77] *= 1000  # the codes of all others are nearly zero
+    assert TwoPass(tables, rounds=last).check(range(1, 11), 10)
+    TwoPass(tables).check(range(1, 11), 10)
     tables = make(seed=4)
     tables.item_bias[5], tables.item_bias[6] = 1e4, -1e4
-    Asked(tables).check([1, 2, 0], 10)
+    TwoPass(tables).check([1, 2, 0], 10)
 
 
 @pytest.mark.parametrize("kind", ["zero users", "zero items", "no biases", "one factor", "opposites", "tiny", "huge"])
@@ -215,17 +215,17 @@ def test_odd_tables(kind):
         tables.item_vectors[:] = 0
     elif kind == "no biases":
         tables.item_bias[:] = 0
-    elif kind == "opposites":  # every product of codes at its largest: no sum of two may saturate
+    elif kind == "opposites":  # all products of codes are largest: no sum of two may saturate
         tables.item_vectors[1:] = tables.item_vectors[1:].sign()
         tables.user_vectors[1:] = tables.user_vectors[1:].sign()
     elif kind in ("tiny", "huge"):
         for table in tables[:4]:
             table *= 1e-12 if kind == "tiny" else 1e5
         tables.global_bias.zero_()
-    asked = Asked(tables, RatingScale(None))
+    graph = TwoPass(tables, RatingScale(None))
     for user in (0, 1, 9):
-        rows, scores, _ = asked([user], 10)
-        logits = asked.logits(user)
+        rows, scores, _ = graph([user], 10)
+        logits = graph.logits(user)
         size = np.abs(logits).max() + 1e-30
         np.testing.assert_allclose(scores[0] / size, np.sort(logits)[::-1][:10] / size, atol=1e-6)
         np.testing.assert_allclose(logits[rows[0] - 1] / size, scores[0] / size, atol=1e-6)
@@ -244,11 +244,11 @@ def test_the_bound_holds_for_every_pair(seed):
     bound = rough * codes.step[:, None].astype(float) + codes.slack[:, None]
     exact = tables.user_vectors.double().numpy() @ tables.item_vectors.double().numpy().T + tables.item_bias.numpy()
     assert (exact <= bound)[:, 1:].all()
-    assert ((bound - exact)[:, 1:].mean(1) < 2 * exact[:, 1:].std(1)).all()  # a useful bound
+    assert ((bound - exact)[:, 1:].mean(1) < 2 * exact[:, 1:].std(1)).all()  # and is tight
     np.testing.assert_array_equal(codes.shift[1:], -USER_OFFSET * codes.item[:, 1:].astype(int).sum(0))
 
 
-def test_candidates_are_those_that_prove_the_lists():
+def test_the_estimated_candidates_prove_the_lists():
     tables = make(seed=6)
     codes, users = quantize(tables), np.arange(1, USERS + 1)
     first, chosen = estimate_candidates(codes, tables)
@@ -264,14 +264,14 @@ def test_candidates_are_those_that_prove_the_lists():
 
 
 @pytest.mark.parametrize(("share", "proven"), [(1.0, True), (0.5, True), (0.004, False), (0.0, False)])
-@pytest.mark.parametrize("looks", [tuple, last, hasty])
-def test_a_part_of_the_catalogue(share, proven, looks):
-    """Lists are exact however few items are allowed; below the candidates of the second pass, everything is scored."""
-    asked, rng = Asked(make(), filtered=True, looks=looks), np.random.default_rng(3)
+@pytest.mark.parametrize("rounds", [tuple, last, hasty])
+def test_only_allowed_items(share, proven, rounds):
+    """If fewer items are allowed than the second round takes, all items are scored."""
+    graph, rng = TwoPass(make(), filtered=True, rounds=rounds), np.random.default_rng(3)
     allowed = rng.random(ITEMS) < share
     pairs = [(1, row) for row in rng.integers(0, ITEMS + 1, 5).tolist()]
-    assert asked.check([4, 0, 9], 10, pairs, allowed) == (asked.only and not proven)
-    assert asked.check([4], 10, (), allowed) == (asked.only and not proven)
+    assert graph.check([4, 0, 9], 10, pairs, allowed) == (graph.only and not proven)
+    assert graph.check([4], 10, (), allowed) == (graph.only and not proven)
 
 
 def test_only_large_catalogues_are_searched_in_two_passes():

@@ -1,4 +1,4 @@
-"""A layout is made from an intact bundle alone, is complete or not there, and replaces nothing but exports."""
+"""A layout is made from an intact bundle, is complete or not there, and replaces nothing but exports."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ def contents(folder):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_bundle_stays_and_the_layout_says_what_it_is_of(copy, tmp_path, layout):
+def test_the_bundle_stays_and_the_layout_holds_its_manifest(copy, tmp_path, layout):
     before = contents(copy)
     folder = write_layout(copy, tmp_path / "out", layout)
     assert folder == tmp_path / "out"
@@ -31,7 +31,7 @@ def test_the_bundle_stays_and_the_layout_says_what_it_is_of(copy, tmp_path, layo
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "out"]
 
 
-def test_no_file_of_a_layout_is_one_of_the_bundle(copy, tmp_path):
+def test_a_layout_shares_no_file_with_the_bundle(copy, tmp_path):
     folder = write_layout(copy, tmp_path / "out", "triton")
     linked = {path.stat().st_ino for path in copy.iterdir()}
     assert not linked & {path.stat().st_ino for path in folder.rglob("*")}
@@ -69,7 +69,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_bundle_is_refused_and_nothing_written(copy, tmp_path, damage):
+def test_a_damaged_bundle_is_an_error_and_nothing_is_written(copy, tmp_path, damage):
     harm, says = DAMAGE[damage]
     harm(copy)
     with pytest.raises(ExportError, match=says):
@@ -78,7 +78,7 @@ def test_a_damaged_bundle_is_refused_and_nothing_written(copy, tmp_path, damage)
 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "..", ""])
-def test_paths_that_lead_out_of_the_bundle(bundles, copy, tmp_path, name):
+def test_a_path_out_of_the_bundle_is_an_error(bundles, copy, tmp_path, name):
     (tmp_path / "outside").write_text("")
     manifest = json.loads((copy / "manifest.json").read_text("utf-8"))
     entry = {"bytes": 0, "sha256": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}
@@ -102,7 +102,7 @@ def test_graphs_need_a_file_and_a_name(bundles, copy, tmp_path, graph, says):
         write_layout(copy, tmp_path / "out", "triton")
 
 
-def test_a_failure_leaves_the_old_one(copy, tmp_path, monkeypatch):
+def test_a_failure_leaves_the_old_layout(copy, tmp_path, monkeypatch):
     write_layout(copy, tmp_path / "out", "triton")
     before = contents(tmp_path / "out")
 
@@ -117,7 +117,7 @@ def test_a_failure_leaves_the_old_one(copy, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "out"]
 
 
-def test_what_is_replaced(copy, tmp_path):
+def test_only_exports_are_replaced(copy, tmp_path):
     folder = write_layout(copy, tmp_path / "out", "triton")
     with pytest.raises(ExportError, match="--overwrite"):
         write_layout(copy, folder, "mlflow")
@@ -132,14 +132,14 @@ def test_what_is_replaced(copy, tmp_path):
     assert (tmp_path / "mine" / "notes").read_text() == "mine"
 
 
-def test_a_bundle_may_take_the_place_of_a_layout(copy, tmp_path):
+def test_a_bundle_may_replace_a_layout(copy, tmp_path):
     folder = write_layout(copy, tmp_path / "out", "triton")
     with pytest.raises(ExportError, match="--overwrite"):
         check_target(folder, overwrite=False)
     check_target(folder, overwrite=True)
 
 
-def test_a_place_that_is_taken_is_refused_before_the_work(tmp_path):
+def test_an_existing_target_is_an_error_before_the_work(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ExportError, match="no bundle"):
         export_layout(tmp_path / "no checkpoint", tmp_path / "file", "triton")

@@ -1,4 +1,4 @@
-"""Tables of fewer bits: what is stored, what it changes, and the limits that fail an export."""
+"""Tables in fp16 and int8: what is stored, what it changes, and the limits that fail an export."""
 
 import json
 
@@ -59,7 +59,7 @@ def exported(request, tmp_path_factory):
     return load_task(path), Scorer.load(export_bundle(path, folder / "b", precision=precision, **LOOSE)), precision
 
 
-def test_answers_are_those_of_rounded_tables(exported):
+def test_a_bundle_answers_by_the_rounded_tables(exported):
     task, scorer, precision = exported
     networks = bundle_networks(task)
     users, items = task.vocabulary.users.values, task.vocabulary.items.values
@@ -109,7 +109,7 @@ def test_tables_are_stored_once_and_in_few_bytes(exported):
     assert all(len(offsets) == 1 for offsets in places.values())
 
 
-def test_the_manifest_says_what_rounding_changed(exported):
+def test_the_manifest_has_the_change(exported):
     task, scorer, kind = exported
     precision = json.loads((scorer.manifest.folder / "manifest.json").read_text())["precision"]
     assert list(precision) == ["tables", "rmse_change", "overlap@10"]
@@ -129,7 +129,7 @@ def test_the_manifest_says_what_rounding_changed(exported):
     assert precision["overlap@10"] == pytest.approx(np.mean(kept), abs=2e-3)
 
 
-def test_limits_fail_the_export_and_leave_nothing(run, tmp_path, capsys):
+def test_an_exceeded_limit_fails_the_export_and_leaves_nothing(run, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     target = tmp_path / "out" / "bundle"
     with pytest.raises(ExportError, match="must be fp32, fp16 or int8, got 'int4'"):
@@ -145,8 +145,8 @@ def test_limits_fail_the_export_and_leave_nothing(run, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("limits", [(1.0, 5.0), None])
-def test_limits_by_default(limits):
-    """A column with large values degrades int8 beyond .001 of the range, or .02 standard deviations."""
+def test_the_default_limits(limits):
+    """One large column spoils int8, which exceeds .001 of the range, or .02 standard deviations."""
     network = EmbeddingDot(50, 200, 16, limits, std=0.5).eval()
     assert round_within({"score": network, "recommend": network}, "fp32", None, 0.97) is None
     rounding = round_within({"score": network, "recommend": network}, "fp16", None, 0.97)
@@ -158,7 +158,7 @@ def test_limits_by_default(limits):
         round_within({"score": network, "recommend": network}, "int8", None, 0.97)
 
 
-def test_numbers_that_fp16_cannot_hold():
+def test_values_that_fp16_cannot_represent():
     network = EmbeddingDot(4, 5, 8)
     with torch.no_grad():
         network.item_factors.weight[2, 3] = 1e5
@@ -169,14 +169,14 @@ def test_numbers_that_fp16_cannot_hold():
     assert not network.item_factors.weight[0].any()
 
 
-def test_change_is_nothing_for_the_same_tables():
+def test_equal_tables_do_not_change():
     networks = dict.fromkeys(("score", "recommend"), EmbeddingDot(4, 5, 8, (1.0, 5.0), std=0.1).eval())
-    assert measure_change(networks, networks) == (0.0, 1.0)  # also for a catalogue shorter than the lists
+    assert measure_change(networks, networks) == (0.0, 1.0)  # also if the catalogue is shorter than the lists
 
 
 @pytest.mark.parametrize("precision", KINDS)
 def test_two_passes_over_rounded_tables(precision):
-    """The branch that scores everything reads the stored tables, too."""
+    """The branch that scores all items reads the stored tables as well."""
     network = EmbeddingDot(30, 901, 16, std=0.5).eval()
     with torch.no_grad():
         network.item_bias.weight[1:] = 0.2 * torch.randn(900, 1, generator=torch.Generator().manual_seed(0))
@@ -201,8 +201,8 @@ def test_two_passes_over_rounded_tables(precision):
 
 
 @pytest.mark.parametrize("size", [1e-12, 1e-4, 1.0, 1e3, 1e8])
-def test_rounded_tables_are_coded_as_what_they_are(size):
-    """Stored tables represent the rounded numbers exactly; scales are half floats if these are accurate enough."""
+def test_rounded_tables_are_stored_exactly(size):
+    """Codes and scales give the rounded values; scales are fp16 where that suffices."""
     rng = np.random.default_rng(0)
     table = (rng.standard_normal((50, 16)) * size * rng.lognormal(0, 1, (50, 1))).astype(np.float32)
     table[0] = 0
@@ -227,7 +227,7 @@ def test_rounded_tables_are_coded_as_what_they_are(size):
     ).all()
 
 
-def test_tables_of_bags_are_rounded_as_well(run, tmp_path):
+def test_svdpp_terms_are_rounded_as_well(run, tmp_path):
     bundle = export_bundle(run, tmp_path / "bundle", precision="int8", **LOOSE)
     for name in ("fold_in", "explain"):
         tensors = onnx.load(bundle / f"{name}.onnx", load_external_data=False).graph.initializer
