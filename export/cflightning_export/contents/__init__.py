@@ -1,1 +1,1 @@
-"""What a bundle holds beside its graphs: item metadata, seen items, score reference, training data."""
+"""Contents of a bundle beside its graphs: networks, rows of the users, item metadata, distribution of the scores."""

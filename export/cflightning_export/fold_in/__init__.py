@@ -1,1 +1,1 @@
-"""Fold-in of users and items: prior, specification and refits."""
+"""Fold-in of new users and items: prior, specification, exact solutions, and the refit of known users."""

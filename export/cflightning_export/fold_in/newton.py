@@ -18,8 +18,10 @@ from cflightning_export.fold_in.spec import FoldInSpec
 MAX_STEPS = 50
 MAX_STEP_LENGTH = 1e-9
 """Largest component of a step below which it is the last one, in link units."""
-MIN_DAMPING = 1e-6
-"""Share of a step below which it is not halved again."""
+MIN_STEP_LENGTH = 1e-12
+"""Largest component of a step below which it is not halved again, in link units."""
+ROUNDING = 1e-12
+"""Relative rounding error of the minimised sum."""
 
 Floats = NDArray[np.float64]
 
@@ -78,18 +80,20 @@ def minimise(
         return float(error @ error + x @ penalty @ x - 2 * pull @ x)
 
     x, (error, slope, bend) = start, ratings.errors_and_slopes(start)
+    value = cost(x, error)
     for _ in range(max_steps):
         curvature = np.maximum(slope**2 + error * bend, slope**2 / 2)
         gradient = ratings.z.T @ (slope * error) + penalty @ x - pull
         step = np.linalg.solve((ratings.z * curvature[:, None]).T @ ratings.z + penalty, gradient)
-        before, share = cost(x, error), 1.0
+        before, place = value, x
         while True:
-            error, slope, bend = ratings.errors_and_slopes(x - share * step)
-            if cost(x - share * step, error) <= before or share < MIN_DAMPING:
+            x = place - step
+            error, slope, bend = ratings.errors_and_slopes(x)
+            value = cost(x, error)
+            if value <= before + ROUNDING * abs(before) or abs(step).max() < MIN_STEP_LENGTH:
                 break
-            share /= 2
-        x = x - share * step
-        if abs(share * step).max() < max_step_length:
+            step /= 2
+        if abs(step).max() < max_step_length:
             break
     return x
 

@@ -1,1 +1,1 @@
-"""The ONNX graphs of a bundle, one module per graph or building block."""
+"""The ONNX graphs of a bundle: builders, verification and the registry."""

@@ -1,1 +1,1 @@
-"""Tools for ONNX: graph builder, torch export, external data, quantisation, sessions."""
+"""Tools for ONNX: graph builder, ids, torch's exporter, external data, quantisation, sessions."""
