@@ -305,7 +305,7 @@ def test_only_bundles_are_replaced_and_only_with_overwrite(run, bundle, tmp_path
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     for overwrite in (False, True):
-        with pytest.raises(ExportError, match="exists and is no bundle"):
+        with pytest.raises(ExportError, match="exists and is not a bundle"):
             export_bundle(run, tmp_path / "mine", overwrite=overwrite)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
     shutil.copytree(bundle, tmp_path / "old")

@@ -127,7 +127,7 @@ def test_only_exports_are_replaced(copy, tmp_path):
 
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes").write_text("mine")
-    with pytest.raises(ExportError, match="no bundle"):
+    with pytest.raises(ExportError, match="not a bundle"):
         write_layout(copy, tmp_path / "mine", "triton", overwrite=True)
     assert (tmp_path / "mine" / "notes").read_text() == "mine"
 
@@ -141,7 +141,7 @@ def test_a_bundle_may_replace_a_layout(copy, tmp_path):
 
 def test_an_existing_target_is_an_error_before_the_work(tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(ExportError, match="no bundle"):
+    with pytest.raises(ExportError, match="not a bundle"):
         export_layout(tmp_path / "no checkpoint", tmp_path / "file", "triton")
 
 
