@@ -29,13 +29,14 @@ help:
 fit: .venv/installed ## train on real MovieLens ratings (ARGS="--data.path ratings.csv" for your own)
 	$(BIN)/python -m cflightning fit $(ARGS)
 
-test: .venv/installed ## the test suite
-	$(BIN)/python -m pytest $(ARGS)
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8
+test: .venv/installed ## the tests without the slow ones, in parallel
+	$(PYTEST) $(ARGS)
 
 # With the oldest instruction set of torch and numba: promised results must not depend on the machine that runs the tests.
 NUMERIC := tests/kernels tests/models tests/objectives tests/sampling tests/solvers tests/test_thread_counts.py tests/tasks/test_two_processes.py
 test-portable: .venv/installed ## the numeric tests without advanced vector instructions
-	ATEN_CPU_CAPABILITY=default NUMBA_CPU_NAME=generic $(BIN)/python -m pytest -n auto --maxprocesses 8 $(NUMERIC) $(ARGS)
+	ATEN_CPU_CAPABILITY=default NUMBA_CPU_NAME=generic $(PYTEST) -m "not gpu and not browser" $(NUMERIC) $(ARGS)
 
 lint: .venv/developed ## format, style and types
 	$(BIN)/ruff format --check .
@@ -49,8 +50,8 @@ serve/examples/javascript/node_modules: serve/examples/javascript/package-lock.j
 
 javascript: serve/examples/javascript/node_modules ## install the packages of the JavaScript example (with npm)
 
-check: lint test-portable $(if $(shell command -v npm),javascript) ## all that CI runs: lint, the tests with coverage, and the numeric ones on plain instructions
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
+check: lint test-portable $(if $(shell command -v npm),javascript) ## all that CI runs: lint, all tests with coverage, and the numeric ones on plain instructions
+	$(PYTEST) -m "not gpu and not browser" --cov --cov-report=term:skip-covered --cov-fail-under=90 $(ARGS)
 
 bars: .venv/installed ## measure accuracy, speed and latency against their bars (needs the data sets: CFLIGHTNING_DATA)
 	$(BIN)/python tests/benchmarks/bench_bars.py $(ARGS)

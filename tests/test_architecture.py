@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 
 import pytest
 
@@ -124,6 +125,28 @@ def test_rooms_form_no_circle(package):
     for room, below in ROOMS[package][1].items():
         assert below <= placed, (room, below - placed)
         placed.add(room)
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_modules_form_no_circle(repository, package):
+    top = (repository / ROOMS[package][0]).parent
+    names = {}
+    for path in (repository / ROOMS[package][0]).rglob("*.py"):
+        parts = path.relative_to(top).with_suffix("").parts
+        names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    graph = {}
+    for name, path in names.items():
+        found = {other if other in names else other.rpartition(".")[0] for other in imports(path)}
+        graph[name] = found & names.keys() - {name}
+    if package == "cflightning":
+        graph["cflightning"] = set()  # its names are imported when they are used
+    TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+def test_a_file_holds_one_idea(repository):
+    paths = [path for folder, _ in ROOMS.values() for path in (repository / folder).rglob("*.py")]
+    lengths = {str(path.relative_to(repository)): len(path.read_text().splitlines()) for path in paths}
+    assert not {name: length for name, length in lengths.items() if length > 300}
 
 
 def test_training_and_serving_do_not_know_each_other(repository):

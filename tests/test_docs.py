@@ -12,7 +12,7 @@ import pytest
 
 from cflightning.cli.kfold.command import parse
 from cflightning.cli.training.cli import TrainingCLI
-from cflightning.cli.tune.command import parse as parse_search
+from cflightning.cli.tune.options import parse as parse_search
 from cflightning.cli.tune.parse import parse_ranges
 from cflightning.cli.tune.ranges import as_argument, samples
 from cflightning.errors import CFLightningError

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from cflightning.cli.run_folders import relative
-from cflightning.cli.tune.command import Options
+from cflightning.cli.tune.options import Options
 from cflightning.cli.tune.parse import dump
 from cflightning.cli.tune.plot import draw_search
 from cflightning.cli.tune.probe import SearchDescription

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from cflightning.cli.run_folders import sweep_runs, sweep_trials
 from cflightning.cli.stopping import INTERRUPTED, stop_status
-from cflightning.cli.tune.command import Options
 from cflightning.cli.tune.journal import repair
+from cflightning.cli.tune.options import Options
 from cflightning.cli.tune.parse import parse_ranges
 from cflightning.cli.tune.probe import describe_search
 from cflightning.cli.tune.quiet import quiet_library, quiet_lightning

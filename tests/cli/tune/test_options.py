@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from cflightning.__main__ import main as front_door
-from cflightning.cli.tune.command import Options, parse
+from cflightning.cli.tune.options import Options, parse
 
 
 def test_help_needs_no_torch_and_describes_the_command():
