@@ -37,7 +37,7 @@ BYTES_PER_ROW = 2 * (8 + 8 + 4 + 8)
 
 
 class RatingsDataModule(RatingsDataset, LightningDataModule):
-    """Ratings or interactions from MovieLens, any table, or made up; split, encoded and cut into batches.
+    """Ratings or interactions from MovieLens, any table or synthetic data; split, encoded and batched.
 
     Args:
         path: A MovieLens folder or zip, or a table: delimited text, JSON (lines or array), Parquet, Arrow, ORC or the
@@ -151,7 +151,7 @@ class RatingsDataModule(RatingsDataset, LightningDataModule):
         """Refuse Lightning's way, which reads a checkpoint by other rules than the project's.
 
         Raises:
-            DataError: Always; says what to do.
+            DataError: Always; with the remedy.
         """
         raise DataError(
             "RatingsDataModule.load_from_checkpoint: a data module is made from its own arguments; "

@@ -181,7 +181,7 @@ class RatingsDataset:
 
     @property
     def candidates(self) -> SampledCandidates | None:
-        """Candidates for sampled metrics; None but for a leave-one-out folder with its own test part."""
+        """Candidates for sampled metrics; None except for a leave-one-out folder with its own test part."""
         lists = load_candidate_lists(self.load_options) if self.split_method == "predefined" else None
         if lists is None:
             return None

@@ -1,4 +1,4 @@
-"""Digests of a ratings table and of its split, which tell whether data and parts are the same."""
+"""Digests of a ratings table and of its split, which identify data and parts."""
 
 from __future__ import annotations
 

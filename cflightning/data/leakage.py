@@ -1,4 +1,4 @@
-"""Refusal of data whose validation or test rows a checkpoint may have been trained on."""
+"""Rejection of data whose validation or test rows a checkpoint may have been trained on."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def check_rows(kept: Provenance, data: RatingsDataModule, stage: Stage) -> None:
     Args:
         kept: Provenance of the checkpoint.
         data: The data to use.
-        stage: What the data is used for.
+        stage: Use of the data.
 
     Raises:
         DataError: The table is another one, or rows to be measured were or may have been trained on.
@@ -40,8 +40,8 @@ def check_rows(kept: Provenance, data: RatingsDataModule, stage: Stage) -> None:
     if stage == "fit" and not same and not data.other_data:
         raise DataError(
             f"{table}: must be the table that the checkpoint was trained on, {trained_on}, but its "
-            f"{len(data.table):,} rows are others or in another order; name that table by --data.path, train anew "
-            "without --ckpt_path, or go on with other rows by --data.other_data true (into a new run; needs "
+            f"{len(data.table):,} rows are others or in another order; name that table by --data.path, train again "
+            "without --ckpt_path, or continue with other rows by --data.other_data true (into a new run; needs "
             "--data.split.method hash in both)"
         )
     before, parts = parts_before(kept, data), data.split.parts
@@ -63,7 +63,7 @@ def check_rows(kept: Provenance, data: RatingsDataModule, stage: Stage) -> None:
         f"{table}: its {'test' if stage == 'test' else 'validation'} part may hold rows that the checkpoint was "
         f"trained on, since its {len(data.table):,} rows are not the {trained_on}, or in another order, and the split "
         f"({data.split_method}, seed {data.seed}) chooses others; give that table, or new rows beside it as "
-        "--data.test_path, or train anew (without --ckpt_path) by --data.split.method hash, by which rows keep their "
+        "--data.test_path, or train again (without --ckpt_path) by --data.split.method hash, by which rows keep their "
         "part when a table grows"
     )
 
@@ -97,7 +97,7 @@ def _split_options(kept: Provenance) -> SplitOptions:
     """Return the split options of a checkpoint.
 
     Raises:
-        ArgumentError: They are no options of this version, or outside their range.
+        ArgumentError: They are not options of this version, or outside their range.
         TypeError: Likewise.
     """
     options = kept.settings.get("split")

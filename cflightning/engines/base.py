@@ -1,4 +1,4 @@
-"""The interface of engines, and what a task and an engine tell each other."""
+"""The interface of engines, and the data that a task and an engine exchange."""
 
 from __future__ import annotations
 

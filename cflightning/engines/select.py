@@ -1,4 +1,4 @@
-"""Choice of the engine: what `--model.engine` asks for, where the Trainer and the network support it."""
+"""Choice of the engine: `--model.engine`, if the Trainer and the network support it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether compiled kernels can be used on this machine. Importing this module does not import numba."""
+"""True if compiled kernels can be used on this machine. Importing this module does not import numba."""
 
 from __future__ import annotations
 
@@ -33,5 +33,5 @@ def unavailable_reason() -> str | None:
 
 
 def kernels_available() -> bool:
-    """Whether compiled kernels can be used here."""
+    """Return whether compiled kernels can be used here."""
     return unavailable_reason() is None

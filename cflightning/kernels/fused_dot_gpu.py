@@ -169,8 +169,8 @@ def shape(dim: int) -> tuple[int, int]:
     """Return the ratings of a unit and the warps of a program: the vectors of both sides fill 32 registers per thread.
 
     Twice that spills. One warp suffices as long as 8 ratings fit it: threads of one warp need no barrier to share the
-    scalars of a rating. Vectors that are no multiple of 16 bytes are loaded in pairs and need twice the registers for
-    addresses.
+    scalars of a rating. Vectors that are not a multiple of 16 bytes are loaded in pairs and need twice the registers
+    for addresses.
     """
     width = triton.next_power_of_2(dim)
     warps = 1 if width <= 64 else 2 if width <= 256 else 4

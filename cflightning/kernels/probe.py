@@ -20,5 +20,5 @@ def _add(taken, numbers):
 
 
 def works() -> bool:
-    """Whether the kernel compiles and its sum is right."""
+    """Return whether the kernel compiles and its sum is right."""
     return float(_add(np.zeros(1, np.int64), np.ones(3, np.float32))) == 3.0

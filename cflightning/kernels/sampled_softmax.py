@@ -72,7 +72,7 @@ def stratify(user: I32, item: I32, num_users: int, num_items: int, rng: np.rando
 class SampledSoftmax:
     """Trains tables of unit vectors; the result does not depend on the number of threads, bit for bit.
 
-    Index 0 of both tables, the unknown one, takes no part.
+    Index 0 of both tables, the unknown one, is ignored.
 
     Args:
         user: integers [n], user indices from 1.

@@ -107,7 +107,7 @@ def sort_cells(user: I32, item: I32, target: F32, user_group: U8, item_group: U8
             n = fill[cell]
             u, i, t = user[n], item[n], target[n]
             to = np.int64(user_group[u]) * grid + item_group[i]
-            while to != cell:  # swap the rating into its cell and go on with the one that was there
+            while to != cell:  # swap the rating into its cell and continue with the other one
                 m = fill[to]
                 fill[to] = m + 1
                 user[m], u = u, user[m]

@@ -165,7 +165,7 @@ class RatingNetwork(nn.Module, ABC):
         return self(user, item), *self.squared_norms(user, item)
 
     def fold(self) -> FoldedTables | None:
-        """Return the network as plain tables, or None if it is no dot product."""
+        """Return the network as plain tables, or None if it is not a dot product."""
         return None
 
 

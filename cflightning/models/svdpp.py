@@ -1,4 +1,4 @@
-"""SVD++ terms as prior means: what the set of rated items says about a user, and the set of its users about an item.
+"""SVD++ terms as prior means: of a user by the set of rated items, and of an item by the set of its users.
 
 SVD++ (Koren 2008, eq. 15) adds to a user's factors the sum of vectors y of all items that the user has rated, whatever
 the ratings; Rendle, Zhang & Koren 2019 add the same to items, by the users who have rated them. Here the sum is the

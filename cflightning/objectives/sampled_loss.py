@@ -2,7 +2,7 @@
 
 The losses of scores take ``positive``, float32 [batch], the score of each interaction, and ``negatives``, float32
 [batch, m], those of its own negative samples or of samples that the batch shares. A negative with score -inf (see
-`pair_scores`) takes no part. All return the sum over the batch, float32 [].
+`pair_scores`) is ignored. All return the sum over the batch, float32 [].
 """
 
 from __future__ import annotations
@@ -66,18 +66,18 @@ class SampledLoss(ABC, Generic[SampledSettingsT]):
         smoothing: smoothing through which the vectors are trained, or None.
 
     Raises:
-        ConfigError: an option is no setting of the objective.
+        ConfigError: an option is not a setting of the objective.
     """
 
     objective: ClassVar[str]
     """Name of the objective."""
     settings_class: type[SampledSettingsT]
     cosine: ClassVar[bool] = False
-    """Whether scores are cosines: served vectors have length 1, there are no biases, and a batch shares its samples."""
+    """True if scores are cosines: served vectors have length 1, there are no biases, and a batch shares its samples."""
     user_biases: ClassVar[bool] = False
-    """Whether user biases and the global bias take part; they cancel out in pairwise losses."""
+    """True if user biases and the global bias are used; they cancel out in pairwise losses."""
     averages_negatives: ClassVar[bool] = False
-    """Whether the m negative samples of an interaction together count as one."""
+    """True if the m negative samples of an interaction together count as one."""
 
     def __init__(self, options: Mapping[str, float | None], interactions: InteractionColumns, size: TableSize) -> None:
         self.settings = self.resolve(make_settings(self.settings_class, options, self.objective), size)
@@ -107,13 +107,13 @@ class SampledLoss(ABC, Generic[SampledSettingsT]):
 
     @property
     def unused_parameters(self) -> tuple[str, ...]:
-        """Names of the network's parameters that take no part."""
+        """Names of the network's unused parameters."""
         biases = () if self.user_biases else ("user_bias.weight", "global_bias")
         return (*biases, "item_bias.weight") if self.cosine else biases
 
     @property
     def serves_other_tables(self) -> bool:
-        """Whether the served tables differ from the trained ones: normalised or smoothed."""
+        """True if the served tables differ from the trained ones: normalised or smoothed."""
         return self.cosine or bool(self.settings.smooth)
 
     def tables(self, network: EmbeddingDot) -> tuple[Tensor, Tensor]:
@@ -202,7 +202,7 @@ def pair_scores(users: Tensor, items: Tensor, negatives: Tensor, hits: Tensor | 
         users: float32 [batch, dim].
         items: float32 [batch, dim].
         negatives: float32 [m, dim], shared by the batch, or [batch, m, dim].
-        hits: bool [batch, m], accidental hits, which get score -inf and take no part.
+        hits: bool [batch, m], accidental hits, which get score -inf and are ignored.
 
     Returns:
         float32 [batch] and [batch, m].

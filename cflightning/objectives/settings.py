@@ -42,7 +42,7 @@ class Numbers(NamedTuple):
 
     @property
     def whole(self) -> bool:
-        """Whether the range has whole numbers only."""
+        """True if the range has whole numbers only."""
         return isinstance(self.low, int)
 
     def __str__(self) -> str:
@@ -69,7 +69,7 @@ def make_settings(kind: type[SettingsT], options: Mapping[str, float | None], ob
         objective: name of the objective, for the message.
 
     Raises:
-        ConfigError: an option is no setting of the objective.
+        ConfigError: an option is not a setting of the objective.
     """
     defaults = {field.name: field.default for field in fields(kind)}  # type: ignore[arg-type]
     if unknown := sorted(set(options) - set(defaults)):

@@ -44,7 +44,7 @@ class RankingSolver(ABC, Generic[SettingsT]):
         settings: complete settings; defaults that depend on the table are resolved.
 
     Raises:
-        ConfigError: an option is no setting of the objective, or its value is out of range.
+        ConfigError: an option is not a setting of the objective, or its value is out of range.
     """
 
     objective: ClassVar[str]

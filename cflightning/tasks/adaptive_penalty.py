@@ -1,4 +1,4 @@
-"""Adaptive penalty: validation ratings raise or lower the L2 penalty while training goes on."""
+"""Adaptive penalty: validation ratings raise or lower the L2 penalty during training."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class AdaptivePenalty:
 
     No default strength fits tables whose factors explain much, little, or nothing. The strength is right if the
     regression slope of the validation ratings on the factor term of the scores is about 1 (calibration slope: Cox 1958;
-    Copas 1983): near 0 the factors are noise, at 2 and more they are shrunken too much. The same slope is computed for
+    Copas 1983): near 0 the factors are noise, at 2 and more they are shrunk too much. The same slope is computed for
     what the SVD++ terms contribute. If SVD++ terms overfit, their penalty is raised first, and that on the factors only
     if this does not help; so where the choice of items carries no information, the terms vanish and the factors stay.
 

@@ -159,7 +159,7 @@ class NetworkTask(TrainedTask):
 
     @property
     def trains_ensemble(self) -> bool:
-        """Whether networks of `build_member` are trained, and the served network is their average."""
+        """True if networks of `build_member` are trained, and the served network is their average."""
         return False
 
     def build_member(

@@ -75,7 +75,7 @@ class CheckpointedTask(LightningModule, ABC):
 
     @property
     def is_fitting(self) -> bool:
-        """Whether a Trainer fits the task."""
+        """True if a Trainer fits the task."""
         trainer = self.attached_trainer
         return trainer is not None and trainer.state.fn == TrainerFn.FITTING
 
@@ -107,7 +107,7 @@ class CheckpointedTask(LightningModule, ABC):
             self.network = self.build_network(*sizes, metadata.rating_range, metadata.mean_rating)
 
     def check_data(self, metadata: CheckpointMetadata, data: RatingsDataModule) -> None:
-        """Raise if training rows of a checkpoint would test it, or training would go on with other data."""
+        """Raise if training rows of a checkpoint would test it, or training would continue with other data."""
         stage = STAGES.get(self.trainer.state.fn)
         if stage is not None and metadata.data is not None:
             check_rows(metadata.data, data, stage)

@@ -45,13 +45,13 @@ class EmbeddingDotTask(NetworkTask):
     Args:
         dim: Latent factors; None for 64, or 128 for ratings by gradients of fewer than half a million, where they cost
             less than a second.
-        objective: What training minimises; None for multitask, or for implicit feedback ials (bce on GPUs and by
+        objective: Objective of training; None for multitask, or for implicit feedback ials (bce on GPUs and by
             autograd). mse, squared error: predicts ratings, and is a poor ranker. The others rank by interactions,
             whatever the ratings: bce (cross-entropy with negative samples), softmax (of cosines, with negative samples:
             the best with few factors on large catalogues), ials (implicit alternating least squares), svd (a
             degree-scaled SVD: takes seconds, and the best with many factors), bpr and ccl (pairwise and cosine
             contrastive loss; by autograd alone). multitask: ratings by mse and rankings by separate factors, for a
-            bundle that answers both questions.
+            bundle that does both.
         ranking: Settings of the ranking objective, as `--model.ranking.weight 0.1`. bce: negatives, learning_rate,
             last_rate, l2. softmax: negatives, temperature, learning_rate, last_rate, smooth. ials: weight, l2,
             exponent, block. svd: user_power, item_power, score_power. By autograd (--model.engine autograd, GPUs; the
@@ -115,12 +115,12 @@ class EmbeddingDotTask(NetworkTask):
 
     @property
     def predicts_ratings(self) -> bool:  # type: ignore[override]
-        """Whether the model predicts ratings."""
+        """True if the model predicts ratings."""
         return predicts_ratings(self.objective)
 
     @property
     def predicts_rankings(self) -> bool:  # type: ignore[override]
-        """Whether the model ranks by interactions."""
+        """True if the model ranks by interactions."""
         return self.objective == MULTITASK or not self.predicts_ratings
 
     @property
@@ -151,7 +151,7 @@ class EmbeddingDotTask(NetworkTask):
 
     @property
     def _by_autograd(self) -> bool:
-        """Whether a ranking objective is trained by autograd."""
+        """True if a ranking objective is trained by autograd."""
         trainer = self.attached_trainer
         device = "cpu" if trainer is None else trainer.strategy.root_device.type
         return not self.predicts_ratings and self.ranking_objective.trains_by_autograd(self.engine, device)
@@ -206,7 +206,7 @@ class EmbeddingDotTask(NetworkTask):
                 sizes = vocabulary.users.num_embeddings, vocabulary.items.num_embeddings
                 self.ranking_network = EmbeddingDot(*sizes, dim, std=INITIAL_STD)
             self.ranking_network.requires_grad_(False)  # or several devices would wait for gradients that never come
-        elif hasattr(self, "ranking_network"):  # of the data, before a checkpoint without one came
+        elif hasattr(self, "ranking_network"):  # created for the data before a checkpoint without one was loaded
             del self.ranking_network
         super().build(vocabulary, replace(metadata, objective=self.objective))
 
@@ -224,7 +224,7 @@ class EmbeddingDotTask(NetworkTask):
 
     @property
     def trains_ensemble(self) -> bool:
-        """Whether the trained networks are not the served one: members, or other tables of a sampled loss."""
+        """True if the trained networks are not the served one: members, or other tables of a sampled loss."""
         if self.predicts_ratings:
             return self.engine != "gibbs" and (self.members > 1 or self.compress not in (None, self.training_dim))
         loss = self.ranking_objective.sampled_loss

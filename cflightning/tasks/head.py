@@ -29,7 +29,7 @@ class BatchLoss:
 
 
 class Head(ABC):
-    """The part of a task that answers one question, ratings or rankings: it trains and measures a network.
+    """The part of a task for either ratings or rankings: it trains and measures a network.
 
     The first head of a task trains on the Trainer's batches. Methods named after Lightning's hooks are called by them.
     """

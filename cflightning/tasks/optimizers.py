@@ -103,7 +103,9 @@ def instantiate_from_config(
     module, _, name = str(config.get("class_path", "")).rpartition(".")
     kind = getattr(sys.modules.get(module), name, None)
     if not (isinstance(kind, type) and issubclass(kind, kinds)):
-        raise ConfigError(f"--{option}: {config.get('class_path')!r} is no imported {option}; import its package first")
+        raise ConfigError(
+            f"--{option}: {config.get('class_path')!r} is not an imported {option}; import its package first"
+        )
     return kind(*args, **config.get("init_args", {}))
 
 
@@ -141,7 +143,7 @@ def step_schedules(trainer: Trainer, interval: str) -> None:
 
     Args:
         trainer: Trainer of the schedules.
-        interval: What has passed, `step` or `epoch`.
+        interval: `step` or `epoch`, which has ended.
 
     Raises:
         ConfigError: A schedule monitors a metric that is not logged.

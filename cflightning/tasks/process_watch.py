@@ -123,7 +123,7 @@ class _Watch:
 
     @property
     def reports(self) -> bool:
-        """Whether this is the first living process, which reports for all."""
+        """True if this is the first living process, which reports for all."""
         return all(self._gone(rank) or self._silent(rank, SUSPECT_BEATS) for rank in range(self.rank))
 
     def fail(self, error: BaseException) -> None:
@@ -231,7 +231,7 @@ def find_limit() -> float:
     """Return the seconds without a heartbeat after which a process counts as lost.
 
     Raises:
-        ConfigError: The environment variable is no number above 0.
+        ConfigError: The environment variable is not a number above 0.
     """
     given = os.environ.get(LIMIT_VARIABLE)
     try:

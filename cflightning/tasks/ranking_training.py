@@ -62,7 +62,7 @@ class SolverRankingHead(RankingHead):
         """Return the solver as an engine.
 
         Raises:
-            ConfigError: An option has no meaning with the objective, or the device is no CPU.
+            ConfigError: An option has no meaning with the objective, or the device is not a CPU.
         """
         task, name = self.task, self.objective.name
         engines = ("auto",) if self.objective.sampled_loss is None else ("auto", "fused")

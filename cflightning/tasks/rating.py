@@ -227,7 +227,7 @@ class RatingHead(Head):
 
     def log_metrics(self, stage: str) -> None:
         """Log RMSE and MAE."""
-        # Summed over devices already: sync_dist averages equal numbers, and Lightning asks for it.
+        # Summed over devices already: sync_dist averages equal numbers, and Lightning requires it.
         metrics = {f"{stage}/{name}": value for name, value in self._errors.compute().items()}
         self.task.log_dict(metrics, prog_bar=True, sync_dist=True)
 

@@ -1,4 +1,4 @@
-"""What the Triton kernel compiles to for a Hopper GPU; needs none. Started by test_fused_gpu.py in its own process."""
+"""The Triton kernel compiled for a Hopper GPU; no GPU is needed. Started by test_fused_gpu.py in its own process."""
 
 import re
 
@@ -14,7 +14,7 @@ from cflightning.kernels.adagrad import GPU_BLOCK
 
 pytestmark = pytest.mark.skipif(
     tuple(map(int, triton.__version__.split(".")[:2])) < (3, 5),
-    reason="this Triton is told what to compile in another way",
+    reason="this version of Triton has another compile interface",
 )
 
 TYPES = {

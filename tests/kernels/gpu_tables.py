@@ -1,4 +1,4 @@
-"""Made-up columns and tables for the tests of the fused GPU step."""
+"""Synthetic columns and tables for the tests of the fused GPU step."""
 
 import numpy as np
 import torch

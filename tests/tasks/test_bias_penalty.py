@@ -29,7 +29,7 @@ def test_bias_penalties_are_noise_variance_over_bias_variance_in_logits():
     (user, item), data = penalties(frame())
     low, high = data.rating_range
     share = ((data.mean_rating - low) / (high - low) + 0.125) / 1.25
-    slope = 1.25 * share * (1 - share)  # of a score in units of the range
+    slope = 1.25 * share * (1 - share)  # slope of a score in units of the range
     assert user == pytest.approx(0.8**2 / 0.6**2 * slope**2, rel=0.1)
     assert item == pytest.approx(0.8**2 / 0.3**2 * slope**2, rel=0.15)
     (plain, _), _ = penalties(frame(), sigmoid=False)  # a logit is a rating then

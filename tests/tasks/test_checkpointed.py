@@ -34,9 +34,9 @@ if __name__ == "__main__":
     trainer = Trainer(accelerator="cpu", max_epochs=2, logger=False, callbacks=[kept], enable_progress_bar=False,
                       enable_model_summary=False, **options)
     trainer.fit(task, data)
-    [figures] = trainer.test(task, data, verbose=False)
+    [metrics] = trainer.test(task, data, verbose=False)
     content = torch.load(kept.best_model_path, weights_only=True)
-    torch.save({"figures": figures, "tables": dict(task.named_parameters()), "names": [*content["state_dict"]]}, out)
+    torch.save({"metrics": metrics, "tables": dict(task.named_parameters()), "names": [*content["state_dict"]]}, out)
 """
 
 
@@ -77,7 +77,7 @@ def run(strategy, folder):
 def test_a_task_returns_from_the_processes_that_trained_it(tmp_path, strategy):
     pytest.importorskip("numba", reason="one process and two are compared by the fused engine")
     alone, several = run("auto", tmp_path), run(strategy, tmp_path)
-    assert several["figures"] == pytest.approx(alone["figures"], abs=5e-7)
+    assert several["metrics"] == pytest.approx(alone["metrics"], abs=5e-7)
     assert several["tables"].keys() == alone["tables"].keys()
     for name, table in alone["tables"].items():
         assert torch.equal(several["tables"][name], table), name

@@ -159,7 +159,7 @@ def test_autograd_ranks_the_own_half_first_and_resumes_exactly(name, tmp_path):
     second = task(**options)
     second_path = path / "epoch=3.ckpt"
     again.fit(second, data(batch_size=64), ckpt_path=second_path, weights_only=True)
-    if "dropout" not in str(options):  # which draws from the global generator
+    if "dropout" not in str(options):  # dropout uses the global generator
         assert torch.equal(tables(second.network), tables(straight.network))
 
 
@@ -284,7 +284,7 @@ def held_out(**options):
 
 
 def by_hand_of_new_users(network, vectors, module, part, k=10):
-    """As `by_hand`, of users in the order of `held_out_users`."""
+    """Compute `by_hand` for users in the order of `held_out_users`."""
     found, (_, given, wanted), gains = network.fold(), module.held_out_users(part), []
     for user, vector in enumerate(vectors):
         relevant = set(wanted.indices[wanted.offsets[user] : wanted.offsets[user + 1]].tolist())

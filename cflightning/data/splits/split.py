@@ -67,7 +67,7 @@ class Split:
 
     @property
     def fold_in(self) -> np.ndarray:
-        """Positions of the fold-in rows of held-out users: int64, ascending; empty but for the method `users`."""
+        """Positions of the fold-in rows of held-out users: int64, ascending; empty except for the method `users`."""
         return np.flatnonzero(self.parts == FOLD_IN)
 
     def chunks(self, part: int, chunk: int = CHUNK) -> Iterator[np.ndarray]:
@@ -99,8 +99,8 @@ def split_table(table: RatingTable, options: SplitOptions = DEFAULT_SPLIT) -> Sp
 
     Args:
         table: The ratings or interactions.
-        options: How to divide them. If `val_fraction` is None and fewer than `MIN_VAL_ROWS` rows would validate,
-            there is no validation part (but for the method `users`).
+        options: Options of the division. If `val_fraction` is None and fewer than `MIN_VAL_ROWS` rows would validate,
+            there is no validation part (except for the method `users`).
 
     Raises:
         DataError: The table lacks what the method needs, options contradict each other, or a part would be empty.

@@ -117,7 +117,7 @@ def _data_of_config(config: Path, flag: str, otherwise: str) -> RatingsDataModul
 
 
 def _exists(kept: Provenance) -> bool:
-    """Whether the files of a provenance still exist."""
+    """Return whether the files of a provenance still exist."""
     paths = [kept.settings[name] for name in PATHS if kept.settings.get(name) is not None]
     return not kept.frame and all(Path(path).exists() for path in paths)
 

@@ -209,7 +209,7 @@ def _damped_steps(problem: Problem, moved: Value, step: Value) -> Value:
 
 
 def _is_longer(step: Value, limit: float) -> Value:
-    """Whether a step is longer than a limit: bool []."""
+    """Return whether a step is longer than a limit: bool []."""
     return step.graph.Squeeze(_dot(step, step) > limit**2)
 
 

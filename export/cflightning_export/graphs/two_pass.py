@@ -190,7 +190,7 @@ def _round(g: SignedGraph, search: Search, query: _Query, number: int) -> list[V
 
 
 def _is_unproven(query: _Query, score: Value, approximate: Value, returned: Value) -> Value:
-    """Whether for some user an item that is no candidate may be better than the last of the list: bool [].
+    """Return whether for some user an item that is no candidate may be better than the last of the list: bool [].
 
     This is also so where exclusions have left so little that masked items are among the candidates.
 

@@ -103,7 +103,7 @@ def unknown_ids_note(name: str, ids: Sequence[object], consequence: str) -> list
     Args:
         name: "user" or "item".
         ids: the unknown ids; duplicates are counted once.
-        consequence: what happens with them.
+        consequence: treatment of these ids.
     """
     distinct = list(dict.fromkeys(ids))
     if not distinct:

@@ -41,7 +41,7 @@ class ApiKeys:
         self.reload()
 
     def __bool__(self) -> bool:
-        """Whether requests need a key."""
+        """Return whether requests need a key."""
         return bool(self._digests)
 
     def reload(self) -> None:
@@ -54,7 +54,7 @@ class ApiKeys:
             self._digests = read_api_keys(self._file)
 
     def accepts(self, key: bytes) -> bool:
-        """Whether a key is valid. The time taken does not depend on the valid keys."""
+        """Return whether a key is valid. The time taken does not depend on the valid keys."""
         digest = hashlib.sha256(key.strip()).digest()
         # The sum compares with every key, each to its last byte.
         return sum(hmac.compare_digest(digest, valid) for valid in self._digests) > 0
@@ -114,7 +114,7 @@ class WrongKeyThrottle:
     MAX_DELAYED = 16
     """Responses to one address that may be delayed at the same time."""
     RESET_AFTER = 60.0
-    """Seconds without a wrong key after which an address starts anew."""
+    """Seconds without a wrong key after which an address starts again at zero."""
 
     def __init__(self, max_addresses: int = 4096, max_delay: float = 1.0) -> None:
         self._max_addresses, self._max_delay = max_addresses, max_delay

@@ -88,7 +88,7 @@ def to_api_error(error: Exception) -> ApiError:
     for kind, status, code in _CODES:
         if isinstance(error, kind):
             return ApiError(status, code, _SERVER_PATH.sub("", str(error)))
-    if isinstance(error, RequestValidationError):  # of path and query parameters
+    if isinstance(error, RequestValidationError):  # invalid path or query parameters
         return _validation_error(error.errors())
     if isinstance(error, ValidationError):
         return _validation_error(error.errors(include_url=False, include_context=False, include_input=False))

@@ -83,7 +83,9 @@ def serve(settings: Settings, host: str, port: int) -> None:
         shown = f"[{host}]" if ":" in host else host
         log.info("serving bundle %s at http://%s:%d", state.bundle.version, shown, listener.getsockname()[1])
         if not settings.keys and not _is_loopback(listener.getsockname()[0]):
-            log.warning("anybody who reaches %s can send requests: give --api-key-file, or listen on 127.0.0.1", shown)
+            log.warning(
+                "any client that reaches %s can send requests: give --api-key-file, or listen on 127.0.0.1", shown
+            )
         with suppress(KeyboardInterrupt):  # uvicorn raises it again after its shutdown
             uvicorn.Server(config).run(sockets=[listener])
     if state.abandoned_loads:  # Python's own exit would wait for their locks

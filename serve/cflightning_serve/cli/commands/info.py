@@ -17,7 +17,7 @@ METRICS = {
     "precision": "share of the recommended items that is relevant",
     "hr": "hit rate: share of users with a relevant item among the recommended",
     "mrr": "mean over users of 1 / rank of the first relevant item",
-    "coverage": "share of the catalogue that is recommended to anybody",
+    "coverage": "share of the catalogue that is recommended to any user",
     "novelty": "self-information of the recommended items; rarer items have more",
 }
 """Metric -> its description; the other metrics of a manifest are shown with ``--json`` only."""

@@ -1,7 +1,7 @@
 """An HTTP/1.1 connection with limits on the size of heads, on waiting for its client, and on endless bodies.
 
 uvicorn runs the event loop, the listening socket and the shutdown, and calls this class for each connection, as its
-``http`` setting allows. docs/http.md says which limits other servers lack.
+``http`` setting allows. docs/http.md lists the limits that other servers lack.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def waits_for_client(self) -> bool:
-        """Whether the client has to act: send a request or the rest of one, or read a response."""
+        """True if the client has to act: send a request or the rest of one, or read a response."""
         return (
             not self._exchanges
             or (len(self._exchanges) == 1 and not self._exchanges[0].body_complete)
@@ -128,7 +128,7 @@ class Connection(asyncio.Protocol):
         self._writable.clear()
 
     def resume_writing(self) -> None:
-        """Let exchanges go on: the client has read."""
+        """Resume the exchanges, since the client has read."""
         self._unread_since = None
         self._writable.set()
 
@@ -199,7 +199,7 @@ class Connection(asyncio.Protocol):
             self._update_reading()
 
     def exchange_complete(self, exchange: Exchange) -> None:
-        """Go on with the next request."""
+        """Start the next request."""
         self._exchanges.popleft()
         self.on_disconnect = None
         exchange.body.clear()  # the rest of it is ignored, see `body_received`

@@ -13,7 +13,7 @@ class Member(Protocol):
 
     @property
     def waits_for_client(self) -> bool:
-        """Whether the client has to act: send a request or the rest of one, or read a response."""
+        """True if the client has to act: send a request or the rest of one, or read a response."""
         ...
 
     def abort_if_unread(self, now: float) -> None:

@@ -71,7 +71,7 @@ class Exchange:
         self.body_complete = self.disconnected = self.response_started = self.response_complete = False
         self._expects_continue = expects_continue
         self._wake = asyncio.Event()
-        self._head: bytes | None = None  # of the response, until its first body message
+        self._head: bytes | None = None  # head of the response, until its first body message
         self._remaining: int | None = None  # bytes of the response's body; None for one in chunks
 
     async def run(self, app: ASGIApp) -> None:

@@ -127,7 +127,7 @@ class RequestParser:
 
     def _make_parser(self) -> None:
         self._parser = httptools.HttpRequestParser(self)
-        # Data after "Connection: close" is not read, and is no error.
+        # Data after "Connection: close" is ignored without an error.
         self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
 
     def _feed(self, data: bytes) -> None:

@@ -11,7 +11,7 @@ from cflightning_serve.http.errors import ApiError
 
 
 class ApiKeyMiddleware:
-    """Requires an API key; the page and its files are exempt, since the page asks for the key.
+    """Requires an API key; the page and its files are exempt, since the page requests the key from its user.
 
     Args:
         app: the application.

@@ -56,6 +56,6 @@ class BackPressureMiddleware:
         try:
             await self._app(scope, receive, send_in_parts)
         except Exception:
-            if refusal is not None:  # whatever the application has made of it
+            if refusal is not None:  # even if the application has replaced it
                 raise refusal from None
             raise

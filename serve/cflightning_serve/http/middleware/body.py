@@ -98,7 +98,7 @@ def decompress(body: bytes, limit: int) -> bytes:
     try:
         result = decompressor.decompress(body, limit + 1)
     except zlib.error as error:
-        raise ApiError(400, "encoding", "the body must be gzip, as its content-encoding says") from error
+        raise ApiError(400, "encoding", "the body must be gzip, its content-encoding") from error
     if len(result) > limit:
         raise _too_large(limit)
     if not decompressor.eof or decompressor.unused_data:
@@ -109,8 +109,8 @@ def decompress(body: bytes, limit: int) -> bytes:
 def _check_headers(headers: Mapping[bytes, bytes], limit: int) -> None:
     """Raise ``ApiError`` for a body that is too large, or of another type or encoding.
 
-    A page of another origin can make a browser send text and forms without asking the server. So the type must be JSON,
-    or the request must have the header of the Open Inference Protocol, which no page can send without CORS either.
+    A page of another origin can make a browser send text and forms without a preflight request. So the type must be
+    JSON, or the request must have the header of the Open Inference Protocol, which no page can send without CORS.
     """
     length = headers.get(b"content-length")
     if length is not None and (not length.isdigit() or int(length) > limit):

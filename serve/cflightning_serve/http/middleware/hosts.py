@@ -58,7 +58,7 @@ class HostMiddleware:
         name = match[1].lower().strip("[]").rstrip(".")
         if not self._allows(name, address):
             raise ApiError(
-                421, "host", f"host: {name[:60]!a} is no name of this server; start it with --allow-host NAME"
+                421, "host", f"host: {name[:60]!a} is not a name of this server; start it with --allow-host NAME"
             )
         if len(self._accepted) < _MAX_CACHED:
             self._accepted.add((hosts[0], address))

@@ -70,11 +70,11 @@ def describe_errors(model: type[BaseModel], **changes: str) -> ResponseDescripti
         **changes: ``status_404="..."`` adds or replaces a description.
     """
     reasons = {
-        400: "The body is no JSON, or the request no HTTP",
+        400: "The body is not JSON, or the request not HTTP",
         401: "The API key is missing or wrong",
         413: "The body is too large",
-        415: "The body is not said to be JSON, or packed other than by gzip",
-        421: "The host is no name of this server",
+        415: "The content type is not JSON, or the encoding not gzip",
+        421: "The host is not a name of this server",
         422: "The request is invalid, or the bundle cannot answer it",
         429: "Too many wrong API keys",
         503: "Too many requests, or not answered in time; try again",

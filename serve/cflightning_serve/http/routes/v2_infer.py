@@ -173,7 +173,7 @@ async def infer(
             arrays = scorer.graphs.run(graph, names, feeds) if names else []
         except NotFiniteError:
             raise
-        except BundleError as error:  # the graph has run when the bundle was loaded: these inputs are at fault
+        except BundleError as error:  # the graph ran when the bundle was loaded, so these inputs are invalid
             log.warning("%s", error)
             raise ApiError(400, "input", "the model cannot answer these inputs; see its metadata") from error
         return _encode_response(parsed, signature(scorer.manifest, graph)[1], arrays, header)

@@ -27,7 +27,7 @@ class ElementType(NamedTuple):
     Attributes:
         datatype: name in the protocol.
         dtype: name in numpy, little-endian.
-        json_types: types of its values in JSON, exactly: true is no number.
+        json_types: types of its values in JSON, exactly: true is not a number.
     """
 
     datatype: str
@@ -72,12 +72,12 @@ def from_bytes(name: str, element: ElementType, data: bytes) -> TensorArray:
     """Convert the bytes of a tensor to a one-dimensional array.
 
     Raises:
-        ApiError: the bytes are no whole number of elements.
+        ApiError: the bytes are not a multiple of the element size.
     """
     if element.datatype == "BYTES":
         return np.array(list(_strings(name, data)), dtype=object)
     if len(data) % np.dtype(element.dtype).itemsize:
-        raise ApiError(400, "input", f"{name}: {len(data)} bytes are no whole number of {element.datatype}")
+        raise ApiError(400, "input", f"{name}: {len(data)} bytes are not a multiple of the size of {element.datatype}")
     if element.datatype == "BOOL":  # every byte but 0 is true, while numpy's true is 1
         flags: npt.NDArray[np.bool_] = np.frombuffer(data, np.uint8) != 0
         return flags

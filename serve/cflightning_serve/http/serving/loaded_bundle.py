@@ -38,7 +38,7 @@ class LoadedBundle:
         self._item_prefixes: dict[int | str, str] = {}
 
     def knows_user(self, user: int | str) -> bool:
-        """Whether training has seen a user. Cached, since a lookup takes half as long as a recommendation."""
+        """Return whether training has seen a user. Cached, since a lookup takes half as long as a recommendation."""
         if user in self._known_users:
             return True
         known = self.scorer.knows_user(user)

@@ -10,7 +10,7 @@ _ARTICLE = "the|an?|l[ae]s?|l'|gli|il?|els?|los|d(?:er|ie|as)|een|den?|het"
 _TRAILING_ARTICLE = re.compile(rf"^([^(]*), ({_ARTICLE})(?= \(|$)")  # "Matrix, The (1999)"
 _COMBINING_ACCENT = re.compile(r"[\u0300-\u036f]")
 _NO_WORD = re.compile(r"[\W_]+")
-_LEADING_ARTICLE = re.compile(r"^(the|an?) (?=.)")  # English alone: in "Die Hard", "Die" is no article
+_LEADING_ARTICLE = re.compile(r"^(the|an?) (?=.)")  # English alone: in "Die Hard", "Die" is not an article
 _YEAR = re.compile(r"\(\d{4}\)\s*$")
 
 
@@ -89,6 +89,6 @@ def normalise(text: str) -> str:
 
 
 def are_films(titles: Iterable[str]) -> bool:
-    """Whether most of the titles end with a year in parentheses, as those of films do."""
+    """Return whether most of the titles end with a year in parentheses, as those of films do."""
     has_year = [_YEAR.search(title) is not None for title in titles]
     return 2 * sum(has_year) > len(has_year)

@@ -499,14 +499,14 @@ def test_a_busy_server_is_retried(page, app):
     app.state.down = False
     page.find_element(By.CSS_SELECTOR, "#trouble button").click()
     wait(page, lambda: texts(page, "#trouble p") == [])
-    page.get_log("browser")  # the refusals stand there, rightly
+    page.get_log("browser")  # contains the expected errors
 
 
 def test_a_bundle_without_fold_in_has_a_notice(serve, visit, stub, films, make_scorer):
     page = visit(serve(stub.make_app(make_scorer(), films[3], fold_in=False))[0])
     wait(page, lambda: "exported without what the page needs" in " ".join(texts(page, "#trouble p")))
     assert "'fold_in'" in text(page, "#trouble")
-    assert len(all_of(page, "#map .others circle")) == 360  # what works goes on
+    assert len(all_of(page, "#map .others circle")) == 360  # working parts stay
 
 
 def test_a_bundle_without_factors_has_no_map(serve, visit, stub, films, make_scorer):
