@@ -204,7 +204,7 @@ def test_long_responses_are_computed_in_a_thread(bundle, tables, start):
         ({"sizes": [16, 24]}, "binary_data_size must fit"),
         ({"sizes": [16, -8]}, "binary_data_size must fit"),
         ({"sizes": [16, 8]}, "does not fit 1 elements"),
-        ({"sizes": [15, 17]}, "no whole number"),
+        ({"sizes": [15, 17]}, "not a multiple"),
         ({"tail": b"more"}, "belong to no input"),
         ({"data": [1, 2]}, "binary_data_size must fit"),
     ],
