@@ -113,7 +113,7 @@ def write_bundle(
 
     Args:
         folder: an empty folder.
-        source: what the graphs are built from.
+        source: source of the graphs.
         metrics: metrics of the networks, for the manifest.
         rounding: rounding of the networks' tables; None for float32.
 

@@ -108,7 +108,7 @@ def atomic_folder(
 
 @contextmanager
 def export_errors(target: Path) -> Iterator[None]:
-    """Turn errors of the file system into `ExportError`, which says whether the old folder is still there."""
+    """Turn errors of the file system into `ExportError`, which states whether the old folder is still there."""
     try:
         yield
     except CFLightningError:  # some are OSErrors as well

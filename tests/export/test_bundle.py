@@ -136,7 +136,7 @@ def test_an_unknown_user_is_the_mean_user_for_implicit_feedback(exported):
     np.testing.assert_allclose(top.scores, mean[rows], atol=1e-5)
     np.testing.assert_allclose(top.scores, np.sort(mean)[::-1], atol=1e-5)
     assert len(np.unique(top.scores)) > 100  # not the order of the catalogue
-    assert not network.user_factors.weight[0].any()  # of the task, the unknown row is still zero
+    assert not network.user_factors.weight[0].any()  # the unknown user's vector in the task is still zero
 
 
 def test_similar_items_are_sorted_by_cosine(exported):

@@ -23,7 +23,7 @@ _REMEDY = "correct the file, or name its encoding, for example --data.table.enco
 
 
 def check_encoding(name: str | None) -> None:
-    """Check that Python knows a text encoding.
+    """Check that Python supports a text encoding.
 
     Raises:
         DataError: There is no such encoding.

@@ -10,7 +10,7 @@ from pathlib import Path
 from cflightning.data.vocabulary import Vocabulary
 
 MAX_PLAIN_BYTES, MAX_RATIO = 1 << 24, 64
-"""Readers decompress at most so many bytes, plus so many for each compressed one."""
+"""Readers decompress at most this number of bytes, plus a number per compressed byte."""
 
 
 def write_catalogue(folder: Path, vocabulary: Vocabulary) -> str:

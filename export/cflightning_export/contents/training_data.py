@@ -49,7 +49,7 @@ def training_data(
         vocabulary: ids of the checkpoint.
         rows: number of training rows in the checkpoint, if it has that.
         flag: option that needs the data, for messages.
-        otherwise: how to do without the data, for messages; "" for leaving the flag out.
+        otherwise: alternative without the data, for messages; "" for leaving the flag out.
         kept: provenance in the checkpoint; it is used if the table still exists, whatever the current folder.
 
     Raises:

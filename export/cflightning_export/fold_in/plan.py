@@ -1,4 +1,4 @@
-"""Which new users and items a bundle folds in, and how."""
+"""The plan of fold-in: the new users and items that a bundle folds in, and the method."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cflightning_export.onnx_tools.quantization import Rounding
 
 
 class FoldInSpecs(NamedTuple):
-    """How the networks of a bundle fold in.
+    """Fold-in of the networks of a bundle.
 
     Attributes:
         users: new users from ratings; None where no ratings are predicted.
@@ -42,7 +42,7 @@ def fold_in_specs(
     with_new_items: bool = False,
     rounding: Rounding | None = None,
 ) -> FoldInSpecs | None:
-    """Return how a bundle folds in new users and items; None where its networks are no dot products.
+    """Return how a bundle folds in new users and items; None where its networks are not dot products.
 
     Args:
         task: task of the checkpoint.

@@ -59,7 +59,7 @@ class Prior(NamedTuple):
     Attributes:
         mean: float64 [dim + 1].
         root: float64 [dim + 1, dim + 1], invertible.
-        weights: how the mean moves with the rated ids; None if it does not.
+        weights: change of the mean by the rated ids; None if it does not.
         noise: variance of a rating around its score, squared rating units.
     """
 

@@ -51,7 +51,7 @@ class PosteriorVariance:
 
     def __init__(self, prior: Prior, information: NDArray[np.float64], counts: NDArray[np.float64]) -> None:
         values, axes = np.linalg.eigh(prior.root.T @ information @ prior.root)
-        self._axes = (prior.root @ axes)[:-1]  # the bias of an item is no coefficient of the user's vector
+        self._axes = (prior.root @ axes)[:-1]  # the bias of an item is not a coefficient of the user's vector
         self._variances = 1 / (1 + counts[:, None] * np.maximum(values, 0.0))
 
     def sum(self, item: NDArray[np.int64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -108,7 +108,7 @@ def refit_users_if_better(
         network makes these.
 
     Raises:
-        ExportError: the network is no dot product that was trained alone by gradients.
+        ExportError: the network is not dot product that was trained alone by gradients.
     """
     network = networks.score
     if (

@@ -1,4 +1,4 @@
-"""What the graphs of a bundle share: their source, the entry of the registry, and a builder that knows signatures."""
+"""Shared code of the graphs: their source, the entry of the registry, and a builder with signatures."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ MIN_TWO_PASS_ITEMS = 16_384
 
 
 class BundleSource(NamedTuple):
-    """What the graphs of a bundle are built from and verified against.
+    """Source of the graphs of a bundle, from which they are built and verified.
 
     Attributes:
         networks: in evaluation mode, on the CPU.
         vocabulary: ids of users and items.
         seen: rows of the users; None where the bundle gets none.
         with_ratings: whether the bundle also gets the ratings of the training rows.
-        fold_in: how new users and items are folded in; None where the networks are no dot products.
+        fold_in: plan of fold-in; None where the networks are not dot products.
         min_two_pass_items: smallest catalogue, the unknown item included, that is searched in two passes.
     """
 

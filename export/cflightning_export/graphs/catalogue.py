@@ -83,7 +83,7 @@ def build(source: BundleSource) -> Iterator[tuple[str, onnx.ModelProto]]:
 
 
 def verify(folder: Path, source: BundleSource) -> None:
-    """Compare the answers for many, first, last, unknown and no users with those of torch."""
+    """Compare the results of many, first, last, unknown and no users with those of torch."""
     with torch.inference_mode():
         _verify_recommend(folder, source)
         _verify_filtered_and_scores(folder, source)

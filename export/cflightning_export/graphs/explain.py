@@ -34,7 +34,7 @@ from cflightning_export.onnx_tools.session import GraphSession, ids_of
 STEPS = 24
 """Steps of conjugate gradients for each target."""
 VERIFIED_ITEMS = 20
-"""Rated items, and targets, of the made-up user that verification explains."""
+"""Rated items, and targets, of the synthetic user that verification explains."""
 
 
 class _Targets(NamedTuple):
@@ -45,7 +45,7 @@ class _Targets(NamedTuple):
 
 
 class _Explanation(NamedTuple):
-    """What differs between ratings and implicit feedback.
+    """The parts that differ between ratings and implicit feedback.
 
     Attributes:
         rated: float [n, dim], vectors of the rated items.
@@ -147,7 +147,7 @@ def build(source: BundleSource) -> Iterator[tuple[str, onnx.ModelProto]]:
 
 
 def verify(folder: Path, source: BundleSource) -> None:
-    """Compare the scores of a made-up user and of a known one with the exact solution and with the trained vector."""
+    """Compare the scores of a synthetic user and of a known one with the exact solution and with the trained vector."""
     if source.fold_in is None:
         return
     specs, users, rng = source.fold_in, source.vocabulary.users, np.random.default_rng(0)

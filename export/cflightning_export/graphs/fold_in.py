@@ -25,7 +25,7 @@ TOLERANCE = 0.02
 
 Contradicting ratings may have several minima, of which graph and reference may find different ones."""
 VERIFIED_COUNTS = (20, 1, 0)
-"""Numbers of ratings of the made-up users that verification folds in."""
+"""Numbers of ratings of the synthetic users that verification folds in."""
 
 
 class Tables(NamedTuple):
@@ -36,7 +36,7 @@ class Tables(NamedTuple):
 
 
 class Ratings(NamedTuple):
-    """What the ratings of a new user or item become in the graph.
+    """Values that the graph computes from the ratings of a new user or item.
 
     Attributes:
         indices: int64 [n], indices of the rated ids; 0 for unknown ones.
@@ -171,7 +171,7 @@ def build(source: BundleSource) -> Iterator[tuple[str, onnx.ModelProto]]:
 
 
 def verify(folder: Path, source: BundleSource) -> None:
-    """Fold in made-up users and items, unknown ids among their ratings, and compare scores with the exact solution."""
+    """Fold in synthetic users and items, with unknown ids, and compare scores with the exact solution."""
     if source.fold_in is None:
         return
     rng = np.random.default_rng(0)

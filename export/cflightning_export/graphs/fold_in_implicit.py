@@ -28,7 +28,7 @@ TOLERANCE = 1e-3
 
 
 class ImplicitRatings(NamedTuple):
-    """What the items of a new user become in the graph.
+    """Values that the graph computes from the items of a new user.
 
     Attributes:
         indices: int64 [n], indices of the items; 0 for unknown ones.
@@ -113,7 +113,7 @@ def build(source: BundleSource) -> Iterator[tuple[str, onnx.ModelProto]]:
 
 
 def verify(folder: Path, source: BundleSource) -> None:
-    """Fold in made-up users, unknown ids among their items, and compare scores with the exact solution."""
+    """Fold in synthetic users, unknown ids among their items, and compare scores with the exact solution."""
     if source.fold_in is None or source.fold_in.implicit_users is None:
         return
     spec, rng, graph = source.fold_in.implicit_users, np.random.default_rng(0), GraphSession(folder, _name(source))

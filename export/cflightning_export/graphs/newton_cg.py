@@ -30,7 +30,7 @@ MAX_HALVINGS = 10
 ROUNDING = 3e-6
 """Relative rounding error of the minimised sum."""
 TINY = 1e-20
-"""What is added to squared lengths, so that nothing is divided by zero."""
+"""Constant added to squared lengths, so that nothing is divided by zero."""
 
 
 class Problem(NamedTuple):
@@ -56,7 +56,7 @@ class Curvature(NamedTuple):
 
     Attributes:
         scaled: float [n, E], rows whose Gram matrix plus the identity is the curvature A.
-        weight: float [1, n], v: but for rounding, ``y = start + A^-1 sum of v_j z_j``.
+        weight: float [1, n], v: except for rounding, ``y = start + A^-1 sum of v_j z_j``.
     """
 
     scaled: Value
@@ -172,7 +172,7 @@ def _newton_step(problem: Problem, moved: Value | None, inner_steps: int, logit:
 
 
 def _damped_steps(problem: Problem, moved: Value, step: Value) -> Value:
-    """Where the last step was a long one, take damped steps until they are short.
+    """Take damped steps until they are short, if the last step was a long one.
 
     Full steps from the mean of the prior overshoot where most ratings lie at one end of the range, where the sigmoid is
     flat, and few inner steps are too few for users with hundreds of ratings. Both show in the length of the last step.

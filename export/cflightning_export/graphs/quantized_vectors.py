@@ -72,7 +72,7 @@ def quantize(tables: FoldedTables) -> QuantizedVectors:
     number, width = len(tables.user_vectors), items.shape[1]
     user_codes, user_steps = np.empty((number, width), np.uint8), np.empty(number, np.float32)
     slack = np.empty(number, np.float32)
-    for start in range(0, number, CHUNK):  # in one go, millions of users would take twenty times the memory of codes
+    for start in range(0, number, CHUNK):  # together, millions of users would take twenty times the memory of codes
         chunk = slice(start, start + CHUNK)
         users = _with_bias(tables.user_vectors[chunk], None)
         scaled = users * steps
@@ -92,7 +92,7 @@ def quantize(tables: FoldedTables) -> QuantizedVectors:
 def required_candidates(
     vectors: QuantizedVectors, tables: FoldedTables, users: NDArray[np.int64], lengths: tuple[int, ...]
 ) -> NDArray[np.int64]:
-    """How many of the best approximate scores prove the k best exact ones.
+    """Return the number of best approximate scores that prove the k best exact ones.
 
     Args:
         vectors: quantised vectors of the tables.

@@ -56,7 +56,7 @@ class Search(NamedTuple):
 
 
 class _Query(NamedTuple):
-    """What all rounds of a call need.
+    """Values that all rounds of a call use.
 
     Attributes:
         vector: float [n, dim], the vectors of the users.
@@ -140,7 +140,7 @@ def _first_pass(g: SignedGraph, search: Search, user: Value, excluded_item: Valu
     if allowed is not None:  # neither the unknown item nor the padding is allowed
         masked = g.Where(g.Pad(allowed, [1, padding]), masked, mask)
     best_of_groups = g.ReduceMax(g.Reshape(masked, [0, groups, GROUP]), [-1], keepdims=0)
-    # A list of k reaches as deep as one that is longer by what it excludes.
+    # A list of k with exclusions needs as many candidates as one longer by their number.
     users = g.Max(user.shape(), [1])
     depth = g["k"] + exclusions / users
     step = g.constant("user_step", vectors.step[:, None])[user]
@@ -190,7 +190,7 @@ def _round(g: SignedGraph, search: Search, query: _Query, number: int) -> list[V
 
 
 def _is_unproven(query: _Query, score: Value, approximate: Value, returned: Value) -> Value:
-    """Return whether for some user an item that is no candidate may be better than the last of the list: bool [].
+    """Return whether for some user an item that is not a candidate may be better than the last of the list: bool [].
 
     This is also so where exclusions have left so little that masked items are among the candidates.
 

@@ -118,7 +118,7 @@ def _config(name: str, model: onnx.ModelProto) -> str:
             if tensor.elem_type not in _TYPES or not lengths:
                 got = TensorProto.DataType.Name(tensor.elem_type)
                 raise ExportError(
-                    f"{name}: {side} {value.name!r} must be of a type that Triton knows, with at least one axis, "
+                    f"{name}: {side} {value.name!r} must be of a type that Triton supports, with at least one axis, "
                     f"is {got} {lengths}; this is a bug, please report it"
                 )
             text += (

@@ -35,7 +35,7 @@ Table = NDArray[np.float32]
 
 
 class Change(NamedTuple):
-    """What rounding does to the answers.
+    """Change of scores and recommendations by rounding.
 
     Attributes:
         rmse_change: root mean squared change of the scores of random known pairs, in rating units (of implicit
@@ -191,7 +191,7 @@ def store_rounded(model: onnx.ModelProto, rounding: Rounding) -> None:
 
 
 def _encode(table: Table, precision: Precision) -> list[NDArray[np.generic]]:
-    """What is stored of a rounded table: codes and scales, or fp16."""
+    """Stored form of a rounded table: codes and scales, or fp16."""
     if precision == "int8" and table.shape[1] >= MIN_INT8_COLUMNS:
         return list(_encode_rows(table))
     return [table.astype(np.float16)]

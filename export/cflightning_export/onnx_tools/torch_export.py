@@ -116,7 +116,9 @@ def _without_warnings() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning)  # torch's own use of its deprecated pytree names
             warnings.filterwarnings("ignore", category=DeprecationWarning)  # onnxscript's, likewise
-            warnings.filterwarnings("ignore", message=".*in training mode.*")  # said of the wrapper, which is in eval
+            warnings.filterwarnings(
+                "ignore", message=".*in training mode.*"
+            )  # a warning about the wrapper, which is in eval
             yield
     finally:
         logger.setLevel(level)

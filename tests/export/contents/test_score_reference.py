@@ -35,7 +35,7 @@ def test_the_manifest_has_the_distribution_of_the_answers(bundle):
     lists = [scorer.recommend(user, 10) for user in users]
     items = scorer.recommend(users[0], 1000).items
     edges = said["recommend"]["edges"]
-    # Every user gets recommendations, so their distribution is exact, but for the score of an edge: alone and in a
+    # Every user gets recommendations, so their distribution is exact, except for the score of an edge: alone and in a
     # batch it may differ in its last bit, and so fall on either side.
     scores = np.concatenate([top.scores for top in lists])
     assert said["recommend"]["shares"] == pytest.approx(shares(edges, scores), abs=1.5 / len(scores))

@@ -1,4 +1,4 @@
-"""Which users are folded in, and how, by the objective of the task."""
+"""The plan of fold-in by the objective of the task."""
 
 import pandas as pd
 from lightning.pytorch import Trainer

@@ -54,7 +54,7 @@ def test_unshrink_is_the_fixed_point_of_em():
 
 
 def test_information_is_the_curvature_of_the_squared_error():
-    """By differences of half the expected squared error, at targets that are met exactly."""
+    """Compute the curvature by differences of half the expected squared error, at targets that are met exactly."""
     other = np.random.default_rng(2).normal(size=(30, 5))
     share, point, scale = np.full(30, 1 / 30), np.zeros(5), SCALES["other range"]
 
@@ -81,7 +81,7 @@ def test_few_ratings_widen_the_prior(side):
     )
     before, after, sure = (np.trace(prior.root @ prior.root.T) for prior in (narrow, wide, many))
     assert after > 1.1 * before
-    if side == "item":  # who is rated so often is known; bags aside, which only users have here
+    if side == "item":  # frequently rated items have small variances; only users have an SVD++ term here
         assert sure == pytest.approx(before, rel=1e-3)
     nothing = estimate_prior(tables, side, SIGMOID, np.zeros(ITEMS, np.int64), terms)
     np.testing.assert_array_equal(nothing.root, narrow.root)
@@ -119,6 +119,6 @@ def test_svdpp_terms_move_the_mean(counts, trust):
     mean = torch.cat([terms["user_factors.mean"], terms["user_bias.mean"]], 1).double().numpy()[1:]
     rows = np.column_stack([tables.user_vectors, tables.user_bias]).astype(float)[1:] - trust * mean
     np.testing.assert_allclose(prior.mean, rows.mean(0), atol=1e-7)
-    other = {name: value[:, :1] for name, value in terms.items()}  # of a network that this one is no longer
+    other = {name: value[:, :1] for name, value in terms.items()}  # another network
     assert estimate_prior(tables, "user", SIGMOID, counts, other).weights is None
     assert estimate_prior(tables, "item", SIGMOID, counts, terms).weights is None

@@ -11,7 +11,7 @@ from ..fold_in_data import ITEMS, SCALES, item_ids, make_svdpp_terms, make_table
 
 @pytest.fixture(params=[*SCALES, "sigmoid, svdpp", "identity, svdpp"])
 def spec(request):
-    """How new users are folded in from ratings, for each link, and with an SVD++ term."""
+    """Fold-in of new users from ratings, for each link, and with an SVD++ term."""
     name, _, with_svdpp = request.param.partition(", ")
     tables = make_tables()
     terms = make_svdpp_terms() if with_svdpp else None

@@ -18,10 +18,10 @@ from ..frames import make_frame
 def test_history_returns_the_rows_of_several_users(different, strings):
     rng = np.random.default_rng(1)
     frame = make_frame(strings)
-    vocabulary = Vocabulary.learn(RatingTable.from_frame(frame, "made up"), slice(None))
+    vocabulary = Vocabulary.learn(RatingTable.from_frame(frame, "synthetic"), slice(None))
     user, item = vocabulary.users.indices(frame["user"]), vocabulary.items.indices(frame["item"])
     order = np.lexsort((item, user))
-    keep = order[user[order] != 7]  # somebody without any
+    keep = order[user[order] != 7]  # a user without any
     rating = rng.integers(0, different, len(keep)).astype(np.float32) / 7
     trained = np.ones(len(keep), bool)
     model = history_graph(SeenRows(user[keep], item[keep], trained, rating), vocabulary)

@@ -47,7 +47,7 @@ def vocabulary(tables, strings=False):
 
 
 class TwoPass:
-    """The graph, with an output that tells whether the first round proved the lists, and a slow reference."""
+    """The graph, with an output for whether the first round proved the lists, and a slow reference."""
 
     def __init__(self, tables, scale=None, strings=False, filtered=False, rounds=tuple):
         self.tables, self.scale = tables, scale or RatingScale((1.0, 5.0))
@@ -244,7 +244,7 @@ def test_the_bound_holds_for_every_pair(seed):
     bound = rough * codes.step[:, None].astype(float) + codes.slack[:, None]
     exact = tables.user_vectors.double().numpy() @ tables.item_vectors.double().numpy().T + tables.item_bias.numpy()
     assert (exact <= bound)[:, 1:].all()
-    assert ((bound - exact)[:, 1:].mean(1) < 2 * exact[:, 1:].std(1)).all()  # and is tight
+    assert ((bound - exact)[:, 1:].mean(1) < 2 * exact[:, 1:].std(1)).all()  # the bound is tight
     np.testing.assert_array_equal(codes.shift[1:], -USER_OFFSET * codes.item[:, 1:].astype(int).sum(0))
 
 
