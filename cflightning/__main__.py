@@ -18,7 +18,8 @@ class Command(NamedTuple):
     """A command.
 
     Attributes:
-        module: Module of its ``run(args: list[str], started: float) -> int``; `args[0]` is the command's name.
+        module: Module of its ``run(args: list[str], started: float) -> int``, which returns the exit status; `args[0]`
+            is the command's name, and `started` the `time.perf_counter()` at the start of the process.
         summary: One line of the help text.
     """
 

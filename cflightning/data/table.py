@@ -248,11 +248,11 @@ def _concatenate(first: np.ndarray | None, second: np.ndarray | None) -> np.ndar
     return None if first is None or second is None else np.concatenate([first, second])
 
 
-def _show(table: RatingTable, rows: np.ndarray, most: int = 3) -> str:
-    """Return the first few rows for a message: user, item, rating and 1-based row number."""
+def _show(table: RatingTable, rows: np.ndarray) -> str:
+    """Return the first three rows for a message: user, item, rating and 1-based row number."""
     shown = [
         f"row {row + 1:,}: user {values.user!r}, item {values.item!r}"
         + ("" if table.rating is None else f", rating {values.rating:g}")
-        for row, values in zip(rows[:most].tolist(), table.take(rows[:most]).frame.itertuples(index=False), strict=True)
+        for row, values in zip(rows[:3].tolist(), table.take(rows[:3]).frame.itertuples(index=False), strict=True)
     ]
-    return "; ".join(shown) + ("; …" if len(rows) > most else "")
+    return "; ".join(shown) + ("; …" if len(rows) > 3 else "")

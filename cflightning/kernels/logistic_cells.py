@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cflightning.kernels import F32, I32, I64, U8, U64
+from cflightning.kernels import F32, I32, I64, U64
 from cflightning.kernels.compiling import compiled
 from cflightning.kernels.prng import bounded, next_state, shuffle
 from cflightning.kernels.stratification import balanced_groups, count_indices, gather_cells, stage_cells
@@ -57,12 +57,6 @@ class EpochDraw(NamedTuple):
     stages: I64
 
 
-def _sorted_by_group(group: U8) -> tuple[I64, I64]:
-    """Indices by group, and the end of every group: uint8 [n] -> int64 [n], int64 [groups + 1]."""
-    ends = np.concatenate([[0], np.cumsum(np.bincount(group, minlength=GRID))])
-    return np.argsort(group, kind="stable"), ends
-
-
 def make_cells(user: I32, item: I32, num_users: int, num_items: int, rng: np.random.Generator) -> LogisticCells:
     """Sort interactions by cell.
 
@@ -76,8 +70,9 @@ def make_cells(user: I32, item: I32, num_users: int, num_items: int, rng: np.ran
     user_group = balanced_groups(count_indices(user, num_users), GRID, rng)
     item_group = balanced_groups(count_indices(item, num_items), GRID, rng)
     columns = gather_cells(user, item, np.arange(user.size), user_group, item_group, GRID)
-    candidates, ends = _sorted_by_group(item_group[1:])
-    return LogisticCells(*columns, (candidates + 1).astype(np.int32), ends)
+    candidates = np.argsort(item_group[1:], kind="stable") + 1
+    ends = np.concatenate([[0], np.cumsum(np.bincount(item_group[1:], minlength=GRID))])
+    return LogisticCells(*columns, candidates.astype(np.int32), ends)
 
 
 def draw_epoch(cells: LogisticCells, negatives: int, size: int, rng: np.random.Generator) -> EpochDraw:

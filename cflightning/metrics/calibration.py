@@ -15,8 +15,6 @@ class Calibration(NamedTuple):
 
     Attributes:
         rows: int64, number of rows.
-        score_low: float64, lowest score of the bin.
-        score_high: float64, highest score.
         score: float64, mean score.
         rating: float64, mean rating.
         rating_low: float64, lower end of the 95 % interval of the mean rating; NaN if one user has all the rows.
@@ -24,8 +22,6 @@ class Calibration(NamedTuple):
     """
 
     rows: np.ndarray
-    score_low: np.ndarray
-    score_high: np.ndarray
     score: np.ndarray
     rating: np.ndarray
     rating_low: np.ndarray
@@ -64,6 +60,5 @@ def calibrate(score: np.ndarray, rating: np.ndarray, user: np.ndarray, bins: int
         distinct = np.count_nonzero(np.bincount(users))
         variance = residual @ residual * distinct / (distinct - 1) if distinct > 1 else np.nan
         margin = Z * np.sqrt(variance) / len(ratings)
-        scores = sorted_scores[begin:end]
-        rows.append((end - begin, scores[0], scores[-1], scores.mean(), mean, mean - margin, mean + margin))
+        rows.append((end - begin, sorted_scores[begin:end].mean(), mean, mean - margin, mean + margin))
     return Calibration(*(np.array(column) for column in zip(*rows, strict=True)))

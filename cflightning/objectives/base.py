@@ -56,10 +56,8 @@ class RankingObjective(Objective):
 
     def default_epochs(self, engine: str) -> int:
         """Return the number of epochs if none is given."""
-        return SAMPLED_EPOCHS if self.solver is None or self._is_autograd(engine) else self.solver.default_epochs
-
-    def _is_autograd(self, engine: str) -> bool:
-        return engine == "autograd" and self.sampled_loss is not None
+        by_autograd = engine == "autograd" and self.sampled_loss is not None
+        return SAMPLED_EPOCHS if self.solver is None or by_autograd else self.solver.default_epochs
 
     def search_space(self, size: TableSize, *, by_autograd: bool) -> dict[str, Numbers]:
         """Return the ranges in which `tune` searches by default: option without `--` -> range.

@@ -27,7 +27,7 @@ PRIOR_STD = 2.0
 """Standard deviation of the prior of the share, a normal distribution around zero, for one validation row."""
 
 
-def blend_with_biases(path: Path, data: RatingsDataModule, baseline: BiasBaseline, min_rows: int = MIN_ROWS) -> float:
+def blend_with_biases(path: Path, data: RatingsDataModule, baseline: BiasBaseline) -> float:
     """Blend the network of a checkpoint with the biases of a baseline; the result is again one dot product.
 
     A few epochs of gradient steps leave the biases of users and items with few ratings short of their closed form. This
@@ -39,7 +39,6 @@ def blend_with_biases(path: Path, data: RatingsDataModule, baseline: BiasBaselin
         path: Checkpoint, changed in place; networks other than `EmbeddingDot` and ranking networks stay as they are.
         data: Data that it was trained on.
         baseline: Baseline of the same training part.
-        min_rows: Number of validation rows below which nothing is blended.
 
     Returns:
         The share of the baseline; 0 if the checkpoint stays as it is.
@@ -47,7 +46,7 @@ def blend_with_biases(path: Path, data: RatingsDataModule, baseline: BiasBaselin
     task = load_task(path)
     network = task.network
     user, item, rating = data.validation_ratings(data.split.sizes[VAL] or 1)
-    if not isinstance(network, EmbeddingDot) or network.rating_range is None or len(user) < min_rows:
+    if not isinstance(network, EmbeddingDot) or network.rating_range is None or len(user) < MIN_ROWS:
         return 0.0
     mean_logit, slope = network.scale.inverse(baseline.mean), float(network.scale.slope(baseline.mean))
     vocabulary = task.vocabulary

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
@@ -24,7 +23,6 @@ from cflightning.tasks.base import NetworkTask
 from cflightning.tasks.head import Head
 from cflightning.tasks.objective_options import SEPARATE_OPTIONS
 
-log = logging.getLogger(__name__)
 VAL_USERS = 4096
 """Maximum number of users, evenly spaced, on whom validation measures rankings."""
 

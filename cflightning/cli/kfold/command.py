@@ -10,15 +10,7 @@ from cflightning.errors import ConfigError
 
 
 def run(args: list[str], started: float) -> int:
-    """Run `kfold`.
-
-    Args:
-        args: The command and its options.
-        started: `time.perf_counter()` at the start of the process.
-
-    Returns:
-        Exit status.
-    """
+    """Run `kfold`."""
     fit_args, folds, seeds = parse(args[1:])
     with importing_torch():
         from cflightning.cli.kfold.folds import run_folds

@@ -59,26 +59,10 @@ class KeepSigtermHandler(Callback):
     def __init__(self) -> None:
         self.handler = signal.getsignal(signal.SIGTERM)
 
-    def _restore(self) -> None:
+    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Restore the handler, which Lightning has just replaced."""
         if callable(self.handler) and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self.handler)
 
-    def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore the handler, which Lightning has just replaced."""
-        self._restore()
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore the handler of a fit without sanity check."""
-        self._restore()
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore the handler of `validate`."""
-        self._restore()
-
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore the handler of `test`."""
-        self._restore()
-
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore the handler of `predict`."""
-        self._restore()
+    # A fit begins with `on_train_start` if there is no sanity check.
+    on_train_start = on_validation_start = on_test_start = on_predict_start = on_sanity_check_start

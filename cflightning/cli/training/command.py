@@ -45,15 +45,7 @@ GROUPS = ("trainer", "early_stopping", "checkpoint", "last_checkpoint")
 
 
 def run(args: list[str], started: float) -> int:
-    """Run a training command, or print its help.
-
-    Args:
-        args: The command and its options.
-        started: `time.perf_counter()` at the start of the process.
-
-    Returns:
-        Exit status.
-    """
+    """Run a training command, or print its help."""
     group = next((name for name in GROUPS if f"--{name}.help" in args), None)
     if group is None and not {"-h", "--help", "--help=all"}.isdisjoint(args[1:]):
         print(full_help(args[0]) if "--help=all" in args else short_help(args[0]), end="")

@@ -13,7 +13,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import TrialState, create_trial
 
 from cflightning.cli.tune.goals import RATINGS, Goal
 from cflightning.cli.tune.journal import JournalLock
@@ -90,7 +90,7 @@ class Trials:
         """Return all finished trials, by number."""
         return sorted(
             (
-                _outcome(trial)
+                Outcome(**trial.user_attrs[OUTCOME], stages=dict(trial.intermediate_values))
                 for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
                 if OUTCOME in trial.user_attrs
             ),
@@ -192,7 +192,3 @@ def _contains(distribution: BaseDistribution, value: Value) -> bool:
 
 def _attributes(outcome: Outcome) -> dict[str, object]:
     return {name: value for name, value in asdict(outcome).items() if name != "stages"}
-
-
-def _outcome(trial: FrozenTrial) -> Outcome:
-    return Outcome(**trial.user_attrs[OUTCOME], stages=dict(trial.intermediate_values))

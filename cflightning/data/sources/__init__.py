@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,8 +18,6 @@ from cflightning.data.sources.synthetic import synthetic_ratings
 from cflightning.data.sources.table_format import PLAIN_TABLE, TableFormat
 from cflightning.data.table import RatingTable
 from cflightning.errors import DataError, SourceError
-
-log = logging.getLogger(__name__)
 
 Source = Literal["movielens-small", "ml-100k", "ml-1m", "ml-latest-small", "ml-25m", "ml-32m", "table", "synthetic"]
 

@@ -194,8 +194,3 @@ class Files:
                     raise DataError(f"{self.path / name}: cannot be read ({error.strerror})") from error
                 damaged = f"{self.path}: {name} inside" if self.is_zip else f"{self.path / name}:"
                 raise DataError(f"{damaged} is damaged ({error}); download it again") from error
-
-
-def single_file(path: Path) -> TextFile:
-    """Return the file of a path."""
-    return TextFile(Files(path.parent), path.name)

@@ -20,9 +20,7 @@ K = 10
 Distribution = dict[str, list[float] | int]
 
 
-def score_reference(
-    folder: Path, vocabulary: Vocabulary, seen: SeenRows | None = None, seed: int = 0
-) -> dict[str, Distribution]:
+def score_reference(folder: Path, vocabulary: Vocabulary, seen: SeenRows | None) -> dict[str, Distribution]:
     """Run `score` and `recommend` for random known ids, and describe the scores by their deciles.
 
     Users are drawn uniformly, since the distribution of requests is unknown; seen items are excluded if the bundle
@@ -32,13 +30,12 @@ def score_reference(
         folder: folder with the graphs.
         vocabulary: ids of users and items.
         seen: rows of the users, if the bundle has them.
-        seed: seed of the draws.
 
     Returns:
         Graph -> `edges` (ascending; the outer bins are open), `shares` of the bins, and `k`: of `score` for random
         pairs, k = 1; of `recommend` for the best k items, at most ten.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     users, items = vocabulary.users.num_embeddings, vocabulary.items.num_embeddings
     user, item = (
         ids_of(ids, rng.integers(1, ids.num_embeddings, NUM_PAIRS)) for ids in (vocabulary.users, vocabulary.items)

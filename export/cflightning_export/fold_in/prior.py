@@ -224,11 +224,6 @@ def unshrink(estimated: Floats, information: Floats) -> Floats:
     return true
 
 
-def shrunk_covariance(vectors: Floats) -> Floats:
-    """Covariance of vectors, float64 [n, width] -> [width, width], as `moments` estimates it."""
-    return moments(lambda: iter([vectors]), vectors.shape[1])[1]
-
-
 def moments(chunks: Callable[[], Iterator[Floats]], width: int) -> tuple[Floats, Floats, int]:
     """Estimate mean and covariance, with correlations shrunk the more, the fewer vectors there are.
 

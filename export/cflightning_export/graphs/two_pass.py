@@ -91,15 +91,14 @@ def find_search(tables: FoldedTables) -> Search:
     return Search(tables, vectors, estimate_candidates(vectors, tables))
 
 
-def estimate_candidates(vectors: QuantizedVectors, tables: FoldedTables, seed: int = 0) -> tuple[Candidates, ...]:
+def estimate_candidates(vectors: QuantizedVectors, tables: FoldedTables) -> tuple[Candidates, ...]:
     """The fewest candidates, linear in the length of the list, that prove the lists of sampled users: for each round.
 
     Args:
         vectors: quantised vectors of the tables.
         tables: with at least `LONG_LIST` known items and a known user.
-        seed: seed of the sample.
     """
-    users = np.random.default_rng(seed).integers(1, len(vectors.user), SAMPLED_USERS)
+    users = np.random.default_rng(0).integers(1, len(vectors.user), SAMPLED_USERS)
     counts = required_candidates(vectors, tables, users, (SHORT_LIST, LONG_LIST))
     rounds = []
     for share, factor in ROUNDS:

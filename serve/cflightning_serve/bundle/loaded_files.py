@@ -18,7 +18,7 @@ class LoadedFiles:
         verified: whether the digests were compared.
     """
 
-    def __init__(self, folder: Path, files: Mapping[str, memoryview], *, verified: bool = True) -> None:
+    def __init__(self, folder: Path, files: Mapping[str, memoryview], *, verified: bool) -> None:
         self.folder = folder
         self.verified = verified
         self._files = dict(files)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cflightning.models.network import FoldedTables
-from cflightning_export.fold_in.prior import estimate_prior, information, shrunk_covariance, unshrink
+from cflightning_export.fold_in.prior import estimate_prior, information, moments, unshrink
 
 from ..fold_in_data import ITEMS, SCALES, make_svdpp_terms, make_tables
 
@@ -88,6 +88,9 @@ def test_few_ratings_widen_the_prior(side):
 
 
 def test_few_vectors_shrink_correlations():
+    def shrunk_covariance(vectors):
+        return moments(lambda: iter([vectors]), 8)[1]
+
     rng = np.random.default_rng(0)
     mix = rng.normal(size=(8, 8))
     many, few = rng.normal(size=(50_000, 8)) @ mix, rng.normal(size=(6, 8)) @ mix
