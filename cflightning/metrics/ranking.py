@@ -5,7 +5,7 @@ A metric is a function of :class:`Relevance` with the decorator :func:`ranking_m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -191,13 +191,14 @@ def user_metrics(
     return torch.stack([metric(lists) for metric in METRICS.values()]).mT
 
 
-class RankingMetrics(Metric):
-    """Means over users of :func:`user_metrics`: `hr@10`, `ndcg@10` and so on.
+class UserMeans(Metric):
+    """Means over users of metrics at cut-offs.
 
-    Users without relevant items are left out. Sums are in double precision and added over devices, so the result is
-    that of one pass over all users, however they were distributed. Without users all metrics are NaN.
+    Sums are in double precision and added over devices, so the result is that of one pass over all users, however they
+    were distributed. Without users all metrics are NaN.
 
     Args:
+        names: Names of the metrics.
         ks: Cut-offs.
     """
 
@@ -205,14 +206,30 @@ class RankingMetrics(Metric):
     sums: Tensor
     users: Tensor
 
-    def __init__(self, ks: Sequence[int] = (10, 20)) -> None:
+    def __init__(self, names: Iterable[str], ks: Sequence[int]) -> None:
         super().__init__()
         check_cutoffs(ks)
-        self.ks, self.names = tuple(ks), tuple(METRICS)
+        self.names, self.ks = tuple(names), tuple(ks)
         # Apple's GPUs have no float64, and a state follows the model to its device.
         double = torch.float32 if torch.backends.mps.is_available() else torch.float64
         self.add_state("sums", torch.zeros(len(self.names), len(ks), dtype=double), dist_reduce_fx="sum")
         self.add_state("users", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return all metrics at all cut-offs, over all users so far."""
+        means = self.sums / self.users
+        return {f"{name}@{k}": means[i, j] for i, name in enumerate(self.names) for j, k in enumerate(self.ks)}
+
+
+class RankingMetrics(UserMeans):
+    """Means of :func:`user_metrics` over the users with relevant items: `hr@10`, `ndcg@10` and so on.
+
+    Args:
+        ks: Cut-offs.
+    """
+
+    def __init__(self, ks: Sequence[int] = (10, 20)) -> None:
+        super().__init__(METRICS, ks)
 
     def update(self, top: Tensor, relevant: Csr) -> None:
         """Add users.
@@ -224,11 +241,6 @@ class RankingMetrics(Metric):
         counts = relevant.counts
         self.sums += user_metrics(is_relevant(top, relevant), counts, self.ks, self.sums.dtype).sum(-1)
         self.users += (counts > 0).sum()
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return all metrics at all cut-offs, over all users so far."""
-        means = self.sums / self.users
-        return {f"{name}@{k}": means[i, j] for i, name in enumerate(self.names) for j, k in enumerate(self.ks)}
 
 
 def check_cutoffs(ks: Sequence[int], width: int | None = None) -> None:

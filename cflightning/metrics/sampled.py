@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
 from cflightning.errors import DataError, TrainingError
-from cflightning.metrics.ranking import check_cutoffs
+from cflightning.metrics.ranking import UserMeans
 
 METRICS = ("sampled_hr", "sampled_ndcg", "sampled_mrr")
 """Metrics of :class:`SampledMetrics`."""
@@ -52,7 +51,7 @@ def sampled_ranks(item: Tensor, score: Tensor, negatives: Tensor, negative_score
     return better + ties.to(torch.float32 if item.device.type == "mps" else torch.float64) / 2
 
 
-class SampledMetrics(Metric):
+class SampledMetrics(UserMeans):
     """Leave-one-out with sampled candidates (He et al. 2017, "Neural Collaborative Filtering", section 4.1).
 
     For each user the relevant item is ranked among about 99 items that the user has not used. With rank r from 0, see
@@ -60,25 +59,14 @@ class SampledMetrics(Metric):
     ``1 / log2(r + 2)`` for these, `sampled_mrr@k` of ``1 / (r + 1)``.
 
     The values are far above those over the whole catalogue and can order two models differently (Krichene & Rendle
-    2020, "On Sampled Metrics for Item Recommendation"); hence the separate names. Sums are in double precision and
-    added over devices. Without users all are NaN.
+    2020, "On Sampled Metrics for Item Recommendation"); hence the separate names.
 
     Args:
         ks: Cut-offs.
     """
 
-    full_state_update = False
-    sums: Tensor
-    users: Tensor
-
     def __init__(self, ks: Sequence[int] = (10,)) -> None:
-        super().__init__()
-        check_cutoffs(ks)
-        self.ks = tuple(ks)
-        # Apple's GPUs have no float64, and a state follows the model to its device.
-        double = torch.float32 if torch.backends.mps.is_available() else torch.float64
-        self.add_state("sums", torch.zeros(len(METRICS), len(ks), dtype=double), dist_reduce_fx="sum")
-        self.add_state("users", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        super().__init__(METRICS, ks)
 
     def update(self, item: Tensor, score: Tensor, negatives: Tensor, negative_scores: Tensor) -> None:
         """Add users; see :func:`sampled_ranks`."""
@@ -86,8 +74,3 @@ class SampledMetrics(Metric):
         within = (rank < torch.tensor(self.ks, device=rank.device)[:, None]).to(rank.dtype)  # [ks, users]
         self.sums += torch.stack([within.sum(1), within @ (1 / (rank + 2).log2()), within @ (1 / (rank + 1))])
         self.users += len(rank)
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return all metrics at all cut-offs, over all users so far."""
-        means = self.sums / self.users
-        return {f"{name}@{k}": means[i, j] for i, name in enumerate(METRICS) for j, k in enumerate(self.ks)}
