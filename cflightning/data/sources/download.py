@@ -54,15 +54,15 @@ def cached(name: str, cache: Path) -> Path | None:
     return next((path for path in (cache / name, cache / f"{name}.zip") if path.exists()), None)
 
 
-def download(name: str, cache: Path, base_url: str | None = None, max_bytes: int = MAX_BYTES) -> Path:
+def download(name: str, cache: Path, max_bytes: int = MAX_BYTES) -> Path:
     """Download a MovieLens archive into the cache, with a progress bar on standard error.
 
-    The archive is verified before it is renamed to its final name. Concurrent processes download it once.
+    The source is GroupLens, or the folder of archives at the URL in CFLIGHTNING_MOVIELENS_URL. The archive is
+    verified before it is renamed to its final name. Concurrent processes download it once.
 
     Args:
         name: Key of `ARCHIVES`.
         cache: Folder of the cache, created if missing.
-        base_url: URL of the folder of the archives; CFLIGHTNING_MOVIELENS_URL, else GroupLens.
         max_bytes: Maximum size of the download.
 
     Returns:
@@ -71,7 +71,7 @@ def download(name: str, cache: Path, base_url: str | None = None, max_bytes: int
     Raises:
         SourceError: No connection, no such file, too many bytes, or another digest.
     """
-    url = f"{(base_url or os.environ.get('CFLIGHTNING_MOVIELENS_URL') or BASE_URL).rstrip('/')}/{name}.zip"
+    url = f"{(os.environ.get('CFLIGHTNING_MOVIELENS_URL') or BASE_URL).rstrip('/')}/{name}.zip"
     if not url.startswith(("https://", "http://")):
         raise SourceError(f"{url}: must be an http(s) address")
     cache.mkdir(parents=True, exist_ok=True)
