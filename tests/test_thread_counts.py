@@ -12,7 +12,7 @@ from cflightning.models.network import FoldedTables, RatingScale
 from cflightning.sampling.chain import Chain
 from cflightning.sampling.svdpp import draw_svdpp_vectors
 from cflightning.solvers.ease import ease
-from cflightning.solvers.ials import Ials
+from cflightning.solvers.ials import AlternatingLeastSquares
 from cflightning.solvers.interactions import make_interactions
 from cflightning.solvers.svd import DegreeScaledSVD
 from cflightning.utils.torch_threads import one_thread
@@ -71,7 +71,7 @@ def test_ials(dim):
     user, item = pairs()
 
     def make(threads):
-        solver = Ials(user, item, USERS, ITEMS, threads=threads)
+        solver = AlternatingLeastSquares(user, item, USERS, ITEMS, weight=0.1, l2=0.007, threads=threads)
         tables = [table.clone() for table in solver.start(dim)]
         solver.sweep(*tables)
         return tables

@@ -14,7 +14,6 @@ from cflightning.data.loaders.batches import EpochLoader
 from cflightning.engines.svdpp_prior import SvdppPrior, SvdppSides
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.penalty import Penalty
-from cflightning.models.svdpp import SvdppTerm
 
 DEFAULT_EPOCHS = 10
 """Default number of epochs of training by gradients."""
@@ -114,8 +113,9 @@ class EngineSpec:
             the number of ratings over all processes.
         make_optimizer: makes the optimiser, which holds the engine's state, from a learning rate.
         default_learning_rate: learning rate for a number of epochs (None or -1 if open) and the sides with SVD++ terms.
-        make_engine: starts the engine with the dataloader and the optimiser.
-        svdpp_term: returns the fastest implementation of SVD++ terms; None if the engine has its own terms.
+        make_engine: starts the engine with the dataloader and the optimiser; None for a solver, which its head starts.
+        has_svdpp_terms: whether SVD++ terms are trained beside the engine; False if it trains its own, or has none.
+        compiled_svdpp: whether these terms are the compiled ones.
         scheduled: whether the learning rate follows a schedule.
     """
 
@@ -123,6 +123,7 @@ class EngineSpec:
     make_loader: Callable[..., EpochLoader]
     make_optimizer: Callable[[float], torch.optim.Optimizer]
     default_learning_rate: Callable[[int | None, SvdppSides], float]
-    make_engine: Callable[[EngineContext, Any, Any], Engine]
-    svdpp_term: Callable[[], type[SvdppTerm]] | None = lambda: SvdppTerm
+    make_engine: Callable[[EngineContext, Any, Any], Engine] | None = None
+    has_svdpp_terms: bool = True
+    compiled_svdpp: bool = False
     scheduled: bool = True

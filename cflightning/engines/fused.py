@@ -212,4 +212,4 @@ def make_engine(context: EngineContext, loader: StageLoader, optimizer: RowwiseA
 def make_spec(networks: Sequence[EmbeddingDot]) -> EngineSpec:
     """Describe the fused engine on the CPU for some networks."""
     loader, optimizer = partial(StageLoader, network=networks[0]), partial(RowwiseAdagrad, networks)
-    return EngineSpec("fused", loader, optimizer, default_learning_rate, make_engine, compiled_svdpp_term)
+    return EngineSpec("fused", loader, optimizer, default_learning_rate, make_engine, compiled_svdpp=True)

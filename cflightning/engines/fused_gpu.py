@@ -30,6 +30,7 @@ from cflightning.engines.svdpp_prior import SvdppPrior
 from cflightning.kernels.adagrad import GPU_BLOCK
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.penalty import BIAS_L2, Penalty
+from cflightning.utils.seeds import SEED_FACTOR
 
 if TYPE_CHECKING:
     from cflightning.models.network import RatingNetwork
@@ -77,7 +78,7 @@ class GpuStageLoader(EpochLoader):
         )
 
     def _generator(self, number: int) -> torch.Generator:
-        return torch.Generator(self.device).manual_seed((self.seed * 1_000_003 + number) % 2**63)
+        return torch.Generator(self.device).manual_seed((self.seed * SEED_FACTOR + number) % 2**63)
 
     @property
     def num_ratings(self) -> int:

@@ -154,5 +154,5 @@ def make_spec(network: EmbeddingDot) -> EngineSpec:
 
     return EngineSpec(
         "gibbs", FullBatchLoader, partial(StateOptimizer, network), member_learning_rate,
-        partial(make_engine, network), svdpp_term=None, scheduled=False,
+        partial(make_engine, network), has_svdpp_terms=False, scheduled=False,
     )  # fmt: skip

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cflightning.models.penalty import BIAS_L2, Penalty
+from cflightning.models.penalty import BIAS_L2, REFERENCE_COUNT, Penalty
 
 BIAS, V_FACTORS, V_BIAS, STEP, L2, L2_BIAS = range(6)
 """Columns of a state table: bias, accumulators of factors and bias, step scale h, penalties per rating of factors and
@@ -68,6 +68,6 @@ def make_state_table(
     n = np.maximum(counts, 1)
     state[:, BIAS] = bias
     state[:, STEP] = (n / 80) ** ADAGRAD.step_exponent
-    state[:, L2] = 2 * penalty.l2 * (n / 50) ** -penalty.exponent
+    state[:, L2] = 2 * penalty.l2 * (n / REFERENCE_COUNT) ** -penalty.exponent
     state[:, L2_BIAS] = 2 * bias_l2 / n
     return state

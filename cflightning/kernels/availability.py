@@ -1,4 +1,4 @@
-"""True if compiled kernels can be used on this machine. Importing this module does not import numba."""
+"""Availability of compiled kernels on this machine; importing this module does not import numba."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def unavailable_reason() -> str | None:
     if find_spec("numba") is None:
         return "it needs numba (pip install 'cflightning[fast]')"
     try:
-        from cflightning.kernels.probe import works
+        from cflightning.kernels.self_test import numba_computes_correctly
 
-        reason = None if works() else "numba compiles, but its results are wrong"
+        reason = None if numba_computes_correctly() else "numba compiles, but its results are wrong"
     except Exception as error:  # numba fails in as many ways as there are machines
         text = " ".join(str(error).split())[:160]
         reason = f"numba cannot compile here ({type(error).__name__}: {text})"

@@ -1,7 +1,7 @@
 """Training by the sampled softmax of cosines on the CPU.
 
-The objective is `objectives.ranking.softmax` with the positive item outside the denominator, on vectors of length 1 (Wu
-et al. 2022). For user u, item i, temperature t and the negatives N of their block, without i::
+The objective is `objectives.softmax.softmax_loss` with `inside=False`, on vectors of length 1 (Wu et al. 2022). For
+user u, item i, temperature t and the negatives N of their block, without i::
 
     log sum over n in N of e^(<p_u, q_n> / t)  -  <p_u, q_i> / t
 

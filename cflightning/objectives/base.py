@@ -13,12 +13,12 @@ from cflightning.kernels.availability import kernels_available
 from cflightning.models.network import FoldedTables
 from cflightning.objectives.fold_in import LeastSquaresFoldIn, default_weight
 from cflightning.objectives.sampled_loss import SampledLoss
-from cflightning.objectives.settings import Numbers, TableSize, log_range, setting_names
+from cflightning.objectives.settings import SearchRange, TableSize, log_range, setting_names
 from cflightning.objectives.solver import RankingSolver
 from cflightning.solvers import logistic
 from cflightning.utils.csr import Csr
 
-DIM_RANGE = Numbers(32, 128, step=32)
+DIM_RANGE = SearchRange(32, 128, step=32)
 """Range of dim in which `tune` searches by default."""
 SAMPLED_EPOCHS = 20
 """Default number of epochs of ranking objectives by autograd."""
@@ -54,12 +54,17 @@ class RankingObjective(Objective):
             return False
         return self.solver is None or engine == "autograd" or device != "cpu" or not kernels_available()
 
-    def default_epochs(self, engine: str) -> int:
-        """Return the number of epochs if none is given."""
-        by_autograd = engine == "autograd" and self.sampled_loss is not None
-        return SAMPLED_EPOCHS if self.solver is None or by_autograd else self.solver.default_epochs
+    def default_epochs(self, *, by_autograd: bool) -> int:
+        """Return the number of epochs if none is given.
 
-    def search_space(self, size: TableSize, *, by_autograd: bool) -> dict[str, Numbers]:
+        Args:
+            by_autograd: whether autograd is requested, by the engine or the device.
+        """
+        if self.solver is None or (by_autograd and self.sampled_loss is not None):
+            return SAMPLED_EPOCHS
+        return self.solver.default_epochs
+
+    def search_space(self, size: TableSize, *, by_autograd: bool) -> dict[str, SearchRange]:
         """Return the ranges in which `tune` searches by default: option without `--` -> range.
 
         They are wider than those of ratings, as the defaults of ranking objectives fit a table less closely.
@@ -70,15 +75,15 @@ class RankingObjective(Objective):
         """
         return {"model.dim": DIM_RANGE}
 
-    def gradient_search_space(self, settings: dict[str, Numbers], *, by_autograd: bool) -> dict[str, Numbers]:
+    def gradient_search_space(self, settings: dict[str, SearchRange], *, by_autograd: bool) -> dict[str, SearchRange]:
         """Return the search space of an objective that is trained by gradients.
 
         Args:
             settings: ranges of the objective's own settings, by their names in `--model.ranking`.
             by_autograd: whether the sampled loss trains; it has the learning rate of the task.
         """
-        rate: dict[str, Numbers] = {"model.learning_rate": Numbers(0.003, 0.1, log=True)} if by_autograd else {}
-        epochs = Numbers(10, 40, log=True) if by_autograd else Numbers(8, 48, log=True)
+        rate: dict[str, SearchRange] = {"model.learning_rate": SearchRange(0.003, 0.1, log=True)} if by_autograd else {}
+        epochs = SearchRange(10, 40, log=True) if by_autograd else SearchRange(8, 48, log=True)
         if not by_autograd:
             settings = settings | {"learning_rate": log_range(0.1, 4)}
         own = {f"model.ranking.{name}": one for name, one in settings.items()}

@@ -13,8 +13,9 @@ from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.ensemble import average, compress
 from cflightning.objectives.base import RankingObjective
 from cflightning.objectives.sampled_loss import SampledLoss, SampledSettings
-from cflightning.objectives.settings import Numbers, TableSize, log_range
+from cflightning.objectives.settings import SearchRange, TableSize, log_range
 from cflightning.objectives.solver import RankingSolver, geometric_rate
+from cflightning.utils.seeds import member_seed
 
 INITIAL_STD = 0.1
 """Standard deviation of initial factors from which ranking objectives are trained by gradients."""
@@ -72,7 +73,7 @@ class BceSolver(RankingSolver[BceSettings]):
         self.l2, negatives = l2, self.settings.negatives
         sizes = self.network.num_users, self.network.num_items
         self.networks = [self.network] if self.members == 1 else [
-            _init_network(*sizes, self.dim, self.seed + member * 1_000_003) for member in range(self.members)
+            _init_network(*sizes, self.dim, member_seed(self.seed, member)) for member in range(self.members)
         ]  # fmt: skip
         self.steps = [
             SampledLogistic(user, item, *sizes, negatives=negatives, seed=self.seed + member, threads=self.threads)
@@ -130,16 +131,26 @@ def _init_network(num_users: int, num_items: int, dim: int, seed: int) -> Embedd
         return EmbeddingDot(num_users, num_items, dim, std=INITIAL_STD).requires_grad_(False)
 
 
-class SampledBce(SampledLoss[SampledSettings]):
-    """Cross-entropy by autograd, with all biases."""
+class L2SampledLoss(SampledLoss[SampledSettings]):
+    """A sampled loss with the default penalty of cross-entropy."""
 
-    objective = "bce"
     settings_class = SampledSettings
-    user_biases = True
 
     def resolve(self, settings: SampledSettings, size: TableSize) -> SampledSettings:
         """Return the settings with the default penalty, if there is none."""
         return replace(settings, l2=default_l2(size.interactions)) if settings.l2 is None else settings
+
+
+def search_ranges(size: TableSize) -> dict[str, SearchRange]:
+    """Return the ranges in which `tune` searches the penalty and the number of negative samples."""
+    return {"l2": log_range(default_l2(size.interactions), 3), "negatives": SearchRange(4, 16, log=True)}
+
+
+class SampledBce(L2SampledLoss):
+    """Cross-entropy by autograd, with all biases."""
+
+    objective = "bce"
+    user_biases = True
 
     def score_loss(self, positive: Tensor, negatives: Tensor, log_q: Tensor | None) -> Tensor:
         """See `bce_loss`."""
@@ -153,7 +164,6 @@ class Bce(RankingObjective):
     solver = BceSolver
     sampled_loss = SampledBce
 
-    def search_space(self, size: TableSize, *, by_autograd: bool) -> dict[str, Numbers]:
+    def search_space(self, size: TableSize, *, by_autograd: bool) -> dict[str, SearchRange]:
         """Return the ranges of `tune`: penalty, negative samples, dim, learning rate and number of epochs."""
-        settings = {"l2": log_range(default_l2(size.interactions), 3), "negatives": Numbers(4, 16, log=True)}
-        return self.gradient_search_space(settings, by_autograd=by_autograd)
+        return self.gradient_search_space(search_ranges(size), by_autograd=by_autograd)

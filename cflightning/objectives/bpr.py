@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from cflightning.objectives.base import RankingObjective
-from cflightning.objectives.bce import default_l2
-from cflightning.objectives.sampled_loss import SampledLoss, SampledSettings
-from cflightning.objectives.settings import Numbers, TableSize, log_range
+from cflightning.objectives.bce import L2SampledLoss, search_ranges
+from cflightning.objectives.settings import SearchRange, TableSize
 
 
 def bpr_loss(positive: Tensor, negatives: Tensor) -> Tensor:
@@ -25,16 +22,11 @@ def bpr_loss(positive: Tensor, negatives: Tensor) -> Tensor:
     return softplus(negatives - positive[:, None]).sum() / max(negatives.shape[1], 1)
 
 
-class SampledBpr(SampledLoss[SampledSettings]):
+class SampledBpr(L2SampledLoss):
     """BPR by autograd; user biases and the global bias cancel out."""
 
     objective = "bpr"
-    settings_class = SampledSettings
     averages_negatives = True
-
-    def resolve(self, settings: SampledSettings, size: TableSize) -> SampledSettings:
-        """Return the settings with the default penalty of cross-entropy, if there is none."""
-        return replace(settings, l2=default_l2(size.interactions)) if settings.l2 is None else settings
 
     def score_loss(self, positive: Tensor, negatives: Tensor, log_q: Tensor | None) -> Tensor:
         """See `bpr_loss`."""
@@ -47,7 +39,6 @@ class Bpr(RankingObjective):
     name = "bpr"
     sampled_loss = SampledBpr
 
-    def search_space(self, size: TableSize, *, by_autograd: bool) -> dict[str, Numbers]:
+    def search_space(self, size: TableSize, *, by_autograd: bool) -> dict[str, SearchRange]:
         """Return the ranges of `tune`: penalty, negative samples, dim, learning rate and number of epochs."""
-        settings = {"l2": log_range(default_l2(size.interactions), 3), "negatives": Numbers(4, 16, log=True)}
-        return self.gradient_search_space(settings, by_autograd=by_autograd)
+        return self.gradient_search_space(search_ranges(size), by_autograd=by_autograd)

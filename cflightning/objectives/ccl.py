@@ -9,7 +9,7 @@ from torch import Tensor
 from cflightning.errors import ConfigError
 from cflightning.objectives.base import RankingObjective
 from cflightning.objectives.sampled_loss import SampledLoss, SampledSettings
-from cflightning.objectives.settings import Numbers, TableSize
+from cflightning.objectives.settings import SearchRange, TableSize
 
 
 def ccl_loss(positive: Tensor, negatives: Tensor, *, margin: float = 0.0, weight: float = 1.0) -> Tensor:
@@ -67,7 +67,7 @@ class Ccl(RankingObjective):
     name = "ccl"
     sampled_loss = SampledCcl
 
-    def search_space(self, size: TableSize, *, by_autograd: bool) -> dict[str, Numbers]:
+    def search_space(self, size: TableSize, *, by_autograd: bool) -> dict[str, SearchRange]:
         """Return the ranges of `tune`: margin, weight, dim, learning rate and number of epochs."""
-        settings = {"margin": Numbers(0.0, 0.8), "weight": Numbers(10.0, 600.0, log=True)}
+        settings = {"margin": SearchRange(0.0, 0.8), "weight": SearchRange(10.0, 600.0, log=True)}
         return self.gradient_search_space(settings, by_autograd=by_autograd)

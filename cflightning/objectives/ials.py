@@ -11,9 +11,9 @@ from torch import Tensor
 from cflightning.models.network import FoldedTables
 from cflightning.objectives.base import DIM_RANGE, RankingObjective
 from cflightning.objectives.fold_in import DEFAULT_EXPONENT, DEFAULT_L2, LeastSquaresFoldIn, default_weight
-from cflightning.objectives.settings import Numbers, TableSize, log_range, make_settings
+from cflightning.objectives.settings import SearchRange, TableSize, log_range, make_settings
 from cflightning.objectives.solver import RankingSolver
-from cflightning.solvers.ials import Ials as IalsIteration
+from cflightning.solvers.ials import AlternatingLeastSquares
 from cflightning.utils.csr import Csr
 
 
@@ -49,7 +49,7 @@ class IalsSolver(RankingSolver[IalsSettings]):
         """Resolve the weight and set up the iteration."""
         network = self.network
         self.settings = self.settings.resolve(network.num_items)
-        self.iteration = IalsIteration(
+        self.iteration = AlternatingLeastSquares(
             *self.interactions[:2], network.num_users, network.num_items, confidence=self.interactions.weight,
             threads=self.threads, **asdict(self.settings),
         )  # fmt: skip
@@ -73,13 +73,13 @@ class Ials(RankingObjective):
     name = "ials"
     solver = IalsSolver
 
-    def search_space(self, size: TableSize, *, by_autograd: bool) -> dict[str, Numbers]:
+    def search_space(self, size: TableSize, *, by_autograd: bool) -> dict[str, SearchRange]:
         """Return the ranges of `tune`: weight, penalty, dim and number of epochs."""
         return {
             "model.ranking.weight": log_range(default_weight(size.items), 4),
             "model.ranking.l2": log_range(DEFAULT_L2, 4),
             "model.dim": DIM_RANGE,
-            "trainer.max_epochs": Numbers(2, 8),
+            "trainer.max_epochs": SearchRange(2, 8),
         }
 
     @torch.inference_mode(False)  # threads of solvers do not inherit it
@@ -91,11 +91,12 @@ class Ials(RankingObjective):
         items = tables.item_vectors.detach().cpu().float()
         complete = make_settings(IalsSettings, settings, self.name).resolve(len(items))
         no_pairs = torch.empty(0, dtype=torch.int32)
-        iteration = IalsIteration(no_pairs, no_pairs, 1, len(items), threads=threads, **asdict(complete))
+        iteration = AlternatingLeastSquares(no_pairs, no_pairs, 1, len(items), threads=threads, **asdict(complete))
         return iteration.fold_in(items, torch.split(seen.indices, seen.counts.tolist()))
 
     def least_squares_fold_in(self, settings: Mapping[str, float], num_items: int) -> LeastSquaresFoldIn:
         """Return the weights of training, with which a new user gets the vector that training would give."""
         known = {name: settings.get(name) for name in ("weight", "l2", "exponent")}
-        weight, l2, exponent, _ = asdict(make_settings(IalsSettings, known, self.name).resolve(num_items)).values()
-        return LeastSquaresFoldIn(weight, l2, exponent, rescale=False)
+        complete = make_settings(IalsSettings, known, self.name).resolve(num_items)
+        assert complete.weight is not None
+        return LeastSquaresFoldIn(complete.weight, complete.l2, complete.exponent, rescale=False)

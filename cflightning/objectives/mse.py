@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cflightning.models.penalty import Penalty
 from cflightning.objectives.base import Objective
-from cflightning.objectives.settings import Numbers
+from cflightning.objectives.settings import SearchRange
 
 
 class Mse(Objective):
@@ -38,7 +38,7 @@ class Mse(Objective):
             return Penalty(0.02, 0.6)
         return Penalty(0.02, min(max(0.6 + 0.06 * math.log2(max(items, 1) / max(users, 1)), 0.6), 0.85))
 
-    def search_space(self, penalty: Penalty) -> dict[str, Numbers]:
+    def search_space(self, penalty: Penalty) -> dict[str, SearchRange]:
         """Return the ranges in which `tune` searches by default: option without `--` -> range.
 
         They are narrow, as a search makes few trials: on three data sets l2 at a third or three times the default costs
@@ -50,8 +50,8 @@ class Mse(Objective):
         """
         l2, exponent = penalty
         return {
-            "model.l2": Numbers(l2 / 2, l2 * 2, log=True),
-            "model.l2_exponent": Numbers(max(round(exponent - 0.2, 3), 0.0), round(exponent + 0.2, 3)),
-            "model.dim": Numbers(32, 192, step=32),
-            "trainer.max_epochs": Numbers(6, 24, log=True),
+            "model.l2": SearchRange(l2 / 2, l2 * 2, log=True),
+            "model.l2_exponent": SearchRange(max(round(exponent - 0.2, 3), 0.0), round(exponent + 0.2, 3)),
+            "model.dim": SearchRange(32, 192, step=32),
+            "trainer.max_epochs": SearchRange(6, 24, log=True),
         }

@@ -38,7 +38,20 @@ def objective_names() -> list[str]:
 
 def solver_names() -> list[str]:
     """Return the names of the ranking objectives that have a solver, which multitask needs."""
-    return [name for name, one in _objectives.items() if isinstance(one, RankingObjective) and one.solver is not None]
+    return [
+        name
+        for name, objective in _objectives.items()
+        if isinstance(objective, RankingObjective) and objective.solver is not None
+    ]
+
+
+def sampled_loss_names() -> list[str]:
+    """Return the names of the ranking objectives that autograd trains, on any device."""
+    return [
+        name
+        for name, objective in _objectives.items()
+        if isinstance(objective, RankingObjective) and objective.sampled_loss is not None
+    ]
 
 
 def find_objective(name: str) -> Objective:

@@ -111,10 +111,14 @@ class SampledLoss(ABC, Generic[SampledSettingsT]):
         biases = () if self.user_biases else ("user_bias.weight", "global_bias")
         return (*biases, "item_bias.weight") if self.cosine else biases
 
-    @property
-    def serves_other_tables(self) -> bool:
-        """True if the served tables differ from the trained ones: normalised or smoothed."""
-        return self.cosine or bool(self.settings.smooth)
+    @classmethod
+    def serves_other_tables(cls, smooth: float) -> bool:
+        """Return whether the served tables differ from the trained ones: normalised or smoothed.
+
+        Args:
+            smooth: setting `smooth`.
+        """
+        return cls.cosine or bool(smooth)
 
     def tables(self, network: EmbeddingDot) -> tuple[Tensor, Tensor]:
         """Return the served vectors: float32 [num_users, dim] and [num_items, dim]."""

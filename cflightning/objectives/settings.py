@@ -25,8 +25,8 @@ class TableSize(NamedTuple):
     items: int
 
 
-class Numbers(NamedTuple):
-    """Range from `low` to `high`, both included; of whole numbers if `low` is an int.
+class SearchRange(NamedTuple):
+    """The values among which `tune` searches a setting: from `low` to `high`, both included; whole if `low` is an int.
 
     Attributes:
         low: smallest value.
@@ -50,9 +50,9 @@ class Numbers(NamedTuple):
         return f"{self.low:g} to {self.high:g}{extra}"
 
 
-def log_range(value: float, factor: float) -> Numbers:
+def log_range(value: float, factor: float) -> SearchRange:
     """Return the logarithmic range from ``value / factor`` to ``value * factor``."""
-    return Numbers(value / factor, value * factor, log=True)
+    return SearchRange(value / factor, value * factor, log=True)
 
 
 def setting_names(*kinds: type[Any] | None) -> list[str]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from cflightning.errors import ConfigError
 from cflightning.objectives.base import RankingObjective
 from cflightning.objectives.sampled_loss import SampledLoss, SampledSettings
-from cflightning.objectives.settings import Numbers, TableSize, log_range
+from cflightning.objectives.settings import SearchRange, TableSize, log_range
 from cflightning.objectives.solver import RankingSolver, geometric_rate, restore_table
 from cflightning.solvers.interactions import make_interactions
 from cflightning.solvers.lightgcn import smooth_items
@@ -186,9 +186,9 @@ class Softmax(RankingObjective):
     solver = SoftmaxSolver
     sampled_loss = SampledSoftmaxLoss
 
-    def search_space(self, size: TableSize, *, by_autograd: bool) -> dict[str, Numbers]:
+    def search_space(self, size: TableSize, *, by_autograd: bool) -> dict[str, SearchRange]:
         """Return the ranges of `tune`: temperature, smoothing, dim, learning rate and number of epochs."""
         settings = {"temperature": log_range(default_temperature(size), 2)}
         if not by_autograd:
-            settings |= {"learning_rate": log_range(0.1, 4), "smooth": Numbers(0.0, 0.5)}
+            settings |= {"learning_rate": log_range(0.1, 4), "smooth": SearchRange(0.0, 0.5)}
         return self.gradient_search_space(settings, by_autograd=by_autograd)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cflightning.models.network import FoldedTables
 from cflightning.objectives.base import RankingObjective
-from cflightning.objectives.settings import Numbers, TableSize, make_settings
+from cflightning.objectives.settings import SearchRange, TableSize, make_settings
 from cflightning.objectives.solver import RankingSolver, restore_table
 from cflightning.solvers import svd
 from cflightning.solvers.interactions import make_interactions
@@ -75,13 +75,13 @@ class Svd(RankingObjective):
     name = "svd"
     solver = SvdSolver
 
-    def search_space(self, size: TableSize, *, by_autograd: bool) -> dict[str, Numbers]:
+    def search_space(self, size: TableSize, *, by_autograd: bool) -> dict[str, SearchRange]:
         """Return the ranges of `tune`: the powers and dim."""
         return {
-            "model.ranking.user_power": Numbers(0.0, 0.6),
-            "model.ranking.item_power": Numbers(0.2, 0.8),
-            "model.ranking.score_power": Numbers(0.0, 0.6),
-            "model.dim": Numbers(16, 256, step=16),
+            "model.ranking.user_power": SearchRange(0.0, 0.6),
+            "model.ranking.item_power": SearchRange(0.2, 0.8),
+            "model.ranking.score_power": SearchRange(0.0, 0.6),
+            "model.dim": SearchRange(16, 256, step=16),
         }
 
     @torch.inference_mode(False)  # threads of solvers do not inherit it

@@ -36,7 +36,7 @@ def ease(interactions: Interactions, l2: float = 500.0, *, threads: int = 1) -> 
     Raises:
         ConfigError: `l2` is not above 0, or there are more than `MAX_ITEMS` items.
     """
-    num_items = interactions.items.num_rows
+    num_items = interactions.by_item.num_rows
     if not l2 > 0:
         raise ConfigError(f"ease: l2 must be above 0, got {l2}")
     if num_items > MAX_ITEMS:

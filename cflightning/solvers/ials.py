@@ -55,8 +55,8 @@ class LeastSquares(NamedTuple):
     penalties: NDArray[np.float32]
 
 
-class Ials:
-    """The alternation, one sweep at a time; the caller holds the vectors.
+class AlternatingLeastSquares:
+    """Alternating least squares, one sweep at a time; the caller holds the vectors.
 
     Args:
         user: int32 [n], user indices.
@@ -82,8 +82,8 @@ class Ials:
         num_users: int,
         num_items: int,
         *,
-        weight: float = 0.1,
-        l2: float = 0.007,
+        weight: float,
+        l2: float,
         exponent: float = 1.0,
         block: int = 64,
         threads: int = 1,
@@ -127,7 +127,7 @@ class Ials:
         )
         solver.sweep()
         users, items = solver.vectors()
-        has_users = self.interactions.items.counts > 0
+        has_users = self.interactions.by_item.counts > 0
         length = float(items.norm(dim=1)[has_users].mean()) if len(self.items.order) else 1.0
         return users * length, items / length
 
@@ -163,7 +163,7 @@ class Ials:
         item = torch.cat([torch.empty(0, dtype=torch.int32), *(items.int() for items in item_lists)])
         interactions = make_interactions(user, item, len(item_lists) + 1, len(item_factors))
         vectors = torch.zeros(len(item_lists) + 1, item_factors.shape[1])
-        self.solve(self._problems(interactions.users), vectors, item_factors, single_block=True)
+        self.solve(self._problems(interactions.by_user), vectors, item_factors, single_block=True)
         return vectors[1:]
 
     def loss(self, user_factors: Tensor, item_factors: Tensor) -> float:

@@ -14,12 +14,12 @@ class Interactions(NamedTuple):
     """The same interactions by user and by item.
 
     Attributes:
-        users: the items of every user, [num_users, num_items].
-        items: the users of every item, [num_items, num_users].
+        by_user: the items of every user, [num_users, num_items].
+        by_item: the users of every item, [num_items, num_users].
     """
 
-    users: Csr
-    items: Csr
+    by_user: Csr
+    by_item: Csr
 
 
 def make_interactions(

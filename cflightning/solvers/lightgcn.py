@@ -35,7 +35,7 @@ def smooth_items(
     Raises:
         DataError: the tables have other sizes.
     """
-    sizes = interactions.users.num_rows, interactions.items.num_rows
+    sizes = interactions.by_user.num_rows, interactions.by_item.num_rows
     if (len(user_vectors), len(item_vectors)) != sizes or user_vectors.shape[1:] != item_vectors.shape[1:]:
         raise DataError(
             f"smooth_items: vectors must be [{sizes[0]}, dim] and [{sizes[1]}, dim], "
@@ -44,4 +44,4 @@ def smooth_items(
     users, items = user_vectors.detach().float(), item_vectors.detach().float()
     user_scale, item_scale = (matrix.counts.clamp(min=1).float().rsqrt() for matrix in interactions)
     with ThreadPool(threads) as pool:
-        return items + share * scaled_product(interactions.items, item_scale, user_scale, users, pool)
+        return items + share * scaled_product(interactions.by_item, item_scale, user_scale, users, pool)

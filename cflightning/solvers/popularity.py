@@ -20,5 +20,5 @@ def popularity(interactions: Interactions) -> Tensor:
     Returns:
         float32 [num_items], 0 for index 0.
     """
-    users = int((interactions.users.counts > 0).sum())
-    return interactions.items.counts.to(torch.float32) / max(users, 1)
+    users = int((interactions.by_user.counts > 0).sum())
+    return interactions.by_item.counts.to(torch.float32) / max(users, 1)

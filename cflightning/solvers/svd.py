@@ -72,8 +72,8 @@ class DegreeScaledSVD:
         self.interactions = interactions
         degrees = [matrix.counts.clamp(min=1).float() for matrix in interactions]
         self.user_scale, self.item_scale = degrees[0] ** -user_power, degrees[1] ** -item_power
-        self.score_scale = degrees[1] ** score_power * (interactions.items.counts > 0)
-        user_squares = interactions.users.sums(self.item_scale.square()[:, None])[:, 0]
+        self.score_scale = degrees[1] ** score_power * (interactions.by_item.counts > 0)
+        user_squares = interactions.by_user.sums(self.item_scale.square()[:, None])[:, 0]
         self.squared_norm = float(user_squares @ self.user_scale.square())
         self.dim, self.seed, self.threads = dim, seed, threads
         self.basis: Tensor | None = None
@@ -110,16 +110,16 @@ class DegreeScaledSVD:
         directions = self.basis[:, : self.dim].contiguous()
         with ThreadPool(self.threads) as pool:
             ones = torch.ones_like(self.user_scale)
-            users = scaled_product(self.interactions.users, ones, self.item_scale, directions, pool)
+            users = scaled_product(self.interactions.by_user, ones, self.item_scale, directions, pool)
         return users, self.score_scale[:, None] * directions
 
     def _apply(self, table: Tensor, pool: ThreadPool) -> Tensor:
         """``M table``: float32 [num_items, width] -> float32 [num_users, width]."""
-        return scaled_product(self.interactions.users, self.user_scale, self.item_scale, table, pool)
+        return scaled_product(self.interactions.by_user, self.user_scale, self.item_scale, table, pool)
 
     def _apply_transposed(self, table: Tensor, pool: ThreadPool) -> Tensor:
         """``M^T table``: float32 [num_users, width] -> float32 [num_items, width]."""
-        return scaled_product(self.interactions.items, self.item_scale, self.user_scale, table, pool)
+        return scaled_product(self.interactions.by_item, self.item_scale, self.user_scale, table, pool)
 
     def _rayleigh_ritz(self, table: Tensor, pool: ThreadPool) -> tuple[Tensor, Tensor]:
         """Orthonormal columns of the same span that are eigenvectors of A within it, and their eigenvalues, falling."""

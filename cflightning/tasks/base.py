@@ -21,13 +21,14 @@ from cflightning.errors import CheckpointError, ConfigError
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.network import RatingNetwork
 from cflightning.objectives.fold_in import LeastSquaresFoldIn, default_weight
-from cflightning.objectives.settings import Numbers
+from cflightning.objectives.settings import SearchRange
 from cflightning.tasks.members import SVDPP_KEY, Ensemble
 from cflightning.tasks.optimizers import OptimizerOptions, configure
 from cflightning.tasks.process_watch import ProcessWatch
 from cflightning.tasks.trained import TrainedTask
 from cflightning.utils.arguments import Arguments
 from cflightning.utils.distributed import check_launch, check_strategy, find_launch, run_together
+from cflightning.utils.seeds import member_seed
 
 
 class NetworkTask(TrainedTask):
@@ -126,7 +127,7 @@ class NetworkTask(TrainedTask):
             rating_range=(float(low), float(high)), mean_rating=data.mean_rating, train_rows=data.split.sizes[TRAIN]
         )
 
-    def search_space(self, data: RatingsDataModule) -> dict[str, Numbers]:
+    def search_space(self, data: RatingsDataModule) -> dict[str, SearchRange]:
         """Return the ranges in which `tune` searches by default: option without `--` -> range."""
         return {}
 
@@ -158,8 +159,8 @@ class NetworkTask(TrainedTask):
         return {}
 
     @property
-    def trains_ensemble(self) -> bool:
-        """True if networks of `build_member` are trained, and the served network is their average."""
+    def trains_separate_networks(self) -> bool:
+        """Whether other networks are trained than the one that is served; `build_member` makes them."""
         return False
 
     def build_member(
@@ -175,7 +176,7 @@ class NetworkTask(TrainedTask):
         networks = []
         for member in range(self.members):
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.seed + member * 1_000_003)
+                torch.manual_seed(member_seed(self.seed, member))
                 networks.append(self.build_member(*sizes, self.metadata.rating_range, self.metadata.mean_rating))
         return networks
 
@@ -183,7 +184,8 @@ class NetworkTask(TrainedTask):
         """Build network, ensemble and heads; see `CheckpointedTask.build`."""
         super().build(vocabulary, metadata)
         self.heads = self.make_heads()
-        self.ensemble = Ensemble(self.network, self.init_members() if self.is_fitting and self.trains_ensemble else ())
+        separate = self.is_fitting and self.trains_separate_networks
+        self.ensemble = Ensemble(self.network, self.init_members() if separate else ())
 
     # Setup -----------------------------------------------------------------------------------------------------------
 
@@ -241,8 +243,12 @@ class NetworkTask(TrainedTask):
         priors: list[dict[str, Tensor]] = self.resume_state.pop(SVDPP_KEY, [])
         return priors
 
-    def check_parameters(self, state: dict[str, Any]) -> None:
-        """Check the number of members to resume training; remove them to predict."""
+    def adapt_state_dict(self, state: dict[str, Any]) -> None:
+        """Remove the members' parameters from a checkpoint that is not resumed; when resuming, check their number.
+
+        Raises:
+            CheckpointError: The run to resume has another number of members.
+        """
         members = [name for name in state if name.startswith("ensemble.")]
         if not self.is_fitting:
             for name in members:

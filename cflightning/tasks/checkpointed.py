@@ -149,7 +149,7 @@ class CheckpointedTask(LightningModule, ABC):
                     setattr(self, name, value)
         self.build(vocabulary, metadata)
         self.resume_state = {name: checkpoint[name] for name in self.resume_keys() if name in checkpoint}
-        self.check_parameters(checkpoint["state_dict"])
+        self.adapt_state_dict(checkpoint["state_dict"])
         if (data := self.datamodule) is None:
             return
         data.vocabulary = vocabulary
@@ -166,8 +166,8 @@ class CheckpointedTask(LightningModule, ABC):
         """Return the keys of a checkpoint under which training state is stored."""
         return ()
 
-    def check_parameters(self, state: dict[str, Any]) -> None:
-        """Raise if parameters of a checkpoint do not fit the run; remove those that prediction does not need."""
+    def adapt_state_dict(self, state: dict[str, Any]) -> None:
+        """Remove parameters that prediction does not need from a checkpoint; refuse a run that cannot be resumed."""
         return
 
     def _confine(self, checkpoint: dict[str, Any]) -> None:

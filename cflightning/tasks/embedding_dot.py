@@ -24,7 +24,7 @@ from cflightning.objectives.registry import (
     objective_names,
     solver_names,
 )
-from cflightning.objectives.settings import Numbers
+from cflightning.objectives.settings import SearchRange
 from cflightning.tasks.base import NetworkTask
 from cflightning.tasks.head import Head
 from cflightning.tasks.objective_options import MULTITASK, check_ranking, default_objective, predicts_ratings
@@ -180,7 +180,7 @@ class EmbeddingDotTask(NetworkTask):
         if implicit:
             raise DataError(
                 f"{data.table.name}: must have ratings to train on with --model.objective {name}, "
-                "got implicit feedback; give bce, softmax, ials or svd"
+                f"got implicit feedback; give one of {', '.join(solver_names())}"
             )
         return replace(super().data_metadata(data), objective=name)
 
@@ -223,12 +223,13 @@ class EmbeddingDotTask(NetworkTask):
         return EmbeddingDot(num_users, num_items, self.compress, rating_range, mean_rating, self.sigmoid, self.margin)
 
     @property
-    def trains_ensemble(self) -> bool:
-        """True if the trained networks are not the served one: members, or other tables of a sampled loss."""
+    def trains_separate_networks(self) -> bool:
+        """Whether other networks are trained than the one that is served: members, or those of a sampled loss."""
         if self.predicts_ratings:
             return self.engine != "gibbs" and (self.members > 1 or self.compress not in (None, self.training_dim))
         loss = self.ranking_objective.sampled_loss
-        return self._by_autograd and loss is not None and (loss.cosine or bool(self.ranking_options.get("smooth")))
+        smooth = self.ranking_options.get("smooth") or 0.0
+        return self._by_autograd and loss is not None and loss.serves_other_tables(smooth)
 
     def build_member(
         self, num_users: int, num_items: int, rating_range: tuple[float, float] | None, mean_rating: float | None
@@ -241,9 +242,9 @@ class EmbeddingDotTask(NetworkTask):
             num_users, num_items, self.training_dim, rating_range, mean_rating, self.sigmoid, self.margin, std=std
         )
 
-    def check_parameters(self, state: dict[str, Any]) -> None:
-        """Check the objective of the checkpoint to resume training."""
-        super().check_parameters(state)
+    def adapt_state_dict(self, state: dict[str, Any]) -> None:
+        """Refuse to resume a run of another objective; see `NetworkTask.adapt_state_dict`."""
+        super().adapt_state_dict(state)
         before = "ranking_network.user_factors.weight" in state
         if self.is_fitting and before != (self.objective == MULTITASK):
             raise CheckpointError(
@@ -257,7 +258,7 @@ class EmbeddingDotTask(NetworkTask):
         """Return the settings that training used, every default resolved, as plain data."""
         return super().settings_used() | {"objective": self.objective}
 
-    def search_space(self, data: RatingsDataModule) -> dict[str, Numbers]:
+    def search_space(self, data: RatingsDataModule) -> dict[str, SearchRange]:
         """Return the ranges in which `tune` searches by default: option without `--` -> range."""
         if self.predicts_ratings:
             return Mse().search_space(default_penalty(self))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from cflightning.engines.fused import compiled_svdpp_term
 from cflightning.engines.svdpp_prior import SvdppPrior, SvdppSides
 from cflightning.errors import ConfigError
 from cflightning.models.embedding_dot import EmbeddingDot
@@ -60,7 +61,7 @@ class Ensemble(nn.Module):
             network.set_tables(compress(average(tables, [1.0] * len(tables)), network.dim))
 
     def attach_priors(
-        self, user: Tensor, item: Tensor, svdpp: SvdppSides, l2_exponent: float, kind: type[SvdppTerm]
+        self, user: Tensor, item: Tensor, svdpp: SvdppSides, l2_exponent: float, *, compiled: bool
     ) -> None:
         """Give every trained network an SVD++ prior.
 
@@ -69,7 +70,7 @@ class Ensemble(nn.Module):
             item: int32 [n], item indices of the training part.
             svdpp: Sides with SVD++ terms, `user` or `both`.
             l2_exponent: See `NetworkTask`.
-            kind: Class of the terms.
+            compiled: Whether the terms are the compiled ones.
 
         Raises:
             ConfigError: A network has no factors.
@@ -80,7 +81,8 @@ class Ensemble(nn.Module):
             raise ConfigError(f"--model.svdpp: must be none for {name}; EmbeddingDot alone has SVD++ terms")
         sizes = networks[0].num_users, networks[0].num_items
         pairs = csr_from_pairs(user, item, *sizes), csr_from_pairs(item, user, *sizes[::-1])
-        self.priors = [SvdppPrior(network, *pairs, svdpp, l2_exponent, kind) for network in networks]
+        term_class = compiled_svdpp_term() if compiled else SvdppTerm
+        self.priors = [SvdppPrior(network, *pairs, svdpp, l2_exponent, term_class) for network in networks]
 
     def prior_state(self) -> list[dict[str, Tensor]]:
         """Return the state of the priors for a checkpoint, by member."""

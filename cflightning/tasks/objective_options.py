@@ -27,15 +27,15 @@ def default_objective(implicit: bool, by_autograd: bool) -> str:
     return MULTITASK
 
 
-def default_epochs(objective: str, engine: str) -> int | None:
+def default_epochs(objective: str, by_autograd: bool) -> int | None:
     """Return the number of epochs of a ranking objective if none is given; None for other objectives.
 
     Args:
         objective: Name of the objective.
-        engine: Value of `--model.engine`.
+        by_autograd: Whether autograd is requested, by the engine or the device.
     """
     kind = None if objective == MULTITASK else find_objective(objective)
-    return kind.default_epochs(engine) if isinstance(kind, RankingObjective) else None
+    return kind.default_epochs(by_autograd=by_autograd) if isinstance(kind, RankingObjective) else None
 
 
 def predicts_ratings(objective: str) -> bool:

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from cflightning.data.datamodule import RatingsDataModule
-from cflightning.engines.base import Engine, EngineContext, EngineSpec
+from cflightning.engines.base import Engine, EngineSpec
 from cflightning.engines.full_batch import FullBatch, FullBatchLoader, StateOptimizer
 from cflightning.errors import ConfigError
 from cflightning.models.embedding_dot import EmbeddingDot
-from cflightning.models.penalty import Penalty
 from cflightning.objectives.base import RankingObjective
+from cflightning.objectives.registry import sampled_loss_names
 from cflightning.objectives.sampled_loss import SampledLoss
 from cflightning.objectives.settings import setting_names
 from cflightning.objectives.solver import RankingSolver
@@ -76,36 +76,26 @@ class SolverRankingHead(RankingHead):
         if task.trainer.strategy.root_device.type != "cpu":
             raise ConfigError(
                 f"--model.objective {name}: runs on the CPU; give --trainer.accelerator cpu, "
-                "or choose bce, bpr, softmax or ccl"
+                f"or choose one of {', '.join(sampled_loss_names())}"
             )
-        return EngineSpec(
-            name, FullBatchLoader, partial(StateOptimizer, network), lambda *_: 0.0, partial(self._make_engine, data),
-            svdpp_term=None, scheduled=False,
-        )  # fmt: skip
+        optimizer = partial(StateOptimizer, network)
+        return EngineSpec(name, FullBatchLoader, optimizer, lambda *_: 0.0, has_svdpp_terms=False, scheduled=False)
 
     def on_train_start(self, data: RatingsDataModule) -> None:
         """Start the solver."""
-        task = self.task
-        assert task.engine_spec is not None
-        context = EngineContext(
-            [self.network], [], task.init_members, dim=task.training_dim, penalty=Penalty(0.0, 0.0), bias_l2=(0.0, 0.0),
-            svdpp="none", seed=task.seed, threads=torch.get_num_threads(), num_epochs=task.trainer.max_epochs,
-        )  # fmt: skip
-        task.start_engine(partial(task.engine_spec.make_engine, context))
+        self.task.start_engine(partial(self._make_engine, data))
 
-    def _make_engine(
-        self, data: RatingsDataModule, context: EngineContext, loader: FullBatchLoader, optimizer: StateOptimizer
-    ) -> SolverEngine:
+    def _make_engine(self, data: RatingsDataModule, loader: FullBatchLoader, optimizer: StateOptimizer) -> SolverEngine:
         task = self.task
         assert self.objective.solver is not None
         known = setting_names(self.objective.solver.settings_class)
         general = {"l2": task.l2, "learning_rate": task.learning_rate}
         options = {name: value for name, value in general.items() if value is not None and name in known}
         self.solver = self.make_solver(
-            data, self.network, options | task.ranking_options, dim=context.dim, members=task.members
+            data, self.network, options | task.ranking_options, dim=task.training_dim, members=task.members
         )
         self.solver.load(task.resume_state.pop(SOLVER_KEY, {}))
-        return SolverEngine(self.solver, context.num_epochs, loader.world_size)
+        return SolverEngine(self.solver, task.trainer.max_epochs, loader.world_size)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the solver's state."""
@@ -162,7 +152,7 @@ class SampledRankingHead(RankingHead):
     def sync_served_network(self) -> None:
         """Write normalised and smoothed vectors into the served network."""
         loss = self.sampled_loss
-        if loss is None or not loss.serves_other_tables:
+        if loss is None or not loss.serves_other_tables(loss.settings.smooth):
             return
         with torch.no_grad():
             users, items = loss.tables(self._trained)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import zip_longest
 from typing import Any
@@ -20,7 +20,6 @@ from cflightning.engines.svdpp_prior import SvdppPrior
 from cflightning.metrics.rating import RatingErrors
 from cflightning.models.network import RatingNetwork
 from cflightning.models.penalty import BIAS_L2, Penalty, count_weights
-from cflightning.models.svdpp import SvdppTerm
 from cflightning.objectives.mse import Mse
 from cflightning.tasks.adaptive_penalty import MAX_RATINGS, UPDATES_PER_EPOCH, AdaptivePenalty
 from cflightning.tasks.base import NetworkTask
@@ -96,10 +95,10 @@ class RatingHead(Head):
         self.task.ensemble.sync_served_network()
 
     @property
-    def _svdpp_term(self) -> Callable[[], type[SvdppTerm]] | None:
-        """The implementation of SVD++ terms for the engine; None if the engine has its own."""
+    def _has_svdpp_terms(self) -> bool:
+        """Whether SVD++ terms can be trained beside the engine; autograd has them."""
         spec = self.task.engine_spec
-        return (lambda: SvdppTerm) if spec is None else spec.svdpp_term
+        return spec is None or spec.has_svdpp_terms
 
     def on_train_start(self, data: RatingsDataModule) -> None:
         """Estimate the penalties, attach SVD++ priors, and start the engine, if there is one."""
@@ -110,6 +109,7 @@ class RatingHead(Head):
         l2, exponent = self.penalty
         self.bias_l2 = estimate.bias_l2 if l2 else (0.0, 0.0)
         if task.engine_spec is not None:
+            assert task.engine_spec.make_engine is not None
             task.start_engine(partial(task.engine_spec.make_engine, self._engine_context()))
         else:
             user, item = (
@@ -134,11 +134,12 @@ class RatingHead(Head):
         return weights.float().to(self.task.device), shares.float().to(self.task.device)
 
     def _attach_priors(self, data: RatingsDataModule) -> None:
-        task, term = self.task, self._svdpp_term
-        if task.svdpp == "none" or term is None:
+        task, spec = self.task, self.task.engine_spec
+        if task.svdpp == "none" or not self._has_svdpp_terms:
             return
         user, item = (torch.from_numpy(column).to(task.device) for column in data.training_pairs())
-        task.ensemble.attach_priors(user, item, task.svdpp, self.penalty.exponent, term())
+        compiled = spec is not None and spec.compiled_svdpp
+        task.ensemble.attach_priors(user, item, task.svdpp, self.penalty.exponent, compiled=compiled)
         task.ensemble.load_priors(task.resume_state.pop(SVDPP_KEY, []))
 
     def _start_adaptive_penalty(self, data: RatingsDataModule) -> None:
@@ -147,7 +148,7 @@ class RatingHead(Head):
         self.adaptive_penalty = None
         state = task.resume_state.pop(ADAPTIVE_PENALTY_KEY, {})
         user, item, rating = (torch.from_numpy(column).to(device) for column in data.validation_ratings(MAX_RATINGS))
-        if task.l2 is None and task.ensemble.factorised and len(user) and self._svdpp_term is not None:
+        if task.l2 is None and task.ensemble.factorised and len(user) and self._has_svdpp_terms:
             self.adaptive_penalty = AdaptivePenalty(user.long(), item.long(), rating)
             self.adaptive_penalty.load(state)
             self._apply_adaptive_penalty(self.adaptive_penalty)

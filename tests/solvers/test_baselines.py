@@ -68,7 +68,7 @@ def test_ease_is_the_minimum(l2, implementation):
 def test_scores_are_computed_in_blocks_of_users(block, implementation):
     interactions, x = random_interactions()
     weights = torch.randn(NUM_ITEMS, NUM_ITEMS, generator=torch.Generator().manual_seed(0))
-    blocks = list(item_scores(weights, interactions.users, block=block, threads=2))
+    blocks = list(item_scores(weights, interactions.by_user, block=block, threads=2))
     assert all(len(scores) == block for scores in blocks[:-1])
     np.testing.assert_allclose(torch.cat(blocks), x @ weights.double().numpy(), atol=1e-5)
 
@@ -105,7 +105,9 @@ def test_neighbours_equal_those_of_a_dense_sort(n, shrinkage, implementation):
         kept[items[target], target] = similarity[target]
     kept[0] = 0
     for block in (13, 256):
-        np.testing.assert_allclose(torch.cat(list(found.scores(interactions.users, block=block))), x @ kept, atol=1e-5)
+        np.testing.assert_allclose(
+            torch.cat(list(found.scores(interactions.by_user, block=block))), x @ kept, atol=1e-5
+        )
 
 
 def test_ties_of_neighbours_are_in_the_order_of_the_index(implementation):
@@ -117,9 +119,9 @@ def test_ties_of_neighbours_are_in_the_order_of_the_index(implementation):
 
 def test_a_new_user_is_scored_like_a_training_user():
     interactions, _ = random_interactions()
-    user_five = interactions.users.part(5, 6)
+    user_five = interactions.by_user.part(5, 6)
     for scores in (lambda users: item_scores(ease(interactions, 9.0), users), item_neighbours(interactions, 5).scores):
-        torch.testing.assert_close(next(scores(user_five))[0], torch.cat(list(scores(interactions.users)))[5])
+        torch.testing.assert_close(next(scores(user_five))[0], torch.cat(list(scores(interactions.by_user)))[5])
 
 
 def test_popularity_is_a_share_of_users_and_ranks_as_a_bias():
@@ -148,7 +150,7 @@ def test_the_result_does_not_depend_on_the_number_of_threads():
     tables = [torch.randn(rows, 70, generator=generator) for rows in (700, 600)]
     for function in (
         lambda threads: ease(interactions, 20.0, threads=threads),
-        lambda threads: torch.cat(list(item_scores(torch.ones(600, 600) / 3, interactions.users, threads=threads))),
+        lambda threads: torch.cat(list(item_scores(torch.ones(600, 600) / 3, interactions.by_user, threads=threads))),
         lambda threads: item_neighbours(interactions, 9, threads=threads).similarity,
         lambda threads: smooth_items(*tables, interactions, 0.5, threads=threads),
     ):
@@ -159,10 +161,10 @@ def test_empty_columns(implementation):
     empty = torch.empty(0, dtype=torch.int32)
     interactions = make_interactions(empty, empty, 3, 4)
     assert not ease(interactions, 1.0).any()
-    assert not torch.cat(list(item_scores(torch.ones(4, 4), interactions.users))).any()
+    assert not torch.cat(list(item_scores(torch.ones(4, 4), interactions.by_user))).any()
     neighbours = item_neighbours(interactions, 2)
     assert not neighbours.items.any()
-    assert not torch.cat(list(neighbours.scores(interactions.users))).any()
+    assert not torch.cat(list(neighbours.scores(interactions.by_user))).any()
     assert not popularity(interactions).any()
 
 
@@ -174,9 +176,9 @@ def test_arguments_out_of_range_are_rejected():
     with pytest.raises(ConfigError, match="l2 must be above 0, got 0"):
         ease(interactions, 0.0)
     with pytest.raises(DataError, match="items must be below 20"):
-        next(item_scores(torch.zeros(20, 20), interactions.users))
+        next(item_scores(torch.zeros(20, 20), interactions.by_user))
     with pytest.raises(DataError, match="items must be below 20"):
-        next(item_neighbours(random_interactions(items=20)[0]).scores(interactions.users))
+        next(item_neighbours(random_interactions(items=20)[0]).scores(interactions.by_user))
     for options in ({"n": 0}, {"shrinkage": -1.0}, {"shrinkage": float("nan")}):
         with pytest.raises(ConfigError, match="n must be at least 1 and shrinkage at least 0"):
             item_neighbours(interactions, **options)

@@ -35,11 +35,11 @@ def entries(matrix):
 def test_pairs_are_grouped_by_user_and_by_item(users):
     user, item, _, items, values = random_pairs()
     interactions = make_interactions(user, item, users, items, values)
-    assert entries(interactions.users) == expected_entries(user, item, values, users)
-    assert entries(interactions.items) == expected_entries(item, user, values, items)
-    assert interactions.users.indices.dtype == torch.int32
+    assert entries(interactions.by_user) == expected_entries(user, item, values, users)
+    assert entries(interactions.by_item) == expected_entries(item, user, values, items)
+    assert interactions.by_user.indices.dtype == torch.int32
     assert make_interactions(user, item, users, items).items.values is None
-    assert torch.equal(make_interactions(user, item, users, items).items.indices, interactions.items.indices)
+    assert torch.equal(make_interactions(user, item, users, items).by_item.indices, interactions.by_item.indices)
 
 
 def test_columns_out_of_range_are_rejected():

@@ -124,9 +124,11 @@ def test_fold_in_gives_the_vectors_of_training(powers):
     solver = DegreeScaledSVD(interactions, 8, item_power=powers[0], score_power=powers[1])
     solver.sweep()
     users, items = solver.vectors()
-    found = fold_in(items, interactions.users, interactions.items.counts, item_power=powers[0], score_power=powers[1])
+    found = fold_in(
+        items, interactions.by_user, interactions.by_item.counts, item_power=powers[0], score_power=powers[1]
+    )
     torch.testing.assert_close(found, users, atol=1e-5, rtol=1e-4)
-    nobody = fold_in(items, interactions.users.part(0, 0), interactions.items.counts)
+    nobody = fold_in(items, interactions.by_user.part(0, 0), interactions.by_item.counts)
     assert nobody.shape == (0, 8)
 
 

@@ -55,7 +55,7 @@ def trainer(epochs=4, **options):
 
 
 def default_epochs(objective):
-    return find_ranking_objective(objective).default_epochs("auto")
+    return find_ranking_objective(objective).default_epochs(by_autograd=False)
 
 
 def tables(network):

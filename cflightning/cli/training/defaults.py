@@ -66,9 +66,14 @@ def resolve_objective(config: Namespace) -> str:
     objective = settings.get("objective", "mse")
     if objective is not None:
         return str(objective)
-    on_gpu = config.trainer.accelerator != "cpu" and torch.cuda.is_available()
     implicit = config.data.init_args.get("feedback") == "implicit"
-    return default_objective(implicit, settings.get("engine") == "autograd" or on_gpu)
+    return default_objective(implicit, _requests_autograd(config))
+
+
+def _requests_autograd(config: Namespace) -> bool:
+    """Return whether the engine or the device of a run requests autograd for a ranking objective."""
+    on_gpu = config.trainer.accelerator != "cpu" and torch.cuda.is_available()
+    return config.model.init_args.get("engine") == "autograd" or on_gpu
 
 
 def set_run_defaults(config: Namespace) -> None:
@@ -79,7 +84,7 @@ def set_run_defaults(config: Namespace) -> None:
     """
     settings = config.model.init_args
     objective, sampling = resolve_objective(config), settings.get("engine") == "gibbs"
-    ranking_epochs = default_epochs(objective, str(settings.get("engine")))
+    ranking_epochs = default_epochs(objective, _requests_autograd(config))
     if config.trainer.max_epochs is None:
         config.trainer.max_epochs = DEFAULT_SWEEPS if sampling else ranking_epochs or DEFAULT_EPOCHS
     if sampling and config.early_stopping.patience == PATIENCE:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cflightning.errors import ConfigError
-from cflightning.objectives.settings import Numbers
+from cflightning.objectives.settings import SearchRange
 
 RANGE_KEYS = {"low", "high", "choices"}
 """A mapping with one of these keys is a range."""
@@ -29,7 +29,7 @@ class Choices(NamedTuple):
         return " | ".join(map(display_choice, self.texts))
 
 
-Range = Numbers | Choices
+Range = SearchRange | Choices
 
 
 def make_range(name: str, node: Mapping[str, object]) -> Range:
@@ -71,7 +71,7 @@ def make_range(name: str, node: Mapping[str, object]) -> Range:
             )
     if not all(isinstance(value, int) for value in (low, high, *([] if step is None else [step]))):
         low, high = float(low), float(high)
-    return Numbers(low, high, bool(log), step)
+    return SearchRange(low, high, bool(log), step)
 
 
 def _number(name: str, node: Mapping[str, object], key: str) -> float:

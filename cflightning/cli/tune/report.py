@@ -18,7 +18,7 @@ from cflightning.cli.tune.probe import SearchDescription
 from cflightning.cli.tune.ranges import Choices, Value, display_choice
 from cflightning.cli.tune.trial_cli import VAL_FRACTION, SearchState
 from cflightning.cli.tune.trials import Outcome, best_trial
-from cflightning.objectives.settings import Numbers
+from cflightning.objectives.settings import SearchRange
 from cflightning.utils.files import atomic_write, make_numbered_folder, write_csv
 
 REPORT, CONFIG, TABLE, PICTURE = "tune.json", "best.yaml", "trials.csv", "history.svg"
@@ -185,7 +185,7 @@ class Report:
             np.array([outcome.value for outcome in outcomes]),
             np.array([outcome.complete for outcome in outcomes]),
             params,
-            {self.titles[name] for name, one in self.ranges.items() if isinstance(one, Numbers) and one.log},
+            {self.titles[name] for name, one in self.ranges.items() if isinstance(one, SearchRange) and one.log},
             self.folder / PICTURE,
             self.goal.title,
             self.goal.mode == "min",

@@ -20,6 +20,7 @@ from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.splits.split import Split
 from cflightning.data.table import RatingTable
 from cflightning.errors import ConfigError
+from cflightning.objectives.registry import solver_names
 from cflightning.tasks.objective_options import predicts_ratings
 
 VAL_FRACTION = 0.1
@@ -154,7 +155,7 @@ class TrialCLI(TrainingCLI):
         if goal is RATINGS and ranking:
             raise ConfigError(
                 f"--{ranking[0]}: must be a value, got a range; tune optimises {goal.metric} with --model.objective "
-                f"{objective}, which it does not affect (search with ials, bce, softmax or svd alone)"
+                f"{objective}, which it does not affect (search with one of {', '.join(solver_names())} alone)"
             )
         if trainer.devices == "auto":
             trainer.devices = 1

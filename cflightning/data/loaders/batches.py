@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-SEED_FACTOR = 1_000_003
-"""Prime by which a seed is multiplied before the number of an epoch or batch is added."""
+from cflightning.utils.seeds import SEED_FACTOR
 
 
 class LoaderState(TypedDict):

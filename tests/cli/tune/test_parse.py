@@ -3,7 +3,7 @@
 import yaml
 
 from cflightning.cli.tune.parse import parse_ranges
-from cflightning.cli.tune.ranges import Choices, Numbers
+from cflightning.cli.tune.ranges import Choices, SearchRange
 
 
 def test_ranges_are_separated_from_values_in_files_and_options(tmp_path):
@@ -16,11 +16,11 @@ def test_ranges_are_separated_from_values_in_files_and_options(tmp_path):
     options = ["--model.svdpp", "{choices: [both, none, null]}", "--optimizer.lr={low: 0, high: 1}", "--x", "-1", "y"]
     parsed = parse_ranges(["--config", str(config), *options])
     assert parsed.ranges == {
-        "model.l2": Numbers(0.005, 0.05, log=True),
-        "model.dim": Numbers(16, 64, step=16),
-        "trainer.max_epochs": Numbers(2, 9),
+        "model.l2": SearchRange(0.005, 0.05, log=True),
+        "model.dim": SearchRange(16, 64, step=16),
+        "trainer.max_epochs": SearchRange(2, 9),
         "model.svdpp": Choices(('"both"', '"none"', "null")),
-        "optimizer.lr": Numbers(0, 1),
+        "optimizer.lr": SearchRange(0, 1),
     }
     assert parsed.with_value == {"model.class_path", "model.std", "data.path", "x", "1"}
     assert parsed.fit_args[1:] == ["--x", "-1", "y"]

@@ -5,7 +5,7 @@ import yaml
 
 from cflightning.__main__ import main as front_door
 from cflightning.cli.tune.parse import dump
-from cflightning.cli.tune.ranges import Choices, Numbers, as_argument, make_range, samples, set_option
+from cflightning.cli.tune.ranges import Choices, SearchRange, as_argument, make_range, samples, set_option
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_values_become_arguments_and_settings():
     assert make_range("x", {"low": 1, "high": 3}).whole
     assert not make_range("x", {"low": 1, "high": 3.5}).whole
     assert not make_range("x", {"low": 0, "high": 1, "step": 0.25}).whole
-    found = [*samples({"a": Numbers(1, 3), "b": Choices(('"u"', "null", "[1, 2]"))})]
+    found = [*samples({"a": SearchRange(1, 3), "b": Choices(('"u"', "null", "[1, 2]"))})]
     assert found == [{"a": 1, "b": '"u"'}, {"a": 3, "b": "null"}, {"a": 1, "b": "[1, 2]"}]
     assert [as_argument(value) for value in (1e-5, 3, '"u"', "null", "[1, 2]")] == ["1e-05", "3", "u", "null", "[1, 2]"]
     settings = {"model": {"class_path": "M", "init_args": {"dim": 4}}}

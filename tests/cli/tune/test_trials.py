@@ -2,7 +2,7 @@
 
 import pytest
 
-from cflightning.cli.tune.ranges import Numbers
+from cflightning.cli.tune.ranges import SearchRange
 
 pytest.importorskip("optuna", reason="tune needs the extra `tune`")
 
@@ -10,7 +10,7 @@ pytest.importorskip("optuna", reason="tune needs the extra `tune`")
 def test_trials_are_compared_at_the_same_share_of_their_schedule(tmp_path):
     from cflightning.cli.tune.trials import Outcome, Trials
 
-    trials = Trials(tmp_path, {"x": Numbers(0.0, 1.0)}, seed=0)
+    trials = Trials(tmp_path, {"x": SearchRange(0.0, 1.0)}, seed=0)
     trials.add_defaults(Outcome(0, 1.0, params={"x": 0.5}, stages=dict.fromkeys(range(1, 11), 1.0)))
     for turn in range(1, 5):
         trial = trials.start(turn)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from cflightning import EmbeddingDotTask
-from cflightning.solvers.ials import Ials
+from cflightning.solvers.ials import AlternatingLeastSquares
 from cflightning_export.fold_in.implicit import implicit_fold_in_for
 from cflightning_export.graphs.fold_in_implicit import fold_in_implicit_graph
 
@@ -16,7 +16,7 @@ from ..fold_in_data import DIM, ITEMS, USERS, fold, implicit_spec, item_ids, mak
 def test_the_solution_is_that_of_implicit_als():
     spec = implicit_spec()
     pairs = torch.ones(1, dtype=torch.int32), torch.ones(1, dtype=torch.int32)
-    solver = Ials(*pairs, USERS + 1, ITEMS + 1, weight=0.1, l2=0.02, exponent=0.8)
+    solver = AlternatingLeastSquares(*pairs, USERS + 1, ITEMS + 1, weight=0.1, l2=0.02, exponent=0.8)
     index = np.array([3, 17, 44, 60])
     [expected] = solver.fold_in(torch.from_numpy(spec.vectors), [torch.from_numpy(index)]).numpy()
     answer = fold(

@@ -1,4 +1,4 @@
-"""Test whether numba compiles here, and computes correctly, by the smallest kernel."""
+"""Self-test: numba compiles a small kernel on this machine, and its result is right."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ def _add(taken, numbers):
     return total
 
 
-def works() -> bool:
+def numba_computes_correctly() -> bool:
     """Return whether the kernel compiles and its sum is right."""
     return float(_add(np.zeros(1, np.int64), np.ones(3, np.float32))) == 3.0
