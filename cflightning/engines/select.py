@@ -95,12 +95,13 @@ def unsupported_reason(request: EngineRequest, trainer: Trainer, network: Rating
         f"it does not support {type(trainer.strategy).__name__}": not isinstance(
             trainer.strategy, (SingleDeviceStrategy, DDPStrategy)
         ),
-        "it computes in 32-bit": trainer.precision != "32-true",
-        "it has its own optimiser": request.custom_optimizer,
-        "it needs the sigmoid range": not network.scale.sigmoid,
-        "it cannot accumulate or clip gradients": trainer.accumulate_grad_batches != 1
+        "--trainer.precision must be 32-true": trainer.precision != "32-true",
+        "--optimizer and --model.weight_decay need autograd": request.custom_optimizer,
+        "--model.sigmoid must be true": not network.scale.sigmoid,
+        "--trainer.accumulate_grad_batches and gradient_clip_val need autograd": trainer.accumulate_grad_batches != 1
         or trainer.gradient_clip_val is not None,
-        "its batches are eighths of an epoch": request.name == "auto" and counts_batches and not fast_dev_run,
+        "--data.batch_size, --trainer.max_steps, limits of batches and schedules by steps need autograd "
+        "(fused has eight batches an epoch)": request.name == "auto" and counts_batches and not fast_dev_run,
     }
     device_reason = unavailable_reason() if device.type == "cpu" else _unsupported_gpu_reason(request, trainer, device)
     return device_reason or next((reason for reason, holds in reasons.items() if holds), None)

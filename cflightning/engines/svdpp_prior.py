@@ -44,10 +44,10 @@ class SvdppPrior:
         term_class: type[SvdppTerm] = SvdppTerm,
     ) -> None:
         self.terms: dict[str, SvdppTerm] = {}
-        for side, own, other in (("user", items, users), ("item", users, items)):
+        for side, near, far in (("user", items, users), ("item", users, items)):
             if sides in (side, "both"):
-                self.terms[f"{side}_factors"] = term_class(own, other, network.dim, l2_exponent, L2_FACTOR)
-                self.terms[f"{side}_bias"] = term_class(own, other, 1, l2_exponent, L2_FACTOR * BIAS_L2_FACTOR)
+                self.terms[f"{side}_factors"] = term_class(near, far, network.dim, l2_exponent, L2_FACTOR)
+                self.terms[f"{side}_bias"] = term_class(near, far, 1, l2_exponent, L2_FACTOR * BIAS_L2_FACTOR)
 
     @property
     def means(self) -> dict[str, Tensor]:

@@ -66,9 +66,8 @@ class RankingBaselines(Callback):
         tables = pl_module.network.fold() if pl_module.predicts_ratings and not eval_users.held_out else None
         for name, metrics in self._evaluate(eval_users, data, tables):
             for metric, value in metrics.items():
-                pl_module.log(
-                    f"test/{name}/{metric}", value, sync_dist=True
-                )  # equal on all processes; Lightning requires it
+                # Values are equal on all processes; Lightning requires sync_dist.
+                pl_module.log(f"test/{name}/{metric}", value, sync_dist=True)
 
     def _evaluate(
         self, eval_users: EvalUsers, data: RatingsDataModule, rating_tables: FoldedTables | None

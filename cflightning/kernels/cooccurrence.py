@@ -13,7 +13,9 @@ from cflightning.kernels.simd import FASTMATH, take_next
 def cooccurrences(
     taken: I64, users: I32, user_offsets: I64, items: I32, item_offsets: I64, first: int, out: F32
 ) -> None:
-    """``out[a, b] = number of users who have both item first + a and item b``; processes lines until none is left.
+    """Count, for each pair of items, the users who have both; take rows of `out` until none is left.
+
+    ``out[a, b]`` is the number of users who have item ``first + a`` and item b.
 
     Args:
         taken: int64 [1], 0 at first.
@@ -22,18 +24,18 @@ def cooccurrences(
         items: int32 [n], the items of every user, user by user.
         item_offsets: int64 [num_users + 1], first item of each user.
         first: item of the first line.
-        out: float32 [lines, num_items], overwritten.
+        out: float32 [rows, num_items], overwritten.
     """
     while True:
         a: int = take_next(taken)
         if a >= len(out):
             break
-        line = out[a]
-        line[:] = 0
+        row = out[a]
+        row[:] = 0
         for at in range(user_offsets[first + a], user_offsets[first + a + 1]):
             user = users[at]
             for other in range(item_offsets[user], item_offsets[user + 1]):
-                line[items[other]] += 1
+                row[items[other]] += 1
 
 
 @compiled(fastmath=FASTMATH, error_model="numpy", nogil=True)
@@ -41,9 +43,9 @@ def nearest_items(
     taken: I64, users: I32, user_offsets: I64, items: I32, item_offsets: I64, root: F32, shrinkage: np.float32,
     neighbours: I64, similarity: F32,
 ) -> None:  # fmt: skip
-    """For each item a, the items b with the largest ``count(a, b) / (root[a] * root[b] + shrinkage)``, best first.
+    """Find the nearest items b of each item a, best first; take items until none is left.
 
-    Ties are in the order of the index. Processes items until none is left.
+    The similarity is ``count(a, b) / (root[a] * root[b] + shrinkage)``; ties are in the order of the index.
 
     Args:
         taken: int64 [1], 0 at first.

@@ -174,9 +174,8 @@ def kernel(dim: int) -> Callable[..., None]:
                         fi = lr * hi[j] / (math.sqrt(vi[j] + dvi) + eps)
                         tu = lrb * hu[j] / (math.sqrt(wu[j] + g2) + eps)
                         ti = lrb * hi[j] / (math.sqrt(wi[j] + g2) + eps)
-                        bu[j] = (
-                            tu * (g + du[j] * bu[j]) / (_ONE + tu * du[j])
-                        )  # the variables hold changes from here on
+                        # From here on the variables hold changes.
+                        bu[j] = tu * (g + du[j] * bu[j]) / (_ONE + tu * du[j])
                         bi[j] = ti * (g + di[j] * bi[j]) / (_ONE + ti * di[j])
                         vu[j], vi[j], wu[j] = dvu, dvi, g2
                         cu[j], ci[j] = _ONE - fu * cu[j], _ONE - fi * ci[j]  # factors of weight decay

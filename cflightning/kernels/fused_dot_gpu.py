@@ -4,51 +4,17 @@
 differs: a program computes the gradients of a few ratings from the current tables and adds its changes with relaxed
 atomics, while thousands of ratings are in flight. This is batch-Hogwild! of cuMF_SGD (Xie, Tan, Fong & Liang 2017,
 HPDC) with atomic additions instead of stores, so no change is lost. The order of the sums is not deterministic: two
-runs agree to rounding, not bit for bit as on the CPU.
+runs agree to rounding, not bit for bit as on the CPU. Ratings in flight are limited, see `programs`.
 
-**The global bias** is one number that every program reads from L2 and adds to after each unit of ratings. (Applied once
-per stage, the sum of 3 million gradients at one stale value would diverge.) On the CPU each cell of a stage updates a
-copy by its own ratings and the copies are averaged; one bias that sees all ratings moves as fast with the learning rate
-divided by the number of cells, and that is what the engine passes.
-
-**Staleness.** With T ratings in flight, an index with a share s of all ratings has sT concurrent updates that do not
-see each other. Test RMSE with the gradients of T ratings computed before any of them updates, the worst case of T in
-flight (reference in torch, dim 64, 10 epochs, random 90/10 split; the largest s is .0034 and .0075):
-
-    T                 16   1,024   4,096  16,384  32,768  65,536
-    MovieLens 1M            .8386   .8386   .8385   .8384   .8384
-    MovieLens 100K .8866    .8868   .8876   .8897
-
-One seed each. The engine on its own layout, with about as much in flight as `programs` allows (8,448 and 1,088),
-reaches .8387 and .8860; the CPU step on the same splits .8387 and .8867 (means of three seeds). So 1 / `SHARE` of an
-epoch's ratings in flight costs nothing, and hundreds of concurrent updates of one vector did no harm; sT is bounded by
-`CONCURRENT` all the same, for data sets with one dominant index. (Returning atomics, with which each change sees all
-earlier squares, gave .8386 throughout: not worth their round trip.)
-
-**Programs in flight** are limited accordingly: the grid is no larger than that, and each program walks through its
-units with a stride and loads the columns of the next unit before it works on the current one. On a MovieLens 25M at dim
-64 this leaves about 9,800 ratings in flight; at 4 µs per unit (an estimate: 1,100 instructions of one warp, a DRAM
-read, atomics without a wait) they allow 2.4 billion ratings per second.
-
-**Bytes** per rating: 12 of columns, 1/16 of order, and vectors and states of both sides read and written,
-``2 * 2 * (4 dim + 32)``: 1,164 at dim 64, so 4.8 TB/s allow 4.1 billion ratings per second, 25 million in 6 ms. Items
-(17 MB for 59,000 vectors of dim 64) fit a 50 MB L2 beside some of the users, so DRAM moves less than that.
+**The global bias** is one number that every program reads from L2 and adds to after each unit of ratings. On the CPU
+each cell of a stage updates a copy by its own ratings and the copies are averaged; one bias that sees all ratings moves
+as fast with the learning rate divided by the number of cells, and that is what the engine passes.
 
 **Order.** The columns are shuffled once, when they are loaded; an epoch permutes *blocks* of `GPU_BLOCK` consecutive
-ratings, as the CPU step does. Bytes per rating and epoch: a random order of ratings read through an index takes 8 for
-the index and 3 * 32 for a sector of each column, 104, one more dependent load in every program, and a sort of n keys (8
-passes over 16 bytes, read and written: 256); gathering the columns by it takes 8 + 3 * 36 + 12 = 128 and the sort;
-blocks in a random order take 12 + 4 / 64 with full sectors, no copy, and n / 64 keys to sort.
+ratings, as the CPU step does. Each program walks through its units of a block with a stride, and loads the columns of
+the next unit before it works on the current one.
 
-**Alternatives.** FBGEMM's table-batched embeddings (under TorchRec) fuse the backward pass of the lookup with row-wise
-AdaGrad, but not the dot product, range and error in between. In units of dim bytes per rating, both sides: vectors read
-and written by the gather 16, read for the dot product 8, read again for its backward pass 8 and gradients written 8,
-read 8, vectors updated 16: 64, where this kernel moves 16; plus a sort of the ids and a dozen launches per batch. It
-sums all gradients of a vector in a batch before one update, which the table above shows is not needed here.
-
-The speed on a GPU is not measured. The results are tested through Triton's interpreter against a reference in torch;
-compiled for Hopper, the kernel has 16-byte atomics without return value, loads that bypass L1 and, at dim 64, no spills
-(Triton 3.5 to 3.9).
+docs/benchmarks.md has the estimates behind these choices.
 """
 
 from __future__ import annotations
@@ -62,10 +28,10 @@ from torch import Tensor
 
 from cflightning.kernels.adagrad import BIAS, GPU_BLOCK, L2, L2_BIAS, STATE_WIDTH, STEP, V_BIAS, V_FACTORS
 
-CONCURRENT = 32
+MAX_IN_FLIGHT_OF_ONE_INDEX = 32
 """Maximum number of ratings in flight of the most popular user or item."""
-SHARE = 80
-"""Ratings of an epoch per rating in flight, at least."""
+MIN_RATINGS_PER_IN_FLIGHT = 80
+"""Minimum number of ratings of an epoch for each rating in flight."""
 WARPS_PER_SM = 10
 """Warps per streaming multiprocessor: its 65,536 registers hold 11 warps of the step at dim 64."""
 
@@ -187,7 +153,7 @@ def programs(total: int, most: int, processors: int, ratings: int, warps: int) -
         ratings: ratings of a unit.
         warps: warps of a program.
     """
-    in_flight = min(CONCURRENT * total // max(most, 1), total // SHARE)
+    in_flight = min(MAX_IN_FLIGHT_OF_ONE_INDEX * total // max(most, 1), total // MIN_RATINGS_PER_IN_FLIGHT)
     return max(1, min(WARPS_PER_SM * processors // warps, in_flight // ratings))
 
 

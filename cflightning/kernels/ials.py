@@ -106,24 +106,24 @@ def _solve(a: F32, width: int, b: F32) -> None:
 
 @compiled(fastmath=FASTMATH, error_model="numpy", nogil=True)
 def solve_rows(
-    taken: I64, order: I64, indices: I32, offsets: I64, roots: F32, own: F32, other: F32, gram: F32, penalties: F32,
+    taken: I64, order: I64, indices: I32, offsets: I64, roots: F32, near: F32, far: F32, gram: F32, penalties: F32,
     block: int,
 ) -> None:  # fmt: skip
     """Take a Newton step on each block of columns of the rows of one side; process rows until none is left.
 
     Args:
         taken: int64 [1], 0 at first.
-        order: int64 [m], rows of `own` to solve; those with most pairs first.
-        indices: int32 [n], rows of `other` of each row's pairs, row by row.
-        offsets: int64 [rows of own + 1], first pair of each row.
+        order: int64 [m], rows of `near` to solve; those with most pairs first.
+        indices: int32 [n], rows of `far` of each row's pairs, row by row.
+        offsets: int64 [rows of near + 1], first pair of each row.
         roots: float32 [n], square root of each pair's confidence; or [0] if all confidences are 1.
-        own: float32 [rows, width], updated.
-        other: float32 [rows, width].
-        gram: float32 [width, width], ``weight * other^T other``.
-        penalties: float32 [rows of own].
+        near: float32 [rows, width], updated.
+        far: float32 [rows, width].
+        gram: float32 [width, width], ``weight * far^T far``.
+        penalties: float32 [rows of near].
         block: number of columns per step; a divisor of `width` and a multiple of 16.
     """
-    width = own.shape[1]
+    width = near.shape[1]
     most = 0
     for a in order:
         most = max(most, offsets[a + 1] - offsets[a])
@@ -137,14 +137,14 @@ def solve_rows(
             break
         a = order[number]
         begin, count = offsets[a], offsets[a + 1] - offsets[a]
-        p = own[a]
+        p = near[a]
         single = block == width  # a single block reaches the minimum from any start
         if single:
             p[:] = 0
             error[:count] = -1
         else:
             for j in range(count):
-                q = other[indices[begin + j]]
+                q = far[indices[begin + j]]
                 total = np.float32(-1)
                 for k in range(width):
                     total += p[k] * q[k]
@@ -166,8 +166,8 @@ def solve_rows(
                 for j in range(size):
                     ahead = np.int64(indices[begin + first + min(j + PREFETCH, size - 1)]) * width + left
                     for k in range(0, block, 16):
-                        prefetch(other, ahead + k)
-                    q = other[indices[begin + first + j]]
+                        prefetch(far, ahead + k)
+                    q = far[indices[begin + first + j]]
                     root = roots[begin + first + j] if len(roots) else np.float32(1)
                     e = root * error[first + j]
                     for k in range(block):
@@ -180,7 +180,7 @@ def solve_rows(
                 p[left + k] -= step[k]
             if left + block < width:
                 for j in range(count):
-                    q = other[indices[begin + j]]
+                    q = far[indices[begin + j]]
                     total = np.float32(0)
                     for k in range(block):
                         total += step[k] * q[left + k]

@@ -11,7 +11,9 @@ from cflightning.kernels.simd import FASTMATH, take_next
 def sum_similarities(
     taken: I64, items: I32, offsets: I64, others: I32, other_offsets: I64, similarity: F32, out: F32
 ) -> None:
-    """``out[u, j] = sum of the similarities of j to the items of u``; processes users until none is left.
+    """Sum the similarities of each item to the items of a user; take users until none is left.
+
+    ``out[u, j]`` is the sum of the similarities of item j to the items of user u.
 
     Args:
         taken: int64 [1], 0 at first.
@@ -26,9 +28,9 @@ def sum_similarities(
         user: int = take_next(taken)
         if user >= len(out):
             break
-        line = out[user]
-        line[:] = 0
+        row = out[user]
+        row[:] = 0
         for at in range(offsets[user], offsets[user + 1]):
             item = items[at]
             for place in range(other_offsets[item], other_offsets[item + 1]):
-                line[others[place]] += similarity[place]
+                row[others[place]] += similarity[place]

@@ -59,8 +59,10 @@ def _weighted_sum(typing, table, at, width, indices, weight, begin, end, out, at
 
 
 @compiled(fastmath=FASTMATH, error_model="numpy", nogil=True)
-def weighted_sums(taken: I64, indices: I32, offsets: I64, own: F32, other: F32, table: F32, out: F32) -> None:
-    """``out[a] = own[a] * sum of other[b] * table[b] over the b = indices[offsets[a] : offsets[a + 1]]``.
+def weighted_sums(
+    taken: I64, indices: I32, offsets: I64, out_scale: F32, table_scale: F32, table: F32, out: F32
+) -> None:
+    """``out[a] = out_scale[a] * sum of table_scale[b] * table[b] over the b = indices[offsets[a] : offsets[a + 1]]``.
 
     Processes strips of columns of blocks of rows until none is left. It may run on any number of threads with the same
     arguments; the result does not depend on it, bit for bit.
@@ -69,8 +71,8 @@ def weighted_sums(taken: I64, indices: I32, offsets: I64, own: F32, other: F32, 
         taken: int64 [1], 0 at first.
         indices: int32 [n], rows of `table`.
         offsets: int64 [rows of out + 1].
-        own: float32 [rows of out].
-        other: float32 [rows of table].
+        out_scale: float32 [rows of out].
+        table_scale: float32 [rows of table].
         table: float32 [rows, width].
         out: float32 [rows, width], overwritten.
     """
@@ -86,15 +88,15 @@ def weighted_sums(taken: I64, indices: I32, offsets: I64, own: F32, other: F32, 
         for a in range(low, min(low + BLOCK_ROWS, count)):
             begin, end = offsets[a], offsets[a + 1]
             if left + STRIP <= width:
-                _weighted_sum(table, left, width, indices, other, begin, end, out, a * width + left)
+                _weighted_sum(table, left, width, indices, table_scale, begin, end, out, a * width + left)
                 for k in range(STRIP):
-                    out[a, left + k] *= own[a]
+                    out[a, left + k] *= out_scale[a]
             else:
                 for k in range(left, width):
                     out[a, k] = 0
                 for at in range(begin, end):
                     b = indices[at]
                     for k in range(left, width):
-                        out[a, k] += other[b] * table[b, k]
+                        out[a, k] += table_scale[b] * table[b, k]
                 for k in range(left, width):
-                    out[a, k] *= own[a]
+                    out[a, k] *= out_scale[a]

@@ -124,17 +124,17 @@ def _passes(dim: int) -> _Passes:
 
     @compiled(fastmath=FASTMATH, error_model="numpy", nogil=True)
     def move(taken, length, change, vectors, effects, mean, table):
-        own, other = table.shape[0], vectors.shape[0]
+        near, far = table.shape[0], vectors.shape[0]
         while True:
             low = take_next(taken) * BLOCK_ROWS
-            if low >= max(own, other):
+            if low >= max(near, far):
                 break
-            for row in range(low, min(low + BLOCK_ROWS, own)):
+            for row in range(low, min(low + BLOCK_ROWS, near)):
                 for k in range(dim):
                     moved = length[k] * effects[row, k]
                     mean[row, k] += moved
                     table[row, k] += moved
-            for row in range(low, min(low + BLOCK_ROWS, other)):
+            for row in range(low, min(low + BLOCK_ROWS, far)):
                 for k in range(dim):
                     vectors[row, k] += length[k] * change[row, k]
 
@@ -145,8 +145,8 @@ class CompiledSvdppTerm(SvdppTerm):
     """An SVD++ term whose step is compiled; the result does not depend on the number of threads, bit for bit.
 
     Args:
-        own: see `SvdppTerm`.
-        other: see `SvdppTerm`.
+        near: see `SvdppTerm`.
+        far: see `SvdppTerm`.
         dim: see `SvdppTerm`.
         l2_exponent: see `SvdppTerm`.
         penalty: see `SvdppTerm`.
@@ -155,8 +155,8 @@ class CompiledSvdppTerm(SvdppTerm):
     _pool: Executor | None = None
     _helpers = 0
 
-    def __init__(self, own: Csr, other: Csr, dim: int, l2_exponent: float, penalty: float = 1.0) -> None:
-        super().__init__(own, other, dim, l2_exponent, penalty)
+    def __init__(self, near: Csr, far: Csr, dim: int, l2_exponent: float, penalty: float = 1.0) -> None:
+        super().__init__(near, far, dim, l2_exponent, penalty)
         self._passes = _passes(dim)
         self._lay_out()
         self._pulls, self._change = torch.empty_like(self.mean).numpy(), torch.empty_like(self.vectors).numpy()
@@ -188,20 +188,20 @@ class CompiledSvdppTerm(SvdppTerm):
         """See `SvdppTerm.step`."""
         pull_weight, weight, precision, penalties, inverse = self._columns
         vectors, mean, values = self.vectors.numpy(), self.mean.numpy(), table.numpy()
-        own, other = (
+        near_bend, far_bend = (
             np.zeros((-(-len(side) // BLOCK_ROWS), values.shape[1]), np.float32) for side in (values, vectors)
         )
-        along, changes, effects = np.zeros_like(other), self._change, self._pulls
+        along, changes, effects = np.zeros_like(far_bend), self._change, self._pulls
         shares = np.zeros(len(values), np.float32) if share is None else share.numpy()
         self._run(self._passes.pull, values, shares, mean, pull_weight, self._pulls)
         self._run(
-            self._passes.gradient, self.other.indices.numpy(), self.other.offsets.numpy(), self._pulls, vectors,
-            penalties, inverse, changes, along, other,
+            self._passes.gradient, self.far.indices.numpy(), self.far.offsets.numpy(), self._pulls, vectors,
+            penalties, inverse, changes, along, far_bend,
         )  # fmt: skip
         self._run(
-            self._passes.effect, self.own.indices.numpy(), self.own.offsets.numpy(), changes, weight, precision,
-            effects, own,
+            self._passes.effect, self.near.indices.numpy(), self.near.offsets.numpy(), changes, weight, precision,
+            effects, near_bend,
         )  # fmt: skip
-        bend = own.sum(0, dtype=np.float64) + other.sum(0, dtype=np.float64)
+        bend = near_bend.sum(0, dtype=np.float64) + far_bend.sum(0, dtype=np.float64)
         length = (along.sum(0, dtype=np.float64) / np.maximum(bend, 1e-30)).astype(np.float32)
         self._run(self._passes.move, length, changes, vectors, effects, mean, values)

@@ -115,10 +115,10 @@ class EmbeddingDot(RatingNetwork):
             tables: tables of as many users and items and of at most this dim; further factors become zero.
         """
         with torch.no_grad():
-            for own, new in zip(self.fold()[:2], tables[:2], strict=True):
-                own.zero_()[:, : new.shape[1]] = new
-            for own, new in zip(self.fold()[2:], tables[2:], strict=True):
-                own.copy_(new)
+            for table, new in zip(self.fold()[:2], tables[:2], strict=True):
+                table.zero_()[:, : new.shape[1]] = new
+            for table, new in zip(self.fold()[2:], tables[2:], strict=True):
+                table.copy_(new)
 
 
 class LogitsAndNorms(torch.autograd.Function):

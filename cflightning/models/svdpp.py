@@ -29,29 +29,29 @@ class SvdppTerm:
     """The SVD++ term of one table: vectors y, learned from the table, and the prior means that they give.
 
     Args:
-        own: interactions by index of the table: the rated items of each user, for a table of users.
-        other: the same interactions by index of the other side.
+        near: interactions by index of the table: the rated items of each user, for a table of users.
+        far: the same interactions by index of the opposite side: the users of each item.
         dim: width of the table.
         l2_exponent: exponent of the penalty on the table's vectors, see `count_weights`; y has the same.
         penalty: penalty on y, as a multiple of the penalty on the table's vectors.
 
     Attributes:
-        vectors: float32 [indices of the other side, dim], y.
+        vectors: float32 [indices of the opposite side, dim], y.
         mean: float32 [indices of this side, dim], prior means.
     """
 
-    def __init__(self, own: Csr, other: Csr, dim: int, l2_exponent: float, penalty: float = 1.0) -> None:
-        self.own, self.other = own, other
+    def __init__(self, near: Csr, far: Csr, dim: int, l2_exponent: float, penalty: float = 1.0) -> None:
+        self.near, self.far = near, far
         # A vector with n ratings has the penalty n times.
         (counts, precision), (_, penalties) = (
-            (n, (n * count_weights(n, l2_exponent))[:, None]) for n in (own.counts.clamp(min=1), other.counts)
+            (n, (n * count_weights(n, l2_exponent))[:, None]) for n in (near.counts.clamp(min=1), far.counts)
         )
         self.weight = (counts[:, None] - 1).float().sqrt() / counts[:, None]
         self.precision, self.penalties = precision, penalty * penalties
         self._initial_penalties = self.penalties
-        self._data_curvature = other.sums(self.weight.square() * precision)
+        self._data_curvature = far.sums(self.weight.square() * precision)
         self.curvature = self._data_curvature + self.penalties.clamp(min=1e-6)
-        self.vectors = precision.new_zeros(len(other.counts), dim)
+        self.vectors = precision.new_zeros(len(far.counts), dim)
         self.mean = precision.new_zeros(len(counts), dim)
 
     def scale_penalty(self, multiple: float) -> None:
@@ -75,9 +75,9 @@ class SvdppTerm:
         if share is not None:
             table.lerp_(self.mean, share[:, None])
         pull = self.precision * (table - self.mean)
-        gradient = self.other.sums(self.weight * pull).sub_(self.penalties * self.vectors)
+        gradient = self.far.sums(self.weight * pull).sub_(self.penalties * self.vectors)
         change = gradient / self.curvature
-        effect = self.own.sums(change).mul_(self.weight)
+        effect = self.near.sums(change).mul_(self.weight)
         bend = (self.precision * effect.square()).sum(0) + (self.penalties * change.square()).sum(0)
         length = (gradient * change).sum(0) / bend.clamp(min=1e-30)
         self.vectors += length * change

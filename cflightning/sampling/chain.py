@@ -228,13 +228,13 @@ class Chain:
             gamma_rate=DEGREES_OF_FREEDOM / 2 / float(self.state["noise"]),
             user_precision=self.state["precision"],
         )
-        own = side.chunks[self.own_chunks]
-        _wait([self.pool.submit(draw_chunk, factors, chunk, conditional, errors) for chunk in own])
+        chunks = side.chunks[self.own_chunks]
+        _wait([self.pool.submit(draw_chunk, factors, chunk, conditional, errors) for chunk in chunks])
         if self.all_reduce is not None:  # each vector belongs to one process and the others add zeros: the sum is exact
             parts = [factors] if at else [factors, errors, self.state["precision"]]
             mine = torch.zeros(len(factors), dtype=torch.bool)
-            for chunk in own:
-                mine[chunk.own] = True
+            for chunk in chunks:
+                mine[chunk.index] = True
             for part in parts:
                 part[~mine] = 0
                 self.all_reduce(part)

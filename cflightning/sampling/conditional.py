@@ -18,8 +18,8 @@ class Conditional(NamedTuple):
     """The common inputs of the draws of all vectors of a side.
 
     Attributes:
-        features: float32 [size of the other side, k], coefficients of a vector.
-        offset: float32 [size of the other side], constant part of the logit.
+        features: float32 [size of the opposite side, k], coefficients of a vector.
+        offset: float32 [size of the opposite side], constant part of the logit.
         root_alpha: float32 [num_users], square root of the users' precision, for items; None for users, who draw it.
         gammas: float64 [num_users], standard Gamma numbers of that draw.
         precision: float32 [k, k], Lambda.
@@ -51,13 +51,13 @@ def draw_chunk(table: Tensor, chunk: Chunk, conditional: Conditional, errors: Te
         conditional: inputs of the draw.
         errors: float64 [num_users], output: squared errors of the users' ratings before the draw.
     """
-    index, other, target = chunk
+    index, opposite, target = chunk
     width = table.shape[1]
-    gathered = _buffer(other.numel() * width)
-    torch.index_select(conditional.features, 0, other, out=gathered.view(-1, width))
+    gathered = _buffer(opposite.numel() * width)
+    torch.index_select(conditional.features, 0, opposite, out=gathered.view(-1, width))
     near = gathered.view(*target.shape, width)
     fitted = torch.bmm(near, table[index, :, None])[..., 0]
-    logit = fitted + conditional.offset[other].view_as(fitted)
+    logit = fitted + conditional.offset[opposite].view_as(fitted)
     if conditional.sigmoid:
         score = logit.sigmoid_()
         slope = score * (1 - score)
@@ -65,13 +65,13 @@ def draw_chunk(table: Tensor, chunk: Chunk, conditional: Conditional, errors: Te
     else:
         slope, error = torch.ones_like(logit), target - logit
     if conditional.root_alpha is None:
-        squared = (error.square() * (other > 0).view_as(error)).sum(1, dtype=torch.float64)
+        squared = (error.square() * (opposite > 0).view_as(error)).sum(1, dtype=torch.float64)
         errors[index] = squared
         rate = conditional.gamma_rate + squared / 2
         conditional.user_precision[index] = (conditional.gammas[index] / rate).float()
         root_alpha = conditional.user_precision[index].sqrt()[:, None]
     else:
-        root_alpha = conditional.root_alpha[other].view_as(error)
+        root_alpha = conditional.root_alpha[opposite].view_as(error)
     # In rows of unit noise: slope * near x = slope * fitted + error. The padding of `near` is zero.
     root = root_alpha * slope
     near.mul_(root[..., None])

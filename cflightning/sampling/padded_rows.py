@@ -19,13 +19,13 @@ class Chunk(NamedTuple):
     """Some indices of a side with about equally many ratings, padded to the maximum.
 
     Attributes:
-        own: int64 [b], indices of this side.
-        other: int32 [b * w], indices of the other side that each has rated; 0 as padding.
+        index: int64 [b], indices of this side.
+        opposite: int32 [b * w], indices of the opposite side that each has rated; 0 as padding.
         target: float32 [b, w].
     """
 
-    own: Tensor
-    other: Tensor
+    index: Tensor
+    opposite: Tensor
     target: Tensor
 
 
@@ -33,11 +33,11 @@ class PaddedRows:
     """The ratings of one side.
 
     Args:
-        own: int32 [n], indices of this side.
-        other: int32 [n], indices of the other side.
+        index: int32 [n], indices of this side.
+        opposite: int32 [n], indices of the opposite side.
         target: float32 [n].
         size: size of this side's tables.
-        other_size: size of the other side's tables.
+        opposite_size: size of the opposite side's tables.
         width: length of a vector.
 
     Attributes:
@@ -47,8 +47,10 @@ class PaddedRows:
         chunks: all rated indices, those with most ratings first.
     """
 
-    def __init__(self, own: Tensor, other: Tensor, target: Tensor, size: int, other_size: int, width: int) -> None:
-        self.ratings = csr_from_pairs(own, other, size, other_size, target)
+    def __init__(
+        self, index: Tensor, opposite: Tensor, target: Tensor, size: int, opposite_size: int, width: int
+    ) -> None:
+        self.ratings = csr_from_pairs(index, opposite, size, opposite_size, target)
         self.counts = self.ratings.counts
         self.counts[0] = 0  # the vector of the unknown index stays zero
         self.rated = self.counts > 0

@@ -182,24 +182,24 @@ class AlternatingLeastSquares:
             total += float(error.square().sum())
         tables = user_factors.double(), item_factors.double()
         total += self.weight * float(((tables[0].mT @ tables[0]) * (tables[1].mT @ tables[1])).sum())
-        for side, table in zip((self.users, self.items), tables, strict=True):
-            total += float(torch.from_numpy(side.penalties).double() @ table.square().sum(1))
+        for problems, table in zip((self.users, self.items), tables, strict=True):
+            total += float(torch.from_numpy(problems.penalties).double() @ table.square().sum(1))
         return total
 
-    def solve(self, problems: LeastSquares, own: Tensor, other: Tensor, single_block: bool = False) -> None:
+    def solve(self, problems: LeastSquares, side: Tensor, opposite: Tensor, single_block: bool = False) -> None:
         """Take a Newton step on each block of columns of one side, in place.
 
         Args:
             problems: problems of the side, `users` or `items`.
-            own: float32 [size, dim], vectors of the side.
-            other: float32 [size of the other side, dim].
+            side: float32 [size, dim], vectors of the side.
+            opposite: float32 [size of the opposite side, dim].
             single_block: whether to solve for all columns at once.
         """
-        dim = own.shape[1]
+        dim = side.shape[1]
         blocks = 1 if single_block else -(-dim // self.block)
         block = -(-dim // (blocks * BLOCK_UNIT)) * BLOCK_UNIT
         padding = 0, blocks * block - dim
-        near, far = (pad(table.detach(), padding).contiguous() for table in (own, other))
+        near, far = (pad(table.detach(), padding).contiguous() for table in (side, opposite))
         with ThreadPool(self.threads) as pool:
             gram = (self.weight * pool.gram(far)).float().numpy()
             arguments = *problems[:-1], near.numpy(), far.numpy(), gram, problems.penalties
@@ -211,7 +211,7 @@ class AlternatingLeastSquares:
                 solve_rows(*arguments, block)
         if bad := int((~near.isfinite()).any(1).sum()):
             raise TrainingError(f"ials: vectors must be finite, got {bad} others; raise l2 or weight")
-        own.copy_(near[:, :dim])
+        side.copy_(near[:, :dim])
 
     def _check(self, user_factors: Tensor, item_factors: Tensor) -> None:
         for name, table, problems in (("user", user_factors, self.users), ("item", item_factors, self.items)):
@@ -228,8 +228,8 @@ def solve_rows(
     indices: NDArray[np.int32],
     offsets: NDArray[np.int64],
     roots: NDArray[np.float32],
-    own: NDArray[np.float32],
-    other: NDArray[np.float32],
+    near: NDArray[np.float32],
+    far: NDArray[np.float32],
     gram: NDArray[np.float32],
     penalties: NDArray[np.float32],
     block: int,
@@ -237,12 +237,12 @@ def solve_rows(
     """Compute `kernels.ials.solve_rows` without numba; the arguments are the same."""
     for row in order:
         entries = slice(offsets[row], offsets[row + 1])
-        near = other[indices[entries]]
-        root = roots[entries] if len(roots) else np.ones(len(near), np.float32)
-        for left in range(0, own.shape[1], block):
+        gathered = far[indices[entries]]
+        root = roots[entries] if len(roots) else np.ones(len(gathered), np.float32)
+        for left in range(0, near.shape[1], block):
             columns = slice(left, left + block)
-            part = root[:, None] * near[:, columns]
-            error = root * (near @ own[row] - 1)
-            gradient = part.T @ error + gram[columns] @ own[row] + penalties[row] * own[row, columns]
+            part = root[:, None] * gathered[:, columns]
+            error = root * (gathered @ near[row] - 1)
+            gradient = part.T @ error + gram[columns] @ near[row] + penalties[row] * near[row, columns]
             hessian = part.T @ part + gram[columns, columns] + penalties[row] * np.eye(block, dtype=np.float32)
-            own[row, columns] -= np.linalg.solve(hessian, gradient)
+            near[row, columns] -= np.linalg.solve(hessian, gradient)

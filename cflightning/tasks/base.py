@@ -23,7 +23,7 @@ from cflightning.models.network import RatingNetwork
 from cflightning.objectives.fold_in import LeastSquaresFoldIn, default_weight
 from cflightning.objectives.settings import SearchRange
 from cflightning.tasks.members import SVDPP_KEY, Ensemble
-from cflightning.tasks.optimizers import OptimizerOptions, configure
+from cflightning.tasks.optimizers import OptimizerOptions, make_optimizer_and_schedule
 from cflightning.tasks.process_watch import ProcessWatch
 from cflightning.tasks.trained import TrainedTask
 from cflightning.utils.arguments import Arguments
@@ -160,7 +160,7 @@ class NetworkTask(TrainedTask):
 
     @property
     def trains_separate_networks(self) -> bool:
-        """Whether other networks are trained than the one that is served; `build_member` makes them."""
+        """True if other networks are trained than the one that is served; `build_member` makes them."""
         return False
 
     def build_member(
@@ -230,7 +230,7 @@ class NetworkTask(TrainedTask):
         parameters = [parameter for network in self.ensemble.networks for parameter in network.parameters()]
         data = self.datamodule
         options = OptimizerOptions(self.learning_rate, self.weight_decay, self.optimizer, self.lr_scheduler, self.svdpp)
-        return configure(
+        return make_optimizer_and_schedule(
             options,
             self.trainer,
             self.engine_spec,

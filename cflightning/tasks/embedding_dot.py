@@ -224,7 +224,7 @@ class EmbeddingDotTask(NetworkTask):
 
     @property
     def trains_separate_networks(self) -> bool:
-        """Whether other networks are trained than the one that is served: members, or those of a sampled loss."""
+        """True if other networks are trained than the one that is served: members, or that of a sampled loss."""
         if self.predicts_ratings:
             return self.engine != "gibbs" and (self.members > 1 or self.compress not in (None, self.training_dim))
         loss = self.ranking_objective.sampled_loss

@@ -42,7 +42,7 @@ class OptimizerOptions:
     svdpp: SvdppSides = "none"
 
 
-def configure(
+def make_optimizer_and_schedule(
     options: OptimizerOptions,
     trainer: Trainer,
     engine_spec: EngineSpec | None,

@@ -102,7 +102,7 @@ class _Watch:
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
         self.children = children  # child processes of rank 0 on its machine
         self.limit = find_limit()
-        self.silent = [0] * self.size  # heartbeats of this process since the last one of each rank
+        self.missed_beats = [0] * self.size  # heartbeats of this process since the last one of each rank
         self.seen: list[bytes] = [b""] * self.size
         self.unreachable = 0  # consecutive heartbeats without a response of the store
         self._stop = threading.Event()
@@ -124,7 +124,9 @@ class _Watch:
     @property
     def reports(self) -> bool:
         """True if this is the first living process, which reports for all."""
-        return all(self._gone(rank) or self._silent(rank, SUSPECT_BEATS) for rank in range(self.rank))
+        return all(
+            self._describe_ended(rank) or self._describe_silent(rank, SUSPECT_BEATS) for rank in range(self.rank)
+        )
 
     def fail(self, error: BaseException) -> None:
         """Store the cause by which this process ends."""
@@ -144,19 +146,19 @@ class _Watch:
     def find_lost(self, seconds: float) -> str | None:
         """Return the rank and the state of a lost process as text, or None if all are alive after some seconds."""
         for _ in range(int(seconds / BEAT)):
-            if (found := self._first(self._gone)) or (
-                found := self._first(lambda rank: self._silent(rank, SUSPECT_BEATS))
+            if (lost := self._first_lost(self._describe_ended)) or (
+                lost := self._first_lost(lambda rank: self._describe_silent(rank, SUSPECT_BEATS))
             ):
-                return found
+                return lost
             self._checked.clear()
             self._checked.wait(2 * BEAT)
         return None
 
-    def _first(self, state: Callable[[int], str | None]) -> str | None:
-        found = ((rank, state(rank)) for rank in range(self.size) if rank != self.rank)
-        return next((f"rank {rank}: {text}" for rank, text in found if text), None)
+    def _first_lost(self, describe: Callable[[int], str | None]) -> str | None:
+        states = ((rank, describe(rank)) for rank in range(self.size) if rank != self.rank)
+        return next((f"rank {rank}: {state}" for rank, state in states if state), None)
 
-    def _gone(self, rank: int) -> str | None:
+    def _describe_ended(self, rank: int) -> str | None:
         """Return how a process has ended, or None if it may be alive."""
         if self.seen[rank].startswith(b"failed:"):
             return f"has failed: {self.seen[rank][7:].decode(errors='replace')}"
@@ -167,11 +169,11 @@ class _Watch:
             return "is unreachable; --ckpt_path last resumes from the last epoch"
         return None
 
-    def _silent(self, rank: int, beats: float) -> str | None:
-        if self.seen[rank] == b"done" or self.silent[rank] < beats:
+    def _describe_silent(self, rank: int, beats: float) -> str | None:
+        if self.seen[rank] == b"done" or self.missed_beats[rank] < beats:
             return None
         return (
-            f"has sent no heartbeat for {self.silent[rank] * BEAT:.0f} s (stopped, killed, or unreachable); "
+            f"has sent no heartbeat for {self.missed_beats[rank] * BEAT:.0f} s (stopped, killed, or unreachable); "
             f"--ckpt_path last resumes from the last epoch, {LIMIT_VARIABLE} sets the time limit"
         )
 
@@ -180,30 +182,30 @@ class _Watch:
         names = [str(rank) for rank in range(self.size)]
         while not self._stop.wait(BEAT):
             number += 1
-            found = self.seen
+            values = self.seen
             try:
                 self.store.set(names[self.rank], str(number))
-                found = self.store.multi_get(names)
+                values = self.store.multi_get(names)
                 self.unreachable = 0
             except RuntimeError:
                 self.unreachable += 1
-            self.silent = [
+            self.missed_beats = [
                 beats + 1 if value == before else 0
-                for beats, value, before in zip(self.silent, found, self.seen, strict=True)
+                for beats, value, before in zip(self.missed_beats, values, self.seen, strict=True)
             ]
-            self.seen = list(found)
+            self.seen = list(values)
             self._checked.set()
             self._warn()
             # The main thread ends by its own error unless it waits in a collective that cannot be interrupted.
-            gone = self._first(self._gone)
+            gone = self._first_lost(self._describe_ended)
             gone_for = gone_for + 1 if gone else 0
-            late = self._first(lambda rank: self._silent(rank, self.limit / BEAT))
+            late = self._first_lost(lambda rank: self._describe_silent(rank, self.limit / BEAT))
             if late or gone_for * BEAT > GRACE:
                 self._end(str(late or gone))
 
     def _warn(self) -> None:
-        for rank, beats in enumerate(self.silent):
-            if beats == int(WARN_AFTER / BEAT) < self.limit / BEAT and self._silent(rank, beats):
+        for rank, beats in enumerate(self.missed_beats):
+            if beats == int(WARN_AFTER / BEAT) < self.limit / BEAT and self._describe_silent(rank, beats):
                 log.warning("rank %d: has sent no heartbeat for %.0f s (stopped or unreachable?); the training "
                             "ends after %.0f s", rank, beats * BEAT, self.limit)  # fmt: skip
 

@@ -96,7 +96,7 @@ class RatingHead(Head):
 
     @property
     def _has_svdpp_terms(self) -> bool:
-        """Whether SVD++ terms can be trained beside the engine; autograd has them."""
+        """True if SVD++ terms are trained beside the engine, or by autograd."""
         spec = self.task.engine_spec
         return spec is None or spec.has_svdpp_terms
 

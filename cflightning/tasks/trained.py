@@ -21,6 +21,11 @@ from cflightning.tasks.optimizers import check_states, step_schedules
 class TrainedTask(CheckpointedTask):
     """A task whose hooks are those of its heads; the first head trains on the Trainer's batches.
 
+    Order in a fit: `configure_model` (`build`, `prepare_training`), `configure_optimizers`, `on_train_start` (the
+    engine starts); per epoch `on_train_epoch_start`, per batch `on_train_batch_start` and `training_step`, the hooks of
+    validation, `on_train_epoch_end`; at the end `on_train_end` (the engine is shut down). Checkpoints are written by
+    `on_save_checkpoint`.
+
     Args:
         seed: Seed of the initial parameters.
     """
@@ -70,14 +75,14 @@ class TrainedTask(CheckpointedTask):
         self.running_engine = make(self.trainer.train_dataloader, self.optimizers(use_pl_optimizer=False))
 
     def on_train_start(self) -> None:
-        """Start the heads."""
+        """Check restored optimiser states, and start the heads and with them the engine."""
         check_states(self.trainer.optimizers)
         data = self._require_data()
         for head in self.heads:
             head.on_train_start(data)
 
     def on_train_epoch_start(self) -> None:
-        """Let the heads start an epoch."""
+        """Call the heads, which may train before the first batch of an epoch."""
         for head in self.heads:
             head.on_train_epoch_start(self._require_data())
 
@@ -89,7 +94,7 @@ class TrainedTask(CheckpointedTask):
         return data
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Let the heads adapt training."""
+        """Call the heads, which may change penalties before a batch."""
         # Not when a batch ends: checkpoints are written then, before or after.
         if self.trainer.global_step:
             for head in self.heads:

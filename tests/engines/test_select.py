@@ -37,10 +37,18 @@ def trainer(epochs=1, **options):
             {},
             "it supports EmbeddingDot, not EmbeddingMLP",
         ),
-        (lambda: EmbeddingDotTask(dim=4, engine="fused", sigmoid=False), {}, "it needs the sigmoid range"),
-        (lambda: EmbeddingDotTask(dim=4, engine="fused", weight_decay=0.1), {}, "own optimiser"),
-        (lambda: EmbeddingDotTask(dim=4, engine="fused"), {"precision": "64-true"}, "it computes in 32-bit"),
-        (lambda: EmbeddingDotTask(dim=4, engine="fused"), {"gradient_clip_val": 1.0}, "accumulate or clip"),
+        (lambda: EmbeddingDotTask(dim=4, engine="fused", sigmoid=False), {}, "--model.sigmoid must be true"),
+        (lambda: EmbeddingDotTask(dim=4, engine="fused", weight_decay=0.1), {}, "--model.weight_decay need autograd"),
+        (
+            lambda: EmbeddingDotTask(dim=4, engine="fused"),
+            {"precision": "64-true"},
+            "--trainer.precision must be 32-true",
+        ),
+        (
+            lambda: EmbeddingDotTask(dim=4, engine="fused"),
+            {"gradient_clip_val": 1.0},
+            "gradient_clip_val need autograd",
+        ),
     ],
 )
 def test_the_fallback_to_autograd_is_logged_once(make, options, reason, caplog):
@@ -60,7 +68,7 @@ def test_auto_trains_by_autograd_if_settings_count_batches(options, given, caplo
         task, fit = EmbeddingDotTask(dim=4, engine=engine), trainer(1, **options)
         fit.fit(task, data(batch_size=given))
         assert task.automatic_optimization is not fused
-    assert "its batches are eighths of an epoch" in caplog.text
+    assert "fused has eight batches an epoch" in caplog.text
 
 
 def test_without_numba(monkeypatch, caplog, request):

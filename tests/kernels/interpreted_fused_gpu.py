@@ -98,7 +98,7 @@ def test_shape_and_programs():
         assert warps in {1, 2, 4, 8}
     total, most = 25_000_000, 81_000  # a MovieLens 25M
     grid = fused_dot_gpu.programs(total, most, 132, *fused_dot_gpu.shape(64))
-    assert grid * fused_dot_gpu.shape(64)[0] * most / total <= fused_dot_gpu.CONCURRENT
+    assert grid * fused_dot_gpu.shape(64)[0] * most / total <= fused_dot_gpu.MAX_IN_FLIGHT_OF_ONE_INDEX
     assert 1000 <= grid <= 132 * fused_dot_gpu.WARPS_PER_SM
     assert fused_dot_gpu.programs(100, 100, 132, 64, 1) == 1
 

@@ -180,9 +180,17 @@ def test_training_can_stop_early_and_with_an_open_end():
     ("task", "options", "reason"),
     [
         (lambda: EmbeddingMLPTask(dim=4, engine="gibbs"), {}, "it supports EmbeddingDot, not EmbeddingMLP"),
-        (lambda: EmbeddingDotTask(dim=4, engine="gibbs", sigmoid=False), {}, "it needs the sigmoid range"),
-        (lambda: EmbeddingDotTask(dim=4, engine="gibbs"), {"precision": "64-true"}, "it computes in 32-bit"),
-        (lambda: EmbeddingDotTask(dim=4, engine="gibbs", weight_decay=0.1), {}, "it has its own optimiser"),
+        (lambda: EmbeddingDotTask(dim=4, engine="gibbs", sigmoid=False), {}, "--model.sigmoid must be true"),
+        (
+            lambda: EmbeddingDotTask(dim=4, engine="gibbs"),
+            {"precision": "64-true"},
+            "--trainer.precision must be 32-true",
+        ),
+        (
+            lambda: EmbeddingDotTask(dim=4, engine="gibbs", weight_decay=0.1),
+            {},
+            "--optimizer and --model.weight_decay need autograd",
+        ),
     ],
 )
 def test_gibbs_sampling_is_refused_where_it_is_not_supported(task, options, reason):
