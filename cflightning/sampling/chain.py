@@ -234,7 +234,7 @@ class Chain:
             parts = [factors] if at else [factors, errors, self.state["precision"]]
             mine = torch.zeros(len(factors), dtype=torch.bool)
             for chunk in chunks:
-                mine[chunk.index] = True
+                mine[chunk.side] = True
             for part in parts:
                 part[~mine] = 0
                 self.all_reduce(part)

@@ -19,12 +19,12 @@ class Chunk(NamedTuple):
     """Some indices of a side with about equally many ratings, padded to the maximum.
 
     Attributes:
-        index: int64 [b], indices of this side.
+        side: int64 [b], indices of this side.
         opposite: int32 [b * w], indices of the opposite side that each has rated; 0 as padding.
         target: float32 [b, w].
     """
 
-    index: Tensor
+    side: Tensor
     opposite: Tensor
     target: Tensor
 
@@ -33,7 +33,7 @@ class PaddedRows:
     """The ratings of one side.
 
     Args:
-        index: int32 [n], indices of this side.
+        side: int32 [n], indices of this side.
         opposite: int32 [n], indices of the opposite side.
         target: float32 [n].
         size: size of this side's tables.
@@ -48,9 +48,9 @@ class PaddedRows:
     """
 
     def __init__(
-        self, index: Tensor, opposite: Tensor, target: Tensor, size: int, opposite_size: int, width: int
+        self, side: Tensor, opposite: Tensor, target: Tensor, size: int, opposite_size: int, width: int
     ) -> None:
-        self.ratings = csr_from_pairs(index, opposite, size, opposite_size, target)
+        self.ratings = csr_from_pairs(side, opposite, size, opposite_size, target)
         self.counts = self.ratings.counts
         self.counts[0] = 0  # the vector of the unknown index stays zero
         self.rated = self.counts > 0

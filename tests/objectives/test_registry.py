@@ -116,6 +116,15 @@ def test_a_ranking_objective_has_documented_settings_a_search_space_and_a_fold_i
     assert (weights.weight, weights.rescale) == (0.3, name != "ials")
 
 
+@pytest.mark.parametrize(
+    ("name", "by_solver", "by_autograd"), [("bce", 32, 20), ("softmax", 16, 20), ("bpr", 20, 20), ("ials", 3, 3)]
+)
+def test_the_default_number_of_epochs_depends_on_autograd(name, by_solver, by_autograd):
+    objective = find_ranking_objective(name)
+    assert objective.default_epochs(by_autograd=False) == by_solver
+    assert objective.default_epochs(by_autograd=True) == by_autograd
+
+
 def test_multitask_needs_a_solver():
     assert solver_names() == [name for name in RANKING if find_ranking_objective(name).solver is not None]
 
