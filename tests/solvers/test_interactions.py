@@ -38,7 +38,7 @@ def test_pairs_are_grouped_by_user_and_by_item(users):
     assert entries(interactions.by_user) == expected_entries(user, item, values, users)
     assert entries(interactions.by_item) == expected_entries(item, user, values, items)
     assert interactions.by_user.indices.dtype == torch.int32
-    assert make_interactions(user, item, users, items).items.values is None
+    assert make_interactions(user, item, users, items).by_item.values is None
     assert torch.equal(make_interactions(user, item, users, items).by_item.indices, interactions.by_item.indices)
 
 

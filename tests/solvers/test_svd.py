@@ -155,7 +155,7 @@ def test_arguments_out_of_range_are_rejected():
 @pytest.mark.parametrize("width", [64, 128, 100, 3])
 def test_the_sparse_product_equals_the_dense_one(width, implementation):
     user, item, num_users, num_items = random_pairs(2, 600, 40, 3000)
-    matrix = make_interactions(user, item, num_users, num_items).users
+    matrix = make_interactions(user, item, num_users, num_items).by_user
     rng = torch.Generator().manual_seed(0)
     own, other = (torch.rand(size, generator=rng) for size in (num_users, num_items))
     table = torch.randn(num_items, width, generator=rng)
