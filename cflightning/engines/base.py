@@ -26,16 +26,16 @@ class EngineContext:
     """The settings of a training run that an engine reads when it starts.
 
     Attributes:
-        networks: networks that the engine trains in place, one per ensemble member.
+        networks: Networks that the engine trains in place, one per ensemble member.
         priors: SVD++ priors of these networks, in their order; empty without SVD++ terms.
-        init_members: makes the untrained networks of an ensemble, for engines that train their members themselves.
-        dim: latent factors in training; the served network may have fewer.
+        init_members: Makes the untrained networks of an ensemble, for engines that train their members themselves.
+        dim: Latent factors in training; the served network may have fewer.
         penalty: L2 penalty on factors.
         bias_l2: L2 penalties on user biases and on item biases, in units of the squared rating range.
-        svdpp: sides that have an SVD++ term.
-        seed: seed of the engine's random draws.
-        threads: number of threads.
-        num_epochs: epochs of the run; None or -1 if their number is open.
+        svdpp: Sides that have an SVD++ term.
+        seed: Seed of the engine's random draws.
+        threads: Number of threads.
+        num_epochs: Epochs of the run; None or -1 if their number is open.
     """
 
     networks: Sequence[EmbeddingDot]
@@ -54,7 +54,7 @@ class Engine(ABC):
     """A replacement of autograd: it updates the tables of networks itself, in every process of the Trainer.
 
     Attributes:
-        penalty_scale: multiple of the penalty on factors from the next batch on; engines without a penalty ignore it.
+        penalty_scale: Multiple of the penalty on factors from the next batch on; engines without a penalty ignore it.
     """
 
     penalty_scale = 1.0
@@ -76,7 +76,7 @@ class EngineGroup(Engine):
     """Several engines that train on the same batches, each with its own network.
 
     Args:
-        engines: at least one.
+        engines: At least one.
     """
 
     def __init__(self, engines: Sequence[Engine]) -> None:
@@ -108,15 +108,15 @@ class EngineSpec:
     """The parts of an engine, in the order in which the Trainer needs them.
 
     Attributes:
-        name: name of the engine in checkpoints.
-        make_loader: makes the dataloader, with the arguments of `RatingLoader`. Its batches have an attribute `total`,
+        name: Name of the engine in checkpoints.
+        make_loader: Makes the dataloader, with the arguments of `RatingLoader`. Its batches have an attribute `total`,
             the number of ratings over all processes.
-        make_optimizer: makes the optimiser, which holds the engine's state, from a learning rate.
-        default_learning_rate: learning rate for a number of epochs (None or -1 if open) and the sides with SVD++ terms.
-        make_engine: starts the engine with the dataloader and the optimiser; None for a solver, which its head starts.
-        has_svdpp_terms: whether SVD++ terms are trained beside the engine; False if it trains its own, or has none.
-        compiled_svdpp: whether these terms are the compiled ones.
-        scheduled: whether the learning rate follows a schedule.
+        make_optimizer: Makes the optimiser, which holds the engine's state, from a learning rate.
+        default_learning_rate: Learning rate for a number of epochs (None or -1 if open) and the sides with SVD++ terms.
+        make_engine: Starts the engine with the dataloader and the optimiser; None for a solver, which its head starts.
+        has_svdpp_terms: Whether SVD++ terms are trained beside the engine; False if it trains its own, or has none.
+        compiled_svdpp: Whether these terms are the compiled ones.
+        scheduled: Whether the learning rate follows a schedule.
     """
 
     name: str

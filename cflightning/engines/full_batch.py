@@ -16,8 +16,8 @@ class FullBatch(NamedTuple):
     """The batch of all ratings.
 
     Attributes:
-        epoch: number of the epoch, from 0.
-        total: number of ratings.
+        epoch: Number of the epoch, from 0.
+        total: Number of ratings.
     """
 
     epoch: int
@@ -31,9 +31,9 @@ class FullBatchLoader(EpochLoader):
         user: int32 [n], user indices.
         item: int32 [n], item indices.
         rating: float32 [n], rating units.
-        seed: seed of the engine's random draws.
-        rank: rank of this process.
-        world_size: number of processes.
+        seed: Seed of the engine's random draws.
+        rank: Rank of this process.
+        world_size: Number of processes.
     """
 
     def __init__(
@@ -54,8 +54,8 @@ class StateOptimizer(EngineOptimizer):
     """Optimiser that holds the state of a full-batch engine under one key.
 
     Args:
-        network: the served network.
-        lr: learning rate of the engine, if it has one.
+        network: The served network.
+        lr: Learning rate of the engine, if it has one.
     """
 
     def __init__(self, network: EmbeddingDot, lr: float) -> None:

@@ -34,7 +34,7 @@ class Stage(NamedTuple):
     Attributes:
         cells: int64 [cells of this process], numbers of the cells, largest first.
         order: int32 [blocks of the epoch], order of the blocks of every cell.
-        total: number of ratings over all processes.
+        total: Number of ratings over all processes.
     """
 
     cells: NDArray[np.int64]
@@ -52,10 +52,10 @@ class StageLoader(EpochLoader):
         user: int32 [n], user indices; the loader takes over the columns and sorts them in place.
         item: int32 [n], item indices.
         rating: float32 [n], rating units.
-        network: network whose scale turns ratings into targets.
-        seed: seed of the layout and, with the number of the epoch, of the orders.
-        rank: rank of this process.
-        world_size: number of processes; only the first `STAGES` of them train.
+        network: Network whose scale turns ratings into targets.
+        seed: Seed of the layout and, with the number of the epoch, of the orders.
+        rank: Rank of this process.
+        world_size: Number of processes; only the first `STAGES` of them train.
     """
 
     def __init__(
@@ -112,14 +112,14 @@ class FusedEngine(StageEngine):
     Any number of threads and of processes gives the same result, bit for bit.
 
     Args:
-        network: network to train in place; its tables lie on the CPU.
-        loader: dataloader of the stages.
-        optimizer: optimiser with the accumulators.
+        network: Network to train in place; its tables lie on the CPU.
+        loader: Dataloader of the stages.
+        optimizer: Optimiser with the accumulators.
         penalty: L2 penalty on factors.
-        threads: number of threads.
+        threads: Number of threads.
         prior: SVD++ terms, if there are any.
         bias_l2: L2 penalties on user biases and on item biases.
-        step: another implementation of `fused_dot.kernel(network.dim)`.
+        step: Another implementation of `fused_dot.kernel(network.dim)`.
     """
 
     def __init__(

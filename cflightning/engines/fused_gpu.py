@@ -41,7 +41,7 @@ class GpuStage(NamedTuple):
 
     Attributes:
         order: int32 [blocks], on the device, numbers of blocks of `GPU_BLOCK` ratings.
-        total: number of ratings.
+        total: Number of ratings.
     """
 
     order: Tensor
@@ -57,8 +57,8 @@ class GpuStageLoader(EpochLoader):
         user: int32 [n], user indices.
         item: int32 [n], item indices.
         rating: float32 [n], rating units.
-        network: network whose scale turns ratings into targets, on the device of the training.
-        seed: seed of the order of the columns and, with the number of the epoch, of the order of the blocks.
+        network: Network whose scale turns ratings into targets, on the device of the training.
+        seed: Seed of the order of the columns and, with the number of the epoch, of the order of the blocks.
     """
 
     def __init__(
@@ -109,14 +109,14 @@ class FusedGpuEngine(StageEngine):
     """Trains a network by stages of the Triton kernel.
 
     Args:
-        network: network to train in place; its tables lie on the loader's device.
-        loader: dataloader of the stages.
-        optimizer: optimiser with the accumulators.
+        network: Network to train in place; its tables lie on the loader's device.
+        loader: Dataloader of the stages.
+        optimizer: Optimiser with the accumulators.
         penalty: L2 penalty on factors.
         prior: SVD++ terms, if there are any.
         bias_l2: L2 penalties on user biases and on item biases.
-        programs: maximum number of programs of the kernel's grid; None for `fused_dot_gpu.programs`.
-        step: another implementation of `fused_dot_gpu.train_stage`.
+        programs: Maximum number of programs of the kernel's grid; None for `fused_dot_gpu.programs`.
+        step: Another implementation of `fused_dot_gpu.train_stage`.
     """
 
     def __init__(

@@ -39,11 +39,11 @@ class GibbsEngine(Engine):
     """Runs sweeps of a chain, and sets the network to the average after each.
 
     Args:
-        network: the served network.
-        optimizer: optimiser whose state is empty or comes from a checkpoint.
+        network: The served network.
+        optimizer: Optimiser whose state is empty or comes from a checkpoint.
         chain: Markov chain of the ratings.
-        train_members: trains the ensemble members and returns their tables; called if the state is empty.
-        num_sweeps: planned number of sweeps, the initial weight of the members.
+        train_members: Trains the ensemble members and returns their tables; called if the state is empty.
+        num_sweeps: Planned number of sweeps, the initial weight of the members.
     """
 
     def __init__(
@@ -96,9 +96,9 @@ def train_members(context: EngineContext, loader: FullBatchLoader, learning_rate
     """Train the ensemble members by the fused engine.
 
     Args:
-        context: settings of the run.
-        loader: loader with the training part; its seed decides the order of the ratings.
-        learning_rate: peak learning rate.
+        context: Settings of the run.
+        loader: Loader with the training part; its seed decides the order of the ratings.
+        learning_rate: Peak learning rate.
 
     Returns:
         The tables of each member.

@@ -19,8 +19,8 @@ def one_cycle(step: int, total: int) -> float:
     Smith & Topin 2018, with the numbers of fastai's `fit_one_cycle`. Steps past the end stay at `END`.
 
     Args:
-        step: number of the step, from 0.
-        total: steps of the whole training.
+        step: Number of the step, from 0.
+        total: Steps of the whole training.
     """
     peak = WARMUP * total
     if step < peak:
@@ -37,8 +37,8 @@ def one_cycle_schedule(optimizer: torch.optim.Optimizer, total: Callable[[], int
     longer schedule instead of failing at the old end.
 
     Args:
-        optimizer: optimiser whose learning rate is scheduled.
-        total: returns the steps of the whole training; called at the first step. (Lightning's estimate sets up the
+        optimizer: Optimiser whose learning rate is scheduled.
+        total: Returns the steps of the whole training; called at the first step. (Lightning's estimate sets up the
             training batches, and batches that are set up before a checkpoint is restored start from the beginning.)
     """
     steps = functools.cache(total)

@@ -32,10 +32,10 @@ class EngineRequest:
     """The settings of a task that decide which engine trains its networks.
 
     Attributes:
-        name: engine of the setting `engine`.
-        custom_optimizer: whether the setting `optimizer` or `weight_decay` replaces the engine's optimiser.
-        step_schedule: whether the setting `lr_scheduler` counts batches.
-        batch_size: setting `batch_size`; None for the default.
+        name: Engine of the setting `engine`.
+        custom_optimizer: Whether the setting `optimizer` or `weight_decay` replaces the engine's optimiser.
+        step_schedule: Whether the setting `lr_scheduler` counts batches.
+        batch_size: Setting `batch_size`; None for the default.
     """
 
     name: EngineName = "auto"
@@ -48,9 +48,9 @@ def select_engine(request: EngineRequest, trainer: Trainer, networks: Sequence[R
     """Select the engine that trains some networks.
 
     Args:
-        request: settings of the task.
-        trainer: trainer of the fit.
-        networks: networks to train, all of one class.
+        request: Settings of the task.
+        trainer: Trainer of the fit.
+        networks: Networks to train, all of one class.
 
     Returns:
         The engine's parts, or None for autograd.
@@ -81,9 +81,9 @@ def unsupported_reason(request: EngineRequest, trainer: Trainer, network: Rating
     """Return why the compiled engines cannot train a network, or None.
 
     Args:
-        request: settings of the task; with engine `auto`, settings that count batches are reasons too.
-        trainer: trainer of the fit.
-        network: network to train.
+        request: Settings of the task; with engine `auto`, settings that count batches are reasons too.
+        trainer: Trainer of the fit.
+        network: Network to train.
     """
     counts_batches = (
         request.batch_size or request.step_schedule or trainer.max_steps != -1 or trainer.limit_train_batches != 1.0

@@ -28,8 +28,8 @@ class RowwiseAdagrad(EngineOptimizer):
     """State of the fused engines: one sum of squared gradients per embedding vector and per bias.
 
     Args:
-        networks: networks to train.
-        lr: peak learning rate.
+        networks: Networks to train.
+        lr: Peak learning rate.
     """
 
     def __init__(self, networks: Sequence[EmbeddingDot], lr: float) -> None:
@@ -44,10 +44,10 @@ class StepSizes(NamedTuple):
     """Learning rates of a stage, and AdaGrad's epsilon.
 
     Attributes:
-        factors: learning rate of factors.
-        biases: learning rate of user and item biases.
-        global_bias: learning rate of the global bias.
-        eps: number added to the root of an accumulator.
+        factors: Learning rate of factors.
+        biases: Learning rate of user and item biases.
+        global_bias: Learning rate of the global bias.
+        eps: Number added to the root of an accumulator.
     """
 
     factors: float
@@ -60,13 +60,13 @@ class StageEngine(Engine):
     """A fused engine without its kernel.
 
     Args:
-        network: network to train in place; its tables lie on `device`.
+        network: Network to train in place; its tables lie on `device`.
         counts: int64 [num_users] and [num_items], numbers of ratings.
-        optimizer: optimiser with the accumulators; afterwards they share memory with the state tables.
+        optimizer: Optimiser with the accumulators; afterwards they share memory with the state tables.
         penalty: L2 penalty on factors.
         bias_l2: L2 penalties on user biases and on item biases.
         prior: SVD++ terms, towards which a `ProximalStep` pulls the vectors; else the kernel pulls towards zero.
-        device: device of the kernel.
+        device: Device of the kernel.
 
     Attributes:
         states: float32 [num_users, STATE_WIDTH] and [num_items, STATE_WIDTH], see `kernels.adagrad`.

@@ -26,12 +26,12 @@ class SvdppPrior:
     """Prior means of a network's tables: the SVD++ term (see `models.svdpp`) where a table has one, else zero.
 
     Args:
-        network: network whose tables are trained.
-        items: items that each user has rated in the training part.
-        users: users who have rated each item in the training part.
+        network: Network whose tables are trained.
+        items: Items that each user has rated in the training part.
+        users: Users who have rated each item in the training part.
         sides: `user` or `both`.
-        l2_exponent: exponent of `count_weights` for the penalty on embedding vectors.
-        term_class: implementation of a term.
+        l2_exponent: Exponent of `count_weights` for the penalty on embedding vectors.
+        term_class: Implementation of a term.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class SvdppPrior:
         """Update the terms by the current tables, and move the tables along with their prior means; in place.
 
         Args:
-            tables: tables of the network by name.
+            tables: Tables of the network by name.
         """
         with torch.no_grad():
             for name, term in self.terms.items():
@@ -92,12 +92,12 @@ class ProximalStep:
     kernels need no prior means, and the result is slightly more accurate.
 
     Args:
-        network: network whose factors are trained.
+        network: Network whose factors are trained.
         prior: SVD++ terms.
-        states: state tables of users and items, see `kernels.adagrad`; the biases are updated, and the penalty columns
+        states: State tables of users and items, see `kernels.adagrad`; the biases are updated, and the penalty columns
             are set to zero.
         counts: int64 [num_users] and [num_items], numbers of ratings.
-        stages: stages per epoch.
+        stages: Stages per epoch.
     """
 
     def __init__(
@@ -117,8 +117,8 @@ class ProximalStep:
         """Pull all vectors and biases towards their prior means, and update the terms.
 
         Args:
-            learning_rate: learning rate of the stage.
-            penalty_scale: multiple of the penalty on factors.
+            learning_rate: Learning rate of the stage.
+            penalty_scale: Multiple of the penalty on factors.
         """
         for name, state in self.states.items():
             for table, column, rate in (

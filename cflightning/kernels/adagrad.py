@@ -27,10 +27,10 @@ class AdagradConfig:
     """Constants of the update rule; one set fits data sets of very different size, density and rating scale.
 
     Attributes:
-        bias_rate: learning rate of the biases, as a multiple of that of the factors.
-        global_rate: learning rate of the global bias (plain SGD), likewise.
-        step_exponent: the steps of an index with n ratings are multiplied by (n / 80) ** step_exponent.
-        eps: number added to the root of an accumulator.
+        bias_rate: Learning rate of the biases, as a multiple of that of the factors.
+        global_rate: Learning rate of the global bias (plain SGD), likewise.
+        step_exponent: The steps of an index with n ratings are multiplied by (n / 80) ** step_exponent.
+        eps: Number added to the root of an accumulator.
     """
 
     bias_rate: float = 2.5

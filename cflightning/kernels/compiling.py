@@ -27,8 +27,8 @@ def compiled(*, cache: bool = True, **options: Any) -> Callable[[F], F]:
     A cache that cannot be read or written costs the time of compiling, nothing else.
 
     Args:
-        cache: whether to cache the result on disk; inlined functions have no result of their own.
-        options: options of ``numba.njit``.
+        cache: Whether to cache the result on disk; inlined functions have no result of their own.
+        options: Options of ``numba.njit``.
     """
     numba: Any = import_module("numba")  # its annotations lack configuration and caches
     config = numba.config
@@ -57,7 +57,7 @@ def find_cache_folder(package: Path = Path(__file__).parent) -> str | None:
     the user's cache folder. numba's own default would be a folder named `~` if the home directory is unknown.
 
     Args:
-        package: folder of the kernels.
+        package: Folder of the kernels.
     """
     numba: Any = import_module("numba")
     configured = str(numba.config.CACHE_DIR or "")

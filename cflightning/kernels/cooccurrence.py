@@ -23,7 +23,7 @@ def cooccurrences(
         user_offsets: int64 [num_items + 1], first user of each item.
         items: int32 [n], the items of every user, user by user.
         item_offsets: int64 [num_users + 1], first item of each user.
-        first: item of the first line.
+        first: Item of the first line.
         out: float32 [rows, num_items], overwritten.
     """
     while True:
@@ -49,10 +49,10 @@ def nearest_items(
 
     Args:
         taken: int64 [1], 0 at first.
-        users: see :func:`cooccurrences`.
-        user_offsets: see :func:`cooccurrences`.
-        items: see :func:`cooccurrences`.
-        item_offsets: see :func:`cooccurrences`.
+        users: See :func:`cooccurrences`.
+        user_offsets: See :func:`cooccurrences`.
+        items: See :func:`cooccurrences`.
+        item_offsets: See :func:`cooccurrences`.
         root: float32 [num_items], square root of the number of each item's users.
         shrinkage: float32.
         neighbours: int64 [num_items, n], zeros at first.

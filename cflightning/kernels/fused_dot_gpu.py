@@ -147,11 +147,11 @@ def programs(total: int, most: int, processors: int, ratings: int, warps: int) -
     """Return the number of programs of a grid: enough to hide latency, few enough to bound staleness.
 
     Args:
-        total: ratings of an epoch.
-        most: ratings of the most popular user or item.
-        processors: streaming multiprocessors of the GPU.
-        ratings: ratings of a unit.
-        warps: warps of a program.
+        total: Ratings of an epoch.
+        most: Ratings of the most popular user or item.
+        processors: Streaming multiprocessors of the GPU.
+        ratings: Ratings of a unit.
+        warps: Warps of a program.
     """
     in_flight = min(MAX_IN_FLIGHT_OF_ONE_INDEX * total // max(most, 1), total // MIN_RATINGS_PER_IN_FLIGHT)
     return max(1, min(WARPS_PER_SM * processors // warps, in_flight // ratings))
@@ -174,14 +174,14 @@ def train_stage(
         user_state: float32 [num_users, STATE_WIDTH], contiguous, see `adagrad`.
         item_state: float32 [num_items, STATE_WIDTH], contiguous.
         bias: float32 [1], global bias.
-        c: factor of the gradient, 2 (1 + 2 m)^2.
-        lr: learning rate of factors.
-        lrb: learning rate of biases.
-        lrg: learning rate of the global bias, per rating.
-        eps: number added to the root of an accumulator.
-        programs: maximum number of programs; each processes one unit of ratings after the other.
-        ratings: ratings of a unit, a power of two up to `GPU_BLOCK`; None for that of `shape`.
-        warps: warps of a program; None for that of `shape`.
+        c: Factor of the gradient, 2 (1 + 2 m)^2.
+        lr: Learning rate of factors.
+        lrb: Learning rate of biases.
+        lrg: Learning rate of the global bias, per rating.
+        eps: Number added to the root of an accumulator.
+        programs: Maximum number of programs; each processes one unit of ratings after the other.
+        ratings: Ratings of a unit, a power of two up to `GPU_BLOCK`; None for that of `shape`.
+        warps: Warps of a program; None for that of `shape`.
 
     Returns:
         Sum of squared errors, in squared units of the widened range: float64 [].

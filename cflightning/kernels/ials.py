@@ -121,7 +121,7 @@ def solve_rows(
         far: float32 [rows, width].
         gram: float32 [width, width], ``weight * far^T far``.
         penalties: float32 [rows of near].
-        block: number of columns per step; a divisor of `width` and a multiple of 16.
+        block: Number of columns per step; a divisor of `width` and a multiple of 16.
     """
     width = near.shape[1]
     most = 0

@@ -63,9 +63,9 @@ def make_cells(user: I32, item: I32, num_users: int, num_items: int, rng: np.ran
     Args:
         user: int32 [n], user indices.
         item: int32 [n], item indices.
-        num_users: size of the user table.
-        num_items: size of the item table.
-        rng: generator of the groups of users and items.
+        num_users: Size of the user table.
+        num_items: Size of the item table.
+        rng: Generator of the groups of users and items.
     """
     user_group = balanced_groups(count_indices(user, num_users), GRID, rng)
     item_group = balanced_groups(count_indices(item, num_items), GRID, rng)
@@ -79,10 +79,10 @@ def draw_epoch(cells: LogisticCells, negatives: int, size: int, rng: np.random.G
     """Distribute the negatives of an epoch over the cells.
 
     Args:
-        cells: the interactions.
-        negatives: number of negatives of each interaction.
-        size: number of negatives that stay together; a divisor of `negatives`.
-        rng: generator of the epoch.
+        cells: The interactions.
+        negatives: Number of negatives of each interaction.
+        size: Number of negatives that stay together; a divisor of `negatives`.
+        rng: Generator of the epoch.
     """
     times = negatives // size
     negative_user = np.empty(len(cells.user) * times, np.int32)
@@ -115,7 +115,7 @@ def next_samples(
         order: int64 [interactions], those of this cell in their order.
         negative_user: int32 [groups of negatives], users of this cell's negatives.
         candidates: int32 [items], items that negatives are drawn from.
-        size: negatives of a group.
+        size: Negatives of a group.
         cursor: int64 [2], numbers of interactions and of groups of negatives drawn before; updated.
         state: uint64, state of the generator.
         owner: int64 [window], output: user of every group.

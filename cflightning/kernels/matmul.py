@@ -51,15 +51,15 @@ def multiply(
 
     Args:
         a: float32, element (i, k) at ``i * down_a + k * along_a``; so a transpose needs no copy.
-        down_a: stride of the rows of a.
-        along_a: stride of the columns of a.
+        down_a: Stride of the rows of a.
+        along_a: Stride of the columns of a.
         b: float32, element (k, j) at ``k * down_b + j``.
-        down_b: stride of the rows of b.
+        down_b: Stride of the rows of b.
         c: float32, element (i, j) at ``i * down_c + j``.
-        down_c: stride of the rows of c.
-        m: rows of the result, a multiple of `HIGH`.
-        n: columns of the result, a multiple of `WIDE`.
-        k: number of terms of each sum.
+        down_c: Stride of the rows of c.
+        m: Rows of the result, a multiple of `HIGH`.
+        n: Columns of the result, a multiple of `WIDE`.
+        k: Number of terms of each sum.
     """
     for j in range(0, n, WIDE):
         for i in range(0, m, HIGH):

@@ -99,11 +99,11 @@ def make_layout(
         user: int32 [n], user indices.
         item: int32 [n], item indices.
         target: float32 [n].
-        num_users: size of the user table.
-        num_items: size of the item table.
-        grid: groups of users, and of items; at most 256.
-        seed: seed of the groups and of the order within cells.
-        copy: whether to leave the columns unchanged; if not, they are sorted in place, without a copy of them.
+        num_users: Size of the user table.
+        num_items: Size of the item table.
+        grid: Groups of users, and of items; at most 256.
+        seed: Seed of the groups and of the order within cells.
+        copy: Whether to leave the columns unchanged; if not, they are sorted in place, without a copy of them.
     """
     rng = np.random.default_rng(seed)
     user_counts, item_counts = count_indices(user, num_users), count_indices(item, num_items)

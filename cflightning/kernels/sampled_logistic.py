@@ -150,19 +150,19 @@ class SampledLogistic:
     Args:
         user: int32 [n], user indices; interactions with index 0 on either side are left out.
         item: int32 [n], item indices.
-        num_users: size of the user tables.
-        num_items: size of the item tables.
-        negatives: number of negatives of each interaction, uniform over the catalogue.
-        seed: seed of groups, orders and negatives.
-        threads: number of threads; at most `GRID` are used.
-        step: another implementation of `kernel`.
+        num_users: Size of the user tables.
+        num_items: Size of the item tables.
+        negatives: Number of negatives of each interaction, uniform over the catalogue.
+        seed: Seed of groups, orders and negatives.
+        threads: Number of threads; at most `GRID` are used.
+        step: Another implementation of `kernel`.
 
     Attributes:
-        samples: number of samples of an epoch, interactions and negatives.
+        samples: Number of samples of an epoch, interactions and negatives.
 
     Raises:
         ConfigError: `negatives` or `threads` is below 1.
-        DataError: the columns differ in length or type, or indices are outside the tables.
+        DataError: The columns differ in length or type, or indices are outside the tables.
     """
 
     def __init__(
@@ -198,16 +198,16 @@ class SampledLogistic:
         """Train on every interaction and its negatives once, in place.
 
         Args:
-            number: number of the epoch, from 0.
-            tables: the parameters.
-            learning_rate: lr of the rule.
+            number: Number of the epoch, from 0.
+            tables: The parameters.
+            learning_rate: Lr of the rule.
             l2: L2 penalty of the rule, for every sample.
 
         Returns:
             Sum of the logistic losses of all samples, each before its update.
 
         Raises:
-            DataError: a table has another type or shape, or is not contiguous.
+            DataError: A table has another type or shape, or is not contiguous.
         """
         dim = self._check(tables)
         rng = np.random.default_rng([self.seed, number])

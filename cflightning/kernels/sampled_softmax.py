@@ -56,9 +56,9 @@ def stratify(user: I32, item: I32, num_users: int, num_items: int, rng: np.rando
     Args:
         user: int32 [n], user indices.
         item: int32 [n], item indices.
-        num_users: size of the user table.
-        num_items: size of the item table.
-        rng: generator of the groups and of the order.
+        num_users: Size of the user table.
+        num_items: Size of the item table.
+        rng: Generator of the groups and of the order.
     """
     shuffled = rng.permutation(num_items - 1).astype(np.int32) + np.int32(1)
     groups = np.arange(GRID + 1) * shuffled.size // GRID
@@ -77,19 +77,19 @@ class SampledSoftmax:
     Args:
         user: integers [n], user indices from 1.
         item: integers [n], item indices from 1.
-        num_users: size of the user table, the unknown index included.
-        num_items: size of the item table, the unknown index included.
-        negatives: number of negatives shared by a block of interactions; limited by the size of a group of items.
+        num_users: Size of the user table, the unknown index included.
+        num_items: Size of the item table, the unknown index included.
+        negatives: Number of negatives shared by a block of interactions; limited by the size of a group of items.
         temperature: t; with a low one the hardest negatives dominate.
-        seed: seed of the groups, orders and draws, with the number of the epoch.
-        threads: number of threads; at most `GRID` are used.
+        seed: Seed of the groups, orders and draws, with the number of the epoch.
+        threads: Number of threads; at most `GRID` are used.
 
     Attributes:
         squares: float32 [num_users] and [num_items], AdaGrad's accumulators: with both tables, the state of training.
 
     Raises:
-        ConfigError: an option is out of its range.
-        DataError: the columns differ in length, or an index is outside its table.
+        ConfigError: An option is out of its range.
+        DataError: The columns differ in length, or an index is outside its table.
     """
 
     def __init__(
@@ -129,16 +129,16 @@ class SampledSoftmax:
         """Train on every interaction once; updates both tables in place.
 
         Args:
-            number: number of the epoch, from 0.
+            number: Number of the epoch, from 0.
             user_factors: float32 [num_users, dim], C-contiguous; vectors of length 1 or 0, see `unit_vectors`.
             item_factors: float32 [num_items, dim], likewise.
-            learning_rate: learning rate.
+            learning_rate: Learning rate.
 
         Returns:
             Mean loss of an interaction, each before its update; NaN without interactions.
 
         Raises:
-            DataError: a table has another shape, type or layout.
+            DataError: A table has another shape, type or layout.
         """
         for table, size in ((user_factors, self.num_users), (item_factors, self.num_items)):
             if table.dtype != np.float32 or table.ndim != 2 or len(table) != size or not table.flags.c_contiguous:

@@ -96,7 +96,7 @@ def train_cells(taken, cells, columns, places, users, items, accumulators, sharp
         sharpness: float32, 1 / temperature.
         rate: float32, learning rate.
         seed: uint64, seed of the draws, with the number of the cell.
-        negatives: number of negatives of a block.
+        negatives: Number of negatives of a block.
         losses: float64 [c], sum of the losses of each cell.
     """
     dim = users.shape[1]

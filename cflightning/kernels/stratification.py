@@ -70,7 +70,7 @@ def gather_cells(user: I32, item: I32, order: I64, user_group: U8, item_group: U
         order: int64 [n], order of the interactions within each cell, a permutation of all.
         user_group: uint8 [num_users].
         item_group: uint8 [num_items].
-        grid: number of groups.
+        grid: Number of groups.
 
     Returns:
         int32 [n] and int32 [n], both columns; int64 [cells + 1], start of each cell.
@@ -95,7 +95,7 @@ def sort_cells(user: I32, item: I32, target: F32, user_group: U8, item_group: U8
         target: float32 [n].
         user_group: uint8 [num_users].
         item_group: uint8 [num_items].
-        grid: number of groups.
+        grid: Number of groups.
 
     Returns:
         int64 [cells + 1], start of each cell.

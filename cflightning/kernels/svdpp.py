@@ -145,11 +145,11 @@ class CompiledSvdppTerm(SvdppTerm):
     """An SVD++ term whose step is compiled; the result does not depend on the number of threads, bit for bit.
 
     Args:
-        near: see `SvdppTerm`.
-        far: see `SvdppTerm`.
-        dim: see `SvdppTerm`.
-        l2_exponent: see `SvdppTerm`.
-        penalty: see `SvdppTerm`.
+        near: See `SvdppTerm`.
+        far: See `SvdppTerm`.
+        dim: See `SvdppTerm`.
+        l2_exponent: See `SvdppTerm`.
+        penalty: See `SvdppTerm`.
     """
 
     _pool: Executor | None = None

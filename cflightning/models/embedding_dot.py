@@ -85,7 +85,7 @@ class EmbeddingDot(RatingNetwork):
         Args:
             user: int64 [batch], user indices.
             item: int64 [batch], item indices.
-            means: prior means that are subtracted in the norms, by name of the table (`user_factors`, …); default zero.
+            means: Prior means that are subtracted in the norms, by name of the table (`user_factors`, …); default zero.
             bias_shares: float32 [batch] twice, weights of squared user and item biases in the norms; None for a tenth.
         """
         prior_means = means or {}
@@ -112,7 +112,7 @@ class EmbeddingDot(RatingNetwork):
         """Copy tables into the network, so that it has their logits.
 
         Args:
-            tables: tables of as many users and items and of at most this dim; further factors become zero.
+            tables: Tables of as many users and items and of at most this dim; further factors become zero.
         """
         with torch.no_grad():
             for table, new in zip(self.fold()[:2], tables[:2], strict=True):

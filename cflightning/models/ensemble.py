@@ -15,8 +15,8 @@ def average(tables: Sequence[FoldedTables], weights: Sequence[float]) -> FoldedT
     """Return tables whose logits are the weighted mean of the logits of all, by concatenation.
 
     Args:
-        tables: at least one, of the same users and items; dims may differ.
-        weights: positive, one for each; they need not add up to 1.
+        tables: At least one, of the same users and items; dims may differ.
+        weights: Positive, one for each; they need not add up to 1.
 
     Returns:
         Tables whose dim is the sum of all dims.
@@ -44,8 +44,8 @@ def compress(tables: FoldedTables, dim: int) -> FoldedTables:
     tables (Chan 1982) without a matrix of the size of users times items.
 
     Args:
-        tables: tables to be compressed.
-        dim: dim of the result.
+        tables: Tables to be compressed.
+        dim: Dim of the result.
 
     Returns:
         Tables whose factors are sorted by strength, with equal norms for users and items; fewer than `dim` if the rank

@@ -54,12 +54,12 @@ class Smoothing(nn.Module):
     Args:
         user: integers [n], user indices; pairs with index 0 are left out.
         item: integers [n], item indices.
-        num_users: number of user indices, the unknown user included.
-        num_items: number of item indices, the unknown item included.
+        num_users: Number of user indices, the unknown user included.
+        num_items: Number of item indices, the unknown item included.
         share: c, weight of the neighbours' sum.
 
     Raises:
-        DataError: the columns differ in length.
+        DataError: The columns differ in length.
     """
 
     def __init__(self, user: Tensor, item: Tensor, num_users: int, num_items: int, share: float = 1.0) -> None:

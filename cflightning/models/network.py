@@ -156,7 +156,7 @@ class RatingNetwork(nn.Module, ABC):
         Args:
             user: int64 [batch], user indices.
             item: int64 [batch], item indices.
-            means: prior means that are subtracted in the norms, by name of the table; for networks with SVD++ terms.
+            means: Prior means that are subtracted in the norms, by name of the table; for networks with SVD++ terms.
             bias_shares: float32 [batch] twice, weights of squared user and item biases in the norms; None for a tenth.
                 Networks without biases ignore them.
         """

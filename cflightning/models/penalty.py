@@ -16,8 +16,8 @@ class Penalty(NamedTuple):
     """Strength of the L2 penalty.
 
     Attributes:
-        l2: penalty on a squared vector, in units of the squared rating range.
-        exponent: see `count_weights`.
+        l2: Penalty on a squared vector, in units of the squared rating range.
+        exponent: See `count_weights`.
     """
 
     l2: float

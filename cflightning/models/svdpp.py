@@ -29,11 +29,11 @@ class SvdppTerm:
     """The SVD++ term of one table: vectors y, learned from the table, and the prior means that they give.
 
     Args:
-        near: interactions by index of the table: the rated items of each user, for a table of users.
-        far: the same interactions by index of the opposite side: the users of each item.
-        dim: width of the table.
-        l2_exponent: exponent of the penalty on the table's vectors, see `count_weights`; y has the same.
-        penalty: penalty on y, as a multiple of the penalty on the table's vectors.
+        near: Interactions by index of the table: the rated items of each user, for a table of users.
+        far: The same interactions by index of the opposite side: the users of each item.
+        dim: Width of the table.
+        l2_exponent: Exponent of the penalty on the table's vectors, see `count_weights`; y has the same.
+        penalty: Penalty on y, as a multiple of the penalty on the table's vectors.
 
     Attributes:
         vectors: float32 [indices of the opposite side, dim], y.

@@ -47,8 +47,8 @@ class RankingObjective(Objective):
         """Return whether the sampled loss trains instead of the solver.
 
         Args:
-            engine: value of `--model.engine`.
-            device: type of the training device, such as `cpu`.
+            engine: Value of `--model.engine`.
+            device: Type of the training device, such as `cpu`.
         """
         if self.sampled_loss is None:
             return False
@@ -58,7 +58,7 @@ class RankingObjective(Objective):
         """Return the number of epochs if none is given.
 
         Args:
-            by_autograd: whether autograd is requested, by the engine or the device.
+            by_autograd: Whether autograd is requested, by the engine or the device.
         """
         if self.solver is None or (by_autograd and self.sampled_loss is not None):
             return SAMPLED_EPOCHS
@@ -70,8 +70,8 @@ class RankingObjective(Objective):
         They are wider than those of ratings, as the defaults of ranking objectives fit a table less closely.
 
         Args:
-            size: size of the training part.
-            by_autograd: whether the sampled loss trains.
+            size: Size of the training part.
+            by_autograd: Whether the sampled loss trains.
         """
         return {"model.dim": DIM_RANGE}
 
@@ -79,8 +79,8 @@ class RankingObjective(Objective):
         """Return the search space of an objective that is trained by gradients.
 
         Args:
-            settings: ranges of the objective's own settings, by their names in `--model.ranking`.
-            by_autograd: whether the sampled loss trains; it has the learning rate of the task.
+            settings: Ranges of the objective's own settings, by their names in `--model.ranking`.
+            by_autograd: Whether the sampled loss trains; it has the learning rate of the task.
         """
         rate: dict[str, SearchRange] = {"model.learning_rate": SearchRange(0.003, 0.1, log=True)} if by_autograd else {}
         epochs = SearchRange(10, 40, log=True) if by_autograd else SearchRange(8, 48, log=True)
@@ -100,11 +100,11 @@ class RankingObjective(Objective):
         bpr and softmax it ranks better than a least-squares solution or the mean of the item vectors.
 
         Args:
-            settings: complete settings of the objective.
-            tables: trained tables, of which the items' are used.
-            seen: items of every user, without index 0.
+            settings: Complete settings of the objective.
+            tables: Trained tables, of which the items' are used.
+            seen: Items of every user, without index 0.
             counts: int64 [num_items], training interactions of each item.
-            threads: number of threads of closed-form solvers, which does not change the result. Cross-entropy runs on
+            threads: Number of threads of closed-form solvers, which does not change the result. Cross-entropy runs on
                 torch's threads, whose number may change the last bits.
 
         Returns:
@@ -117,7 +117,7 @@ class RankingObjective(Objective):
         """Return the weights by which a bundle folds in new users.
 
         Args:
-            settings: settings of the objective; missing ones have their defaults.
-            num_items: number of item indices, the unknown item included.
+            settings: Settings of the objective; missing ones have their defaults.
+            num_items: Number of item indices, the unknown item included.
         """
         return LeastSquaresFoldIn(default_weight(num_items))

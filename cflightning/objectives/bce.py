@@ -43,10 +43,10 @@ class BceSettings:
     """Settings of the compiled solver.
 
     Attributes:
-        negatives: negative samples of each interaction.
-        learning_rate: learning rate of the first epoch.
-        last_rate: learning rate of the last epoch; it falls geometrically.
-        l2: penalty on the vectors that a sample looks up; None for `default_l2`.
+        negatives: Negative samples of each interaction.
+        learning_rate: Learning rate of the first epoch.
+        last_rate: Learning rate of the last epoch; it falls geometrically.
+        l2: Penalty on the vectors that a sample looks up; None for `default_l2`.
     """
 
     negatives: int = 8

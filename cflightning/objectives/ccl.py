@@ -20,11 +20,11 @@ def ccl_loss(positive: Tensor, negatives: Tensor, *, margin: float = 0.0, weight
     Args:
         positive: float32 [batch], cosines.
         negatives: float32 [batch, m], cosines.
-        margin: cosine below which a negative costs nothing.
-        weight: weight of the negatives; larger for more of them (in the paper 150 to 1000 for 800 to 2000).
+        margin: Cosine below which a negative costs nothing.
+        weight: Weight of the negatives; larger for more of them (in the paper 150 to 1000 for 800 to 2000).
 
     Raises:
-        ConfigError: the margin is not within -1 to 1, or the weight is negative.
+        ConfigError: The margin is not within -1 to 1, or the weight is negative.
     """
     if not -1 <= margin <= 1 or not weight >= 0:
         raise ConfigError(f"ccl: margin must be -1 to 1 and weight at least 0, got {margin} and {weight}")
@@ -37,10 +37,10 @@ class CclSettings(SampledSettings):
     """Settings of CCL.
 
     Attributes:
-        negatives: negative samples of each batch.
-        l2: penalty on the vectors that a sample looks up.
-        margin: cosine below which a negative costs nothing.
-        weight: weight of the negatives.
+        negatives: Negative samples of each batch.
+        l2: Penalty on the vectors that a sample looks up.
+        margin: Cosine below which a negative costs nothing.
+        weight: Weight of the negatives.
     """
 
     negatives: int = 1024

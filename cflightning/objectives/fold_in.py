@@ -14,10 +14,10 @@ class LeastSquaresFoldIn(NamedTuple):
     """Weights of the least-squares problem, see `solvers.ials`.
 
     Attributes:
-        weight: weight of every item that the user has not chosen.
-        l2: penalty.
-        exponent: exponent of the penalty's growth with the number of interactions.
-        rescale: whether the item vectors are not those of iALS: they are then scaled to a mean length of 1 first, and
+        weight: Weight of every item that the user has not chosen.
+        l2: Penalty.
+        exponent: Exponent of the penalty's growth with the number of interactions.
+        rescale: Whether the item vectors are not those of iALS: they are then scaled to a mean length of 1 first, and
             solutions to the mean length of a user vector.
     """
 
@@ -31,6 +31,6 @@ def default_weight(num_items: int) -> float:
     """Return the weight of an unobserved pair for which all of them together weigh the same on every catalogue.
 
     Args:
-        num_items: number of item indices, the unknown item included.
+        num_items: Number of item indices, the unknown item included.
     """
     return min(300 / max(num_items, 1), 0.3)

@@ -22,10 +22,10 @@ class IalsSettings:
     """Settings of iALS.
 
     Attributes:
-        weight: weight of every pair without an interaction; None for a default by the size of the catalogue.
-        l2: penalty on squared vectors.
-        exponent: exponent of the penalty's growth with the number of interactions.
-        block: number of factors that are solved at once (Rendle et al. 2021).
+        weight: Weight of every pair without an interaction; None for a default by the size of the catalogue.
+        l2: Penalty on squared vectors.
+        exponent: Exponent of the penalty's growth with the number of interactions.
+        block: Number of factors that are solved at once (Rendle et al. 2021).
     """
 
     weight: float | None = None

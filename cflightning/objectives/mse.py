@@ -28,9 +28,9 @@ class Mse(Objective):
         .0027 RMSE on MovieLens latest small (16) and .85 another .0011, and .75 costs .0028 on MovieLens 1M (.6).
 
         Args:
-            svdpp: whether there are SVD++ terms.
-            users: number of known users; None before the table is read.
-            items: number of known items; likewise.
+            svdpp: Whether there are SVD++ terms.
+            users: Number of known users; None before the table is read.
+            items: Number of known items; likewise.
         """
         if not svdpp:
             return Penalty(0.008, 0.5)
@@ -46,7 +46,7 @@ class Mse(Objective):
         the best other one gained a third of a percent at most. Steps of dim are wide, as each dim is compiled.
 
         Args:
-            penalty: penalty around which to search.
+            penalty: Penalty around which to search.
         """
         l2, exponent = penalty
         return {

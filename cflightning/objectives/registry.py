@@ -58,7 +58,7 @@ def find_objective(name: str) -> Objective:
     """Return an objective by its name.
 
     Raises:
-        ConfigError: there is no such objective.
+        ConfigError: There is no such objective.
     """
     if name not in _objectives:
         names = [*_objectives, *["multitask"] * (name != "multitask")]
@@ -72,7 +72,7 @@ def find_ranking_objective(name: str) -> RankingObjective:
     """Return a ranking objective by its name.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: There is none of that name.
     """
     objective = find_objective(name)
     if not isinstance(objective, RankingObjective):

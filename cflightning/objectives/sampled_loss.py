@@ -36,11 +36,11 @@ class SampledSettings:
     """Settings that all sampled losses share.
 
     Attributes:
-        negatives: negative samples of each interaction, or of each batch where the batch shares them.
-        l2: penalty on the vectors that a sample looks up; None for a default that suits the table.
-        in_batch: whether the other items of the batch are the negative samples.
-        dropout: share of the entries of user vectors that are set to 0 in training.
-        smooth: share of its neighbours' vectors that is added to each vector, in training as well; see `Smoothing`.
+        negatives: Negative samples of each interaction, or of each batch where the batch shares them.
+        l2: Penalty on the vectors that a sample looks up; None for a default that suits the table.
+        in_batch: Whether the other items of the batch are the negative samples.
+        dropout: Share of the entries of user vectors that are set to 0 in training.
+        smooth: Share of its neighbours' vectors that is added to each vector, in training as well; see `Smoothing`.
     """
 
     negatives: int = 8
@@ -57,16 +57,16 @@ class SampledLoss(ABC, Generic[SampledSettingsT]):
     """A ranking loss of interactions and negative samples.
 
     Args:
-        options: values of `settings_class` by name.
-        interactions: interactions of the training part.
-        size: size of the training part.
+        options: Values of `settings_class` by name.
+        interactions: Interactions of the training part.
+        size: Size of the training part.
 
     Attributes:
-        settings: complete settings; defaults that depend on the table are resolved.
-        smoothing: smoothing through which the vectors are trained, or None.
+        settings: Complete settings; defaults that depend on the table are resolved.
+        smoothing: Smoothing through which the vectors are trained, or None.
 
     Raises:
-        ConfigError: an option is not a setting of the objective.
+        ConfigError: An option is not a setting of the objective.
     """
 
     objective: ClassVar[str]
@@ -95,8 +95,8 @@ class SampledLoss(ABC, Generic[SampledSettingsT]):
         """Return the summed loss of scores: float32 [batch] and [batch, m] -> [].
 
         Args:
-            positive: scores of the interactions.
-            negatives: scores of their negative samples.
+            positive: Scores of the interactions.
+            negatives: Scores of their negative samples.
             log_q: float32 [batch, m] or [m], log-probability of each sample; None if all are alike.
         """
 
@@ -116,7 +116,7 @@ class SampledLoss(ABC, Generic[SampledSettingsT]):
         """Return whether the served tables differ from the trained ones: normalised or smoothed.
 
         Args:
-            smooth: setting `smooth`.
+            smooth: Setting `smooth`.
         """
         return cls.cosine or bool(smooth)
 
@@ -184,10 +184,10 @@ def drop(vectors: Tensor, share: float) -> Tensor:
 
     Args:
         vectors: float32 [batch, dim].
-        share: share of the entries, from 0 to below 1.
+        share: Share of the entries, from 0 to below 1.
 
     Raises:
-        ConfigError: the share is out of range.
+        ConfigError: The share is out of range.
     """
     if not 0 <= share < 1:
         raise ConfigError(f"drop: share must be at least 0 and below 1, got {share}")

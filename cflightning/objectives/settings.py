@@ -15,9 +15,9 @@ class TableSize(NamedTuple):
     """Size of a training part, from which default settings are derived.
 
     Attributes:
-        interactions: number of training rows.
-        users: number of user indices, the unknown user included.
-        items: number of item indices, the unknown item included.
+        interactions: Number of training rows.
+        users: Number of user indices, the unknown user included.
+        items: Number of item indices, the unknown item included.
     """
 
     interactions: int
@@ -29,10 +29,10 @@ class SearchRange(NamedTuple):
     """The values among which `tune` searches a setting: from `low` to `high`, both included; whole if `low` is an int.
 
     Attributes:
-        low: smallest value.
-        high: largest value.
-        log: whether equal ratios are equally likely, instead of equal differences.
-        step: distance of neighbouring values; None for any number, or any whole number.
+        low: Smallest value.
+        high: Largest value.
+        log: Whether equal ratios are equally likely, instead of equal differences.
+        step: Distance of neighbouring values; None for any number, or any whole number.
     """
 
     low: float
@@ -64,12 +64,12 @@ def make_settings(kind: type[SettingsT], options: Mapping[str, float | None], ob
     """Make the settings of an objective from options by name.
 
     Args:
-        kind: dataclass of the settings; every field has a default.
-        options: values by name; None keeps the default.
-        objective: name of the objective, for the message.
+        kind: Dataclass of the settings; every field has a default.
+        options: Values by name; None keeps the default.
+        objective: Name of the objective, for the message.
 
     Raises:
-        ConfigError: an option is not a setting of the objective.
+        ConfigError: An option is not a setting of the objective.
     """
     defaults = {field.name: field.default for field in fields(kind)}  # type: ignore[arg-type]
     if unknown := sorted(set(options) - set(defaults)):

@@ -46,10 +46,10 @@ def softmax_loss(
         negatives: float32 [batch, m].
         temperature: t, above 0.
         log_q: float32 [batch, m] or [m], log-probability of each sample; None if all are alike.
-        inside: whether the denominator has the chosen item; if not, every interaction needs a negative that takes part.
+        inside: Whether the denominator has the chosen item; if not, every interaction needs a negative that takes part.
 
     Raises:
-        ConfigError: the temperature is not above 0.
+        ConfigError: The temperature is not above 0.
     """
     if not temperature > 0:
         raise ConfigError(f"softmax: temperature must be above 0, got {temperature}")
@@ -65,11 +65,11 @@ class SoftmaxSettings:
     """Settings of the compiled solver.
 
     Attributes:
-        negatives: negative samples that a block of interactions shares.
-        temperature: temperature of the softmax; None for `default_temperature`.
-        learning_rate: learning rate of the first epoch.
-        last_rate: learning rate of the last epoch; it falls geometrically.
-        smooth: share of its users' vectors that each served item vector gains after training, one hop of LightGCN.
+        negatives: Negative samples that a block of interactions shares.
+        temperature: Temperature of the softmax; None for `default_temperature`.
+        learning_rate: Learning rate of the first epoch.
+        last_rate: Learning rate of the last epoch; it falls geometrically.
+        smooth: Share of its users' vectors that each served item vector gains after training, one hop of LightGCN.
     """
 
     negatives: int = 256
@@ -149,9 +149,9 @@ class SampledSoftmaxSettings(SampledSettings):
     """Settings of the sampled softmax by autograd.
 
     Attributes:
-        negatives: negative samples of each batch.
-        l2: penalty on the vectors that a sample looks up.
-        temperature: temperature of the softmax; None for `default_temperature`.
+        negatives: Negative samples of each batch.
+        l2: Penalty on the vectors that a sample looks up.
+        temperature: Temperature of the softmax; None for `default_temperature`.
     """
 
     negatives: int = 1024

@@ -32,19 +32,19 @@ class RankingSolver(ABC, Generic[SettingsT]):
     """Optimises a ranking objective by compiled passes or closed-form solves on the CPU, in place.
 
     Args:
-        interactions: interactions of the training part.
-        network: network whose tables are computed.
-        options: values of `settings_class` by name.
-        dim: latent factors in training; the network has more where it holds the average of several members.
-        members: number of ensemble members.
-        seed: seed of all random draws.
-        threads: number of threads; the result does not depend on it.
+        interactions: Interactions of the training part.
+        network: Network whose tables are computed.
+        options: Values of `settings_class` by name.
+        dim: Latent factors in training; the network has more where it holds the average of several members.
+        members: Number of ensemble members.
+        seed: Seed of all random draws.
+        threads: Number of threads; the result does not depend on it.
 
     Attributes:
-        settings: complete settings; defaults that depend on the table are resolved.
+        settings: Complete settings; defaults that depend on the table are resolved.
 
     Raises:
-        ConfigError: an option is not a setting of the objective, or its value is out of range.
+        ConfigError: An option is not a setting of the objective, or its value is out of range.
     """
 
     objective: ClassVar[str]
@@ -78,8 +78,8 @@ class RankingSolver(ABC, Generic[SettingsT]):
         """Train for an epoch and write the result into the network.
 
         Args:
-            epoch: number of the epoch, from 0.
-            num_epochs: epochs of the whole run.
+            epoch: Number of the epoch, from 0.
+            num_epochs: Epochs of the whole run.
         """
 
     @abstractmethod
@@ -108,16 +108,16 @@ def restore_table(state: Mapping[str, Tensor], name: str, rows: int, dim: int | 
     """Return a copy of a checkpoint's table after a check of its size, on which compiled code relies.
 
     Args:
-        state: state of the checkpoint.
-        name: name of the table.
-        rows: number of rows that it must have.
-        dim: number of columns that it must have; None for any.
+        state: State of the checkpoint.
+        name: Name of the table.
+        rows: Number of rows that it must have.
+        dim: Number of columns that it must have; None for any.
 
     Returns:
         float32 [rows, dim].
 
     Raises:
-        CheckpointError: the table is missing or has another size or type.
+        CheckpointError: The table is missing or has another size or type.
     """
     table = state.get(name)
     fits = isinstance(table, Tensor) and table.dtype == torch.float32 and table.ndim == 2 and len(table) == rows
@@ -130,7 +130,7 @@ def geometric_rate(first: float, last: float, epoch: int, num_epochs: int) -> fl
     """Return the learning rate of an epoch on the geometric way from `first` to `last`.
 
     Raises:
-        ConfigError: the last rate is not above 0 or is above the first one.
+        ConfigError: The last rate is not above 0 or is above the first one.
     """
     if not 0 < last <= first:
         raise ConfigError(f"--model.ranking.last_rate: must be above 0 and at most {first:g}, got {last:g}")

@@ -22,9 +22,9 @@ class SvdSettings:
     """Powers of the numbers of interactions by which the matrix and the scores are divided, see `solvers.svd`.
 
     Attributes:
-        user_power: power of a user's number of interactions, for the matrix.
-        item_power: power of an item's number of interactions, for the matrix.
-        score_power: power of an item's number of interactions, for its scores.
+        user_power: Power of a user's number of interactions, for the matrix.
+        item_power: Power of an item's number of interactions, for the matrix.
+        score_power: Power of an item's number of interactions, for its scores.
     """
 
     user_power: float = 0.3

@@ -47,21 +47,21 @@ class Chain:
         user: int32 [n], user indices.
         item: int32 [n], item indices.
         rating: float32 [n], rating units.
-        num_users: size of the user table.
-        num_items: size of the item table.
-        dim: latent factors.
-        scale: scale of the served network.
-        svdpp: sides with SVD++ terms: `none`, `user` or `both`.
-        seed: seed of all draws, with the number of the sweep.
-        threads: number of threads; the result does not depend on it, bit for bit.
-        draw_vectors: implementation of `draw_svdpp_vectors`.
-        rank: rank of this process; each draws a share of the vectors.
-        world_size: number of processes; the result does not depend on it, bit for bit.
-        all_reduce: sums a tensor over all processes, in place.
+        num_users: Size of the user table.
+        num_items: Size of the item table.
+        dim: Latent factors.
+        scale: Scale of the served network.
+        svdpp: Sides with SVD++ terms: `none`, `user` or `both`.
+        seed: Seed of all draws, with the number of the sweep.
+        threads: Number of threads; the result does not depend on it, bit for bit.
+        draw_vectors: Implementation of `draw_svdpp_vectors`.
+        rank: Rank of this process; each draws a share of the vectors.
+        world_size: Number of processes; the result does not depend on it, bit for bit.
+        all_reduce: Sums a tensor over all processes, in place.
 
     Attributes:
-        state: everything that a checkpoint stores, by name.
-        width: length of a vector with its bias.
+        state: Everything that a checkpoint stores, by name.
+        width: Length of a vector with its bias.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Chain:
         """Set the state to a trained model.
 
         Args:
-            tables: tables of the same users, items and scale, of at most this dim; factors that they lack become zero.
+            tables: Tables of the same users, items and scale, of at most this dim; factors that they lack become zero.
         """
         self.state["global_bias"].copy_(tables.global_bias)
         sides = (tables.user_vectors, tables.user_bias), (tables.item_vectors, tables.item_bias)
@@ -205,10 +205,10 @@ class Chain:
         """Draw all vectors of a side, and the users' precisions with them.
 
         Args:
-            at: side.
+            at: Side.
             precision: float64 [k, k], Lambda.
             errors: float64 [num_users], output: squared errors of the users' ratings before the draw.
-            rng: generator of the sweep.
+            rng: Generator of the sweep.
         """
         side, other = self.sides[at], self.state[f"factors_{1 - at}"]
         factors = self.state[f"factors_{at}"]

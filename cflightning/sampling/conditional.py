@@ -25,8 +25,8 @@ class Conditional(NamedTuple):
         precision: float32 [k, k], Lambda.
         prior: float32 [size, k], Lambda times the prior mean.
         noise: float32 [size, k], standard normal.
-        sigmoid: whether scores are a sigmoid of the logit.
-        gamma_rate: rate of the Gamma prior of the users' precision.
+        sigmoid: Whether scores are a sigmoid of the logit.
+        gamma_rate: Rate of the Gamma prior of the users' precision.
         user_precision: float32 [num_users], output: the users' precision.
     """
 
@@ -47,8 +47,8 @@ def draw_chunk(table: Tensor, chunk: Chunk, conditional: Conditional, errors: Te
 
     Args:
         table: float32 [size, k], vectors of the side.
-        chunk: ratings of the vectors to draw.
-        conditional: inputs of the draw.
+        chunk: Ratings of the vectors to draw.
+        conditional: Inputs of the draw.
         errors: float64 [num_users], output: squared errors of the users' ratings before the draw.
     """
     index, opposite, target = chunk

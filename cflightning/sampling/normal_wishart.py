@@ -16,8 +16,8 @@ def normal_wishart(vectors: Tensor, scatter: Tensor, degrees: int, rng: np.rando
     Args:
         vectors: float32 [n, k].
         scatter: float64 [k, k], scatter matrix of further vectors with the same precision and mean 0.
-        degrees: number of these further vectors.
-        rng: generator of the draw.
+        degrees: Number of these further vectors.
+        rng: Generator of the draw.
 
     Returns:
         float64 [k], mean; float64 [k, k], precision.
@@ -39,9 +39,9 @@ def wishart(degrees: float, inverse_scale: Tensor, rng: np.random.Generator) -> 
     """Draw from a Wishart distribution by Bartlett's decomposition.
 
     Args:
-        degrees: degrees of freedom, at least k.
+        degrees: Degrees of freedom, at least k.
         inverse_scale: float64 [k, k], inverse of the scale; the mean is `degrees` times the scale.
-        rng: generator of the draw.
+        rng: Generator of the draw.
 
     Returns:
         float64 [k, k].

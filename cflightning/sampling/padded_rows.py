@@ -36,15 +36,15 @@ class PaddedRows:
         side: int32 [n], indices of this side.
         opposite: int32 [n], indices of the opposite side.
         target: float32 [n].
-        size: size of this side's tables.
-        opposite_size: size of the opposite side's tables.
-        width: length of a vector.
+        size: Size of this side's tables.
+        opposite_size: Size of the opposite side's tables.
+        width: Length of a vector.
 
     Attributes:
-        ratings: the ratings by index, with their targets as values.
+        ratings: The ratings by index, with their targets as values.
         counts: int64 [size], number of ratings; 0 for the unknown index.
         rated: bool [size], whether an index has ratings.
-        chunks: all rated indices, those with most ratings first.
+        chunks: All rated indices, those with most ratings first.
     """
 
     def __init__(

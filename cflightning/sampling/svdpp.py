@@ -22,7 +22,7 @@ def draw_svdpp_vectors(
         offsets: int64 [vectors + 1], first such index of each vector.
         weight: float32 [size].
         squares: float32 [vectors], sum of the squared weights of these indices.
-        penalty: precision of a vector.
+        penalty: Precision of a vector.
         noise: float32 [vectors, k], standard normal.
         vectors: float32 [vectors, k], replaced by the draw.
         residual: float32 [size, k], updated.

@@ -20,8 +20,8 @@ def cooccurrences(interactions: Interactions, pool: ThreadPool) -> Iterator[tupl
     """Compute ``X^T X``, X the 0/1 matrix of the interactions, in blocks of rows.
 
     Args:
-        interactions: interactions of the training part; values are ignored.
-        pool: threads; the result does not depend on their number, bit for bit.
+        interactions: Interactions of the training part; values are ignored.
+        pool: Threads; the result does not depend on their number, bit for bit.
 
     Yields:
         The item of the first row, and float32 [rows, num_items], which the next block may overwrite.

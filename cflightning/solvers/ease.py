@@ -25,9 +25,9 @@ def ease(interactions: Interactions, l2: float = 500.0, *, threads: int = 1) -> 
     items, the memory with its square.
 
     Args:
-        interactions: interactions of the training part; values are ignored.
+        interactions: Interactions of the training part; values are ignored.
         l2: L2 penalty, in interactions; 200 to 1,000 suit most data sets.
-        threads: threads that count co-occurrences. LAPACK computes the inverse on torch's threads, whose number changes
+        threads: Threads that count co-occurrences. LAPACK computes the inverse on torch's threads, whose number changes
             the last bits.
 
     Returns:
@@ -60,15 +60,15 @@ def item_scores(weights: Tensor, users: Csr, *, block: int = 256, threads: int =
 
     Args:
         weights: float32 [num_items, num_items].
-        users: the items of every user; users without training data are scored in the same way.
-        block: users of a block.
-        threads: number of threads; the result does not depend on it, bit for bit.
+        users: The items of every user; users without training data are scored in the same way.
+        block: Users of a block.
+        threads: Number of threads; the result does not depend on it, bit for bit.
 
     Yields:
         float32 [users, num_items].
 
     Raises:
-        DataError: a user has an item that the weights lack.
+        DataError: A user has an item that the weights lack.
     """
     if len(users.indices) and (most := int(users.indices.max())) >= len(weights):
         raise DataError(f"item_scores: items must be below {len(weights)}, as many as the weights have, got {most}")

@@ -61,18 +61,18 @@ class AlternatingLeastSquares:
     Args:
         user: int32 [n], user indices.
         item: int32 [n], item indices; pairs with index 0 are left out.
-        num_users: size of the user table, the unknown index included.
-        num_items: size of the item table, the unknown index included.
-        weight: weight of all pairs.
+        num_users: Size of the user table, the unknown index included.
+        num_items: Size of the item table, the unknown index included.
+        weight: Weight of all pairs.
         l2: L2 penalty.
-        exponent: growth of the penalty with the number of interactions: 0 none, 1 in proportion.
-        block: columns of a Newton step, rounded up to a multiple of 16.
-        threads: number of threads; the result does not depend on it, bit for bit.
+        exponent: Growth of the penalty with the number of interactions: 0 none, 1 in proportion.
+        block: Columns of a Newton step, rounded up to a multiple of 16.
+        threads: Number of threads; the result does not depend on it, bit for bit.
         confidence: float32 [n], at least 0; None for 1.
 
     Raises:
-        ConfigError: a number is out of range.
-        DataError: the columns differ in length, or a confidence is below 0.
+        ConfigError: A number is out of range.
+        DataError: The columns differ in length, or a confidence is below 0.
     """
 
     def __init__(
@@ -113,8 +113,8 @@ class AlternatingLeastSquares:
         the item vectors is 1; indices without interactions have zero vectors.
 
         Args:
-            dim: latent factors.
-            seed: seed of the SVD.
+            dim: Latent factors.
+            seed: Seed of the SVD.
 
         Returns:
             float32 [num_users, dim], float32 [num_items, dim].
@@ -139,7 +139,7 @@ class AlternatingLeastSquares:
             item_factors: float32 [num_items, dim]; likewise.
 
         Raises:
-            DataError: a table has another size or type.
+            DataError: A table has another size or type.
         """
         self._check(user_factors, item_factors)
         self.solve(self.users, user_factors, item_factors)
@@ -150,13 +150,13 @@ class AlternatingLeastSquares:
 
         Args:
             item_factors: float32 [num_items, dim].
-            item_lists: item indices of each user, int [any number]; index 0 is left out.
+            item_lists: Item indices of each user, int [any number]; index 0 is left out.
 
         Returns:
             float32 [users, dim]; zeros for a user without items.
 
         Raises:
-            DataError: an index is out of range.
+            DataError: An index is out of range.
         """
         lengths = torch.tensor([len(items) for items in item_lists], dtype=torch.int64)
         user = torch.repeat_interleave(torch.arange(1, len(item_lists) + 1), lengths).int()
@@ -190,10 +190,10 @@ class AlternatingLeastSquares:
         """Take a Newton step on each block of columns of one side, in place.
 
         Args:
-            problems: problems of the side, `users` or `items`.
+            problems: Problems of the side, `users` or `items`.
             side: float32 [size, dim], vectors of the side.
             opposite: float32 [size of the opposite side, dim].
-            single_block: whether to solve for all columns at once.
+            single_block: Whether to solve for all columns at once.
         """
         dim = side.shape[1]
         blocks = 1 if single_block else -(-dim // self.block)

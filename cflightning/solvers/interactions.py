@@ -14,8 +14,8 @@ class Interactions(NamedTuple):
     """The same interactions by user and by item.
 
     Attributes:
-        by_user: the items of every user, [num_users, num_items].
-        by_item: the users of every item, [num_items, num_users].
+        by_user: The items of every user, [num_users, num_items].
+        by_item: The users of every item, [num_items, num_users].
     """
 
     by_user: Csr
@@ -32,12 +32,12 @@ def make_interactions(
     Args:
         user: int32 [n], user indices.
         item: int32 [n], item indices.
-        num_users: size of the user table, the unknown index included.
-        num_items: size of the item table, the unknown index included.
+        num_users: Size of the user table, the unknown index included.
+        num_items: Size of the item table, the unknown index included.
         values: float32 [n], value of each pair; None for 1.
 
     Raises:
-        DataError: the columns differ in length, or a number is out of range.
+        DataError: The columns differ in length, or a number is out of range.
     """
     if user.shape != item.shape or user.dim() != 1 or (values is not None and values.shape != user.shape):
         shapes = " and ".join(str([*column.shape]) for column in (user, item, values) if column is not None)

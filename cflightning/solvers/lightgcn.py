@@ -25,15 +25,15 @@ def smooth_items(
     Args:
         user_vectors: float32 [num_users, dim], P.
         item_vectors: float32 [num_items, dim], Q.
-        interactions: interactions of the training part, X; values are ignored.
-        share: share of the sum over users.
-        threads: number of threads; the result does not depend on it, bit for bit.
+        interactions: Interactions of the training part, X; values are ignored.
+        share: Share of the sum over users.
+        threads: Number of threads; the result does not depend on it, bit for bit.
 
     Returns:
         float32 [num_items, dim], Q'; items without interactions are unchanged.
 
     Raises:
-        DataError: the tables have other sizes.
+        DataError: The tables have other sizes.
     """
     sizes = interactions.by_user.num_rows, interactions.by_item.num_rows
     if (len(user_vectors), len(item_vectors)) != sizes or user_vectors.shape[1:] != item_vectors.shape[1:]:

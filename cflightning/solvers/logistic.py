@@ -34,9 +34,9 @@ class NewtonLimits:
 
     Attributes:
         steps: Newton steps.
-        conjugate_gradients: iterations of each step.
-        halvings: halvings of a step that raises the objective.
-        scores: maximum number of scores of a block of users: 4 MB in each of a few tables.
+        conjugate_gradients: Iterations of each step.
+        halvings: Halvings of a step that raises the objective.
+        scores: Maximum number of scores of a block of users: 4 MB in each of a few tables.
     """
 
     steps: int = 5
@@ -63,16 +63,16 @@ def fold_in(
     Args:
         item_vectors: float32 [num_items, dim].
         item_bias: float32 [num_items].
-        users: the items of every user, without index 0; values are ignored.
-        negatives: weight of the whole catalogue relative to the user's items.
+        users: The items of every user, without index 0; values are ignored.
+        negatives: Weight of the whole catalogue relative to the user's items.
         l2: L2 penalty. .005 is about the best for bce, bpr and softmax on held-out users of MovieLens.
-        limits: numbers of iterations.
+        limits: Numbers of iterations.
 
     Returns:
         float32 [users, dim]; zeros for a user without items.
 
     Raises:
-        DataError: the tables have different sizes, or an item index is out of range.
+        DataError: The tables have different sizes, or an item index is out of range.
     """
     num_items, dim = item_vectors.shape
     if item_bias.shape != (num_items,):
@@ -151,7 +151,7 @@ class _Objective:
         Args:
             gradient: float32 [users, dim + 1].
             curvature: float32 [users, num_items], second derivatives by the scores.
-            iterations: number of iterations.
+            iterations: Number of iterations.
         """
         step, residual = torch.zeros_like(gradient), -gradient
         direction, square = residual, residual.square().sum(1, keepdim=True)

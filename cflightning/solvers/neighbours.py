@@ -35,15 +35,15 @@ class ItemNeighbours(NamedTuple):
         2001, "Item-Based Collaborative Filtering Recommendation Algorithms", section 3.2, with all ratings 1).
 
         Args:
-            users: the items of every user; users without training data are scored in the same way.
-            block: users of a block.
-            threads: number of threads; the result does not depend on it, bit for bit.
+            users: The items of every user; users without training data are scored in the same way.
+            block: Users of a block.
+            threads: Number of threads; the result does not depend on it, bit for bit.
 
         Yields:
             float32 [users, num_items].
 
         Raises:
-            DataError: a user has an item that the model lacks.
+            DataError: A user has an item that the model lacks.
         """
         num_items = len(self.items)
         if len(users.indices) and (most := int(users.indices.max())) >= num_items:
@@ -83,13 +83,13 @@ def item_neighbours(
     few users support.
 
     Args:
-        interactions: interactions of the training part; values are ignored.
-        n: number of neighbours of each item.
-        shrinkage: shrinkage, in users, at least 0.
-        threads: number of threads; the result does not depend on it, bit for bit.
+        interactions: Interactions of the training part; values are ignored.
+        n: Number of neighbours of each item.
+        shrinkage: Shrinkage, in users, at least 0.
+        threads: Number of threads; the result does not depend on it, bit for bit.
 
     Raises:
-        ConfigError: a number is out of range.
+        ConfigError: A number is out of range.
     """
     if n < 1 or not shrinkage >= 0:
         raise ConfigError(f"neighbours: n must be at least 1 and shrinkage at least 0, got {n} and {shrinkage}")

@@ -15,7 +15,7 @@ def popularity(interactions: Interactions) -> Tensor:
     vectors of dim 0.
 
     Args:
-        interactions: interactions of the training part.
+        interactions: Interactions of the training part.
 
     Returns:
         float32 [num_items], 0 for index 0.

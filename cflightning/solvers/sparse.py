@@ -21,7 +21,7 @@ def scaled_product(matrix: Csr, row_scale: Tensor, column_scale: Tensor, table: 
         row_scale: float32 [num_rows].
         column_scale: float32 [num_columns].
         table: float32 [num_columns, width].
-        pool: threads; the result does not depend on their number, bit for bit.
+        pool: Threads; the result does not depend on their number, bit for bit.
 
     Returns:
         float32 [num_rows, width].

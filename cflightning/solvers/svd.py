@@ -39,13 +39,13 @@ class DegreeScaledSVD:
     """The subspace iteration, one sweep at a time.
 
     Args:
-        interactions: interactions of the training part; values are ignored.
-        dim: latent factors.
-        user_power: exponent by which interactions of active users count less.
-        item_power: exponent by which interactions with popular items count less.
-        score_power: exponent by which popular items score higher.
-        seed: seed of the start of the iteration.
-        threads: number of threads; the result does not depend on it, bit for bit.
+        interactions: Interactions of the training part; values are ignored.
+        dim: Latent factors.
+        user_power: Exponent by which interactions of active users count less.
+        item_power: Exponent by which interactions with popular items count less.
+        score_power: Exponent by which popular items score higher.
+        seed: Seed of the start of the iteration.
+        threads: Number of threads; the result does not depend on it, bit for bit.
 
     Attributes:
         basis: float32 [num_items, width], orthonormal columns, most important first: with the data the whole state of
@@ -103,7 +103,7 @@ class DegreeScaledSVD:
             the user's items, so fold-in of a new user is the same sum.
 
         Raises:
-            ConfigError: there was no sweep yet.
+            ConfigError: There was no sweep yet.
         """
         if self.basis is None:
             raise ConfigError("svd: there must be a sweep before the vectors, got none; call sweep() first")
@@ -149,11 +149,11 @@ def fold_in(
 
     Args:
         item_vectors: float32 [num_items, dim], trained.
-        users: the items of every user; values are ignored.
+        users: The items of every user; values are ignored.
         counts: int64 [num_items], interactions of each item in training.
-        item_power: exponent in training.
-        score_power: exponent in training; it is taken out of the item vectors.
-        threads: number of threads; the result does not depend on it, bit for bit.
+        item_power: Exponent in training.
+        score_power: Exponent in training; it is taken out of the item vectors.
+        threads: Number of threads; the result does not depend on it, bit for bit.
 
     Returns:
         float32 [users, dim].

@@ -32,8 +32,8 @@ class Slope(NamedTuple):
     """Regression slope of the ratings on a part of the scores.
 
     Attributes:
-        value: posterior mean, 0.2 to 5; below 1 the part overfits, above 1 it underfits.
-        std: posterior standard deviation.
+        value: Posterior mean, 0.2 to 5; below 1 the part overfits, above 1 it underfits.
+        std: Posterior standard deviation.
     """
 
     value: float
@@ -55,8 +55,8 @@ class AdaptivePenalty:
         rating: float32 [n], rating units.
 
     Attributes:
-        factors: multiple of the penalty on factors.
-        svdpp: multiple of the penalty on the SVD++ terms of factors.
+        factors: Multiple of the penalty on factors.
+        svdpp: Multiple of the penalty on the SVD++ terms of factors.
     """
 
     def __init__(self, user: Tensor, item: Tensor, rating: Tensor) -> None:

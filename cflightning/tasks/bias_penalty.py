@@ -26,8 +26,8 @@ class BiasPenalty(NamedTuple):
     """Penalties that suit a training part.
 
     Attributes:
-        bias_l2: penalty on squared user biases and on squared item biases, in units of the squared rating range.
-        l2_scale: multiple of the default l2, at most 1.
+        bias_l2: Penalty on squared user biases and on squared item biases, in units of the squared rating range.
+        l2_scale: Multiple of the default l2, at most 1.
     """
 
     bias_l2: tuple[float, float]

@@ -20,7 +20,7 @@ class BatchLoss:
     Attributes:
         total: float32 [], sum over the batch, to be minimised.
         logged: float32 [], sum of the logged loss over the batch; `train/loss` is its mean over the epoch.
-        count: number of terms of that mean, over all devices.
+        count: Number of terms of that mean, over all devices.
     """
 
     total: Tensor

@@ -28,11 +28,11 @@ class OptimizerOptions:
     """Options of a task that concern its optimiser; see `NetworkTask`.
 
     Attributes:
-        learning_rate: peak learning rate; None for a default.
-        weight_decay: weight decay of AdamW.
-        optimizer: configuration of another optimiser.
-        lr_scheduler: configuration of another schedule.
-        svdpp: sides with SVD++ terms.
+        learning_rate: Peak learning rate; None for a default.
+        weight_decay: Weight decay of AdamW.
+        optimizer: Configuration of another optimiser.
+        lr_scheduler: Configuration of another schedule.
+        svdpp: Sides with SVD++ terms.
     """
 
     learning_rate: float | None
