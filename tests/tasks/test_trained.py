@@ -323,7 +323,7 @@ def test_other_precisions_train(precision):
 @pytest.mark.parametrize("name", ["optimizer", "lr_scheduler"])
 def test_only_imported_optimisers_and_schedules_are_instantiated(path, name):
     task = EmbeddingDotTask(dim=4, **{name: {"class_path": path, "init_args": {}}})
-    with pytest.raises(ConfigError, match=f"no imported {name}; import its package first"):
+    with pytest.raises(ConfigError, match=f"not an imported {name}; import its package first"):
         trainer(1).fit(task, data())
 
 
