@@ -195,6 +195,7 @@ def test_public_names_exist():
         _ = cflightning.nothing
 
 
+@pytest.mark.slow
 def test_a_fit_of_a_file_imports_no_pandas(movielens, tmp_path):
     code = (
         "import sys; from cflightning.__main__ import main;"

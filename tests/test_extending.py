@@ -69,6 +69,7 @@ def small_data():
     )
 
 
+@pytest.mark.slow
 def test_a_network(examples, tmp_path, monkeypatch, capsys):
     (tmp_path / "distance.py").write_text(examples["models/distance.py"])
     monkeypatch.syspath_prepend(tmp_path)

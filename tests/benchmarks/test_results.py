@@ -132,6 +132,7 @@ def test_peers_get_the_rows_that_a_path_alone_trains_on(benchmarks, tmp_path, na
     assert compare_rows(tmp_path, name) == (51, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["ml-1m", "small", "movietweetings"])
 def test_peers_get_the_real_rows_that_a_path_alone_trains_on(benchmarks, real_data, name):

@@ -81,6 +81,7 @@ def hostile(run, path, change):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["address", "pickle", "stranger"])
 def test_paths_of_a_checkpoint_are_not_followed(run, tmp_path, marker, evil, kind):
     # All epochs are done, so that fit goes straight to testing what it takes for its best checkpoint.
@@ -157,6 +158,7 @@ NAMING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("naming", NAMING)
 @pytest.mark.parametrize("command", ["fit", "test", "predict"])
 def test_classes_of_a_checkpoint_are_not_imported(run, tmp_path, marker, command, naming, capsys):
@@ -246,6 +248,7 @@ def test_addresses_are_refused_with_one_line(run, evil, marker, command, capsys)
         find(type(evil[0])(evil[1]))
 
 
+@pytest.mark.slow
 def test_export_reads_checkpoints_by_the_same_rules(run, evil, marker, tmp_path, capsys):
     path = hostile(run, tmp_path / "given.ckpt", NAMING["class"])
     assert front_door(["export", str(path), str(tmp_path / "bundle")]) == 0
@@ -327,6 +330,7 @@ SIZES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SIZES)
 def test_states_of_another_size_never_reach_compiled_steps(tmp_path, name):
     # These trust the sizes that they are given: they would read and write beyond the ends.

@@ -33,6 +33,7 @@ def test_a_run_of_one_process_has_rank_zero_in_any_environment(movielens, tmp_pa
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.slow
 def test_tasks_of_one_srun_get_folders_of_their_own(movielens, tmp_path):
     fit = [sys.executable, "-m", "cflightning", "fit", "--data.path", str(movielens("ml-1m")), *QUIET,
            "--trainer.default_root_dir", str(tmp_path), "--trainer.devices", "1"]  # fmt: skip
@@ -58,6 +59,7 @@ def test_only_a_run_on_one_device_is_a_single_task(monkeypatch, changed, single)
     assert not single_task({"devices": 1, "num_nodes": 1, "strategy": "auto", **changed})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["fit", "kfold"])
 def test_one_command_at_a_time_works_on_a_run(movielens, tmp_path, command, capsys):
     args = [command, "--data.path", str(movielens("ml-1m")), "--trainer.default_root_dir", str(tmp_path), *QUIET]

@@ -34,6 +34,7 @@ def at_epoch(monkeypatch):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # Lightning ignores it from then on
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_fit_prints_how_to_continue_and_continues(
     movielens, tmp_path, at_epoch, monkeypatch, number, status, capsys
@@ -68,6 +69,7 @@ def test_a_fit_stopped_before_its_first_checkpoint_starts_again(movielens, tmp_p
     )
 
 
+@pytest.mark.slow
 def test_a_stopped_kfold_keeps_finished_runs(movielens, tmp_path, monkeypatch, capsys):
     from cflightning.evaluation.ratings import Evaluation
 

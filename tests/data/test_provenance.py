@@ -135,6 +135,7 @@ def test_a_test_table_beside_the_training_table_is_accepted(tmp_path):
         check_rows(kept, RatingsDataModule(new, test_path=old), "test")
 
 
+@pytest.mark.slow
 def test_tasks_refuse_other_rows_in_python(tmp_path):
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     fit = Trainer(max_epochs=1, default_root_dir=tmp_path, enable_checkpointing=False, **quiet)

@@ -48,6 +48,7 @@ def parameters(network):
     return torch.cat([p.detach().reshape(-1) for p in network.parameters()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dim", [1, 3, 16, 64])
 def test_compiled_step_equals_the_reference(dim):
     fast, fast_memory, fast_losses = train(dim)
@@ -143,6 +144,7 @@ def trainer(epochs=3, **options):
     return Trainer(**{"max_epochs": epochs, "enable_checkpointing": False, **quiet, **options})
 
 
+@pytest.mark.slow
 def test_it_learns_as_well_as_autograd():
     made = {"num_users": 800, "num_items": 200, "num_ratings": 50_000, "dim": 2, "noise": 0.3}
     results = {}

@@ -139,6 +139,7 @@ def test_nothing_is_written_before_a_test(tmp_path):
 BRACKETS = r" \[\d\.\d{4}, \d\.\d{4}\]"
 
 
+@pytest.mark.slow
 def test_output_and_files_of_fit_and_test(tmp_path, capsys):
     data = ["--data.source", "synthetic", "--trainer.default_root_dir", str(tmp_path), *QUIET]
     assert front_door(["fit", *data, "--trainer.max_epochs", "5"]) == 0

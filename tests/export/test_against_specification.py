@@ -115,6 +115,7 @@ def best(order, k, left_out=()):
     return ranked[order[ranked] > -np.inf] + 1
 
 
+@pytest.mark.slow
 def test_scores_of_pairs(bundle):
     user, item = np.array([3, 0, 7, 0, 60]), np.array([5, 5, 0, 0, 45])
     answer = bundle.ask("score", user=bundle.ids(user, "users"), item=bundle.ids(item))

@@ -67,6 +67,7 @@ def recommender(task):
     return getattr(task, "recommender", task.network)
 
 
+@pytest.mark.slow
 def test_the_manifest_names_format_and_units(exported):
     task, scorer = exported
     objective = getattr(task, "objective", "mse")
@@ -151,6 +152,7 @@ def test_similar_items_are_sorted_by_cosine(exported):
     np.testing.assert_allclose(near.scores, np.sort(cosine)[::-1][:4], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_stored_norms_give_the_same_similar_items():
     network = EmbeddingDot(5, 3000, 8, std=0.5).eval()
     with torch.no_grad():
@@ -196,6 +198,7 @@ def test_manifest_and_shared_weights(bundle, run):
     assert all(len(offsets) == 1 for offsets in places.values())
 
 
+@pytest.mark.slow
 def test_metrics_of_baselines_are_left_out(tmp_path):
     folder = tmp_path / "checkpoints"
     folder.mkdir()
@@ -239,6 +242,7 @@ def test_a_catalogue_of_one_item(tmp_path):
 # Complete or not there -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_wrong_graph_fails_the_export_and_leaves_nothing(run, tmp_path):
     def wired_wrong(source):
         for name, model in score.build(source):
@@ -288,6 +292,7 @@ def test_graphs_of_the_other_network_fail_the_verification(exported):
                     family.verify(folder, source)
 
 
+@pytest.mark.slow
 def test_scores_of_implicit_feedback_are_verified_relative_to_their_size(tmp_path):
     path = checkpoint(tmp_path, EmbeddingDotTask(dim=8, objective="svd"))
     content = torch.load(path)
@@ -301,6 +306,7 @@ def test_scores_of_implicit_feedback_are_verified_relative_to_their_size(tmp_pat
         score.verify(folder, BundleSource(networks, task.vocabulary))
 
 
+@pytest.mark.slow
 def test_only_bundles_are_replaced_and_only_with_overwrite(run, bundle, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")

@@ -97,6 +97,7 @@ def test_a_read_only_installation_caches_in_the_user_folder(tmp_path, monkeypatc
     assert compiling.find_cache_folder(tmp_path / "install") == str(tmp_path / "cache" / "numba")
 
 
+@pytest.mark.slow
 def test_autograd_trains_and_logs_why_when_compiling_is_disabled(tmp_path):
     code = (
         "import logging; from lightning.pytorch import Trainer; from cflightning import *;"

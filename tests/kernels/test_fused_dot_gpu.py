@@ -34,11 +34,13 @@ def run_tests(name, folder, **variables):
         pytest.skip(report)
 
 
+@pytest.mark.slow
 @needs_triton
 def test_under_tritons_interpreter(tmp_path):
     run_tests("interpreted_fused_gpu.py", tmp_path, TRITON_INTERPRET="1")
 
 
+@pytest.mark.slow
 @needs_triton
 def test_compiled_for_hopper(tmp_path):
     run_tests("compiled_fused_gpu.py", tmp_path)

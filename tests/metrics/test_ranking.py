@@ -161,6 +161,7 @@ torch.distributed.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_gives(tmp_path):
     command = [sys.executable, "-c", SCRIPT]
     runs = [subprocess.Popen([*command, str(rank), str(tmp_path / "store")]) for rank in (0, 1)]

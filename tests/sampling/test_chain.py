@@ -53,6 +53,7 @@ def test_very_different_counts_cause_little_padding():
     assert sum(chunk.target.numel() for chunk in rows.chunks) < 1.2 * len(own)
 
 
+@pytest.mark.slow
 def test_svdpp_vectors_have_the_posterior_of_a_ridge_regression():
     # d = W y + noise, y ~ N(0, 1 / penalty): a ridge regression.
     rng, penalty, users, items = np.random.default_rng(0), 2.0, 9, 4
@@ -91,6 +92,7 @@ def test_the_compiled_draw_equals_the_plain_one():
     torch.testing.assert_close(*states, atol=2e-3, rtol=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigmoid", [False, True])
 def test_a_vector_is_drawn_from_its_conditional(sigmoid):
     chain = make(dim=2, sigmoid=sigmoid)

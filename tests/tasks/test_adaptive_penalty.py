@@ -178,6 +178,7 @@ def test_the_penalty_on_svdpp_terms_rises_first():
 # Fits ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "svdpp"), [("fused", "both"), ("fused", "user"), ("fused", "none"), ("autograd", "both")]
 )
@@ -193,6 +194,7 @@ def test_a_table_of_biases_alone_is_fitted_as_well_as_by_the_baseline(tmp_path, 
     assert figures["test/rmse"] < fixed["test/rmse"] + 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["fused", "autograd"])
 def test_the_penalty_falls_on_a_table_with_strong_factors(tmp_path, engine):
     table = frame(factor=1.0, noise=0.1)
@@ -207,6 +209,7 @@ def test_without_validation_ratings_nothing_is_adapted(tmp_path):
     assert course[-1] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("engine", "steps"), [("fused", 80), ("autograd", 570)])
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, engine, steps):
     saver = ModelCheckpoint(tmp_path, "at-{step}", save_top_k=-1, every_n_train_steps=steps // 2 + 1)

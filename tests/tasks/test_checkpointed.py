@@ -84,6 +84,7 @@ def test_a_task_returns_from_the_processes_that_trained_it(tmp_path, strategy):
     assert several["names"] == alone["names"], "a checkpoint holds what is for the way home alone"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_fork_of_a_process_that_had_threads_is_refused_instead_of_hanging(threads):
     code = (

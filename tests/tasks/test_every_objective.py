@@ -76,6 +76,7 @@ def check(kinds, metrics):
                 assert value == pytest.approx(one[kind][name], **tolerance), (kind, name)
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_metrics_of_one(tmp_path):
     check(QUICK, run_kinds(QUICK, "auto", tmp_path))
 

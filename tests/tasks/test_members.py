@@ -69,6 +69,7 @@ def test_the_served_network_is_the_average_of_networks_trained_alone(engine):
     assert float(together.network.global_bias.detach()) == pytest.approx(float(mean.global_bias), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_compression_is_the_truncated_svd_of_the_network_trained_alone():
     cut, whole = EmbeddingDotTask(dim=6, compress=2, seed=5), EmbeddingDotTask(dim=6, seed=5)
     for task in (cut, whole):

@@ -51,6 +51,7 @@ def test_a_rate_that_is_given_is_kept(tmp_path):
     assert kept.rate == 0.003
 
 
+@pytest.mark.slow
 def test_a_large_batch_learns_about_as_fast_as_the_default(tmp_path):
     *_, usual = train(tmp_path, epochs=4)
     *_, large = train(tmp_path, default_batch_size(25_650) * 4, epochs=4)

@@ -39,6 +39,7 @@ def results(kind, tmp_path_factory):
     return {path.stem: json.loads(path.read_text()) for path in out.glob("*.json")}
 
 
+@pytest.mark.slow
 def test_metrics_agree_to_six_digits(results, kind):
     one = results["1-0"]["metrics"]
     assert {"val/rmse", "val/mae", "test/rmse", "test/mae", "train/loss"} <= set(one)

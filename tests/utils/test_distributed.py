@@ -82,6 +82,7 @@ def test_a_rank_with_another_table_is_named_in_one_line(tables, tmp_path, other,
     assert not any((tmp_path / "runs").glob("*")), "an empty run folder is left"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGSTOP"])
 def test_a_lost_rank_is_named_in_one_line(tables, tmp_path, how):
     endless = (
@@ -150,6 +151,7 @@ def test_a_single_process_has_no_launch(environment):
     assert find_launch(environment) is None
 
 
+@pytest.mark.slow
 def test_the_command_line_refuses_to_train_alone_beside_others(tables, tmp_path):
     given = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
     process = start(tmp_path, ["--data.path", tables["table"]], **given)
@@ -159,6 +161,7 @@ def test_the_command_line_refuses_to_train_alone_beside_others(tables, tmp_path)
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_two_nodes_without_a_shared_disk_report_and_leave_nothing_over(tables, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -55,6 +55,7 @@ def test_options_are_separated_from_those_of_fit():
     assert parse([]) == ([], None, 1)
 
 
+@pytest.mark.slow
 def test_every_fold_has_a_run_and_the_report_has_their_metrics(three):
     root, data = three
     found = report(root)
@@ -112,6 +113,7 @@ def test_finished_folds_are_kept_and_missing_ones_run(three, capsys, monkeypatch
     assert not (root / "kfold_1").exists()
 
 
+@pytest.mark.slow
 def test_another_configuration_or_other_data_is_another_study(three, movielens, tmp_path):
     root, data = three
     assert kfold(root, "--data.path", data, "--folds", 2, "--model.l2", "0.02") == 0
@@ -126,6 +128,7 @@ def test_another_configuration_or_other_data_is_another_study(three, movielens, 
     assert report(tmp_path)["fingerprint"] != report(tmp_path, 1)["fingerprint"]
 
 
+@pytest.mark.slow
 def test_the_data_is_read_once(movielens, tmp_path, monkeypatch):
     read, load_table = [], load.load_table
     monkeypatch.setattr(load, "load_table", lambda *args, **options: read.append(1) or load_table(*args, **options))
@@ -149,6 +152,7 @@ def test_an_interrupted_study_is_continued(movielens, tmp_path, monkeypatch):
     assert [run["fold"] for run in report(tmp_path)["runs"]] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_seeds_of_every_fold_and_of_a_split_without_folds(movielens, tmp_path, capsys):
     data = ["--data.path", movielens("ml-1m")]
     assert kfold(tmp_path, *data, "--folds", 2, "--seeds", 2, "--model.seed", 5) == 0
@@ -170,7 +174,8 @@ def test_seeds_of_every_fold_and_of_a_split_without_folds(movielens, tmp_path, c
 
 @pytest.mark.slow
 def test_two_processes_fit_the_folds_and_continue_together(movielens, tmp_path):
-    data = ["--data.path", str(movielens("ml-1m", 40, 30)), "--folds", "3", "--model.engine", "autograd"]
+    data = ["--data.path", str(movielens("ml-1m", 40, 30)), "--folds", "3", "--model.engine", "autograd",
+            "--data.split.val_fraction", "0.05"]  # fmt: skip
     assert kfold(tmp_path / "one", *data) == 0
     two = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.default_root_dir", str(tmp_path / "two")]
     for kept in (0, 2):

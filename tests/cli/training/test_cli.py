@@ -106,6 +106,7 @@ def test_metrics_are_those_of_the_best_epoch(run, movielens, tmp_path):
     assert float(cli.trainer.callback_metrics["val/rmse"]) == pytest.approx(metrics["val/rmse"], abs=1e-12)
 
 
+@pytest.mark.slow
 def test_output_of_the_first_fit_and_export(movielens, tmp_path):
     done = command("fit", "--data.path", movielens("ml-100k", 40, 30), "--trainer.max_epochs", 2, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -156,6 +157,7 @@ def test_predict_writes_scores_in_the_order_of_the_table(run, tmp_path):
     assert float(rows[0]["score"]) == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_an_uninterrupted_one(movielens, tmp_path):
     folder = str(movielens("ml-1m", 60, 40))
 
@@ -186,6 +188,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(movielens, tmp_path):
     assert rows[1] > 2
 
 
+@pytest.mark.slow
 def test_best_of_the_newest_run_and_run_folders(run, movielens, tmp_path):
     expected = read_metrics(run / "metrics.json")["test/rmse"]
     data = ["--data.path", str(movielens("ml-latest-small", 60, 40))]
@@ -218,6 +221,7 @@ def test_without_validation_every_row_trains_and_the_last_epoch_is_kept(movielen
     assert next(tmp_path.rglob("best.ckpt")).is_file()
 
 
+@pytest.mark.slow
 def test_every_metric_is_of_the_kept_epoch(movielens, tmp_path):
     # A rate that over-fits, so that the best epoch is not the last.
     TrainingCLI(
@@ -261,6 +265,7 @@ def test_simultaneous_runs_get_different_folders(tmp_path):
     assert len(set(found)) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.ModelCheckpoint.monitor='val/rmse'.. could not find")
 @pytest.mark.parametrize("flags", [["--trainer.max_steps", "2"], ["--trainer.limit_val_batches", "0"]])
 def test_runs_that_never_validate(movielens, tmp_path, flags):
@@ -346,6 +351,7 @@ def test_wrong_data_options_give_one_line(movielens, tmp_path, args, message, ca
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_wrong_option_shows_no_traceback(tmp_path):
     done = command("fit", "--data.path", "nowhere", cwd=tmp_path)
     assert done.returncode == 2
@@ -364,6 +370,7 @@ def test_configs_parse_and_begin_with_a_description(repository, capsys):
         assert "class_path" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", ["ml-100k.yaml", "ml-1m.yaml"])
 def test_two_devices_from_the_command_line(repository, movielens, tmp_path, config):
     data = str(movielens(config.removesuffix(".yaml"), 60, 40))

@@ -64,6 +64,7 @@ def test_help_all_lists_all_options(whole, capsys):
     assert capsys.readouterr().out == whole
 
 
+@pytest.mark.slow
 def test_a_piped_log_has_one_line_for_each_epoch(movielens, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "cflightning", "fit", "--data.path", str(movielens("ml-1m", 60, 40)),
@@ -79,6 +80,7 @@ def test_a_piped_log_has_one_line_for_each_epoch(movielens, tmp_path):
     assert len(said.splitlines()) < 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["1", "2", "1 2"])
 def test_closed_streams_do_not_end_a_fit(movielens, tmp_path, closed):
     script = "exec " + " ".join(f"{handle}>&-" for handle in closed.split()) + '; exec "$@"'

@@ -75,6 +75,7 @@ def contents(folder):
     }
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_tested_on_its_own_data(own, trained):
     expected = read_metrics(own / "metrics.json")
     tested = TrainingCLI(["test", "--ckpt_path", "best", *QUIET])
@@ -120,6 +121,7 @@ def test_the_table_can_be_moved(own, trained, tmp_path):
     assert float(tested.trainer.callback_metrics["test/rmse"]) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_a_grown_table_is_tested_on_rows_that_did_not_train(hashed, tmp_path, monkeypatch, capsys):
     shutil.copytree(hashed / "runs", tmp_path / "runs")
     monkeypatch.chdir(tmp_path)

@@ -53,6 +53,7 @@ def no_pictures(monkeypatch):
     monkeypatch.setattr("cflightning.cli.tune.report.draw_search", lambda *args: False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -102,6 +103,7 @@ def searched(tmp_path_factory, data):
     return root, args
 
 
+@pytest.mark.slow
 def test_the_first_trial_has_the_defaults_and_the_others_are_inside_the_ranges(searched):
     root, _ = searched
     rows = table(root)
@@ -146,6 +148,7 @@ def test_the_best_configuration_gives_the_same_metric(searched, tmp_path):
     assert again["val/rmse"] == found["best"]["val/rmse"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["ials", "bce"])
 def test_ranking_objectives_are_searched_by_ndcg(objective, data, tmp_path, capsys):
     pytest.importorskip("numba", reason="the compiled step of choices needs the extra `fast`")
@@ -167,6 +170,7 @@ def test_ranking_objectives_are_searched_by_ndcg(objective, data, tmp_path, caps
     assert again["val/ndcg@10"] == found["val/ndcg@10"]
 
 
+@pytest.mark.slow
 def test_no_output_or_file_has_a_test_metric(data, tmp_path, monkeypatch, capsys):
     from lightning.pytorch import Trainer
 
@@ -182,6 +186,7 @@ def test_no_output_or_file_has_a_test_metric(data, tmp_path, monkeypatch, capsys
         assert "test/" not in (tmp_path / "tune_0" / name).read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_pictures")
 def test_a_continued_search_has_the_same_trials(searched, tmp_path, capsys):
     root, args = searched
@@ -205,6 +210,7 @@ def test_a_continued_search_has_the_same_trials(searched, tmp_path, capsys):
     assert not (tmp_path / "tune_1").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_pictures")
 def test_another_space_other_data_or_another_seed_is_another_search(tmp_path):
     ratings = tmp_path / "ratings.csv"
@@ -224,6 +230,7 @@ def test_another_space_other_data_or_another_seed_is_another_search(tmp_path):
     assert (tmp_path / "tune_4" / "tune.json").read_text() == "[]"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_pictures")
 def test_without_ranges_the_default_space_without_fixed_options_is_searched(data, tmp_path, capsys):
     assert tune(tmp_path, *data, "--trials", 2) == 0
@@ -242,6 +249,7 @@ SYNTHETIC = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_pictures")
 def test_trials_worse_than_the_median_are_pruned(tmp_path, capsys):
     rates = ["--model.learning_rate", "{low: 1e-7, high: 0.2, log: true}"]
@@ -256,6 +264,7 @@ def test_trials_worse_than_the_median_are_pruned(tmp_path, capsys):
     assert capsys.readouterr().out.count("pruned") == len(pruned)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_pictures")
 def test_diverged_and_failed_trials_do_not_end_the_search(data, tmp_path, capsys):
     rates = ["--model.learning_rate", "{choices: [null, 1.0e+30]}", "--model.dim", "{choices: [4, 0]}"]
@@ -277,6 +286,7 @@ def test_a_search_in_which_all_trials_diverge(data, tmp_path, capsys):
     assert "tune: one trial must be complete, but none is" in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_pictures")
 def test_ctrl_c_ends_with_the_finished_trials(data, tmp_path, monkeypatch, capsys):
     from cflightning.cli.tune.trial_cli import TrialProgress
@@ -300,6 +310,7 @@ def test_ctrl_c_ends_with_the_finished_trials(data, tmp_path, monkeypatch, capsy
     assert not list((tmp_path / "tune_0").glob(".trial-*"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_pictures")
 def test_a_trial_stopped_by_sigterm_is_repeated(data, tmp_path, monkeypatch, capsys):
     from cflightning.cli.tune.trial_cli import TrialProgress
@@ -320,6 +331,7 @@ def test_a_trial_stopped_by_sigterm_is_repeated(data, tmp_path, monkeypatch, cap
     assert [(row["trial"], row["note"]) for row in table(tmp_path)][1:] == [("1", ""), ("2", "")]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_pictures")
 def test_a_damaged_end_of_the_journal_is_cut_off(data, tmp_path, caplog):
     assert tune(tmp_path, *data, *L2, "--trials", 2) == 0
@@ -352,6 +364,7 @@ def test_no_trial_starts_after_the_time_limit(data, tmp_path):
     assert report(tmp_path)["trials"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_pictures")
 def test_the_data_is_read_once(data, tmp_path, monkeypatch):
     seen, load_table = [], load.load_table
@@ -360,6 +373,7 @@ def test_the_data_is_read_once(data, tmp_path, monkeypatch):
     assert len(seen) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_pictures")
 def test_processes_share_a_search(data, tmp_path, capsys):
     assert tune(tmp_path, *data, *L2, "--trials", 6, "--jobs", 2) == 0

@@ -184,6 +184,7 @@ def test_a_damaged_file_is_made_anew(load, movielens, how, caplog):
     assert len(load.reads) == 2
 
 
+@pytest.mark.slow
 def test_any_changed_byte_and_any_lost_end_is_found(load, movielens):
     path = movielens("ml-1m")
     first = load(path)

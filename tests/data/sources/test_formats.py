@@ -441,6 +441,7 @@ def test_what_unpacks_to_more_than_it_may_is_refused_unread(tmp_path, monkeypatc
     assert "must be a number of bytes, got '1 GB'" in message(tmp_path / "a")
 
 
+@pytest.mark.slow
 def test_a_long_text_that_stands_for_all_of_a_column_is_refused_before_it_is_repeated(tmp_path):
     rows = 500_000
     user = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, "int8")), pa.array(["u" * 1000])).cast(pa.string())
@@ -450,6 +451,7 @@ def test_a_long_text_that_stands_for_all_of_a_column_is_refused_before_it_is_rep
     assert "which no table of ratings does" in message(tmp_path / "bomb")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["zip", "parts", "parquet", "feather"])
 def test_bombs_are_refused_by_what_they_say_of_themselves(tmp_path, kind):
     path = tmp_path / "bomb"

@@ -28,6 +28,7 @@ def test_equal_scores_share_a_bin(scores):
     assert found["shares"] == pytest.approx(shares(found["edges"], scores))
 
 
+@pytest.mark.slow
 def test_the_manifest_has_the_distribution_of_the_answers(bundle):
     said = json.loads((bundle / "manifest.json").read_text("utf-8"))["reference"]
     scorer = Scorer.load(bundle)

@@ -23,6 +23,7 @@ def test_a_bundle_has_items_of_rows_by_default_and_no_ratings(bundle):
     assert set(scorer.catalogue.categories) == {"Drama"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -46,6 +47,7 @@ def test_recommendations_have_no_item_of_any_row_of_the_user(tmp_path, options, 
     assert set(scorer.recommend(int(users[0]), 25, exclude_seen=False).items.tolist()) == known
 
 
+@pytest.mark.slow
 def test_without_history_a_bundle_has_no_rows(run, tmp_path, capsys):
     assert front_door(["export", str(run), str(tmp_path / "bundle"), "--without-history"]) == 0
     assert "recommendations include seen items" in capsys.readouterr().out

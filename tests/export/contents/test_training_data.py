@@ -50,6 +50,7 @@ def test_implicit_feedback_has_its_weights(tmp_path, options, make_run):
     assert rows.rating.tolist() == (train["weight"].tolist() if "weight" in train else [1.0] * len(train))
 
 
+@pytest.mark.slow
 def test_a_run_without_its_table_gives_a_bundle_without_seen_items_and_a_warning(small, tmp_path, capsys, caplog):
     (tmp_path / "table.csv").rename(tmp_path / "elsewhere.csv")
     assert front_door(["export", str(small), str(tmp_path / "bundle")]) == 0
@@ -61,6 +62,7 @@ def test_a_run_without_its_table_gives_a_bundle_without_seen_items_and_a_warning
     assert "seen" not in Scorer.load(tmp_path / "bundle").manifest.graphs
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_its_run_leads_to_the_table(small, tmp_path, monkeypatch):
     shutil.copy(small / "checkpoints" / "best.ckpt", tmp_path / "bare.ckpt")
     (tmp_path / "elsewhere").mkdir()
@@ -110,6 +112,7 @@ def test_a_wrong_config_is_an_error(small, tmp_path, text, says):
     fails(small, tmp_path, says)
 
 
+@pytest.mark.slow
 def test_ratings_that_the_objective_does_not_use_are_no_weights(tmp_path, make_run):
     frame = make_frame()
     make_run(tmp_path / "run", frame, EmbeddingDotTask(dim=4, objective="ials"))

@@ -173,6 +173,7 @@ def exported(trained, tmp_path, monkeypatch, better, **options):
     return Scorer.load(export_bundle(folder, tmp_path / "refitted", refit_users=True, **options)), data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_bundle_has_refitted_users(trained, tmp_path, monkeypatch, precision):
     plain = Scorer.load(export_bundle(trained[0], tmp_path / "plain"))
@@ -198,6 +199,7 @@ def test_a_bundle_has_refitted_users(trained, tmp_path, monkeypatch, precision):
         assert scorer.recommend(1, 5).items.tolist() == plain.recommend(1, 5).items.tolist()
 
 
+@pytest.mark.slow
 def test_users_stay_as_trained_if_the_validation_error_rises(trained, tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO", "cflightning_export")
     plain = Scorer.load(export_bundle(trained[0], tmp_path / "plain"))
@@ -208,6 +210,7 @@ def test_users_stay_as_trained_if_the_validation_error_rises(trained, tmp_path, 
     assert scorer.manifest.metrics == plain.manifest.metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [{"objective": "ials"}, {"members": 2}])
 def test_other_networks_cannot_be_refitted(tmp_path, task, make_run):
     make_run(tmp_path / "run", make_frame(), EmbeddingDotTask(dim=3, **task))

@@ -41,6 +41,7 @@ def exported(request, tmp_path_factory, make_run):
     return data, load_task(folder / "checkpoints" / "best.ckpt"), Scorer.load(bundle)
 
 
+@pytest.mark.slow
 def test_history_is_the_training_part(exported):
     data, _, scorer = exported
     train = data.table.frame[data.split.parts == TRAIN]

@@ -37,6 +37,7 @@ def test_a_folded_in_user_is_the_minimum(spec, count):
     assert answer["known"].tolist() == [True] * count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [5, 20, 90, 900])
 @pytest.mark.parametrize("kind", ["lowest", "highest", "one item", "both ends", "surprising"])
 def test_damped_steps_reach_the_minimum_where_full_steps_overshoot(spec, count, kind):

@@ -274,6 +274,7 @@ def test_only_allowed_items(share, proven, rounds):
     assert graph.check([4], 10, (), allowed) == (graph.only and not proven)
 
 
+@pytest.mark.slow
 def test_only_large_catalogues_are_searched_in_two_passes():
     words, network = vocabulary(make(items=500)), EmbeddingDot(USERS + 1, 501, DIM, (1.0, 5.0))
     mlp = EmbeddingMLP(USERS + 1, 501, DIM)

@@ -145,6 +145,7 @@ def test_an_existing_target_is_an_error_before_the_work(tmp_path):
         export_layout(tmp_path / "no checkpoint", tmp_path / "file", "triton")
 
 
+@pytest.mark.slow
 def test_the_command(run, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command = ["export", str(run), "deep/out put", "--layout", "triton"]

@@ -128,6 +128,7 @@ def test_an_id_beside_the_known_ones_is_found(values):
     assert ids.indices(ids_of(ids, np.arange(len(ids) + 1))).tolist() == list(range(len(ids) + 1))
 
 
+@pytest.mark.slow
 def test_ids_at_both_ends_of_64_bits_make_a_bundle(tmp_path, make_run):
     rng = np.random.default_rng(0)
     ends = np.array([LOW, LOW + 1, -3, 0, 10**15, HIGH - 1, HIGH])

@@ -59,6 +59,7 @@ def exported(request, tmp_path_factory):
     return load_task(path), Scorer.load(export_bundle(path, folder / "b", precision=precision, **LOOSE)), precision
 
 
+@pytest.mark.slow
 def test_a_bundle_answers_by_the_rounded_tables(exported):
     task, scorer, precision = exported
     networks = bundle_networks(task)
@@ -227,6 +228,7 @@ def test_rounded_tables_are_stored_exactly(size):
     ).all()
 
 
+@pytest.mark.slow
 def test_svdpp_terms_are_rounded_as_well(run, tmp_path):
     bundle = export_bundle(run, tmp_path / "bundle", precision="int8", **LOOSE)
     for name in ("fold_in", "explain"):

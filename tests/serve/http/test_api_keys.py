@@ -67,6 +67,7 @@ def test_a_byte_order_mark_is_not_part_of_a_key(file):
     assert ApiKeys(file).accepts(KEY)
 
 
+@pytest.mark.slow
 def test_wrong_keys_are_delayed_and_logged_and_valid_ones_are_not(bundle, start, file, caplog):
     with start(ServerState(Settings(bundle, keys=ApiKeys(file)))) as client:
         url = str(client.base_url)

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 
@@ -24,6 +25,8 @@ def process(environment, *options):
     """Start a server process, and yield the process and a client."""
     command = [sys.executable, "-m", "cflightning_serve", "http", *map(str, options), "--port", "0"]
     running = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    limit = threading.Timer(60, running.kill)  # so that waiting for a line that is never logged ends
+    limit.start()
     try:
         for line in running.stderr:
             if match := re.search(r"at (http://\S+)", line):
@@ -33,6 +36,7 @@ def process(environment, *options):
         with httpx.Client(base_url=match[1], timeout=20) as client:
             yield running, client
     finally:
+        limit.cancel()
         running.kill()
         running.wait()
         running.stderr.close()
@@ -121,7 +125,7 @@ def test_upgrades_are_not_logged(bundle, environment):
 
 def test_a_public_address_without_keys_is_warned_of(bundle, environment):
     with process(environment, bundle, "--host", "0.0.0.0") as (running, _):
-        assert "--api-key-file" in wait_for(running, "anybody")
+        assert "--api-key-file" in wait_for(running, "any client that reaches")
 
 
 @pytest.mark.parametrize(

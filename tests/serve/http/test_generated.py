@@ -23,6 +23,7 @@ def described(request, start, bundles, fold_in_graphs, tmp_path):
         yield schemathesis.openapi.from_url(f"{client.base_url}/openapi.json")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
 def test_every_response_is_as_described(described, mode):
     operations = [result.ok() for result in described.get_all_operations()]

@@ -41,6 +41,7 @@ def patient(bundle, start):
         yield client
 
 
+@pytest.mark.slow
 def test_a_client_that_does_not_read_is_dropped(patient):
     with socket.socket() as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -56,6 +57,7 @@ def test_a_client_that_does_not_read_is_dropped(patient):
     assert len(response) < total_length(response)
 
 
+@pytest.mark.slow
 def test_a_client_that_reads_slowly_gets_the_whole_response(patient, connect):
     with connect(patient) as slow:
         slow.sendall(large_request())
@@ -87,6 +89,7 @@ def test_large_responses_beyond_the_memory_budget_are_refused(bundle, start, con
                 status = connection.recv(1 << 12)[9:12]
 
 
+@pytest.mark.slow
 def test_a_response_above_the_whole_budget_says_so(bundle, start, exchange):
     with start(ServerState(Settings(bundle, limits=Limits(ids=USERS, held=100_000)))) as client:
         response = exchange(client, large_request(), 3)
