@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cflightning.data.sources.table_format import TableFormat
     from cflightning.data.splits.options import SplitOptions
     from cflightning.data.vocabulary import Vocabulary
-    from cflightning.evaluation.ratings import Evaluation
+    from cflightning.evaluation.ratings import RatingEvaluation
     from cflightning.models.embedding_dot import EmbeddingDot
     from cflightning.models.embedding_mlp import EmbeddingMLP
     from cflightning.tasks.base import NetworkTask
@@ -32,7 +32,7 @@ _MODULES = {
     "SplitOptions": "cflightning.data.splits.options",
     "TableFormat": "cflightning.data.sources.table_format",
     "Vocabulary": "cflightning.data.vocabulary",
-    "Evaluation": "cflightning.evaluation.ratings",
+    "RatingEvaluation": "cflightning.evaluation.ratings",
     "EmbeddingDot": "cflightning.models.embedding_dot",
     "EmbeddingMLP": "cflightning.models.embedding_mlp",
     "NetworkTask": "cflightning.tasks.base",
@@ -46,8 +46,8 @@ __all__ = [
     "EmbeddingDotTask",
     "EmbeddingMLP",
     "EmbeddingMLPTask",
-    "Evaluation",
     "NetworkTask",
+    "RatingEvaluation",
     "RatingTask",
     "RatingsDataModule",
     "SplitOptions",

@@ -1,4 +1,4 @@
-"""The rooms of the three packages: which may import which, read from the syntax trees."""
+"""The subpackages of the three packages and what each may import, read from the syntax trees."""
 
 import ast
 import subprocess
@@ -7,7 +7,7 @@ from graphlib import TopologicalSorter
 
 import pytest
 
-TRAINING = {  # room of cflightning -> rooms that it may import, lowest first; `errors` is open to all
+TRAINING = {  # subpackage -> subpackages that it may import, lowest first; `errors` is open to all
     "utils": set(),
     "models": {"utils"},
     "kernels": {"models", "utils"},
@@ -27,7 +27,7 @@ TRAINING = {  # room of cflightning -> rooms that it may import, lowest first; `
     "cli": {"checkpoint", "data", "engines", "evaluation", "metrics", "objectives", "tasks", "utils"},
     "__main__": {"cli"},
 }  # fmt: skip
-EXPORT = {  # every room may also import `cflightning`, and `bundle` of cflightning_serve
+EXPORT = {  # every subpackage may also import `cflightning`, and `bundle` of cflightning_serve
     "publish": set(),
     "onnx_tools": {"publish"},
     "contents": {"onnx_tools"},
@@ -91,13 +91,13 @@ def imports(path):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def room_of(parts, rooms):
-    """Return the room of a module of a package, by the longest name that the table has."""
+def subpackage_of(parts, rooms):
+    """Return the subpackage of a module, by the longest name that the table has."""
     return next((room for room in ("/".join(parts[:2]), parts[0] if parts else "") if room in rooms), None)
 
 
 @pytest.mark.parametrize(("package", "room"), [(name, room) for name, (_, rooms) in ROOMS.items() for room in rooms])
-def test_a_room_imports_only_the_rooms_below_it(repository, package, room):
+def test_a_subpackage_imports_only_those_below_it(repository, package, room):
     folder, rooms = ROOMS[package]
     place = repository / folder / room
     files = list(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
@@ -105,7 +105,7 @@ def test_a_room_imports_only_the_rooms_below_it(repository, package, room):
     for path in files:
         for name in imports(path):
             top, *parts = name.split(".")
-            if top == package and parts and (other := room_of(parts, rooms)) not in (None, room):
+            if top == package and parts and (other := subpackage_of(parts, rooms)) not in (None, room):
                 assert other in rooms[room], f"{path} imports {name}"
             elif room in TORCH_ONLY and top != package:
                 assert top in {*sys.stdlib_module_names, "torch"}, f"{path} imports {name}"
@@ -116,7 +116,9 @@ def test_every_file_is_in_a_room(repository, package):
     folder, rooms = ROOMS[package]
     for path in (repository / folder).rglob("*.py"):
         parts = path.relative_to(repository / folder).with_suffix("").parts
-        assert room_of(parts, rooms) or parts[-1] in ("__init__", "errors"), f"{path} is in no room of the table"
+        assert subpackage_of(parts, rooms) or parts[-1] in ("__init__", "errors"), (
+            f"{path} is in no subpackage of the table"
+        )
 
 
 @pytest.mark.parametrize("package", ROOMS)

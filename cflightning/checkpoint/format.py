@@ -60,12 +60,12 @@ METADATA_TYPES: dict[str, tuple[type, ...]] = {
 """Types of the metadata in a file, by field."""
 
 
-def pack(vocabulary: Vocabulary, metadata: CheckpointMetadata) -> dict[str, object]:
+def pack_metadata(vocabulary: Vocabulary, metadata: CheckpointMetadata) -> dict[str, object]:
     """Return the value of the checkpoint's key `cflightning`: format, vocabulary and metadata."""
     return {"format": FORMAT, **vocabulary.state(), **asdict(metadata)}
 
 
-def unpack(checkpoint: Content, source: str = "checkpoint") -> tuple[Vocabulary, CheckpointMetadata]:
+def unpack_metadata(checkpoint: Content, source: str = "checkpoint") -> tuple[Vocabulary, CheckpointMetadata]:
     """Return vocabulary and metadata of a loaded checkpoint.
 
     Args:
@@ -105,7 +105,7 @@ def refuse_address(path: Path | str) -> None:
         raise CheckpointError(f"{str(path)[:100]}: must be a local file, but is an address; download it first")
 
 
-def read(path: Path | str, mapped: bool = False) -> Content:
+def read_checkpoint(path: Path | str, mapped: bool = False) -> Content:
     """Return the content of a checkpoint file, on the CPU; plain types and tensors only, never code.
 
     The project reads every checkpoint with this function.
@@ -160,10 +160,10 @@ class FileCheckpointIO(TorchCheckpointIO):
         if self.remote and str(path).startswith(f"{self.remote.rstrip('/')}/") and not str(path).startswith("http"):
             content: Content = super().load_checkpoint(path, weights_only=True)
             return content
-        return read(path, mapped=True)
+        return read_checkpoint(path, mapped=True)
 
 
-def find(path: Path) -> Path:
+def locate_checkpoint(path: Path) -> Path:
     """Return a checkpoint file, or the best checkpoint of a run folder.
 
     Raises:

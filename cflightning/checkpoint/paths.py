@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable
 
 from cflightning.checkpoint.format import Content
-from cflightning.checkpoint.settings import shorten
 from cflightning.errors import CheckpointError
+from cflightning.utils.text import quote_untrusted
 
 PATH_KEYS = {"best_model_path", "last_model_path", "kth_best_model_path", "best_k_models", "dirpath"}
 """Keys of the state of a callback that name files."""
@@ -53,7 +53,9 @@ def confine_states(content: Content, folders: Iterable[str], source: str | None)
     folders = list(folders)
     states = content.get("callbacks", {})
     if not isinstance(states, dict):
-        raise CheckpointError(f"checkpoint: callbacks: must be states by name, got {shorten(states)}; was it edited?")
+        raise CheckpointError(
+            f"checkpoint: callbacks: must be states by name, got {quote_untrusted(states)}; was it edited?"
+        )
     parent = os.path.dirname(os.path.realpath(source)) if source else ""
     home = next((folder for folder in folders if os.path.realpath(folder) == parent), "")
     for state in states.values():

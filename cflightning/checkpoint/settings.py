@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from cflightning.errors import CheckpointError
+from cflightning.utils.text import quote_untrusted
 
 DESCRIBED = ("optimizer", "lr_scheduler")
 """Settings of a task that describe an object by class and arguments."""
@@ -48,7 +49,7 @@ def check_plain(value: object, where: str, depth: int = MAX_DEPTH) -> None:
             check_plain(one, where, depth - 1)
         return
     raise CheckpointError(
-        f"{where}: must be numbers, words and lists of them, got {shorten(value)}; was the checkpoint edited?"
+        f"{where}: must be numbers, words and lists of them, got {quote_untrusted(value)}; was the checkpoint edited?"
     )
 
 
@@ -67,11 +68,13 @@ def plain_settings(content: Mapping[str, object], source: str) -> dict[str, Any]
     """
     parameters = content.get("hyper_parameters", {})
     if not isinstance(parameters, dict):
-        raise CheckpointError(f"{source}: hyper_parameters: must be settings by name, got {shorten(parameters)}")
+        raise CheckpointError(
+            f"{source}: hyper_parameters: must be settings by name, got {quote_untrusted(parameters)}"
+        )
     settings = {name: value for name, value in parameters.items() if isinstance(name, str) and not name.startswith("_")}
     for name, value in settings.items():
         if name not in DESCRIBED:
-            check_plain(value, f"{source}: setting {shorten(name)}")
+            check_plain(value, f"{source}: setting {quote_untrusted(name)}")
         elif value is not None and not _is_of_torch(value, name):
             settings[name] = None
         elif value is not None:
@@ -80,8 +83,8 @@ def plain_settings(content: Mapping[str, object], source: str) -> dict[str, Any]
             for argument, one in arguments.items():
                 if argument not in TEXT_ARGUMENTS and any(_texts(one)):
                     raise CheckpointError(
-                        f"{source}: setting {name}: {shorten(argument)} must be numbers, got {shorten(one)}; was the "
-                        "checkpoint edited?"
+                        f"{source}: setting {name}: {quote_untrusted(argument)} must be numbers, "
+                        f"got {quote_untrusted(one)}; was the checkpoint edited?"
                     )
     return settings
 
@@ -109,8 +112,8 @@ def check_no_files(settings: Mapping[str, object], kind: type, source: str) -> N
         if name not in DESCRIBED and _may_be_object(hints.get(name, object)):
             for text in filter(os.path.lexists, _texts(value)):
                 raise CheckpointError(
-                    f"{source}: setting {shorten(name)}: must be no file, got {shorten(text)}; was the checkpoint "
-                    "edited?"
+                    f"{source}: setting {quote_untrusted(name)}: must be no file, got {quote_untrusted(text)}; "
+                    "was the checkpoint edited?"
                 )
 
 
@@ -119,7 +122,7 @@ def foreign_classes(content: Mapping[str, object]) -> dict[str, str]:
     parameters = content.get("hyper_parameters", {})
     described = {name: parameters.get(name) for name in DESCRIBED} if isinstance(parameters, dict) else {}
     return {
-        name: shorten(value.get("class_path") if isinstance(value, dict) else value)
+        name: quote_untrusted(value.get("class_path") if isinstance(value, dict) else value)
         for name, value in described.items()
         if value is not None and not _is_of_torch(value, name)
     }
@@ -139,14 +142,9 @@ def check_names(settings: Iterable[str], kind: type, source: str) -> None:
             break
     if unknown := sorted(set(settings) - arguments):
         raise CheckpointError(
-            f"{source}: does not fit {kind.__name__}, without a setting {', '.join(map(shorten, unknown[:3]))}; was it "
-            "written by another version?"
+            f"{source}: does not fit {kind.__name__}, without a setting "
+            f"{', '.join(map(quote_untrusted, unknown[:3]))}; was it written by another version?"
         )
-
-
-def shorten(value: object) -> str:
-    """Return an untrusted value for a message: at most 60 characters of a text, or the name of the type."""
-    return repr((value if isinstance(value, str) else type(value).__name__)[:60])
 
 
 def _is_of_torch(description: object, name: str) -> bool:

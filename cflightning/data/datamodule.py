@@ -19,7 +19,7 @@ from cflightning.data.load import Feedback, LoadOptions
 from cflightning.data.loaders.batches import EpochLoader, default_batch_size
 from cflightning.data.loaders.ratings import RatingLoader
 from cflightning.data.provenance import Provenance, plain_settings
-from cflightning.data.sources import Source, locate
+from cflightning.data.sources import DEFAULT_SOURCE, Source, locate
 from cflightning.data.sources.table_format import PLAIN_TABLE, TableFormat
 from cflightning.data.splits.options import DEFAULT_SPLIT, SplitOptions
 from cflightning.data.splits.split import TEST, TRAIN, VAL, Split
@@ -71,7 +71,7 @@ class RatingsDataModule(RatingsDataset, LightningDataModule):
     def __init__(
         self,
         path: str | None = None,
-        source: Source = "movielens-small",
+        source: Source = DEFAULT_SOURCE,
         test_path: str | None = None,
         table: TableFormat = PLAIN_TABLE,
         feedback: Feedback = "ratings",
@@ -155,7 +155,8 @@ class RatingsDataModule(RatingsDataset, LightningDataModule):
         """
         raise DataError(
             "RatingsDataModule.load_from_checkpoint: a data module is made from its own arguments; "
-            "cflightning.checkpoint.format.unpack(read(FILE))[1].data.settings has those of a checkpoint"
+            "cflightning.checkpoint.format.unpack_metadata(read_checkpoint(FILE))[1].data.settings has those of a "
+            "checkpoint"
         )
 
     @property

@@ -148,13 +148,13 @@ class RatingsDataset:
         weight = self.table.weight
         return None if weight is None else weight[self.split.parts == TRAIN]
 
-    def validation_ratings(self, most: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def validation_ratings(self, max_rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return user indices, item indices and ratings of the validation part: int32 [n] twice, float32 [n].
 
         Args:
-            most: Maximum number of rows, which are evenly spaced; there may be none.
+            max_rows: Maximum number of rows, which are evenly spaced; there may be none.
         """
-        step = max(-(-self.split.sizes[VAL] // most), 1)
+        step = max(-(-self.split.sizes[VAL] // max_rows), 1)
         user, item, rating = encoding.encode(self.table, self.split, VAL, self.vocabulary)
         return user[::step], item[::step], rating[::step]
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from cflightning.data.sources import Source, load_candidates, load_table
+from cflightning.data.sources import DEFAULT_SOURCE, Source, load_candidates, load_table
 from cflightning.data.sources.frames import from_frame
 from cflightning.data.sources.leave_one_out import CandidateLists
 from cflightning.data.sources.table_format import PLAIN_TABLE, SKIP, TableFormat, parse_range
@@ -37,7 +37,7 @@ class LoadOptions:
     """
 
     path: str | None = None
-    source: Source = "movielens-small"
+    source: Source = DEFAULT_SOURCE
     table: TableFormat = PLAIN_TABLE
     test_path: str | None = None
     feedback: Feedback = "ratings"

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from cflightning.data.sources import DEFAULT_SOURCE
 from cflightning.errors import CheckpointError, DataError
+from cflightning.utils.text import truncate_start
 
 Settings = dict[str, Any]
 """Arguments of a data module as plain values: option -> value, or group of options -> its options."""
@@ -17,7 +19,8 @@ PATHS = ("path", "test_path")
 """Settings that are paths."""
 GROUPS = ("table", "split")
 """Settings that are groups of options."""
-DEFAULT_SOURCE = "movielens-small"
+DATA_MODULE_NAMES = ("cflightning.RatingsDataModule", "cflightning.data.datamodule.RatingsDataModule")
+"""Names by which a config may name the data module; its settings are those of a checkpoint."""
 NOT_SAVED = ("cache", "other_data")
 """Arguments that do not describe the data."""
 
@@ -76,14 +79,14 @@ def plain_settings(arguments: Mapping[str, object]) -> Settings:
     return settings
 
 
-def data_settings(kept: Provenance, arguments: Mapping[str, Any], command: str) -> Settings:
+def data_settings(provenance: Provenance, arguments: Mapping[str, Any], command: str) -> Settings:
     """Return the settings that a command takes from a checkpoint where no others are given.
 
     A given path or source stands for the whole table with its test part. `predict` scores another table, so it takes
     only the columns of ids.
 
     Args:
-        kept: Provenance of the checkpoint.
+        provenance: Provenance of the checkpoint.
         arguments: Arguments of the data module with their defaults.
         command: fit, validate, test or predict.
 
@@ -92,15 +95,17 @@ def data_settings(kept: Provenance, arguments: Mapping[str, Any], command: str) 
         DataError: There is no table to read.
     """
     known = {name for name, _ in _flatten(arguments)}
-    unknown = sorted(name for name, value in _flatten(kept.settings) if name not in known and value is not None)
+    unknown = sorted(name for name, value in _flatten(provenance.settings) if name not in known and value is not None)
     if unknown:
         raise CheckpointError(
             f"checkpoint: has data settings that this version does not know ({', '.join(unknown)[:100]})"
         )
-    settings = {name: value for name, value in kept.settings.items() if name in arguments}
+    settings = {name: value for name, value in provenance.settings.items() if name in arguments}
     named = arguments.get("path") is not None or arguments.get("source") != DEFAULT_SOURCE
     if command == "predict":
-        if not named and (kept.frame or settings.get("path") is not None or settings.get("source") != DEFAULT_SOURCE):
+        if not named and (
+            provenance.frame or settings.get("path") is not None or settings.get("source") != DEFAULT_SOURCE
+        ):
             raise DataError("--data.path: must name the table whose rows are to be scored, got none")
         columns = {name: settings.get("table", {}).get(name) for name in ("user", "item")}
         columns = {name: column for name, column in columns.items() if column is not None}
@@ -108,23 +113,18 @@ def data_settings(kept: Provenance, arguments: Mapping[str, Any], command: str) 
     if named:
         source = ("path", "source", "test_path", "synthetic")
         return {name: value for name, value in settings.items() if name not in source}
-    if kept.frame:
+    if provenance.frame:
         raise DataError(
-            f"--data.path: must name the table, since the checkpoint was trained on {kept.rows:,} rows in memory"
+            f"--data.path: must name the table, since the checkpoint was trained on {provenance.rows:,} rows in memory"
         )
     for name in PATHS:
         path = settings.get(name)
         if path is not None and not (os.path.isfile(path) or os.path.isdir(path)):
             raise DataError(
-                f"--data.{name}: must exist, but {shorten(path)}, which the checkpoint was trained on, does not; give "
-                f"the table by --data.{name}"
+                f"--data.{name}: must exist, but {truncate_start(path, 100)}, which the checkpoint was trained on, "
+                f"does not; give the table by --data.{name}"
             )
     return settings
-
-
-def shorten(name: str) -> str:
-    """Return a name or its end, for a message."""
-    return name if len(name) <= 100 else f"...{name[-100:]}"
 
 
 def _flatten(settings: Mapping[str, object]) -> Iterator[tuple[str, object]]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from cflightning.data.table import RatingTable
+from cflightning.utils.text import truncate
 
 LATEST = 253_402_300_799
 """Latest time that is shown as a date: the end of the year 9999, in seconds."""
+MAX_NAME = 30
+"""Characters of a column name that are shown."""
 SUGGESTED_NAMES = {
     "title": ("title", "name", "movietitle", "moviename", "booktitle", "itemname", "itemtitle", "productname",
               "producttitle"),
@@ -25,11 +28,13 @@ def describe_table(table: RatingTable) -> str:
     parts = [f"{table.name}: {table.summary}{_times(table)}"]
     origin = table.origin
     if origin is not None and origin.columns:
-        parts.append("columns " + ", ".join(f"{role}={_short(name)}" for role, name in origin.columns.items()))
+        parts.append(
+            "columns " + ", ".join(f"{role}={truncate(name, MAX_NAME)}" for role, name in origin.columns.items())
+        )
     if origin is not None:
         parts += origin.notes
         hints = [
-            f"column {_short(name)} is not read (--data.table.{role} {_short(name)})"
+            f"column {truncate(name, MAX_NAME)} is not read (--data.table.{role} {truncate(name, MAX_NAME)})"
             for role, names in SUGGESTED_NAMES.items()
             if role not in origin.columns and (role != "weight" or table.rating is None)
             for name in origin.unread
@@ -46,7 +51,3 @@ def _times(table: RatingTable) -> str:
     if not 0 < first <= last <= LATEST:
         return f", times {first} to {last}"
     return ", " + " to ".join(f"{datetime.fromtimestamp(time, UTC):%Y-%m-%d}" for time in (first, last))
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 30 else f"{name[:29]}…"

@@ -138,10 +138,10 @@ class FusedGpuEngine(StageEngine):
 
             step = fused_dot_gpu.train_stage
             if programs is None:
-                most = max(int(counts.max()) for counts in loader.counts)
+                max_count = max(int(counts.max()) for counts in loader.counts)
                 processors = torch.cuda.get_device_properties(loader.device).multi_processor_count
                 programs = fused_dot_gpu.programs(
-                    loader.num_ratings, most, processors, *fused_dot_gpu.shape(network.dim)
+                    loader.num_ratings, max_count, processors, *fused_dot_gpu.shape(network.dim)
                 )
         self.step: Callable[..., Tensor] = step
         self.programs = programs or 1

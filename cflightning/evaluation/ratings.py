@@ -23,7 +23,7 @@ from cflightning.utils.files import write_csv
 log = logging.getLogger(__name__)
 
 
-class Evaluation(Callback):
+class RatingEvaluation(Callback):
     """Adds a baseline, confidence intervals and calibration to every test of rating predictions.
 
     Logged, and so returned by `Trainer.test`:
@@ -54,7 +54,7 @@ class Evaluation(Callback):
     def __init__(self, replicates: int = 1000, bins: int = 10, seed: int = 0) -> None:
         for name, value, least in (("replicates", replicates, 2), ("bins", bins, 1), ("seed", seed, 0)):
             if value < least:
-                raise ConfigError(f"Evaluation({name}=...): must be at least {least}, got {value}")
+                raise ConfigError(f"RatingEvaluation({name}=...): must be at least {least}, got {value}")
         self.replicates = replicates
         self.bins = bins
         self.seed = seed
@@ -63,7 +63,7 @@ class Evaluation(Callback):
         self._baseline: tuple[np.ndarray, BiasBaseline] | None = None
 
     def __repr__(self) -> str:
-        return f"Evaluation(replicates={self.replicates}, bins={self.bins}, seed={self.seed})"
+        return f"RatingEvaluation(replicates={self.replicates}, bins={self.bins}, seed={self.seed})"
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reset the state of an earlier test."""
@@ -168,5 +168,7 @@ class Evaluation(Callback):
 def _data_of(trainer: Trainer) -> RatingsDataModule:
     data = getattr(trainer, "datamodule", None)
     if not isinstance(data, RatingsDataModule):
-        raise ConfigError("Evaluation: must be used with a RatingsDataModule; give it to Trainer.test(task, data)")
+        raise ConfigError(
+            "RatingEvaluation: must be used with a RatingsDataModule; give it to Trainer.test(task, data)"
+        )
     return data

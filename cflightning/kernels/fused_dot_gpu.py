@@ -143,17 +143,17 @@ def shape(dim: int) -> tuple[int, int]:
     return max(1, min(GPU_BLOCK, 512 * warps // width)), warps * (2 if dim % 4 and width > 16 else 1)
 
 
-def programs(total: int, most: int, processors: int, ratings: int, warps: int) -> int:
+def programs(total: int, max_count: int, processors: int, ratings: int, warps: int) -> int:
     """Return the number of programs of a grid: enough to hide latency, few enough to bound staleness.
 
     Args:
         total: Ratings of an epoch.
-        most: Ratings of the most popular user or item.
+        max_count: Ratings of the most popular user or item.
         processors: Streaming multiprocessors of the GPU.
         ratings: Ratings of a unit.
         warps: Warps of a program.
     """
-    in_flight = min(MAX_IN_FLIGHT_OF_ONE_INDEX * total // max(most, 1), total // MIN_RATINGS_PER_IN_FLIGHT)
+    in_flight = min(MAX_IN_FLIGHT_OF_ONE_INDEX * total // max(max_count, 1), total // MIN_RATINGS_PER_IN_FLIGHT)
     return max(1, min(WARPS_PER_SM * processors // warps, in_flight // ratings))
 
 

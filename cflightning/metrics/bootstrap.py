@@ -30,7 +30,15 @@ def error_sums(user: np.ndarray, rating: np.ndarray, *scores: np.ndarray) -> np.
 
 
 def rmse_and_mae(sums: np.ndarray, model: int = 0) -> np.ndarray:
-    """Return both errors of a model from such sums: float64 [..., 1 + 2 * models] -> float64 [..., 2]."""
+    """Return RMSE and MAE of one model from the sums of `error_sums`.
+
+    Args:
+        sums: float64 [..., 1 + 2 * models].
+        model: Position of the model.
+
+    Returns:
+        float64 [..., 2].
+    """
     means = sums[..., 1 + 2 * model : 3 + 2 * model] / sums[..., :1]
     return np.stack([np.sqrt(means[..., 0]), means[..., 1]], axis=-1)
 

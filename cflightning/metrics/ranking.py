@@ -68,8 +68,8 @@ def hr(lists: Relevance) -> Tensor:
 def recall(lists: Relevance) -> Tensor:
     """Recall: ``sum h_r / n``.
 
-    NGCF, LightGCN and all that compare with them; Microsoft's recommenders, trec_eval. A user with more than k relevant
-    items cannot reach 1.
+    Used by NGCF, LightGCN and the papers that compare with them; equals `recall_at_k` of Microsoft's recommenders and
+    trec_eval's `recall`. A user with more than k relevant items cannot reach 1.
     """
     return lists.hits_at_k / lists.relevant
 
@@ -78,8 +78,8 @@ def recall(lists: Relevance) -> Tensor:
 def capped_recall(lists: Relevance) -> Tensor:
     """Recall relative to its maximum at k: ``sum h_r / min(n, k)``.
 
-    Mult-VAE (Liang et al. 2018, section 4.2) and all that compare with it: EASE, RecVAE, iALS (Rendle et al. 2022);
-    LensKit. They write `Recall@k` as well.
+    Used by Mult-VAE (Liang et al. 2018, section 4.2), the papers that compare with it (EASE, RecVAE, iALS of Rendle et
+    al. 2022) and LensKit, all of which write `Recall@k` as well.
     """
     return lists.hits_at_k / lists.reachable
 
@@ -88,7 +88,7 @@ def capped_recall(lists: Relevance) -> Tensor:
 def precision(lists: Relevance) -> Tensor:
     """Precision: ``sum h_r / k``, also for a list with fewer than k items.
 
-    Microsoft's recommenders, trec_eval's `P`; LensKit divides by the length of the list.
+    Equals `precision_at_k` of Microsoft's recommenders and trec_eval's `P`; LensKit divides by the length of the list.
     """
     return lists.hits_at_k / lists.k
 
@@ -97,9 +97,9 @@ def precision(lists: Relevance) -> Tensor:
 def ndcg(lists: Relevance) -> Tensor:
     """Normalised discounted cumulative gain: ``sum h_r / log2(r + 1)``, divided by its value for min(n, k) hits on top.
 
-    Järvelin & Kekäläinen 2002, with binary gains and the discount that is usual today; LightGCN's code, trec_eval's
-    `ndcg_cut`. Some divide by the ideal of all k ranks whatever n is, which gives less, or by that of the hits in the
-    list, which gives more.
+    Defined by Järvelin & Kekäläinen 2002, here with binary gains and the discount that is usual today; equals nDCG of
+    LightGCN's code and trec_eval's `ndcg_cut`. Some libraries divide by the ideal of all k ranks whatever n is, which
+    gives less, or by that of the hits in the list, which gives more.
     """
     discount = 1 / (lists.rank + 1).to(lists.hits.dtype).log2()
     return lists.hits @ (discount[:, None] * lists.within) / discount.cumsum(0)[lists.reachable - 1]
@@ -109,8 +109,8 @@ def ndcg(lists: Relevance) -> Tensor:
 def map(lists: Relevance) -> Tensor:
     """Average precision: ``sum h_r * precision@r / min(n, k)``; its mean over users is MAP.
 
-    Kaggle's MAP@k, `map_at_k` of Microsoft's recommenders, LensKit for full lists. trec_eval's `map_cut`, ranx and
-    Microsoft's `map`, which is the MAP of their benchmark table, divide by n: less where n is above k.
+    Equals Kaggle's MAP@k, `map_at_k` of Microsoft's recommenders, and LensKit's for full lists. trec_eval's `map_cut`,
+    ranx and Microsoft's `map`, which is the MAP of their benchmark table, divide by n: less where n is above k.
     """
     precision_at_hits = (lists.hits.cumsum(1) * lists.hits).div_(lists.rank)
     return precision_at_hits @ lists.within / lists.reachable
@@ -120,7 +120,7 @@ def map(lists: Relevance) -> Tensor:
 def mrr(lists: Relevance) -> Tensor:
     """Reciprocal rank: 1 / rank of the first relevant item, or 0 if it is beyond k; its mean over users is MRR.
 
-    Voorhees 1999; trec_eval's `recip_rank`, which has no cut-off.
+    Defined by Voorhees 1999; trec_eval's `recip_rank` is the same without a cut-off.
     """
     # argmax returns the first of equal values; without any hit it returns rank 1, hence the product.
     first = lists.hits.argmax(1, keepdim=True) + 1

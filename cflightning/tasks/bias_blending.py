@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cflightning.checkpoint.format import KEY, FileCheckpointIO, read
+from cflightning.checkpoint.format import KEY, FileCheckpointIO, read_checkpoint
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.splits.split import VAL
 from cflightning.metrics.baseline import BiasBaseline
@@ -65,7 +65,7 @@ def blend_with_biases(path: Path, data: RatingsDataModule, baseline: BiasBaselin
         if share < MIN_SHARE:
             return 0.0
         error = (network.scale(logit + share * difference) - truth).double()
-    content = read(path)
+    content = read_checkpoint(path)
     state = content["state_dict"]
     state["network.user_factors.weight"].mul_(1 - share)
     for name, bias in (("user", user_bias), ("item", item_bias)):

@@ -135,13 +135,13 @@ class CheckpointedTask(LightningModule, ABC):
         self.metadata = replace(self.metadata, task=task, engine=self.engine_name, metrics=metrics)
         if data is not None and self.is_fitting:
             self.metadata = replace(self.metadata, data=data.provenance)
-        checkpoint[checkpoints.KEY] = checkpoints.pack(self.vocabulary, self.metadata)
+        checkpoint[checkpoints.KEY] = checkpoints.pack_metadata(self.vocabulary, self.metadata)
         checkpoint["state_dict"].pop(checkpoints.KEY, None)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take vocabulary and sizes from the checkpoint; the data at hand is read through that vocabulary."""
         self._confine(checkpoint)
-        vocabulary, metadata = checkpoints.unpack(checkpoint)
+        vocabulary, metadata = checkpoints.unpack_metadata(checkpoint)
         if not self.is_fitting:
             # To predict, the checkpoint's settings hold; to resume, those of the run.
             for name, value in plain_settings(checkpoint, "checkpoint").items():
@@ -198,7 +198,7 @@ class CheckpointedTask(LightningModule, ABC):
                 f"load_from_checkpoint: takes the file alone, got {', '.join(kwargs) or 'more arguments'}; set "
                 "attributes of the task that it returns"
             )
-        path, content = checkpoint_path, checkpoints.read(checkpoint_path)
+        path, content = checkpoint_path, checkpoints.read_checkpoint(checkpoint_path)
         kind = task_class(content, str(path))
         if not issubclass(kind, cls):
             raise CheckpointError(f"{path}: must be of {cls.__name__}, but is of {kind.__name__}")
@@ -221,7 +221,7 @@ class CheckpointedTask(LightningModule, ABC):
         """Return the tables; in a spawned or forked training process also vocabulary and metadata."""
         state: dict[str, Any] = super().state_dict(*args, **kwargs)
         if self.vocabulary is not None and in_group() and multiprocessing.parent_process() is not None:
-            state[checkpoints.KEY] = checkpoints.pack(self.vocabulary, self.metadata)
+            state[checkpoints.KEY] = checkpoints.pack_metadata(self.vocabulary, self.metadata)
         return state
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
@@ -229,7 +229,7 @@ class CheckpointedTask(LightningModule, ABC):
         if checkpoints.KEY in state_dict:
             state_dict = dict(state_dict)
             with one_thread():  # threads that are started here would be missing in the next fork
-                self.build(*checkpoints.unpack({checkpoints.KEY: state_dict.pop(checkpoints.KEY)}))
+                self.build(*checkpoints.unpack_metadata({checkpoints.KEY: state_dict.pop(checkpoints.KEY)}))
                 return super().load_state_dict(state_dict, strict, assign)
         return super().load_state_dict(state_dict, strict, assign)
 
@@ -242,9 +242,9 @@ def task_class(content: dict[str, Any], source: str) -> type[CheckpointedTask]:
         source: Its file, for messages.
 
     Raises:
-        CheckpointError: See `unpack`, or there is no such class.
+        CheckpointError: See `unpack_metadata`, or there is no such class.
     """
-    _, metadata = checkpoints.unpack(content, source)
+    _, metadata = checkpoints.unpack_metadata(content, source)
     for kind in _subclasses(CheckpointedTask):  # type: ignore[type-abstract]
         if f"{kind.__module__}.{kind.__qualname__}" == metadata.task:
             return kind

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from cflightning.errors import ArgumentError
+from cflightning.utils.text import truncate
 
 
 class Arguments:
@@ -26,8 +27,7 @@ class Arguments:
 
     def refuse(self, name: str, must: str, value: object = None) -> ArgumentError:
         """Return the error for an argument: what must hold, and what was got (by default the value)."""
-        text = repr(self.values[name] if value is None else value)
-        text = text if len(text) <= 60 else f"{text[:57]}..."
+        text = truncate(repr(self.values[name] if value is None else value), 60)
         return ArgumentError(self.group, name, f"must {must}, got {text}")
 
     def choice(self, name: str, choices: Iterable[str], *, optional: bool = False) -> None:

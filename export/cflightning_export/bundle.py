@@ -13,7 +13,7 @@ import onnx
 from tqdm import tqdm
 
 from cflightning import __version__
-from cflightning.checkpoint.format import CheckpointMetadata, find
+from cflightning.checkpoint.format import CheckpointMetadata, locate_checkpoint
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import ExportError
@@ -73,7 +73,7 @@ def export_bundle(
         ExportError: the target exists, rows that an option needs cannot be found again, the graphs differ from the
             network, or rounding exceeds a limit; then nothing is left behind.
     """
-    path, target = find(Path(source)), Path(target).absolute()
+    path, target = locate_checkpoint(Path(source)), Path(target).absolute()
     check_target(target, overwrite)
     log.info("reading %s", path)
     task = load_task(path)
@@ -164,21 +164,21 @@ def _find_data(
     path: Path, vocabulary: Vocabulary, metadata: CheckpointMetadata, with_history: bool | None, refit_users: bool
 ) -> RatingsDataModule | None:
     """Read the data of the run again if an option needs it, or if it can be found."""
-    rows, kept = metadata.train_rows, metadata.data
+    rows, provenance = metadata.train_rows, metadata.data
     for flag, needed in (("--with-history", with_history), ("--refit-users", refit_users)):
         if needed:
-            return training_data(path, vocabulary, rows, flag, kept=kept)
+            return training_data(path, vocabulary, rows, flag, provenance=provenance)
     if with_history is False:
         return None
     try:
-        return training_data(path, vocabulary, rows, "seen items", "export with --without-history", kept)
+        return training_data(path, vocabulary, rows, "seen items", "export with --without-history", provenance)
     except ExportError as error:
         log.warning("recommendations will include seen items, since the bundle gets none: %s", error)
         return None
 
 
 def _metrics(path: Path, metadata: CheckpointMetadata) -> dict[str, float]:
-    """Metrics of the run folder around the checkpoint, else those in the checkpoint.
+    """Return the metrics of the run, or those in the checkpoint if it lies in no run.
 
     Metrics of the baseline rankers (`test/popularity/ndcg@10`, ...) are left out: they are of other models.
     """
@@ -194,7 +194,7 @@ def _metrics(path: Path, metadata: CheckpointMetadata) -> dict[str, float]:
 
 
 def _min_bytes(networks: BundleNetworks, rounding: Rounding | None) -> int:
-    """Bytes that the tables of the networks take at least, each counted once."""
+    """Return the bytes that the tables of the networks take at least, each counted once."""
     tables = (table for network in (networks.score, networks.recommend) for table in network.parameters())
     numbers = sum({table.data_ptr(): table.numel() for table in tables}.values())
     return numbers * (4 if rounding is None else 2 if rounding.precision == "fp16" else 1)

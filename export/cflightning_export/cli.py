@@ -26,14 +26,14 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(args)
 
-    from cflightning.checkpoint.format import find, read, unpack
+    from cflightning.checkpoint.format import locate_checkpoint, read_checkpoint, unpack_metadata
     from cflightning_export.bundle import export_bundle  # imports torch and onnx, for which --help must not wait
     from cflightning_export.layouts.registry import LAYOUTS, export_layout
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("cflightning_export").setLevel(logging.INFO)
-    source = find(options.source)
-    user = unpack(read(source, mapped=True))[0].users.values[:1].tolist()[0]
+    source = locate_checkpoint(options.source)
+    user = unpack_metadata(read_checkpoint(source, mapped=True))[0].users.values[:1].tolist()[0]
     wanted: BundleOptions = {
         "with_history": options.with_history,
         "new_items": options.new_items,

@@ -7,7 +7,7 @@ when the first bundle is opened. ``serve/BUNDLE.md`` specifies the format of a b
 from cflightning_serve.bundle.catalogue import Catalogue
 from cflightning_serve.bundle.manifest import Manifest
 from cflightning_serve.errors import BundleError, InputError, ServeError, UnknownIdError, UnsupportedError
-from cflightning_serve.inference.bulk import Lists
+from cflightning_serve.inference.bulk import TopKLists
 from cflightning_serve.inference.explain import Explanation
 from cflightning_serve.inference.fold_in import FoldIn, FoldInItem
 from cflightning_serve.inference.results import TopK
@@ -22,11 +22,11 @@ __all__ = [
     "FoldIn",
     "FoldInItem",
     "InputError",
-    "Lists",
     "Manifest",
     "Scorer",
     "ServeError",
     "TopK",
+    "TopKLists",
     "UnknownIdError",
     "UnsupportedError",
     "__version__",

@@ -17,7 +17,7 @@ from cflightning_serve.bundle.sessions import GraphSessions
 from cflightning_serve.bundle.trust import Trust
 from cflightning_serve.errors import InputError
 from cflightning_serve.inference import bulk, explain, fold_in, history, recommend, score, similar
-from cflightning_serve.inference.bulk import Lists
+from cflightning_serve.inference.bulk import TopKLists
 from cflightning_serve.inference.explain import Explanation
 from cflightning_serve.inference.fold_in import FoldIn, FoldInItem, Ratings
 from cflightning_serve.inference.results import TopK
@@ -179,7 +179,7 @@ class Scorer:
             self._graphs, users, k, exclude, exclude_seen=exclude_seen, allowed=allowed, diversity=diversity
         )
 
-    def lists(self, users: RawIds, k: int = 10, *, exclude_seen: bool | None = None) -> Lists:
+    def recommend_many(self, users: RawIds, k: int = 10, *, exclude_seen: bool | None = None) -> TopKLists:
         """Recommend ``k`` items to each of many users, as :meth:`recommend`, but faster and as three arrays.
 
         Args:

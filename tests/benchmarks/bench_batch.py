@@ -101,7 +101,9 @@ def measure(bundle: Path, options: argparse.Namespace, scratch: Path) -> dict[st
         seen = ", the seen left out" if exclude_seen else ""
         asked = {"k": k, "exclude_seen": exclude_seen, "threads": options.threads}
         if options.threads == 1:
-            ways[f"Scorer.lists{seen}"] = lambda e=exclude_seen: scorer.lists(users, k, exclude_seen=e)
+            ways[f"Scorer.recommend_many{seen}"] = lambda e=exclude_seen: scorer.recommend_many(
+                users, k, exclude_seen=e
+            )
         for suffix in (".parquet", ".csv"):
             out = scratch / f"lists{suffix}"
             ways[f"batch to {suffix}{seen}"] = lambda out=out, asked=asked: write_recommendations(scorer, out, **asked)

@@ -47,8 +47,8 @@ def source(run: Path) -> str:
 
 def test_error(run: Path, folder: Path) -> float:
     """Return the RMSE of a bundle on the test rows of its run, rating units."""
-    path = checkpoints.find(run)
-    vocabulary, metadata = checkpoints.unpack(checkpoints.read(path))
+    path = checkpoints.locate_checkpoint(run)
+    vocabulary, metadata = checkpoints.unpack_metadata(checkpoints.read_checkpoint(path))
     data = training_data(path, vocabulary, metadata.train_rows)
     tested = data.table.frame.iloc[data.split.test]
     scores = Scorer.load(folder).score(tested["user"].to_numpy(), tested["item"].to_numpy())

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
-from cflightning import EmbeddingDotTask, Evaluation, RatingsDataModule, Trainer
+from cflightning import EmbeddingDotTask, RatingEvaluation, RatingsDataModule, Trainer
 from cflightning.cli.training.defaults import PATIENCE
 from cflightning.data.splits.options import SplitOptions
 from cflightning.data.splits.split import TEST, VAL
@@ -88,7 +88,7 @@ def fit(data: RatingsDataModule, **options: object) -> tuple[dict[str, float], f
     """Fit and test as the command line does; return the metrics and the validation error."""
     with tempfile.TemporaryDirectory() as folder:
         best = ModelCheckpoint(folder, "best", "val/rmse", save_weights_only=True)
-        evaluation = Evaluation(replicates=100)
+        evaluation = RatingEvaluation(replicates=100)
         validated = bool(data.split.sizes[VAL])
         if not validated:
             best = ModelCheckpoint(folder, "best")

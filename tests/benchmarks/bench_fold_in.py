@@ -173,7 +173,7 @@ def figures(seeds: int, *, lists: bool, **model: object) -> str:
                 )
 
             def fold(most: int | None, ask=ask) -> float:
-                return held.rmse(lambda n, rows: ask(n, most, score=held.column("item", rows)).asked)
+                return held.rmse(lambda n, rows: ask(n, most, score=held.column("item", rows)).requested_scores)
 
             def choose(most: int | None, weighted: bool, ask=ask) -> list[float]:
                 return held.ndcg(lambda n: ask(n, most, weighted).items)

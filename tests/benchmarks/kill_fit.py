@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads are lost in a fork
 from kill_serving import check, killed, seconds
 
 from cflightning.__main__ import main as front_door
-from cflightning.checkpoint.format import read
+from cflightning.checkpoint.format import read_checkpoint
 
 SMALL = ["--data.source", "synthetic", "--model.objective", "mse", "--model.dim", "8", "--trainer.accelerator", "cpu",
          "--model.engine", "autograd", "--trainer.max_epochs", "4"]  # fmt: skip
@@ -57,7 +57,7 @@ def kill(command: str, args: list[str], folder: Path, times: int, moments: rando
     for _ in range(times):
         finished += killed(work, moments.uniform(0, 1.1 * whole))
         for path in folder.rglob("*.ckpt"):
-            read(path)
+            read_checkpoint(path)
         for path in folder.rglob("*.json"):
             json.loads(path.read_text())
         left += len(leftovers(folder))

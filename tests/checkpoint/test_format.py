@@ -17,7 +17,7 @@ from lightning.pytorch.cli import ReduceLROnPlateau
 
 from cflightning import EmbeddingDotTask, RatingsDataModule
 from cflightning.__main__ import main as front_door
-from cflightning.checkpoint.format import FileCheckpointIO, find, read
+from cflightning.checkpoint.format import FileCheckpointIO, locate_checkpoint, read_checkpoint
 from cflightning.checkpoint.paths import confine_states, file_in_run
 from cflightning.checkpoint.settings import TEXT_ARGUMENTS
 from cflightning.cli.training.cli import TrainingCLI
@@ -245,7 +245,7 @@ def test_addresses_are_refused_with_one_line(run, evil, marker, command, capsys)
         f"cflightning: {evil[1]}: must be a local file, but is an address; download it first"
     )
     with pytest.raises(CheckpointError, match="download it first"):
-        find(type(evil[0])(evil[1]))
+        locate_checkpoint(type(evil[0])(evil[1]))
 
 
 @pytest.mark.slow
@@ -293,7 +293,7 @@ def test_scores_of_other_files_are_removed(tmp_path):
 def test_a_moved_run_keeps_its_best_checkpoint(run, tmp_path):
     moved = tmp_path / "elsewhere" / "version_7"
     shutil.copytree(run, moved)
-    for state in read(moved / "checkpoints" / "last.ckpt")["callbacks"].values():
+    for state in read_checkpoint(moved / "checkpoints" / "last.ckpt")["callbacks"].values():
         assert str(moved) not in str(state)
     cli = TrainingCLI(["fit", *data_of(run), "--ckpt_path", str(moved / "checkpoints" / "last.ckpt"),
                 "--trainer.default_root_dir", str(tmp_path / "runs")])  # fmt: skip
@@ -307,7 +307,7 @@ def test_a_pickle_without_tensors_is_refused(tmp_path, marker):
     (tmp_path / "plain.ckpt").write_bytes(pickle.dumps({"state_dict": {}, "x": Payload(marker)}))
     for mapped in (False, True):
         with pytest.raises(CheckpointError, match="cannot be read as a checkpoint"):
-            read(tmp_path / "plain.ckpt", mapped=mapped)
+            read_checkpoint(tmp_path / "plain.ckpt", mapped=mapped)
     assert not marker.exists()
 
 

@@ -71,9 +71,9 @@ def test_a_fit_stopped_before_its_first_checkpoint_starts_again(movielens, tmp_p
 
 @pytest.mark.slow
 def test_a_stopped_kfold_keeps_finished_runs(movielens, tmp_path, monkeypatch, capsys):
-    from cflightning.evaluation.ratings import Evaluation
+    from cflightning.evaluation.ratings import RatingEvaluation
 
-    write = Evaluation.write
+    write = RatingEvaluation.write
 
     def stop(self, folder):
         if "fold_2" in folder.name:
@@ -82,7 +82,7 @@ def test_a_stopped_kfold_keeps_finished_runs(movielens, tmp_path, monkeypatch, c
 
     kfold = ["kfold", "--data.path", str(movielens("ml-1m")), "--folds", "2", "--trainer.default_root_dir",
              str(tmp_path), "--trainer.max_epochs", "2", "--model.dim", "4", *QUIET]  # fmt: skip
-    monkeypatch.setattr(Evaluation, "write", stop)
+    monkeypatch.setattr(RatingEvaluation, "write", stop)
     assert front_door(kfold) == 143
     assert "stopped; the same command continues" in capsys.readouterr().err
     monkeypatch.undo()

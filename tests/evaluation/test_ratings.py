@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from cflightning import EmbeddingDotTask, Evaluation, RatingsDataModule, Trainer
+from cflightning import EmbeddingDotTask, RatingEvaluation, RatingsDataModule, Trainer
 from cflightning.__main__ import main as front_door
 from cflightning.cli.training.cli import TrainingCLI
 from cflightning.cli.training.report import test_summary as summary_of
@@ -30,7 +30,7 @@ def trainer(*callbacks, **options):
 
 
 def evaluate(data, task=None, **options):
-    evaluation, task = Evaluation(), task or EmbeddingDotTask(dim=4)
+    evaluation, task = RatingEvaluation(), task or EmbeddingDotTask(dim=4)
     with_it = trainer(evaluation, **options)
     with_it.fit(task, data)
     [figures] = with_it.test(task, data, verbose=False)
@@ -124,15 +124,15 @@ def test_a_task_without_scores_is_tested_without_baseline(caplog):
 def test_wrong_arguments_are_errors():
     for options, message in (({"replicates": 1}, "replicates"), ({"bins": 0}, "bins"), ({"seed": -1}, "seed")):
         with pytest.raises(ConfigError, match=rf"Evaluation\({message}=...\): must be at least"):
-            Evaluation(**options)
+            RatingEvaluation(**options)
     data = RatingsDataModule(source="synthetic", synthetic=SYNTHETIC)
     _, task, _ = evaluate(data)
     with pytest.raises(ConfigError, match="must be used with a RatingsDataModule"):
-        trainer(Evaluation()).test(task, data.test_dataloader(), verbose=False)
+        trainer(RatingEvaluation()).test(task, data.test_dataloader(), verbose=False)
 
 
 def test_nothing_is_written_before_a_test(tmp_path):
-    assert Evaluation().write(tmp_path) is None
+    assert RatingEvaluation().write(tmp_path) is None
     assert not list(tmp_path.iterdir())
 
 

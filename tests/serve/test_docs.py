@@ -64,7 +64,7 @@ def test_methods_exist_with_their_arguments(page):
 
 
 def test_result_fields_exist():
-    found = re.findall(r"`(TopK|Lists|FoldIn|FoldInItem|Explanation)\(([\w, ]+)\)`", TEXT)
+    found = re.findall(r"`(TopK|TopKLists|FoldIn|FoldInItem|Explanation)\(([\w, ]+)\)`", TEXT)
     assert len(found) == 5
     for name, fields in found:
         assert tuple(fields.split(", ")) == getattr(scorer, name)._fields, name

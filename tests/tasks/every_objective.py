@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Trainer
 
-from cflightning import EmbeddingDotTask, EmbeddingMLPTask, Evaluation, RatingsDataModule
+from cflightning import EmbeddingDotTask, EmbeddingMLPTask, RatingEvaluation, RatingsDataModule
 from cflightning.data.splits.options import SplitOptions
 
 KINDS = {"EmbeddingDotTask": EmbeddingDotTask, "EmbeddingMLPTask": EmbeddingMLPTask}
@@ -30,7 +30,7 @@ def train(options: dict, strategy: str) -> dict[str, float]:
     trainer = Trainer(
         accelerator="cpu", devices=processes, strategy=strategy if processes > 1 else "auto", max_epochs=2,
         logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        callbacks=[Evaluation()],
+        callbacks=[RatingEvaluation()],
     )  # fmt: skip
     trainer.fit(task, data)
     figures = {name: float(value) for name, value in trainer.callback_metrics.items()}

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from cflightning import EmbeddingDotTask, Evaluation, RatingsDataModule, Trainer
+from cflightning import EmbeddingDotTask, RatingEvaluation, RatingsDataModule, Trainer
 from cflightning.data.splits.options import SplitOptions
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.tasks.adaptive_penalty import (
@@ -58,7 +58,7 @@ def fit(table, tmp_path, epochs=10, callbacks=(), ckpt_path=None, val_fraction=0
     if not val_fraction:
         best = ModelCheckpoint(tmp_path, "best")
     trainer = Trainer(
-        max_epochs=epochs, callbacks=[Evaluation(), course, best, *callbacks], logger=False, accelerator="cpu",
+        max_epochs=epochs, callbacks=[RatingEvaluation(), course, best, *callbacks], logger=False, accelerator="cpu",
         enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
         limit_val_batches=1.0 if val_fraction else 0,
     )  # fmt: skip

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cflightning import EmbeddingDotTask, RatingsDataModule, Trainer
-from cflightning.checkpoint.format import KEY, read
+from cflightning.checkpoint.format import KEY, read_checkpoint
 from cflightning.data.splits.options import SplitOptions
 from cflightning.data.splits.split import TRAIN, VAL
 from cflightning.metrics.baseline import fit_baseline
@@ -67,7 +67,7 @@ def test_a_table_of_biases_alone_is_blended_as_the_formula_says(tmp_path, engine
             mixed = (1 - share) * float(before.logit(torch.tensor([u]), torch.tensor([i]))) + share * alone
             assert float(after.logit(torch.tensor([u]), torch.tensor([i]))) == pytest.approx(mixed, abs=1e-4)
     assert error[1] < error[0]
-    assert read(path)[KEY]["metrics"]["val/rmse"] == pytest.approx(error[1], abs=1e-6)
+    assert read_checkpoint(path)[KEY]["metrics"]["val/rmse"] == pytest.approx(error[1], abs=1e-6)
     assert blend_with_biases(path, data, baseline) < 0.3  # a second time changes little
 
 

@@ -8,7 +8,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from cflightning import EmbeddingDotTask, EmbeddingMLPTask, RatingsDataModule
-from cflightning.checkpoint.format import read
+from cflightning.checkpoint.format import read_checkpoint
 from cflightning.data.splits.options import SplitOptions
 from cflightning.errors import CheckpointError, ConfigError
 from cflightning.models.ensemble import average, compress
@@ -121,7 +121,7 @@ def test_a_checkpoint_inside_an_epoch_has_the_current_average(tmp_path, kind):
     task = EmbeddingDotTask(dim=4, **KINDS[kind])
     fit = trainer(1, callbacks=[saver], enable_checkpointing=True)
     fit.fit(task, data())
-    state = read(tmp_path / "step=3.ckpt")["state_dict"]
+    state = read_checkpoint(tmp_path / "step=3.ckpt")["state_dict"]
     members = [
         {name.split(".", 3)[3]: value for name, value in state.items() if name.startswith(f"ensemble.members.{at}.")}
         for at in range(3)

@@ -20,7 +20,7 @@ from cflightning.objectives.registry import find_ranking_objective
 from cflightning.solvers.logistic import fold_in
 from cflightning.tasks.loading import load_task
 
-pytest.importorskip("numba", reason="the compiled step of choices needs the extra `fast`")
+pytest.importorskip("numba", reason="the compiled kernel of the sampled loss needs the extra `fast`")
 
 ALONE = ["bce", "softmax", "ials", "svd"]
 AUTOGRAD = {

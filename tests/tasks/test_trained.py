@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from cflightning import EmbeddingDotTask, EmbeddingMLPTask, RatingsDataModule
-from cflightning.checkpoint.format import FORMAT, find, read
+from cflightning.checkpoint.format import FORMAT, locate_checkpoint, read_checkpoint
 from cflightning.data.sources.table_format import TableFormat
 from cflightning.data.splits.options import SplitOptions
 from cflightning.engines.schedule import one_cycle
@@ -189,7 +189,7 @@ def test_load_from_checkpoint_restores_the_task(checkpoint):
 @pytest.fixture
 def unnamed(checkpoint, tmp_path):
     """The checkpoint without provenance, for which any data is accepted."""
-    content = read(checkpoint)
+    content = read_checkpoint(checkpoint)
     del content["cflightning"]["data"]
     torch.save(content, tmp_path / "unnamed.ckpt")
     return tmp_path / "unnamed.ckpt"
@@ -222,16 +222,16 @@ def test_data_with_another_id_type_is_refused(unnamed):
 
 def test_invalid_checkpoints_are_refused(checkpoint, tmp_path):
     with pytest.raises(CheckpointError, match="there is none"):
-        read(tmp_path / "none.ckpt")
+        read_checkpoint(tmp_path / "none.ckpt")
     (tmp_path / "text.ckpt").write_text("hello")
     with pytest.raises(CheckpointError, match="cannot be read as a checkpoint"):
-        read(tmp_path / "text.ckpt")
+        read_checkpoint(tmp_path / "text.ckpt")
     torch.save({"state_dict": {}, "evil": RatingsDataModule}, tmp_path / "object.ckpt")
     with pytest.raises(CheckpointError, match="cannot be read as a checkpoint"):
-        read(tmp_path / "object.ckpt")
+        read_checkpoint(tmp_path / "object.ckpt")
     torch.save([1], tmp_path / "list.ckpt")
     with pytest.raises(CheckpointError, match="something else"):
-        read(tmp_path / "list.ckpt")
+        read_checkpoint(tmp_path / "list.ckpt")
     content = torch.load(checkpoint, weights_only=True)
     for change, message in (
         ({"format": FORMAT + 1}, "upgrade cflightning"),
@@ -255,16 +255,16 @@ def test_invalid_checkpoints_are_refused(checkpoint, tmp_path):
 
 
 def test_find_returns_the_best_checkpoint_of_a_run(checkpoint, tmp_path):
-    assert find(checkpoint) == checkpoint
+    assert locate_checkpoint(checkpoint) == checkpoint
     with pytest.raises(CheckpointError, match="does not exist"):
-        find(tmp_path / "no")
+        locate_checkpoint(tmp_path / "no")
     with pytest.raises(CheckpointError, match="train first"):
-        find(tmp_path)
+        locate_checkpoint(tmp_path)
     (tmp_path / "version_0" / "checkpoints").mkdir(parents=True)
     (tmp_path / "version_0" / "checkpoints" / "best.ckpt").touch()
-    assert find(tmp_path / "version_0").name == "best.ckpt"
+    assert locate_checkpoint(tmp_path / "version_0").name == "best.ckpt"
     with pytest.raises(CheckpointError, match="name one of its runs, such as .*version_0"):
-        find(tmp_path)
+        locate_checkpoint(tmp_path)
 
 
 def test_a_task_without_a_network_says_how_to_get_one():

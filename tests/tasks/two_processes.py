@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from cflightning import EmbeddingDotTask, Evaluation, RatingsDataModule
+from cflightning import EmbeddingDotTask, RatingEvaluation, RatingsDataModule
 from cflightning.data.splits.options import SplitOptions
 from cflightning.evaluation.baselines import RankingBaselines
 
@@ -43,7 +43,7 @@ def main(options: dict, devices: int, out: Path) -> None:
     trainer = Trainer(
         accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto", max_epochs=3, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        callbacks=[rows, Evaluation(), RankingBaselines()],
+        callbacks=[rows, RatingEvaluation(), RankingBaselines()],
     )  # fmt: skip
     trainer.fit(task, data)
     train = {name: float(value) for name, value in trainer.callback_metrics.items()}

@@ -67,8 +67,7 @@ class CrossValidation:
         if method not in (None, "random", "kfold"):
             raise ConfigError(
                 f"--data.split.method: must be kfold or predefined for several folds, got {method}; leave it out, "
-                "or give "
-                "--folds 1 to fit that split alone"
+                "or give --folds 1 to fit that split alone"
             )
         count = split.get("folds") if self.count is None else self.count
         if not isinstance(count, int) or count < 2:

@@ -15,7 +15,7 @@ from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.trainer import Trainer
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-from cflightning.checkpoint.format import KEY, read, unpack
+from cflightning.checkpoint.format import KEY, read_checkpoint, unpack_metadata
 from cflightning.checkpoint.paths import is_inside
 from cflightning.cli.failures import advice_on_storage, resource_error
 from cflightning.cli.run_folders import claim_run, first_process, loggers, relative, sweep_runs
@@ -39,7 +39,7 @@ from cflightning.data.provenance import Provenance
 from cflightning.data.splits.split import TEST, VAL
 from cflightning.errors import ArgumentError, CFLightningError, ConfigError, StorageError
 from cflightning.evaluation.baselines import RankingBaselines
-from cflightning.evaluation.ratings import Evaluation
+from cflightning.evaluation.ratings import RatingEvaluation
 from cflightning.tasks import embedding_dot, embedding_mlp  # noqa: F401  (the tasks that a checkpoint may name)
 from cflightning.tasks.base import NetworkTask
 from cflightning.tasks.bias_blending import blend_with_biases
@@ -137,10 +137,10 @@ class TrainingCLI(LightningCLI):
             return
         folder = (config.get("checkpoint") or {}).get("dirpath")
         path = find_checkpoint(str(config.ckpt_path), Path(config.trainer.default_root_dir or "runs"), folder)
-        content = read(path, mapped=True)
+        content = read_checkpoint(path, mapped=True)
         self.checkpoint = path
         self.resumed = path.parent.parent if path.parent.name == "checkpoints" else None
-        self.provenance = unpack(content, str(path))[1].data
+        self.provenance = unpack_metadata(content, str(path))[1].data
         if self.provenance is not None and (data := data_defaults(self.provenance, config.data, command)):
             self.command_parser.set_defaults({"data": data})
             super().parse_arguments(parser, args)
@@ -176,7 +176,7 @@ class TrainingCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: object) -> Trainer:
         """Make a Trainer with the report, the evaluation and, unless the options name others, loggers and progress."""
         settings = self.config_init[self.subcommand]["trainer"]
-        self.report, self.evaluation = RunReport(self.started, self.imported, self.verbose), Evaluation()
+        self.report, self.evaluation = RunReport(self.started, self.imported, self.verbose), RatingEvaluation()
         callbacks = choose_callbacks(settings, [self.report, self.evaluation, RankingBaselines()])
         if settings["enable_model_summary"] is None:
             settings["enable_model_summary"] = False  # matrix factorisation has a single module
@@ -256,7 +256,7 @@ class TrainingCLI(LightningCLI):
                 self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=str(path) or None, verbose=False)
                 best_epoch = self.model.metadata.metrics  # loaded with the checkpoint
             else:
-                best_epoch = read(Path(path))[KEY]["metrics"] if best else {}
+                best_epoch = read_checkpoint(Path(path))[KEY]["metrics"] if best else {}
         self.report.finish(self.trainer, self.run_folder(), self.evaluation, best, best_epoch)
 
     def run_folder(self) -> Path:

@@ -7,6 +7,8 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 
+from cflightning.utils.text import truncate
+
 ALIASES = {
     "batch": "data.batch_size", "checkpoint": "ckpt_path", "ckpt": "ckpt_path", "csv": "data.path",
     "dataset": "data.path", "device": "trainer.accelerator", "embedding_dim": "model.dim",
@@ -52,7 +54,8 @@ def explain(message: str, options: Iterable[str]) -> str:
         words = unknown[1].split()
         name = next((word for word in words if word.startswith("-")), None)
         if name is None:
-            return f"{_short(words[0])}: is not an option; options begin with --, as --data.path {_short(words[0])}"
+            word = truncate(words[0], MAX_QUOTED)
+            return f"{word}: is not an option; options begin with --, as --data.path {word}"
         name = name.partition("=")[0].lstrip("-")
         return _no_option(f"{keys[0]}.{name}" if keys else name, names)  # inside a class without the class's own key
     in_file = re.search(r"does not accept option '([^']+)'", message)
@@ -69,7 +72,9 @@ def explain(message: str, options: Iterable[str]) -> str:
     if group in GROUPS and ((path == group and value) or "Unable to load config" in message):
         return f"--{group}: is a group of options; did you mean --{GROUPS[group]}?"
     if path and value and "dot import path" in message:
-        return f"--{path}: must name a class, got '{_short(value[1])}'; fit --help=all shows its base class"
+        return (
+            f"--{path}: must name a class, got '{truncate(value[1], MAX_QUOTED)}'; fit --help=all shows its base class"
+        )
     if path and value and expected:
         return _bad_value(path, value[1], expected)
     lines = [" ".join(line.split()) for line in message.splitlines() if line.strip()]
@@ -114,8 +119,6 @@ def _bad_value(path: str, value: str, expected: Sequence[str]) -> str:
     allowed = [*dict.fromkeys(choices), *dict.fromkeys(kinds)]
     listed = allowed[0] if len(allowed) == 1 else f"{', '.join(allowed[:-1])} or {allowed[-1]}"
     near = difflib.get_close_matches(value, choices, 1, 0.5)
-    return f"--{path}: must be {listed}, got '{_short(value)}'" + (f"; did you mean {near[0]}?" if near else "")
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}…"
+    return f"--{path}: must be {listed}, got '{truncate(value, MAX_QUOTED)}'" + (
+        f"; did you mean {near[0]}?" if near else ""
+    )

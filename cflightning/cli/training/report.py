@@ -16,7 +16,7 @@ from cflightning.cli.run_folders import drop_empty_run, relative
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.errors import TrainingError
 from cflightning.evaluation.baselines import comparison_lines
-from cflightning.evaluation.ratings import Evaluation
+from cflightning.evaluation.ratings import RatingEvaluation
 from cflightning.evaluation.run_metrics import group_metrics
 from cflightning.tasks.base import NetworkTask
 from cflightning.utils.files import atomic_write, make_folder
@@ -118,7 +118,7 @@ class RunReport(Callback):
         self,
         trainer: Trainer,
         folder: Path,
-        evaluation: Evaluation,
+        evaluation: RatingEvaluation,
         best: str = "",
         best_epoch: Mapping[str, float] | None = None,
     ) -> None:
@@ -146,7 +146,12 @@ class RunReport(Callback):
 
     @rank_zero_only
     def _write(
-        self, metrics: dict[str, float], settings: dict[str, object], folder: Path, evaluation: Evaluation, best: str
+        self,
+        metrics: dict[str, float],
+        settings: dict[str, object],
+        folder: Path,
+        evaluation: RatingEvaluation,
+        best: str,
     ) -> None:
         make_folder(folder)
         with atomic_write(folder / "metrics.json") as out:

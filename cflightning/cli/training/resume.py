@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from cflightning.checkpoint.format import Content, find, refuse_address
+from cflightning.checkpoint.format import Content, locate_checkpoint, refuse_address
 from cflightning.checkpoint.settings import (
     DESCRIBED,
     check_names,
@@ -16,12 +16,10 @@ from cflightning.checkpoint.settings import (
     foreign_classes,
     plain_settings,
 )
-from cflightning.data.provenance import Provenance, data_settings
+from cflightning.data.provenance import DATA_MODULE_NAMES, Provenance, data_settings
 from cflightning.errors import CheckpointError, ConfigError
 from cflightning.tasks.checkpointed import task_class
 
-DATA_CLASSES = ("cflightning.RatingsDataModule", "cflightning.data.datamodule.RatingsDataModule")
-"""Names of the data module whose settings a checkpoint holds."""
 PATH_OPTIONS = (
     "--ckpt_path", "--data.path", "--data.test_path", "--data.init_args.path", "--data.init_args.test_path",
 )  # fmt: skip
@@ -61,7 +59,7 @@ def find_checkpoint(value: str, root: Path, folder: str | None) -> Path:
             raise CheckpointError(f"--ckpt_path {value}: needs a run to continue, but {folder or root} has none")
         return max(paths, key=lambda path: path.stat().st_mtime)
     refuse_address(value)
-    return find(Path(value)) if Path(value).is_dir() else Path(value)
+    return locate_checkpoint(Path(value)) if Path(value).is_dir() else Path(value)
 
 
 def data_defaults(provenance: Provenance, config: Namespace, command: str) -> dict[str, object]:
@@ -72,10 +70,10 @@ def data_defaults(provenance: Provenance, config: Namespace, command: str) -> di
         config: The data options of the user, which take precedence.
         command: The subcommand.
     """
-    if config.class_path not in DATA_CLASSES:
+    if config.class_path not in DATA_MODULE_NAMES:
         return {}
     settings = data_settings(provenance, config.init_args.as_dict(), command)
-    return {"class_path": DATA_CLASSES[0], "init_args": settings} if settings else {}
+    return {"class_path": DATA_MODULE_NAMES[0], "init_args": settings} if settings else {}
 
 
 def task_config(content: Content, source: str, command: str, config: Namespace) -> dict[str, object]:

@@ -16,14 +16,14 @@ from cflightning.cli.run_folders import single_task
 from cflightning.cli.training.callbacks import EpochLines, KeepSigtermHandler
 
 
-def choose_callbacks(settings: Namespace, own: list[Callback]) -> list[Callback]:
+def choose_callbacks(settings: Namespace, default_callbacks: list[Callback]) -> list[Callback]:
     """Return the callbacks of the options and of this project, with progress as a bar or, in a file, as lines.
 
     Args:
         settings: Options of the Trainer; the progress bar is turned off in place.
-        own: Callbacks of the command.
+        default_callbacks: Callbacks of the command.
     """
-    callbacks: list[Callback] = [*(settings["callbacks"] or []), *own, KeepSigtermHandler()]
+    callbacks: list[Callback] = [*(settings["callbacks"] or []), *default_callbacks, KeepSigtermHandler()]
     bar = any(hasattr(callback, "refresh_rate") for callback in callbacks)
     if settings["enable_progress_bar"] is None and not bar and not sys.stdout.isatty():
         settings["enable_progress_bar"] = False  # a file would hold every redraw

@@ -137,8 +137,7 @@ class TrialCLI(TrainingCLI):
         if config.data.init_args.get("split.val_fraction") == 0 or trainer.limit_val_batches == 0:
             raise ConfigError(
                 "--data.split.val_fraction: must be above 0 for tune, got 0; settings are chosen on the validation "
-                "part "
-                "(leave it out for a tenth)"
+                "part (leave it out for a tenth)"
             )
         objective = resolve_objective(config)
         goal = self.progress.goal = self.state.goal = RATINGS if predicts_ratings(objective) else RANKINGS

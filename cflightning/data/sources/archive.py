@@ -17,8 +17,8 @@ from cflightning.data.sources.limits import check_size
 from cflightning.errors import DataError
 
 
-class TextFile(NamedTuple):
-    """One file of a folder or zip archive; ``str(file)`` is its name in messages."""
+class SourceFile(NamedTuple):
+    """A file in a folder or a zip archive; ``str(file)`` is its name in messages."""
 
     files: Files
     name: str
@@ -111,7 +111,7 @@ class Files:
         """Return the base names, sorted."""
         return sorted(self._members)
 
-    def file(self, name: str) -> TextFile:
+    def file(self, name: str) -> SourceFile:
         """Return the file of a base name.
 
         Raises:
@@ -119,7 +119,7 @@ class Files:
         """
         if name not in self._members:
             raise DataError(f"{self.path}: must contain {name}, found only {show_names(self.names()) or 'nothing'}")
-        return TextFile(self, name)
+        return SourceFile(self, name)
 
     def read(self, name: str) -> bytes:
         """Return the unpacked content of one file.
@@ -131,7 +131,7 @@ class Files:
             DataError: The file is damaged, or larger than the limits allow.
         """
         with self._open(name) as opened:
-            return read_all(opened.stream, str(TextFile(self, name)), opened.packed, opened.size)
+            return read_all(opened.stream, str(SourceFile(self, name)), opened.packed, opened.size)
 
     def check_sizes(self, names: Sequence[str]) -> None:
         """Check the total size of members of a zip archive against the limits.

@@ -8,13 +8,13 @@ from typing import TypeAlias
 
 import pyarrow as pa
 
-from cflightning.data.sources.archive import TextFile
+from cflightning.data.sources.archive import SourceFile
 from cflightning.data.sources.limits import check_columns, check_size
 from cflightning.data.sources.open_table import Columns, OpenTable
 from cflightning.errors import DataError
 
 
-def open_binary(file: TextFile, kind: str) -> OpenTable:
+def open_binary(file: SourceFile, kind: str) -> OpenTable:
     """Open a binary table, from which only the requested columns are read.
 
     Args:
@@ -47,14 +47,14 @@ _Opened: TypeAlias = tuple[list[str], Callable[[list[str]], pa.Table]]
 """Column names, and a function that reads some of them."""
 
 
-def _damaged(file: TextFile, kind: str, error: Exception) -> DataError:
+def _damaged(file: SourceFile, kind: str, error: Exception) -> DataError:
     called = {"parquet": "a Parquet", "orc": "an ORC"}.get(kind, "an Arrow")
     if isinstance(error, OSError) and error.errno is not None:
         return DataError(f"{file}: cannot be read ({error.strerror})")
     return DataError(f"{file}: must be {called} file, but {str(error)[:150]}; write or download it again")
 
 
-def _check_rows(file: TextFile, source: _Source, rows: int, schema: pa.Schema, columns: list[str]) -> int:
+def _check_rows(file: SourceFile, source: _Source, rows: int, schema: pa.Schema, columns: list[str]) -> int:
     """Check the decoded size against the limits before decoding; equal values take next to no space in a file.
 
     Returns:
@@ -73,7 +73,7 @@ def _width(kind: pa.DataType) -> int:
         return 4  # the offset of a string
 
 
-def _parquet(file: TextFile) -> _Opened:
+def _parquet(file: SourceFile) -> _Opened:
     import pyarrow.parquet
 
     source = file.source()
@@ -92,7 +92,7 @@ def _parquet(file: TextFile) -> _Opened:
     return schema.names, read
 
 
-def _arrow(file: TextFile) -> _Opened:
+def _arrow(file: SourceFile) -> _Opened:
     import pyarrow.dataset
     import pyarrow.fs
 
@@ -109,7 +109,7 @@ def _arrow(file: TextFile) -> _Opened:
     return schema.names, read
 
 
-def _arrow_stream(file: TextFile) -> _Opened:
+def _arrow_stream(file: SourceFile) -> _Opened:
     source = file.source()
     schema = pa.ipc.open_stream(_from_start(source)).schema
 
@@ -132,14 +132,14 @@ def _from_start(source: _Source) -> pa.NativeFile:
     return source
 
 
-def _feather(file: TextFile) -> _Opened:
+def _feather(file: SourceFile) -> _Opened:
     import pyarrow.feather
 
     table = pyarrow.feather.read_table(file.source())
     return table.column_names, table.select
 
 
-def _orc(file: TextFile) -> _Opened:
+def _orc(file: SourceFile) -> _Opened:
     import pyarrow.orc
 
     source = file.source()
@@ -152,6 +152,6 @@ def _orc(file: TextFile) -> _Opened:
     return opened.schema.names, read
 
 
-_OPENERS: dict[str, Callable[[TextFile], _Opened]] = {
+_OPENERS: dict[str, Callable[[SourceFile], _Opened]] = {
     "parquet": _parquet, "arrow": _arrow, "arrow stream": _arrow_stream, "feather": _feather, "orc": _orc,
 }  # fmt: skip

@@ -85,11 +85,11 @@ def key(sources: Iterable[Path], options: dict[str, Any]) -> Key | None:
     try:
         for source in sources:
             with open(source, "rb") as file:
-                found = os.fstat(file.fileno())
-                marks.append((found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
-                total += found.st_size
-                digest.update(json.dumps([source.name, found.st_size]).encode())
-                digest.update(_digest(file.fileno(), found.st_size))
+                status = os.fstat(file.fileno())
+                marks.append((status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+                total += status.st_size
+                digest.update(json.dumps([source.name, status.st_size]).encode())
+                digest.update(_digest(file.fileno(), status.st_size))
     except OSError:
         return None
     return Key(digest.hexdigest()[:40], tuple(marks)) if total >= SMALLEST else None
@@ -105,16 +105,16 @@ def load(folder: Path, name: str, path: Path) -> RatingTable | None:
         name: Name from `key`.
         path: Current path of the source, after which the table is named.
     """
-    kept = folder / f"{name}.arrow"
+    cached_file = folder / f"{name}.arrow"
     try:
-        content = _verified(kept, name)
+        content = _verified(cached_file, name)
         with pa.ipc.open_file(pa.BufferReader(content)) as file:
             table = _unpack(file.read_all(), path)
-        os.utime(kept)  # marks it as recently used
+        os.utime(cached_file)  # marks it as recently used
     except FileNotFoundError:
         return None
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, CFLightningError) as error:
-        log.info("%s: the cached columns cannot be used (%s) and are read again", kept, error)
+        log.info("%s: the cached columns cannot be used (%s) and are read again", cached_file, error)
         return None
     log.info("%s: columns from the cache, %s", table.name, folder)
     return table
@@ -147,23 +147,23 @@ def save(folder: Path, name: str, table: RatingTable, path: Path) -> RatingTable
     return table
 
 
-def _verified(kept: Path, name: str) -> pa.Buffer:
+def _verified(cached_file: Path, name: str) -> pa.Buffer:
     """Read a cached file once and verify the digest at its end.
 
     Raises:
         OSError: The file cannot be read, is a link, or belongs to another user.
         ValueError: The digest does not match.
     """
-    handle = os.open(kept, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    handle = os.open(cached_file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     try:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
             raise OSError("it is not a regular file")
-        if hasattr(os, "geteuid") and found.st_uid != os.geteuid():
-            raise OSError(f"it belongs to another user, number {found.st_uid}")
-        size = found.st_size - _SEAL_BYTES
+        if hasattr(os, "geteuid") and status.st_uid != os.geteuid():
+            raise OSError(f"it belongs to another user, number {status.st_uid}")
+        size = status.st_size - _SEAL_BYTES
         if size < 0:
-            raise ValueError(f"it has {found.st_size} bytes")
+            raise ValueError(f"it has {status.st_size} bytes")
         content = pa.allocate_buffer(size)
         if _seal(name, _digest(handle, size, content)) != os.pread(handle, _SEAL_BYTES, size):
             raise ValueError("its content does not match its digest")

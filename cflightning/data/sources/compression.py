@@ -33,7 +33,7 @@ FORMATS: dict[bytes, str] = {
     b"PK\x05\x06": "zip",
 }
 """Supported binary formats by their first bytes."""
-_OTHERS: dict[bytes, str] = {
+_UNSUPPORTED: dict[bytes, str] = {  # first bytes -> description and advice for the message
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": "an old Excel workbook (or another Office document); save its sheet as CSV",
     b"SQLite format 3\x00": "an SQLite database; write the query's rows as CSV or Parquet",
     b"\x89HDF\r\n": "an HDF5 file; write the frame with to_parquet",
@@ -50,10 +50,11 @@ _OTHERS: dict[bytes, str] = {
     b"\x80\x05": "a pickle, which could run code; write the frame with to_parquet",
     b"\xff\x06\x00\x00sNaPpY": "a Snappy file; unpack it",
 }
-READ = (
+SUPPORTED_FORMATS = (
     "CSV, TSV and other delimited text, JSON lines, Parquet, Arrow (Feather), ORC; plain, .gz, .bz2, .xz, .zst or .zip"
 )
-_ODD = bytes(set(range(32)) - set(b"\t\n\r\f\x01\x02\x03\x1a\x1b\x1c\x1d\x1e\x1f"))
+"""Supported formats, for messages."""
+_BINARY_CONTROLS = bytes(set(range(32)) - set(b"\t\n\r\f\x01\x02\x03\x1a\x1b\x1c\x1d\x1e\x1f"))
 """Control characters that text files do not hold; others serve as delimiters."""
 
 _JSON = re.compile(r"\s*(\[\s*)?\{\s*[\"'}]|\s*\[\s*[\[\]]")
@@ -119,20 +120,24 @@ def detect_format(head: bytes, name: str, encoding: str | None = None) -> str:
     Raises:
         DataError: The format is not supported.
     """
-    for magic, what in FORMATS.items():
+    for magic, format_name in FORMATS.items():
         if head.startswith(magic):
-            return what
-    what = next((what for magic, what in _OTHERS.items() if head.startswith(magic)), "")
+            return format_name
+    refusal = next((text for magic, text in _UNSUPPORTED.items() if head.startswith(magic)), "")
     if head[257:262] == b"ustar":
-        what = "a tar archive; unpack it"
+        refusal = "a tar archive; unpack it"
     if decompressed(io.BufferedReader(io.BytesIO(head))) is not None:
-        what = "compressed more than once; unpack it"
+        refusal = "compressed more than once; unpack it"
     check_encoding(encoding)
     encoding = encoding or unicode_of(head)
-    if not what and encoding is None and (b"\x00" in head or len(head.translate(None, _ODD)) < 0.95 * len(head)):
-        what = "a binary file of a format that is not known here"
-    if what:
-        raise DataError(f"{name}: must be a table, but is {what}; these are read: {READ}")
+    if (
+        not refusal
+        and encoding is None
+        and (b"\x00" in head or len(head.translate(None, _BINARY_CONTROLS)) < 0.95 * len(head))
+    ):
+        refusal = "a binary file of a format that is not known here"
+    if refusal:
+        raise DataError(f"{name}: must be a table, but is {refusal}; these are read: {SUPPORTED_FORMATS}")
     start = head.decode(encoding or "utf-8", "ignore").removeprefix("\ufeff")
     return "json" if _JSON.match(start) else "text"
 
@@ -147,14 +152,14 @@ def refuse_documents(name: str, members: list[str]) -> None:
     Raises:
         DataError: It is one.
     """
-    what = ""
+    refusal = ""
     if "[Content_Types].xml" in members:
-        what = (
+        refusal = (
             "an Excel workbook (or another Office document); save its sheet as CSV, or give from_frame a pandas frame"
         )
     elif "mimetype" in members:
-        what = "an OpenDocument file; save its sheet as CSV"
+        refusal = "an OpenDocument file; save its sheet as CSV"
     elif members and all(member.endswith(".npy") for member in members):
-        what = "an archive of NumPy arrays; write user, item and rating as columns of a CSV or Parquet file"
-    if what:
-        raise DataError(f"{name}: must be a table, but is {what}; these are read: {READ}")
+        refusal = "an archive of NumPy arrays; write user, item and rating as columns of a CSV or Parquet file"
+    if refusal:
+        raise DataError(f"{name}: must be a table, but is {refusal}; these are read: {SUPPORTED_FORMATS}")

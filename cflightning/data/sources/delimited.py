@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cflightning.data.sources.archive import TextFile
+from cflightning.data.sources.archive import SourceFile
 from cflightning.data.sources.column_errors import show_names
 from cflightning.data.sources.csv_rows import (
     MOST_BAD,
@@ -34,7 +34,7 @@ USUAL_ORDER = ("user", "item", "rating", "timestamp")
 
 
 def open_text(
-    file: TextFile,
+    file: SourceFile,
     *,
     delimiter: str | None = None,
     names: Sequence[str] | None = None,
@@ -85,7 +85,7 @@ def open_text(
     return OpenTable(str(file), header, read, notes=notes)
 
 
-def read_text(file: TextFile, delimiter: str | None = None) -> pa.Table:
+def read_text(file: SourceFile, delimiter: str | None = None) -> pa.Table:
     """Read all columns of a text table with a header line; arguments and errors as for `open_text`."""
     opened = open_text(file, delimiter=delimiter)
     return opened.read(opened.names).table
@@ -120,7 +120,7 @@ def _header(line: str, delimiter: str, quoting: bool) -> list[str]:
     return [name.strip() for name in names]
 
 
-def _read(raw: bytes, file: TextFile, shape: Shape, columns: Sequence[str], encoding: str | None) -> Columns:
+def _read(raw: bytes, file: SourceFile, shape: Shape, columns: Sequence[str], encoding: str | None) -> Columns:
     quoted = shape.quoting and b'"' in raw
     shape = shape._replace(quoting=quoted)
     # An unbalanced quote in any column could swallow rows, so all columns are parsed.

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.json
 
-from cflightning.data.sources.archive import TextFile
+from cflightning.data.sources.archive import SourceFile
 from cflightning.data.sources.encodings import to_utf8
 from cflightning.data.sources.limits import check_columns
 from cflightning.data.sources.open_table import Columns, OpenTable
@@ -25,7 +25,7 @@ _BLOCK, _LARGEST = 1 << 20, 1 << 26
 _REMEDY = "write one object for each row, as pandas does with frame.to_json(path, orient='records', lines=True)"
 
 
-def open_json(file: TextFile, encoding: str | None = None) -> OpenTable:
+def open_json(file: SourceFile, encoding: str | None = None) -> OpenTable:
     """Open JSON lines or an array of objects; values are texts, numbers, booleans or lists of texts.
 
     Args:

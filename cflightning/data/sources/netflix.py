@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from cflightning.data.sources.archive import TextFile
+from cflightning.data.sources.archive import SourceFile
 from cflightning.data.sources.csv_rows import MOST_BAD
 from cflightning.data.sources.encodings import to_utf8
 from cflightning.data.sources.open_table import Columns, OpenTable
@@ -28,7 +28,7 @@ def is_netflix(head: bytes) -> bool:
     return _START.match(head) is not None
 
 
-def open_netflix(file: TextFile) -> OpenTable:
+def open_netflix(file: SourceFile) -> OpenTable:
     """Open a Netflix Prize file with columns user, item, rating and timestamp.
 
     Raises:
@@ -38,7 +38,7 @@ def open_netflix(file: TextFile) -> OpenTable:
                      notes=("the format of the Netflix prize",))  # fmt: skip
 
 
-def _read(file: TextFile, columns: Sequence[str]) -> Columns:
+def _read(file: SourceFile, columns: Sequence[str]) -> Columns:
     films: list[int] = []
     starts: list[int] = []  # lines of film ids; every other line is a row
     wrong: list[tuple[int, str]] = []

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-from cflightning.data.sources.archive import Files, TextFile
+from cflightning.data.sources.archive import Files, SourceFile
 from cflightning.data.sources.layout import DataSet, Location
 from cflightning.data.sources.netflix import NAMES
 from cflightning.data.sources.open_table import Columns, OpenTable
@@ -32,14 +32,14 @@ _DEPTH = 8
 """Maximum depth of nested partition folders."""
 
 
-def find_partitioned(at: Location) -> DataSet | None:
+def find_partitioned(location: Location) -> DataSet | None:
     """Recognise a folder or zip archive with one table in one or several files."""
-    if at.name is not None or not (names := find_tables(at.files)):
+    if location.name is not None or not (names := find_tables(location.files)):
         return None
 
     def read() -> RatingTable:
-        opened = open_parts(at.files, names, lambda file: open_any(file, at.table_format))
-        return to_ratings(opened, at.table_format)
+        opened = open_parts(location.files, names, lambda file: open_any(file, location.table_format))
+        return to_ratings(opened, location.table_format)
 
     return DataSet(names, read)
 
@@ -68,7 +68,7 @@ def _below(top: Path, folder: Path, depth: int) -> Iterator[str]:
             yield from _below(top, entry, depth - 1)
 
 
-def open_parts(files: Files, names: Sequence[str], open_file: Callable[[TextFile], OpenTable]) -> OpenTable:
+def open_parts(files: Files, names: Sequence[str], open_file: Callable[[SourceFile], OpenTable]) -> OpenTable:
     """Open files with the same columns as one table; partition keys become columns.
 
     Args:
@@ -80,7 +80,7 @@ def open_parts(files: Files, names: Sequence[str], open_file: Callable[[TextFile
         DataError: The files have different columns.
     """
     files.check_sizes(names)
-    parts = [TextFile(files, name) for name in names]
+    parts = [SourceFile(files, name) for name in names]
     filled = [part for part in parts if part.head()]
     if not filled:
         raise DataError(f"{files.path}: must hold a table, got {len(parts):,} empty files; is it the right folder?")
@@ -124,7 +124,7 @@ def open_parts(files: Files, names: Sequence[str], open_file: Callable[[TextFile
     return OpenTable(str(files.path), columns, read, hint, first.notes)
 
 
-def _different(files: Files, first: OpenTable, other: OpenTable, first_part: TextFile, part: TextFile) -> DataError:
+def _different(files: Files, first: OpenTable, other: OpenTable, first_part: SourceFile, part: SourceFile) -> DataError:
     shown = [f"{at.name} ({', '.join(table.names)[:60]})" for at, table in ((first_part, first), (part, other))]
     return DataError(
         f"{files.path}: must hold a MovieLens data set, a train and a test table, or parts of one table, but its files "

@@ -36,14 +36,14 @@ class Parts(NamedTuple):
     negatives: str | None
 
 
-def find_predefined(at: Location) -> DataSet | None:
+def find_predefined(location: Location) -> DataSet | None:
     """Recognise a folder or zip archive with a training and a test table."""
-    if at.name is not None or (parts := find_parts(at.files)) is None:
+    if location.name is not None or (parts := find_parts(location.files)) is None:
         return None
-    negatives = None if parts.negatives is None else at.files.file(parts.negatives)
+    negatives = None if parts.negatives is None else location.files.file(parts.negatives)
     return DataSet(
         (parts.train, parts.test),
-        lambda: read_parts(at.files, parts, at.table_format),
+        lambda: read_parts(location.files, parts, location.table_format),
         has_test_part=True,
         read_candidates=None if negatives is None else lambda: read_candidates(negatives),
     )

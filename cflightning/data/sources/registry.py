@@ -44,26 +44,26 @@ def find_data_set(
     if not path.exists():
         raise DataError(f"--data.path: must be a folder, zip or table file, but {path} does not exist")
     if path.is_dir() or (path.is_file() and _is_zip(path)):
-        at = Location(path, Files(path), None, table_format, published_split)
+        location = Location(path, Files(path), None, table_format, published_split)
     elif published_split is not None:
         raise DataError(
             f"{path}: a file has no predefined split; name the folder, or choose another --data.split.method"
         )
     else:
-        at = Location(path, Files(path.parent), path.name, table_format)
-    found = next((found for layout in _layouts if (found := layout(at)) is not None), None)
-    if published_split is not None and (found is None or not found.has_published_splits):
+        location = Location(path, Files(path.parent), path.name, table_format)
+    data_set = next((match for layout in _layouts if (match := layout(location)) is not None), None)
+    if published_split is not None and (data_set is None or not data_set.has_published_splits):
         raise DataError(
             f"--data.split.fold: is {published_split}, but {path} has "
-            f"{'one test part' if found is not None and found.has_test_part else 'none'}; leave it out"
+            f"{'one test part' if data_set is not None and data_set.has_test_part else 'none'}; leave it out"
         )
-    if found is None:
+    if data_set is None:
         raise DataError(
             f"{path}: must hold a MovieLens data set (u.data, ratings.dat or ratings.csv), a train and a test table, "
-            f"or parts of one table, found {show_names(at.files.names()) or 'nothing'}; to read another table name the "
-            "file itself"
+            f"or parts of one table, found {show_names(location.files.names()) or 'nothing'}; to read another table "
+            "name the file itself"
         )
-    return at, found
+    return location, data_set
 
 
 def _is_zip(path: Path) -> bool:

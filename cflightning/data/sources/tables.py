@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cflightning.data.sources.archive import TextFile
+from cflightning.data.sources.archive import SourceFile
 from cflightning.data.sources.binary import open_binary
 from cflightning.data.sources.columns import choose_columns, to_table
 from cflightning.data.sources.csv_rows import is_number
@@ -22,15 +22,15 @@ OPTIONAL_ROLES = {"timestamp", "weight", "title", "categories"}
 """Roles of columns that a table may lack."""
 
 
-def find_file(at: Location) -> DataSet | None:
+def find_file(location: Location) -> DataSet | None:
     """Recognise a single table file of any format."""
-    if at.name is None:
+    if location.name is None:
         return None
-    file = TextFile(at.files, at.name)
-    return DataSet((at.name,), lambda: read_any(file, at.table_format))
+    file = SourceFile(location.files, location.name)
+    return DataSet((location.name,), lambda: read_any(file, location.table_format))
 
 
-def read_any(file: TextFile, table_format: TableFormat = PLAIN_TABLE) -> RatingTable:
+def read_any(file: SourceFile, table_format: TableFormat = PLAIN_TABLE) -> RatingTable:
     """Read one table file of any format, detected by its first bytes.
 
     Args:
@@ -43,7 +43,7 @@ def read_any(file: TextFile, table_format: TableFormat = PLAIN_TABLE) -> RatingT
     return to_ratings(open_any(file, table_format), table_format)
 
 
-def open_any(file: TextFile, table_format: TableFormat = PLAIN_TABLE) -> OpenTable:
+def open_any(file: SourceFile, table_format: TableFormat = PLAIN_TABLE) -> OpenTable:
     """Open a table file of any file format; arguments as for `read_any`.
 
     Raises:

@@ -8,9 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cflightning.data.vocabulary import Vocabulary
-
-MAX_PLAIN_BYTES, MAX_RATIO = 1 << 24, 64
-"""Readers decompress at most this number of bytes, plus a number per compressed byte."""
+from cflightning_serve.bundle.files import MAX_COMPRESSION_RATIO, MAX_PLAIN_BYTES
 
 
 def write_catalogue(folder: Path, vocabulary: Vocabulary) -> str:
@@ -41,7 +39,7 @@ def write_titles(folder: Path, vocabulary: Vocabulary) -> str | None:
 def _write(folder: Path, name: str, document: Mapping[str, object]) -> str:
     data = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
     compressed = gzip.compress(data, mtime=0)  # without the time, equal documents give equal bytes
-    if len(data) <= MAX_PLAIN_BYTES + MAX_RATIO * len(compressed):
+    if len(data) <= MAX_PLAIN_BYTES + MAX_COMPRESSION_RATIO * len(compressed):
         name, data = f"{name}.gz", compressed
     (folder / name).write_bytes(data)
     return name

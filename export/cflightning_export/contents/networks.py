@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.network import RatingNetwork
 from cflightning.tasks.base import NetworkTask
-
-Unit = Literal["rating", "choice"]
-"""Unit of scores: rating units, or none where only the order of scores matters (implicit feedback)."""
+from cflightning_serve.bundle.manifest import Unit
 
 
 class BundleNetworks(NamedTuple):

@@ -60,7 +60,7 @@ def score_reference(folder: Path, vocabulary: Vocabulary, seen: SeenRows | None)
 
 
 def deciles(scores: NDArray[np.float32]) -> Distribution:
-    """Deciles of scores, float32 [n], n > 0, and the shares of the bins between them; equal deciles are one."""
+    """Return the deciles of scores, float32 [n], n > 0, and the shares of the bins between distinct deciles."""
     # Edges are scores themselves, which float32 represents.
     edges = np.unique(np.quantile(scores, np.arange(1, NUM_BINS) / NUM_BINS, method="inverted_cdf"))
     counts = np.bincount(np.searchsorted(edges, scores), minlength=len(edges) + 1)

@@ -31,7 +31,7 @@ class SeenRows(NamedTuple):
     rating: np.ndarray
 
     def of(self, user: int) -> np.ndarray:
-        """Numbers of the rows of a user index: int64 [m]."""
+        """Return the numbers of the rows of a user index: int64 [m]."""
         edges = np.array([user, user + 1], self.user.dtype)  # another dtype would convert all rows
         return np.arange(*np.searchsorted(self.user, edges))
 
@@ -62,7 +62,7 @@ def seen_rows(data: RatingsDataModule, vocabulary: Vocabulary, training: Trainin
 
 
 def _distinct(*parts: np.ndarray) -> np.ndarray:
-    """The distinct numbers of all parts, ascending: by sorting, which takes less memory than numpy's hashing."""
+    """Return the distinct numbers of all parts, sorted, which takes less memory than numpy's hashing."""
     numbers = np.concatenate(parts)
     numbers.sort()
     first = np.ones(len(numbers), bool)
@@ -71,6 +71,6 @@ def _distinct(*parts: np.ndarray) -> np.ndarray:
 
 
 def _pair_numbers(user: np.ndarray, item: np.ndarray, vocabulary: Vocabulary) -> np.ndarray:
-    """One number for each pair, in the order of users and then items: int64 [n]."""
+    """Return one number for each pair, in the order of users and then items: int64 [n]."""
     numbers: np.ndarray = user.astype(np.int64) * vocabulary.items.num_embeddings + item
     return numbers

@@ -11,13 +11,10 @@ import yaml
 
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.encoding import encode
-from cflightning.data.provenance import PATHS, Provenance
+from cflightning.data.provenance import DATA_MODULE_NAMES, PATHS, Provenance
 from cflightning.data.splits.split import TRAIN
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CFLightningError, ExportError
-
-CLASSES = ("cflightning.RatingsDataModule", "cflightning.data.datamodule.RatingsDataModule")
-"""Names of the only class that a config may name; no other is imported."""
 
 
 class TrainingRows(NamedTuple):
@@ -40,7 +37,7 @@ def training_data(
     rows: int | None,
     flag: str = "--with-history",
     otherwise: str = "",
-    kept: Provenance | None = None,
+    provenance: Provenance | None = None,
 ) -> RatingsDataModule:
     """Read the data of a run again, split it as the run did, and compare it with the checkpoint.
 
@@ -50,7 +47,7 @@ def training_data(
         rows: number of training rows in the checkpoint, if it has that.
         flag: option that needs the data, for messages.
         otherwise: alternative without the data, for messages; "" for leaving the flag out.
-        kept: provenance in the checkpoint; it is used if the table still exists, whatever the current folder.
+        provenance: provenance in the checkpoint; it is used if the table still exists, whatever the current folder.
 
     Raises:
         ExportError: neither the checkpoint nor a run around it leads to the data, or the data cannot be read, or is not
@@ -58,8 +55,8 @@ def training_data(
     """
     otherwise = otherwise or f"leave {flag} out"
     config, data = checkpoint.parent.parent / "config.yaml", None
-    if kept is not None and _exists(kept):
-        config, data = checkpoint, _data_module(kept.settings, checkpoint, flag)
+    if provenance is not None and _exists(provenance):
+        config, data = checkpoint, _data_module(provenance.settings, checkpoint, flag)
     elif checkpoint.parent.name != "checkpoints" or not config.is_file():
         raise ExportError(
             f"{flag}: {checkpoint}: must lie in a run folder, whose config.yaml names the data, but there is "
@@ -111,15 +108,15 @@ def _data_of_config(config: Path, flag: str, otherwise: str) -> RatingsDataModul
         class_path, options = saved["class_path"], saved.get("init_args") or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
         raise ExportError(f"{flag}: {config}: must describe the data of a run, does not ({error!r})") from error
-    if class_path not in CLASSES:
-        raise ExportError(f"{flag}: {config}: the data must be a {CLASSES[0]}, got {class_path}; {otherwise}")
+    if class_path not in DATA_MODULE_NAMES:  # no other class is imported
+        raise ExportError(f"{flag}: {config}: the data must be a {DATA_MODULE_NAMES[0]}, got {class_path}; {otherwise}")
     return _data_module(options, config, flag)
 
 
-def _exists(kept: Provenance) -> bool:
+def _exists(provenance: Provenance) -> bool:
     """Return whether the files of a provenance still exist."""
-    paths = [kept.settings[name] for name in PATHS if kept.settings.get(name) is not None]
-    return not kept.frame and all(Path(path).exists() for path in paths)
+    paths = [provenance.settings[name] for name in PATHS if provenance.settings.get(name) is not None]
+    return not provenance.frame and all(Path(path).exists() for path in paths)
 
 
 def _data_module(options: Mapping[str, object], config: Path, flag: str) -> RatingsDataModule:

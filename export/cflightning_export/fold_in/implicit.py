@@ -46,7 +46,7 @@ class ImplicitFoldIn(NamedTuple):
     mean_user: NDArray[np.float32] | None = None
 
     def axes(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Eigenvalues of weight * Q'Q, float64 [dim], and its eigenvectors, float64 [dim, dim]."""
+        """Return the eigenvalues of weight * Q'Q, float64 [dim], and its eigenvectors, float64 [dim, dim]."""
         vectors = self.vectors.astype(np.float64) / self.unit
         values, axes = np.linalg.eigh(self.weight * vectors.T @ vectors)
         return np.maximum(values, 0.0), axes
@@ -72,7 +72,7 @@ class ImplicitFoldIn(NamedTuple):
         return factors
 
     def scores(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Scores by a user vector, float64 [dim + 1], of all items: float64 [1 + items]."""
+        """Return the scores by a user vector, float64 [dim + 1], of all items: float64 [1 + items]."""
         scores: NDArray[np.float64] = self.vectors @ vector[:-1] + vector[-1] + self.bias
         return scores
 

@@ -42,7 +42,7 @@ class RatedVectors(NamedTuple):
     scale: RatingScale
 
     def errors_and_slopes(self, x: Floats) -> tuple[Floats, Floats, Floats]:
-        """Errors of the scores, and the first and second derivatives of the scores by the logits: float64 [n] each."""
+        """Return errors of scores, and first and second derivatives of the scores by the logits: float64 [n] each."""
         logit = self.z @ x + self.base
         if not self.scale.sigmoid:
             return logit - self.rating, np.ones(len(logit)), np.zeros(len(logit))

@@ -69,11 +69,11 @@ class Prior(NamedTuple):
     noise: float
 
     def precision(self) -> Floats:
-        """Inverse covariance times the noise: float64 [dim + 1, dim + 1]."""
+        """Return the inverse covariance times the noise: float64 [dim + 1, dim + 1]."""
         return (self.noise * np.linalg.inv(self.root @ self.root.T)).astype(np.float64)
 
     def mean_after(self, index: NDArray[np.int64]) -> Floats:
-        """Mean of the prior once some ids, int64 [n], were rated: float64 [dim + 1]."""
+        """Return the mean of the prior once some ids, int64 [n], were rated: float64 [dim + 1]."""
         if self.weights is None or not len(index):
             return self.mean
         total = self.weights.vectors[index].astype(np.float64).sum(axis=0) @ self.weights.directions
@@ -158,7 +158,7 @@ def _chunks(tables: FoldedTables, side: Side) -> Iterator[tuple[slice, Floats]]:
 
 
 def mean_information(tables: FoldedTables, side: Side, scale: RatingScale, counts: NDArray[np.int64]) -> Floats:
-    """Mean Fisher information of a rating of noise 1 about a vector of a side: float64 [dim + 1, dim + 1].
+    """Return the mean Fisher information of a rating of noise 1 about a vector of a side: float64 [dim + 1, dim + 1].
 
     Args:
         tables: tables of the network.
@@ -177,7 +177,7 @@ def mean_information(tables: FoldedTables, side: Side, scale: RatingScale, count
 
 
 def information(other: Floats, share: Floats, base: float, scale: RatingScale) -> Floats:
-    """Fisher information of a rating of noise 1: the Hessian of half its squared error.
+    """Return the Fisher information of a rating of noise 1: the Hessian of half its squared error.
 
     Args:
         other: float64 [n, dim + 1], vectors of the other side, factors and then bias.

@@ -55,7 +55,7 @@ class PosteriorVariance:
         self._variances = 1 / (1 + counts[:, None] * np.maximum(values, 0.0))
 
     def sum(self, item: NDArray[np.int64], weight: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Weighted sum of the covariances of some items' factors.
+        """Return the weighted sum of the covariances of some items' factors.
 
         Args:
             item: int64 [n], positions among the known items.
@@ -72,7 +72,7 @@ class PosteriorVariance:
 def rating_errors(
     network: RatingNetwork, data: RatingsDataModule, part: int, vocabulary: Vocabulary
 ) -> dict[str, float]:
-    """RMSE and MAE on a part of the data, rating units; empty if the part is empty."""
+    """Return RMSE and MAE on a part of the data, rating units; empty if the part is empty."""
     user, item, rating = (torch.from_numpy(column) for column in encode(data.table, data.split, part, vocabulary))
     if not len(rating):
         return {}
@@ -108,7 +108,7 @@ def refit_users_if_better(
         network makes these.
 
     Raises:
-        ExportError: the network is not dot product that was trained alone by gradients.
+        ExportError: the network is not a single dot-product network that was trained by gradients.
     """
     network = networks.score
     if (

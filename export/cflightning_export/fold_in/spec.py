@@ -71,7 +71,7 @@ class FoldInSpec(NamedTuple):
         return np.linalg.solve(self.whitening, self.prior.weights.directions.T).T.astype(np.float64)
 
     def scores(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Scores by a new vector, float64 [dim + 1], with the whole rated side: float64 [1 + ids]."""
+        """Return the scores by a new vector, float64 [dim + 1], with the whole rated side: float64 [1 + ids]."""
         scores: NDArray[np.float64] = self.vectors @ vector[:-1] + vector[-1] + self.bias + self.global_bias
         if self.scale.sigmoid:
             scores = self.scale.low + self.link_width / (1 + np.exp(-scores))

@@ -81,7 +81,7 @@ class SignedGraph(GraphBuilder):
         self._values = {name: self.input(name, *self._type(tensor)) for name, tensor in inputs.items()}
 
     def __getitem__(self, name: str) -> Value:
-        """An input of the graph."""
+        """Return an input of the graph."""
         return self._values[name]
 
     @cached_property
@@ -133,7 +133,7 @@ def to_scores(scale: RatingScale, logit: Value, *, fillers: bool = True) -> Valu
 
 def best_items(ids: IdTable, logits: Value, k: Value, excluded_row: Value, excluded_item: Value,
                allowed: Value | None = None) -> tuple[Value, Value]:  # fmt: skip
-    """The k items with the highest logits in each row, without the unknown item and the excluded ones.
+    """Return the k items with the highest logits in each row, without the unknown item and the excluded ones.
 
     Args:
         ids: ids of the items.

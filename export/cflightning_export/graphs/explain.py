@@ -45,7 +45,7 @@ class _Targets(NamedTuple):
 
 
 class _Explanation(NamedTuple):
-    """The parts that differ between ratings and implicit feedback.
+    """Intermediate values of an explanation, from ratings or from implicit feedback.
 
     Attributes:
         rated: float [n, dim], vectors of the rated items.

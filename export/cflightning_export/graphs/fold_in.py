@@ -79,7 +79,7 @@ def fold_in_item_graph(spec: FoldInSpec) -> onnx.ModelProto:
 
 
 def rated_tables(g: SignedGraph, spec: FoldInSpec) -> Tables:
-    """The tables of the rated side; the sum of biases is computed when the graph is loaded."""
+    """Return the tables of the rated side; the sum of biases is computed when the graph is loaded."""
     vectors, bias = g.constant("vectors", spec.vectors), g.constant("bias", spec.bias)
     return Tables(vectors, bias.row() + g.constant("global_bias", spec.global_bias))
 
@@ -123,7 +123,7 @@ def whiten_ratings(
 
 
 def logits_of(tables: Tables, index: Value, factors: Value) -> Value:
-    """Logits of some ids, int64 [s], with a vector's factors, float [1, dim], without its bias: float [s]."""
+    """Return logits of some ids, int64 [s], with a vector's factors, float [1, dim], without its bias: float [s]."""
     g = factors.graph
     return g.Gemm(factors, tables.vectors[index], tables.bias[:, index], transB=1).flat()
 

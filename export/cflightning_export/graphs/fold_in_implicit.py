@@ -66,12 +66,12 @@ def fold_in_implicit_graph(name: str, spec: ImplicitFoldIn) -> onnx.ModelProto:
 
 
 def item_tables(g: SignedGraph, spec: ImplicitFoldIn) -> Tables:
-    """The tables of the items."""
+    """Return the tables of the items."""
     return Tables(g.constant("vectors", spec.vectors), g.constant("bias", spec.bias[None]))
 
 
 def with_bias(spec: ImplicitFoldIn, factors: Value) -> Value:
-    """The vector of a user, float [1, dim + 1]: the factors and the bias."""
+    """Return the vector of a user, float [1, dim + 1]: the factors and the bias."""
     return factors.graph.Concat(factors, factors.graph.constant("user_bias", [[spec.user_bias]]), axis=1)
 
 

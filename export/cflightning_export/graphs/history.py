@@ -73,7 +73,7 @@ def _gather_items(
 
 
 def _begins(g: SignedGraph, rows: SeenRows, vocabulary: Vocabulary) -> Value:
-    """The first row of each user, and last the number of rows."""
+    """Return the first row of each user, and last the number of rows."""
     begins = np.searchsorted(rows.user, np.arange(vocabulary.users.num_embeddings + 1))
     return g.constant("begins", begins, _row_dtype(rows))
 

@@ -132,7 +132,7 @@ def fold_in_with_curvature(problem: Problem) -> tuple[Value, Curvature]:
 
 
 def _newton_steps(problem: Problem, inner_steps: Sequence[int]) -> tuple[Value, _Step]:
-    """Take undamped steps from the start: the way that they led, float [1, E], and the last of them."""
+    """Take undamped steps; return their sum, float [1, E], and the last of them."""
     last = _newton_step(problem, None, inner_steps[0])
     moved = last.step
     for steps in inner_steps[1:]:
@@ -214,7 +214,7 @@ def _is_longer(step: Value, limit: float) -> Value:
 
 
 def _dot(left: Value, right: Value) -> Value:
-    """Dot product of two rows, as one node: float [1, 1]."""
+    """Return the dot product of two rows, as one node: float [1, 1]."""
     return left.graph.Gemm(left, right, TINY, transB=1)
 
 
@@ -224,7 +224,7 @@ def _add_scaled(place: Value | None, length: Value, direction: Value, sign: floa
 
 
 def _dots(left: Value, right: Value) -> Value:
-    """Dot product of each row with its own: float [k, 1]."""
+    """Return the dot product of each row with its own: float [k, 1]."""
     return left.graph.ReduceSum(left * right, [1], keepdims=1) + TINY
 
 

@@ -53,7 +53,7 @@ def verify(folder: Path, source: BundleSource) -> None:
 
 
 def _item_tables(network: RatingNetwork) -> tuple[np.ndarray, np.ndarray]:
-    """Item vectors, float32 [1 + items, dim], and biases, float32 [1 + items]: zeros where the network has none."""
+    """Return item vectors, float32 [1 + items, dim], and biases, float32 [1 + items]; zeros for a network without."""
     folded = network.fold()
     if folded is None:
         vectors = network.item_vectors().detach().numpy()

@@ -92,7 +92,7 @@ def find_search(tables: FoldedTables) -> Search:
 
 
 def estimate_candidates(vectors: QuantizedVectors, tables: FoldedTables) -> tuple[Candidates, ...]:
-    """The fewest candidates, linear in the length of the list, that prove the lists of sampled users: for each round.
+    """Return the fewest candidates of each round, linear in k, that prove the lists of sampled users.
 
     Args:
         vectors: quantised vectors of the tables.
@@ -208,7 +208,7 @@ def _is_unproven(query: _Query, score: Value, approximate: Value, returned: Valu
 
 
 def _score_all(g: SignedGraph, query: _Query, vectors: Value, biases: Value) -> tuple[Value, Value]:
-    """The best of the exact scores of all items: the types `BEST`."""
+    """Return the best of the exact scores of all items: the types `BEST`."""
     scores = g.Gemm(query.vector, vectors, biases, transB=1)
     scores = g.ScatterND(scores, query.excluded, g.Expand(-np.inf, query.exclusions))
     if query.allowed is not None:

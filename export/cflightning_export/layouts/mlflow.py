@@ -79,7 +79,7 @@ def write(bundle: Bundle, folder: Path) -> None:
 
 
 def next_steps(target: Path, manifest: dict[str, Json], user: int | str) -> list[str]:
-    """Commands that start the server, and request ten recommendations for a user."""
+    """Return the commands that start the server, and request ten recommendations for a user."""
     request = {"dataframe_records": [{"user": user}], "params": {"k": 10}}
     return [
         f"mlflow models serve --model-uri {shlex.quote(str(target))} --env-manager local",
@@ -88,7 +88,7 @@ def next_steps(target: Path, manifest: dict[str, Json], user: int | str) -> list
 
 
 def _model(manifest: dict[str, Json], python: str) -> dict[str, Json]:
-    """The contents of `MLmodel`."""
+    """Return the contents of `MLmodel`."""
     user, item = ({"int64": "long", "string": "string"}[manifest["ids"][side]] for side in ("user", "item"))
     columns = [
         {"name": "user", "type": user, "required": False},

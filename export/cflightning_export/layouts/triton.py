@@ -93,7 +93,7 @@ def write(bundle: Bundle, folder: Path) -> None:
 
 
 def next_steps(target: Path, manifest: dict[str, Json], user: int | str) -> list[str]:
-    """Commands that start the server, and request ten recommendations for a user."""
+    """Return the commands that start the server, and request ten recommendations for a user."""
     id_type = {"int64": "INT64", "string": "BYTES"}
     inputs: tuple[tuple[str, list[int], str, list[int | str]], ...] = (
         ("user", [1], id_type[manifest["ids"]["user"]], [user]),
@@ -129,7 +129,7 @@ def _config(name: str, model: onnx.ModelProto) -> str:
 
 
 def _external_files(graph: onnx.GraphProto) -> set[str]:
-    """Names of the files that hold tensors of a graph."""
+    """Return the names of the files that hold tensors of a graph."""
     return {
         entry.value
         for tensor in _tensors(graph)

@@ -19,7 +19,7 @@ TensorType = tuple[int, Sequence[int | str | None]]
 
 
 def _infix(operator: str, *, reflected: bool = False) -> Callable[[Value, Operand], Value]:
-    """Method of an infix operator; reflected where the value stands on the right."""
+    """Return the method of an infix operator; reflected where the value stands on the right."""
 
     def method(self: Value, other: Operand) -> Value:
         return self.graph.add(operator, *((other, self) if reflected else (self, other)))
@@ -76,15 +76,15 @@ class Value:
         return self.graph.add("Unsqueeze", self, [0])
 
     def flat(self) -> Value:
-        """Any shape as [n]."""
+        """Flatten any shape to [n]."""
         return self.graph.add("Reshape", self, [-1])
 
     def shape(self) -> Value:
-        """The lengths of all axes: int64 [axes]."""
+        """Return the lengths of all axes: int64 [axes]."""
         return self.graph.add("Shape", self)
 
     def cast(self, element_type: int) -> Value:
-        """The same numbers in another element type."""
+        """Convert the numbers to another element type."""
         return self.graph.add("Cast", self, to=element_type)
 
 
@@ -169,7 +169,7 @@ class GraphBuilder:
         return values
 
     def top_k(self, values: Value, k: Operand, **attributes: int) -> tuple[Value, Value]:
-        """The k largest along the last axis, and where they are."""
+        """Return the k largest values along the last axis, and their indices."""
         best, index = self.add_node("TopK", [values, k], 2, attributes)
         return best, index
 
@@ -180,13 +180,13 @@ class GraphBuilder:
         return value
 
     def constant(self, name: str, value: ArrayLike, dtype: DTypeLike = np.float32) -> Value:
-        """A named constant, float32 unless another dtype is given; one name stands for one value."""
+        """Return a named constant, float32 unless another dtype is given; one name stands for one value."""
         if name not in self._constants:
             self._constants[name] = np.asarray(value, dtype=dtype, order="C")
         return Value(self, name, fixed=True)
 
     def literal(self, value: float | Sequence[int]) -> Value:
-        """The constant that a Python literal in an expression becomes."""
+        """Convert a Python literal in an expression to a constant."""
         dtype = np.float32 if isinstance(value, float) else np.int64
         text = "_".join(map(str, value)) if isinstance(value, Sequence) else repr(value)
         kind = "float" if isinstance(value, float) else "integers" if isinstance(value, Sequence) else "integer"
@@ -212,14 +212,14 @@ class GraphBuilder:
         otherwise: Callable[[], Sequence[Value]],
         types: Sequence[TensorType],
     ) -> list[Value]:
-        """The values of one of two functions, of which only the chosen one is computed."""
+        """Return the values of one of two functions, of which only the chosen one is computed."""
         builds = {"then_branch": then, "else_branch": otherwise}
         branches = {name: self._subgraph(name, build, [], types) for name, build in builds.items()}
         return self.add_node("If", [condition], len(types), branches)
 
     def loop(
         self,
-        most: int,
+        max_turns: int,
         condition: Value,
         state: Sequence[Value],
         body: Callable[..., Sequence[Value]],
@@ -228,7 +228,7 @@ class GraphBuilder:
         """Repeat a function of the state while its condition holds, and return the last state.
 
         Args:
-            most: number of turns at most.
+            max_turns: maximum number of turns.
             condition: bool [], whether there is a first turn.
             state: the values before the first turn.
             body: (state) -> condition of another turn, and the new state.
@@ -241,7 +241,7 @@ class GraphBuilder:
             [(TensorProto.INT64, []), boolean, *types],
             [boolean, *types],
         )
-        return self.add_node("Loop", [most, condition, *state], len(types), {"body": inner})
+        return self.add_node("Loop", [max_turns, condition, *state], len(types), {"body": inner})
 
     def _subgraph(
         self,

@@ -75,7 +75,7 @@ class IdTable:
         self._widened: dict[str, Value] = {}
 
     def index(self, ids: Value) -> Value:
-        """Indices of ids, int64 [n]; 0 for unknown ones."""
+        """Return the indices of ids, int64 [n]; 0 for unknown ones."""
         if self._dense is None:
             kind = "int64s" if self.ids.kind == "int64" else "strings"
             keys, indices = self.ids.values.tolist(), list(range(1, len(self.ids) + 1))
@@ -87,15 +87,15 @@ class IdTable:
         return self._read(f"{self.side}_indices", self._dense.indices, lambda table: table[entry])
 
     def id(self, position: Value) -> Value:
-        """Ids at positions, int64 [any shape], of the sorted ids; position -1 gives an arbitrary id."""
+        """Return the ids at positions, int64 [any shape], of the sorted ids; position -1 gives an arbitrary id."""
         return self._read(f"{self.side}_ids", self.ids.values, lambda table: table[position])
 
     def between(self, begin: Value, end: Value) -> Value:
-        """Ids at the positions from begin to end, int64 [1] each."""
+        """Return the ids at the positions from begin to end, int64 [1] each."""
         return self._read(f"{self.side}_ids", self.ids.values, lambda table: table[begin:end])
 
     def _read(self, name: str, values: NDArray[np.int64], read: Callable[[Value], Value]) -> Value:
-        """Entries of a constant, which is stored in as few bits as hold its values."""
+        """Return entries of a constant, which is stored in as few bits as hold its values."""
         if values.dtype == object:
             return read(self.graph.constant(name, values, object))
         table = self.graph.constant(name, values, smallest_dtype(values))

@@ -64,7 +64,7 @@ class Rounding(NamedTuple):
         return self.tables[-1]
 
     def summary(self) -> dict[str, str | float]:
-        """The entry `precision` of the manifest."""
+        """Return the entry `precision` of the manifest."""
         change = {"rmse_change": round(self.change.rmse_change, 7), "overlap@10": round(self.change.overlap, 4)}
         return {"tables": self.precision, **change}
 
@@ -190,14 +190,14 @@ def store_rounded(model: onnx.ModelProto, rounding: Rounding) -> None:
 
 
 def _encode(table: Table, precision: Precision) -> list[NDArray[np.generic]]:
-    """Stored form of a rounded table: codes and scales, or fp16."""
+    """Return the stored form of a rounded table: codes and scales, or fp16."""
     if precision == "int8" and table.shape[1] >= MIN_INT8_COLUMNS:
         return list(_encode_rows(table))
     return [table.astype(np.float16)]
 
 
 def _encode_rows(values: Table) -> tuple[NDArray[np.int8], NDArray[np.floating]]:
-    """Codes, int8 [n, dim], and scales, [n, 1], in fp16 where that is close enough."""
+    """Return codes, int8 [n, dim], and scales, [n, 1], in fp16 where that is close enough."""
     scale = np.abs(values).max(1, keepdims=True) / np.float32(MAX_CODE)
     with np.errstate(over="ignore"):
         half = scale.astype(np.float16)

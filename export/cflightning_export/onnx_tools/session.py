@@ -33,7 +33,7 @@ class GraphSession:
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, case: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
-        """Name -> output for some inputs.
+        """Run a graph; return name -> output.
 
         Raises:
             ExportError: the graph fails; the message names the case.
@@ -76,7 +76,7 @@ class GraphSession:
 
 
 def ids_of(known: Ids, index: np.ndarray) -> np.ndarray:
-    """Ids of indices: int64 [n] or object [n] of str; index 0 gives an unknown id."""
+    """Return the ids of indices: int64 [n] or object [n] of str; index 0 gives an unknown id."""
     ids: np.ndarray = known.values[np.maximum(index, 1) - 1]
     ids[index == 0] = unknown_id(known)
     return ids

@@ -115,10 +115,9 @@ def _without_warnings() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning)  # torch's own use of its deprecated pytree names
-            warnings.filterwarnings("ignore", category=DeprecationWarning)  # onnxscript's, likewise
-            warnings.filterwarnings(
-                "ignore", message=".*in training mode.*"
-            )  # a warning about the wrapper, which is in eval
+            warnings.filterwarnings("ignore", category=DeprecationWarning)  # onnxscript's use of deprecated names
+            # The warning is about the wrapper, which is in eval mode.
+            warnings.filterwarnings("ignore", message=".*in training mode.*")
             yield
     finally:
         logger.setLevel(level)

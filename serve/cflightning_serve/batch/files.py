@@ -15,7 +15,7 @@ import numpy as np
 from cflightning_serve.bundle.ids import IdArray
 from cflightning_serve.bundle.manifest import IdType
 from cflightning_serve.errors import InputError
-from cflightning_serve.inference.bulk import Lists
+from cflightning_serve.inference.bulk import TopKLists
 
 COLUMNS = ("user", "rank", "item", "score")
 DICTIONARY_COLUMNS = ["user", "rank", "item"]
@@ -42,7 +42,7 @@ def check_suffix(path: Path) -> None:
             ) from error
 
 
-def write_part(path: Path, users: IdArray, lists: Lists, id_types: tuple[IdType, IdType]) -> None:
+def write_part(path: Path, users: IdArray, lists: TopKLists, id_types: tuple[IdType, IdType]) -> None:
     """Write the top-k lists of some users, atomically.
 
     Args:

@@ -19,7 +19,7 @@ from cflightning_serve.batch.progress import progress_bar
 from cflightning_serve.bundle.ids import IdArray, check_positive_integer, to_id_array
 from cflightning_serve.bundle.manifest import Manifest
 from cflightning_serve.errors import InputError
-from cflightning_serve.inference.bulk import Lists
+from cflightning_serve.inference.bulk import TopKLists
 
 PART_SIZE = 4096
 """Number of users of one part."""
@@ -38,7 +38,7 @@ class ListScorer(Protocol):
     def users(self) -> IdArray:
         """Return the ids of the known users."""
 
-    def lists(self, users: IdArray, k: int, *, exclude_seen: bool | None) -> Lists:
+    def recommend_many(self, users: IdArray, k: int, *, exclude_seen: bool | None) -> TopKLists:
         """Return the top-k lists of users."""
 
 
@@ -140,8 +140,8 @@ def write_recommendations(
             for start, part in missing:
                 block = ids[start : start + part_size]
                 splits = np.array_split(block, threads)
-                lists = pool.map(lambda split: scorer.lists(split, k, exclude_seen=without_seen), splits)
-                joined = Lists(*map(np.concatenate, zip(*lists, strict=True)))
+                lists = pool.map(lambda split: scorer.recommend_many(split, k, exclude_seen=without_seen), splits)
+                joined = TopKLists(*map(np.concatenate, zip(*lists, strict=True)))
                 write_part(part, block, joined, (manifest.user_ids, manifest.item_ids))
                 advance(len(block))
         join_parts(parts, target)

@@ -1,5 +1,6 @@
 """Raw ids and counts: validation of arguments and conversion to the arrays that graphs take."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, TypeAlias, TypeGuard
 
@@ -28,6 +29,7 @@ _ACCEPTED: dict[IdType, tuple[type, ...]] = {"int64": (int, np.integer), "string
 _REFUSED = (bool, np.timedelta64)  # integers to Python and numpy
 _EXPECTED: dict[IdType, str] = {"int64": "integers", "string": "strings"}
 _MAX_QUOTED_CHARACTERS = 60
+_INTEGER = re.compile(r"\s*[+-]?[0-9]{1,30}\s*")
 
 
 def to_id_array(ids: object, id_type: IdType, name: str) -> tuple[IdArray, bool]:
@@ -58,6 +60,20 @@ def to_id_array(ids: object, id_type: IdType, name: str) -> tuple[IdArray, bool]
         return array.astype(np.int64, copy=False), is_single
     # An empty array may have any dtype; other dtypes are checked id by id.
     return _from_list(array.tolist(), id_type, name), is_single
+
+
+def parse_id_texts(texts: Sequence[str], id_type: IdType, where: str) -> list[int | str]:
+    """Convert ids that were given as text, on the command line, in a URL or a CSV file, to the bundle's id type.
+
+    Raises:
+        InputError: an id is not an integer, in a bundle of integer ids.
+    """
+    if id_type == "string":
+        return list(texts)
+    for text in texts:
+        if not _INTEGER.fullmatch(text):
+            raise InputError(f"{where}: ids are integers in this bundle, got {text[:_MAX_QUOTED_CHARACTERS]!r}")
+    return [int(text) for text in texts]
 
 
 def to_id_list(ids: object, id_type: IdType, name: str) -> IdArray:

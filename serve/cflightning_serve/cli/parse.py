@@ -2,31 +2,17 @@
 
 import csv
 import io
-import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TextIO, TypeAlias
 
+from cflightning_serve.bundle.ids import parse_id_texts
 from cflightning_serve.bundle.manifest import IdType
 from cflightning_serve.errors import InputError
 
 Ids: TypeAlias = list[int | str]
 """Parsed ids, all of the bundle's id type."""
-
-
-def parse_ids(texts: Sequence[str], id_type: IdType, where: str) -> Ids:
-    """Convert ids to the bundle's id type.
-
-    Raises:
-        InputError: an id is not an integer, in a bundle of integer ids.
-    """
-    if id_type == "string":
-        return list(texts)
-    for text in texts:
-        if not re.fullmatch(r"\s*[+-]?[0-9]{1,30}\s*", text):
-            raise InputError(f"{where}: ids are integers in this bundle, got {text!r}")
-    return [int(text) for text in texts]
 
 
 def parse_ratings(ratings: str | None, liked: Sequence[str] | None, id_type: IdType) -> tuple[Ids, list[float] | None]:
@@ -39,7 +25,7 @@ def parse_ratings(ratings: str | None, liked: Sequence[str] | None, id_type: IdT
         InputError: a pair has another form, or an id has the wrong type.
     """
     if ratings is None:
-        return parse_ids(liked or (), id_type, "--liked"), None
+        return parse_id_texts(liked or (), id_type, "--liked"), None
     items, values = [], []
     for pair in filter(None, ratings.split(",")):
         item, colon, value = pair.rpartition(":")
@@ -50,7 +36,7 @@ def parse_ratings(ratings: str | None, liked: Sequence[str] | None, id_type: IdT
         if not colon:
             raise InputError(f"--ratings: must be ITEM:RATING,ITEM:RATING,..., got {pair!r}")
         items.append(item)
-    return parse_ids(items, id_type, "--ratings"), values
+    return parse_id_texts(items, id_type, "--ratings"), values
 
 
 def read_ids(file: str, columns: Mapping[str, IdType]) -> list[Ids]:
@@ -80,7 +66,7 @@ def read_ids(file: str, columns: Mapping[str, IdType]) -> list[Ids]:
                     where = f"{file}: line {reader.line_num}: column {column}"
                     if row[column] is None:
                         raise InputError(f"{where}: must be an id, is missing")
-                    ids[column] += parse_ids([row[column]], id_type, where)
+                    ids[column] += parse_id_texts([row[column]], id_type, where)
     except OSError as error:
         raise InputError(f"{file}: cannot be read: {error.strerror}") from error
     except (csv.Error, UnicodeDecodeError) as error:

@@ -48,7 +48,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     number("--max-seconds", limits.seconds, "deadline of a request in seconds")
     number("--max-concurrent", limits.concurrent, "requests in progress")
     number("--max-connections", limits.connections, "open connections")
-    number("--max-held", limits.held, "bytes of large requests and responses in memory")
+    number("--max-memory", limits.memory, "bytes of large requests and responses in memory")
     number("--poll", settings.poll, "seconds between two checks for a new bundle; 0 checks only at SIGHUP")
     number("--load-seconds", settings.load_seconds, "timeout of loading a bundle in seconds")
     number("--threads", settings.threads, "threads of onnxruntime for one request")
@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> None:
             seconds=options.max_seconds,
             concurrent=options.max_concurrent,
             connections=options.max_connections,
-            held=options.max_held,
+            memory=options.max_memory,
         ),
         poll=options.poll,
         threads=check_positive_integer("threads", options.threads),

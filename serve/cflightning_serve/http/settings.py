@@ -34,7 +34,7 @@ class Limits:
     """Open connections; at the limit, the one that has been idle longest is closed."""
     cells: int = 1 << 23
     """Cells of the largest table that a graph may compute (users times items, or items times targets), 32 MiB."""
-    held: int = 1 << 28
+    memory: int = 1 << 28
     """Bytes of large requests and responses that are in memory at the same time."""
 
     def __post_init__(self) -> None:

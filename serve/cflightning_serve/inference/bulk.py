@@ -17,7 +17,7 @@ CACHED_SCORES = 1 << 19
 """Number of scores of one block: 2 MiB, which stay in the processor's cache."""
 
 
-class Lists(NamedTuple):
+class TopKLists(NamedTuple):
     """Top-k lists of n users, concatenated."""
 
     counts: npt.NDArray[np.int64]
@@ -36,8 +36,8 @@ def recommend_in_bulk(
     *,
     exclude_seen: bool | None = None,
     block_size: int = CACHED_SCORES,
-) -> Lists:
-    """Implement :meth:`cflightning_serve.Scorer.lists`.
+) -> TopKLists:
+    """Implement :meth:`cflightning_serve.Scorer.recommend_many`.
 
     Args:
         graphs: the bundle's graphs.
@@ -53,7 +53,7 @@ def recommend_in_bulk(
     without_seen = manifest.seen_graph is not None if exclude_seen is None else exclude_seen
     if "scores" not in manifest.graphs:  # an older bundle
         top = recommend_top_k(graphs, user, k, exclude_seen=without_seen)
-        parts = [Lists(np.array([len(items)]), items, scores) for items, scores in top]
+        parts = [TopKLists(np.array([len(items)]), items, scores) for items, scores in top]
     else:
         step = max(1, block_size // manifest.num_items)
         parts = [
@@ -62,11 +62,13 @@ def recommend_in_bulk(
         ]
     if not parts:
         no_items = np.empty(0, np.int64 if manifest.item_ids == "int64" else object)
-        return Lists(np.empty(0, np.int64), no_items, np.empty(0, np.float32))
-    return Lists(*map(np.concatenate, zip(*parts, strict=True)))
+        return TopKLists(np.empty(0, np.int64), no_items, np.empty(0, np.float32))
+    return TopKLists(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-def _recommend_block(graphs: GraphSessions, catalogue: Catalogue, user: IdArray, k: int, without_seen: bool) -> Lists:
+def _recommend_block(
+    graphs: GraphSessions, catalogue: Catalogue, user: IdArray, k: int, without_seen: bool
+) -> TopKLists:
     order, score = graphs.run("scores", ("order", "score"), {"user": user})
     if without_seen:
         indices, position = run_seen(graphs, "place", user)
@@ -74,4 +76,4 @@ def _recommend_block(graphs: GraphSessions, catalogue: Catalogue, user: IdArray,
     indices, counts = top_k_indices(order, k)
     valid = np.arange(indices.shape[1]) < counts[:, None]
     selected = indices[valid]
-    return Lists(counts, catalogue.ids[selected], score[np.repeat(np.arange(len(user)), counts), selected])
+    return TopKLists(counts, catalogue.ids[selected], score[np.repeat(np.arange(len(user)), counts), selected])

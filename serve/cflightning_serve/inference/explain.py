@@ -56,8 +56,10 @@ def explain(
     rated_items: object = items
     rated: Ratings | None = ratings
     if items is None:
-        if user is None or ratings is not None:
-            raise InputError("explain: needs a user, or the rated items; got neither")
+        if user is None:
+            raise InputError("explain: needs a user or the rated items, got neither")
+        if ratings is not None:
+            raise InputError("explain: ratings need the items that they belong to; give items, or leave ratings out")
         rated_items, rated = user_history(graphs, _one_id("user", user, manifest.user_ids)[0])
     target = _one_id("item", item, manifest.item_ids)
     given = to_id_list(rated_items, manifest.item_ids, "rated item")

@@ -30,7 +30,7 @@ class FoldIn(NamedTuple):
     """float32 [k'], descending, in the unit ``manifest.units["recommend"]``."""
     vector: npt.NDArray[np.float32]
     """float32 [dim + 1], factors and then bias, to be multiplied with the item factors of recommendations."""
-    asked: npt.NDArray[np.float32]
+    requested_scores: npt.NDArray[np.float32]
     """float32 [s], scores of the items in ``score``, in the unit ``manifest.units["score"]``."""
     known: npt.NDArray[np.bool_]
     """bool [n], whether each given item was seen in training; the others have no effect."""
@@ -41,7 +41,7 @@ class FoldInItem(NamedTuple):
 
     vector: npt.NDArray[np.float32]
     """float32 [dim + 1], factors and then bias."""
-    asked: npt.NDArray[np.float32]
+    requested_scores: npt.NDArray[np.float32]
     """float32 [s], predicted ratings by the users in ``score``, in rating units."""
     known: npt.NDArray[np.bool_]
     """bool [n], whether each given user was seen in training; the others have no effect."""

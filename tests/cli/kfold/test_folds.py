@@ -138,11 +138,11 @@ def test_the_data_is_read_once(movielens, tmp_path, monkeypatch):
 
 
 def test_an_interrupted_study_is_continued(movielens, tmp_path, monkeypatch):
-    from cflightning.evaluation.ratings import Evaluation
+    from cflightning.evaluation.ratings import RatingEvaluation
 
-    write, data = Evaluation.write, movielens("ml-1m")
+    write, data = RatingEvaluation.write, movielens("ml-1m")
     monkeypatch.setattr(
-        Evaluation, "write", lambda self, folder: 1 / 0 if "fold_2" in folder.name else write(self, folder)
+        RatingEvaluation, "write", lambda self, folder: 1 / 0 if "fold_2" in folder.name else write(self, folder)
     )
     with pytest.raises(ZeroDivisionError):
         kfold(tmp_path, "--data.path", data, "--folds", 3)

@@ -151,7 +151,7 @@ def test_the_best_configuration_gives_the_same_metric(searched, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", ["ials", "bce"])
 def test_ranking_objectives_are_searched_by_ndcg(objective, data, tmp_path, capsys):
-    pytest.importorskip("numba", reason="the compiled step of choices needs the extra `fast`")
+    pytest.importorskip("numba", reason="the compiled kernel of the sampled loss needs the extra `fast`")
     args = [*data, "--model.objective", objective, "--data.split.method", "per_user", "--trials", 3]
     assert tune(tmp_path, *args) == 0
     out = capsys.readouterr().out

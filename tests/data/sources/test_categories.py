@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cflightning import RatingsDataModule
-from cflightning.checkpoint.format import CheckpointMetadata, unpack
+from cflightning.checkpoint.format import CheckpointMetadata, unpack_metadata
 from cflightning.data.sources.columns import split_categories
 from cflightning.data.sources.table_format import TableFormat
 from cflightning.data.splits.options import SplitOptions
@@ -120,9 +120,9 @@ def test_older_checkpoints_have_neither():
     state = make_vocabulary().state()
     packed = {"format": 1, "rating_range": None, "mean_rating": None, **state, "train_rows": 3}
     old = {key: value for key, value in packed.items() if key not in ("categories", "counts")}
-    vocabulary, metadata = unpack({"cflightning": old})
+    vocabulary, metadata = unpack_metadata({"cflightning": old})
     assert (vocabulary.categories, vocabulary.counts) == ({}, None)
-    assert metadata == CheckpointMetadata(train_rows=3) == unpack({"cflightning": packed})[1]
+    assert metadata == CheckpointMetadata(train_rows=3) == unpack_metadata({"cflightning": packed})[1]
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,16 @@ from cflightning.data.sources.layout import DataSet, Location
 from cflightning.data.table import RatingTable
 
 
-def find_pairs(at: Location) -> DataSet | None:
+def find_pairs(location: Location) -> DataSet | None:
     """Recognise a folder with a file `likes.txt`, one ``user:item,item`` a line."""
-    if at.name is not None or "likes.txt" not in at.files:
+    if location.name is not None or "likes.txt" not in location.files:
         return None
 
     def read() -> RatingTable:
-        frame = pd.read_csv(io.BytesIO(at.files.read("likes.txt")), sep=":", names=["user", "item"])
-        return RatingTable.from_frame(frame.assign(item=frame["item"].str.split(",")).explode("item"), str(at.path))
+        frame = pd.read_csv(io.BytesIO(location.files.read("likes.txt")), sep=":", names=["user", "item"])
+        return RatingTable.from_frame(
+            frame.assign(item=frame["item"].str.split(",")).explode("item"), str(location.path)
+        )
 
     return DataSet(["likes.txt"], read)
 

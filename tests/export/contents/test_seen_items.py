@@ -42,7 +42,7 @@ def test_recommendations_have_no_item_of_any_row_of_the_user(tmp_path, options, 
     rows = {user: known & set(frame["item"][frame["user"] == user]) for user in users.tolist()}
     everything = scorer.recommend(users, 25)
     assert [set(top.items.tolist()) for top in everything] == [known - rows[user] for user in users.tolist()]
-    lists = scorer.lists(users, 25)
+    lists = scorer.recommend_many(users, 25)
     assert lists.items.tolist() == [item for top in everything for item in top.items.tolist()]
     assert set(scorer.recommend(int(users[0]), 25, exclude_seen=False).items.tolist()) == known
 

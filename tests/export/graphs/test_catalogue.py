@@ -68,7 +68,7 @@ def test_recommendations_exclude_seen_items(exported):
         odd = [item for place, item in enumerate(ids.tolist()) if place in scorer.catalogue.categories["odd"]]
         top = scorer.recommend(user, 5, exclude_seen=False, categories="odd").items.tolist()
         assert top == [item for item in ids[np.argsort(-logits, kind="stable")].tolist() if item in odd][:5]
-    lists = scorer.lists(scorer.users(), 5)
+    lists = scorer.recommend_many(scorer.users(), 5)
     assert lists.items.tolist() == [i for top in scorer.recommend(scorer.users(), 5) for i in top.items.tolist()]
 
 

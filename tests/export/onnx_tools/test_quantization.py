@@ -241,6 +241,6 @@ def test_svdpp_terms_are_rounded_as_well(run, tmp_path):
     scorer = Scorer.load(bundle)
     items = scorer.catalogue.ids[:5].tolist()
     plain = Scorer.load(export_bundle(run, tmp_path / "plain"))
-    scores = [one.fold_in(items, [5, 4, 1, 2, 3], score=items).asked for one in (scorer, plain)]
+    scores = [one.fold_in(items, [5, 4, 1, 2, 3], score=items).requested_scores for one in (scorer, plain)]
     np.testing.assert_allclose(*scores, atol=0.05)
     assert not np.array_equal(*scores)

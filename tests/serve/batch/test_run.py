@@ -61,7 +61,7 @@ def test_files_contain_the_recommendations_of_all_users(rich, tmp_path, suffix, 
     assert_rows(read_rows(out), expected_rows(scorer, tables.user_ids.tolist(), 4, suffix == ".csv"))
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
     if threads == 1:  # blocks of other sizes are rounded otherwise
-        exact = np.concatenate([scorer.lists(tables.user_ids[n : n + 3], 4).scores for n in (0, 3, 6)])
+        exact = np.concatenate([scorer.recommend_many(tables.user_ids[n : n + 3], 4).scores for n in (0, 3, 6)])
         assert np.array([row[3] for row in read_rows(out)], np.float32).tolist() == exact.tolist()  # no digit is lost
 
 
@@ -87,11 +87,11 @@ def test_a_stopped_run_continues(rich, tmp_path, suffix):
     class Stopping:
         manifest, users = scorer.manifest, staticmethod(scorer.users)
 
-        def lists(self, users, k, *, exclude_seen):
+        def recommend_many(self, users, k, *, exclude_seen):
             requests.append(users.tolist())
             if len(requests) == 3:
                 raise KeyboardInterrupt
-            return scorer.lists(users, k, exclude_seen=exclude_seen)
+            return scorer.recommend_many(users, k, exclude_seen=exclude_seen)
 
     with pytest.raises(KeyboardInterrupt):
         write_recommendations(Stopping(), out, 4, part_size=2)
@@ -147,10 +147,10 @@ def test_two_processes_cannot_write_the_same_parts(rich, tmp_path):
     class Twice:
         manifest, users = scorer.manifest, staticmethod(scorer.users)
 
-        def lists(self, users, k, *, exclude_seen):
+        def recommend_many(self, users, k, *, exclude_seen):
             with pytest.raises(InputError, match="another process is writing this output"):
                 write_recommendations(scorer, out, 4)
-            return scorer.lists(users, k, exclude_seen=exclude_seen)
+            return scorer.recommend_many(users, k, exclude_seen=exclude_seen)
 
     write_recommendations(Twice(), out, 4)
     assert [path.name for path in tmp_path.iterdir()] == ["lists.csv"]

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from cflightning_serve import InputError
+from cflightning_serve.bundle.ids import parse_id_texts
 
 
 class Color(enum.IntEnum):
@@ -157,3 +158,10 @@ def test_arguments_are_not_changed(scorer):
     scorer.score(users, items)
     scorer.recommend(users, exclude=[items, items])
     scorer.similar_items(items)
+
+
+def test_ids_given_as_text_are_parsed():
+    assert parse_id_texts(["1", "-3", "+7"], "int64", "item") == [1, -3, 7]
+    assert parse_id_texts(["1", "007"], "string", "item") == ["1", "007"]
+    with pytest.raises(InputError, match="item: ids are integers in this bundle, got '0x1'"):
+        parse_id_texts(["0x1"], "int64", "item")

@@ -117,7 +117,7 @@ def test_tables_that_are_not_finite_are_refused_or_all_results_are_finite(bundle
         lambda: scorer.recommend(10, diversity=0.5).scores,
         lambda: scorer.recommend(10, categories="Drama").scores,
         lambda: scorer.similar_items(0).scores,
-        lambda: scorer.lists([10, 20], 3).scores,
+        lambda: scorer.recommend_many([10, 20], 3).scores,
         lambda: scorer.factors([0, 3]),
     ):
         try:

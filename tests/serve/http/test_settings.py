@@ -6,7 +6,7 @@ from cflightning_serve import InputError
 from cflightning_serve.http.settings import Limits, Settings
 
 
-@pytest.mark.parametrize("limit", ["body", "ids", "k", "seconds", "concurrent", "connections", "cells", "held"])
+@pytest.mark.parametrize("limit", ["body", "ids", "k", "seconds", "concurrent", "connections", "cells", "memory"])
 @pytest.mark.parametrize("value", [0, -1, float("nan")])
 def test_limits_are_above_zero(limit, value):
     with pytest.raises(InputError, match=f"{limit} must be above 0"):

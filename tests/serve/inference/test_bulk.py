@@ -24,7 +24,7 @@ def test_lists_equal_the_recommendations(rich, exclude_seen):
         assert lists.counts.tolist() == [len(items) for items, _ in top]
         assert lists.items.tolist() == [item for items, _ in top for item in items.tolist()]
         np.testing.assert_allclose(lists.scores, np.concatenate([scores for _, scores in top]), rtol=1e-5, atol=1e-6)
-    nothing = scorer.lists([], 3)
+    nothing = scorer.recommend_many([], 3)
     assert [len(part) for part in nothing] == [0, 0, 0]
 
 
@@ -38,11 +38,11 @@ def test_equal_scores_are_in_catalogue_order(bundles, tables, tmp_path):
         scorer.recommend(10, 5, deny=[tables.item_ids[1]], **options).items.tolist()
         == tables.item_ids[[0, 2, 3, 4, 5]].tolist()
     )
-    assert scorer.lists([10], 5, **options).items.tolist() == first
+    assert scorer.recommend_many([10], 5, **options).items.tolist() == first
 
 
 def test_older_bundles_support_lists_without_seen_items(scorer, tables):
-    lists = scorer.lists(tables.user_ids, 3)
+    lists = scorer.recommend_many(tables.user_ids, 3)
     assert lists.items.reshape(-1, 3).tolist() == [top.items.tolist() for top in scorer.recommend(tables.user_ids, 3)]
     with pytest.raises(UnsupportedError):
-        scorer.lists(tables.user_ids, 3, exclude_seen=True)
+        scorer.recommend_many(tables.user_ids, 3, exclude_seen=True)

@@ -59,7 +59,7 @@ def test_invalid_arguments_are_refused(make_folded):
         ({"user": None, "item": 99_999, "items": [0]}, UnknownIdError, "item must be known"),
         ({"user": 99_999, "item": known, "items": [0]}, UnknownIdError, "user must be known"),
         ({"user": None, "item": known}, InputError, "needs a user"),
-        ({"user": 10, "item": known, "ratings": [3.0]}, InputError, "needs a user, or the rated items"),
+        ({"user": 10, "item": known, "ratings": [3.0]}, InputError, "ratings need the items"),
         ({"user": 10, "item": known}, UnsupportedError, "with --with-history"),
         ({"user": None, "item": [known, known], "items": [0]}, InputError, "one id"),
     ):

@@ -29,10 +29,10 @@ def test_recommendations_and_scores_equal_those_of_numpy(folded, fold_in_graphs)
     likes = np.full(len(items), np.nan) if tables.beside is not None else numbers
     assert result.items.tolist() == answering.best(items, likes, 3)
     np.testing.assert_allclose(result.scores, answering.score(items, likes, result.items.tolist()), atol=1e-4)
-    np.testing.assert_allclose(result.asked, scoring.score(items, numbers, scored), atol=1e-4)
+    np.testing.assert_allclose(result.requested_scores, scoring.score(items, numbers, scored), atol=1e-4)
     np.testing.assert_allclose(result.vector, answering.solve(items, likes)[0], atol=1e-4)
     assert result.known.tolist() == [True] * 4
-    assert result.scores.dtype == result.asked.dtype == result.vector.dtype == np.float32
+    assert result.scores.dtype == result.requested_scores.dtype == result.vector.dtype == np.float32
 
 
 def test_liked_items_without_ratings(folded, fold_in_graphs):
@@ -43,7 +43,7 @@ def test_liked_items_without_ratings(folded, fold_in_graphs):
     assert not set(items) & set(result.items.tolist())
     assert len(result.items) == len(tables.item_ids) - 4
     assert np.isfinite(result.scores).all()
-    assert result.asked.shape == (0,)
+    assert result.requested_scores.shape == (0,)
 
 
 def test_unknown_items_have_no_effect_and_no_items_are_allowed(folded):

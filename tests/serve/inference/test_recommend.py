@@ -145,7 +145,7 @@ def test_items_of_all_parts_are_seen(tables, bundles, tmp_path, rated):
         seen = {tables.item_ids[item] for owner, item in rows if owner == index}
         top = expected(tables, user, 11, lambda item, s=seen: item not in s)
         assert scorer.recommend(user, 11).items.tolist() == top
-        assert scorer.lists([user], 11).items.tolist() == top
+        assert scorer.recommend_many([user], 11).items.tolist() == top
     if rated:
         assert scorer.history(tables.user_ids[2])[0].tolist() == tables.item_ids[[0, 5]].tolist()
     else:

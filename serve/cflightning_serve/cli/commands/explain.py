@@ -2,9 +2,10 @@
 
 import argparse
 
+from cflightning_serve.bundle.ids import parse_id_texts
 from cflightning_serve.cli.command import Command, Output, add_rating_options, add_scorer_options, load_scorer
 from cflightning_serve.cli.format import format_table, item_rows, rows_to_json, score_heading, title_in_parentheses
-from cflightning_serve.cli.parse import parse_ids, parse_ratings
+from cflightning_serve.cli.parse import parse_ratings
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -24,8 +25,8 @@ def run(options: argparse.Namespace) -> Output:
     """
     scorer = load_scorer(options)
     manifest = scorer.manifest
-    user = None if options.user is None else parse_ids([options.user], manifest.user_ids, "--user")[0]
-    [item] = parse_ids([options.item], manifest.item_ids, "--item")
+    user = None if options.user is None else parse_id_texts([options.user], manifest.user_ids, "--user")[0]
+    [item] = parse_id_texts([options.item], manifest.item_ids, "--item")
     rated, ratings = None, None
     if options.ratings is not None or options.liked is not None:
         rated, ratings = parse_ratings(options.ratings, options.liked, manifest.item_ids)

@@ -2,6 +2,7 @@
 
 import argparse
 
+from cflightning_serve.bundle.ids import parse_id_texts
 from cflightning_serve.cli.command import (
     Command,
     Output,
@@ -18,7 +19,7 @@ from cflightning_serve.cli.format import (
     score_heading,
     unknown_ids_note,
 )
-from cflightning_serve.cli.parse import parse_ids, parse_ratings
+from cflightning_serve.cli.parse import parse_ratings
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -39,12 +40,12 @@ def run(options: argparse.Namespace) -> Output:
     scorer = load_scorer(options)
     id_type, units = scorer.manifest.item_ids, scorer.manifest.units
     rated, ratings = parse_ratings(options.ratings, options.liked, id_type)
-    scored = parse_ids(options.item, id_type, "--item")
+    scored = parse_id_texts(options.item, id_type, "--item")
     result = scorer.fold_in(
-        rated, ratings, options.k, exclude=parse_ids(options.exclude, id_type, "--exclude"), score=scored
+        rated, ratings, options.k, exclude=parse_id_texts(options.exclude, id_type, "--exclude"), score=scored
     )
     recommended = item_rows(scorer, result.items, result.scores)
-    scores = item_rows(scorer, scored, result.asked)
+    scores = item_rows(scorer, scored, result.requested_scores)
     tables = [format_top_k(recommended, score_heading(units["recommend"]))]
     if scores:
         tables.append(format_table(("item", score_heading(units["score"]), "title"), scores))

@@ -2,6 +2,7 @@
 
 import argparse
 
+from cflightning_serve.bundle.ids import parse_id_texts
 from cflightning_serve.cli.command import (
     Command,
     Output,
@@ -11,7 +12,6 @@ from cflightning_serve.cli.command import (
     load_scorer,
 )
 from cflightning_serve.cli.format import format_titled_top_k, item_rows, rows_to_json, score_heading, unknown_ids_note
-from cflightning_serve.cli.parse import parse_ids
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -44,15 +44,15 @@ def run(options: argparse.Namespace) -> Output:
     """
     scorer = load_scorer(options)
     manifest = scorer.manifest
-    users = parse_ids(options.user, manifest.user_ids, "--user")
-    exclude = parse_ids(options.exclude, manifest.item_ids, "--exclude")
+    users = parse_id_texts(options.user, manifest.user_ids, "--user")
+    exclude = parse_id_texts(options.exclude, manifest.item_ids, "--exclude")
     top = scorer.recommend(
         users,
         options.k,
         exclude=[exclude] * len(users),
         exclude_seen=options.exclude_seen,
-        allow=None if options.allow is None else parse_ids(options.allow, manifest.item_ids, "--allow"),
-        deny=None if options.deny is None else parse_ids(options.deny, manifest.item_ids, "--deny"),
+        allow=None if options.allow is None else parse_id_texts(options.allow, manifest.item_ids, "--allow"),
+        deny=None if options.deny is None else parse_id_texts(options.deny, manifest.item_ids, "--deny"),
         categories=options.categories,
         min_count=options.min_count,
         diversity=options.diversity,

@@ -2,9 +2,10 @@
 
 import argparse
 
+from cflightning_serve.bundle.ids import parse_id_texts
 from cflightning_serve.cli.command import Command, Output, add_scorer_options, load_scorer
 from cflightning_serve.cli.format import format_table, score_heading, unknown_ids_note
-from cflightning_serve.cli.parse import parse_ids, read_ids
+from cflightning_serve.cli.parse import read_ids
 from cflightning_serve.errors import InputError
 from cflightning_serve.inference.results import shortest_float
 
@@ -23,13 +24,14 @@ def run(options: argparse.Namespace) -> Output:
     Raises:
         InputError: an option or an id is invalid, or the file cannot be read.
     """
-    if not (options.user is not None) == (options.item is not None) == (options.pairs is None):
+    given = [options.user is not None, options.item is not None]
+    if not all(given) if options.pairs is None else any(given):
         raise InputError("score: needs --user and --item, or only --pairs")
     scorer = load_scorer(options)
     manifest = scorer.manifest
     if options.pairs is None:
-        items = parse_ids(options.item, manifest.item_ids, "--item")
-        users = parse_ids([options.user], manifest.user_ids, "--user") * len(items)
+        items = parse_id_texts(options.item, manifest.item_ids, "--item")
+        users = parse_id_texts([options.user], manifest.user_ids, "--user") * len(items)
     else:
         users, items = read_ids(options.pairs, {"user": manifest.user_ids, "item": manifest.item_ids})
     columns = zip(

@@ -2,9 +2,9 @@
 
 import argparse
 
+from cflightning_serve.bundle.ids import parse_id_texts
 from cflightning_serve.cli.command import Command, Output, add_k_option, add_scorer_options, load_scorer
 from cflightning_serve.cli.format import format_titled_top_k, item_rows, rows_to_json, title_in_parentheses
-from cflightning_serve.cli.parse import parse_ids
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,7 @@ def run(options: argparse.Namespace) -> Output:
         InputError: an option or an id is invalid.
     """
     scorer = load_scorer(options)
-    items = parse_ids(options.item, scorer.manifest.item_ids, "--item")
+    items = parse_id_texts(options.item, scorer.manifest.item_ids, "--item")
     top = scorer.similar_items(items, options.k)
     titles = scorer.titles(items)
     rows = [item_rows(scorer, similar, cosines) for similar, cosines in top]

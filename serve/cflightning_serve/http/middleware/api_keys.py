@@ -24,7 +24,7 @@ class ApiKeyMiddleware:
         self._throttle = WrongKeyThrottle()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request."""
+        """Refuse the request unless it has a valid key."""
         path = scope["path"]
         if self._keys and path != "/" and not path.startswith("/static/"):
             await self._check(scope)

@@ -23,7 +23,7 @@ class BackPressureMiddleware:
         self._app, self._budget = app, budget
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request."""
+        """Forward the request, and send its response in parts."""
         start: Message | None = None
         refusal: ApiError | None = None
 

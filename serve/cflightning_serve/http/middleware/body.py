@@ -31,7 +31,7 @@ class BodyMiddleware:
         self._app, self._limit, self._budget = app, limit, budget
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request."""
+        """Read the body, and refuse one that is too large or has invalid headers."""
         headers = dict(scope["headers"])
         if headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers:
             await self._app(scope, receive, send)
@@ -75,7 +75,7 @@ class GzipMiddleware:
         self._app, self._limit, self._budget, self._executor = app, limit, budget, executor
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request."""
+        """Decompress the body if it is gzip, and refuse one that is too large."""
         for name, value in scope["headers"]:
             if name == b"content-encoding" and value.lower() in _GZIP:
                 break

@@ -30,7 +30,7 @@ class ConcurrencyMiddleware:
         self._loop_share = LoopShare()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request."""
+        """Refuse the request with 503 while the limit is reached."""
         if self._in_progress >= self._limit:
             raise ApiError(503, "busy", "too many requests are in progress; try again", {"Retry-After": "1"})
         self._in_progress += 1

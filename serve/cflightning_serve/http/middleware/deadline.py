@@ -28,7 +28,7 @@ class DeadlineMiddleware:
         self._app, self._seconds = app, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request."""
+        """Forward the request, and cancel it at its deadline."""
         deadline = Deadline(self._seconds)
         start: Message = {}
 

@@ -19,7 +19,7 @@ class ErrorMiddleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request."""
+        """Forward the request, and convert an exception into an error response."""
         started = False
 
         async def send_and_record(message: Message) -> None:

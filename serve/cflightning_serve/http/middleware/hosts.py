@@ -34,7 +34,7 @@ class HostMiddleware:
         self._accepted: set[tuple[bytes, str]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request."""
+        """Refuse the request unless its host is allowed."""
         self._check(scope)
         await self._app(scope, receive, send)
 

@@ -21,7 +21,7 @@ class MetricsMiddleware:
         self._app, self._metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request."""
+        """Forward the request, then count it and its latency."""
         began, status = perf_counter(), 0
 
         async def send_and_record(message: Message) -> None:

@@ -28,7 +28,7 @@ _Id = Annotated[int, Strict(), Whole] | Annotated[str, Strict()]
 UserId = TypeAliasType("UserId", _Id)
 ItemId = TypeAliasType("ItemId", _Id)
 Rating = TypeAliasType("Rating", Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)])
-Count = Annotated[int, Strict(), Field(ge=1, description="how many items"), Whole]
+Count = Annotated[int, Strict(), Field(ge=1, description="maximum number of items"), Whole]
 # Validation stops at the first error: half a million of them would take seconds and a gigabyte.
 Many = Annotated[list[T], Field(fail_fast=True)]
 
@@ -70,10 +70,10 @@ def describe_errors(model: type[BaseModel], **changes: str) -> ResponseDescripti
         **changes: ``status_404="..."`` adds or replaces a description.
     """
     reasons = {
-        400: "The body is not JSON, or the request not HTTP",
+        400: "The body is not valid JSON, or the request is not valid HTTP",
         401: "The API key is missing or wrong",
         413: "The body is too large",
-        415: "The content type is not JSON, or the encoding not gzip",
+        415: "The content type is not JSON, or the content encoding is not gzip",
         421: "The host is not a name of this server",
         422: "The request is invalid, or the bundle cannot answer it",
         429: "Too many wrong API keys",

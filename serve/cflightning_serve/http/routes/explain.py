@@ -27,7 +27,7 @@ from cflightning_serve.http.routes.items import Neighbour, neighbours_json
 from cflightning_serve.http.serving.executor import ALWAYS_THREAD, ITEM_COST
 from cflightning_serve.inference import explain as explaining
 
-router = APIRouter(responses=ERRORS, tags=["questions"])
+router = APIRouter(responses=ERRORS, tags=["inference"])
 
 _FIELDS = ("item", "title", "rating", "contribution")
 """Fields of ``Contribution`` in order."""

@@ -41,7 +41,7 @@ class FastPath:
                     self._routes[route.path] = route, kind
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request."""
+        """Call the handler of a JSON route, or forward the request to FastAPI."""
         match = self._routes.get(scope["path"]) if scope.get("method") == "POST" else None
         if match is None:
             await self._app(scope, receive, send)

@@ -24,7 +24,7 @@ from cflightning_serve.http.routes.common import (
 from cflightning_serve.http.routes.items import Recommended, recommended_json
 from cflightning_serve.http.serving.executor import ID_COST
 
-router = APIRouter(responses=ERRORS, tags=["questions"])
+router = APIRouter(responses=ERRORS, tags=["inference"])
 
 _RATING_COST = 20
 """Cost of a rating in the solver, besides the lookup of its item."""

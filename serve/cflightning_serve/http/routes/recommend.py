@@ -27,7 +27,7 @@ from cflightning_serve.http.serving.loaded_bundle import LoadedBundle
 from cflightning_serve.http.settings import Settings
 from cflightning_serve.inference.mmr import candidate_count
 
-router = APIRouter(responses=ERRORS, tags=["questions"])
+router = APIRouter(responses=ERRORS, tags=["inference"])
 
 _FILTERS = ("exclude_seen", "allow", "deny", "categories", "min_count", "diversity")
 """Fields that are passed to the scorer where they are given."""
@@ -41,14 +41,14 @@ class Recommend(RequestBody):
     user: UserId
     k: Count = 10
     exclude: Many[ItemId] = Field(default=[])
-    exclude_seen: bool | None = Field(None, description="leave out what the user has rated; by default where known")
-    allow: Many[ItemId] | None = Field(None, description="nothing but these")
-    deny: Many[ItemId] | None = Field(None, description="none of these, now or ever")
-    categories: Many[str] | None = Field(None, description="nothing but items of one of these")
+    exclude_seen: bool | None = Field(None, description="exclude the seen items; default: if the bundle has them")
+    allow: Many[ItemId] | None = Field(None, description="recommend only these items")
+    deny: Many[ItemId] | None = Field(None, description="exclude these items")
+    categories: Many[str] | None = Field(None, description="only items of at least one of these categories")
     min_count: Annotated[int, Strict(), Field(ge=0), Whole] | None = Field(
-        None, description="nothing that fewer have rated"
+        None, description="only items with at least this many training rows"
     )
-    diversity: float | None = Field(None, ge=0, le=1, description="0 the best items, 1 the most different ones")
+    diversity: float | None = Field(None, ge=0, le=1, description="0: highest scores; 1: least similar items")
 
 
 class Recommendations(BaseModel):

@@ -11,7 +11,7 @@ from cflightning_serve.http.json_encoding import encode_list, finite_numbers
 from cflightning_serve.http.routes.common import ERRORS, ItemId, Many, RequestBody, State, UserId, as_ids, json_response
 from cflightning_serve.http.serving.executor import ITEM_COST
 
-router = APIRouter(responses=ERRORS, tags=["questions"])
+router = APIRouter(responses=ERRORS, tags=["inference"])
 
 _FIELDS = ("user", "item", "score", "known_user", "known_item")
 """Fields of ``ScoredPair`` in order."""

@@ -18,7 +18,7 @@ from cflightning_serve.http.routes.common import (
 from cflightning_serve.http.routes.items import Neighbour, neighbours_json
 from cflightning_serve.http.serving.executor import ITEM_COST
 
-router = APIRouter(responses=ERRORS, tags=["questions"])
+router = APIRouter(responses=ERRORS, tags=["inference"])
 
 
 class Similar(RequestBody):

@@ -104,12 +104,12 @@ class _BundleCollector(Collector):
             f"{_PREFIX}_bundle_loaded_timestamp_seconds", "Time at which the bundle was loaded", bundle.loaded_at
         )
         scores = HistogramMetricFamily(
-            f"{_PREFIX}_score", "Scores of responses, in bins of the bundle's reference", labels=["question"]
+            f"{_PREFIX}_score", "Scores of responses, in bins of the bundle's reference", labels=["graph"]
         )
         drift = GaugeMetricFamily(
             f"{_PREFIX}_score_drift_psi",
             "Population stability index of the newest scores against the bundle's reference",
-            labels=["question"],
+            labels=["graph"],
         )
         for graph, distribution in bundle.score_distributions.items():
             buckets = _cumulative(distribution.reference.edges, distribution.counts().tolist())

@@ -70,7 +70,7 @@ class ServerState:
     ) -> None:
         self.settings = settings
         self.executor = executor or Executor()
-        self.budget = MemoryBudget(settings.limits.held)
+        self.budget = MemoryBudget(settings.limits.memory)
         self.metrics = Metrics(lambda: self.bundle)
         self._loader, self._cancel_timeout, self._clock = loader, cancel_timeout, clock
         self._fingerprint = fingerprint_folder(settings.bundle)

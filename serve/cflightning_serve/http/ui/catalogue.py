@@ -1,6 +1,5 @@
 """The catalogue as the page shows it: items with titles and counts, title search, and map coordinates."""
 
-import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from cflightning_serve.bundle.ids import to_id_array
-from cflightning_serve.bundle.manifest import IdType
-from cflightning_serve.errors import InputError
 from cflightning_serve.http.ui.pca import PrincipalPlane
 from cflightning_serve.http.ui.title_search import TitleIndex, are_films
 from cflightning_serve.scorer import Scorer
@@ -20,7 +17,6 @@ MAP_ITEMS = 1000
 """Items on the map by default; more dots would cover each other."""
 _DECIMALS = 4
 """Decimals of map coordinates."""
-_INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 
 
 @dataclass(frozen=True)
@@ -126,20 +122,6 @@ class CatalogueCache:
             if scorer not in self._indices:
                 self._indices[scorer] = CatalogueIndex(scorer, self._map_items)
             return self._indices[scorer]
-
-
-def parse_ids(texts: Sequence[str], kind: IdType) -> list[int | str]:
-    """Convert ids from a URL to ids of the bundle's type.
-
-    Raises:
-        InputError: the bundle's ids are integers and a text is not one.
-    """
-    if kind == "string":
-        return list(texts)
-    for text in texts:
-        if not _INTEGER.fullmatch(text):
-            raise InputError(f"item: ids are integers in this bundle, got {text[:60]!r}")
-    return [int(text) for text in texts]
 
 
 def _points(plane: PrincipalPlane, vectors: npt.NDArray[np.floating], items: Sequence[CatalogueItem]) -> list[MapPoint]:

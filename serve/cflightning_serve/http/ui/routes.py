@@ -12,13 +12,14 @@ from typing import Annotated, Literal, NamedTuple
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 from pydantic import BaseModel
 
+from cflightning_serve.bundle.ids import parse_id_texts
 from cflightning_serve.bundle.manifest import IdType, Unit
 from cflightning_serve.http.json_encoding import JsonObject, encode_json
 from cflightning_serve.http.routes.common import ERRORS
 from cflightning_serve.http.serving.executor import ALWAYS_THREAD, Executor
 from cflightning_serve.http.serving.loaded_bundle import LoadedBundle
 from cflightning_serve.http.settings import Settings
-from cflightning_serve.http.ui.catalogue import MAP_ITEMS, CatalogueCache, parse_ids
+from cflightning_serve.http.ui.catalogue import MAP_ITEMS, CatalogueCache
 from cflightning_serve.scorer import Scorer
 
 _MEDIA_TYPES = {
@@ -155,7 +156,7 @@ def page_router(get_scorer: Callable[[], Scorer], executor: Executor, map_items:
         scorer = get_scorer()
 
         def compute() -> Map:
-            ids = None if item is None else parse_ids(item, scorer.manifest.item_ids)
+            ids = None if item is None else parse_id_texts(item, scorer.manifest.item_ids, "item")
             return Map(items=[Mapped(**vars(point)) for point in cache.get(scorer).map_points(scorer, ids)])
 
         return await json_response(compute)

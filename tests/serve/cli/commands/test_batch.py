@@ -45,6 +45,6 @@ def test_an_interrupted_command_can_be_continued(run, rich_bundle, tmp_path, mon
 
     arguments = ["batch", rich_bundle, "--k", 3, "--out", tmp_path / "recommendations.csv"]
     with monkeypatch.context() as patch:
-        patch.setattr(Scorer, "lists", interrupt)
+        patch.setattr(Scorer, "recommend_many", interrupt)
         assert run(*arguments)[::2] == (130, "cflightning_serve: stopped; repeat the command to continue\n")
     assert run(*arguments)[0] == 0

@@ -13,7 +13,7 @@ def test_recommendations_to_a_new_user_are_printed(make_folded, run):
     result = scorer.fold_in([0, 12], [5, 1], k=2, score=[3])
     assert (code, err) == (0, "")
     assert [row["item"] for row in document["items"]] == result.items.tolist()
-    assert document["scores"][0]["score"] == pytest.approx(result.asked[0], abs=1e-5)
+    assert document["scores"][0]["score"] == pytest.approx(result.requested_scores[0], abs=1e-5)
     assert document["unknown_items"] == [77]
     code, out, err = run("fold-in", folder, "--ratings", "0:5,12:1,77:3", "--k", 2)
     assert out.split()[:3] == ["#", "item", "score"]

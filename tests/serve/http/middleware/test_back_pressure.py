@@ -72,7 +72,7 @@ def test_a_client_that_reads_slowly_gets_the_whole_response(patient, connect):
 
 
 def test_large_responses_beyond_the_memory_budget_are_refused(bundle, start, connect):
-    limits = Limits(seconds=20, ids=USERS, held=10_000_000)
+    limits = Limits(seconds=20, ids=USERS, memory=10_000_000)
     with start(ServerState(Settings(bundle, limits=limits))) as client, ExitStack() as readers:
         connections = [readers.enter_context(connect(client)) for _ in range(6)]
         for connection in connections:
@@ -91,6 +91,6 @@ def test_large_responses_beyond_the_memory_budget_are_refused(bundle, start, con
 
 @pytest.mark.slow
 def test_a_response_above_the_whole_budget_says_so(bundle, start, exchange):
-    with start(ServerState(Settings(bundle, limits=Limits(ids=USERS, held=100_000)))) as client:
+    with start(ServerState(Settings(bundle, limits=Limits(ids=USERS, memory=100_000)))) as client:
         response = exchange(client, large_request(), 3)
         assert response.startswith(b"HTTP/1.1 422") and b"ask for less" in response

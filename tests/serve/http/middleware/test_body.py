@@ -73,7 +73,7 @@ def test_decompressed_bodies_are_limited(small):
 
 
 def test_decompressed_bodies_count_in_the_memory_budget(bundle, start):
-    with start(ServerState(Settings(bundle, limits=Limits(body=200_000, held=150_000)))) as client:
+    with start(ServerState(Settings(bundle, limits=Limits(body=200_000, memory=150_000)))) as client:
         assert post_encoded(client, gzip.compress(BODY.ljust(140_000))).status_code == 200
         response = post_encoded(client, gzip.compress(BODY.ljust(160_000)))
         assert (response.status_code, response.json()["error"]["code"]) == (422, "limit")
@@ -82,7 +82,7 @@ def test_decompressed_bodies_count_in_the_memory_budget(bundle, start):
 
 @pytest.mark.parametrize("size", [100_000, 140_000])
 def test_large_bodies_count_in_the_memory_budget_with_their_size(bundle, start, size):
-    with start(ServerState(Settings(bundle, limits=Limits(body=150_000, held=150_000)))) as client:
+    with start(ServerState(Settings(bundle, limits=Limits(body=150_000, memory=150_000)))) as client:
         for _ in range(3):
             assert client.post("/recommend", content=BODY.ljust(size), headers=JSON).status_code == 200
 

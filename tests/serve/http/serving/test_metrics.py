@@ -63,11 +63,11 @@ def test_scores_and_drift_are_exported(bundles, tables, tmp_path, start):
             client.post("/score", json={"pairs": pairs})
         client.post("/recommend", json={"user": 10, "k": 11})
         samples = scrape(client)
-    label = ("question", "score")
+    label = ("graph", "score")
     assert samples["cflightning_score_count", label] == 20 * len(pairs)
     assert samples["cflightning_score_sum", label] == pytest.approx(20 * scores.sum(), rel=1e-4)
     buckets = {key: value for key, value in samples.items() if key[0] == "cflightning_score_bucket" and label in key}
     assert len(buckets) == 4 and max(buckets.values()) == 20 * len(pairs)
     assert samples["cflightning_score_drift_psi", label] < 0.01
-    assert samples["cflightning_score_count", ("question", "recommend")] == 10
-    assert ("cflightning_score_drift_psi", ("question", "recommend")) not in samples  # too few scores
+    assert samples["cflightning_score_count", ("graph", "recommend")] == 10
+    assert ("cflightning_score_drift_psi", ("graph", "recommend")) not in samples  # too few scores

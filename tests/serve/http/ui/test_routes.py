@@ -12,9 +12,9 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the page needs the extra `http`")
 
-from cflightning_serve.errors import InputError, UnsupportedError
+from cflightning_serve.errors import UnsupportedError
 from cflightning_serve.http.serving.executor import Executor
-from cflightning_serve.http.ui.catalogue import CatalogueIndex, parse_ids
+from cflightning_serve.http.ui.catalogue import CatalogueIndex
 from cflightning_serve.http.ui.routes import page_router
 
 STATIC = files("cflightning_serve.http.ui").joinpath("static")
@@ -179,13 +179,6 @@ def test_an_id_that_is_not_an_integer_is_refused(ask, tiny, text):
     response = ask(tiny(), "/map", params={"item": text})
     assert response.status_code == 422
     assert "integers" in response.json()["error"]["message"]
-
-
-def test_ids_of_urls_are_parsed():
-    assert parse_ids(["1", "-3", "+7"], "int64") == [1, -3, 7]
-    assert parse_ids(["1", "007"], "string") == ["1", "007"]
-    with pytest.raises(InputError, match="integers"):
-        parse_ids(["0x1"], "int64")
 
 
 def test_a_bundle_without_factors_has_no_map(ask, tiny):
