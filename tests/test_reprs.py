@@ -69,7 +69,7 @@ def test_an_empty_vocabulary_and_a_made_table():
     assert "200 ratings" in short(made)
 
 
-@pytest.mark.parametrize("name", ["EmbeddingDotTask", "EmbeddingMLPTask", "RatingTask", "Evaluation"])
+@pytest.mark.parametrize("name", ["EmbeddingDotTask", "EmbeddingMLPTask", "RatingTask", "RatingEvaluation"])
 def test_other_public_objects(name):
     thing = getattr(cflightning, name)
     made = thing() if name != "RatingTask" else None

@@ -123,7 +123,7 @@ def test_a_task_without_scores_is_tested_without_baseline(caplog):
 
 def test_wrong_arguments_are_errors():
     for options, message in (({"replicates": 1}, "replicates"), ({"bins": 0}, "bins"), ({"seed": -1}, "seed")):
-        with pytest.raises(ConfigError, match=rf"Evaluation\({message}=...\): must be at least"):
+        with pytest.raises(ConfigError, match=rf"RatingEvaluation\({message}=...\): must be at least"):
             RatingEvaluation(**options)
     data = RatingsDataModule(source="synthetic", synthetic=SYNTHETIC)
     _, task, _ = evaluate(data)
