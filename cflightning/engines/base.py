@@ -64,12 +64,13 @@ class Engine(ABC):
         """Train on a batch of the loader that the engine's `EngineSpec` makes.
 
         Returns:
-            Sum of the squared errors of this process's ratings, squared rating units (float64 []).
+            Sum of the logged loss over this process's rows, float64 []: squared errors of ratings in squared rating
+            units, or the loss of a ranking solver.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Shut down the thread pool."""
+        """Release what the engine holds, such as its thread pool; it trains no more."""
 
 
 class EngineGroup(Engine):

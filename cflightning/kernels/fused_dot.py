@@ -98,14 +98,15 @@ def kernel(dim: int) -> Callable[..., None]:
     numba's cache keys closures by the variables they enclose, so each dim is compiled once per machine.
 
     Returns:
-        A function ``(user, item, target, starts, blocks, order, cells, taken, biases, errors, users, items,
-        user_state, item_state, bias, c, lr, lrb, lrg, eps)`` that processes cells until none is left, and releases the
-        GIL. It may run on any number of threads with the same arguments. The columns and `starts` are those of a
+        A function ``(user, item, target, starts, blocks, order, cells, taken, biases, squares, users, items,
+        user_state, item_state, start_bias, c, lr, lrb, lrg, eps)`` that processes cells until none is left and releases
+        the GIL. It may run on any number of threads with the same arguments. The columns and `starts` are those of a
         `RatingLayout`; `blocks` is int64 [cells + 1] of `block_starts`; `order` int32 [blocks] of `shuffled_blocks`;
         `cells` int64 [m], numbers of the cells to process; `taken` int64 [1], 0 at first; `users` float32 [num_users,
         dim], `items` float32 [num_items, dim] and both state tables (see `adagrad`) are updated in place. The outputs
-        are every cell's global bias in `biases` (float32 [m]) and its sum of squared errors in `errors` (float64 [m]).
-        c is the factor of the gradient, and lr, lrb and lrg are the learning rates of factors, biases and global bias.
+        are every cell's global bias in `biases` (float32 [m]) and its sum of squared errors in `squares` (float64 [m]).
+        `start_bias` is the global bias before the step. c is the factor of the gradient, and lr, lrb and lrg are the
+        learning rates of factors, biases and global bias.
     """
     if (found := _kernels.get(dim)) is not None:
         return found

@@ -1,4 +1,4 @@
-"""`ColumnLoader`: batches from columns in memory, for Lightning."""
+"""Loaders that resume within an epoch: `EpochLoader`, and `ColumnLoader` for columns in memory."""
 
 from __future__ import annotations
 
