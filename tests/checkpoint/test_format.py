@@ -290,6 +290,7 @@ def test_scores_of_other_files_are_removed(tmp_path):
         confine_states({"callbacks": [1]}, [], None)
 
 
+@pytest.mark.slow
 def test_a_moved_run_keeps_its_best_checkpoint(run, tmp_path):
     moved = tmp_path / "elsewhere" / "version_7"
     shutil.copytree(run, moved)

@@ -37,6 +37,7 @@ def fit(movielens, tmp_path):
             "--model.engine", "autograd", "--model.svdpp", "none", "--trainer.max_epochs", "3"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_fit_on_a_full_disk_keeps_its_checkpoints(fit, tmp_path, monkeypatch, capsys):
     follow, limits = RunReport.on_train_epoch_start, []
 

@@ -74,6 +74,7 @@ def supported(folder):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("there", ["old", None])
 @pytest.mark.parametrize("how", ["exchanged", "renamed"])
 def test_the_old_or_the_new_folder_is_there_whenever_the_process_is_killed(tmp_path, how, there):

@@ -42,6 +42,7 @@ def same_bits(one, other):
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dim", "negatives"), [(3, 1), (8, 3), (8, 40), (100, 8)])
 def test_compiled_step_equals_the_reference(dim, negatives):
     fast, fast_losses, _ = train(dim, negatives=negatives)

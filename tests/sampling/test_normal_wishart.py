@@ -7,6 +7,7 @@ import torch
 from cflightning.sampling.normal_wishart import normal_wishart, wishart
 
 
+@pytest.mark.slow
 def test_wishart_has_its_mean_and_variance():
     rng, freedom = np.random.default_rng(0), 7.5
     root = torch.tensor([[2.0, 0, 0], [0.5, 1, 0], [-0.3, 0.2, 0.7]], dtype=torch.float64)
@@ -36,6 +37,7 @@ def test_further_scatter_counts_as_vectors_do():
     np.testing.assert_allclose(torch.linalg.inv(precision), np.eye(2) * 3.7, atol=0.15)  # .1 * 1 + .9 * 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [0, 1])
 def test_few_vectors_leave_the_prior(rows):
     rng = np.random.default_rng(3)

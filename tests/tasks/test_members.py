@@ -79,6 +79,7 @@ def test_compression_is_the_truncated_svd_of_the_network_trained_alone():
     torch.testing.assert_close(product(cut.network.fold()), product(nearest), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.filterwarnings("ignore:Using ModelCheckpoint with manual optimization")
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")

@@ -132,6 +132,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(options, tmp_path):
     assert torch.equal(tables(second.network), tables(straight.network))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
 @pytest.mark.parametrize("name", AUTOGRAD)
 def test_autograd_ranks_the_own_half_first_and_resumes_exactly(name, tmp_path):
@@ -163,6 +164,7 @@ def test_autograd_ranks_the_own_half_first_and_resumes_exactly(name, tmp_path):
         assert torch.equal(tables(second.network), tables(straight.network))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranking", ALONE)
 def test_multitask_equals_a_rating_model_and_a_ranking_model(ranking):
     module = data(groups(60, 40))

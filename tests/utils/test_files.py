@@ -69,6 +69,7 @@ with atomic_write(Path(sys.argv[1]), "wb") as out:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", ["out.write(bytes(300_000))", "torch.save(torch.zeros(100_000), out)"])
 def test_a_full_disk_is_one_error_and_the_old_file_is_kept(tmp_path, write):
     path = tmp_path / "file"

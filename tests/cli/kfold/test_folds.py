@@ -100,6 +100,7 @@ def test_a_fold_has_the_metrics_of_fit(three, tmp_path):
             assert fold[name] == alone[name], name
 
 
+@pytest.mark.slow
 def test_finished_folds_are_kept_and_missing_ones_run(three, capsys, monkeypatch):
     root, data = three
     before = report(root)
@@ -137,6 +138,7 @@ def test_the_data_is_read_once(movielens, tmp_path, monkeypatch):
     assert len(read) == 1
 
 
+@pytest.mark.slow
 def test_an_interrupted_study_is_continued(movielens, tmp_path, monkeypatch):
     from cflightning.evaluation.ratings import RatingEvaluation
 
@@ -206,6 +208,7 @@ def published(movielens):
     return folder
 
 
+@pytest.mark.slow
 def test_the_published_folds(published, repository, tmp_path, capsys):
     config = ["--config", repository / "configs" / "ml-100k.yaml", "--data.path", published]
     assert kfold(tmp_path, *config) == 0

@@ -199,6 +199,7 @@ def test_best_of_the_newest_run_and_run_folders(run, movielens, tmp_path):
         TrainingCLI(["fit", "--ckpt_path", "last", "--trainer.default_root_dir", str(tmp_path), *data, *QUIET])
 
 
+@pytest.mark.slow
 def test_without_validation_every_row_trains_and_the_last_epoch_is_kept(movielens, tmp_path):
     cli = TrainingCLI(
         [
@@ -250,6 +251,7 @@ def test_every_metric_is_of_the_kept_epoch(movielens, tmp_path):
     assert metrics["train/loss"] == pytest.approx(loss)
 
 
+@pytest.mark.slow
 def test_diverged_training_is_an_error_with_valid_json(movielens, tmp_path):
     with pytest.raises(TrainingError, match=r"test/rmse.* lower --model.learning_rate"):
         TrainingCLI(["fit", "--data.path", str(movielens("ml-1m")), "--trainer.default_root_dir", str(tmp_path), *QUIET,
@@ -327,6 +329,7 @@ def test_limited_predictions_are_of_the_rows_that_were_scored(run, tmp_path):
     assert [row["user"] for row in rows] == ["1", "2", "3", "4"]
 
 
+@pytest.mark.slow
 def test_fast_dev_run_and_other_network(movielens, tmp_path, capsys):
     TrainingCLI(["fit", "--data.path", str(movielens("ml-1m")), "--trainer.fast_dev_run", "true",
           "--trainer.default_root_dir", str(tmp_path), *QUIET])  # fmt: skip
@@ -359,6 +362,7 @@ def test_a_wrong_option_shows_no_traceback(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_configs_parse_and_begin_with_a_description(repository, capsys):
     configs = sorted((repository / "configs").glob("*.yaml"))
     assert {"ml-100k.yaml", "ml-1m.yaml"} <= {path.name for path in configs}

@@ -85,6 +85,7 @@ def test_a_checkpoint_is_tested_on_its_own_data(own, trained):
     assert float(validated.trainer.callback_metrics["val/rmse"]) == pytest.approx(expected["val/rmse"], abs=1e-12)
 
 
+@pytest.mark.slow
 def test_fit_continues_with_the_data_of_its_checkpoint(own, trained):
     cli = TrainingCLI(["fit", "--ckpt_path", "last", *QUIET, "--trainer.max_epochs", "2"])
     assert cli.datamodule.settings["path"] == str(trained / "table.csv")
@@ -95,6 +96,7 @@ def test_fit_continues_with_the_data_of_its_checkpoint(own, trained):
     assert [path.name for path in own.parent.iterdir()] == ["version_0"]
 
 
+@pytest.mark.slow
 def test_options_take_precedence_over_the_checkpoint(own):
     cli = TrainingCLI(["fit", "--ckpt_path", "last", *QUIET, "--trainer.max_epochs", "2",
                 "--data.eval_batch_size", "100"])  # fmt: skip
@@ -102,6 +104,7 @@ def test_options_take_precedence_over_the_checkpoint(own):
     assert cli.datamodule.split_method == "time"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["grown", "other ids"])
 def test_other_data_do_not_change_a_run(own, tmp_path, what, capsys):
     other = rows(1200) if what == "grown" else rows(seed=4).assign(who=lambda table: table["who"].str[1:])
@@ -158,6 +161,7 @@ def test_predict_needs_a_table(own, tmp_path, capsys):
     assert [(row["user"], row["item"], row["known"]) for row in found] == [("u1", "3", "1"), ("u2", "4", "1")]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_data_settings_can_be_tested(own, trained, tmp_path):
     path = own / "checkpoints" / "best.ckpt"
     content = torch.load(path, weights_only=True)
@@ -169,6 +173,7 @@ def test_a_checkpoint_without_data_settings_can_be_tested(own, trained, tmp_path
     assert float(tested.trainer.callback_metrics["test/rmse"]) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_names_no_class_and_no_file_of_data(own, tmp_path, capsys):
     path = own / "checkpoints" / "last.ckpt"
     content = torch.load(path, weights_only=True)

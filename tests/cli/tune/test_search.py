@@ -280,6 +280,7 @@ def test_diverged_and_failed_trials_do_not_end_the_search(data, tmp_path, capsys
     assert "as trial 0" in out  # not fitted again
 
 
+@pytest.mark.slow
 def test_a_search_in_which_all_trials_diverge(data, tmp_path, capsys):
     rates = ["--model.learning_rate", "1.0e+30", *L2]
     assert tune(tmp_path, *data, *rates, "--trials", 2) == 2
@@ -358,6 +359,7 @@ def test_a_damaged_end_of_the_journal_is_cut_off(data, tmp_path, caplog):
     assert f"({len(lines) - 2} line(s), kept as journal.damaged)" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_pictures")
 def test_no_trial_starts_after_the_time_limit(data, tmp_path):
     assert tune(tmp_path, *data, *L2, "--seconds", "0.001") == 0
@@ -384,6 +386,7 @@ def test_processes_share_a_search(data, tmp_path, capsys):
     assert report(tmp_path)["trials"] == 6
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_pictures")
 def test_one_command_at_a_time_works_on_a_search(data, tmp_path, capsys):
     assert tune(tmp_path, *data, *L2, "--trials", 1) == 0

