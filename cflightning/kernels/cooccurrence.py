@@ -11,11 +11,11 @@ from cflightning.kernels.simd import FASTMATH, take_next
 
 @compiled(fastmath=FASTMATH, error_model="numpy", nogil=True)
 def cooccurrences(
-    taken: I64, users: I32, user_offsets: I64, items: I32, item_offsets: I64, first: int, out: F32
+    taken: I64, users: I32, user_offsets: I64, items: I32, item_offsets: I64, weight: F32, first: int, out: F32
 ) -> None:
-    """Count, for each pair of items, the users who have both; take rows of `out` until none is left.
+    """Sum, for each pair of items, the weights of the users who have both; take rows of `out` until none is left.
 
-    ``out[a, b]`` is the number of users who have item ``first + a`` and item b.
+    ``out[a, b]`` is the sum over the users who have item ``first + a`` and item b.
 
     Args:
         taken: int64 [1], 0 at first.
@@ -23,6 +23,7 @@ def cooccurrences(
         user_offsets: int64 [num_items + 1], first user of each item.
         items: int32 [n], the items of every user, user by user.
         item_offsets: int64 [num_users + 1], first item of each user.
+        weight: float32 [num_users], weight of each user.
         first: Item of the first line.
         out: float32 [rows, num_items], overwritten.
     """
@@ -35,7 +36,7 @@ def cooccurrences(
         for at in range(user_offsets[first + a], user_offsets[first + a + 1]):
             user = users[at]
             for other in range(item_offsets[user], item_offsets[user + 1]):
-                row[items[other]] += 1
+                row[items[other]] += weight[user]
 
 
 @compiled(fastmath=FASTMATH, error_model="numpy", nogil=True)

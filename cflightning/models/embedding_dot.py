@@ -27,7 +27,14 @@ class EmbeddingDot(RatingNetwork):
         sigmoid: Whether a sigmoid maps logits into the range.
         margin: Widening of the sigmoid's range on each side, as a share of the range.
         std: Standard deviation of the initial factors.
+        autoencoder: Whether the network is a linear autoencoder and has an encoder, zeros at first.
+
+    Attributes:
+        encoder: float32 [num_items, dim] of a linear autoencoder: the vector of any user is the sum of its rows for the
+            user's items. None for another network.
     """
+
+    encoder: Tensor | None
 
     def __init__(
         self,
@@ -39,6 +46,7 @@ class EmbeddingDot(RatingNetwork):
         sigmoid: bool = True,
         margin: float = 0.0,
         std: float = 0.01,
+        autoencoder: bool = False,
     ) -> None:
         super().__init__(num_users, num_items, RatingScale(rating_range, sigmoid, margin))
         if dim < 1:
@@ -50,6 +58,7 @@ class EmbeddingDot(RatingNetwork):
         self.item_bias = embedding_table(num_items, 1, 0.0)
         start = 0.0 if mean_rating is None else self.scale.inverse(mean_rating)
         self.global_bias = nn.Parameter(torch.tensor(start, dtype=torch.float32))
+        self.register_buffer("encoder", torch.zeros(num_items, dim) if autoencoder else None)
 
     def logit(self, user: Tensor, item: Tensor) -> Tensor:
         """Return the logits of pairs: int64 [batch] user and item indices -> float32 [batch]."""

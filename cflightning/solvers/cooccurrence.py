@@ -1,4 +1,4 @@
-"""Co-occurrence counts of items, ``X^T X``, in blocks of rows."""
+"""Co-occurrences of items, ``X^T W X``, in blocks of rows."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ BLOCK_ROWS = 256
 """Rows of a block: 40 MB with 40,000 items."""
 
 
-def cooccurrences(interactions: Interactions, pool: ThreadPool) -> Iterator[tuple[int, Tensor]]:
-    """Compute ``X^T X``, X the 0/1 matrix of the interactions, in blocks of rows.
+def cooccurrences(
+    interactions: Interactions, pool: ThreadPool, user_weight: Tensor | None = None
+) -> Iterator[tuple[int, Tensor]]:
+    """Compute ``X^T W X`` in blocks of rows; X is the matrix of the interactions and W has the users' weights.
 
     Args:
-        interactions: Interactions of the training part; values are ignored.
+        interactions: Interactions of the training part, with values or without.
         pool: Threads; the result does not depend on their number, bit for bit.
+        user_weight: float32 [num_users], diagonal of W; None for ones, which count the users of each pair of items.
 
     Yields:
         The item of the first row, and float32 [rows, num_items], which the next block may overwrite.
     """
     users, items = interactions
+    weight = torch.ones(users.num_rows) if user_weight is None else user_weight
     out = torch.empty(min(BLOCK_ROWS, items.num_rows), items.num_rows)
     for first in range(0, items.num_rows, BLOCK_ROWS):
         size = min(BLOCK_ROWS, items.num_rows - first)
-        if kernels_available():
+        if kernels_available() and items.values is None:
             from cflightning.kernels import cooccurrence
 
-            arrays = (array.numpy() for array in (items.indices, items.offsets, users.indices, users.offsets))
-            pool.run_kernel(cooccurrence.cooccurrences, *arrays, first, out[:size].numpy())
+            arrays = items.indices, items.offsets, users.indices, users.offsets, weight
+            pool.run_kernel(cooccurrence.cooccurrences, *(array.numpy() for array in arrays), first, out[:size].numpy())
             yield first, out[:size]
         else:
-            block = items.part(first, first + size)
-            table = torch.zeros(users.num_rows, size)
-            item = torch.repeat_interleave(torch.arange(size), block.counts)
-            table.view(-1).index_add_(0, block.indices.long() * size + item, torch.ones(len(item)))
-            ones = torch.ones(items.num_rows), torch.ones(users.num_rows)
-            yield first, scaled_product(items, *ones, table, pool).T
+            table = items.part(first, first + size).dense_columns()
+            yield first, scaled_product(items, torch.ones(items.num_rows), weight, table, pool).T

@@ -12,12 +12,12 @@ from cflightning.utils.thread_pool import ThreadPool
 
 
 def scaled_product(matrix: Csr, row_scale: Tensor, column_scale: Tensor, table: Tensor, pool: ThreadPool) -> Tensor:
-    """``diag(row_scale) X diag(column_scale) table``, X the 0/1 matrix of the interactions.
+    """``diag(row_scale) X diag(column_scale) table``, X the matrix of the interactions.
 
-    Compiled if kernels are available, which halves the time.
+    Compiled if kernels are available and all values are 1, which halves the time.
 
     Args:
-        matrix: X; its values are ignored.
+        matrix: X.
         row_scale: float32 [num_rows].
         column_scale: float32 [num_columns].
         table: float32 [num_columns, width].
@@ -26,8 +26,10 @@ def scaled_product(matrix: Csr, row_scale: Tensor, column_scale: Tensor, table: 
     Returns:
         float32 [num_rows, width].
     """
-    if not kernels_available():
+    if not kernels_available() or matrix.values is not None:
         weights = column_scale[matrix.indices]
+        if matrix.values is not None:
+            weights = weights * matrix.values
         return row_scale[:, None] * embedding_bag(
             matrix.indices.long(), table, matrix.offsets, mode="sum", per_sample_weights=weights,
             include_last_offset=True,

@@ -9,30 +9,23 @@ All directions that are kept have the same weight, as in an ideal low-pass filte
 Powerful is Graph Convolution for Recommendation?", with 1/2 for the three powers). The powers decide how much active
 users and popular items count in finding the directions, and in the scores.
 
-V comes from subspace iteration on A = M^T M (Halko, Martinsson & Tropp 2011) with a Rayleigh-Ritz step in each sweep.
-Products with a sparse M are cheap compared with orthogonalisation, for which Gram matrices and their eigenvectors in
-double precision are much faster than a QR decomposition of tall tables. Two sweeps are enough: at dim 1024 on Gowalla
-more exact directions did not rank better.
+V comes from subspace iteration (`solvers.subspace`). Two sweeps are enough: at dim 1024 on Gowalla more exact
+directions did not rank better.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from cflightning.errors import ConfigError
+from cflightning.solvers import subspace
 from cflightning.solvers.interactions import Interactions
 from cflightning.solvers.sparse import scaled_product
 from cflightning.utils.csr import Csr
 from cflightning.utils.thread_pool import ThreadPool
-from cflightning.utils.torch_threads import one_thread
-
-OVERSAMPLING = 32
-"""Minimum number of directions beyond those wanted: the last ones of a subspace are the least exact."""
-WIDTH_UNIT = 64
-"""Unit of the number of directions: a strip of the compiled product."""
-MIN_EIGENVALUE = 1e-7
-"""Eigenvalues of the Gram matrix below this share of the largest are rounding errors."""
 
 
 class DegreeScaledSVD:
@@ -86,14 +79,11 @@ class DegreeScaledSVD:
             Share of the squared Frobenius norm of M in the leading `dim` directions, which grows from sweep to sweep.
         """
         with ThreadPool(self.threads) as pool:
-            table = self.basis
-            if table is None:
-                generator = torch.Generator().manual_seed(self.seed)
-                width = -(-(self.dim + OVERSAMPLING) // WIDTH_UNIT) * WIDTH_UNIT
-                table = torch.randn(len(self.item_scale), width, generator=generator)
-            table = self._apply_transposed(self._apply(table, pool), pool)
-            self.basis, self.values = self._rayleigh_ritz(table, pool)
-        return float(self.values[: self.dim].sum()) / max(self.squared_norm, MIN_EIGENVALUE)
+            if self.basis is None:
+                self.basis = subspace.random_directions(len(self.item_scale), self.dim, self.seed)
+            products = partial(self._apply, pool=pool), partial(self._apply_transposed, pool=pool)
+            self.basis, self.values = subspace.sweep(self.basis, *products, pool)
+        return float(self.values[: self.dim].sum()) / max(self.squared_norm, subspace.MIN_EIGENVALUE)
 
     def vectors(self) -> tuple[Tensor, Tensor]:
         """Return the current vectors.
@@ -120,20 +110,6 @@ class DegreeScaledSVD:
     def _apply_transposed(self, table: Tensor, pool: ThreadPool) -> Tensor:
         """``M^T table``: float32 [num_users, width] -> float32 [num_items, width]."""
         return scaled_product(self.interactions.by_item, self.item_scale, self.user_scale, table, pool)
-
-    def _rayleigh_ritz(self, table: Tensor, pool: ThreadPool) -> tuple[Tensor, Tensor]:
-        """Orthonormal columns of the same span that are eigenvectors of A within it, and their eigenvalues, falling."""
-        gram = pool.gram(table)
-        scale = gram.diagonal().clamp(min=torch.finfo(torch.float32).tiny).rsqrt()
-        with one_thread():
-            lengths, rotation = torch.linalg.eigh(gram * scale * scale[:, None])
-        kept = lengths > MIN_EIGENVALUE * lengths[-1]
-        white = scale[:, None] * rotation * torch.where(kept, lengths, 1).rsqrt() * kept
-        gram = pool.gram(self._apply(table, pool))
-        with one_thread():
-            values, rotation = torch.linalg.eigh(white.mT @ gram @ white)
-            rotation = (white @ rotation).flip(1).float()
-        return pool.product(table, rotation), values.flip(0).clamp(min=0)
 
 
 def fold_in(

@@ -51,6 +51,14 @@ class Csr(NamedTuple):
         values = None if self.values is None else self.values[entries]
         return Csr(self.indices[entries], offsets - offsets[0], self.num_columns, values)
 
+    def dense_columns(self) -> Tensor:
+        """Return the transpose as a dense table: float32 [num_columns, num_rows]; repeated entries are added."""
+        table = torch.zeros(self.num_columns, self.num_rows)
+        row = torch.repeat_interleave(torch.arange(self.num_rows), self.counts)
+        values = torch.ones(len(row)) if self.values is None else self.values
+        table.view(-1).index_add_(0, self.indices.long() * self.num_rows + row, values)
+        return table
+
     def take(self, rows: Tensor) -> Csr:
         """Return some rows in the order given: integers [m] -> m rows."""
         rows = rows.long()

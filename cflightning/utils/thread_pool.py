@@ -71,3 +71,15 @@ class ThreadPool:
 
         self.for_each(multiply, range(0, len(table), BLOCK_ROWS))
         return out
+
+    def transposed_product(self, table: Tensor, other: Tensor) -> Tensor:
+        """``table^T other``: float32 [n, k] and [n, m] -> float32 [k, m], summed in double precision by blocks."""
+        total = torch.zeros(table.shape[1], other.shape[1], dtype=torch.float64)
+
+        def add_strip(begin: int) -> None:
+            for first in range(0, len(table), BLOCK_ROWS):
+                rows = slice(first, first + BLOCK_ROWS)
+                total[begin : begin + STRIP] += table[rows, begin : begin + STRIP].mT @ other[rows]
+
+        self.for_each(add_strip, range(0, table.shape[1], STRIP))
+        return total.float()
