@@ -60,7 +60,7 @@ class RankingBaselines(Callback):
         data = getattr(trainer, "datamodule", None)
         if not getattr(pl_module, "predicts_rankings", False) or not isinstance(data, RatingsDataModule):
             return
-        eval_users = select_eval_users(data, TEST, trainer, optional=pl_module.predicts_ratings)
+        eval_users = select_eval_users(data, TEST, trainer, skip_empty=pl_module.predicts_ratings)
         if eval_users is None:
             return
         tables = pl_module.network.fold() if pl_module.predicts_ratings and not eval_users.held_out else None

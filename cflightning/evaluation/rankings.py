@@ -56,7 +56,7 @@ class EvalUsers(NamedTuple):
 
 
 def select_eval_users(
-    data: RatingsDataModule, part: int, trainer: Trainer, limit: int | None = None, *, optional: bool = False
+    data: RatingsDataModule, part: int, trainer: Trainer, limit: int | None = None, *, skip_empty: bool = False
 ) -> EvalUsers | None:
     """Select the users of a part, each on one device.
 
@@ -69,7 +69,7 @@ def select_eval_users(
         part: VAL or TEST.
         trainer: Its processes share the users.
         limit: Largest number of users, over all devices, evenly spaced; None for all.
-        optional: Whether to return None instead of raising the error.
+        skip_empty: Whether to return None instead of raising the error.
 
     Returns:
         The users; None if the part has none.
@@ -86,7 +86,7 @@ def select_eval_users(
         try:
             relevant = data.interactions(part)
         except DataError as error:
-            if not optional:
+            if not skip_empty:
                 raise
             log.info("no ranking metrics: %s", error)
             return None

@@ -91,7 +91,7 @@ class RankingObjective(Objective):
 
     @torch.inference_mode(False)  # threads of solvers do not inherit it
     @torch.no_grad()
-    def fold_in(
+    def fold_in_for_evaluation(
         self, settings: Mapping[str, float], tables: FoldedTables, seen: Csr, counts: Tensor, threads: int = 1
     ) -> Tensor:
         """Return the vectors of users that training has not seen, from their items, with all item vectors fixed.
@@ -113,7 +113,7 @@ class RankingObjective(Objective):
         items, bias = (table.detach().cpu().float() for table in (tables.item_vectors, tables.item_bias))
         return logistic.fold_in(items, bias, seen)
 
-    def least_squares_fold_in(self, settings: Mapping[str, float], num_items: int) -> LeastSquaresFoldIn:
+    def bundle_fold_in_settings(self, settings: Mapping[str, float], num_items: int) -> LeastSquaresFoldIn:
         """Return the weights by which a bundle folds in new users.
 
         Args:

@@ -84,17 +84,17 @@ class Ials(RankingObjective):
 
     @torch.inference_mode(False)  # threads of solvers do not inherit it
     @torch.no_grad()
-    def fold_in(
+    def fold_in_for_evaluation(
         self, settings: Mapping[str, float], tables: FoldedTables, seen: Csr, counts: Tensor, threads: int = 1
     ) -> Tensor:
-        """Return a user's vector of the last epoch, solved exactly; see `RankingObjective.fold_in`."""
+        """Return a user's vector of the last epoch, solved exactly; see `RankingObjective`."""
         items = tables.item_vectors.detach().cpu().float()
         complete = make_settings(IalsSettings, settings, self.name).resolve(len(items))
         no_pairs = torch.empty(0, dtype=torch.int32)
         iteration = AlternatingLeastSquares(no_pairs, no_pairs, 1, len(items), threads=threads, **asdict(complete))
         return iteration.fold_in(items, torch.split(seen.indices, seen.counts.tolist()))
 
-    def least_squares_fold_in(self, settings: Mapping[str, float], num_items: int) -> LeastSquaresFoldIn:
+    def bundle_fold_in_settings(self, settings: Mapping[str, float], num_items: int) -> LeastSquaresFoldIn:
         """Return the weights of training, with which a new user gets the vector that training would give."""
         known = {name: settings.get(name) for name in ("weight", "l2", "exponent")}
         complete = make_settings(IalsSettings, known, self.name).resolve(num_items)

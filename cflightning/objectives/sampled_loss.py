@@ -139,7 +139,7 @@ class SampledLoss(ABC, Generic[SampledSettingsT]):
             users, items = self.tables(network)
             p, q, n = users[batch.user], items[batch.item], items[batch.negatives]
         positive, negatives = pair_scores(
-            drop(p, self.settings.dropout), q, n, accidental_hits(batch.item, batch.negatives)
+            dropout_entries(p, self.settings.dropout), q, n, accidental_hits(batch.item, batch.negatives)
         )
         if not self.cosine:
             bias = network.item_bias.weight.squeeze(-1)
@@ -179,7 +179,7 @@ def normalised(users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
     return normalize(users, dim=-1), normalize(items, dim=-1)
 
 
-def drop(vectors: Tensor, share: float) -> Tensor:
+def dropout_entries(vectors: Tensor, share: float) -> Tensor:
     """Set a share of the entries to 0 and scale the others up by as much (Srivastava et al. 2014).
 
     Args:
@@ -190,7 +190,7 @@ def drop(vectors: Tensor, share: float) -> Tensor:
         ConfigError: The share is out of range.
     """
     if not 0 <= share < 1:
-        raise ConfigError(f"drop: share must be at least 0 and below 1, got {share}")
+        raise ConfigError(f"dropout: share must be at least 0 and below 1, got {share}")
     if share == 0:
         return vectors
     kept = torch.rand(vectors.shape, device=vectors.device) >= share

@@ -86,10 +86,10 @@ class Svd(RankingObjective):
 
     @torch.inference_mode(False)  # threads of solvers do not inherit it
     @torch.no_grad()
-    def fold_in(
+    def fold_in_for_evaluation(
         self, settings: Mapping[str, float], tables: FoldedTables, seen: Csr, counts: Tensor, threads: int = 1
     ) -> Tensor:
-        """Return the projection of a user's interactions, exactly as in training; see `RankingObjective.fold_in`."""
+        """Return the projection of a user's interactions, exactly as in training; see `RankingObjective`."""
         complete = make_settings(SvdSettings, settings, self.name)
         return svd.fold_in(
             tables.item_vectors.detach().cpu().float(), seen, counts, item_power=complete.item_power,

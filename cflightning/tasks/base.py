@@ -145,7 +145,7 @@ class NetworkTask(TrainedTask):
         """The network whose scores rank."""
         return self.network
 
-    def least_squares_fold_in(self, num_items: int) -> LeastSquaresFoldIn:
+    def bundle_fold_in_settings(self, num_items: int) -> LeastSquaresFoldIn:
         """Return the weights by which a bundle folds in users from their interactions.
 
         Args:

@@ -130,9 +130,9 @@ class EmbeddingDotTask(NetworkTask):
         assert isinstance(network, EmbeddingDot)
         return network
 
-    def least_squares_fold_in(self, num_items: int) -> LeastSquaresFoldIn:
-        """Return the weights by which a bundle folds in users; see `NetworkTask.least_squares_fold_in`."""
-        return self.ranking_objective.least_squares_fold_in(self.metadata.ranking, num_items)
+    def bundle_fold_in_settings(self, num_items: int) -> LeastSquaresFoldIn:
+        """Return the weights by which a bundle folds in users; see `NetworkTask.bundle_fold_in_settings`."""
+        return self.ranking_objective.bundle_fold_in_settings(self.metadata.ranking, num_items)
 
     @property
     def ranking_objective(self) -> RankingObjective:

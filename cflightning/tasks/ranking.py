@@ -45,11 +45,11 @@ class RankingHead(Head):
     Args:
         task: Task of the head.
         objective: Objective of the network.
-        optional: Whether a part without known users and items is skipped instead of an error.
+        skip_empty: Whether a part without known users and items is skipped instead of an error.
     """
 
-    def __init__(self, task: NetworkTask, objective: RankingObjective, *, optional: bool = False) -> None:
-        self.task, self.objective, self.optional = task, objective, optional
+    def __init__(self, task: NetworkTask, objective: RankingObjective, *, skip_empty: bool = False) -> None:
+        self.task, self.objective, self.skip_empty = task, objective, skip_empty
 
     @property
     def network(self) -> EmbeddingDot:
@@ -82,12 +82,12 @@ class RankingHead(Head):
     def measure(self, data: RatingsDataModule, stage: str) -> dict[str, Tensor]:
         """Return the ranking metrics of a part by name; empty if the part has no users."""
         part, most = (VAL, VAL_USERS) if stage == "val" else (TEST, None)
-        users = select_eval_users(data, part, self.task.trainer, most, optional=self.optional)
+        users = select_eval_users(data, part, self.task.trainer, most, skip_empty=self.skip_empty)
         if users is None:
             return {}
         tables = self.network.fold()
         if users.held_out:
-            vectors = self.objective.fold_in(
+            vectors = self.objective.fold_in_for_evaluation(
                 self.task.metadata.ranking, tables, users.seen, torch.from_numpy(data.counts()[1]),
                 torch.get_num_threads(),
             )  # fmt: skip
@@ -131,7 +131,7 @@ class SeparateRankingHead(RankingHead):
     """
 
     def __init__(self, task: NetworkTask, objective: RankingObjective, network: EmbeddingDot) -> None:
-        super().__init__(task, objective, optional=True)
+        super().__init__(task, objective, skip_empty=True)
         self._separate = network
         self._val_metrics: dict[str, Tensor] = {}
 

@@ -86,7 +86,7 @@ def test_an_objective_of_another_package_trains_and_is_restored_from_its_checkpo
     trainer.save_checkpoint(tmp_path / "hinge.ckpt")
     loaded = load_task(tmp_path / "hinge.ckpt")
     assert (loaded.objective, loaded.predicts_rankings) == ("hinge", True)
-    assert loaded.least_squares_fold_in(30).rescale
+    assert loaded.bundle_fold_in_settings(30).rescale
 
 
 def test_an_unknown_objective_is_refused():
@@ -112,7 +112,7 @@ def test_a_ranking_objective_has_documented_settings_a_search_space_and_a_fold_i
         assert {option.removeprefix("model.ranking.") for option in ranges if "ranking" in option} <= set(
             objective.setting_names()
         )
-    weights = objective.least_squares_fold_in({}, 200)
+    weights = objective.bundle_fold_in_settings({}, 200)
     assert (weights.weight, weights.rescale) == (0.3, name != "ials")
 
 

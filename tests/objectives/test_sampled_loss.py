@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cflightning.errors import ConfigError
-from cflightning.objectives.sampled_loss import drop, normalised, pair_scores
+from cflightning.objectives.sampled_loss import dropout_entries, normalised, pair_scores
 
 
 def vectors(*shape):
@@ -47,10 +47,10 @@ def test_normalised_vectors_have_length_one_and_zeros_stay():
 def test_dropout_keeps_the_mean():
     torch.manual_seed(7)
     ones = torch.ones(200, 50)
-    dropped = drop(ones, 0.2)
+    dropped = dropout_entries(ones, 0.2)
     assert dropped.unique().tolist() == pytest.approx([0, 1.25])
     assert dropped.mean().item() == pytest.approx(1, abs=0.02)
-    assert drop(ones, 0.0) is ones
+    assert dropout_entries(ones, 0.0) is ones
 
 
 def test_an_empty_batch_has_empty_scores():
@@ -61,4 +61,4 @@ def test_an_empty_batch_has_empty_scores():
 def test_a_dropout_share_out_of_range_is_refused():
     for share in (-0.1, 1.0, math.nan):
         with pytest.raises(ConfigError, match="at least 0 and below 1, got"):
-            drop(torch.ones(2, 2), share)
+            dropout_entries(torch.ones(2, 2), share)

@@ -83,7 +83,7 @@ def implicit_fold_in_for(task: NetworkTask, tables: FoldedTables, ids: Ids) -> I
     A network of implicit ALS uses its own settings. For any other, item vectors are scaled to a mean length of 1, as in
     the initialisation of implicit ALS, and solutions to the mean length of a trained user vector.
     """
-    weights = task.least_squares_fold_in(len(ids) + 1)
+    weights = task.bundle_fold_in_settings(len(ids) + 1)
     unit, length = 1.0, None
     if weights.rescale:
         unit = _mean_length(tables.item_vectors.double().numpy())
