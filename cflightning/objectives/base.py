@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +14,7 @@ from cflightning.kernels.availability import kernels_available
 from cflightning.models.network import FoldedTables
 from cflightning.objectives.fold_in import LeastSquaresFoldIn, default_weight
 from cflightning.objectives.sampled_loss import SampledLoss
-from cflightning.objectives.settings import SearchRange, TableSize, log_range, setting_names
+from cflightning.objectives.settings import RankingSettings, SearchRange, TableSize, log_range
 from cflightning.objectives.solver import RankingSolver
 from cflightning.solvers import logistic
 from cflightning.utils.csr import Csr
@@ -34,6 +35,8 @@ class Objective(ABC):
 class RankingObjective(Objective):
     """An objective of interactions. It has a solver for the CPU, a sampled loss for autograd, or both."""
 
+    settings_class: ClassVar[type[RankingSettings]]
+    """Settings of the objective with their defaults, for the solver and for autograd."""
     solver: ClassVar[type[RankingSolver[Any]] | None] = None
     """Optimiser of the objective on the CPU without autograd."""
     sampled_loss: ClassVar[type[SampledLoss[Any]] | None] = None
@@ -41,7 +44,7 @@ class RankingObjective(Objective):
 
     def setting_names(self) -> list[str]:
         """Return the names of all settings, for messages."""
-        return setting_names(*(kind.settings_class for kind in (self.solver, self.sampled_loss) if kind is not None))
+        return [field.name for field in fields(self.settings_class)]
 
     def trains_by_autograd(self, engine: str, device: str) -> bool:
         """Return whether the sampled loss trains instead of the solver.
@@ -94,10 +97,11 @@ class RankingObjective(Objective):
     def fold_in_for_evaluation(
         self, settings: Mapping[str, float], tables: FoldedTables, seen: Csr, counts: Tensor, threads: int = 1
     ) -> Tensor:
-        """Return the vectors of users that training has not seen, from their items, with all item vectors fixed.
+        """Return the vectors by which held-out users are measured, from their items, with all item vectors fixed.
 
-        By default cross-entropy of the user's items against the catalogue, see `solvers.logistic`: with item vectors of
-        bpr and softmax it ranks better than a least-squares solution or the mean of the item vectors.
+        By default they minimise the cross-entropy of the user's items against the catalogue, see `solvers.logistic`:
+        with item vectors of bpr and softmax this ranks better than a least-squares solution or the mean of the item
+        vectors. A bundle folds in new users by another problem, see `bundle_fold_in_settings`.
 
         Args:
             settings: Complete settings of the objective.
@@ -114,7 +118,9 @@ class RankingObjective(Objective):
         return logistic.fold_in(items, bias, seen)
 
     def bundle_fold_in_settings(self, settings: Mapping[str, float], num_items: int) -> LeastSquaresFoldIn:
-        """Return the weights by which a bundle folds in new users.
+        """Return the settings of the least-squares problem by which a bundle folds in new users.
+
+        Held-out users are measured by another problem, see `fold_in_for_evaluation`; for iALS both are the same.
 
         Args:
             settings: Settings of the objective; missing ones have their defaults.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,18 +12,13 @@ from torch.nn.functional import softplus
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.ensemble import average, compress
 from cflightning.objectives.base import RankingObjective
-from cflightning.objectives.sampled_loss import SampledLoss, SampledSettings
-from cflightning.objectives.settings import SearchRange, TableSize, log_range
+from cflightning.objectives.sampled_loss import SampledLoss, SampledSettings, default_l2
+from cflightning.objectives.settings import SearchRange, TableSize, log_range, setting
 from cflightning.objectives.solver import RankingSolver, geometric_rate
 from cflightning.utils.seeds import member_seed
 
 INITIAL_STD = 0.1
 """Standard deviation of initial factors from which ranking objectives are trained by gradients."""
-
-
-def default_l2(interactions: int) -> float:
-    """Return the default penalty, larger for fewer interactions; from data sets of 75,000 and 994,000."""
-    return float(0.005 * min(max(interactions / 1e6, 0.02), 1.0) ** -0.45)
 
 
 def bce_loss(positive: Tensor, negatives: Tensor) -> Tensor:
@@ -38,45 +33,38 @@ def bce_loss(positive: Tensor, negatives: Tensor) -> Tensor:
     return softplus(-positive).sum() + softplus(negatives).sum()
 
 
-@dataclass(frozen=True)
-class BceSettings:
-    """Settings of the compiled solver.
+@dataclass(frozen=True, kw_only=True)
+class BceSettings(SampledSettings):
+    """Settings of cross-entropy; its sampled loss has the learning rate of the task.
 
     Attributes:
-        negatives: Negative samples of each interaction.
         learning_rate: Learning rate of the first epoch.
         last_rate: Learning rate of the last epoch; it falls geometrically.
-        l2: Penalty on the vectors that a sample looks up; None for `default_l2`.
     """
 
-    negatives: int = 8
-    learning_rate: float = 0.05
-    last_rate: float = 0.003
-    l2: float | None = None
+    learning_rate: float = setting(solver=0.05)
+    last_rate: float = setting(solver=0.003)
 
 
 class BceSolver(RankingSolver[BceSettings]):
     """Compiled steps of cross-entropy with uniform negative samples; the network is the average of the members."""
 
-    objective = "bce"
-    settings_class = BceSettings
+    refuses_weights = True
     default_epochs = 32
 
     def prepare(self) -> None:
         """Make the members and their compiled steps."""
         from cflightning.kernels.sampled_logistic import LogisticTables, SampledLogistic
 
-        self._refuse_weights()
         user, item = self.interactions.user.numpy(), self.interactions.item.numpy()
-        l2 = default_l2(len(user)) if self.settings.l2 is None else self.settings.l2
-        self.settings = replace(self.settings, l2=l2)
-        self.l2, negatives = l2, self.settings.negatives
         sizes = self.network.num_users, self.network.num_items
         self.networks = [self.network] if self.members == 1 else [
             _init_network(*sizes, self.dim, member_seed(self.seed, member)) for member in range(self.members)
         ]  # fmt: skip
         self.steps = [
-            SampledLogistic(user, item, *sizes, negatives=negatives, seed=self.seed + member, threads=self.threads)
+            SampledLogistic(
+                user, item, *sizes, negatives=self.settings.negatives, seed=self.seed + member, threads=self.threads
+            )
             for member in range(self.members)
         ]
         self.tables = [
@@ -88,9 +76,9 @@ class BceSolver(RankingSolver[BceSettings]):
     def train_epoch(self, epoch: int, num_epochs: int) -> None:
         """Train all members and average them."""
         rate = geometric_rate(self.settings.learning_rate, self.settings.last_rate, epoch, num_epochs)
-        total = sum(
-            step.epoch(epoch, tables, rate, self.l2) for step, tables in zip(self.steps, self.tables, strict=True)
-        )
+        l2 = self.settings.l2
+        assert l2 is not None
+        total = sum(step.epoch(epoch, tables, rate, l2) for step, tables in zip(self.steps, self.tables, strict=True))
         self._loss = total / max(sum(step.samples for step in self.steps), 1)
         if self.members > 1:
             mean = average([network.fold() for network in self.networks], [1.0] * self.members)
@@ -131,25 +119,14 @@ def _init_network(num_users: int, num_items: int, dim: int, seed: int) -> Embedd
         return EmbeddingDot(num_users, num_items, dim, std=INITIAL_STD).requires_grad_(False)
 
 
-class L2SampledLoss(SampledLoss[SampledSettings]):
-    """A sampled loss with the default penalty of cross-entropy."""
-
-    settings_class = SampledSettings
-
-    def resolve(self, settings: SampledSettings, size: TableSize) -> SampledSettings:
-        """Return the settings with the default penalty, if there is none."""
-        return replace(settings, l2=default_l2(size.interactions)) if settings.l2 is None else settings
-
-
 def search_ranges(size: TableSize) -> dict[str, SearchRange]:
     """Return the ranges in which `tune` searches the penalty and the number of negative samples."""
     return {"l2": log_range(default_l2(size.interactions), 3), "negatives": SearchRange(4, 16, log=True)}
 
 
-class SampledBce(L2SampledLoss):
+class SampledBce(SampledLoss[BceSettings]):
     """Cross-entropy by autograd, with all biases."""
 
-    objective = "bce"
     user_biases = True
 
     def score_loss(self, positive: Tensor, negatives: Tensor, log_q: Tensor | None) -> Tensor:
@@ -161,6 +138,7 @@ class Bce(RankingObjective):
     """Binary cross-entropy: an interaction is a 1 and each of its negative samples a 0."""
 
     name = "bce"
+    settings_class = BceSettings
     solver = BceSolver
     sampled_loss = SampledBce
 

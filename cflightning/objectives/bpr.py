@@ -6,7 +6,8 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from cflightning.objectives.base import RankingObjective
-from cflightning.objectives.bce import L2SampledLoss, search_ranges
+from cflightning.objectives.bce import search_ranges
+from cflightning.objectives.sampled_loss import SampledLoss, SampledSettings
 from cflightning.objectives.settings import SearchRange, TableSize
 
 
@@ -22,10 +23,9 @@ def bpr_loss(positive: Tensor, negatives: Tensor) -> Tensor:
     return softplus(negatives - positive[:, None]).sum() / max(negatives.shape[1], 1)
 
 
-class SampledBpr(L2SampledLoss):
+class SampledBpr(SampledLoss[SampledSettings]):
     """BPR by autograd; user biases and the global bias cancel out."""
 
-    objective = "bpr"
     averages_negatives = True
 
     def score_loss(self, positive: Tensor, negatives: Tensor, log_q: Tensor | None) -> Tensor:
@@ -37,6 +37,7 @@ class Bpr(RankingObjective):
     """The chosen item scores above each negative sample."""
 
     name = "bpr"
+    settings_class = SampledSettings
     sampled_loss = SampledBpr
 
     def search_space(self, size: TableSize, *, by_autograd: bool) -> dict[str, SearchRange]:

@@ -52,8 +52,6 @@ class CclSettings(SampledSettings):
 class SampledCcl(SampledLoss[CclSettings]):
     """CCL by autograd."""
 
-    objective = "ccl"
-    settings_class = CclSettings
     cosine = True
 
     def score_loss(self, positive: Tensor, negatives: Tensor, log_q: Tensor | None) -> Tensor:
@@ -65,6 +63,7 @@ class Ccl(RankingObjective):
     """Interactions towards cosine 1, negative samples below a margin."""
 
     name = "ccl"
+    settings_class = CclSettings
     sampled_loss = SampledCcl
 
     def search_space(self, size: TableSize, *, by_autograd: bool) -> dict[str, SearchRange]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -11,14 +12,14 @@ from torch import Tensor
 from cflightning.models.network import FoldedTables
 from cflightning.objectives.base import DIM_RANGE, RankingObjective
 from cflightning.objectives.fold_in import DEFAULT_EXPONENT, DEFAULT_L2, LeastSquaresFoldIn, default_weight
-from cflightning.objectives.settings import SearchRange, TableSize, log_range, make_settings
+from cflightning.objectives.settings import RankingSettings, SearchRange, TableSize, log_range
 from cflightning.objectives.solver import RankingSolver
 from cflightning.solvers.ials import AlternatingLeastSquares
 from cflightning.utils.csr import Csr
 
 
-@dataclass(frozen=True)
-class IalsSettings:
+@dataclass(frozen=True, kw_only=True)
+class IalsSettings(RankingSettings):
     """Settings of iALS.
 
     Attributes:
@@ -33,22 +34,19 @@ class IalsSettings:
     exponent: float = DEFAULT_EXPONENT
     block: int = 64
 
-    def resolve(self, num_items: int) -> IalsSettings:
-        """Return the settings with the default weight for a number of item indices, if there is none."""
-        return replace(self, weight=default_weight(num_items)) if self.weight is None else self
+    def resolve(self, size: TableSize) -> Self:
+        """Return the settings with the default weight, if none is given."""
+        return replace(self, weight=default_weight(size.items)) if self.weight is None else self
 
 
 class IalsSolver(RankingSolver[IalsSettings]):
     """iALS from a truncated SVD; an epoch solves for all users, then for all items."""
 
-    objective = "ials"
-    settings_class = IalsSettings
     default_epochs = 3
 
     def prepare(self) -> None:
-        """Resolve the weight and set up the iteration."""
+        """Set up the iteration."""
         network = self.network
-        self.settings = self.settings.resolve(network.num_items)
         self.iteration = AlternatingLeastSquares(
             *self.interactions[:2], network.num_users, network.num_items, confidence=self.interactions.weight,
             threads=self.threads, **asdict(self.settings),
@@ -71,6 +69,7 @@ class Ials(RankingObjective):
     """Weighted squared error of all pairs of users and items, solved for users and items in turn."""
 
     name = "ials"
+    settings_class = IalsSettings
     solver = IalsSolver
 
     def search_space(self, size: TableSize, *, by_autograd: bool) -> dict[str, SearchRange]:
@@ -89,14 +88,17 @@ class Ials(RankingObjective):
     ) -> Tensor:
         """Return a user's vector of the last epoch, solved exactly; see `RankingObjective`."""
         items = tables.item_vectors.detach().cpu().float()
-        complete = make_settings(IalsSettings, settings, self.name).resolve(len(items))
+        complete = self._complete(settings, len(items))
         no_pairs = torch.empty(0, dtype=torch.int32)
         iteration = AlternatingLeastSquares(no_pairs, no_pairs, 1, len(items), threads=threads, **asdict(complete))
         return iteration.fold_in(items, torch.split(seen.indices, seen.counts.tolist()))
 
     def bundle_fold_in_settings(self, settings: Mapping[str, float], num_items: int) -> LeastSquaresFoldIn:
-        """Return the weights of training, with which a new user gets the vector that training would give."""
-        known = {name: settings.get(name) for name in ("weight", "l2", "exponent")}
-        complete = make_settings(IalsSettings, known, self.name).resolve(num_items)
+        """Return the settings of training, with which a new user gets the vector that training would give."""
+        complete = self._complete(settings, num_items)
         assert complete.weight is not None
         return LeastSquaresFoldIn(complete.weight, complete.l2, complete.exponent, rescale=False)
+
+    def _complete(self, settings: Mapping[str, float], num_items: int) -> IalsSettings:
+        size = TableSize(interactions=0, users=0, items=num_items)  # the default weight depends on the items alone
+        return IalsSettings.make(settings, self.name).resolve(size)

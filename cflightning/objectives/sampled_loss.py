@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -27,27 +27,37 @@ from cflightning.data.loaders.negative_sampling import (
 from cflightning.errors import ConfigError
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.lightgcn import Smoothing
-from cflightning.objectives.settings import TableSize, make_settings
+from cflightning.objectives.settings import RankingSettings, TableSize, setting
 from cflightning.objectives.solver import InteractionColumns
 
 
+def default_l2(interactions: int) -> float:
+    """Return the default penalty, larger for fewer interactions; from data sets of 75,000 and 994,000."""
+    return float(0.005 * min(max(interactions / 1e6, 0.02), 1.0) ** -0.45)
+
+
 @dataclass(frozen=True, kw_only=True)
-class SampledSettings:
-    """Settings that all sampled losses share.
+class SampledSettings(RankingSettings):
+    """Settings that all objectives with a sampled loss share.
 
     Attributes:
         negatives: Negative samples of each interaction, or of each batch where the batch shares them.
-        l2: Penalty on the vectors that a sample looks up; None for a default that suits the table.
+        l2: Penalty on the vectors that a sample looks up; None for `default_l2`.
         in_batch: Whether the other items of the batch are the negative samples.
         dropout: Share of the entries of user vectors that are set to 0 in training.
-        smooth: Share of its neighbours' vectors that is added to each vector, in training as well; see `Smoothing`.
+        smooth: Share of its neighbours' vectors that is added to each user's and item's vector, in training as well;
+            see `Smoothing`.
     """
 
     negatives: int = 8
     l2: float | None = None
-    in_batch: bool = False
-    dropout: float = 0.0
-    smooth: float = 0.0
+    in_batch: bool = setting(autograd=False)
+    dropout: float = setting(autograd=0.0)
+    smooth: float = setting(autograd=0.0)
+
+    def resolve(self, size: TableSize) -> Self:
+        """Return the settings with the default penalty, if none is given."""
+        return replace(self, l2=default_l2(size.interactions)) if self.l2 is None else self
 
 
 SampledSettingsT = TypeVar("SampledSettingsT", bound=SampledSettings)
@@ -57,21 +67,14 @@ class SampledLoss(ABC, Generic[SampledSettingsT]):
     """A ranking loss of interactions and negative samples.
 
     Args:
-        options: Values of `settings_class` by name.
+        settings: Complete settings of the objective.
         interactions: Interactions of the training part.
         size: Size of the training part.
 
     Attributes:
-        settings: Complete settings; defaults that depend on the table are resolved.
         smoothing: Smoothing through which the vectors are trained, or None.
-
-    Raises:
-        ConfigError: An option is not a setting of the objective.
     """
 
-    objective: ClassVar[str]
-    """Name of the objective."""
-    settings_class: type[SampledSettingsT]
     cosine: ClassVar[bool] = False
     """True if scores are cosines: served vectors have length 1, there are no biases, and a batch shares its samples."""
     user_biases: ClassVar[bool] = False
@@ -79,16 +82,12 @@ class SampledLoss(ABC, Generic[SampledSettingsT]):
     averages_negatives: ClassVar[bool] = False
     """True if the m negative samples of an interaction together count as one."""
 
-    def __init__(self, options: Mapping[str, float | None], interactions: InteractionColumns, size: TableSize) -> None:
-        self.settings = self.resolve(make_settings(self.settings_class, options, self.objective), size)
+    def __init__(self, settings: SampledSettingsT, interactions: InteractionColumns, size: TableSize) -> None:
+        self.settings = settings
         self.smoothing: Smoothing | None = None
-        if self.settings.smooth:
+        if settings.smooth:
             columns = interactions.user, interactions.item
-            self.smoothing = Smoothing(*columns, size.users, size.items, share=self.settings.smooth)
-
-    def resolve(self, settings: SampledSettingsT, size: TableSize) -> SampledSettingsT:
-        """Return settings in which defaults that depend on the table are resolved."""
-        return settings
+            self.smoothing = Smoothing(*columns, size.users, size.items, share=settings.smooth)
 
     @abstractmethod
     def score_loss(self, positive: Tensor, negatives: Tensor, log_q: Tensor | None) -> Tensor:
@@ -99,11 +98,6 @@ class SampledLoss(ABC, Generic[SampledSettingsT]):
             negatives: Scores of their negative samples.
             log_q: float32 [batch, m] or [m], log-probability of each sample; None if all are alike.
         """
-
-    @property
-    def state(self) -> dict[str, float]:
-        """Complete settings as plain types, for the checkpoint."""
-        return asdict(self.settings)
 
     @property
     def unused_parameters(self) -> tuple[str, ...]:
@@ -124,7 +118,7 @@ class SampledLoss(ABC, Generic[SampledSettingsT]):
         """Return the served vectors: float32 [num_users, dim] and [num_items, dim]."""
         users, items = network.user_factors.weight, network.item_factors.weight
         if self.cosine:
-            users, items = normalised(users, items)
+            users, items = normalize(users, dim=-1), normalize(items, dim=-1)
         return (users, items) if self.smoothing is None else self.smoothing(users, items)
 
     def loss(self, network: EmbeddingDot, batch: InteractionBatch) -> Tensor:
@@ -133,8 +127,7 @@ class SampledLoss(ABC, Generic[SampledSettingsT]):
             p, q = network.user_factors(batch.user), network.item_factors(batch.item)
             n = network.item_factors(batch.negatives)
             if self.cosine:
-                p, q = normalised(p, q)
-                n, _ = normalised(n, n)
+                p, q, n = (normalize(vectors, dim=-1) for vectors in (p, q, n))  # zeros stay zeros
         else:
             users, items = self.tables(network)
             p, q, n = users[batch.user], items[batch.item], items[batch.negatives]
@@ -172,11 +165,6 @@ class SampledLoss(ABC, Generic[SampledSettingsT]):
             return InteractionLoader(user[known], item[known], negatives, **options)
 
         return make
-
-
-def normalised(users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale vectors to length 1, so that their products are cosines: float32 [..., dim] twice; zeros stay zeros."""
-    return normalize(users, dim=-1), normalize(items, dim=-1)
 
 
 def dropout_entries(vectors: Tensor, share: float) -> Tensor:

@@ -1,14 +1,12 @@
-"""Settings of objectives as frozen dataclasses, and the ranges in which `tune` searches them."""
+"""Settings of ranking objectives as frozen dataclasses, and the ranges in which `tune` searches them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass, field, fields
+from typing import Any, NamedTuple, Self, TypeVar
 
 from cflightning.errors import ConfigError
-
-SettingsT = TypeVar("SettingsT")
 
 
 class TableSize(NamedTuple):
@@ -55,27 +53,60 @@ def log_range(value: float, factor: float) -> SearchRange:
     return SearchRange(value / factor, value * factor, log=True)
 
 
-def setting_names(*kinds: type[Any] | None) -> list[str]:
-    """Return the names of the settings of some dataclasses, each once, in their order."""
-    return list(dict.fromkeys(field.name for kind in kinds if kind is not None for field in fields(kind)))
-
-
-def make_settings(kind: type[SettingsT], options: Mapping[str, float | None], objective: str) -> SettingsT:
-    """Make the settings of an objective from options by name.
+def setting(*, solver: Any = None, autograd: Any = None) -> Any:
+    """Declare a setting that not all training has, or whose default depends on the training.
 
     Args:
-        kind: Dataclass of the settings; every field has a default.
-        options: Values by name; None keeps the default.
-        objective: Name of the objective, for the message.
-
-    Raises:
-        ConfigError: An option is not a setting of the objective.
+        solver: Default in training by the solver; None if the solver does not have the setting.
+        autograd: Default in training by autograd; None if autograd does not have the setting.
     """
-    defaults = {field.name: field.default for field in fields(kind)}  # type: ignore[arg-type]
-    if unknown := sorted(set(options) - set(defaults)):
-        raise ConfigError(f"--model.ranking: has {', '.join(defaults)} with {objective}, got {', '.join(unknown)}")
-    values = {name: value for name, value in options.items() if value is not None}
-    return kind(**{name: _as_type_of(defaults[name], value) for name, value in values.items()})
+    defaults = {kind: value for kind, value in (("solver", solver), ("autograd", autograd)) if value is not None}
+    return field(default=next(iter(defaults.values())), metadata=defaults)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankingSettings:
+    """Base class of the settings of one ranking objective, a field each.
+
+    Every field has a default. It holds for the solver and for autograd, unless the field is declared by `setting`. None
+    stands for a default that depends on the training part, see `resolve`.
+    """
+
+    @classmethod
+    def defaults(cls, *, by_autograd: bool = False) -> dict[str, Any]:
+        """Return the defaults by name: of the settings that autograd has, or else of those that the solver has."""
+        kind = "autograd" if by_autograd else "solver"
+        members = (member for member in fields(cls) if not member.metadata or kind in member.metadata)
+        return {member.name: member.metadata.get(kind, member.default) for member in members}
+
+    @classmethod
+    def make(cls, options: Mapping[str, float | None], objective: str, *, by_autograd: bool = False) -> Self:
+        """Make settings from options.
+
+        Args:
+            options: Values by name; None keeps the default.
+            objective: Name of the objective, for the message.
+            by_autograd: Whether autograd trains instead of the solver.
+
+        Raises:
+            ConfigError: An option is not a setting of the objective in this training.
+        """
+        defaults = cls.defaults(by_autograd=by_autograd)
+        if unknown := sorted(set(options) - set(defaults)):
+            raise ConfigError(f"--model.ranking: has {', '.join(defaults)} with {objective}, got {', '.join(unknown)}")
+        values = {name: _as_type_of(defaults[name], value) for name, value in options.items() if value is not None}
+        return cls(**(defaults | values))
+
+    def resolve(self, size: TableSize) -> Self:
+        """Return the settings with the defaults that depend on the size of the training part."""
+        return self
+
+    def values(self, *, by_autograd: bool = False) -> dict[str, float]:
+        """Return the values by name: of the settings that autograd has, or else of those that the solver has."""
+        return {name: getattr(self, name) for name in self.defaults(by_autograd=by_autograd)}
+
+
+SettingsT = TypeVar("SettingsT", bound=RankingSettings)
 
 
 def _as_type_of(default: object, value: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from cflightning.errors import ConfigError
 from cflightning.objectives.base import RankingObjective
 from cflightning.objectives.sampled_loss import SampledLoss, SampledSettings
-from cflightning.objectives.settings import SearchRange, TableSize, log_range
+from cflightning.objectives.settings import SearchRange, TableSize, log_range, setting
 from cflightning.objectives.solver import RankingSolver, geometric_rate, restore_table
 from cflightning.solvers.interactions import make_interactions
 from cflightning.solvers.lightgcn import smooth_items
@@ -60,43 +61,48 @@ def softmax_loss(
     return (torch.logsumexp(terms, 1) - positive).sum()
 
 
-@dataclass(frozen=True)
-class SoftmaxSettings:
-    """Settings of the compiled solver.
+@dataclass(frozen=True, kw_only=True)
+class SoftmaxSettings(SampledSettings):
+    """Settings of the sampled softmax; its sampled loss has the learning rate of the task.
 
     Attributes:
-        negatives: Negative samples that a block of interactions shares.
+        negatives: Negative samples that a block of interactions shares; by autograd, those of each batch.
+        l2: Penalty on the vectors that a sample looks up.
         temperature: Temperature of the softmax; None for `default_temperature`.
         learning_rate: Learning rate of the first epoch.
         last_rate: Learning rate of the last epoch; it falls geometrically.
-        smooth: Share of its users' vectors that each served item vector gains after training, one hop of LightGCN.
+        smooth_items: Share of its users' vectors that each served item vector gains after training, one hop of
+            LightGCN. (`smooth` also changes user vectors, and vectors are trained through it.)
     """
 
-    negatives: int = 256
+    negatives: int = setting(solver=256, autograd=1024)
+    l2: float | None = setting(autograd=0.0)
     temperature: float | None = None
-    learning_rate: float = 0.1
-    last_rate: float = 0.01
-    smooth: float = 0.15
+    learning_rate: float = setting(solver=0.1)
+    last_rate: float = setting(solver=0.01)
+    smooth_items: float = setting(solver=0.15)
+
+    def resolve(self, size: TableSize) -> Self:
+        """Return the settings with the default temperature, if none is given."""
+        return replace(self, temperature=default_temperature(size)) if self.temperature is None else self
 
 
 class SoftmaxSolver(RankingSolver[SoftmaxSettings]):
     """Compiled steps of the sampled softmax, from the normalised vectors of an SVD."""
 
-    objective = "softmax"
-    settings_class = SoftmaxSettings
+    refuses_weights = True
     default_epochs = 16
 
     def prepare(self) -> None:
-        """Resolve the temperature and set up the compiled steps."""
+        """Set up the compiled steps."""
         from cflightning.kernels.sampled_softmax import SampledSoftmax
 
-        self._refuse_weights()
         user, item = self.interactions[:2]
         sizes = self.network.num_users, self.network.num_items
         known = (user > 0) & (item > 0)
         self.matrix = make_interactions(user, item, *sizes)
-        temperature = self.settings.temperature or default_temperature(TableSize(len(user), *sizes))
-        self.settings = replace(self.settings, temperature=temperature)
+        temperature = self.settings.temperature
+        assert temperature is not None
         self.steps = SampledSoftmax(
             user[known].numpy(), item[known].numpy(), *sizes, negatives=self.settings.negatives,
             temperature=temperature, seed=self.seed, threads=self.threads,
@@ -111,7 +117,7 @@ class SoftmaxSolver(RankingSolver[SoftmaxSettings]):
         rate = geometric_rate(self.settings.learning_rate, self.settings.last_rate, epoch, num_epochs)
         self._loss = self.steps.epoch(epoch, self.tables[0].numpy(), self.tables[1].numpy(), rate)
         users, items = self.tables
-        smoothed = smooth_items(users, items, self.matrix, self.settings.smooth, threads=self.threads)
+        smoothed = smooth_items(users, items, self.matrix, self.settings.smooth_items, threads=self.threads)
         for table, vectors in zip(self.network.fold()[:2], (users, smoothed), strict=True):
             table.copy_(vectors)
 
@@ -144,33 +150,10 @@ class SoftmaxSolver(RankingSolver[SoftmaxSettings]):
                 squares[:] = state[name].numpy()
 
 
-@dataclass(frozen=True, kw_only=True)
-class SampledSoftmaxSettings(SampledSettings):
-    """Settings of the sampled softmax by autograd.
-
-    Attributes:
-        negatives: Negative samples of each batch.
-        l2: Penalty on the vectors that a sample looks up.
-        temperature: Temperature of the softmax; None for `default_temperature`.
-    """
-
-    negatives: int = 1024
-    l2: float | None = 0.0
-    temperature: float | None = None
-
-
-class SampledSoftmaxLoss(SampledLoss[SampledSoftmaxSettings]):
+class SampledSoftmaxLoss(SampledLoss[SoftmaxSettings]):
     """Sampled softmax by autograd."""
 
-    objective = "softmax"
-    settings_class = SampledSoftmaxSettings
     cosine = True
-
-    def resolve(self, settings: SampledSoftmaxSettings, size: TableSize) -> SampledSoftmaxSettings:
-        """Return the settings with the default temperature, if there is none."""
-        return (
-            settings if settings.temperature is not None else replace(settings, temperature=default_temperature(size))
-        )
 
     def score_loss(self, positive: Tensor, negatives: Tensor, log_q: Tensor | None) -> Tensor:
         """See `softmax_loss`."""
@@ -183,6 +166,7 @@ class Softmax(RankingObjective):
     """Softmax of the chosen item among negative samples, of cosines divided by a temperature."""
 
     name = "softmax"
+    settings_class = SoftmaxSettings
     solver = SoftmaxSolver
     sampled_loss = SampledSoftmaxLoss
 
@@ -190,5 +174,5 @@ class Softmax(RankingObjective):
         """Return the ranges of `tune`: temperature, smoothing, dim, learning rate and number of epochs."""
         settings = {"temperature": log_range(default_temperature(size), 2)}
         if not by_autograd:
-            settings |= {"learning_rate": log_range(0.1, 4), "smooth": SearchRange(0.0, 0.5)}
+            settings |= {"learning_rate": log_range(0.1, 4), "smooth_items": SearchRange(0.0, 0.5)}
         return self.gradient_search_space(settings, by_autograd=by_autograd)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cflightning.errors import CheckpointError, ConfigError
 from cflightning.models.embedding_dot import EmbeddingDot
-from cflightning.objectives.settings import SettingsT, make_settings
+from cflightning.objectives.settings import SettingsT
 
 
 class InteractionColumns(NamedTuple):
@@ -34,22 +34,18 @@ class RankingSolver(ABC, Generic[SettingsT]):
     Args:
         interactions: Interactions of the training part.
         network: Network whose tables are computed.
-        options: Values of `settings_class` by name.
+        settings: Complete settings of the objective.
         dim: Latent factors in training; the network has more where it holds the average of several members.
         members: Number of ensemble members.
         seed: Seed of all random draws.
         threads: Number of threads; the result does not depend on it.
 
-    Attributes:
-        settings: Complete settings; defaults that depend on the table are resolved.
-
     Raises:
-        ConfigError: An option is not a setting of the objective, or its value is out of range.
+        ConfigError: The value of a setting is out of range.
     """
 
-    objective: ClassVar[str]
-    """Name of the objective."""
-    settings_class: type[SettingsT]
+    refuses_weights: ClassVar[bool] = False
+    """True if the interactions must have no weights."""
     default_epochs: ClassVar[int]
     """Number of epochs of a training run by default."""
 
@@ -57,7 +53,7 @@ class RankingSolver(ABC, Generic[SettingsT]):
         self,
         interactions: InteractionColumns,
         network: EmbeddingDot,
-        options: Mapping[str, float | None],
+        settings: SettingsT,
         *,
         dim: int,
         members: int = 1,
@@ -65,13 +61,12 @@ class RankingSolver(ABC, Generic[SettingsT]):
         threads: int = 1,
     ) -> None:
         self.interactions, self.network, self.dim, self.members = interactions, network, dim, members
-        self.seed, self.threads = seed, threads
-        self.settings: SettingsT = make_settings(self.settings_class, options, self.objective)
+        self.settings, self.seed, self.threads = settings, seed, threads
         self.prepare()
 
     @abstractmethod
     def prepare(self) -> None:
-        """Resolve default settings and set up what the epochs need."""
+        """Set up what the epochs need."""
 
     @abstractmethod
     def train_epoch(self, epoch: int, num_epochs: int) -> None:
@@ -98,10 +93,6 @@ class RankingSolver(ABC, Generic[SettingsT]):
     def close(self) -> None:
         """Shut down threads."""
         return
-
-    def _refuse_weights(self) -> None:
-        if self.interactions.weight is not None:
-            raise ConfigError(f"--data.table.weight: is known to --model.objective ials alone, got {self.objective}")
 
 
 def restore_table(state: Mapping[str, Tensor], name: str, rows: int, dim: int | None = None) -> Tensor:

@@ -10,15 +10,15 @@ from torch import Tensor
 
 from cflightning.models.network import FoldedTables
 from cflightning.objectives.base import RankingObjective
-from cflightning.objectives.settings import SearchRange, TableSize, make_settings
+from cflightning.objectives.settings import RankingSettings, SearchRange, TableSize
 from cflightning.objectives.solver import RankingSolver, restore_table
 from cflightning.solvers import svd
 from cflightning.solvers.interactions import make_interactions
 from cflightning.utils.csr import Csr
 
 
-@dataclass(frozen=True)
-class SvdSettings:
+@dataclass(frozen=True, kw_only=True)
+class SvdSettings(RankingSettings):
     """Powers of the numbers of interactions by which the matrix and the scores are divided, see `solvers.svd`.
 
     Attributes:
@@ -35,8 +35,6 @@ class SvdSettings:
 class SvdSolver(RankingSolver[SvdSettings]):
     """Truncated SVD by subspace iteration; an epoch is one iteration."""
 
-    objective = "svd"
-    settings_class = SvdSettings
     default_epochs = 2
 
     def prepare(self) -> None:
@@ -73,6 +71,7 @@ class Svd(RankingObjective):
     """Squared error of the degree-scaled interaction matrix at a given rank."""
 
     name = "svd"
+    settings_class = SvdSettings
     solver = SvdSolver
 
     def search_space(self, size: TableSize, *, by_autograd: bool) -> dict[str, SearchRange]:
@@ -90,7 +89,7 @@ class Svd(RankingObjective):
         self, settings: Mapping[str, float], tables: FoldedTables, seen: Csr, counts: Tensor, threads: int = 1
     ) -> Tensor:
         """Return the projection of a user's interactions, exactly as in training; see `RankingObjective`."""
-        complete = make_settings(SvdSettings, settings, self.name)
+        complete = SvdSettings.make(settings, self.name)
         return svd.fold_in(
             tables.item_vectors.detach().cpu().float(), seen, counts, item_power=complete.item_power,
             score_power=complete.score_power, threads=threads,

@@ -52,12 +52,15 @@ class EmbeddingDotTask(NetworkTask):
             degree-scaled SVD: takes seconds, and the best with many factors), bpr and ccl (pairwise and cosine
             contrastive loss; by autograd alone). multitask: ratings by mse and rankings by separate factors, for a
             bundle that does both.
-        ranking: Settings of the ranking objective, as `--model.ranking.weight 0.1`. bce: negatives, learning_rate,
-            last_rate, l2. softmax: negatives, temperature, learning_rate, last_rate, smooth. ials: weight, l2,
-            exponent, block. svd: user_power, item_power, score_power. By autograd (--model.engine autograd, GPUs; the
-            task's rate and schedule): negatives, l2, in_batch (negatives are the batch's other items), dropout, smooth
-            (trains through one hop of neighbours), with softmax temperature, with ccl margin and weight. With multitask
-            also objective (bce, softmax, ials or svd; ials by default), dim (48) and epochs.
+        ranking: Settings of the ranking objective, as `--model.ranking.weight 0.1`; here with their defaults, which
+            depend on the table where no number is given. bce: negatives 8, l2, learning_rate 0.05, last_rate 0.003.
+            softmax: negatives 256, temperature, learning_rate 0.1, last_rate 0.01, smooth_items 0.15 (one hop of
+            neighbours after training). ials: weight, l2 0.015, exponent 1, block 64. svd: user_power 0.3, item_power
+            0.5, score_power 0.4. By autograd (--model.engine autograd, GPUs), with the task's learning rate and
+            schedule, bce: negatives 8, l2; bpr: negatives 8, l2; softmax: negatives 1024, l2 0, temperature; ccl:
+            negatives 1024, l2 0, margin 0.4, weight 150; all: in_batch false (true: negatives are the batch's other
+            items), dropout 0, smooth 0 (one hop of neighbours in training). With multitask also objective (bce,
+            softmax, ials or svd; ials by default), dim (48) and epochs.
         std: Standard deviation of the initial factors; None for 0.01, with SVD++ terms 0.06.
         svdpp: Sides whose vectors have an SVD++ term (implicit feedback beside the ratings): `none`; `user`, by the
             items that a user has rated (Koren 2008); `both`, also for items by their users (Rendle, Zhang & Koren

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.splits.split import TEST, TRAIN, VAL
+from cflightning.errors import ConfigError
 from cflightning.evaluation.rankings import evaluate_tables, select_eval_users
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.network import FoldedTables
@@ -111,14 +112,19 @@ class RankingHead(Head):
             options: Settings of the solver by name.
             dim: Latent factors in training.
             members: Number of ensemble members.
+
+        Raises:
+            ConfigError: An option is not supported by the objective, or the interactions have weights that it ignores.
         """
-        assert self.objective.solver is not None
-        solver = self.objective.solver(
-            interaction_columns(data), network, options, dim=dim, members=members, seed=self.task.seed,
-            threads=torch.get_num_threads(),
-        )  # fmt: skip
-        self.set_settings(asdict(solver.settings))
-        return solver
+        objective, columns = self.objective, interaction_columns(data)
+        assert objective.solver is not None
+        if objective.solver.refuses_weights and columns.weight is not None:
+            raise ConfigError(f"--data.table.weight: is known to --model.objective ials alone, got {objective.name}")
+        settings = objective.settings_class.make(options, objective.name).resolve(table_size(data))
+        self.set_settings(settings.values())
+        return objective.solver(
+            columns, network, settings, dim=dim, members=members, seed=self.task.seed, threads=torch.get_num_threads()
+        )
 
 
 class SeparateRankingHead(RankingHead):

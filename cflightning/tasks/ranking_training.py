@@ -15,7 +15,6 @@ from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.objectives.base import RankingObjective
 from cflightning.objectives.registry import sampled_loss_names
 from cflightning.objectives.sampled_loss import SampledLoss
-from cflightning.objectives.settings import setting_names
 from cflightning.objectives.solver import RankingSolver
 from cflightning.tasks.base import NetworkTask
 from cflightning.tasks.head import BatchLoss
@@ -87,8 +86,7 @@ class SolverRankingHead(RankingHead):
 
     def _make_engine(self, data: RatingsDataModule, loader: FullBatchLoader, optimizer: StateOptimizer) -> SolverEngine:
         task = self.task
-        assert self.objective.solver is not None
-        known = setting_names(self.objective.solver.settings_class)
+        known = self.objective.settings_class.defaults()
         general = {"l2": task.l2, "learning_rate": task.learning_rate}
         options = {name: value for name, value in general.items() if value is not None and name in known}
         self.solver = self.make_solver(
@@ -126,8 +124,9 @@ class SampledRankingHead(RankingHead):
             raise ConfigError(f"{option}: is not known to --model.objective {name} by autograd; leave it out")
         options = ({} if task.l2 is None else {"l2": task.l2}) | dict(task.ranking_options)
         assert self.objective.sampled_loss is not None
-        loss = self.objective.sampled_loss(options, interaction_columns(data), table_size(data))
-        self.set_settings(loss.state)
+        settings = self.objective.settings_class.make(options, name, by_autograd=True).resolve(table_size(data))
+        self.set_settings(settings.values(by_autograd=True))
+        loss = self.objective.sampled_loss(settings, interaction_columns(data), table_size(data))
         for parameter in loss.unused_parameters:  # or several devices would wait for their gradients
             self._trained.get_parameter(parameter).requires_grad_(False)
         data.train_loader = loss.loader(torch.from_numpy(data.counts()[1]))

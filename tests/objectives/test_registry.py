@@ -1,6 +1,6 @@
 """The registry of objectives: every objective is complete, and another package adds its own."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 
 import pandas as pd
 import pytest
@@ -19,7 +19,7 @@ from cflightning.objectives.registry import (
     unregister,
 )
 from cflightning.objectives.sampled_loss import SampledLoss, SampledSettings
-from cflightning.objectives.settings import TableSize, make_settings
+from cflightning.objectives.settings import TableSize
 from cflightning.tasks.loading import load_task
 
 RANKING = [name for name in objective_names() if isinstance(find_objective(name), RankingObjective)]
@@ -42,9 +42,6 @@ class HingeSettings(SampledSettings):
 class HingeLoss(SampledLoss[HingeSettings]):
     """Hinge loss by autograd."""
 
-    objective = "hinge"
-    settings_class = HingeSettings
-
     def score_loss(self, positive, negatives, log_q):
         return (self.settings.margin - positive[:, None] + negatives).clamp(min=0).sum()
 
@@ -53,6 +50,7 @@ class Hinge(RankingObjective):
     """The chosen item scores above each negative sample by a margin."""
 
     name = "hinge"
+    settings_class = HingeSettings
     sampled_loss = HingeLoss
 
     def search_space(self, size, *, by_autograd):
@@ -101,17 +99,14 @@ def test_an_unknown_objective_is_refused():
 @pytest.mark.parametrize("name", RANKING)
 def test_a_ranking_objective_has_documented_settings_a_search_space_and_a_fold_in(name):
     objective = find_ranking_objective(name)
-    for kind in filter(None, (objective.solver, objective.sampled_loss)):
-        settings = kind.settings_class
-        assert settings() == make_settings(settings, {}, name)
-        described = " ".join(base.__doc__ for base in settings.__mro__[:-1])
-        assert all(f"{field.name}:" in described for field in fields(settings)), settings
+    settings = objective.settings_class
+    described = " ".join(base.__doc__ for base in settings.__mro__[:-1])
+    assert all(f"{field.name}:" in described for field in fields(settings)), settings
     for by_autograd in {objective.solver is None, objective.sampled_loss is not None}:
         ranges = objective.search_space(SIZE, by_autograd=by_autograd)
         assert "model.dim" in ranges
-        assert {option.removeprefix("model.ranking.") for option in ranges if "ranking" in option} <= set(
-            objective.setting_names()
-        )
+        searched = {option.removeprefix("model.ranking.") for option in ranges if "ranking" in option}
+        assert searched <= set(settings.defaults(by_autograd=by_autograd))
     weights = objective.bundle_fold_in_settings({}, 200)
     assert (weights.weight, weights.rescale) == (0.3, name != "ials")
 
@@ -127,12 +122,3 @@ def test_the_default_number_of_epochs_depends_on_autograd(name, by_solver, by_au
 
 def test_multitask_needs_a_solver():
     assert solver_names() == [name for name in RANKING if find_ranking_objective(name).solver is not None]
-
-
-def test_settings_have_the_types_of_their_defaults():
-    settings = make_settings(HingeSettings, {"negatives": 4.0, "margin": 2, "in_batch": True, "l2": None}, "hinge")
-    assert asdict(settings) == {"negatives": 4, "l2": 0.001, "in_batch": True, "dropout": 0.0, "smooth": 0.0,
-                                "margin": 2.0}  # fmt: skip
-    assert isinstance(settings.negatives, int) and isinstance(settings.margin, float)
-    with pytest.raises(ConfigError, match="--model.ranking: has .*margin.* with hinge, got colour"):
-        make_settings(HingeSettings, {"colour": 1}, "hinge")

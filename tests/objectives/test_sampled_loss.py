@@ -6,7 +6,11 @@ import pytest
 import torch
 
 from cflightning.errors import ConfigError
-from cflightning.objectives.sampled_loss import dropout_entries, normalised, pair_scores
+from cflightning.models.embedding_dot import EmbeddingDot
+from cflightning.objectives.ccl import CclSettings, SampledCcl
+from cflightning.objectives.sampled_loss import dropout_entries, pair_scores
+from cflightning.objectives.settings import TableSize
+from cflightning.objectives.solver import InteractionColumns
 
 
 def vectors(*shape):
@@ -32,16 +36,17 @@ def test_accidental_hits_get_minus_infinity():
     assert positive.isfinite().all()
 
 
-def test_normalised_vectors_have_length_one_and_zeros_stay():
-    users, items = vectors(4, 3), vectors(4, 2, 3)
-    users[1] = 0
-    users.requires_grad_()
-    p, q = normalised(users, items)
-    assert p.norm(dim=1).tolist() == pytest.approx([1, 0, 1, 1])
-    torch.testing.assert_close(q.norm(dim=-1), torch.ones(4, 2, dtype=torch.float64))
-    torch.testing.assert_close(p * users.norm(dim=1, keepdim=True), users)
-    p.sum().backward()
-    assert users.grad.isfinite().all()
+def test_vectors_of_a_cosine_loss_have_length_one_and_zeros_stay():
+    network, none = EmbeddingDot(5, 3, 4), torch.empty(0, dtype=torch.int32)
+    loss = SampledCcl(CclSettings(), InteractionColumns(none, none), TableSize(0, 5, 3))
+    users, items = loss.tables(network)
+    lengths = network.user_factors.weight.norm(dim=1, keepdim=True)
+    assert lengths[0] == 0
+    assert users.norm(dim=1).tolist() == pytest.approx([0, 1, 1, 1, 1])
+    assert items.norm(dim=1).tolist() == pytest.approx([0, 1, 1])
+    torch.testing.assert_close(users * lengths, network.user_factors.weight)
+    users.sum().backward()
+    assert network.user_factors.weight.grad.isfinite().all()
 
 
 def test_dropout_keeps_the_mean():
