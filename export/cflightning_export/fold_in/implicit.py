@@ -51,25 +51,27 @@ class ImplicitFoldIn(NamedTuple):
         values, axes = np.linalg.eigh(self.weight * vectors.T @ vectors)
         return np.maximum(values, 0.0), axes
 
-    def solve(self, index: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Solve the normal equations for a user of unweighted items.
+    def solve(self, index: NDArray[np.int64], weight: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Solve the normal equations for a user.
 
         Args:
             index: int64 [n], chosen items.
+            weight: float32 [n], their weights c, above 0; NaN stands for 1.
 
         Returns:
             float64 [dim].
         """
-        if not len(index) and self.mean_user is not None:
-            return self.mean_user.astype(np.float64)
         vectors = self.vectors.astype(np.float64) / self.unit
-        chosen = vectors[index]
+        chosen, c = vectors[index], np.where(np.isnan(weight), 1.0, weight.astype(np.float64))
         ridge = self.l2 * (len(index) + self.weight * len(self.ids)) ** self.exponent
-        curvature = chosen.T @ chosen + self.weight * vectors.T @ vectors + ridge * np.eye(vectors.shape[1])
-        factors: NDArray[np.float64] = np.linalg.solve(curvature, chosen.sum(axis=0)) / self.unit
+        curvature = (
+            chosen.T @ (chosen * c[:, None]) + self.weight * vectors.T @ vectors + ridge * np.eye(vectors.shape[1])
+        )
+        factors: NDArray[np.float64] = np.linalg.solve(curvature, chosen.T @ c) / self.unit
+        own_part = min(float(c.sum()), 1.0)
         if self.length is not None and factors.any():
-            factors *= self.length / np.linalg.norm(factors)
-        return factors
+            factors *= own_part * self.length / np.linalg.norm(factors)
+        return factors if self.mean_user is None else factors + (1.0 - own_part) * self.mean_user
 
     def scores(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the scores by a user vector, float64 [dim + 1], of all items: float64 [1 + items]."""

@@ -104,12 +104,13 @@ def fold_in(spec: FoldInSpec, index: NDArray[np.int64], rating: NDArray[np.float
     Args:
         spec: the rated side and the prior.
         index: int64 [n], indices of known ids.
-        rating: float32 [n], rating units.
+        rating: float32 [n], rating units; NaN stands for liked.
 
     Returns:
         float64 [dim + 1], factors and then bias.
     """
+    target = np.where(np.isnan(rating), spec.liked_rating, rating.astype(np.float64))
     z = np.column_stack([spec.vectors[index].astype(np.float64), np.ones(len(index))])
     base = spec.bias[index].astype(np.float64) + spec.global_bias
     penalty, mean = spec.prior.precision(), spec.prior.mean_after(index)
-    return minimise(RatedVectors(z, base, rating.astype(np.float64), spec.scale), penalty, penalty @ mean, mean)
+    return minimise(RatedVectors(z, base, target, spec.scale), penalty, penalty @ mean, mean)

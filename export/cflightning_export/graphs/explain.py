@@ -24,7 +24,7 @@ from cflightning_export.fold_in.implicit import ImplicitFoldIn
 from cflightning_export.fold_in.newton import fold_in
 from cflightning_export.fold_in.spec import FoldInSpec
 from cflightning_export.graphs.base import BundleSource, GraphFamily, SignedGraph, to_scores
-from cflightning_export.graphs.fold_in import TOLERANCE, Tables, rated_tables, whiten_ratings
+from cflightning_export.graphs.fold_in import TOLERANCE, RatedSide, draw_indices, rated_side, whiten_ratings
 from cflightning_export.graphs.fold_in_implicit import TOLERANCE as IMPLICIT_TOLERANCE
 from cflightning_export.graphs.fold_in_implicit import item_tables, solve_implicit, with_bias
 from cflightning_export.graphs.newton_cg import TINY, conjugate_gradients, fold_in_with_curvature
@@ -73,7 +73,7 @@ def explain_graph(spec: FoldInSpec, users: Ids, tables: FoldedTables) -> onnx.Mo
         tables: tables of the network that recommends.
     """
     g = SignedGraph("explain", users=users, items=spec.ids, dim=spec.vectors.shape[1])
-    items = rated_tables(g, spec)
+    items = rated_side(g, spec)
     ratings = whiten_ratings(g, spec, items, g.items, g["item"], shifts=True)
     y, curvature = fold_in_with_curvature(ratings.problem)
     targets = _targets(g, items)
@@ -107,7 +107,7 @@ def explain_implicit_graph(spec: ImplicitFoldIn, users: Ids, tables: FoldedTable
     return _finish(g, tables, targets, _Explanation(solved.vectors, solved.known, contribution, base, vector, None))
 
 
-def _targets(g: SignedGraph, items: Tables) -> _Targets:
+def _targets(g: SignedGraph, items: RatedSide) -> _Targets:
     index = g.items.index(g["target"])
     return _Targets(items.vectors[index], items.bias[:, index].flat())
 
@@ -153,18 +153,21 @@ def verify(folder: Path, source: BundleSource) -> None:
     specs, users, rng = source.fold_in, source.vocabulary.users, np.random.default_rng(0)
     spec = specs.implicit_users or specs.users
     assert spec is not None
-    index, target = rng.integers(0, len(spec.ids) + 1, (2, VERIFIED_ITEMS))
-    rating = np.full(len(index), np.nan, np.float32)
+    index, target = draw_indices(rng, spec.ids, VERIFIED_ITEMS), draw_indices(rng, spec.ids, VERIFIED_ITEMS)
+    known = index > 0
     if isinstance(spec, ImplicitFoldIn):
-        vector = np.append(spec.solve(index[index > 0]), spec.user_bias)
+        rating = rng.uniform(0.2, 2.0, VERIFIED_ITEMS).astype(np.float32)
+        rating[::3] = np.nan
+        vector = np.append(spec.solve(index[known], rating[known]), spec.user_bias)
         tolerance = IMPLICIT_TOLERANCE * max(float(abs(spec.scores(vector)).max()), 1e-30)
     else:
         low, high = spec.scale.rating_range or (0.0, 1.0)
-        rating = rng.uniform(low, high, len(index)).astype(np.float32)
-        vector, tolerance = fold_in(spec, index[index > 0], rating[index > 0]), TOLERANCE * (high - low)
-    graph, known = GraphSession(folder, "explain"), np.array([users.num_embeddings - 1])
-    trained = np.append(specs.tables.user_vectors.numpy()[known[0]], specs.tables.user_bias.numpy()[known[0]])
-    for case, user, expected in (("folded-in user", known[:0], vector), ("last user", known, trained)):
+        rating = rng.uniform(low, high, VERIFIED_ITEMS).astype(np.float32)
+        rating[::3] = np.nan
+        vector, tolerance = fold_in(spec, index[known], rating[known]), TOLERANCE * (high - low)
+    graph, last = GraphSession(folder, "explain"), np.array([users.num_embeddings - 1])
+    trained = np.append(specs.tables.user_vectors.numpy()[last[0]], specs.tables.user_bias.numpy()[last[0]])
+    for case, user, expected in (("folded-in user", last[:0], vector), ("last user", last, trained)):
         answer = graph.run(
             case,
             item=ids_of(spec.ids, index),

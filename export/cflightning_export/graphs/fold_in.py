@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto
 
+from cflightning.data.ids import Ids
 from cflightning.models.network import RatingScale
 from cflightning_export.fold_in.newton import fold_in
 from cflightning_export.fold_in.spec import FoldInSpec
@@ -24,18 +26,18 @@ TOLERANCE = 0.02
 """Error of a score, as a share of the rating range, that verification allows; the usual error is 1e-5.
 
 Contradicting ratings may have several minima, of which graph and reference may find different ones."""
-VERIFIED_COUNTS = (20, 1, 0)
-"""Numbers of ratings of the synthetic users that verification folds in."""
+VERIFIED_RATINGS = ((20, 0), (20, 10), (1, 0), (1, 1), (0, 0))
+"""Ratings of the synthetic users that verification folds in: their number, and how many are NaN, which means liked."""
 
 
-class Tables(NamedTuple):
+class RatedSide(NamedTuple):
     """Tables of the rated side: vectors, float [1 + ids, dim], and biases with the global one, float [1, 1 + ids]."""
 
     vectors: Value
     bias: Value
 
 
-class Ratings(NamedTuple):
+class WhitenedRatings(NamedTuple):
     """Values that the graph computes from the ratings of a new user or item.
 
     Attributes:
@@ -60,17 +62,17 @@ class Ratings(NamedTuple):
 def fold_in_graph(spec: FoldInSpec) -> onnx.ModelProto:
     """Build the graph `fold_in` of a network that predicts ratings."""
     g = SignedGraph("fold_in", items=spec.ids, dim=spec.vectors.shape[1])
-    tables = rated_tables(g, spec)
+    tables = rated_side(g, spec)
     ratings = whiten_ratings(g, spec, tables, g.items, g["item"])
     vector = g.Gemm(fold_in_nodes(ratings.problem), ratings.prior_root, transB=1)
-    return finish_with_vector(g, tables, ratings.indices, ratings.known, vector, spec.scale)
+    return finish_recommendation(g, tables, ratings.indices, ratings.known, vector, spec.scale)
 
 
 def fold_in_item_graph(spec: FoldInSpec) -> onnx.ModelProto:
     """Build the graph `fold_in_item`."""
     dim = spec.vectors.shape[1]
     g = SignedGraph("fold_in_item", users=spec.ids, dim=dim)
-    tables = rated_tables(g, spec)
+    tables = rated_side(g, spec)
     ratings = whiten_ratings(g, spec, tables, g.users, g["user"])
     vector = g.Gemm(fold_in_nodes(ratings.problem), ratings.prior_root, transB=1)
     flat = vector.flat()
@@ -78,15 +80,15 @@ def fold_in_item_graph(spec: FoldInSpec) -> onnx.ModelProto:
     return g.finish(vector=flat, asked=to_scores(spec.scale, logits), known=ratings.known)
 
 
-def rated_tables(g: SignedGraph, spec: FoldInSpec) -> Tables:
+def rated_side(g: SignedGraph, spec: FoldInSpec) -> RatedSide:
     """Return the tables of the rated side; the sum of biases is computed when the graph is loaded."""
     vectors, bias = g.constant("vectors", spec.vectors), g.constant("bias", spec.bias)
-    return Tables(vectors, bias.row() + g.constant("global_bias", spec.global_bias))
+    return RatedSide(vectors, bias.row() + g.constant("global_bias", spec.global_bias))
 
 
 def whiten_ratings(
-    g: SignedGraph, spec: FoldInSpec, tables: Tables, ids: IdTable, rated: Value, *, shifts: bool = False
-) -> Ratings:
+    g: SignedGraph, spec: FoldInSpec, tables: RatedSide, ids: IdTable, rated: Value, *, shifts: bool = False
+) -> WhitenedRatings:
     """State the fold-in of the ratings in whitened coordinates.
 
     Args:
@@ -119,17 +121,17 @@ def whiten_ratings(
         target = (target - float(spec.scale.low)) / float(spec.link_width)
     start_logit = g.Gemm(start, z, tables.bias[:, index], transB=1)
     problem = Problem(z, start_logit, target, start, spec.scale.sigmoid)
-    return Ratings(index, known, vectors, whitening, root, prior_shift, problem)
+    return WhitenedRatings(index, known, vectors, whitening, root, prior_shift, problem)
 
 
-def logits_of(tables: Tables, index: Value, factors: Value) -> Value:
+def logits_of(tables: RatedSide, index: Value, factors: Value) -> Value:
     """Return logits of some ids, int64 [s], with a vector's factors, float [1, dim], without its bias: float [s]."""
     g = factors.graph
     return g.Gemm(factors, tables.vectors[index], tables.bias[:, index], transB=1).flat()
 
 
-def finish_with_vector(
-    g: SignedGraph, tables: Tables, rated: Value, known: Value, vector: Value, scale: RatingScale | None
+def finish_recommendation(
+    g: SignedGraph, tables: RatedSide, rated: Value, known: Value, vector: Value, scale: RatingScale | None
 ) -> onnx.ModelProto:
     """Finish `fold_in` or `fold_in_choice`: recommend by a user vector, and score the requested items.
 
@@ -170,6 +172,13 @@ def build(source: BundleSource) -> Iterator[tuple[str, onnx.ModelProto]]:
         yield "fold_in_item", fold_in_item_graph(source.fold_in.items)
 
 
+def draw_indices(rng: np.random.Generator, ids: Ids, count: int) -> NDArray[np.int64]:
+    """Draw indices of rated ids, int64 [count], to be verified; every seventh, from the second on, is unknown."""
+    index = rng.integers(1, len(ids) + 1, count)
+    index[1::7] = 0
+    return index
+
+
 def verify(folder: Path, source: BundleSource) -> None:
     """Fold in synthetic users and items, with unknown ids, and compare scores with the exact solution."""
     if source.fold_in is None:
@@ -179,9 +188,10 @@ def verify(folder: Path, source: BundleSource) -> None:
         if spec is None:
             continue
         graph, (low, high) = GraphSession(folder, name), spec.scale.rating_range or (0.0, 1.0)
-        for count in VERIFIED_COUNTS:
-            case, index = f"{count} ratings", rng.integers(0, len(spec.ids) + 1, count)
+        for count, liked in VERIFIED_RATINGS:
+            case, index = f"{count} ratings, {liked} of them liked", draw_indices(rng, spec.ids, count)
             rating = rng.uniform(low, high, count).astype(np.float32)
+            rating[:liked] = np.nan
             inputs = {side: ids_of(spec.ids, index), "rating": rating}
             if name == "fold_in":
                 inputs |= {"k": np.array([1]), "exclude_item": spec.ids.values[:0]}

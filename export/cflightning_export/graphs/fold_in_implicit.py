@@ -16,7 +16,7 @@ from onnx import TensorProto
 
 from cflightning_export.fold_in.implicit import ImplicitFoldIn
 from cflightning_export.graphs.base import BundleSource, GraphFamily, SignedGraph
-from cflightning_export.graphs.fold_in import VERIFIED_COUNTS, Tables, finish_with_vector
+from cflightning_export.graphs.fold_in import RatedSide, draw_indices, finish_recommendation
 from cflightning_export.graphs.newton_cg import TINY, conjugate_gradients
 from cflightning_export.onnx_tools.builder import Value
 from cflightning_export.onnx_tools.session import GraphSession, ids_of
@@ -25,6 +25,14 @@ STEPS = 24
 """Steps of conjugate gradients."""
 TOLERANCE = 1e-3
 """Error of a score, as a share of the largest score, that verification allows."""
+VERIFIED_WEIGHTS = {
+    "20 items": [np.nan] * 20,
+    "1 item": [np.nan],
+    "no item": [],
+    "20 items, 15 of them weighted": [0.2, 0.5, 2.0, np.nan] * 5,
+    "1 item of weight 0.5": [0.5],
+}
+"""Weights of the items of the synthetic users that verification folds in; NaN stands for 1."""
 
 
 class ImplicitRatings(NamedTuple):
@@ -62,12 +70,12 @@ def fold_in_implicit_graph(name: str, spec: ImplicitFoldIn) -> onnx.ModelProto:
     g = SignedGraph(name, items=spec.ids, dim=spec.vectors.shape[1])
     tables = item_tables(g, spec)
     solved = solve_implicit(g, spec, tables)
-    return finish_with_vector(g, tables, solved.indices, solved.known, with_bias(spec, solved.factors), None)
+    return finish_recommendation(g, tables, solved.indices, solved.known, with_bias(spec, solved.factors), None)
 
 
-def item_tables(g: SignedGraph, spec: ImplicitFoldIn) -> Tables:
+def item_tables(g: SignedGraph, spec: ImplicitFoldIn) -> RatedSide:
     """Return the tables of the items."""
-    return Tables(g.constant("vectors", spec.vectors), g.constant("bias", spec.bias[None]))
+    return RatedSide(g.constant("vectors", spec.vectors), g.constant("bias", spec.bias[None]))
 
 
 def with_bias(spec: ImplicitFoldIn, factors: Value) -> Value:
@@ -75,7 +83,7 @@ def with_bias(spec: ImplicitFoldIn, factors: Value) -> Value:
     return factors.graph.Concat(factors, factors.graph.constant("user_bias", [[spec.user_bias]]), axis=1)
 
 
-def solve_implicit(g: SignedGraph, spec: ImplicitFoldIn, tables: Tables) -> ImplicitRatings:
+def solve_implicit(g: SignedGraph, spec: ImplicitFoldIn, tables: RatedSide) -> ImplicitRatings:
     """Solve for the factors of the user of the inputs `item` and `rating`: weights, float [n]; NaN stands for 1."""
     index = g.items.index(g["item"])
     known = index > 0
@@ -118,17 +126,18 @@ def verify(folder: Path, source: BundleSource) -> None:
         return
     spec, rng, graph = source.fold_in.implicit_users, np.random.default_rng(0), GraphSession(folder, _name(source))
     every = ids_of(spec.ids, np.arange(len(spec.ids) + 1))
-    for count in VERIFIED_COUNTS:
-        case, index = f"{count} items", rng.integers(0, len(spec.ids) + 1, count)
+    for case, weight in VERIFIED_WEIGHTS.items():
+        index, rating = draw_indices(rng, spec.ids, len(weight)), np.array(weight, np.float32)
         answer = graph.run(
             case,
             item=ids_of(spec.ids, index),
-            rating=np.full(count, np.nan, np.float32),
+            rating=rating,
             k=np.array([1]),
             exclude_item=spec.ids.values[:0],
             score_item=every,
         )
-        scores = spec.scores(np.append(spec.solve(index[index > 0]), spec.user_bias))
+        known = index > 0
+        scores = spec.scores(np.append(spec.solve(index[known], rating[known]), spec.user_bias))
         graph.check_close(case, answer["asked"], scores, TOLERANCE * max(float(abs(scores).max()), 1e-30))
 
 

@@ -69,12 +69,12 @@ def fold_in(
     outputs = ("best", "score", "vector", "asked", "known")
     if has_mixed_units(manifest):
         weights = {"rating": ratings_to_weights(rating, manifest)}
-        best, scores, vector, asked, known = graphs.run("fold_in_choice", outputs, inputs | weights)
+        best, scores, vector, requested, known = graphs.run("fold_in_choice", outputs, inputs | weights)
         if len(inputs["score_item"]):
-            [asked] = graphs.run("fold_in", ("asked",), inputs)
+            [requested] = graphs.run("fold_in", ("asked",), inputs)
     else:
-        best, scores, vector, asked, known = graphs.run("fold_in", outputs, inputs)
-    return FoldIn(*drop_fillers(best, scores), vector, asked, known)
+        best, scores, vector, requested, known = graphs.run("fold_in", outputs, inputs)
+    return FoldIn(*drop_fillers(best, scores), vector, requested, known)
 
 
 def fold_in_item(graphs: GraphSessions, users: RawIds, ratings: Ratings | None, score: RawIds | None) -> FoldInItem:

@@ -10,11 +10,11 @@ from cflightning.errors import ExportError
 from cflightning_export.contents.networks import BundleNetworks
 from cflightning_export.fold_in.plan import FoldInSpecs
 from cflightning_export.fold_in.prior import estimate_prior
-from cflightning_export.fold_in.spec import new_users
+from cflightning_export.fold_in.spec import new_items, new_users
 from cflightning_export.graphs import explain, fold_in, fold_in_implicit
 from cflightning_export.graphs.base import BundleSource
 
-from ..fold_in_data import SCALES, USERS, implicit_spec, item_ids, make_svdpp_terms, make_tables
+from ..fold_in_data import DIM, SCALES, USERS, implicit_spec, item_ids, make_svdpp_terms, make_tables
 
 SIGMOID = SCALES["sigmoid"]
 
@@ -40,3 +40,47 @@ def test_fold_in_and_explain_of_other_weights_fail_the_verification(tmp_path):
         onnx.save(model, tmp_path / f"{name}.onnx")
         with pytest.raises(ExportError, match=rf"{name}.onnx"):
             families[name].verify(tmp_path, source)
+
+
+def make_source(users=None, items=None, implicit=None):
+    vocabulary = Vocabulary(Ids(np.arange(USERS)), item_ids())
+    return BundleSource(
+        BundleNetworks(None, None, {}), vocabulary, fold_in=FoldInSpecs(users, items, implicit, make_tables())
+    )
+
+
+def save(folder, models):
+    for name, model in models:
+        onnx.save(model, folder / f"{name}.onnx")
+    return folder
+
+
+def refuses(module, folder, source):
+    with pytest.raises(ExportError, match="must agree with torch"):
+        module.verify(folder, source)
+
+
+def test_graphs_that_are_wrong_for_liked_ids_alone_fail_the_verification(tmp_path):
+    tables = make_tables()
+    priors = [estimate_prior(tables, side, SIGMOID) for side in ("user", "item")]
+    users = new_users(tables, item_ids(), SIGMOID, priors[0])
+    items = new_items(tables, Ids(np.arange(USERS)), SIGMOID, priors[1])
+    for case in ({"users": users}, {"items": items}):
+        modules = (fold_in, explain) if "users" in case else (fold_in,)
+        wrong = {side: spec._replace(liked_level=0.5) for side, spec in case.items()}
+        for module in modules:
+            module.verify(save(tmp_path, module.build(make_source(**case))), make_source(**case))
+            refuses(module, save(tmp_path, module.build(make_source(**wrong))), make_source(**case))
+
+
+def test_graphs_that_are_wrong_for_weighted_items_alone_fail_the_verification(tmp_path):
+    mean_user = np.linspace(-1, 1, DIM, dtype=np.float32)
+    for settings in ({}, {"length": 1.7, "unit": 2.0, "mean_user": mean_user}):
+        source = make_source(implicit=implicit_spec(**settings))
+        for module in (fold_in_implicit, explain):
+            module.verify(save(tmp_path, module.build(source)), source)
+            for name, model in module.build(source):
+                [isnan] = [node.output[0] for node in model.graph.node if node.op_type == "IsNaN"]
+                [where] = [node for node in model.graph.node if node.op_type == "Where" and isnan in node.input]
+                where.input[2] = where.input[1]  # every weight is 1
+                refuses(module, save(tmp_path, [(name, model)]), source)
