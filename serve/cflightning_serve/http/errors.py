@@ -75,7 +75,7 @@ class ErrorDetail(BaseModel):
     message: str
 
 
-class ErrorReply(BaseModel):
+class ErrorResponse(BaseModel):
     """Body of an error response."""
 
     error: ErrorDetail

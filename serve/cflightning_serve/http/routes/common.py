@@ -9,7 +9,7 @@ from fastapi import Depends, Request, Response
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
 from typing_extensions import TypeAliasType
 
-from cflightning_serve.http.errors import ApiError, ErrorReply
+from cflightning_serve.http.errors import ApiError, ErrorResponse
 from cflightning_serve.http.serving.state import ServerState
 from cflightning_serve.http.settings import Limits
 
@@ -83,9 +83,9 @@ def describe_errors(model: type[BaseModel], **changes: str) -> ResponseDescripti
     return {status: {"model": model, "description": text} for status, text in sorted(reasons.items())}
 
 
-ERRORS = describe_errors(ErrorReply)
+ERRORS = describe_errors(ErrorResponse)
 """Error responses of JSON routes."""
-UNKNOWN_ITEM: ResponseDescriptions = {404: {"model": ErrorReply, "description": "Training has not seen the item"}}
+UNKNOWN_ITEM: ResponseDescriptions = {404: {"model": ErrorResponse, "description": "Training has not seen the item"}}
 """Additional error response of routes about one item."""
 
 

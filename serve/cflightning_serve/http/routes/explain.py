@@ -66,8 +66,8 @@ class Explanation(BaseModel):
 async def explain(body: Explain, state: State) -> Response:
     """Explain the score of an item by the contribution of each rated item."""
     body.check_limits(state.settings.limits)
-    given = body.model_fields_set & {"user", "ratings"}
-    if len(given) != 1 or getattr(body, *given) is None:
+    fields = body.model_fields_set & {"user", "ratings"}
+    if len(fields) != 1 or getattr(body, *fields) is None:
         raise ApiError(422, "input", "explain: needs either user or ratings; give one of them")
     scorer = state.bundle.scorer
     state.metrics.count_ids("item", (scorer.knows_item(body.item),))

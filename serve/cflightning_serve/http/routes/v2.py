@@ -43,7 +43,7 @@ class Tensor(BaseModel):
     data: list[Any] | None = None
 
 
-class InferReply(BaseModel):
+class InferResponse(BaseModel):
     """The response to an infer request."""
 
     model_config = ConfigDict(protected_namespaces=())
@@ -109,8 +109,8 @@ async def model_metadata(state: State, model: str, version: str | None = None) -
     return {"name": model, "versions": [bundle.version], "platform": "onnxruntime_onnx", **tensors}
 
 
-@router.post("/models/{model}/versions/{version}/infer", response_model=InferReply, openapi_extra=_INFER_BODY)
-@router.post("/models/{model}/infer", response_model=InferReply, openapi_extra=_INFER_BODY)
+@router.post("/models/{model}/versions/{version}/infer", response_model=InferResponse, openapi_extra=_INFER_BODY)
+@router.post("/models/{model}/infer", response_model=InferResponse, openapi_extra=_INFER_BODY)
 async def model_infer(request: Request, state: State, model: str, version: str | None = None) -> Response:
     """Run a model; tensors are JSON, or bytes behind the JSON (Triton's binary tensor data)."""
     bundle = state.bundle

@@ -53,7 +53,7 @@ class InputTensor(BaseModel):
     parameters: dict[str, Any] = {}
 
 
-class OutputWanted(BaseModel):
+class RequestedOutput(BaseModel):
     """A requested output; without any, all outputs are returned."""
 
     model_config = ConfigDict(strict=True)
@@ -70,7 +70,7 @@ class InferRequest(BaseModel):
     id: str | None = None
     # Validation stops at the first error, as in `common.Many`.
     inputs: Annotated[list[InputTensor], Field(fail_fast=True)]
-    outputs: Annotated[list[OutputWanted], Field(fail_fast=True)] | None = None
+    outputs: Annotated[list[RequestedOutput], Field(fail_fast=True)] | None = None
     parameters: dict[str, Any] = {}
 
 
@@ -86,7 +86,7 @@ class ParsedRequest(NamedTuple):
 
     request: InferRequest
     graph: str
-    outputs: list[OutputWanted]
+    outputs: list[RequestedOutput]
     feeds: dict[str, TensorArray]
 
 
@@ -135,7 +135,7 @@ def parse_request(scorer: Scorer, graph: str, text: memoryview, tensors: memoryv
     inputs, outputs = signature(scorer.manifest, graph)
     feeds = _read_feeds(request, tensors, inputs, limits)
     _check_feeds(scorer, graph, feeds, limits)
-    requested = request.outputs if request.outputs is not None else [OutputWanted(name=name) for name in outputs]
+    requested = request.outputs if request.outputs is not None else [RequestedOutput(name=name) for name in outputs]
     names = [output.name for output in requested]
     for name in names:
         if name not in outputs:

@@ -19,7 +19,7 @@ from cflightning_serve.http.routes.common import ERRORS
 from cflightning_serve.http.serving.executor import ALWAYS_THREAD, Executor
 from cflightning_serve.http.serving.loaded_bundle import LoadedBundle
 from cflightning_serve.http.settings import Settings
-from cflightning_serve.http.ui.catalogue import MAP_ITEMS, CatalogueCache
+from cflightning_serve.http.ui.catalogue import MAP_ITEMS, CatalogueCache, CatalogueItem, MapPoint
 from cflightning_serve.scorer import Scorer
 
 _MEDIA_TYPES = {
@@ -54,31 +54,16 @@ class About(BaseModel):
     unit: Unit
 
 
-class Found(BaseModel):
-    """An item of the catalogue."""
-
-    item: int | str
-    title: str | None
-    count: int | None
-
-
-class Finds(BaseModel):
+class FoundItems(BaseModel):
     """The items that match a query, best first."""
 
-    items: list[Found]
+    items: list[CatalogueItem]
 
 
-class Mapped(Found):
-    """An item on the map."""
-
-    x: float
-    y: float
-
-
-class Map(BaseModel):
+class ItemMap(BaseModel):
     """Items on the plane of the two principal components of the item vectors."""
 
-    items: list[Mapped]
+    items: list[MapPoint]
 
 
 class _StaticFile(NamedTuple):
@@ -137,27 +122,27 @@ def page_router(get_scorer: Callable[[], Scorer], executor: Executor, map_items:
             )
         )
 
-    @router.get("/items", summary="Find items by a part of their title, the most popular first", response_model=Finds)
+    @router.get(
+        "/items", summary="Find items by a part of their title, the most popular first", response_model=FoundItems
+    )
     async def items(
         query: Annotated[str, Query(max_length=200, description="empty: the most popular items")] = "",
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
     ) -> Response:
         scorer = get_scorer()
-        return await json_response(
-            lambda: Finds(items=[Found(**vars(item)) for item in cache.get(scorer).search(query, limit)])
-        )
+        return await json_response(lambda: FoundItems(items=cache.get(scorer).search(query, limit)))
 
-    @router.get("/map", summary="Items on two principal components of the item vectors", response_model=Map)
-    async def mapped(
+    @router.get("/map", summary="Items on two principal components of the item vectors", response_model=ItemMap)
+    async def item_map(
         item: Annotated[
             list[str] | None, Query(max_length=_MAX_MAP_IDS, description="empty: the most popular items")
         ] = None,
     ) -> Response:
         scorer = get_scorer()
 
-        def compute() -> Map:
+        def compute() -> ItemMap:
             ids = None if item is None else parse_id_texts(item, scorer.manifest.item_ids, "item")
-            return Map(items=[Mapped(**vars(point)) for point in cache.get(scorer).map_points(scorer, ids)])
+            return ItemMap(items=cache.get(scorer).map_points(scorer, ids))
 
         return await json_response(compute)
 
