@@ -41,6 +41,10 @@ class RankingObjective(Objective):
     """Optimiser of the objective on the CPU without autograd."""
     sampled_loss: ClassVar[type[SampledLoss[Any]] | None] = None
     """Loss of the objective by autograd."""
+    autoencoder: ClassVar[bool] = False
+    """True if the network is a linear autoencoder, whose encoder folds in new users."""
+    default_dim: ClassVar[int] = 64
+    """Latent factors by default."""
 
     def setting_names(self) -> list[str]:
         """Return the names of all settings, for messages."""

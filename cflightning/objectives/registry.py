@@ -9,6 +9,7 @@ from cflightning.objectives.base import Objective, RankingObjective
 from cflightning.objectives.bce import Bce
 from cflightning.objectives.bpr import Bpr
 from cflightning.objectives.ccl import Ccl
+from cflightning.objectives.ease import Ease
 from cflightning.objectives.ials import Ials
 from cflightning.objectives.mse import Mse
 from cflightning.objectives.softmax import Softmax
@@ -27,7 +28,7 @@ def unregister(name: str) -> None:
     del _objectives[name]
 
 
-for _class in (Mse, Bce, Bpr, Softmax, Ccl, Ials, Svd):
+for _class in (Mse, Bce, Bpr, Softmax, Ccl, Ease, Ials, Svd):
     register(_class())
 
 

@@ -48,19 +48,20 @@ class EmbeddingDotTask(NetworkTask):
         objective: Objective of training; None for multitask, or for implicit feedback ials (bce on GPUs and by
             autograd). mse, squared error: predicts ratings, and is a poor ranker. The others rank by interactions,
             whatever the ratings: bce (cross-entropy with negative samples), softmax (of cosines, with negative samples:
-            the best with few factors on large catalogues), ials (implicit alternating least squares), svd (a
-            degree-scaled SVD: takes seconds, and the best with many factors), bpr and ccl (pairwise and cosine
-            contrastive loss; by autograd alone). multitask: ratings by mse and rankings by separate factors, for a
-            bundle that does both.
+            the best with few factors on large catalogues), ease (a linear autoencoder in closed form: seconds, and the
+            best lists on most tables), ials (implicit alternating least squares), svd (a degree-scaled SVD: takes
+            seconds, and the best with many factors), bpr and ccl (pairwise and cosine contrastive loss; by autograd
+            alone). multitask: ratings by mse and rankings by separate factors, for a bundle that does both.
         ranking: Settings of the ranking objective, as `--model.ranking.weight 0.1`; here with their defaults, which
             depend on the table where no number is given. bce: negatives 8, l2, learning_rate 0.05, last_rate 0.003.
             softmax: negatives 256, temperature, learning_rate 0.1, last_rate 0.01, smooth_items 0.15 (one hop of
-            neighbours after training). ials: weight, l2 0.015, exponent 1, block 64. svd: user_power 0.3, item_power
-            0.5, score_power 0.4. By autograd (--model.engine autograd, GPUs), with the task's learning rate and
-            schedule, bce: negatives 8, l2; bpr: negatives 8, l2; softmax: negatives 1024, l2 0, temperature; ccl:
-            negatives 1024, l2 0, margin 0.4, weight 150; all: in_batch false (true: negatives are the batch's other
-            items), dropout 0, smooth 0 (one hop of neighbours in training). With multitask also objective (bce,
-            softmax, ials or svd; ials by default), dim (48) and epochs.
+            neighbours after training). ials: weight, l2 0.015, exponent 1, block 64. ease: l2 200, user_power 0.2,
+            item_power 0, dropout 0.2. svd: user_power 0.3, item_power 0.5, score_power 0.4. By autograd (--model.engine
+            autograd, GPUs), with the task's learning rate and schedule, bce: negatives 8, l2; bpr: negatives 8, l2;
+            softmax: negatives 1024, l2 0, temperature; ccl: negatives 1024, l2 0, margin 0.4, weight 150; all: in_batch
+            false (true: negatives are the batch's other items), dropout 0, smooth 0 (one hop of neighbours in
+            training). With multitask also objective (bce, softmax, ease, ials or svd; ials by default), dim (48; 256
+            with ease) and epochs.
         std: Standard deviation of the initial factors; None for 0.01, with SVD++ terms 0.06.
         svdpp: Sides whose vectors have an SVD++ term (implicit feedback beside the ratings): `none`; `user`, by the
             items that a user has rated (Koren 2008); `both`, also for items by their users (Rendle, Zhang & Koren
@@ -196,8 +197,10 @@ class EmbeddingDotTask(NetworkTask):
         """
         if self.dim is not None:
             return self.dim
+        if not self.predicts_ratings:
+            return self.ranking_objective.default_dim
         small = (self.metadata.train_rows or SMALL_ROWS) < SMALL_ROWS
-        return 128 if small and self.predicts_ratings and self.engine != "gibbs" else 64
+        return 128 if small and self.engine != "gibbs" else 64
 
     def build(self, vocabulary: Vocabulary, metadata: CheckpointMetadata) -> None:
         """Build the networks and heads; see `CheckpointedTask.build`."""
@@ -205,9 +208,13 @@ class EmbeddingDotTask(NetworkTask):
         if self.objective == MULTITASK:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
-                dim = int(self.ranking_options.get("dim") or MULTITASK_DIM)
+                objective = self.ranking_objective
+                dim = int(
+                    self.ranking_options.get("dim")
+                    or (objective.default_dim if objective.autoencoder else MULTITASK_DIM)
+                )
                 sizes = vocabulary.users.num_embeddings, vocabulary.items.num_embeddings
-                self.ranking_network = EmbeddingDot(*sizes, dim, std=INITIAL_STD)
+                self.ranking_network = EmbeddingDot(*sizes, dim, std=INITIAL_STD, autoencoder=objective.autoencoder)
             self.ranking_network.requires_grad_(False)  # or several devices would wait for gradients that never come
         elif hasattr(self, "ranking_network"):  # created for the data before a checkpoint without one was loaded
             del self.ranking_network
@@ -220,7 +227,8 @@ class EmbeddingDotTask(NetworkTask):
         if not self.predicts_ratings:
             dim = self.training_dim * (self.members if self.objective == "bce" else 1)
             std = INITIAL_STD if self.std is None else self.std
-            return EmbeddingDot(num_users, num_items, dim if self.compress is None else self.compress, std=std)
+            dim = dim if self.compress is None else self.compress
+            return EmbeddingDot(num_users, num_items, dim, std=std, autoencoder=self.ranking_objective.autoencoder)
         if self.compress is None:
             return self.build_member(num_users, num_items, rating_range, mean_rating)
         return EmbeddingDot(num_users, num_items, self.compress, rating_range, mean_rating, self.sigmoid, self.margin)

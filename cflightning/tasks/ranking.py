@@ -88,10 +88,14 @@ class RankingHead(Head):
             return {}
         tables = self.network.fold()
         if users.held_out:
-            vectors = self.objective.fold_in_for_evaluation(
-                self.task.metadata.ranking, tables, users.seen, torch.from_numpy(data.counts()[1]),
-                torch.get_num_threads(),
-            )  # fmt: skip
+            encoder = self.network.encoder
+            if encoder is not None:
+                vectors = users.seen.sums(encoder.cpu())
+            else:
+                vectors = self.objective.fold_in_for_evaluation(
+                    self.task.metadata.ranking, tables, users.seen, torch.from_numpy(data.counts()[1]),
+                    torch.get_num_threads(),
+                )  # fmt: skip
             tables = tables._replace(user_vectors=vectors.to(self.task.device))
         return evaluate_tables(users, tables)
 
