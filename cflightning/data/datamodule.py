@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -32,6 +32,8 @@ from cflightning.utils.torch_threads import use_threads
 log = logging.getLogger(__name__)
 
 Options = TypeVar("Options", TableFormat, SplitOptions)
+LOAD_OPTIONS = [field.name for field in fields(LoadOptions) if field.name != "frame"]
+"""Arguments of the data module that are options of the loading."""
 BYTES_PER_ROW = 2 * (8 + 8 + 4 + 8)
 """Bytes of a training row on the device: user, item, rating and position, and their shuffled copy."""
 
@@ -86,7 +88,6 @@ class RatingsDataModule(RatingsDataset, LightningDataModule):
         other_data: bool = False,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-        LightningDataModule.__init__(self)
         check = Arguments("data", arguments)
         check.whole("batch_size", 1, optional=True)
         check.whole("eval_batch_size", 1)
@@ -94,22 +95,10 @@ class RatingsDataModule(RatingsDataset, LightningDataModule):
         table, split = _options(TableFormat, "table", table), _options(SplitOptions, "split", split)
         if test_path is not None and split.method not in (None, "predefined"):
             raise check.refuse("test_path", f"be left out with split.method {split.method}")
-        load_options = LoadOptions(
-            path=path,
-            source=source,
-            table=table,
-            test_path=test_path,
-            feedback=feedback,
-            min_rating=min_rating,
-            duplicates=duplicates,
-            rating_range=rating_range,
-            synthetic=synthetic,
-            cache=cache,
-            published_split=split.published_split if test_path is None else None,
-        )
-        RatingsDataset.__init__(self, load_options, split)
+        arguments |= {"table": table, "split": split}
+        super().__init__(LoadOptions(**{name: arguments[name] for name in LOAD_OPTIONS}), split)
         self.settings = plain_settings(arguments | {"table": table.as_dict(), "split": split.as_dict()})
-        self.fixed_batch_size = batch_size
+        self.given_batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.seed = split.seed
         self.other_data = other_data
@@ -183,7 +172,7 @@ class RatingsDataModule(RatingsDataset, LightningDataModule):
         """
         use_threads()
         if stage == "predict":
-            check_same_table(run_together(lambda: self.pairs), None)
+            check_same_table(run_together(lambda: self.rows_to_score), None)
         else:
             split = run_together(lambda: self.split)
             check_same_table(self.table, split)
@@ -191,8 +180,8 @@ class RatingsDataModule(RatingsDataset, LightningDataModule):
     @property
     def batch_size(self) -> int:
         """Rows of a training step over all devices."""
-        if self.fixed_batch_size is not None:
-            return self.fixed_batch_size
+        if self.given_batch_size is not None:
+            return self.given_batch_size
         return default_batch_size(self.split.sizes[TRAIN])
 
     @property
@@ -219,8 +208,8 @@ class RatingsDataModule(RatingsDataset, LightningDataModule):
 
     def predict_dataloader(self) -> EpochLoader:
         """Return every row of the table, with or without ratings."""
-        every_row = Split(np.full(len(self.pairs), TRAIN, dtype=np.uint8))
-        return self._loader("predict", self.pairs, every_row, TRAIN, self.eval_batch_size)
+        every_row = Split(np.full(len(self.rows_to_score), TRAIN, dtype=np.uint8))
+        return self._loader("predict", self.rows_to_score, every_row, TRAIN, self.eval_batch_size)
 
     def _loader(self, stage: str, table: RatingTable, split: Split, part: int, batch_size: int) -> EpochLoader:
         user, item, rating = encoding.encode(table, split, part, self.vocabulary)

@@ -8,7 +8,7 @@ import numpy as np
 
 from cflightning.data import encoding
 from cflightning.data.candidates import SampledCandidates, encode_candidates
-from cflightning.data.load import LoadOptions, load_candidate_lists, load_interactions, load_pairs
+from cflightning.data.load import LoadOptions, load_candidate_lists, load_interactions, load_rows_to_score
 from cflightning.data.splits.options import Method, SplitOptions
 from cflightning.data.splits.split import TRAIN, VAL, VAL_FRACTION, Split, choose_method, split_table
 from cflightning.data.summary import describe_table
@@ -29,11 +29,12 @@ class RatingsDataset:
     """
 
     def __init__(self, load_options: LoadOptions, split_options: SplitOptions) -> None:
+        super().__init__()
         self.load_options = load_options
         self.split_options = split_options
         self._table: RatingTable | None = None
         self._split: Split | None = None
-        self._pairs: RatingTable | None = None
+        self._rows_to_score: RatingTable | None = None
         self._learned_vocabulary: Vocabulary | None = None
         self._borrowed_vocabulary: Vocabulary | None = None
 
@@ -41,7 +42,7 @@ class RatingsDataset:
     def table(self) -> RatingTable:
         """All ratings or interactions, checked and without duplicates. Set it to use a table that is loaded already."""
         if self._table is None:
-            self._table = load_interactions(self.load_options)
+            self._table = load_interactions(self.load_options, self.split_options)
         return self._table
 
     @table.setter
@@ -49,11 +50,11 @@ class RatingsDataset:
         self._table = table
 
     @property
-    def pairs(self) -> RatingTable:
-        """Every row of the table as it is, to be scored, without ratings."""
-        if self._pairs is None:
-            self._pairs = load_pairs(self.load_options)
-        return self._pairs
+    def rows_to_score(self) -> RatingTable:
+        """Every row of the table as it is, without ratings."""
+        if self._rows_to_score is None:
+            self._rows_to_score = load_rows_to_score(self.load_options, self.split_options)
+        return self._rows_to_score
 
     @property
     def split_method(self) -> Method:
@@ -106,19 +107,14 @@ class RatingsDataset:
         return self.vocabulary.items.num_embeddings
 
     @property
-    def fixed_rating_range(self) -> tuple[float, float] | None:
-        """Lowest and highest rating by the options; None where they are observed."""
-        return self.load_options.bounds
-
-    @property
     def rating_range(self) -> tuple[float, float]:
         """Lowest and highest rating, by the options or else observed in the training part.
 
         Raises:
             DataError: All ratings of the training part are equal.
         """
-        if self.fixed_rating_range is not None:
-            return self.fixed_rating_range
+        if self.load_options.given_rating_range is not None:
+            return self.load_options.given_rating_range
         ratings = self.table.ratings[self.split.parts == TRAIN]
         low, high = float(ratings.min()), float(ratings.max())
         if low == high:

@@ -7,14 +7,15 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
-from cflightning.data.sources import DEFAULT_SOURCE, Source, load_candidates, load_table
+from cflightning.data.sources import Source, load_candidates, load_table
 from cflightning.data.sources.frames import from_frame
 from cflightning.data.sources.leave_one_out import CandidateLists
-from cflightning.data.sources.table_format import PLAIN_TABLE, SKIP, TableFormat, parse_range
+from cflightning.data.sources.table_format import SKIP, TableFormat, parse_range
+from cflightning.data.splits.options import SplitOptions
 from cflightning.data.suspects import warn_of_ratings
 from cflightning.data.table import LARGEST_RATING, Duplicates, RatingTable, check_range, merge_duplicates
 from cflightning.errors import DataError
@@ -27,26 +28,22 @@ Feedback = Literal["ratings", "implicit"]
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """Source of a table and what its rows mean.
-
-    The options are those of :class:`~cflightning.data.datamodule.RatingsDataModule`.
+    """Source of a table and what its rows mean: the arguments of `RatingsDataModule` with the same names.
 
     Attributes:
-        published_split: Name of an official split of ml-100k whose test part is to be marked.
         frame: A data frame in place of path and source.
     """
 
-    path: str | None = None
-    source: Source = DEFAULT_SOURCE
-    table: TableFormat = PLAIN_TABLE
-    test_path: str | None = None
-    feedback: Feedback = "ratings"
-    min_rating: float | None = None
-    duplicates: Duplicates | None = None
-    rating_range: tuple[float, float] | str | None = None
-    synthetic: dict[str, Any] | None = None
-    cache: bool = True
-    published_split: str | None = None
+    path: str | None
+    source: Source
+    test_path: str | None
+    table: TableFormat
+    feedback: Feedback
+    min_rating: float | None
+    duplicates: Duplicates | None
+    rating_range: tuple[float, float] | str | None
+    synthetic: Mapping[str, object] | None
+    cache: bool
     frame: object = None
 
     def __post_init__(self) -> None:
@@ -62,7 +59,7 @@ class LoadOptions:
         if self.synthetic is not None and not isinstance(self.synthetic, Mapping):
             raise check.refuse("synthetic", "be settings by name")
         try:
-            low, high = self.bounds or (0.0, 1.0)
+            low, high = self.given_rating_range or (0.0, 1.0)
         except (TypeError, ValueError) as error:
             raise check.refuse("rating_range", "be finite and low < high, such as 0.5,5") from error
         if not -math.inf < low < high < math.inf:
@@ -72,13 +69,17 @@ class LoadOptions:
             raise check.refuse("rating_range", f"lie within {limits}: the squares of larger errors exceed float32")
 
     @property
-    def bounds(self) -> tuple[float, float] | None:
+    def given_rating_range(self) -> tuple[float, float] | None:
         """The lowest and highest rating; None where they are to be observed."""
         return parse_range(self.rating_range)
 
 
-def load_interactions(options: LoadOptions) -> RatingTable:
+def load_interactions(options: LoadOptions, split_options: SplitOptions) -> RatingTable:
     """Load all ratings or interactions, checked and without duplicates.
+
+    Args:
+        options: Source of the table and what its rows mean.
+        split_options: Division of the table; a published split is read with its test part.
 
     Raises:
         DataError: Options contradict each other, or a row cannot be used.
@@ -88,17 +89,17 @@ def load_interactions(options: LoadOptions) -> RatingTable:
     table_format = options.table
     if implicit and options.min_rating is None:
         table_format = table_format.without_ratings()
-    table = _read(options, options.path, table_format)
+    table = _read(options, split_options, options.path, table_format)
     if options.test_path is not None:
         if table.test_rows is not None:
             raise DataError(f"--data.test_path: is {options.test_path}, but {table.name} has a test part; leave it out")
-        table = table.append(_read(options, options.test_path, table_format), table.name)
+        table = table.append(_read(options, split_options, options.test_path, table_format), table.name)
     if options.table.weight and table.weight is None:
         raise DataError(f"--data.table.weight: is {options.table.weight}, but {table.name} has no such column")
     if implicit:
         table = as_implicit(table, options.min_rating)
-    elif options.bounds is not None:
-        check_range(table, options.bounds)
+    elif options.given_rating_range is not None:
+        check_range(table, options.given_rating_range)
     else:
         column = table.origin.columns.get("rating") if table.origin is not None else None
         if (warning := warn_of_ratings(table, column or "COLUMN")) is not None:
@@ -106,9 +107,9 @@ def load_interactions(options: LoadOptions) -> RatingTable:
     return merge_duplicates(table, options.duplicates or ("sum" if implicit else "error"))
 
 
-def load_pairs(options: LoadOptions) -> RatingTable:
-    """Load every row as it is, to be scored; ratings and weights are left unread."""
-    return _read(options, options.path, replace(options.table, weight=None, rating=SKIP))
+def load_rows_to_score(options: LoadOptions, split_options: SplitOptions) -> RatingTable:
+    """Load every row as it is; ratings and weights are left unread."""
+    return _read(options, split_options, options.path, replace(options.table, weight=None, rating=SKIP))
 
 
 def load_candidate_lists(options: LoadOptions) -> CandidateLists | None:
@@ -120,7 +121,7 @@ def as_implicit(table: RatingTable, min_rating: float | None) -> RatingTable:
     """Return the rows as implicit feedback, without ratings.
 
     Args:
-        table: Any table.
+        table: Ratings or interactions.
         min_rating: Rows rated below are left out; None keeps every row. Rating units.
 
     Raises:
@@ -156,14 +157,16 @@ def _check_options(options: LoadOptions) -> None:
         )
 
 
-def _read(options: LoadOptions, path: str | None, table_format: TableFormat) -> RatingTable:
+def _read(
+    options: LoadOptions, split_options: SplitOptions, path: str | None, table_format: TableFormat
+) -> RatingTable:
     if options.frame is not None and path is None:
         return from_frame(options.frame, table_format)
     return load_table(
         options.source,
         path,
         table_format,
-        published_split=options.published_split,
+        published_split=split_options.published_split if options.test_path is None else None,
         synthetic=options.synthetic,
         keep=options.cache,
     )

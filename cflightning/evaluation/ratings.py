@@ -139,7 +139,7 @@ class RatingEvaluation(Callback):
         if self._baseline is None or self._baseline[0] is not parts:
             fitted = fit_baseline(
                 table.user.codes, table.item.codes, table.ratings, parts == TRAIN,
-                len(table.user.ids), len(table.item.ids), data.fixed_rating_range,
+                len(table.user.ids), len(table.item.ids), data.load_options.given_rating_range,
             )  # fmt: skip
             self._baseline = parts, fitted
         return self._baseline[1]

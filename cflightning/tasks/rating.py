@@ -87,7 +87,7 @@ class RatingHead(Head):
         """Return the engine that `--model.engine` requests, or None for autograd."""
         task = self.task
         custom, counts = bool(task.optimizer or task.weight_decay), "OneCycleLR" in str(task.lr_scheduler)
-        request = EngineRequest(task.engine, custom, counts, data.fixed_batch_size)
+        request = EngineRequest(task.engine, custom, counts, data.given_batch_size)
         return select_engine(request, task.trainer, task.ensemble.networks)
 
     def sync_served_network(self) -> None:

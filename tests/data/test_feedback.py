@@ -215,4 +215,4 @@ def test_weights_are_cached(write, tmp_path, monkeypatch):
 
 
 def test_scoring_needs_no_weights(write):
-    assert len(implicit(write("user,item\n1,1\n1,1\n"), table=TableFormat(weight="plays")).pairs) == 2
+    assert len(implicit(write("user,item\n1,1\n1,1\n"), table=TableFormat(weight="plays")).rows_to_score) == 2

@@ -29,7 +29,7 @@ def write_predictions(trainer: Trainer, data: RatingsDataModule, path: Path) -> 
         raise ConfigError("--return_predictions: must be true, otherwise there are no predictions to write")
     row = torch.cat([batch[0].cpu() for batch in batches]) if batches else torch.empty(0, dtype=torch.int64)
     score = torch.cat([batch[1].cpu() for batch in batches]) if batches else torch.empty(0)
-    table = data.pairs
+    table = data.rows_to_score
     scores = torch.full((len(table),), torch.nan)
     for rows, values in gather((row, score)) if trainer.world_size > 1 else [(row, score)]:
         scores[rows] = values.float()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,7 +31,7 @@ def load_table(
     table_format: TableFormat = PLAIN_TABLE,
     *,
     published_split: str | None = None,
-    synthetic: dict[str, Any] | None = None,
+    synthetic: Mapping[str, Any] | None = None,
     cache: Path | None = None,
     keep: bool = True,
 ) -> RatingTable:

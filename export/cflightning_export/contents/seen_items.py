@@ -46,7 +46,7 @@ def seen_rows(data: RatingsDataModule, vocabulary: Vocabulary, training: Trainin
     """
     table = data.table
     if data.load_options.min_rating is not None:  # a disliked item is a seen one
-        table = load_interactions(replace(data.load_options, min_rating=None))
+        table = load_interactions(replace(data.load_options, min_rating=None), data.split_options)
     user, item, _ = encode(table, Split(np.zeros(len(table), np.uint8)), TRAIN, vocabulary)
     known = (user > 0) & (item > 0)
     trained_pairs = _pair_numbers(training.user, training.item, vocabulary)

@@ -138,6 +138,6 @@ def test_what_is_no_frame(other):
     assert "must be a pandas DataFrame" in error(other)
 
 
-def test_ratings_of_pairs_to_be_scored_are_not_even_converted():
-    pairs = RatingsDataModule.from_frame(FRAME.assign(rating=pd.Series([1, "x", None, {}], dtype=object))).pairs
-    assert pairs.user.values.tolist() == [1, 2, 3, 1]
+def test_ratings_of_rows_to_score_are_not_even_converted():
+    rows = RatingsDataModule.from_frame(FRAME.assign(rating=pd.Series([1, "x", None, {}], dtype=object))).rows_to_score
+    assert rows.user.values.tolist() == [1, 2, 3, 1]

@@ -66,7 +66,7 @@ def test_train_and_test_table(tmp_path, ending):
     assert data.split.sizes == (4, 0, 2)
     assert data.table.frame.iloc[data.split.test].values.tolist() == [[2, "b"], [4, "d"]]
     assert data.candidates is None
-    assert len(data.pairs) == 6
+    assert len(data.rows_to_score) == 6
     other = RatingsDataModule(
         str(tmp_path), feedback="implicit", split=SplitOptions(method="random", test_fraction=0.5, val_fraction=0)
     )

@@ -158,7 +158,7 @@ def test_timestamps_can_be_left_out(tmp_path):
 def test_pairs_to_be_scored_are_all_there_and_need_no_ratings(tmp_path):
     (tmp_path / "a.csv").write_text("user,item,rating\n1,2,\n1,2,\n3,2,x\n")
     data = RatingsDataModule(str(tmp_path / "a.csv"))
-    assert data.pairs.frame.values.tolist() == [[1, 2], [1, 2], [3, 2]]
+    assert data.rows_to_score.frame.values.tolist() == [[1, 2], [1, 2], [3, 2]]
     with pytest.raises(DataError, match="must be a number"):
         _ = data.table
 

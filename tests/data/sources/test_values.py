@@ -252,7 +252,7 @@ def test_ratings_that_float32_holds(read):
 def test_a_rating_range_as_a_list(read, tmp_path, bounds):
     read(PLAIN)
     data = RatingsDataModule(str(tmp_path / "table.csv"), rating_range=bounds)
-    assert data.rating_range == data.fixed_rating_range == (0.5, 5.0)
+    assert data.rating_range == data.load_options.given_rating_range == (0.5, 5.0)
     assert data.table.rating.tolist() == [4, 3.5, 5, 0.5]
 
 
