@@ -13,8 +13,8 @@ from cflightning.sampling.chain import Chain
 from cflightning.sampling.svdpp import draw_svdpp_vectors
 from cflightning.solvers.ease import ease
 from cflightning.solvers.ials import AlternatingLeastSquares
-from cflightning.solvers.interactions import make_interactions
 from cflightning.solvers.svd import DegreeScaledSVD
+from cflightning.utils.interactions import make_interactions
 from cflightning.utils.torch_threads import one_thread
 
 COUNTS = (1, 2, 3, 4, 5, 7)

@@ -27,7 +27,7 @@ from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.ensemble import average, compress
 from cflightning.models.network import FoldedTables
 from cflightning.sampling.chain import Chain
-from cflightning.utils.csr import csr_from_pairs
+from cflightning.utils.interactions import Interactions
 
 log = logging.getLogger(__name__)
 
@@ -107,13 +107,12 @@ def train_members(context: EngineContext, loader: FullBatchLoader, learning_rate
     log.info("the fused engine trains %d ensemble member%s first", len(networks), "s" * (len(networks) > 1))
     user, item, rating = loader.columns
     stages = StageLoader(user, item, rating.clone(), network=networks[0], seed=loader.seed)
-    sizes = networks[0].num_users, networks[0].num_items
-    pairs = csr_from_pairs(user, item, *sizes), csr_from_pairs(item, user, *sizes[::-1])
+    interactions = Interactions.from_pairs(user, item, networks[0].num_users, networks[0].num_items)
     members = []
     for network in networks:
         prior = None
         if context.svdpp != "none":
-            prior = SvdppPrior(network, *pairs, context.svdpp, context.penalty.exponent, compiled_svdpp_term())
+            prior = SvdppPrior(network, interactions, context.svdpp, context.penalty.exponent, compiled_svdpp_term())
         optimizer = RowwiseAdagrad([network], learning_rate)
         engine = FusedEngine(
             network, stages, optimizer, context.penalty, threads=context.threads, prior=prior, bias_l2=context.bias_l2

@@ -9,16 +9,16 @@ from torch import Tensor
 
 from cflightning.kernels.adagrad import ADAGRAD, BIAS, L2, L2_BIAS, STEP, V_BIAS, V_FACTORS
 from cflightning.models.svdpp import SvdppTerm
-from cflightning.utils.csr import Csr
+from cflightning.utils.interactions import Interactions
 
 if TYPE_CHECKING:
     from cflightning.models.embedding_dot import EmbeddingDot
 
 SvdppSides = Literal["none", "user", "both"]
 """Sides that have an SVD++ term: none, users only, or users and items."""
-L2_FACTOR = 1.4
+TERM_L2_RATIO = 1.4
 """L2 penalty on the vectors of SVD++ terms, as a multiple of the penalty on embedding vectors."""
-BIAS_L2_FACTOR = 3.0
+BIAS_TERM_L2_RATIO = 3.0
 """L2 penalty on the SVD++ terms of biases, as a multiple of that on the terms of factors."""
 
 
@@ -27,8 +27,7 @@ class SvdppPrior:
 
     Args:
         network: Network whose tables are trained.
-        items: Items that each user has rated in the training part.
-        users: Users who have rated each item in the training part.
+        interactions: The ratings of the training part by user and by item.
         sides: `user` or `both`.
         l2_exponent: Exponent of `count_weights` for the penalty on embedding vectors.
         term_class: Implementation of a term.
@@ -37,17 +36,16 @@ class SvdppPrior:
     def __init__(
         self,
         network: EmbeddingDot,
-        items: Csr,
-        users: Csr,
+        interactions: Interactions,
         sides: SvdppSides,
         l2_exponent: float,
         term_class: type[SvdppTerm] = SvdppTerm,
     ) -> None:
         self.terms: dict[str, SvdppTerm] = {}
-        for side, near, far in (("user", items, users), ("item", users, items)):
+        for side, near, far in (("user", *interactions), ("item", *interactions[::-1])):
             if sides in (side, "both"):
-                self.terms[f"{side}_factors"] = term_class(near, far, network.dim, l2_exponent, L2_FACTOR)
-                self.terms[f"{side}_bias"] = term_class(near, far, 1, l2_exponent, L2_FACTOR * BIAS_L2_FACTOR)
+                self.terms[f"{side}_factors"] = term_class(near, far, network.dim, l2_exponent, TERM_L2_RATIO)
+                self.terms[f"{side}_bias"] = term_class(near, far, 1, l2_exponent, TERM_L2_RATIO * BIAS_TERM_L2_RATIO)
 
     @property
     def means(self) -> dict[str, Tensor]:

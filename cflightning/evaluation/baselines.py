@@ -15,9 +15,9 @@ from cflightning.data.splits.split import TEST
 from cflightning.evaluation.rankings import EvalUsers, evaluate_scores, evaluate_tables, select_eval_users
 from cflightning.models.network import FoldedTables
 from cflightning.solvers.ease import ease, item_scores
-from cflightning.solvers.interactions import make_interactions
 from cflightning.solvers.neighbours import item_neighbours
 from cflightning.solvers.popularity import popularity
+from cflightning.utils.interactions import make_interactions
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from cflightning.objectives.base import RankingObjective
 from cflightning.objectives.settings import RankingSettings, SearchRange, TableSize, log_range
 from cflightning.objectives.solver import RankingSolver, restore_table
-from cflightning.solvers.interactions import make_interactions
 from cflightning.solvers.low_rank_ease import LowRankEase
+from cflightning.utils.interactions import make_interactions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,9 +26,10 @@ from cflightning.data.loaders.negative_sampling import (
 )
 from cflightning.errors import ConfigError
 from cflightning.models.embedding_dot import EmbeddingDot
-from cflightning.models.lightgcn import Smoothing
 from cflightning.objectives.settings import RankingSettings, TableSize, setting
 from cflightning.objectives.solver import InteractionColumns
+from cflightning.solvers.lightgcn import Smoothing
+from cflightning.utils.interactions import make_interactions
 
 
 def default_l2(interactions: int) -> float:
@@ -86,8 +87,8 @@ class SampledLoss(ABC, Generic[SampledSettingsT]):
         self.settings = settings
         self.smoothing: Smoothing | None = None
         if settings.smooth:
-            columns = interactions.user, interactions.item
-            self.smoothing = Smoothing(*columns, size.users, size.items, share=settings.smooth)
+            matrices = make_interactions(interactions.user, interactions.item, size.users, size.items)
+            self.smoothing = Smoothing(matrices, settings.smooth)
 
     @abstractmethod
     def score_loss(self, positive: Tensor, negatives: Tensor, log_q: Tensor | None) -> Tensor:

@@ -15,9 +15,9 @@ from cflightning.objectives.base import RankingObjective
 from cflightning.objectives.sampled_loss import SampledLoss, SampledSettings
 from cflightning.objectives.settings import SearchRange, TableSize, log_range, setting
 from cflightning.objectives.solver import RankingSolver, geometric_rate, restore_table
-from cflightning.solvers.interactions import make_interactions
 from cflightning.solvers.lightgcn import smooth_items
 from cflightning.solvers.svd import DegreeScaledSVD
+from cflightning.utils.interactions import make_interactions
 
 
 def default_temperature(size: TableSize) -> float:

@@ -13,8 +13,8 @@ from cflightning.objectives.base import RankingObjective
 from cflightning.objectives.settings import RankingSettings, SearchRange, TableSize
 from cflightning.objectives.solver import RankingSolver, restore_table
 from cflightning.solvers import svd
-from cflightning.solvers.interactions import make_interactions
 from cflightning.utils.csr import Csr
+from cflightning.utils.interactions import make_interactions
 
 
 @dataclass(frozen=True, kw_only=True)

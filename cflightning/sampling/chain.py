@@ -28,6 +28,7 @@ from cflightning.sampling.conditional import Conditional, draw_chunk
 from cflightning.sampling.normal_wishart import normal_wishart
 from cflightning.sampling.padded_rows import PaddedRows
 from cflightning.sampling.svdpp import draw_svdpp_vectors
+from cflightning.utils.interactions import Interactions
 from cflightning.utils.torch_threads import one_thread
 
 SVDPP_EXPONENT = 0.4
@@ -85,10 +86,8 @@ class Chain:
         self.sigmoid, self.width, self.seed = scale.sigmoid, dim + 1, seed
         self.unit = scale.high - scale.low if scale.sigmoid else 1.0
         target = (rating - scale.low) / self.unit if scale.sigmoid else rating
-        self.sides = (
-            PaddedRows(user, item, target, num_users, num_items, self.width),
-            PaddedRows(item, user, target, num_items, num_users, self.width),
-        )
+        ratings = Interactions.from_pairs(user, item, num_users, num_items, target)
+        self.sides = PaddedRows(ratings.by_user, self.width), PaddedRows(ratings.by_item, self.width)
         self.has_svdpp = svdpp in ("user", "both"), svdpp == "both"
         counts = [side.counts.clamp(min=1).float() for side in self.sides]
         self.svdpp_weights = [n**-SVDPP_EXPONENT * side.rated for n, side in zip(counts, self.sides, strict=True)]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cflightning.utils.csr import csr_from_pairs
+from cflightning.utils.csr import Csr
 
 CHUNK_SIZE = 1 << 18
 """Maximum size of the gathered features of a chunk, in numbers: 1 MiB, which fits a core's caches."""
@@ -33,24 +33,18 @@ class PaddedRows:
     """The ratings of one side.
 
     Args:
-        side: int32 [n], indices of this side.
-        opposite: int32 [n], indices of the opposite side.
-        target: float32 [n].
-        size: Size of this side's tables.
-        opposite_size: Size of the opposite side's tables.
+        ratings: The ratings by index of this side, with their targets as values.
         width: Length of a vector.
 
     Attributes:
-        ratings: The ratings by index, with their targets as values.
+        ratings: As given.
         counts: int64 [size], number of ratings; 0 for the unknown index.
         rated: bool [size], whether an index has ratings.
         chunks: All rated indices, those with most ratings first.
     """
 
-    def __init__(
-        self, side: Tensor, opposite: Tensor, target: Tensor, size: int, opposite_size: int, width: int
-    ) -> None:
-        self.ratings = csr_from_pairs(side, opposite, size, opposite_size, target)
+    def __init__(self, ratings: Csr, width: int) -> None:
+        self.ratings = ratings
         self.counts = self.ratings.counts
         self.counts[0] = 0  # the vector of the unknown index stays zero
         self.rated = self.counts > 0

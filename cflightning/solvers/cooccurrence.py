@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from cflightning.kernels.availability import kernels_available
-from cflightning.solvers.interactions import Interactions
 from cflightning.solvers.sparse import scaled_product
+from cflightning.utils.interactions import Interactions
 from cflightning.utils.thread_pool import ThreadPool
 
 BLOCK_ROWS = 256

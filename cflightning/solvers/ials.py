@@ -26,9 +26,9 @@ from torch.nn.functional import pad
 
 from cflightning.errors import ConfigError, DataError, TrainingError
 from cflightning.kernels.availability import kernels_available
-from cflightning.solvers.interactions import make_interactions
 from cflightning.solvers.svd import DegreeScaledSVD
 from cflightning.utils.csr import Csr
+from cflightning.utils.interactions import make_interactions
 from cflightning.utils.thread_pool import ThreadPool
 
 BLOCK_UNIT = 16

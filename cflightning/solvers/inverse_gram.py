@@ -11,8 +11,8 @@ from torch import Tensor
 from cflightning.errors import ConfigError
 from cflightning.solvers import subspace
 from cflightning.solvers.cooccurrence import cooccurrences
-from cflightning.solvers.interactions import Interactions
 from cflightning.solvers.sparse import scaled_product
+from cflightning.utils.interactions import Interactions
 from cflightning.utils.thread_pool import ThreadPool
 from cflightning.utils.torch_threads import one_thread
 

@@ -24,9 +24,9 @@ from torch import Tensor
 
 from cflightning.errors import ConfigError
 from cflightning.solvers import subspace
-from cflightning.solvers.interactions import Interactions
 from cflightning.solvers.inverse_gram import ScaledInteractions, invert_gram
 from cflightning.solvers.sparse import scaled_product
+from cflightning.utils.interactions import Interactions
 from cflightning.utils.thread_pool import ThreadPool
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from cflightning.errors import ConfigError, DataError
 from cflightning.kernels.availability import kernels_available
 from cflightning.solvers.cooccurrence import cooccurrences
-from cflightning.solvers.interactions import Interactions
 from cflightning.utils.csr import Csr, csr_from_pairs
+from cflightning.utils.interactions import Interactions
 from cflightning.utils.thread_pool import ThreadPool
 
 

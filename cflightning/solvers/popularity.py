@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cflightning.solvers.interactions import Interactions
+from cflightning.utils.interactions import Interactions
 
 
 def popularity(interactions: Interactions) -> Tensor:

@@ -14,7 +14,7 @@ from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.ensemble import average, compress
 from cflightning.models.network import RatingNetwork
 from cflightning.models.svdpp import SvdppTerm
-from cflightning.utils.csr import csr_from_pairs
+from cflightning.utils.interactions import Interactions
 
 SVDPP_KEY = "cflightning_svdpp"
 """Key of a checkpoint under which SVD++ terms are stored to resume training."""
@@ -79,10 +79,9 @@ class Ensemble(nn.Module):
         if not networks:
             name = type(self.networks[0]).__name__
             raise ConfigError(f"--model.svdpp: must be none for {name}; EmbeddingDot alone has SVD++ terms")
-        sizes = networks[0].num_users, networks[0].num_items
-        pairs = csr_from_pairs(user, item, *sizes), csr_from_pairs(item, user, *sizes[::-1])
+        interactions = Interactions.from_pairs(user, item, networks[0].num_users, networks[0].num_items)
         term_class = compiled_svdpp_term() if compiled else SvdppTerm
-        self.priors = [SvdppPrior(network, *pairs, svdpp, l2_exponent, term_class) for network in networks]
+        self.priors = [SvdppPrior(network, interactions, svdpp, l2_exponent, term_class) for network in networks]
 
     def prior_state(self) -> list[dict[str, Tensor]]:
         """Return the state of the priors for a checkpoint, by member."""

@@ -10,15 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 from cflightning.kernels.svdpp import BLOCK_ROWS, CompiledSvdppTerm
 from cflightning.models.svdpp import SvdppTerm
-from cflightning.utils.csr import csr_from_pairs
+from cflightning.utils.interactions import Interactions
 
 
 def make(kind, dim, seed=0, users=3 * BLOCK_ROWS + 5, items=BLOCK_ROWS + 1, n=4000):
     rng = np.random.default_rng(seed)
     pair = np.unique(np.stack([rng.integers(1, users - 2, n), rng.integers(1, items, n)], 1), axis=0).astype(np.int32)
     user, item = map(torch.from_numpy, np.ascontiguousarray(pair.T))
-    matrices = csr_from_pairs(user, item, users, items), csr_from_pairs(item, user, items, users)
-    return kind(*matrices, dim, 0.6, 1.4)
+    return kind(*Interactions.from_pairs(user, item, users, items), dim, 0.6, 1.4)
 
 
 def steps(term, dim, count=3):

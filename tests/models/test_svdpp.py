@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cflightning.models.svdpp import SvdppTerm
-from cflightning.utils.csr import csr_from_pairs
+from cflightning.utils.interactions import Interactions
 
 USERS, ITEMS, DIM = 9, 7, 3
 
@@ -22,10 +22,9 @@ def pairs(n=25, seed=0):
 
 def make(kind=SvdppTerm, penalty=1.4, exponent=0.6):
     user, item = pairs()
-    own, other = csr_from_pairs(user, item, USERS, ITEMS), csr_from_pairs(item, user, ITEMS, USERS)
     met = np.zeros((USERS, ITEMS))
     met[user, item] = 1
-    return kind(own, other, DIM, exponent, penalty), met
+    return kind(*Interactions.from_pairs(user, item, USERS, ITEMS), DIM, exponent, penalty), met
 
 
 def dense(met, penalty=1.4, exponent=0.6):
@@ -38,7 +37,7 @@ def dense(met, penalty=1.4, exponent=0.6):
 
 def test_a_user_with_one_rating_has_no_term():
     user, item = torch.tensor([1, 2, 2, 3, 3, 3]), torch.tensor([1, 1, 2, 1, 2, 3])
-    term = SvdppTerm(csr_from_pairs(user, item, 4, 4), csr_from_pairs(item, user, 4, 4), DIM, 0.6)
+    term = SvdppTerm(*Interactions.from_pairs(user, item, 4, 4), DIM, 0.6)
     assert term.weight.squeeze(1).tolist() == pytest.approx([0, 0, 1 / 2, math.sqrt(2) / 3])
     table = torch.randn(4, DIM, generator=torch.Generator().manual_seed(0))
     alone = table[1].clone()

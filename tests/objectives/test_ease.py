@@ -5,7 +5,7 @@ import torch
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.objectives.ease import EaseSettings, EaseSolver
 from cflightning.objectives.solver import InteractionColumns
-from cflightning.solvers.interactions import make_interactions
+from cflightning.utils.interactions import make_interactions
 
 
 def solver(epochs=0, state=None):

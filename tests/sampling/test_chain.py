@@ -8,6 +8,7 @@ from cflightning.models.network import FoldedTables, RatingScale
 from cflightning.sampling.chain import Chain
 from cflightning.sampling.padded_rows import CHUNK_SIZE, PaddedRows
 from cflightning.sampling.svdpp import draw_svdpp_vectors
+from cflightning.utils.csr import csr_from_pairs
 
 
 def ratings(users=40, items=30, n=500, seed=0):
@@ -32,7 +33,7 @@ def bits(chain):
 
 def test_chunks_contain_every_rating_once():
     user, item, rating = ratings(n=700)
-    rows = PaddedRows(user, item, rating, 40, 30, 4)
+    rows = PaddedRows(csr_from_pairs(user, item, 40, 30, rating), 4)
     seen = []
     for index, other, target in rows.chunks:
         assert target.numel() * 4 <= CHUNK_SIZE
@@ -47,9 +48,8 @@ def test_chunks_contain_every_rating_once():
 def test_very_different_counts_cause_little_padding():
     rng = np.random.default_rng(0)
     own = np.concatenate([np.full(9000, 1), np.full(700, 2), rng.integers(3, 2000, 20_000)]).astype(np.int32)
-    rows = PaddedRows(
-        *map(torch.from_numpy, (own, np.ones(len(own), np.int32), np.ones(len(own), np.float32))), 2000, 2, 65
-    )
+    ones = torch.ones(len(own), dtype=torch.int32)
+    rows = PaddedRows(csr_from_pairs(torch.from_numpy(own), ones, 2000, 2, ones.float()), 65)
     assert sum(chunk.target.numel() for chunk in rows.chunks) < 1.2 * len(own)
 
 

@@ -9,10 +9,10 @@ from cflightning.metrics.top_k import rank_all
 from cflightning.solvers import cooccurrence
 from cflightning.solvers.cooccurrence import cooccurrences
 from cflightning.solvers.ease import ease, item_scores
-from cflightning.solvers.interactions import make_interactions
 from cflightning.solvers.lightgcn import smooth_items
 from cflightning.solvers.neighbours import item_neighbours
 from cflightning.solvers.popularity import popularity
+from cflightning.utils.interactions import make_interactions
 from cflightning.utils.thread_pool import ThreadPool
 
 NUM_USERS, NUM_ITEMS = 90, 70
@@ -132,18 +132,6 @@ def test_popularity_is_a_share_of_users_and_ranks_as_a_bias():
     assert top.tolist() == [np.argsort(-x.sum(0), kind="stable")[:3].tolist()] * 2
 
 
-@pytest.mark.parametrize("dim", [5, 64])
-def test_smoothing_is_a_layer_of_lightgcn(dim, implementation):
-    interactions, x = random_interactions()
-    generator = torch.Generator().manual_seed(0)
-    tables = [torch.randn(size, dim, generator=generator) for size in x.shape]
-    p, q = (table.double().numpy() for table in tables)
-    step = x / np.sqrt(np.maximum(x.sum(1), 1))[:, None] / np.sqrt(np.maximum(x.sum(0), 1))
-    items = smooth_items(*tables, interactions, 0.7, threads=2)
-    np.testing.assert_allclose(items, q + 0.7 * step.T @ p, atol=1e-5)
-    assert torch.equal(items[x.sum(0) == 0], tables[1][x.sum(0) == 0])
-
-
 def test_the_result_does_not_depend_on_the_number_of_threads():
     interactions, _ = random_interactions(1, 700, 600, 9000)
     generator = torch.Generator().manual_seed(0)
@@ -182,8 +170,3 @@ def test_arguments_out_of_range_are_rejected():
     for options in ({"n": 0}, {"shrinkage": -1.0}, {"shrinkage": float("nan")}):
         with pytest.raises(ConfigError, match="n must be at least 1 and shrinkage at least 0"):
             item_neighbours(interactions, **options)
-    for users, items in ((NUM_USERS, 3), (4, NUM_ITEMS)):
-        with pytest.raises(DataError, match="smooth_items: vectors must be"):
-            smooth_items(torch.zeros(users, 2), torch.zeros(items, 2), interactions, 1.0)
-    with pytest.raises(DataError, match="smooth_items: vectors must be"):
-        smooth_items(torch.zeros(NUM_USERS, 2), torch.zeros(NUM_ITEMS, 3), interactions, 1.0)

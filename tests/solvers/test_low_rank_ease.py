@@ -6,7 +6,6 @@ import torch
 
 from cflightning.errors import ConfigError
 from cflightning.solvers.ease import ease
-from cflightning.solvers.interactions import make_interactions
 from cflightning.solvers.inverse_gram import (
     DualInverse,
     PrimalInverse,
@@ -15,6 +14,7 @@ from cflightning.solvers.inverse_gram import (
     invert_gram,
 )
 from cflightning.solvers.low_rank_ease import LowRankEase
+from cflightning.utils.interactions import make_interactions
 from cflightning.utils.thread_pool import ThreadPool
 
 

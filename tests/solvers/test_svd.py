@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from cflightning.errors import ConfigError, DataError
-from cflightning.solvers.interactions import make_interactions
 from cflightning.solvers.sparse import scaled_product
 from cflightning.solvers.svd import DegreeScaledSVD, fold_in
+from cflightning.utils.interactions import make_interactions
 from cflightning.utils.thread_pool import ThreadPool
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cflightning.errors import DataError
-from cflightning.solvers.interactions import make_interactions
+from cflightning.utils.interactions import Interactions, make_interactions
 
 
 def random_pairs(seed=0, users=9, items=7, n=40):
@@ -40,6 +40,13 @@ def test_pairs_are_grouped_by_user_and_by_item(users):
     assert interactions.by_user.indices.dtype == torch.int32
     assert make_interactions(user, item, users, items).by_item.values is None
     assert torch.equal(make_interactions(user, item, users, items).by_item.indices, interactions.by_item.indices)
+
+
+def test_from_pairs_keeps_index_0():
+    user, item, users, items, values = random_pairs()
+    interactions = Interactions.from_pairs(user, item, users, items, values)
+    assert int(interactions.by_user.counts[0]) == int((user == 0).sum()) > 0
+    assert len(interactions.by_user.indices) == len(interactions.by_item.indices) == len(user)
 
 
 def test_columns_out_of_range_are_rejected():

@@ -1,4 +1,4 @@
-"""Interactions by user and by item, from which every solver starts."""
+"""Interactions by user and by item: the pair of matrices from which solvers, smoothing and SVD++ terms start."""
 
 from __future__ import annotations
 
@@ -21,17 +21,27 @@ class Interactions(NamedTuple):
     by_user: Csr
     by_item: Csr
 
+    @classmethod
+    def from_pairs(
+        cls, user: Tensor, item: Tensor, num_users: int, num_items: int, values: Tensor | None = None
+    ) -> Interactions:
+        """Group all pairs, those with index 0 included; arguments as for `make_interactions`, but unchecked."""
+        return cls(
+            csr_from_pairs(user, item, num_users, num_items, values),
+            csr_from_pairs(item, user, num_items, num_users, values),
+        )
+
 
 def make_interactions(
     user: Tensor, item: Tensor, num_users: int, num_items: int, values: Tensor | None = None
 ) -> Interactions:
-    """Group interactions by user and by item.
+    """Group the interactions of known users and items, after a check.
 
     Pairs with index 0 are left out. A pair that occurs twice counts twice.
 
     Args:
-        user: int32 [n], user indices.
-        item: int32 [n], item indices.
+        user: integers [n], user indices.
+        item: integers [n], item indices.
         num_users: Size of the user table, the unknown index included.
         num_items: Size of the item table, the unknown index included.
         values: float32 [n], value of each pair; None for 1.
@@ -49,7 +59,4 @@ def make_interactions(
     if not bool(known.all()):
         user, item = user[known], item[known]
         values = None if values is None else values[known]
-    return Interactions(
-        csr_from_pairs(user, item, num_users, num_items, values),
-        csr_from_pairs(item, user, num_items, num_users, values),
-    )
+    return Interactions.from_pairs(user, item, num_users, num_items, values)
