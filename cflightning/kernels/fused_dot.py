@@ -98,52 +98,62 @@ def kernel(dim: int) -> Callable[..., None]:
     numba's cache keys closures by the variables they enclose, so each dim is compiled once per machine.
 
     Returns:
-        A function ``(user, item, target, starts, blocks, order, cells, taken, biases, squares, users, items,
-        user_state, item_state, start_bias, c, lr, lrb, lrg, eps)`` that processes cells until none is left and releases
-        the GIL. It may run on any number of threads with the same arguments. The columns and `starts` are those of a
-        `RatingLayout`; `blocks` is int64 [cells + 1] of `block_starts`; `order` int32 [blocks] of `shuffled_blocks`;
-        `cells` int64 [m], numbers of the cells to process; `taken` int64 [1], 0 at first; `users` float32 [num_users,
-        dim], `items` float32 [num_items, dim] and both state tables (see `adagrad`) are updated in place. The outputs
-        are every cell's global bias in `biases` (float32 [m]) and its sum of squared errors in `squares` (float64 [m]).
-        `start_bias` is the global bias before the step. c is the factor of the gradient, and lr, lrb and lrg are the
-        learning rates of factors, biases and global bias.
+        A function ``(user, item, target, starts, blocks, order, cells, taken, cell_biases, squared_errors, users,
+        items, user_state, item_state, start_bias, gradient_factor, rate_factors, rate_biases, rate_global, eps)`` that
+        processes cells until none is left and releases the GIL. It may run on any number of threads with the same
+        arguments. The columns and `starts` are those of a `RatingLayout`; `blocks` is int64 [cells + 1] of
+        `block_starts`; `order` int32 [blocks] of `shuffled_blocks`; `cells` int64 [m], numbers of the cells to process;
+        `taken` int64 [1], 0 at first; `users` float32 [num_users, dim], `items` float32 [num_items, dim] and both state
+        tables (see `adagrad`) are updated in place. The outputs are every cell's global bias in `cell_biases` (float32
+        [m]) and its sum in `squared_errors` (float64 [m]). `start_bias` is the global bias before the step,
+        `gradient_factor` is 2 (1 + 2 m)^2, and the rates are the learning rates of factors, biases and global bias.
     """
-    if (found := _kernels.get(dim)) is not None:
-        return found
+    if (known := _kernels.get(dim)) is not None:
+        return known
     inv_dim = np.float32(1 / dim)
 
     @compiled(fastmath=FASTMATH, error_model="numpy", nogil=True)
     def train_cells(
-        user, item, target, starts, blocks, order, cells, taken, biases, squares, users, items, user_state, item_state,
-        start_bias, c, lr, lrb, lrg, eps,
+        user, item, target, starts, blocks, order, cells, taken, cell_biases, squared_errors, users, items, user_state,
+        item_state, start_bias, gradient_factor, rate_factors, rate_biases, rate_global, eps,
     ):  # fmt: skip
-        work = np.empty((16, GROUP), np.float32)
-        z = work[0]
-        pp = work[1]
-        qq = work[2]
-        y = work[3]
-        bu = work[4]
-        vu = work[5]
-        wu = work[6]
-        hu = work[7]
-        cu = work[8]
-        bi = work[9]
-        vi = work[10]
-        wi = work[11]
-        hi = work[12]
-        ci = work[13]
-        du = work[14]
-        di = work[15]
+        work = np.empty((16, GROUP), np.float32)  # a lane per rating: what step 1 gathers
+        dot = work[0]
+        square_u = work[1]
+        square_i = work[2]
+        targets = work[3]
+        bias_u = work[4]
+        v_factors_u = work[5]
+        v_bias_u = work[6]
+        step_u = work[7]
+        l2_u = work[8]
+        bias_i = work[9]
+        v_factors_i = work[10]
+        v_bias_i = work[11]
+        step_i = work[12]
+        l2_i = work[13]
+        l2_bias_u = work[14]
+        l2_bias_i = work[15]
+        # Step 2 overwrites nine of these rows by what step 3 subtracts or adds.
+        bias_change_u = bias_u
+        v_factors_added_u = v_factors_u
+        v_bias_added = v_bias_u  # the same for user and item
+        gradient_step_u = step_u
+        keep_u = l2_u
+        bias_change_i = bias_i
+        v_factors_added_i = v_factors_i
+        gradient_step_i = step_i
+        keep_i = l2_i
         while True:
             number: int = take_next(taken)
             if number >= cells.size:
                 break
             cell = cells[number]
             low, high = starts[cell], starts[cell + 1]
-            bias, loss = start_bias, np.float64(0)
+            bias, cell_error = start_bias, np.float64(0)
             for block in order[blocks[cell] : blocks[cell + 1]]:
                 end = min(low + np.int64(block) * BLOCK + BLOCK, high)
-                total, errors = np.float32(0), np.float32(0)
+                gradient, block_error = np.float32(0), np.float32(0)
                 for first in range(low + np.int64(block) * BLOCK, end, GROUP):
                     size = min(end - first, GROUP)
                     # 1. Gather: the loads are independent, so they overlap.
@@ -155,46 +165,50 @@ def kernel(dim: int) -> Callable[..., None]:
                             for k in range(0, dim, 16):
                                 prefetch(users, ahead_a * dim + k)
                                 prefetch(items, ahead_b * dim + k)
-                        z[j], pp[j], qq[j] = _products(users, a * dim, items, b * dim, dim)
-                        su, si = user_state[a], item_state[b]
-                        bu[j], vu[j], wu[j], hu[j], cu[j] = su[BIAS], su[V_FACTORS], su[V_BIAS], su[STEP], su[L2]
-                        bi[j], vi[j], wi[j], hi[j], ci[j] = si[BIAS], si[V_FACTORS], si[V_BIAS], si[STEP], si[L2]
-                        du[j], di[j] = su[L2_BIAS], si[L2_BIAS]
-                        y[j] = target[first + j]
+                        dot[j], square_u[j], square_i[j] = _products(users, a * dim, items, b * dim, dim)
+                        at_u, at_i = user_state[a], item_state[b]
+                        bias_u[j], v_factors_u[j], v_bias_u[j] = at_u[BIAS], at_u[V_FACTORS], at_u[V_BIAS]
+                        step_u[j], l2_u[j] = at_u[STEP], at_u[L2]
+                        bias_i[j], v_factors_i[j], v_bias_i[j] = at_i[BIAS], at_i[V_FACTORS], at_i[V_BIAS]
+                        step_i[j], l2_i[j] = at_i[STEP], at_i[L2]
+                        l2_bias_u[j], l2_bias_i[j] = at_u[L2_BIAS], at_i[L2_BIAS]
+                        targets[j] = target[first + j]
                     # 2. Score, error, gradient and step sizes: one SIMD lane per rating.
                     for j in range(size):
-                        logit = bias + bu[j] + bi[j] + z[j]
+                        logit = bias + bias_u[j] + bias_i[j] + dot[j]
                         s = sigmoid(logit)
-                        e = s - y[j]
-                        g = c * e * s * (_ONE - s)
-                        errors += e * e
-                        total += g
+                        e = s - targets[j]
+                        g = gradient_factor * e * s * (_ONE - s)
+                        block_error += e * e
+                        gradient += g
                         g2 = g * g
-                        dvu, dvi = g2 * qq[j] * inv_dim, g2 * pp[j] * inv_dim
-                        fu = lr * hu[j] / (math.sqrt(vu[j] + dvu) + eps)
-                        fi = lr * hi[j] / (math.sqrt(vi[j] + dvi) + eps)
-                        tu = lrb * hu[j] / (math.sqrt(wu[j] + g2) + eps)
-                        ti = lrb * hi[j] / (math.sqrt(wi[j] + g2) + eps)
-                        # From here on the variables hold changes.
-                        bu[j] = tu * (g + du[j] * bu[j]) / (_ONE + tu * du[j])
-                        bi[j] = ti * (g + di[j] * bi[j]) / (_ONE + ti * di[j])
-                        vu[j], vi[j], wu[j] = dvu, dvi, g2
-                        cu[j], ci[j] = _ONE - fu * cu[j], _ONE - fi * ci[j]  # factors of weight decay
-                        hu[j], hi[j] = fu * g, fi * g
+                        added_u, added_i = g2 * square_i[j] * inv_dim, g2 * square_u[j] * inv_dim
+                        rate_u = rate_factors * step_u[j] / (math.sqrt(v_factors_u[j] + added_u) + eps)
+                        rate_i = rate_factors * step_i[j] / (math.sqrt(v_factors_i[j] + added_i) + eps)
+                        t_u = rate_biases * step_u[j] / (math.sqrt(v_bias_u[j] + g2) + eps)
+                        t_i = rate_biases * step_i[j] / (math.sqrt(v_bias_i[j] + g2) + eps)
+                        bias_change_u[j] = t_u * (g + l2_bias_u[j] * bias_u[j]) / (_ONE + t_u * l2_bias_u[j])
+                        bias_change_i[j] = t_i * (g + l2_bias_i[j] * bias_i[j]) / (_ONE + t_i * l2_bias_i[j])
+                        v_factors_added_u[j], v_factors_added_i[j], v_bias_added[j] = added_u, added_i, g2
+                        keep_u[j], keep_i[j] = _ONE - rate_u * l2_u[j], _ONE - rate_i * l2_i[j]
+                        gradient_step_u[j], gradient_step_i[j] = rate_u * g, rate_i * g
                     # 3. Update, one rating after the other: an index that occurs twice gets both changes.
                     for j in range(size):
                         a, b = np.int64(user[first + j]), np.int64(item[first + j])
-                        _update(users, a * dim, items, b * dim, cu[j], hu[j], ci[j], hi[j], dim)
-                        su, si = user_state[a], item_state[b]
-                        su[BIAS] -= bu[j]
-                        si[BIAS] -= bi[j]
-                        su[V_FACTORS] += vu[j]
-                        si[V_FACTORS] += vi[j]
-                        su[V_BIAS] += wu[j]
-                        si[V_BIAS] += wu[j]
-                bias -= lrg * total
-                loss += errors
-            biases[number], squares[number] = bias, loss
+                        _update(
+                            users, a * dim, items, b * dim, keep_u[j], gradient_step_u[j], keep_i[j],
+                            gradient_step_i[j], dim,
+                        )  # fmt: skip
+                        at_u, at_i = user_state[a], item_state[b]
+                        at_u[BIAS] -= bias_change_u[j]
+                        at_i[BIAS] -= bias_change_i[j]
+                        at_u[V_FACTORS] += v_factors_added_u[j]
+                        at_i[V_FACTORS] += v_factors_added_i[j]
+                        at_u[V_BIAS] += v_bias_added[j]
+                        at_i[V_BIAS] += v_bias_added[j]
+                bias -= rate_global * gradient
+                cell_error += block_error
+            cell_biases[number], squared_errors[number] = bias, cell_error
 
     _kernels[dim] = train_cells
     return train_cells

@@ -88,7 +88,8 @@ def _add_to_state(state, index, live, bias, v_factors, v_bias, R: tl.constexpr):
 @triton.jit(do_not_specialize=["n", "units"])
 def train_units(
     user, item, target, order, users, items, user_state, item_state, bias, partials, n, units,
-    c, lr, lrb, lrg, eps, inv_dim, DIM: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr, R: tl.constexpr,
+    gradient_factor, rate_factors, rate_biases, rate_global, eps, inv_dim, DIM: tl.constexpr, WIDTH: tl.constexpr,
+    BLOCK: tl.constexpr, R: tl.constexpr,
 ):  # fmt: skip
     """Train on units of R ratings; partials: float64 [programs], output, sums of squared errors."""
     program, programs = tl.program_id(0), tl.num_programs(0)
@@ -106,27 +107,28 @@ def train_units(
         q_at = items + at_item[:, None] * DIM + k[None, :]
         p = tl.load(p_at, mask=cells, other=0.0, cache_modifier=".cg")
         q = tl.load(q_at, mask=cells, other=0.0, cache_modifier=".cg")
-        bu, vu, wu, hu, cu, du = _load_state(user_state, at_user, live, R)
-        bi, vi, wi, hi, ci, di = _load_state(item_state, at_item, live, R)
+        bias_u, v_factors_u, v_bias_u, step_u, l2_u, l2_bias_u = _load_state(user_state, at_user, live, R)
+        bias_i, v_factors_i, v_bias_i, step_i, l2_i, l2_bias_i = _load_state(item_state, at_item, live, R)
         # 2. Score, error, gradient and step sizes. volatile: every unit reads the bias again, from L2.
-        logit = tl.load(bias, volatile=True) + bu + bi + tl.sum(p * q, 1)
+        logit = tl.load(bias, volatile=True) + bias_u + bias_i + tl.sum(p * q, 1)
         s = 1.0 / (1.0 + tl.exp(-logit))
         error = tl.where(live, s - y, 0.0)
         squares += (error * error).to(tl.float64)
-        g = c * error * s * (1.0 - s)
+        g = gradient_factor * error * s * (1.0 - s)
         g2 = g * g
-        dvu, dvi = g2 * tl.sum(q * q, 1) * inv_dim, g2 * tl.sum(p * p, 1) * inv_dim
-        fu = lr * hu / (tl.sqrt(vu + dvu) + eps)
-        fi = lr * hi / (tl.sqrt(vi + dvi) + eps)
-        tu = lrb * hu / (tl.sqrt(wu + g2) + eps)
-        ti = lrb * hi / (tl.sqrt(wi + g2) + eps)
-        bu, bi = tu * (g + du * bu) / (1.0 + tu * du), ti * (g + di * bi) / (1.0 + ti * di)  # changes from here on
+        added_u, added_i = g2 * tl.sum(q * q, 1) * inv_dim, g2 * tl.sum(p * p, 1) * inv_dim
+        rate_u = rate_factors * step_u / (tl.sqrt(v_factors_u + added_u) + eps)
+        rate_i = rate_factors * step_i / (tl.sqrt(v_factors_i + added_i) + eps)
+        t_u = rate_biases * step_u / (tl.sqrt(v_bias_u + g2) + eps)
+        t_i = rate_biases * step_i / (tl.sqrt(v_bias_i + g2) + eps)
+        bias_change_u = t_u * (g + l2_bias_u * bias_u) / (1.0 + t_u * l2_bias_u)
+        bias_change_i = t_i * (g + l2_bias_i * bias_i) / (1.0 + t_i * l2_bias_i)
         # 3. Update.
-        tl.atomic_add(p_at, -((fu * g)[:, None] * q + (fu * cu)[:, None] * p), mask=cells, sem="relaxed")
-        tl.atomic_add(q_at, -((fi * g)[:, None] * p + (fi * ci)[:, None] * q), mask=cells, sem="relaxed")
-        _add_to_state(user_state, at_user, live, -bu, dvu, g2, R)
-        _add_to_state(item_state, at_item, live, -bi, dvi, g2, R)
-        tl.atomic_add(bias, -lrg * tl.sum(g, 0), sem="relaxed")
+        tl.atomic_add(p_at, -((rate_u * g)[:, None] * q + (rate_u * l2_u)[:, None] * p), mask=cells, sem="relaxed")
+        tl.atomic_add(q_at, -((rate_i * g)[:, None] * p + (rate_i * l2_i)[:, None] * q), mask=cells, sem="relaxed")
+        _add_to_state(user_state, at_user, live, -bias_change_u, added_u, g2, R)
+        _add_to_state(item_state, at_item, live, -bias_change_i, added_i, g2, R)
+        tl.atomic_add(bias, -rate_global * tl.sum(g, 0), sem="relaxed")
         a, b, y, live = next_a, next_b, next_y, next_live
     tl.store(partials + program, tl.sum(squares, 0))
 
@@ -159,8 +161,8 @@ def programs(total: int, max_count: int, processors: int, ratings: int, warps: i
 
 def train_stage(
     user: Tensor, item: Tensor, target: Tensor, order: Tensor, users: Tensor, items: Tensor, user_state: Tensor,
-    item_state: Tensor, bias: Tensor, c: float, lr: float, lrb: float, lrg: float, eps: float, *,
-    programs: int, ratings: int | None = None, warps: int | None = None,
+    item_state: Tensor, bias: Tensor, gradient_factor: float, rate_factors: float, rate_biases: float,
+    rate_global: float, eps: float, *, programs: int, ratings: int | None = None, warps: int | None = None,
 ) -> Tensor:  # fmt: skip
     """Train on some blocks; the tables are updated in place. Returns without waiting for the device.
 
@@ -174,10 +176,10 @@ def train_stage(
         user_state: float32 [num_users, STATE_WIDTH], contiguous, see `adagrad`.
         item_state: float32 [num_items, STATE_WIDTH], contiguous.
         bias: float32 [1], global bias.
-        c: Factor of the gradient, 2 (1 + 2 m)^2.
-        lr: Learning rate of factors.
-        lrb: Learning rate of biases.
-        lrg: Learning rate of the global bias, per rating.
+        gradient_factor: Factor of the gradient, 2 (1 + 2 m)^2.
+        rate_factors: Learning rate of factors.
+        rate_biases: Learning rate of biases.
+        rate_global: Learning rate of the global bias, per rating.
         eps: Number added to the root of an accumulator.
         programs: Maximum number of programs; each processes one unit of ratings after the other.
         ratings: Ratings of a unit, a power of two up to `GPU_BLOCK`; None for that of `shape`.
@@ -198,6 +200,6 @@ def train_stage(
     with torch.cuda.device_of(users):
         train_units[(grid,)](
             user, item, target, order, users, items, user_state, item_state, bias, partials, len(user), units,
-            c, lr, lrb, lrg, eps, 1 / dim, **options,
+            gradient_factor, rate_factors, rate_biases, rate_global, eps, 1 / dim, **options,
         )  # fmt: skip
     return partials.sum()

@@ -92,7 +92,8 @@ def test_the_reference_does_not_depend_on_the_unit_if_no_index_occurs_twice():
         loader = GpuStageLoader(user.long(), item.long(), torch.full((50,), 4.0), network=model)
         engine = FusedGpuEngine(
             model, loader, RowwiseAdagrad([model], 0.1), Penalty(0.008, 0.5),
-            step=lambda *a, ratings=ratings, **_: reference_stage(*a[:12], 0.0, *a[13:], ratings=ratings),  # lrg = 0
+            # The learning rate of the global bias is 0.
+            step=lambda *a, ratings=ratings, **_: reference_stage(*a[:12], 0.0, *a[13:], ratings=ratings),
         )  # fmt: skip
         loss = sum(float(engine.train_batch(stage, 0.1)) for stage in loader)
         results.append((parameters(model), loss))

@@ -7,7 +7,7 @@ from cflightning.kernels.adagrad import GPU_BLOCK, make_state_table
 from cflightning.models.penalty import Penalty
 
 USERS, ITEMS = 60, 90
-CONSTANTS = (2 * 1.25**2, 0.1, 0.25, 1e-3, 0.007)  # c, lr, lrb, lrg, eps
+CONSTANTS = (2 * 1.25**2, 0.1, 0.25, 1e-3, 0.007)  # gradient factor, rates of factors, biases and global bias, eps
 
 
 def make(n, dim, device="cpu", seed=0):

@@ -89,7 +89,5 @@ def test_an_encoding_that_is_none_is_refused(load, encoding):
 
 def test_the_data_module_takes_an_encoding(tmp_path):
     (tmp_path / "a.csv").write_bytes(text(["Вася"]).encode("cp1251"))
-    assert (
-        RatingsDataModule(str(tmp_path / "a.csv"), table=TableFormat(encoding="cp1251")).rows_to_score.item.values[0]
-        == "Вася"
-    )
+    data = RatingsDataModule(str(tmp_path / "a.csv"), table=TableFormat(encoding="cp1251"))
+    assert data.rows_to_score.item.values[0] == "Вася"
