@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -110,7 +110,7 @@ class RatingsDataModule(RatingsDataset, LightningDataModule):
 
         Args:
             frame: A frame of pandas, polars or pyarrow, one rating or interaction a row.
-            options: Any argument of the class but path and source.
+            options: Arguments of the class, without path and source.
         """
         if options.get("path") is not None:
             raise Arguments("data", options).refuse("path", "be left out with a frame")
@@ -131,12 +131,12 @@ class RatingsDataModule(RatingsDataset, LightningDataModule):
     def __str__(self) -> str:
         return repr(self)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Return what is copied and pickled: everything but the Trainer and the loader that a task has set."""
         return {**self.__dict__, "trainer": None, "train_loader": RatingLoader}
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
+    def load_from_checkpoint(cls, *_: object, **__: object) -> NoReturn:
         """Refuse Lightning's way, which reads a checkpoint by other rules than the project's.
 
         Raises:

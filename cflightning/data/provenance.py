@@ -79,7 +79,7 @@ def plain_settings(arguments: Mapping[str, object]) -> Settings:
     return settings
 
 
-def data_settings(provenance: Provenance, arguments: Mapping[str, Any], command: str) -> Settings:
+def data_settings(provenance: Provenance, arguments: Mapping[str, object], command: str) -> Settings:
     """Return the settings that a command takes from a checkpoint where no others are given.
 
     A given path or source stands for the whole table with its test part. `predict` scores another table, so it takes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,7 +53,7 @@ class Vocabulary:
         categories = {name: np.array(positions[name], np.int64) for name in sorted(positions)}
         return cls(table.user.take(rows).present(), items, titles, categories, counts[counts > 0].astype(np.int64))
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, object]:
         """Return plain types, which ``torch.load(weights_only=True)`` reads."""
         return {
             "users": self.users.state(),
@@ -63,7 +64,7 @@ class Vocabulary:
         }
 
     @classmethod
-    def from_state(cls, state: dict[str, Any]) -> Vocabulary:
+    def from_state(cls, state: Mapping[str, Any]) -> Vocabulary:
         """Make a vocabulary of a state; those of older versions have neither categories nor counts.
 
         Raises:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 log = logging.getLogger(__name__)
 F = TypeVar("F", bound=Callable[..., object])
@@ -21,7 +21,7 @@ PROBE_BYTES = 1 << 20
 """Free space that a cache folder must have, in bytes."""
 
 
-def compiled(*, cache: bool = True, **options: Any) -> Callable[[F], F]:
+def compiled(*, cache: bool = True, **options: object) -> Callable[[F], F]:
     """Make a decorator that compiles a function as ``numba.njit`` does and caches the result.
 
     A cache that cannot be read or written costs the time of compiling, nothing else.
@@ -30,11 +30,11 @@ def compiled(*, cache: bool = True, **options: Any) -> Callable[[F], F]:
         cache: Whether to cache the result on disk; inlined functions have no result of their own.
         options: Options of ``numba.njit``.
     """
-    numba: Any = import_module("numba")  # its annotations lack configuration and caches
+    numba = import_module("numba")  # not imported by name: its annotations lack configuration and caches
     config = numba.config
 
     def decorate(function: F) -> F:
-        dispatcher: Any = numba.njit(**options)(function)
+        dispatcher = numba.njit(**options)(function)
         folder = find_cache_folder() if cache and not config.DISABLE_JIT else None
         if folder is not None:
             before, config.CACHE_DIR = config.CACHE_DIR, folder
@@ -43,8 +43,8 @@ def compiled(*, cache: bool = True, **options: Any) -> Callable[[F], F]:
                 dispatcher._cache = _tolerant_cache_class()(function)
             finally:
                 config.CACHE_DIR = before
-        found: F = dispatcher
-        return found
+        kernel: F = dispatcher
+        return kernel
 
     return decorate
 
@@ -59,7 +59,7 @@ def find_cache_folder(package: Path = Path(__file__).parent) -> str | None:
     Args:
         package: Folder of the kernels.
     """
-    numba: Any = import_module("numba")
+    numba = import_module("numba")
     configured = str(numba.config.CACHE_DIR or "")
     if configured:
         candidates = [(configured, Path(configured))]
@@ -90,13 +90,13 @@ def user_cache_folder() -> Path | None:
 
 
 @lru_cache(maxsize=1)
-def _tolerant_cache_class() -> type[Any]:
-    caching: Any = import_module("numba.core.caching")
+def _tolerant_cache_class() -> Callable[[Callable[..., object]], object]:
+    caching = import_module("numba.core.caching")
 
     class TolerantCache(caching.FunctionCache):
         """numba's cache of a function, except that damaged files count as missing and a full disk disables it."""
 
-        def load_overload(self, sig: Any, target_context: Any) -> Any:
+        def load_overload(self, sig: object, target_context: object) -> object:
             """Return the compiled function, or None if it must be compiled."""
             try:
                 return super().load_overload(sig, target_context)
@@ -108,7 +108,7 @@ def _tolerant_cache_class() -> type[Any]:
                     self.disable()
                 return None
 
-        def save_overload(self, sig: Any, data: Any) -> None:
+        def save_overload(self, sig: object, data: object) -> None:
             """Store a compiled function, if the disk has space."""
             try:
                 super().save_overload(sig, data)

@@ -19,7 +19,6 @@ docs/benchmarks.md has the estimates behind these choices.
 
 from __future__ import annotations
 
-from typing import Any
 
 import torch
 import triton
@@ -194,8 +193,8 @@ def train_stage(
     units = len(order) * (GPU_BLOCK // ratings)
     grid = max(1, min(programs, units))
     partials = torch.empty(grid, dtype=torch.float64, device=users.device)
-    # A dict of Any: the launcher's own options (num_warps) are not in the kernel's signature.
-    options: dict[str, Any] = {"DIM": dim, "WIDTH": triton.next_power_of_2(dim), "BLOCK": GPU_BLOCK, "R": ratings}
+    # As a dict, since the launcher's own options (num_warps) are not in the kernel's signature.
+    options = {"DIM": dim, "WIDTH": triton.next_power_of_2(dim), "BLOCK": GPU_BLOCK, "R": ratings}
     options |= {"num_warps": warps, "enable_fp_fusion": True}
     with torch.cuda.device_of(users):
         train_units[(grid,)](

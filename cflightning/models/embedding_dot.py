@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 from cflightning.errors import ConfigError
 from cflightning.models.network import FoldedTables, RatingNetwork, RatingScale, embedding_table
@@ -130,6 +130,12 @@ class EmbeddingDot(RatingNetwork):
                 table.copy_(new)
 
 
+class _Context(FunctionCtx):
+    saved_tensors: tuple[Tensor, ...]
+    sizes: tuple[int, int]
+    shares: tuple[Tensor | float, Tensor | float]
+
+
 class LogitsAndNorms(torch.autograd.Function):
     """Logits without the global bias and squared norms of pairs, with a hand-written gradient.
 
@@ -139,7 +145,7 @@ class LogitsAndNorms(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, users: Tensor, items: Tensor, user_bias: Tensor, item_bias: Tensor, user: Tensor, item: Tensor,
+        ctx: _Context, users: Tensor, items: Tensor, user_bias: Tensor, item_bias: Tensor, user: Tensor, item: Tensor,
         user_share: Tensor | float, item_share: Tensor | float, *means: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """Return logits and the squared norms of users and of items: float32 [batch] three times."""
@@ -156,7 +162,7 @@ class LogitsAndNorms(torch.autograd.Function):
         return logits, dot(s, s) + user_share * c * c, dot(t, t) + item_share * d * d
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _Context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of the four tables, and None for the other arguments."""
         p, q, user, item, s, t, c, d = ctx.saved_tensors
         logits, users, items = gradients

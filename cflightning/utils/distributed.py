@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import distributed
@@ -173,7 +173,7 @@ def in_group() -> bool:
 
 def gather(value: T) -> list[T]:
     """Return the values of all processes of the group, by rank."""
-    values: list[Any] = [None] * distributed.get_world_size()
+    values = [value] * distributed.get_world_size()
     distributed.all_gather_object(values, value)
     return values
 

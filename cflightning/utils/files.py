@@ -13,9 +13,12 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cflightning.errors import StorageError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 try:
     import fcntl
@@ -40,7 +43,7 @@ class _RawFile(io.FileIO):
         self.failure: OSError | None = None
         self.written = 0
 
-    def write(self, data: Any) -> int:
+    def write(self, data: ReadableBuffer, /) -> int:
         try:
             count = super().write(data) or 0
         except OSError as error:

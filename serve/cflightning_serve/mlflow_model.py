@@ -35,8 +35,8 @@ class Model:
         self._scorer = scorer
 
     def predict(
-        self, model_input: Table, params: Mapping[str, Any] | None = None
-    ) -> npt.NDArray[np.float32] | list[dict[str, list[Any]]]:
+        self, model_input: Table, params: Mapping[str, int] | None = None
+    ) -> npt.NDArray[np.float32] | list[dict[str, list[object]]]:
         """Predict for each row of a table.
 
         Args:

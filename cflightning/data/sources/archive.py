@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -60,7 +60,7 @@ class _Opened(NamedTuple):
         size: Unpacked bytes, where known.
     """
 
-    stream: IO[bytes]
+    stream: io.BufferedIOBase
     packed: int | None
     size: int | None
 
@@ -154,7 +154,7 @@ class Files:
         with self._open(name) as opened:
             return opened.packed is not None or name in self._piped
 
-    def _open_path(self, name: str) -> IO[bytes]:
+    def _open_path(self, name: str) -> io.BufferedReader:
         """Open a file of a folder; the content of a pipe is kept, since it can be read only once."""
         path = self.path / name
         if not path.is_fifo():

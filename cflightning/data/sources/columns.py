@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -123,7 +122,7 @@ def to_table(
     notes: list[str] = []
     simple = {role: read_column(column, role, where) for role, column in columns.items()}
     user, item = (read_ids(simple[role], role, where, notes) for role in ("user", "item"))
-    data: dict[str, Any] = {"rating": None, "weight": None, "timestamp": None}
+    data: dict[str, np.ndarray | None] = {"rating": None, "weight": None, "timestamp": None}
     keep: np.ndarray | None = None
     for role, read in (("rating", read_ratings), ("weight", read_weights)):
         if role in simple:
@@ -137,7 +136,7 @@ def to_table(
     titles, categories = (_first_of_items(item, simple.get(role)) for role in ("title", "categories"))
     named = {key: split_categories(text) for key, text in categories.items()}
     table = RatingTable(
-        user, item, **data, name=source, titles=titles,
+        user, item, data["rating"], data["timestamp"], source, titles=titles, weight=data["weight"],
         categories={key: names for key, names in named.items() if names},
         origin=replace(origin, notes=(*origin.notes, *notes)),
     )  # fmt: skip

@@ -7,11 +7,11 @@ import json
 import logging
 import os
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -48,7 +48,7 @@ class Key(NamedTuple):
 
 
 def read_through(
-    folder: Path, sources: Sequence[Path], options: dict[str, Any], path: Path, read: Callable[[], RatingTable]
+    folder: Path, sources: Sequence[Path], options: Mapping[str, object], path: Path, read: Callable[[], RatingTable]
 ) -> RatingTable:
     """Return a table from the cache, or read it and cache it.
 
@@ -74,7 +74,7 @@ def read_through(
     return save(folder, before.name, table, path)
 
 
-def key(sources: Iterable[Path], options: dict[str, Any]) -> Key | None:
+def key(sources: Iterable[Path], options: Mapping[str, object]) -> Key | None:
     """Hash source files and the options of their reader.
 
     Returns:
@@ -226,7 +226,7 @@ def _folder(path: Path) -> Path:
 
 def _pack(table: RatingTable, path: Path) -> pa.Table:
     """Convert to an Arrow table: dictionary columns for users and items, plain columns for the rest."""
-    columns: dict[str, Any] = {}
+    columns: dict[str, pa.Array] = {}
     for side, column in (("user", table.user), ("item", table.item)):
         values = pa.array(column.ids.values, pa.int64() if column.ids.kind == "int64" else pa.string())
         columns[side] = pa.DictionaryArray.from_arrays(pa.array(column.codes, pa.int32()), values)

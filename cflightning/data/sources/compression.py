@@ -9,7 +9,6 @@ import lzma
 import re
 import zipfile
 import zlib
-from typing import IO, Any
 
 from cflightning.data.sources.encodings import check_encoding, unicode_of
 from cflightning.data.sources.limits import check_size
@@ -61,11 +60,11 @@ _JSON = re.compile(r"\s*(\[\s*)?\{\s*[\"'}]|\s*\[\s*[\[\]]")
 """Start of JSON; a column name of a text table may begin with a bracket as well."""
 
 
-def decompressed(stream: Any) -> Any:
+def decompressed(stream: io.BufferedReader | zipfile.ZipExtFile) -> io.BufferedIOBase | None:
     """Return a decompressing stream, or None if the stream is not compressed.
 
     Args:
-        stream: Binary stream at its start, with `peek`.
+        stream: Binary stream at its start.
     """
     head = stream.peek(16)[:16]
     if head[:2] == b"\x1f\x8b":
@@ -81,7 +80,7 @@ def decompressed(stream: Any) -> Any:
     return None
 
 
-def read_all(stream: IO[bytes], name: str, packed: int | None, known: int | None = None) -> bytes:
+def read_all(stream: io.BufferedIOBase, name: str, packed: int | None, known: int | None = None) -> bytes:
     """Read a stream to its end within the limits.
 
     Args:

@@ -10,7 +10,7 @@ import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
+from http.client import HTTPResponse
 
 from tqdm import tqdm
 
@@ -91,10 +91,11 @@ def download(name: str, cache: Path, max_bytes: int = MAX_BYTES) -> Path:
     return target
 
 
-def _open(url: str) -> Any:
+def _open(url: str) -> HTTPResponse:
     request = urllib.request.Request(url, headers={"User-Agent": "cflightning"})  # noqa: S310 (http(s) only, see download)
     try:
-        return urllib.request.urlopen(request, timeout=30)  # noqa: S310
+        response: HTTPResponse = urllib.request.urlopen(request, timeout=30)  # noqa: S310
+        return response
     except (urllib.error.URLError, OSError) as error:
         reason = getattr(error, "reason", error)
         if isinstance(error, urllib.error.HTTPError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -15,10 +15,13 @@ from cflightning.data.sources.tables import from_arrow, optional_roles
 from cflightning.data.table import UNKNOWN_ORIGIN, RatingTable
 from cflightning.errors import DataError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 NAME = "the frame"
 
 
-def from_frame(frame: Any, table_format: TableFormat = PLAIN_TABLE) -> RatingTable:
+def from_frame(frame: object, table_format: TableFormat = PLAIN_TABLE) -> RatingTable:
     """Convert a frame to a ratings table.
 
     Args:
@@ -38,14 +41,14 @@ def from_frame(frame: Any, table_format: TableFormat = PLAIN_TABLE) -> RatingTab
         )
     names = [str(name) for name in frame.columns]
     _refuse_repeated(names)
-    chosen: dict[str, Any] = choose_columns(names, table_format.columns, NAME, optional_roles(table_format))
+    chosen = choose_columns(names, table_format.columns, NAME, optional_roles(table_format))
     converted = {name: _to_arrow(frame.iloc[:, names.index(name)], name, role) for role, name in chosen.items()}
-    table = from_arrow(pa.table(converted), NAME, replace(table_format, **chosen))
+    table = from_arrow(pa.table(converted), NAME, table_format.with_columns(chosen))
     unread = tuple(name for name in names if name not in converted)
     return replace(table, origin=replace(table.origin or UNKNOWN_ORIGIN, unread=unread))
 
 
-def _arrow_table(frame: Any) -> Any:
+def _arrow_table(frame: object) -> pa.Table:
     """Convert a table of another library than pandas without a copy."""
     if not isinstance(frame, pa.Table) and (not hasattr(frame, "__arrow_c_stream__") or hasattr(frame, "iloc")):
         raise DataError(f"{NAME}: must be a pandas DataFrame, got {type(frame).__name__}; make one of it")
@@ -61,7 +64,7 @@ def _refuse_repeated(names: list[str]) -> None:
         raise DataError(f"{NAME}: must have columns of different names, got {shown} more than once; rename them")
 
 
-def _to_arrow(column: Any, name: str, role: str) -> Any:
+def _to_arrow(column: pd.Series, name: str, role: str) -> pa.Array:
     """Convert a pandas column to Arrow."""
     import pandas as pd
 

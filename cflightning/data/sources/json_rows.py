@@ -7,7 +7,6 @@ import io
 import itertools
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.json
@@ -53,18 +52,18 @@ def open_json(file: SourceFile, encoding: str | None = None) -> OpenTable:
     return OpenTable(str(file), names, read)
 
 
-def _read(raw: bytes, source: str, sample: list[dict[str, Any]], columns: Sequence[str]) -> pa.Table:
+def _read(raw: bytes, source: str, sample: list[dict[str, object]], columns: Sequence[str]) -> pa.Table:
     table = _read_lines(raw, sample, columns)
     if table is not None:
         return table
-    values: dict[str, list[Any]] = {name: [] for name in columns}
+    values: dict[str, list[object]] = {name: [] for name in columns}
     for place, row in _objects(raw, source):
         for name in columns:
             values[name].append(_plain(row.get(name), name, f"{source}: {place}"))
     return pa.table({name: _column(found) for name, found in values.items()})
 
 
-def _read_lines(raw: bytes, sample: list[dict[str, Any]], columns: Sequence[str]) -> pa.Table | None:
+def _read_lines(raw: bytes, sample: list[dict[str, object]], columns: Sequence[str]) -> pa.Table | None:
     """Read JSON lines by pyarrow; None if it fails, and the slower reader then succeeds or reports the error."""
     types = {name: _type({type(row.get(name)) for row in sample}) for name in columns}
     if raw.lstrip()[:1] != b"{" or None in types.values():
@@ -88,7 +87,7 @@ def _type(kinds: set[type]) -> pa.DataType | None:
     return {int: pa.int64(), str: pa.string(), bool: pa.bool_()}.get(next(iter(kinds))) if len(kinds) == 1 else None
 
 
-def _column(values: list[Any]) -> pa.Array:
+def _column(values: list[object]) -> pa.Array:
     """Make a column of the values' common type, else of text."""
     try:
         return pa.array(values)
@@ -100,7 +99,7 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _plain(value: Any, name: str, where: str) -> Any:
+def _plain(value: object, name: str, where: str) -> object:
     """Check one value; a list of texts, such as genres, is joined by ``|``."""
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
         value = "|".join(value)
@@ -118,7 +117,7 @@ def _plain(value: Any, name: str, where: str) -> Any:
     return value
 
 
-def _objects(raw: bytes, source: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _objects(raw: bytes, source: str) -> Iterator[tuple[str, dict[str, object]]]:
     """Iterate over the objects and their places: lines, or numbers in the array.
 
     Raises:
@@ -131,7 +130,7 @@ def _objects(raw: bytes, source: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield place, row
 
 
-def _parse_lines(raw: bytes, source: str) -> Iterator[tuple[str, Any]]:
+def _parse_lines(raw: bytes, source: str) -> Iterator[tuple[str, object]]:
     for number, line in enumerate(io.BytesIO(raw), start=1):
         if line.strip():
             try:
@@ -140,7 +139,7 @@ def _parse_lines(raw: bytes, source: str) -> Iterator[tuple[str, Any]]:
                 raise _not_json(source, f"line {number}", line.decode(), error) from error
 
 
-def _parse_array(raw: bytes, source: str) -> Iterator[tuple[str, Any]]:
+def _parse_array(raw: bytes, source: str) -> Iterator[tuple[str, object]]:
     """Iterate over the values of an array; decoding by blocks keeps time linear and memory small."""
     decode = codecs.getincrementaldecoder("utf-8")().decode
     parse = json.JSONDecoder().raw_decode

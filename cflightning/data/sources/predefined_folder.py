@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cflightning.data.sources.archive import Files
 from cflightning.data.sources.column_errors import show_names
@@ -88,6 +87,6 @@ def read_parts(files: Files, parts: Parts, table_format: TableFormat = PLAIN_TAB
 def _read(files: Files, name: str, table_format: TableFormat) -> RatingTable:
     if not re.search(r"\.rating(\.(gz|bz2|xz|zst))?$", name):
         return read_any(files.file(name), table_format)
-    columns: dict[str, Any] = {role: role for role in FIXED if role != "rating" or table_format.reads_ratings}
+    columns = {role: role for role in FIXED if role != "rating" or table_format.reads_ratings}
     opened = open_text(files.file(name), names=FIXED, delimiter="\t")
-    return to_ratings(opened, replace(table_format, **columns, title=None, categories=None))
+    return to_ratings(opened, table_format.with_columns({**columns, "title": None, "categories": None}))

@@ -115,6 +115,10 @@ class TableFormat:
         numbers = [number for text in texts if (number := to_number(text)) is not None]
         return texts, numbers
 
+    def with_columns(self, columns: Mapping[str, str | None]) -> TableFormat:
+        """Return the same format with columns by role."""
+        return TableFormat(**vars(self) | columns)
+
     def without_ratings(self) -> TableFormat:
         """Return the same format with the ratings left unread."""
         return replace(self, rating=SKIP)

@@ -1,9 +1,9 @@
-"""Any ratings table: delimited text, JSON, Parquet and other binary formats, or a pandas frame."""
+"""Ratings tables of any format: delimited text, JSON, Parquet and other binary formats, or a pandas frame."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cflightning.data.sources.archive import SourceFile
 from cflightning.data.sources.binary import open_binary
@@ -17,6 +17,9 @@ from cflightning.data.sources.open_table import Columns, OpenTable
 from cflightning.data.sources.table_format import PLAIN_TABLE, TableFormat
 from cflightning.data.table import Origin, RatingTable
 from cflightning.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 OPTIONAL_ROLES = {"timestamp", "weight", "title", "categories"}
 """Roles of columns that a table may lack."""
@@ -64,7 +67,7 @@ def open_any(file: SourceFile, table_format: TableFormat = PLAIN_TABLE) -> OpenT
     return open_binary(file, kind)
 
 
-def from_arrow(table: Any, source: str, table_format: TableFormat) -> RatingTable:
+def from_arrow(table: pa.Table, source: str, table_format: TableFormat) -> RatingTable:
     """A ratings table from a pyarrow table with typed columns, such as those of a pandas frame."""
 
     def read(wanted: Sequence[str]) -> Columns:

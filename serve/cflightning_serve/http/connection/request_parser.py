@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import unquote
 
 import httptools
@@ -99,7 +99,7 @@ class RequestParser:
         url = httptools.parse_url(self._url)
         path = url.path.decode("ascii")
         version = parser.get_http_version()
-        scope: dict[str, Any] = {
+        scope: dict[str, object] = {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": version,

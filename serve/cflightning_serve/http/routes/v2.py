@@ -7,7 +7,6 @@ recommends as well. The version of a model identifies the bundle that answered.
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict
@@ -40,7 +39,7 @@ class Tensor(BaseModel):
     name: str
     datatype: str
     shape: list[int]
-    data: list[Any] | None = None
+    data: list[object] | None = None
 
 
 class InferResponse(BaseModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from io import BytesIO
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -49,8 +49,8 @@ class InputTensor(BaseModel):
     name: str
     datatype: str
     shape: list[int] = Field(min_length=1, max_length=1, description="every input has one dimension")
-    data: list[Any] | None = Field(None, description="missing where it follows as bytes")
-    parameters: dict[str, Any] = {}
+    data: list[object] | None = Field(None, description="missing where it follows as bytes")
+    parameters: dict[str, object] = {}
 
 
 class RequestedOutput(BaseModel):
@@ -59,7 +59,7 @@ class RequestedOutput(BaseModel):
     model_config = ConfigDict(strict=True)
 
     name: str
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, object] = {}
 
 
 class InferRequest(BaseModel):
@@ -71,7 +71,7 @@ class InferRequest(BaseModel):
     # Validation stops at the first error, as in `common.Many`.
     inputs: Annotated[list[InputTensor], Field(fail_fast=True)]
     outputs: Annotated[list[RequestedOutput], Field(fail_fast=True)] | None = None
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, object] = {}
 
 
 class ParsedRequest(NamedTuple):
@@ -101,7 +101,7 @@ def model_graphs(name: str, scorer: Scorer) -> dict[str, str]:
     return {name: "recommend"} | {f"{name}-{graph}": graph for graph in graphs}
 
 
-def metadata(scorer: Scorer, graph: str) -> dict[str, list[dict[str, Any]]]:
+def metadata(scorer: Scorer, graph: str) -> dict[str, list[dict[str, object]]]:
     """Return names, types and shapes of a graph's inputs and outputs; -1 is a variable length."""
     session = scorer.graphs.open(graph)
     return {
