@@ -211,23 +211,23 @@ class RatingsDataModule(RatingsDataset, LightningDataModule):
         every_row = Split(np.full(len(self.rows_to_score), TRAIN, dtype=np.uint8))
         return self._loader("predict", self.rows_to_score, every_row, TRAIN, self.eval_batch_size)
 
-    def _loader(self, stage: str, table: RatingTable, split: Split, part: int, batch_size: int) -> EpochLoader:
+    def _loader(self, use: str, table: RatingTable, split: Split, part: int, batch_size: int) -> EpochLoader:
         user, item, rating = encoding.encode(table, split, part, self.vocabulary)
         unknown, n = encoding.count_unknown(user, item), len(user)
         if unknown:
             # A few are normal; a majority indicates other data than that of the checkpoint.
             majority = 2 * unknown > n and self.split_options.method != "users"
-            level = logging.WARNING if majority or stage == "train" else logging.INFO
+            level = logging.WARNING if majority or use == "train" else logging.INFO
             log.log(
                 level,
                 "%s: %d of %d rows have an id not seen in training and are scored by the unknown embedding%s",
-                stage, unknown, n, "; is it the right data?" if level == logging.WARNING else "",
+                use, unknown, n, "; is it the right data?" if level == logging.WARNING else "",
             )  # fmt: skip
         device = self._device(n)
-        return (self.train_loader if stage == "train" else RatingLoader)(
+        return (self.train_loader if use == "train" else RatingLoader)(
             *(torch.from_numpy(column).to(device) for column in (user, item, rating)),
             batch_size=batch_size,
-            shuffle=stage == "train",
+            shuffle=use == "train",
             seed=self.seed,
             rank=self.trainer.global_rank if self.trainer else 0,
             world_size=self.trainer.world_size if self.trainer else 1,

@@ -15,12 +15,12 @@ from cflightning.data.splits.split import TEST, TRAIN, VAL, split_table
 from cflightning.errors import DataError
 from cflightning.utils.text import truncate_start
 
-Stage = Literal["fit", "validate", "test"]
+Use = Literal["fit", "validate", "test"]
 MEASURED = {"test": (TEST,), "validate": (VAL,), "fit": (TEST, VAL)}
-"""Stage -> parts whose metrics it reports."""
+"""Use -> parts whose metrics it reports."""
 
 
-def check_rows(trained_on: Provenance, data: RatingsDataModule, stage: Stage) -> None:
+def check_rows(trained_on: Provenance, data: RatingsDataModule, use: Use) -> None:
     """Refuse data whose rows the checkpoint may have been trained on, or, for `fit`, another table by mistake.
 
     Rows are new to the checkpoint if the table and its split are the same, if the table is the training table with a
@@ -29,7 +29,7 @@ def check_rows(trained_on: Provenance, data: RatingsDataModule, stage: Stage) ->
     Args:
         trained_on: Provenance of the checkpoint.
         data: The data to use.
-        stage: Use of the data.
+        use: Use of the data.
 
     Raises:
         DataError: The table is another one, or rows to be measured were or may have been trained on.
@@ -38,7 +38,7 @@ def check_rows(trained_on: Provenance, data: RatingsDataModule, stage: Stage) ->
     if same and trained_on.parts == digest_parts(data.split.parts):
         return
     table, description = data.table.name, f"{trained_on.rows:,} rows of {truncate_start(trained_on.name, 100)}"
-    if stage == "fit" and not same and not data.other_data:
+    if use == "fit" and not same and not data.other_data:
         raise DataError(
             f"{table}: must be the table that the checkpoint was trained on, {description}, but its "
             f"{len(data.table):,} rows are others or in another order; name that table by --data.path, train again "
@@ -49,7 +49,7 @@ def check_rows(trained_on: Provenance, data: RatingsDataModule, stage: Stage) ->
     if before is not None:
         for part, name, seen in ((TEST, "test", (TRAIN, VAL)), (VAL, "validation", (TRAIN,))):
             rows = parts == part
-            leaked = int(np.count_nonzero(rows & np.isin(before, seen))) if part in MEASURED[stage] else 0
+            leaked = int(np.count_nonzero(rows & np.isin(before, seen))) if part in MEASURED[use] else 0
             if leaked:
                 raise DataError(
                     f"{table}: the checkpoint was trained on {leaked:,} of {np.count_nonzero(rows):,} {name} rows, "
@@ -57,10 +57,10 @@ def check_rows(trained_on: Provenance, data: RatingsDataModule, stage: Stage) ->
                     f"{_describe(trained_on)}); leave the split options out to use those of the checkpoint"
                 )
         return
-    if not any(np.any(parts == part) for part in MEASURED[stage]) or _use_same_hash(trained_on, data, stage):
+    if not any(np.any(parts == part) for part in MEASURED[use]) or _use_same_hash(trained_on, data, use):
         return
     raise DataError(
-        f"{table}: its {'test' if stage == 'test' else 'validation'} part may hold rows that the checkpoint was "
+        f"{table}: its {'test' if use == 'test' else 'validation'} part may hold rows that the checkpoint was "
         f"trained on, since its {len(data.table):,} rows are not the {description}, or in another order, and the split "
         f"({data.split_method}, seed {data.seed}) chooses others; give that table, or new rows beside it as "
         "--data.test_path, or train again (without --ckpt_path) by --data.split.method hash, by which rows keep their "
@@ -104,7 +104,7 @@ def _split_options(trained_on: Provenance) -> SplitOptions:
     return SplitOptions(**options if isinstance(options, dict) else {})
 
 
-def _use_same_hash(trained_on: Provenance, data: RatingsDataModule, stage: Stage) -> bool:
+def _use_same_hash(trained_on: Provenance, data: RatingsDataModule, use: Use) -> bool:
     """Return whether rows that are held out were held out from the checkpoint as well, by the same hash."""
     try:
         before = _split_options(trained_on)
@@ -113,7 +113,7 @@ def _use_same_hash(trained_on: Provenance, data: RatingsDataModule, stage: Stage
     now = data.split_options
     if before.method != "hash" or data.split_method != "hash" or before.seed != now.seed:
         return False
-    if stage == "test":
+    if use == "test":
         return now.test_fraction <= before.test_fraction
     if {before.val_method, now.val_method} - {"same", "hash"} or before.val_fraction is None:
         return False

@@ -85,8 +85,8 @@ def find_suspects(ratings: np.ndarray) -> list[Suspect]:
         outside = ratings[(ratings > high + span) | (ratings < low - 3 * span)]
         if len(outside) <= few:
             far = {*np.unique(outside).tolist()}
-    kept = ~np.isin(values, [*far])
-    far |= _codes(values[kept], counts[kept])
+    plausible = ~np.isin(values, [*far])
+    far |= _codes(values[plausible], counts[plausible])
     return [Suspect(value, int(np.count_nonzero(ratings == np.float32(value)))) for value in sorted(far)]
 
 

@@ -80,9 +80,9 @@ def _update(typing, users, at_user, items, at_item, keep_u, gu, keep_i, gi, dim)
         p, q = (load(builder, pointer) for pointer in pointers)
         keep_u, gu, keep_i, gi = (broadcast(builder, value, width) for value in arguments[4:8])
         flags = ("contract", "nsz")
-        for pointer, own, other, keep, g in ((pointers[0], p, q, keep_u, gu), (pointers[1], q, p, keep_i, gi)):
-            change = builder.fmul(g, other, flags=flags)
-            store(builder, builder.fsub(builder.fmul(keep, own, flags=flags), change, flags=flags), pointer)
+        for pointer, vector, opposite, keep, g in ((pointers[0], p, q, keep_u, gu), (pointers[1], q, p, keep_i, gi)):
+            change = builder.fmul(g, opposite, flags=flags)
+            store(builder, builder.fsub(builder.fmul(keep, vector, flags=flags), change, flags=flags), pointer)
         return context.get_dummy_value()
 
     signature = types.void(users, at_user, items, at_item, *[types.float32] * 4, dim)
@@ -108,8 +108,8 @@ def kernel(dim: int) -> Callable[..., None]:
         [m]) and its sum in `squared_errors` (float64 [m]). `start_bias` is the global bias before the step,
         `gradient_factor` is 2 (1 + 2 m)^2, and the rates are the learning rates of factors, biases and global bias.
     """
-    if (known := _kernels.get(dim)) is not None:
-        return known
+    if (compiled_step := _kernels.get(dim)) is not None:
+        return compiled_step
     inv_dim = np.float32(1 / dim)
 
     @compiled(fastmath=FASTMATH, error_model="numpy", nogil=True)

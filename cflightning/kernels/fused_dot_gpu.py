@@ -19,7 +19,6 @@ docs/benchmarks.md has the estimates behind these choices.
 
 from __future__ import annotations
 
-
 import torch
 import triton
 import triton.language as tl

@@ -124,10 +124,10 @@ def solve_rows(
         block: Number of columns per step; a divisor of `width` and a multiple of 16.
     """
     width = near.shape[1]
-    most = 0
+    max_pairs = 0
     for a in order:
-        most = max(most, offsets[a + 1] - offsets[a])
-    error = np.empty(most, np.float32)
+        max_pairs = max(max_pairs, offsets[a + 1] - offsets[a])
+    error = np.empty(max_pairs, np.float32)
     gathered = np.empty(GATHERED_ROWS * block, np.float32)
     matrix = np.empty(block * block, np.float32)
     step = np.empty(block, np.float32)

@@ -38,8 +38,8 @@ def _tile(typing, a, at_a, down_a, along_a, b, at_b, down_b, c, at_c, down_c, de
             store(builder, builder.load(total), vector_pointer(builder, c, at, WIDE))
         return context.get_dummy_value()
 
-    whole = types.int64
-    signature = types.void(a, whole, whole, whole, b, whole, whole, c, whole, whole, whole)
+    int64 = types.int64
+    signature = types.void(a, int64, int64, int64, b, int64, int64, c, int64, int64, int64)
     return signature, generate
 
 

@@ -57,15 +57,15 @@ def _sort_within(user: I32, item: I32, target: F32, starts: I64, by_user: bool, 
         for n in range(starts[cell], starts[cell + 1]):
             ends[(index[n] >> shift) + 1] += 1
         ends[0] = starts[cell]
-        for one in range(bins):
-            ends[one + 1] += ends[one]
+        for bin_ in range(bins):
+            ends[bin_ + 1] += ends[bin_]
         fill = ends[:-1].copy()
-        for one in range(bins):
-            while fill[one] < ends[one + 1]:
-                n = fill[one]
+        for bin_ in range(bins):
+            while fill[bin_] < ends[bin_ + 1]:
+                n = fill[bin_]
                 u, i, t = user[n], item[n], target[n]
                 to = (u if by_user else i) >> shift
-                while to != one:
+                while to != bin_:
                     m = fill[to]
                     fill[to] = m + 1
                     user[m], u = u, user[m]
@@ -73,7 +73,7 @@ def _sort_within(user: I32, item: I32, target: F32, starts: I64, by_user: bool, 
                     target[m], t = t, target[m]
                     to = (u if by_user else i) >> shift
                 user[n], item[n], target[n] = u, i, t
-                fill[one] = n + 1
+                fill[bin_] = n + 1
 
 
 @compiled(nogil=True)

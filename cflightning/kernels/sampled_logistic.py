@@ -51,8 +51,8 @@ def kernel(dim: int) -> Callable[..., None]:
         of negatives of a group; `taken` int64 [1] is 0 at first. The outputs are every cell's global bias in `biases`
         (float32 [m]) and its sum of logistic losses in `losses` (float64 [m]).
     """
-    if (found := _kernels.get(dim)) is not None:
-        return found
+    if (compiled_step := _kernels.get(dim)) is not None:
+        return compiled_step
 
     @compiled(fastmath=FASTMATH, error_model="numpy", nogil=True)
     def train_cells(
@@ -105,14 +105,14 @@ def kernel(dim: int) -> Callable[..., None]:
                     # 3. Update, one group after the other: an index that occurs twice gets both changes.
                     for v in range(v0, v1):
                         u = owner[v]
-                        kept, total = _ONE, np.float32(0)
+                        keep_user, total = _ONE, np.float32(0)
                         for k in range(first[v], first[v + 1]):
-                            kept *= keep
+                            keep_user *= keep
                             total += g[k]
                             likelihood *= z[k]
                             item_bias[sample[k]] = keep * item_bias[sample[k]] + g[k]
-                        steps(users, u * dim, items, at, first[v], first[v + 1], g, kept, keep, dim)
-                        user_bias[u] = kept * user_bias[u] + total
+                        steps(users, u * dim, items, at, first[v], first[v + 1], g, keep_user, keep, dim)
+                        user_bias[u] = keep_user * user_bias[u] + total
                         bias += total
                         if likelihood < 1e-150:  # the next group cannot make it underflow
                             loss -= np.log(likelihood)

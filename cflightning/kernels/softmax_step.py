@@ -101,13 +101,13 @@ def train_cells(taken, cells, columns, places, users, items, accumulators, sharp
     """
     dim = users.shape[1]
     width = (dim + WIDE - 1) // WIDE * WIDE
-    most = (negatives + WIDE - 1) // WIDE * WIDE
+    capacity = (negatives + WIDE - 1) // WIDE * WIDE
     p, user_gradient = np.zeros(BLOCK * width, np.float32), np.empty(BLOCK * width, np.float32)
-    q, transposed = np.zeros(most * width, np.float32), np.empty(most * width, np.float32)
-    item_gradient, scores = np.empty(most * width, np.float32), np.empty(BLOCK * most, np.float32)
-    parts, powers = np.empty(most, np.float32), np.empty(most, np.float32)
+    q, transposed = np.zeros(capacity * width, np.float32), np.empty(capacity * width, np.float32)
+    item_gradient, scores = np.empty(capacity * width, np.float32), np.empty(BLOCK * capacity, np.float32)
+    parts, powers = np.empty(capacity, np.float32), np.empty(capacity, np.float32)
     exponents = powers.view(np.int32)
-    own = np.empty(width, np.float32)
+    gradient = np.empty(width, np.float32)
     while True:
         number: int = take_next(taken)
         if number >= cells.size:
@@ -164,9 +164,9 @@ def train_cells(taken, cells, columns, places, users, items, accumulators, sharp
             # 4. Update, one after the other: an index that occurs twice gets both changes.
             for b in range(user.size):
                 for k in range(dim):
-                    own[k] = -sharpness * p[b * width + k]
+                    gradient[k] = -sharpness * p[b * width + k]
                 _update(users[user[b]], user_gradient, b * width, accumulators[0], user[b], rate)
-                _update(items[item[b]], own, 0, accumulators[1], item[b], rate)
+                _update(items[item[b]], gradient, 0, accumulators[1], item[b], rate)
             for j in range(drawn):
                 _update(items[pool[j]], item_gradient, j * width, accumulators[1], pool[j], rate)
         losses[number] = loss

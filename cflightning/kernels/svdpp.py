@@ -74,8 +74,8 @@ _compiled: dict[int, _Passes] = {}
 
 def _passes(dim: int) -> _Passes:
     """The passes for a dim, a compile-time constant. Each processes blocks of rows until none is left."""
-    if (found := _compiled.get(dim)) is not None:
-        return found
+    if (passes := _compiled.get(dim)) is not None:
+        return passes
 
     @compiled(fastmath=FASTMATH, error_model="numpy", nogil=True)
     def pull(taken, table, share, mean, weight, out):

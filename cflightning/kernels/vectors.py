@@ -59,20 +59,20 @@ def steps(typing, users, at_user, items, at, begin, end, g, keep_u, keep_i, dim)
     def generate(context, builder, signature, arguments):
         users, items, at, g = (array_data(context, builder, signature, arguments, n) for n in (0, 2, 3, 6))
         for first, width in _tiles(dim.literal_value, 32):
-            own = _part(builder, users, arguments[1], first, width)
-            p = load(builder, own)
+            user_vector = _part(builder, users, arguments[1], first, width)
+            p = load(builder, user_vector)
             keep_u, keep_i = (broadcast(builder, arguments[n], width) for n in (7, 8))
             change = zero_vector(builder, width)
             with cgutils.for_range(builder, arguments[5], start=arguments[4]) as loop:
                 offset, step = (builder.load(builder.gep(data, [loop.index])) for data in (at, g))
-                other = _part(builder, items, offset, first, width)
-                q, step = load(builder, other), broadcast(builder, step, width)
+                item_vector = _part(builder, items, offset, first, width)
+                q, step = load(builder, item_vector), broadcast(builder, step, width)
                 more = builder.fmul(step, q, flags=_FLAGS)
                 builder.store(builder.fadd(builder.load(change), more, flags=_FLAGS), change)
-                kept, more = builder.fmul(keep_i, q, flags=_FLAGS), builder.fmul(step, p, flags=_FLAGS)
-                store(builder, builder.fadd(kept, more, flags=_FLAGS), other)
-            kept = builder.fmul(keep_u, p, flags=_FLAGS)
-            store(builder, builder.fadd(kept, builder.load(change), flags=_FLAGS), own)
+                scaled, more = builder.fmul(keep_i, q, flags=_FLAGS), builder.fmul(step, p, flags=_FLAGS)
+                store(builder, builder.fadd(scaled, more, flags=_FLAGS), item_vector)
+            scaled = builder.fmul(keep_u, p, flags=_FLAGS)
+            store(builder, builder.fadd(scaled, builder.load(change), flags=_FLAGS), user_vector)
         return context.get_dummy_value()
 
     single = types.float32

@@ -24,12 +24,13 @@ def average(tables: Sequence[FoldedTables], weights: Sequence[float]) -> FoldedT
     shares = [weight / sum(weights) for weight in weights]
 
     def factors(name: str) -> Tensor:
-        parts = (getattr(one, name) * share**0.5 for one, share in zip(tables, shares, strict=True))
+        parts = (getattr(member, name) * share**0.5 for member, share in zip(tables, shares, strict=True))
         return torch.cat([*parts], dim=1)
 
     def mean(name: str) -> Tensor:
         return sum(
-            (getattr(one, name) * share for one, share in zip(tables, shares, strict=True)), start=torch.tensor(0.0)
+            (getattr(member, name) * share for member, share in zip(tables, shares, strict=True)),
+            start=torch.tensor(0.0),
         )
 
     return FoldedTables(

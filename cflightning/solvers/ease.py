@@ -70,8 +70,8 @@ def item_scores(weights: Tensor, users: Csr, *, block: int = 256, threads: int =
     Raises:
         DataError: A user has an item that the weights lack.
     """
-    if len(users.indices) and (most := int(users.indices.max())) >= len(weights):
-        raise DataError(f"item_scores: items must be below {len(weights)}, as many as the weights have, got {most}")
+    if len(users.indices) and (largest := int(users.indices.max())) >= len(weights):
+        raise DataError(f"item_scores: items must be below {len(weights)}, as many as the weights have, got {largest}")
     for begin in range(0, users.num_rows, block):
         part = users.part(begin, begin + block)
         with ThreadPool(threads) as pool:

@@ -77,8 +77,8 @@ def fold_in(
     num_items, dim = item_vectors.shape
     if item_bias.shape != (num_items,):
         raise DataError(f"fold_in: item_bias must be [{num_items}], as item_vectors, got {[*item_bias.shape]}")
-    if len(users.indices) and (most := int(users.indices.max())) >= num_items:
-        raise DataError(f"fold_in: items must be below {num_items}, got {most}")
+    if len(users.indices) and (largest := int(users.indices.max())) >= num_items:
+        raise DataError(f"fold_in: items must be below {num_items}, got {largest}")
     lengths = item_vectors.norm(dim=1)
     length = float(lengths.sum()) / max(int((lengths > 0).sum()), 1) or 1.0
     table = torch.cat([item_vectors / length, item_vectors.new_ones(num_items, 1)], 1)

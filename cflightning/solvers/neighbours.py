@@ -46,11 +46,13 @@ class ItemNeighbours(NamedTuple):
             DataError: A user has an item that the model lacks.
         """
         num_items = len(self.items)
-        if len(users.indices) and (most := int(users.indices.max())) >= num_items:
-            raise DataError(f"neighbours: items must be below {num_items}, got {most}")
-        kept = self.similarity > 0
+        if len(users.indices) and (largest := int(users.indices.max())) >= num_items:
+            raise DataError(f"neighbours: items must be below {num_items}, got {largest}")
+        filled = self.similarity > 0
         # By neighbour: the items that have each item as a neighbour.
-        reverse = csr_from_pairs(self.items[kept], kept.nonzero()[:, 0], num_items, num_items, self.similarity[kept])
+        reverse = csr_from_pairs(
+            self.items[filled], filled.nonzero()[:, 0], num_items, num_items, self.similarity[filled]
+        )
         for begin in range(0, users.num_rows, block):
             yield _sum_similarities(users.part(begin, begin + block), reverse, threads)
 

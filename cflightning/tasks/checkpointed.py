@@ -18,7 +18,7 @@ from cflightning.checkpoint.format import CheckpointMetadata
 from cflightning.checkpoint.paths import confine_states
 from cflightning.checkpoint.settings import check_names, plain_settings
 from cflightning.data.datamodule import RatingsDataModule
-from cflightning.data.leakage import Stage, check_rows
+from cflightning.data.leakage import Use, check_rows
 from cflightning.data.splits.split import TRAIN
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CheckpointError
@@ -27,7 +27,7 @@ from cflightning.utils.distributed import in_group
 from cflightning.utils.torch_threads import one_thread
 
 log = logging.getLogger(__name__)
-STAGES: dict[Any, Stage] = {TrainerFn.FITTING: "fit", TrainerFn.VALIDATING: "validate", TrainerFn.TESTING: "test"}
+STAGES: dict[Any, Use] = {TrainerFn.FITTING: "fit", TrainerFn.VALIDATING: "validate", TrainerFn.TESTING: "test"}
 
 
 class CheckpointedTask(LightningModule, ABC):

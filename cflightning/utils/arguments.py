@@ -22,7 +22,9 @@ class Arguments:
         values: Name -> value.
     """
 
-    def __init__(self, group: Literal["data", "data.split", "data.table", "model"], values: Mapping[str, object]) -> None:
+    def __init__(
+        self, group: Literal["data", "data.split", "data.table", "model"], values: Mapping[str, object]
+    ) -> None:
         self.group, self.values = group, values
 
     def refuse(self, name: str, must: str, value: object = None) -> ArgumentError:

@@ -158,7 +158,7 @@ def check_equal(what: str, value: str, explain: Callable[[int], str]) -> None:
     if not in_group():
         return
     values = gather(value)
-    other = next((rank for rank, one in enumerate(values) if one != values[0]), None)
+    other = next((rank for rank, text in enumerate(values) if text != values[0]), None)
     if other is None:
         return
     error = ConfigError(f"rank {other}: must have the same {what} as rank 0, got {explain(other)}")

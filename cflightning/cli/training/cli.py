@@ -34,7 +34,7 @@ from cflightning.cli.training.resume import (
 )
 from cflightning.cli.training.trainer import choose_callbacks, choose_plugins, keep_last_epoch
 from cflightning.data.datamodule import RatingsDataModule
-from cflightning.data.leakage import Stage, check_rows
+from cflightning.data.leakage import Use, check_rows
 from cflightning.data.provenance import Provenance
 from cflightning.data.splits.split import TEST, VAL
 from cflightning.errors import ArgumentError, CFLightningError, ConfigError, StorageError
@@ -212,7 +212,7 @@ class TrainingCLI(LightningCLI):
 
     def check_data(self) -> None:
         """Compare the data with those of the checkpoint before any file of its run changes; see `check_rows`."""
-        stages: dict[str | None, Stage] = {"fit": "fit", "validate": "validate", "test": "test"}
+        stages: dict[str | None, Use] = {"fit": "fit", "validate": "validate", "test": "test"}
         stage = stages.get(self.subcommand)
         if self.provenance is None or stage is None:
             return

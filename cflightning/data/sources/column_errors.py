@@ -77,8 +77,8 @@ def undecodable(column: pa.ChunkedArray | pa.Array) -> int:
     """Return the first row that is not UTF-8, or 0."""
     for row, value in enumerate(column):
         try:
-            found = value.as_py()
-            _ = found.decode() if isinstance(found, bytes) else found
+            content = value.as_py()
+            _ = content.decode() if isinstance(content, bytes) else content
         except UnicodeDecodeError:
             return row
     return 0

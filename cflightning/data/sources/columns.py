@@ -78,9 +78,9 @@ def choose_columns(
                 )
             chosen[role] = name
             continue
-        found = next((plain[usual] for usual in USUAL_NAMES.get(role, ()) if usual in plain), None)
-        if found is not None and found not in chosen.values():
-            chosen[role] = found
+        usual_column = next((plain[usual] for usual in USUAL_NAMES.get(role, ()) if usual in plain), None)
+        if usual_column is not None and usual_column not in chosen.values():
+            chosen[role] = usual_column
         elif role not in optional:
             hint = f"name it with --data.table.{role}"
             if names[0].lower().startswith("sep=") or (len(names) == 1 and names[0].startswith("#")):
@@ -126,9 +126,9 @@ def to_table(
     keep: np.ndarray | None = None
     for role, read in (("rating", read_ratings), ("weight", read_weights)):
         if role in simple:
-            data[role], kept = read(simple[role], where, table_format, notes)
-            if kept is not None:
-                keep = kept if keep is None else keep & kept
+            data[role], has_value = read(simple[role], where, table_format, notes)
+            if has_value is not None:
+                keep = has_value if keep is None else keep & has_value
     if "timestamp" in simple:
         data["timestamp"] = read_times(simple["timestamp"], where, table_format.time_format, notes)
     if not len(user):
@@ -214,8 +214,8 @@ def read_ids(column: pa.Array | pa.ChunkedArray, role: str, where: Where, notes:
             return IdColumn.from_codes(codes, to_numpy(distinct.cast(pa.int64())))
         except pa.ArrowInvalid:  # 19 digits beyond 64 bits
             pass
-    whole = pc.match_substring_regex(distinct, _WHOLE)
-    if pc.all(whole).as_py():
+    is_whole = pc.match_substring_regex(distinct, _WHOLE)
+    if pc.all(is_whole).as_py():
         shortened = pc.replace_substring_regex(distinct, r"[.,]0*$", "")
         try:
             return _merged(codes, to_numpy(shortened.cast(pa.int64())), role, notes)
@@ -224,7 +224,7 @@ def read_ids(column: pa.Array | pa.ChunkedArray, role: str, where: Where, notes:
     texts = decode(column, distinct, codes, role, where)
     like_float = to_numpy(pc.match_substring_regex(distinct, r"^-?[0-9]+\.[0-9]*$"))
     if like_float.any():
-        parts = like_float & ~to_numpy(whole)
+        parts = like_float & ~to_numpy(is_whole)
         if parts.any() and np.all(like_float | to_numpy(canonical)):
             remedy = "correct or remove these rows, or, if they are names, put a letter before every id"
             rows = np.flatnonzero(parts[codes])

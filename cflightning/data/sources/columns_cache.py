@@ -271,10 +271,10 @@ def _unpack(packed: pa.Table, path: Path) -> RatingTable:
         codes, values = to_numpy(coded.indices), coded.dictionary
         if codes.dtype != np.int32:
             raise TypeError(f"column {name} is {codes.dtype}")
-        known = to_numpy(values) if values.type == pa.int64() else np.array(values.to_pylist(), dtype=object)
-        if len(codes) and not 0 <= codes.min() <= codes.max() < len(known):
+        distinct = to_numpy(values) if values.type == pa.int64() else np.array(values.to_pylist(), dtype=object)
+        if len(codes) and not 0 <= codes.min() <= codes.max() < len(distinct):
             raise ValueError(f"column {name} has an index beyond its ids")
-        return IdColumn(Ids(known), codes)
+        return IdColumn(Ids(distinct), codes)
 
     test = plain("test", np.uint8)
     return RatingTable(

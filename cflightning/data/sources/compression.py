@@ -80,24 +80,24 @@ def decompressed(stream: io.BufferedReader | zipfile.ZipExtFile) -> io.BufferedI
     return None
 
 
-def read_all(stream: io.BufferedIOBase, name: str, packed: int | None, known: int | None = None) -> bytes:
+def read_all(stream: io.BufferedIOBase, name: str, packed: int | None, declared: int | None = None) -> bytes:
     """Read a stream to its end within the limits.
 
     Args:
         stream: Binary stream.
         name: Name in messages.
         packed: Bytes on disk of a compressed source.
-        known: Declared size of the stream, bytes.
+        declared: Declared size of the stream, bytes.
 
     Raises:
         DataError: The stream exceeds the limits.
     """
-    if known is not None:
-        check_size(name, known, packed)
-        whole = stream.read(known)
+    if declared is not None:
+        check_size(name, declared, packed)
+        content = stream.read(declared)
         if not (more := stream.read(1)):
-            return whole
-        blocks = io.BytesIO(whole + more)  # longer than declared
+            return content
+        blocks = io.BytesIO(content + more)  # longer than declared
     else:
         blocks = io.BytesIO()
     size = blocks.seek(0, io.SEEK_END)

@@ -56,10 +56,10 @@ def parse_rows(raw: bytes, shape: Shape, columns: Sequence[str]) -> Parsed | Non
     """Parse columns; None if a line or a quoted value is longer than pyarrow's blocks."""
     bad: list[pa.csv.InvalidRow] = []
 
-    def parse(threads: bool, most: int) -> pa.Table:
+    def parse(threads: bool, max_bad: int) -> pa.Table:
         def note(row: pa.csv.InvalidRow) -> str:
             bad.append(row)
-            return "skip" if len(bad) < most else "error"
+            return "skip" if len(bad) < max_bad else "error"
 
         return pyarrow.csv.read_csv(
             pa.BufferReader(raw),
@@ -77,10 +77,10 @@ def parse_rows(raw: bytes, shape: Shape, columns: Sequence[str]) -> Parsed | Non
             ),
         )
 
-    for threads, most in ((True, 1), (False, MOST_BAD)):  # only a single thread reports row numbers
+    for threads, max_bad in ((True, 1), (False, MOST_BAD)):  # only a single thread reports row numbers
         bad.clear()
         try:
-            return Parsed(parse(threads, most), bad)
+            return Parsed(parse(threads, max_bad), bad)
         except pa.ArrowInvalid as error:
             if not bad and ("straddl" in str(error) or "block" in str(error)):
                 return None
@@ -157,7 +157,7 @@ def _find_swallowing_row(table: pa.Table, delimiter: str) -> tuple[int | None, b
     numeric = {
         place for place, column in enumerate(head.columns) if sum(map(is_number, column.to_pylist())) > 0.9 * len(head)
     }
-    found: dict[int, bool] = {}
+    is_numeric: dict[int, bool] = {}
     for place, column in enumerate(table.columns):
         ends = pc.count_substring(column, "\n")
         if not pc.any(pc.greater(ends, 0)).as_py():
@@ -171,9 +171,9 @@ def _find_swallowing_row(table: pa.Table, delimiter: str) -> tuple[int | None, b
                 placed = [dict(enumerate(lines[0][1:], place + 1)), *(dict(enumerate(cells)) for cells in lines[1:])]
                 placed[-1].pop(place)
                 numbers = [is_number(cells[at]) for cells in placed for at in numeric & cells.keys()]
-                found[row] = found.get(row, False) or (all(numbers) and bool(numbers))
-    sure = [row for row, certain in found.items() if certain]
-    return min(sure or found, default=None), bool(sure)
+                is_numeric[row] = is_numeric.get(row, False) or (all(numbers) and bool(numbers))
+    sure = [row for row, certain in is_numeric.items() if certain]
+    return min(sure or is_numeric, default=None), bool(sure)
 
 
 def too_long(raw: bytes, shape: Shape) -> DataError:

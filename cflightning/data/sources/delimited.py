@@ -191,4 +191,4 @@ def _may_have_blanks(raw: bytes, delimiter: str) -> bool:
 def _trim(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Strip blanks around values."""
     beside = (test(column, blank) for blank in " \t" for test in (pc.starts_with, pc.ends_with))
-    return pc.utf8_trim_whitespace(column) if any(pc.any(found).as_py() for found in beside) else column
+    return pc.utf8_trim_whitespace(column) if any(pc.any(matches).as_py() for matches in beside) else column

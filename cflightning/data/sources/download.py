@@ -9,8 +9,8 @@ import ssl
 import sys
 import urllib.error
 import urllib.request
-from pathlib import Path
 from http.client import HTTPResponse
+from pathlib import Path
 
 from tqdm import tqdm
 

@@ -147,8 +147,8 @@ def _guess(raw: bytes) -> str:
 
     lines = re.finditer(rb"[^\n]*[\x80-\xff][^\n]*\n?", raw)
     sample, size = [], 0
-    for found in lines:
-        sample.append(found[0])
+    for line in lines:
+        sample.append(line[0])
         size += len(sample[-1])
         if size > _SAMPLE:
             break

@@ -75,13 +75,13 @@ def read_item_metadata(files: Files, items: Ids, item_column: str | None = None)
     if rows is None:
         log.info("%s: no list of items beside the ratings, so there are no titles", files.path)
         return ItemMetadata({}, {})
-    kept = [row for row in rows if row[0] and (items.kind == "string" or _INTEGER.fullmatch(row[0]))]
-    ids = [int(row[0].partition(".")[0]) if items.kind == "int64" else row[0] for row in kept]
-    found = make_item_metadata(ids, (row[1] for row in kept), (row[2] for row in kept))
-    if rows and not any(found.titles.keys() & set(items.values.tolist())):
+    valid = [row for row in rows if row[0] and (items.kind == "string" or _INTEGER.fullmatch(row[0]))]
+    ids = [int(row[0].partition(".")[0]) if items.kind == "int64" else row[0] for row in valid]
+    metadata = make_item_metadata(ids, (row[1] for row in valid), (row[2] for row in valid))
+    if rows and not any(metadata.titles.keys() & set(items.values.tolist())):
         log.warning("%s: the list of items beside the ratings has none of their items, so there are no titles",
                     files.path)  # fmt: skip
-    return found
+    return metadata
 
 
 def _rows(files: Files, item_column: str | None) -> Sequence[tuple[str, str, tuple[str, ...]]] | None:

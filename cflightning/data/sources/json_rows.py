@@ -60,7 +60,7 @@ def _read(raw: bytes, source: str, sample: list[dict[str, object]], columns: Seq
     for place, row in _objects(raw, source):
         for name in columns:
             values[name].append(_plain(row.get(name), name, f"{source}: {place}"))
-    return pa.table({name: _column(found) for name, found in values.items()})
+    return pa.table({name: _column(column) for name, column in values.items()})
 
 
 def _read_lines(raw: bytes, sample: list[dict[str, object]], columns: Sequence[str]) -> pa.Table | None:

@@ -29,13 +29,13 @@ def check_size(name: str, size: int, packed: int | None = None) -> None:
         DataError: The source exceeds a limit.
     """
     what = "holds" if packed is None else f"unpacks from {packed:,} bytes to"
-    given = os.environ.get(VARIABLE)
-    if given is not None:
-        if not given.isdecimal():
-            raise DataError(f"{VARIABLE}: must be a number of bytes, got {given[:40]!r}; correct it or unset it")
-        if size > int(given):
+    limit = os.environ.get(VARIABLE)
+    if limit is not None:
+        if not limit.isdecimal():
+            raise DataError(f"{VARIABLE}: must be a number of bytes, got {limit[:40]!r}; correct it or unset it")
+        if size > int(limit):
             raise DataError(
-                f"{name}: {what} at least {size:,} bytes, more than {VARIABLE}={given}; raise it to read it"
+                f"{name}: {what} at least {size:,} bytes, more than {VARIABLE}={limit}; raise it to read it"
             )
         return
     if packed is not None and size > max(_SUSPICIOUS_SIZE, _SUSPICIOUS_RATIO * packed):
@@ -66,8 +66,8 @@ def check_columns(name: str, count: int) -> None:
 
 def available_memory() -> int | None:
     """Return the bytes that this process can still allocate, swap included; None if the system does not report them."""
-    found = [left for left in (_machine_memory(), _container_memory(), _process_memory()) if left is not None]
-    return max(min(found), 0) if found else None
+    amounts = [left for left in (_machine_memory(), _container_memory(), _process_memory()) if left is not None]
+    return max(min(amounts), 0) if amounts else None
 
 
 def _machine_memory() -> int | None:

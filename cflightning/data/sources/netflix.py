@@ -44,9 +44,9 @@ def _read(file: SourceFile, columns: Sequence[str]) -> Columns:
     wrong: list[tuple[int, str]] = []
 
     def note(line: pyarrow.csv.InvalidRow) -> str:
-        found = _FILM.fullmatch(line.text)
-        if found:
-            films.append(int(found[1]))
+        film = _FILM.fullmatch(line.text)
+        if film:
+            films.append(int(film[1]))
             starts.append(line.number)
         else:
             wrong.append((line.number, line.text))

@@ -93,7 +93,7 @@ def open_parts(files: Files, names: Sequence[str], open_file: Callable[[SourceFi
         log.info("%s: %d empty files are left out", files.path, len(parts) - len(filled))
 
     def read(wanted: Sequence[str]) -> Columns:
-        found: list[Columns] = []
+        tables: list[Columns] = []
         for part in filled:
             opened = first if part is filled[0] else open_file(part)
             values = dict(_HIVE.findall(part.name))
@@ -105,18 +105,18 @@ def open_parts(files: Files, names: Sequence[str], open_file: Callable[[SourceFi
                 if key not in opened.names:
                     value = None if values[key] == _MISSING else unquote(values[key])
                     table = table.append_column(key, pa.repeat(pa.scalar(value, pa.string()), len(table)))
-            found.append(Columns(table.select(wanted), read.where))
-        ends = list(itertools.accumulate(len(read.table) for read in found))
+            tables.append(Columns(table.select(wanted), read.where))
+        ends = list(itertools.accumulate(len(read.table) for read in tables))
 
         def where(row: int) -> str:
             part = bisect.bisect_right(ends, row)
-            return found[part].where(row - (ends[part - 1] if part else 0))
+            return tables[part].where(row - (ends[part - 1] if part else 0))
 
         try:
-            table = pa.concat_tables([read.table for read in found], promote_options="permissive")
+            table = pa.concat_tables([read.table for read in tables], promote_options="permissive")
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
             raise DataError(
-                f"{files.path}: must have columns of one type in all {len(found):,} files, but {str(error)[:150]}"
+                f"{files.path}: must have columns of one type in all {len(tables):,} files, but {str(error)[:150]}"
             ) from error
         return Columns(table, where)
 

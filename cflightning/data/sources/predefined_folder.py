@@ -60,12 +60,12 @@ def find_parts(files: Files) -> Parts | None:
     )
     if not train and not test:
         return None
-    for what, found in (("train", train), ("test", test)):
-        if len(found) != 1:
+    for what, names in (("train", train), ("test", test)):
+        if len(names) != 1:
             raise DataError(
                 f"{files.path}: must hold one {what} table beside {(test if what == 'train' else train)[0]} "
-                f"({what}.csv, {what}.parquet, NAME.{what}.rating, …), got {show_names(found) or 'none'}; "
-                + ("give every data set a folder of its own" if found else "add it, or name the one table itself")
+                f"({what}.csv, {what}.parquet, NAME.{what}.rating, …), got {show_names(names) or 'none'}; "
+                + ("give every data set a folder of its own" if names else "add it, or name the one table itself")
             )
     if len(negatives) > 1:
         raise DataError(

@@ -144,14 +144,14 @@ def _read(column: pa.ChunkedArray, role: str, where: Where, table_format: TableF
         pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_decimal(column.type)
     ) and not pa.types.is_null(column.type):
         raise DataError(f"{where(0)}, column {role!r}: {role}s must be numbers, got {column.type}; convert the column")
-    given = to_numpy(column.cast(pa.float64(), safe=False).fill_null(np.nan))
-    values = given
+    numbers = to_numpy(column.cast(pa.float64(), safe=False).fill_null(np.nan))
+    values = numbers
     if table_format.rating_numbers:
-        values = given.copy()
+        values = numbers.copy()
         for text, value in table_format.rating_numbers.items():
             if (number := to_number(text)) is not None:
-                values[given == number] = value
-    return _Numbers(column, values, nulls | np.isin(given, absent_numbers) if texts else nulls, None)
+                values[numbers == number] = value
+    return _Numbers(column, values, nulls | np.isin(numbers, absent_numbers) if texts else nulls, None)
 
 
 def _from_texts(
@@ -209,9 +209,9 @@ def _advice(wrong: list[str], role: str, table_format: TableFormat) -> str:
         return ""
     if all(text.lower() in _NOT_RATED for text in wrong):
         return f", or leave them out as not rated: --data.table.missing={','.join(wrong[:3])}"
-    found = [match[1] for text in wrong if (match := _BEGINS_WITH_NUMBER.fullmatch(text)) is not None]
-    if len({*map(float, found)}) == len(wrong):
-        numbers = dict(zip(wrong, found, strict=True))
+    leading = [match[1] for text in wrong if (match := _BEGINS_WITH_NUMBER.fullmatch(text)) is not None]
+    if len({*map(float, leading)}) == len(wrong):
+        numbers = dict(zip(wrong, leading, strict=True))
     else:
         words = sorted(wrong, key=lambda text: (text.lower() not in _NEGATIVE_WORDS, text))
         numbers = {text: str(number) for number, text in enumerate(words)}

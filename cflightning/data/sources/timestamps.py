@@ -102,14 +102,14 @@ def _from_texts(column: pa.ChunkedArray, where: Where, time_format: str | None, 
         times, must = _parse(texts, "ISO8601"), "must be seconds since 1970 or an ISO 8601 date"
         remedy = f"name the form with --data.table.time_format (such as %d.%m.%Y), {_LEAVE_OUT}"
         if np.isnat(times[:1]).any():
-            found = _fitting(texts)
-            if len(found) == 1:
-                [(form, times)] = found.items()
+            fitting = _fitting(texts)
+            if len(fitting) == 1:
+                [(form, times)] = fitting.items()
                 notes.append(f"times as {form}")
-            elif found:
-                first = next(place for place in range(len(texts)) if len({t[place] for t in found.values()}) > 1)
+            elif fitting:
+                first = next(place for place in range(len(texts)) if len({t[place] for t in fitting.values()}) > 1)
                 rows = np.flatnonzero(codes == first)
-                forms = " or ".join(f"--data.table.time_format '{form}'" for form in [*found][:3])
+                forms = " or ".join(f"--data.table.time_format '{form}'" for form in [*fitting][:3])
                 raise bad_rows(column, rows[:1], "timestamp", where, "must be a time that can be read in one way only "
                                "(a day above 12 would decide)", f"say which is meant: {forms}")  # fmt: skip
     bad = np.flatnonzero(np.isnat(times)[codes])
@@ -121,14 +121,14 @@ def _from_texts(column: pa.ChunkedArray, where: Where, time_format: str | None, 
 
 def _fitting(texts: list[str]) -> dict[str, np.ndarray]:
     """Return the formats that parse all texts, with their times; only the first of formats that give the same times."""
-    found: dict[str, np.ndarray] = {}
+    fitting: dict[str, np.ndarray] = {}
     for form in (form for form in FORMATS if _fits(texts[0], form)):
         if np.isnat(_parse(texts[:_SAMPLE], form)).any():
             continue
         times = _parse(texts, form)
-        if not np.isnat(times).any() and not any(np.array_equal(times, other) for other in found.values()):
-            found[form] = times
-    return found
+        if not np.isnat(times).any() and not any(np.array_equal(times, other) for other in fitting.values()):
+            fitting[form] = times
+    return fitting
 
 
 def _fits(text: str, form: str) -> bool:
