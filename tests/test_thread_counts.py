@@ -68,10 +68,10 @@ def test_svd(dim):
 
 @pytest.mark.parametrize("dim", [13, 48, 65])
 def test_ials(dim):
-    user, item = pairs()
+    interactions = make_interactions(*pairs(), USERS, ITEMS)
 
     def make(threads):
-        solver = AlternatingLeastSquares(user, item, USERS, ITEMS, weight=0.1, l2=0.007, threads=threads)
+        solver = AlternatingLeastSquares(interactions, weight=0.1, l2=0.007, threads=threads)
         tables = [table.clone() for table in solver.start(dim)]
         solver.sweep(*tables)
         return tables

@@ -16,6 +16,7 @@ from cflightning.objectives.settings import RankingSettings, SearchRange, TableS
 from cflightning.objectives.solver import RankingSolver
 from cflightning.solvers.ials import AlternatingLeastSquares
 from cflightning.utils.csr import Csr
+from cflightning.utils.interactions import make_interactions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +48,9 @@ class IalsSolver(RankingSolver[IalsSettings]):
     def prepare(self) -> None:
         """Set up the iteration."""
         network = self.network
-        self.iteration = AlternatingLeastSquares(
-            *self.interactions[:2], network.num_users, network.num_items, confidence=self.interactions.weight,
-            threads=self.threads, **asdict(self.settings),
-        )  # fmt: skip
+        user, item, weight = self.interactions
+        interactions = make_interactions(user, item, network.num_users, network.num_items, weight)
+        self.iteration = AlternatingLeastSquares(interactions, threads=self.threads, **asdict(self.settings))
 
     def train_epoch(self, epoch: int, num_epochs: int) -> None:
         """Solve for all users, then for all items; the first epoch starts from the SVD."""
@@ -90,7 +90,8 @@ class Ials(RankingObjective):
         items = tables.item_vectors.detach().cpu().float()
         complete = self._complete(settings, len(items))
         no_pairs = torch.empty(0, dtype=torch.int32)
-        iteration = AlternatingLeastSquares(no_pairs, no_pairs, 1, len(items), threads=threads, **asdict(complete))
+        nothing = make_interactions(no_pairs, no_pairs, 1, len(items))
+        iteration = AlternatingLeastSquares(nothing, threads=threads, **asdict(complete))
         return iteration.fold_in(items, torch.split(seen.indices, seen.counts.tolist()))
 
     def bundle_fold_in_settings(self, settings: Mapping[str, float], num_items: int) -> LeastSquaresFoldIn:

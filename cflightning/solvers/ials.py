@@ -28,7 +28,7 @@ from cflightning.errors import ConfigError, DataError, TrainingError
 from cflightning.kernels.availability import kernels_available
 from cflightning.solvers.svd import DegreeScaledSVD
 from cflightning.utils.csr import Csr
-from cflightning.utils.interactions import make_interactions
+from cflightning.utils.interactions import Interactions, make_interactions
 from cflightning.utils.thread_pool import ThreadPool
 
 BLOCK_UNIT = 16
@@ -59,44 +59,37 @@ class AlternatingLeastSquares:
     """Alternating least squares, one sweep at a time; the caller holds the vectors.
 
     Args:
-        user: int32 [n], user indices.
-        item: int32 [n], item indices; pairs with index 0 are left out.
-        num_users: Size of the user table, the unknown index included.
-        num_items: Size of the item table, the unknown index included.
+        interactions: Interactions of the training part; their values, at least 0, are the confidences.
         weight: Weight of all pairs.
         l2: L2 penalty.
         exponent: Growth of the penalty with the number of interactions: 0 none, 1 in proportion.
         block: Columns of a Newton step, rounded up to a multiple of 16.
         threads: Number of threads; the result does not depend on it, bit for bit.
-        confidence: float32 [n], at least 0; None for 1.
 
     Raises:
         ConfigError: A number is out of range.
-        DataError: The columns differ in length, or a confidence is below 0.
+        DataError: A confidence is below 0.
     """
 
     def __init__(
         self,
-        user: Tensor,
-        item: Tensor,
-        num_users: int,
-        num_items: int,
+        interactions: Interactions,
         *,
         weight: float,
         l2: float,
         exponent: float = 1.0,
         block: int = 64,
         threads: int = 1,
-        confidence: Tensor | None = None,
     ) -> None:
         for name, value, enough in (("weight", weight, weight >= 0), ("l2", l2, l2 > 0), ("block", block, block > 0)):
             if not enough:
                 raise ConfigError(f"ials: {name} must be {'above' if name != 'weight' else 'at least'} 0, got {value}")
+        confidence = interactions.by_user.values
         if confidence is not None and (bad := int((~(confidence >= 0)).sum())):
             raise DataError(f"ials: confidences must be at least 0, got {bad} others")
         self.weight, self.l2, self.exponent, self.block, self.threads = weight, l2, exponent, block, threads
-        self.interactions = make_interactions(user, item, num_users, num_items, confidence)
-        self.users, self.items = (self._problems(matrix) for matrix in self.interactions)
+        self.interactions = interactions
+        self.users, self.items = (self._problems(matrix) for matrix in interactions)
 
     def _problems(self, matrix: Csr) -> LeastSquares:
         counts = matrix.counts

@@ -8,6 +8,7 @@ import torch
 
 from cflightning.errors import ConfigError, DataError, TrainingError
 from cflightning.solvers.ials import AlternatingLeastSquares
+from cflightning.utils.interactions import make_interactions
 
 NUM_USERS, NUM_ITEMS = 80, 60
 SETTINGS = {"weight": 0.2, "l2": 0.05, "exponent": 0.7}
@@ -19,6 +20,10 @@ def random_pairs(seed=0, users=NUM_USERS, items=NUM_ITEMS, n=700):
     drawn = [(rng.random(n) ** 2 * (size - 4)).astype(np.int32) + 1 for size in (users, items)]
     user, item = np.unique(np.stack(drawn, 1), axis=0).astype(np.int32).T.copy()
     return torch.from_numpy(user), torch.from_numpy(item), torch.from_numpy(rng.random(len(user), np.float32) + 0.5)
+
+
+def make_solver(user, item, confidence=None, users=NUM_USERS, items=NUM_ITEMS, **settings):
+    return AlternatingLeastSquares(make_interactions(user, item, users, items, confidence), **settings)
 
 
 def dense(user, item, confidence, users=NUM_USERS, items=NUM_ITEMS):
@@ -53,9 +58,7 @@ def objective(c, p, q, weight, l2, exponent):
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_sweep_solves_both_sides(dim, weighted, implementation):
     user, item, confidence = random_pairs()
-    solver = AlternatingLeastSquares(
-        user, item, NUM_USERS, NUM_ITEMS, confidence=confidence if weighted else None, **SETTINGS
-    )
+    solver = make_solver(user, item, confidence if weighted else None, **SETTINGS)
     users, items = solver.start(dim)
     c = dense(user, item, confidence if weighted else 1)
     p = solved(c, items.double().numpy(), **SETTINGS)
@@ -70,7 +73,7 @@ def test_a_sweep_solves_both_sides(dim, weighted, implementation):
 def test_blocks_reach_the_same_minimum(dim, implementation):
     """Each pass over the blocks lowers the loss, and many passes reach the minimum of a single block."""
     user, item, confidence = random_pairs()
-    solver = AlternatingLeastSquares(user, item, NUM_USERS, NUM_ITEMS, confidence=confidence, block=16, **SETTINGS)
+    solver = make_solver(user, item, confidence, block=16, **SETTINGS)
     users, items = solver.start(dim)
     items *= 20
     c = dense(user, item, confidence)
@@ -86,7 +89,7 @@ def test_blocks_reach_the_same_minimum(dim, implementation):
 def test_a_step_on_a_block_is_a_newton_step(implementation):
     user, item, confidence = random_pairs()
     c = dense(user, item, confidence)
-    solver = AlternatingLeastSquares(user, item, NUM_USERS, NUM_ITEMS, confidence=confidence, block=16, **SETTINGS)
+    solver = make_solver(user, item, confidence, block=16, **SETTINGS)
     users, items = solver.start(40)  # blocks of 16, the last one half padding
     users *= 30
     items *= 30
@@ -104,10 +107,8 @@ def test_a_step_on_a_block_is_a_newton_step(implementation):
 def test_indices_without_interactions_keep_zero_vectors_and_index_0_is_left_out(implementation):
     user, item, _ = random_pairs()
     zeros, some = torch.zeros(3, dtype=torch.int32), torch.tensor([0, 1, 2], dtype=torch.int32)
-    plain = AlternatingLeastSquares(user, item, NUM_USERS, NUM_ITEMS, **WEIGHT_AND_L2)
-    more = AlternatingLeastSquares(
-        torch.cat([user, zeros, some]), torch.cat([item, some, zeros]), NUM_USERS, NUM_ITEMS, **WEIGHT_AND_L2
-    )
+    plain = make_solver(user, item, **WEIGHT_AND_L2)
+    more = make_solver(torch.cat([user, zeros, some]), torch.cat([item, some, zeros]), **WEIGHT_AND_L2)
     tables, others = plain.start(8), more.start(8)
     for solver, pair in ((plain, tables), (more, others)):
         solver.sweep(*pair)
@@ -124,9 +125,7 @@ def test_the_result_does_not_depend_on_the_number_of_threads(dim):
     user, item, confidence = random_pairs(1, 500, 300, 9000)
     found = []
     for threads in (1, 2, 4):
-        solver = AlternatingLeastSquares(
-            user, item, 500, 300, confidence=confidence, block=16, threads=threads, **WEIGHT_AND_L2
-        )
+        solver = make_solver(user, item, confidence, 500, 300, block=16, threads=threads, **WEIGHT_AND_L2)
         tables = solver.start(dim)
         for _ in range(3):
             solver.sweep(*tables)
@@ -137,7 +136,7 @@ def test_the_result_does_not_depend_on_the_number_of_threads(dim):
 
 def test_sweeps_lower_the_loss_and_the_start_depends_on_the_seed():
     user, item, _ = random_pairs()
-    solver = AlternatingLeastSquares(user, item, NUM_USERS, NUM_ITEMS, **WEIGHT_AND_L2)
+    solver = make_solver(user, item, **WEIGHT_AND_L2)
     tables = solver.start(8, seed=1)
     assert all(torch.equal(a, b) for a, b in zip(tables, solver.start(8, seed=1), strict=True))
     assert not torch.equal(tables[1], solver.start(8, seed=2)[1])
@@ -151,13 +150,13 @@ def test_sweeps_lower_the_loss_and_the_start_depends_on_the_seed():
 @pytest.mark.parametrize("dim", [8, 40])
 def test_fold_in_gives_new_users_the_vectors_of_a_sweep(dim, implementation):
     user, item, _ = random_pairs()
-    solver = AlternatingLeastSquares(user, item, NUM_USERS, NUM_ITEMS, block=64, **SETTINGS)
+    solver = make_solver(user, item, block=64, **SETTINGS)
     users, items = solver.start(dim)
     solver.sweep(users, items)
     fixed = items.clone()
     solver.sweep(users, items)
     lists = [item[user == row] for row in range(NUM_USERS)]
-    solver = AlternatingLeastSquares(user, item, NUM_USERS, NUM_ITEMS, block=16, **SETTINGS)
+    solver = make_solver(user, item, block=16, **SETTINGS)
     torch.testing.assert_close(solver.fold_in(fixed, lists), users, atol=2e-5, rtol=1e-4)
     some = solver.fold_in(fixed, [lists[1].long(), torch.tensor([0]), torch.tensor([], dtype=torch.int64)])
     torch.testing.assert_close(some[0], users[1], atol=2e-5, rtol=1e-4)
@@ -172,7 +171,7 @@ def test_long_rows_are_gathered_in_parts(implementation):
     users, items = 500, 4
     user, item = (torch.from_numpy(a.astype(np.int32)) for a in np.nonzero(rng.random((users, items)) < 0.9))
     user, item = user[user * item > 0], item[user * item > 0]
-    solver = AlternatingLeastSquares(user, item, users, items, **SETTINGS)
+    solver = make_solver(user, item, None, users, items, **SETTINGS)
     tables = solver.start(3)
     solver.sweep(*tables)
     expected = solved(dense(user, item, 1, users, items).T, tables[0].double().numpy(), **SETTINGS)
@@ -181,7 +180,7 @@ def test_long_rows_are_gathered_in_parts(implementation):
 
 def test_empty_columns(implementation):
     empty = torch.empty(0, dtype=torch.int32)
-    solver = AlternatingLeastSquares(empty, empty, 3, 4, **WEIGHT_AND_L2)
+    solver = make_solver(empty, empty, None, 3, 4, **WEIGHT_AND_L2)
     tables = solver.start(2)
     solver.sweep(*tables)
     assert not torch.cat(tables).any()
@@ -196,13 +195,13 @@ def test_arguments_out_of_range_are_rejected():
         ({"block": 0}, "block must be above 0, got 0"),
     ):
         with pytest.raises(ConfigError, match=message):
-            AlternatingLeastSquares(user, item, NUM_USERS, NUM_ITEMS, **(WEIGHT_AND_L2 | options))
+            make_solver(user, item, **(WEIGHT_AND_L2 | options))
     confidence[3], confidence[4] = -1, np.nan
     with pytest.raises(DataError, match="confidences must be at least 0, got 2 others"):
-        AlternatingLeastSquares(user, item, NUM_USERS, NUM_ITEMS, confidence=confidence, **WEIGHT_AND_L2)
+        make_solver(user, item, confidence, **WEIGHT_AND_L2)
     with pytest.raises(DataError, match="columns of one length"):
-        AlternatingLeastSquares(user, item, NUM_USERS, NUM_ITEMS, confidence=confidence[5:], **WEIGHT_AND_L2)
-    solver = AlternatingLeastSquares(user, item, NUM_USERS, NUM_ITEMS, **WEIGHT_AND_L2)
+        make_solver(user, item, confidence[5:], **WEIGHT_AND_L2)
+    solver = make_solver(user, item, **WEIGHT_AND_L2)
     users, items = solver.start(4)
     for pair in ((users[1:], items), (users, items[:, 1:]), (users.double(), items)):
         with pytest.raises(DataError, match="same dim for both"):

@@ -7,6 +7,7 @@ import torch
 
 from cflightning import EmbeddingDotTask
 from cflightning.solvers.ials import AlternatingLeastSquares
+from cflightning.utils.interactions import make_interactions
 from cflightning_export.fold_in.implicit import implicit_fold_in_for
 from cflightning_export.graphs.fold_in_implicit import fold_in_implicit_graph
 
@@ -15,8 +16,8 @@ from ..fold_in_data import DIM, ITEMS, USERS, fold, implicit_spec, item_ids, mak
 
 def test_the_solution_is_that_of_implicit_als():
     spec = implicit_spec()
-    pairs = torch.ones(1, dtype=torch.int32), torch.ones(1, dtype=torch.int32)
-    solver = AlternatingLeastSquares(*pairs, USERS + 1, ITEMS + 1, weight=0.1, l2=0.02, exponent=0.8)
+    interactions = make_interactions(*torch.ones(2, 1).int(), USERS + 1, ITEMS + 1)
+    solver = AlternatingLeastSquares(interactions, weight=0.1, l2=0.02, exponent=0.8)
     index = np.array([3, 17, 44, 60])
     [expected] = solver.fold_in(torch.from_numpy(spec.vectors), [torch.from_numpy(index)]).numpy()
     answer = fold(
