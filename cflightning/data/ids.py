@@ -30,11 +30,6 @@ class Ids:
 
     values: np.ndarray
 
-    @classmethod
-    def learn(cls, column: IdValues) -> Ids:
-        """Make the distinct ids of a column."""
-        return IdColumn.encode(column).ids
-
     def __post_init__(self) -> None:
         if self.values.ndim != 1 or (self.values[1:] <= self.values[:-1]).any():
             raise ValueError("ids must be distinct and in ascending order")

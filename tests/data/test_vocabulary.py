@@ -5,14 +5,14 @@ import pandas as pd
 import pytest
 import torch
 
-from cflightning.data.ids import Ids
+from cflightning.data.ids import IdColumn
 from cflightning.data.table import RatingTable
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CheckpointError, DataError
 
 
 def test_integer_ids_have_indices():
-    ids = Ids.learn(np.array([30, 10, 30, 20]))
+    ids = IdColumn.encode(np.array([30, 10, 30, 20])).ids
     assert ids.kind == "int64"
     assert ids.values.tolist() == [10, 20, 30]
     assert ids.num_embeddings == 4
@@ -22,7 +22,7 @@ def test_integer_ids_have_indices():
 
 
 def test_string_ids_keep_their_zeros():
-    ids = Ids.learn(pd.Series(["b", "007", "7"], dtype="str"))
+    ids = IdColumn.encode(pd.Series(["b", "007", "7"], dtype="str")).ids
     assert ids.kind == "string"
     assert ids.values.tolist() == ["007", "7", "b"]
     assert ids.indices(["7", "007", "0007", ""]).tolist() == [2, 1, 0, 0]
@@ -30,15 +30,15 @@ def test_string_ids_keep_their_zeros():
 
 def test_integers_and_strings_without_a_common_id_are_refused():
     with pytest.raises(DataError, match="mixed id types"):
-        Ids.learn([1, 2]).indices(["x", "01"])
+        IdColumn.encode([1, 2]).ids.indices(["x", "01"])
     with pytest.raises(DataError, match="mixed id types"):
-        Ids.learn(["a"]).indices([1])
+        IdColumn.encode(["a"]).ids.indices([1])
 
 
 def test_integers_equal_their_canonical_strings():
     # Of two files with the same ids, one can have canonical integers only.
-    assert Ids.learn(["007", "12", "x"]).indices([12, 7]).tolist() == [2, 0]
-    assert Ids.learn([7, 12]).indices(["12", "007"]).tolist() == [2, 0]
+    assert IdColumn.encode(["007", "12", "x"]).ids.indices([12, 7]).tolist() == [2, 0]
+    assert IdColumn.encode([7, 12]).ids.indices(["12", "007"]).tolist() == [2, 0]
 
 
 @pytest.mark.parametrize("state", [torch.zeros(2), torch.zeros(2, 2, dtype=torch.int64), torch.tensor([2, 1]), [1.5]])
