@@ -91,9 +91,9 @@ def user_cache_folder() -> Path | None:
 
 @lru_cache(maxsize=1)
 def _tolerant_cache_class() -> Callable[[Callable[..., object]], object]:
-    caching = import_module("numba.core.caching")
+    from numba.core.caching import FunctionCache
 
-    class TolerantCache(caching.FunctionCache):
+    class TolerantCache(FunctionCache):
         """numba's cache of a function, except that damaged files count as missing and a full disk disables it."""
 
         def load_overload(self, sig: object, target_context: object) -> object:

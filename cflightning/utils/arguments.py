@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from cflightning.errors import ArgumentError
 from cflightning.utils.text import truncate
@@ -22,9 +22,7 @@ class Arguments:
         values: Name -> value.
     """
 
-    def __init__(
-        self, group: Literal["data", "data.split", "data.table", "model"], values: Mapping[str, object]
-    ) -> None:
+    def __init__(self, group: Literal["data", "data.split", "data.table", "model"], values: Mapping[str, Any]) -> None:
         self.group, self.values = group, values
 
     def refuse(self, name: str, must: str, value: object = None) -> ArgumentError:

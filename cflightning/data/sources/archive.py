@@ -12,7 +12,15 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from cflightning.data.sources.column_errors import show_names
-from cflightning.data.sources.compression import DAMAGED, HEAD, decompressed, detect_format, read_all, refuse_documents
+from cflightning.data.sources.compression import (
+    DAMAGED,
+    HEAD,
+    ByteStream,
+    decompressed,
+    detect_format,
+    read_all,
+    refuse_documents,
+)
 from cflightning.data.sources.limits import check_size
 from cflightning.errors import DataError
 
@@ -60,7 +68,7 @@ class _Opened(NamedTuple):
         size: Unpacked bytes, where known.
     """
 
-    stream: io.BufferedIOBase
+    stream: ByteStream
     packed: int | None
     size: int | None
 

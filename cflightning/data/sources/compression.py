@@ -9,6 +9,7 @@ import lzma
 import re
 import zipfile
 import zlib
+from typing import Protocol
 
 from cflightning.data.sources.encodings import check_encoding, unicode_of
 from cflightning.data.sources.limits import check_size
@@ -60,7 +61,14 @@ _JSON = re.compile(r"\s*(\[\s*)?\{\s*[\"'}]|\s*\[\s*[\[\]]")
 """Start of JSON; a column name of a text table may begin with a bracket as well."""
 
 
-def decompressed(stream: io.BufferedReader | zipfile.ZipExtFile) -> io.BufferedIOBase | None:
+class ByteStream(Protocol):
+    """A binary stream that can be read once."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return at most so many bytes; -1 for all."""
+
+
+def decompressed(stream: io.BufferedReader | zipfile.ZipExtFile) -> ByteStream | None:
     """Return a decompressing stream, or None if the stream is not compressed.
 
     Args:
@@ -72,15 +80,18 @@ def decompressed(stream: io.BufferedReader | zipfile.ZipExtFile) -> io.BufferedI
     if head[:3] == b"BZh" and head[4:10] == b"1AY&SY":
         return bz2.BZ2File(stream)
     if head[:6] == b"\xfd7zXZ\x00" or head[:5] == b"\x5d\x00\x00\x80\x00":
-        return lzma.LZMAFile(stream)
+        return lzma.LZMAFile(stream)  # type: ignore[arg-type]  # it reads any binary stream
     if head[:4] in (_ZSTD, _LZ4):
         import pyarrow as pa
 
-        return pa.CompressedInputStream(pa.PythonFile(stream, mode="r"), "zstd" if head[:4] == _ZSTD else "lz4")
+        unpacked: ByteStream = pa.CompressedInputStream(
+            pa.PythonFile(stream, mode="r"), "zstd" if head[:4] == _ZSTD else "lz4"
+        )
+        return unpacked
     return None
 
 
-def read_all(stream: io.BufferedIOBase, name: str, packed: int | None, declared: int | None = None) -> bytes:
+def read_all(stream: ByteStream, name: str, packed: int | None, declared: int | None = None) -> bytes:
     """Read a stream to its end within the limits.
 
     Args:

@@ -117,7 +117,7 @@ class TableFormat:
 
     def with_columns(self, columns: Mapping[str, str | None]) -> TableFormat:
         """Return the same format with columns by role."""
-        return TableFormat(**vars(self) | columns)
+        return TableFormat(**{**vars(self), **columns})
 
     def without_ratings(self) -> TableFormat:
         """Return the same format with the ratings left unread."""

@@ -137,7 +137,7 @@ def check_positive_integer(name: str, value: object) -> int:
     return int(value)
 
 
-def _from_list(ids: Sequence[object], id_type: IdType, name: str) -> IdArray:
+def _from_list(ids: Sequence[Any], id_type: IdType, name: str) -> IdArray:
     for type_ in set(map(type, ids)):
         if not issubclass(type_, _ACCEPTED[id_type]) or issubclass(type_, _REFUSED):
             raise _wrong_type(ids, type_, id_type, name)
