@@ -134,7 +134,7 @@ def kernel(dim: int) -> Callable[..., None]:
         l2_i = work[13]
         l2_bias_u = work[14]
         l2_bias_i = work[15]
-        # Step 2 overwrites nine of these rows by what step 3 subtracts or adds.
+        # Step 2 overwrites nine of these rows by the changes that step 3 applies.
         bias_change_u = bias_u
         v_factors_added_u = v_factors_u
         v_bias_added = v_bias_u  # the same for user and item

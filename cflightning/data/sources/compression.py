@@ -65,7 +65,7 @@ class ByteStream(Protocol):
     """A binary stream that can be read once."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """Return at most so many bytes; -1 for all."""
+        """Return at most `size` bytes; all that are left for -1."""
 
 
 def decompressed(stream: io.BufferedReader | zipfile.ZipExtFile) -> ByteStream | None:
