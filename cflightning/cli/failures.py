@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from cflightning.errors import CFLightningError, ResourceError, StorageError
@@ -25,13 +24,12 @@ def resource_error(error: BaseException, advice: str = "") -> CFLightningError |
         error: The exception; its causes are examined too.
         advice: Options that reduce the memory, for the message.
     """
-    causes = [cause for cause in _causes(error) if isinstance(cause, StorageError) or is_storage_failure(cause)]
-    if causes:
-        cause = next((cause for cause in causes if isinstance(cause, StorageError)), causes[0])
-        if isinstance(cause, StorageError):
-            return cause
-        assert isinstance(cause, OSError)
-        return storage_error(Path(os.fsdecode(cause.filename or "a file")), cause)
+    causes = exception_chain(error)[::-1]
+    if reported := next((cause for cause in causes if isinstance(cause, StorageError)), None):
+        return reported
+    failure = next((cause for cause in causes if is_storage_failure(cause)), None)
+    if isinstance(failure, OSError):
+        return storage_error(Path(os.fsdecode(failure.filename or "a file")), failure)
     text = str(error)
     if not isinstance(error, CFLightningError) and (
         isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and MEMORY.search(text))
@@ -44,21 +42,21 @@ def resource_error(error: BaseException, advice: str = "") -> CFLightningError |
 
 def advice_on_storage(error: BaseException) -> str:
     """Return advice for a file that cannot be written."""
-    cause = next((cause for cause in _causes(error) if is_storage_failure(cause)), None)
+    cause = next((cause for cause in reversed(exception_chain(error)) if is_storage_failure(cause)), None)
     full = isinstance(cause, OSError) and cause.errno in FULL
     return (
         f"; {'free some space' if full else 'change the permissions'}, or write elsewhere: --trainer.default_root_dir"
     )
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield the exception and its causes, the first one first."""
+def exception_chain(error: BaseException) -> list[BaseException]:
+    """Return the exception, its cause, the cause of that, and so on."""
     chain: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in chain:
         chain.append(cause)
         cause = cause.__cause__ or cause.__context__
-    return reversed(chain)
+    return chain
 
 
 def _format_size(number: str, unit: str) -> str:

@@ -21,7 +21,7 @@ class Stopped(KeyboardInterrupt):
     """
 
     def __init__(self, status: int, line: str = "stopped") -> None:
-        super().__init__(line)
+        super().__init__(status, line)  # both, so that it can be pickled
         self.status, self.line = status, line
 
 

@@ -6,6 +6,7 @@ import csv
 import errno
 import io
 import itertools
+import json
 import os
 import secrets
 import shutil
@@ -186,6 +187,12 @@ def write_csv(path: Path, columns: Mapping[str, Iterable[object]]) -> None:
         writer = csv.writer(out)
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
+
+
+def write_json(path: Path, content: Mapping[str, object]) -> None:
+    """Write an object as JSON, as `atomic_write` does."""
+    with atomic_write(path) as out:
+        out.write(json.dumps(content, indent=2) + "\n")
 
 
 def make_folder(path: Path) -> Path:

@@ -12,15 +12,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer import Trainer
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-from cflightning import __version__
-from cflightning.cli.kfold.study import REPORT, Fold, Run, Study, fingerprint, format_line, summarise
-from cflightning.cli.run_folders import first_process, relative, sweep_runs
+from cflightning.cli.kfold.study import REPORT, Fold, Run, Study, format_line, summarise
+from cflightning.cli.run_folders import first_process, relative
+from cflightning.cli.studies import fingerprint, open_study, refuse_options, shared_options
 from cflightning.cli.training.cli import TrainingCLI
 from cflightning.data.splits.split import TEST
 from cflightning.data.table import RatingTable
 from cflightning.errors import ConfigError
-from cflightning.utils.files import make_folder
-from cflightning.utils.locks import LOCK, lock_folder, wait_for_lock
 
 PUBLISHED = ("u1", "u2", "u3", "u4", "u5")
 """Folds of MovieLens 100K."""
@@ -100,24 +98,17 @@ class FoldCLI(TrainingCLI):
         super().__init__(["fit", *args], started, verbose=False)
 
     def before_instantiate_classes(self) -> None:
-        """Set fold and seed, and keep the configuration that all runs share for the fingerprint."""
+        """Set fold and seed, and keep the options that all runs share for the fingerprint."""
         config = self.config[self.subcommand]
-        for key, value in (
-            ("ckpt_path", self.checkpoint),
-            ("trainer.fast_dev_run", config.trainer.fast_dev_run),
-            ("checkpoint.dirpath", config.checkpoint.dirpath),
-        ):
-            if value:
-                raise ConfigError(f"--{key}: is {value}, but every fold has its own fit and folder; leave it out")
+        reason = "every fold has its own fit and folder"
+        options = ("ckpt_path", "trainer.fast_dev_run", "checkpoint.dirpath")
+        refuse_options(config, self.checkpoint, dict.fromkeys(options, reason))
         data, model = config.data.init_args, config.model.init_args
         self.validation.folds = self.validation.choose_folds(data)
         self.fold = self.validation.folds[self.index]
-        self.settings = config.clone().as_dict()
-        self.settings.pop("config", None)  # the content of the files is in the other settings
-        for key in ("default_root_dir", "enable_progress_bar", "enable_model_summary"):  # without effect on metrics
-            del self.settings["trainer"][key]
+        self.options = shared_options(config)
         if self.fold is not None:
-            del self.settings["data"]["init_args"]["split"]["fold"]
+            del self.options["data"]["init_args"]["split"]["fold"]
             data.split.fold = self.fold
         self.seed = model.get("seed", 0) + self.repeat
         if self.repeat:
@@ -142,8 +133,9 @@ class FoldCLI(TrainingCLI):
                 f"({len(self.datamodule.table):,} rows in all); choose fewer"
             )
         if validation.study is None:
-            key = fingerprint({"version": __version__, **self.settings}, self.datamodule.table)
-            validation.study = open_study(self.root, key, self.datamodule.table.name, validation.locks)
+            digest = fingerprint(self.options, self.datamodule.table)
+            folder = open_study(self.root, REPORT, digest, validation.locks)
+            validation.study = Study(folder, digest, self.datamodule.table.name, writes=first_process())
         self.run = validation.study.find(self.fold, self.seed)
         self.kept = self.run is not None
         if self.kept:
@@ -178,29 +170,6 @@ class FoldCLI(TrainingCLI):
     def resume_advice(self) -> str:
         """Return the message to a user who stopped the command."""
         return "stopped; the same command continues and keeps the finished runs"
-
-
-def open_study(root: Path, fingerprint: str, table: str, locks: ExitStack) -> Study:
-    """Find or make a study and lock it; every process must call this.
-
-    Args:
-        root: Folder of the runs.
-        fingerprint: Digest of the configuration and the data.
-        table: Name of the table.
-        locks: Holds the lock.
-
-    Raises:
-        ConfigError: Another process works on the study.
-    """
-    if not first_process():
-        return Study(root, fingerprint, table, write=False)
-    make_folder(root)
-    sweep_runs(root)
-    with wait_for_lock(root / LOCK):  # two commands at once must not make two studies
-        study = Study(root, fingerprint, table)
-        locks.enter_context(lock_folder(study.folder))
-    study.refresh()  # another command may have finished a run just before
-    return study
 
 
 def run_folds(args: list[str], count: int | None, seeds: int, started: float) -> Study:

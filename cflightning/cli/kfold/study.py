@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import statistics
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from cflightning.data.table import RatingTable
-from cflightning.utils.files import atomic_write, make_numbered_folder
+from cflightning.errors import ConfigError
+from cflightning.utils.files import write_json
 
 REPORT = "kfold.json"
 COLUMNS = {
@@ -85,46 +84,28 @@ def format_line(first: str, metrics: Mapping[str, float] | None, note: str = "")
     return "  ".join([*cells, note]).rstrip()
 
 
-def fingerprint(configuration: Mapping[str, object], table: RatingTable) -> str:
-    """Return a digest of everything that determines the metrics: the options and the rows of the table."""
-    digest = hashlib.sha256(json.dumps(configuration, sort_keys=True, default=str).encode())
-    digest.update(table.fingerprint.encode())
-    return digest.hexdigest()[:40]
-
-
 class Study:
-    """The folder of all runs of one configuration; its report is rewritten after every run.
+    """The runs of one configuration; their report is rewritten after every run.
 
     Args:
-        root: Folder of the runs. The study with this fingerprint is continued; otherwise `kfold_N` is made.
+        folder: Folder of the study.
         fingerprint: Digest of the configuration and the data.
         table: Name of the table, for the report.
-        write: Whether this process makes folders and writes files.
+        writes: Whether this process writes the report.
+
+    Raises:
+        ConfigError: The report is damaged.
     """
 
-    def __init__(self, root: Path, fingerprint: str, table: str, write: bool = True) -> None:
-        self.fingerprint, self.table, self.write = fingerprint, table, write
+    def __init__(self, folder: Path, fingerprint: str, table: str, writes: bool = True) -> None:
+        self.folder, self.fingerprint, self.table, self.writes = folder, fingerprint, table, writes
         self.runs: list[Run] = []
-        report = next((path for path in sorted(root.glob(f"kfold_*/{REPORT}")) if self._load(path)), None)
-        self.folder = report.parent if report else root / "kfold_0"
-        if not report and write:
-            self.folder = make_numbered_folder(root, "kfold")
-            self.save()
-
-    def _load(self, path: Path) -> bool:
-        """Read a report; False if it belongs to another study."""
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if content["fingerprint"] != self.fingerprint:
-                return False
-            self.runs = [Run(**run) for run in content["runs"]]
-        except (OSError, ValueError, TypeError, KeyError):  # another program's file, or an edited one
-            return False
-        return True
-
-    def refresh(self) -> None:
-        """Read the report again."""
-        self._load(self.folder / REPORT)
+        report = folder / REPORT
+        if report.is_file():
+            try:
+                self.runs = [Run(**run) for run in json.loads(report.read_text(encoding="utf-8")).get("runs", [])]
+            except (ValueError, TypeError, AttributeError) as error:
+                raise ConfigError(f"{report}: must list the finished runs, got {error}; delete it") from error
 
     def find(self, fold: Fold, seed: int) -> Run | None:
         """Return a finished run whose folder still exists."""
@@ -134,16 +115,9 @@ class Study:
         return None
 
     def add(self, run: Run) -> None:
-        """Add a run; it replaces one of the same fold and seed."""
+        """Add a run, in place of one with the same fold and seed, and write the report."""
         self.runs = [old for old in self.runs if (old.fold, old.seed) != (run.fold, run.seed)] + [run]
-        self.save()
-
-    def save(self) -> None:
-        """Write the report."""
-        if self.write:
+        if self.writes:
             content: dict[str, object] = {"fingerprint": self.fingerprint, "data": self.table}
-            content["runs"] = [run._asdict() for run in self.runs]
-            if self.runs:
-                content |= summarise(self.runs)
-            with atomic_write(self.folder / REPORT) as out:
-                out.write(json.dumps(content, indent=2) + "\n")
+            content |= {"runs": [run._asdict() for run in self.runs], **summarise(self.runs)}
+            write_json(self.folder / REPORT, content)

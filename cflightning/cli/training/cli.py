@@ -17,7 +17,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 from cflightning.checkpoint.format import KEY, read_checkpoint, unpack_metadata
 from cflightning.checkpoint.paths import is_inside
-from cflightning.cli.failures import advice_on_storage, resource_error
+from cflightning.cli.failures import advice_on_storage, exception_chain, resource_error
 from cflightning.cli.run_folders import claim_run, first_process, loggers, relative, sweep_runs
 from cflightning.cli.stopping import Stopped, stop_status
 from cflightning.cli.training.defaults import add_options, set_run_defaults
@@ -164,9 +164,7 @@ class TrainingCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as error:  # jsonargparse wraps the errors of constructors
-            cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, CFLightningError):
-                cause = cause.__cause__ or cause.__context__
+            cause = next((cause for cause in exception_chain(error) if isinstance(cause, CFLightningError)), None)
             if isinstance(cause, ArgumentError):
                 raise ConfigError(cause.option) from error
             if cause is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from cflightning.evaluation.baselines import comparison_lines
 from cflightning.evaluation.ratings import RatingEvaluation
 from cflightning.evaluation.run_metrics import group_metrics
 from cflightning.tasks.base import NetworkTask
-from cflightning.utils.files import atomic_write, make_folder
+from cflightning.utils.files import make_folder, write_json
 
 
 class RunReport(Callback):
@@ -154,8 +153,7 @@ class RunReport(Callback):
         best: str,
     ) -> None:
         make_folder(folder)
-        with atomic_write(folder / "metrics.json") as out:
-            out.write(json.dumps(group_metrics(metrics, settings), indent=2) + "\n")
+        write_json(folder / "metrics.json", group_metrics(metrics, settings))
         calibration = evaluation.write(folder)
         if not self.verbose:
             return

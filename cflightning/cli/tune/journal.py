@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -54,26 +55,27 @@ def repair(journal: Path) -> None:
     """
     if not journal.is_file():
         return
-    content = journal.read_bytes()
-    intact = 0
-    for line in content.splitlines(keepends=True):
-        try:
-            if not line.endswith(b"\n") or not isinstance(json.loads(line), dict):
-                break
-        except ValueError:
-            break
-        intact += len(line)
-    damaged = content[intact:]
+    lines = journal.read_bytes().splitlines(keepends=True)
+    intact = list(itertools.takewhile(_is_intact, lines))
+    damaged = lines[len(intact) :]
     if not damaged:
         return
-    lines = damaged.count(b"\n") + (not damaged.endswith(b"\n"))
     note = ""
-    if lines > 1:
+    if len(damaged) > 1:
         copy = journal.with_suffix(".damaged")
-        copy.write_bytes(damaged)
+        copy.write_bytes(b"".join(damaged))
         note = f", kept as {copy.name}"
     with journal.open("rb+") as out:
-        out.truncate(intact)
+        out.truncate(sum(map(len, intact)))
         out.flush()
         os.fsync(out.fileno())
-    log.warning("%s: a damaged end is cut off (%d line(s)%s); the search continues before it", journal, lines, note)
+    log.warning(
+        "%s: a damaged end is cut off (%d line(s)%s); the search continues before it", journal, len(damaged), note
+    )
+
+
+def _is_intact(line: bytes) -> bool:
+    try:
+        return line.endswith(b"\n") and isinstance(json.loads(line), dict)
+    except ValueError:
+        return False

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import yaml
+from jsonargparse import get_loader
 
 from cflightning.cli.tune.ranges import RANGE_KEYS, Range, make_range
 from cflightning.errors import ConfigError
@@ -22,7 +23,8 @@ NOT_FIXED = "data.batch_size"
 """An option with such a prefix that can differ."""
 
 
-class ParsedArgs(NamedTuple):
+@dataclass
+class ParsedArgs:
     """Arguments of the user, separated.
 
     Attributes:
@@ -31,9 +33,20 @@ class ParsedArgs(NamedTuple):
         with_value: Options that have a plain value.
     """
 
-    fit_args: list[str]
-    ranges: dict[str, Range]
-    with_value: frozenset[str]
+    fit_args: list[str] = field(default_factory=list)
+    ranges: dict[str, Range] = field(default_factory=dict)
+    with_value: set[str] = field(default_factory=set)
+
+    def add_value(self, name: str) -> None:
+        """Note that an option has a value, which replaces an earlier range."""
+        self.ranges.pop(name, None)
+        self.with_value.add(name)
+
+    def add_range(self, name: str, node: Mapping[str, object]) -> None:
+        """Add a range, which replaces an earlier one or a value."""
+        self.ranges.pop(name, None)  # the order is that of the last mention
+        self.ranges[name] = make_range(name, node)
+        self.with_value.discard(name)
 
 
 def parse_ranges(args: Sequence[str]) -> ParsedArgs:
@@ -45,93 +58,76 @@ def parse_ranges(args: Sequence[str]) -> ParsedArgs:
     Raises:
         ConfigError: A range is wrong, or the option cannot have one.
     """
-    ranges: dict[str, Range] = {}
-    with_value: set[str] = set()
-    fit_args: list[str] = []
-    remaining = iter(enumerate(args))
-    for index, arg in remaining:
+    parsed = ParsedArgs()
+    remaining = [*args]
+    while remaining:
+        arg = remaining.pop(0)
         name, equals, value = arg.partition("=")
         if not name.startswith("-"):
-            fit_args.append(arg)
+            parsed.fit_args.append(arg)
             continue
-        config = name in ("--config", "-c")
-        following = args[index + 1] if index + 1 < len(args) else ""
-        if not equals and (config or following.lstrip().startswith("{")):
-            equals, value = "=", following
-            next(remaining, None)
-        path = () if config else tuple(name.lstrip("-").split("."))
-        content = _load(value, file=config)
-        if not isinstance(content, dict):
-            rest = content
-            if not config:
-                _add_value(path, ranges, with_value)
-        else:
-            rest = _remove_ranges(content, path, ranges, with_value)
+        is_file = name in ("--config", "-c")
+        if not equals and remaining and (is_file or remaining[0].lstrip().startswith("{")):
+            equals, value = "=", remaining.pop(0)
+        path = () if is_file else tuple(name.lstrip("-").split("."))
+        content = rest = _load(value, is_file)
+        if isinstance(content, dict):
+            rest = _remove_ranges(content, path, parsed)
+        elif not is_file:
+            parsed.add_value(_name(path))
         if rest == content:
-            fit_args.append(f"{name}{equals}{value}")
+            parsed.fit_args.append(f"{name}{equals}{value}")
         elif rest:
             text = yaml.dump(rest, Dumper=_Dumper, default_flow_style=True, width=math.inf, sort_keys=False)
-            fit_args.append(f"{name}={text.strip()}")
-    for name in ranges:
+            parsed.fit_args.append(f"{name}={text.strip()}")
+    for name in parsed.ranges:
         if name.startswith(FIXED) and name != NOT_FIXED:
             raise ConfigError(
                 f"--{name}: must be a value, got a range; trials can only be compared on the same rows, "
                 "measured alike (of the data, --data.batch_size alone may be a range)"
             )
-    return ParsedArgs(fit_args, ranges, frozenset(with_value))
+    return parsed
 
 
-def _load(text: str, file: bool) -> object:
+def _load(text: str, is_file: bool) -> object:
     """Return the content of a file or an option; None if it has no mapping, or an error that `fit` reports."""
     where = "the command line"
     try:
-        if file and not text.lstrip().startswith("{"):
+        if not text.lstrip().startswith("{"):
+            if not is_file:
+                return None
             where = text
             text = Path(text).read_text(encoding="utf-8")
-        elif not text.lstrip().startswith("{"):
-            return None
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 (a SafeLoader)
+        return get_loader("yaml")(text)
     except (OSError, ValueError):  # `fit` has a better message
         return None
     except yaml.YAMLError as error:
-        if not file and not RANGE_KEYS & set(re.findall(r"\w+", text)):
+        if not is_file and not RANGE_KEYS & set(re.findall(r"\w+", text)):
             return None
         raise ConfigError(f"{where}: must be YAML, got {' '.join(str(error).split())}") from error
 
 
-def _remove_ranges(node: object, path: tuple[str, ...], ranges: dict[str, Range], with_value: set[str]) -> object:
-    """Return a node without ranges and without mappings that held nothing else; collect ranges and plain values."""
-    if isinstance(node, list):
-        if any(_holds_range(part) for part in node):
-            raise ConfigError(
-                f"--{_name(path)}: must hold no range inside a list; give choices of whole lists, "
-                "such as {choices: [[100, 50], [50]]}"
-            )
-    elif isinstance(node, dict) and RANGE_KEYS & set(node):
-        name = _name(path)
-        ranges.pop(name, None)  # the order is that of the last mention
-        ranges[name] = make_range(name, node)
-        with_value.discard(name)
+def _remove_ranges(node: object, path: tuple[str, ...], parsed: ParsedArgs) -> object:
+    """Return a node without ranges and without mappings that held nothing else; add ranges and plain values."""
+    if isinstance(node, dict) and RANGE_KEYS & set(node):
+        parsed.add_range(_name(path), node)
         return None
-    elif isinstance(node, dict) and node:
-        rest = {}
-        for key, part in node.items():
-            kept = _remove_ranges(part, (*path, str(key)), ranges, with_value)
-            if kept is not None or part is None:
-                rest[key] = kept
-        return rest or None
-    _add_value(path, ranges, with_value)
+    if isinstance(node, dict) and node:
+        rest = {key: _remove_ranges(part, (*path, str(key)), parsed) for key, part in node.items()}
+        return {key: part for key, part in rest.items() if part is not None or node[key] is None} or None
+    if isinstance(node, list) and any(_holds_range(part) for part in node):
+        raise ConfigError(
+            f"--{_name(path)}: must hold no range inside a list; give choices of whole lists, "
+            "such as {choices: [[100, 50], [50]]}"
+        )
+    parsed.add_value(_name(path))
     return node
 
 
 def _holds_range(node: object) -> bool:
-    parts = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-    return (isinstance(node, dict) and bool(RANGE_KEYS & set(node))) or any(map(_holds_range, parts))
-
-
-def _add_value(path: tuple[str, ...], ranges: dict[str, Range], with_value: set[str]) -> None:
-    ranges.pop(_name(path), None)
-    with_value.add(_name(path))
+    if isinstance(node, dict):
+        return not RANGE_KEYS.isdisjoint(node) or any(map(_holds_range, node.values()))
+    return isinstance(node, list) and any(map(_holds_range, node))
 
 
 def _name(path: Sequence[str]) -> str:
@@ -144,15 +140,10 @@ def dump(settings: Mapping[str, object]) -> str:
     return text
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads 1e-3 as a number, as the loader of `fit` does; YAML 1.1 requires 1.0e-3."""
-
-
 class _Dumper(yaml.SafeDumper):
-    """Quotes texts that `_Loader` would read as numbers."""
+    """Quotes texts that the loader of `fit` reads as numbers, such as 1e3, which is a text in YAML 1.1."""
 
 
-for _kind in (_Loader, _Dumper):
-    _kind.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
-    )
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)

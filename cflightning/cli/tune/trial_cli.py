@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
+import optuna
 import yaml
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 from lightning.pytorch.trainer import Trainer
 
+from cflightning.cli.studies import refuse_options
 from cflightning.cli.training.cli import TrainingCLI
 from cflightning.cli.training.defaults import resolve_objective
 from cflightning.cli.tune.goals import RANKINGS, RATINGS, Goal
 from cflightning.cli.tune.parse import ParsedArgs
 from cflightning.cli.tune.ranges import Range
-from cflightning.cli.tune.trials import STAGES
+from cflightning.cli.tune.trials import NUM_RUNGS
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.splits.split import Split
 from cflightning.data.table import RatingTable
@@ -25,25 +27,30 @@ from cflightning.tasks.objective_options import predicts_ratings
 
 VAL_FRACTION = 0.1
 """Default validation share of a search; a twentieth, the default of `fit`, is too little to compare many trials."""
-Report = Callable[[int, float], bool]
-"""Takes a stage of the schedule and the best value so far; returns whether to stop the trial."""
 
 
+@dataclass
 class SearchState:
     """State that all fits of one process share.
 
-    Args:
+    Attributes:
         args: Arguments of the user.
-        ranges: Option -> range, if known already.
-        goal: The goal, if known already; otherwise the first fit determines it.
+        ranges: Option -> range; empty until `probe_search` sets the default ones.
+        goal: The goal, which the first fit determines.
+        table: The table, which the first fit reads.
+        split: Its split.
     """
 
-    def __init__(self, args: ParsedArgs, ranges: Mapping[str, Range] | None = None, goal: Goal = RATINGS) -> None:
-        self.args, self.ranges, self.goal = args, dict(args.ranges if ranges is None else ranges), goal
-        # First, so that an option of the user takes precedence.
-        self.fit_args = ["fit", "--data.split.val_fraction", str(VAL_FRACTION), *args.fit_args]
-        self.table: RatingTable | None = None
-        self.split: Split | None = None
+    args: ParsedArgs
+    ranges: dict[str, Range]
+    goal: Goal = RATINGS
+    table: RatingTable | None = None
+    split: Split | None = None
+
+    @property
+    def fit_args(self) -> list[str]:
+        """Command line of `fit`; the share of validation rows comes first, so that one of the user takes precedence."""
+        return ["fit", "--data.split.val_fraction", str(VAL_FRACTION), *self.args.fit_args]
 
     def share_data(self, data: RatingsDataModule) -> None:
         """Give a data module the table and split of the first fit, so that they are read once."""
@@ -56,36 +63,38 @@ class TrialProgress(Callback):
     """Follows the goal metric from epoch to epoch, and stops a trial that diverges or is pruned.
 
     Args:
-        goal: The metric.
-        report: Called for every stage of the schedule.
+        state: Its goal is the metric.
+        trial: Trial of Optuna, which gets the best value at every rung; None for the defaults, which are not pruned.
 
     Attributes:
         values: Metric of each epoch; the worst value for epochs without validation.
-        stages: Stage of the schedule -> best value so far.
+        rungs: Rung of the schedule -> best value so far.
         note: `diverged`, `pruned`, or empty.
     """
 
-    def __init__(self, goal: Goal, report: Report) -> None:
-        self.goal, self.report = goal, report
+    def __init__(self, state: SearchState, trial: optuna.Trial | None) -> None:
+        self.state, self.trial = state, trial
         self.values: list[float] = []
-        self.stages: dict[int, float] = {}
+        self.rungs: dict[int, float] = {}
         self.note = ""
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Report the stages that this epoch completes."""
-        if self.goal.metric not in trainer.callback_metrics:  # not every epoch has a validation
-            self.values.append(self.goal.worst)
+        """Report the rungs that this epoch completes."""
+        goal, epoch, planned = self.state.goal, trainer.current_epoch + 1, trainer.max_epochs
+        if goal.metric not in trainer.callback_metrics:  # not every epoch has a validation
+            self.values.append(goal.cost(math.inf))
             return
-        self.values.append(float(trainer.callback_metrics[self.goal.metric]))
-        done, planned = trainer.current_epoch + 1, trainer.max_epochs
+        self.values.append(float(trainer.callback_metrics[goal.metric]))
         if not math.isfinite(self.values[-1]):
             self.note = "diverged"
         else:
-            last = STAGES * done // planned if planned and planned > 0 else done
-            for stage in range(max(self.stages, default=0) + 1, last + 1):
-                self.stages[stage] = min(self.values, key=self.goal.cost)
-                if self.report(stage, self.stages[stage]) and done != planned:
-                    self.note = "pruned"
+            reached = NUM_RUNGS * epoch // planned if planned and planned > 0 else epoch
+            for rung in range(max(self.rungs, default=0) + 1, reached + 1):
+                self.rungs[rung] = min(self.values, key=goal.cost)
+                if self.trial is not None:
+                    self.trial.report(self.rungs[rung], rung)
+                    if self.trial.should_prune() and epoch != planned:
+                        self.note = "pruned"
         if self.note:
             trainer.should_stop = True
 
@@ -96,20 +105,26 @@ class TrialCLI(TrainingCLI):
     Args:
         args: Options of `fit`, after `fit`.
         state: State that all fits of the process share.
-        progress: Callback of this fit.
         folder: Folder for the files of callbacks.
+        trial: Trial of Optuna; None for the defaults.
         started: See `TrainingCLI`.
 
     Attributes:
+        progress: Metrics of the fit.
         settings: Options of the user as a configuration.
     """
 
     settings: dict[str, object]
 
     def __init__(
-        self, args: list[str], state: SearchState, progress: TrialProgress, folder: str, started: float | None = None
+        self,
+        args: list[str],
+        state: SearchState,
+        folder: str,
+        trial: optuna.Trial | None = None,
+        started: float | None = None,
     ) -> None:
-        self.state, self.progress, self.folder = state, progress, folder
+        self.state, self.folder, self.progress = state, folder, TrialProgress(state, trial)
         super().__init__(args, started, save_config=False)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -122,13 +137,15 @@ class TrialCLI(TrainingCLI):
         """Refuse options that make no search, determine the goal, and turn off everything that leaves files."""
         config = self.config[self.subcommand]
         trainer = config.trainer
-        for key, value, reason in (
-            ("ckpt_path", self.checkpoint, "trials do not continue a checkpoint; leave it out"),
-            ("trainer.fast_dev_run", trainer.fast_dev_run, "that measures nothing; leave it out"),
-            ("checkpoint.dirpath", config.checkpoint.dirpath, "trials keep no checkpoint; leave it out"),
-        ):
-            if value:
-                raise ConfigError(f"--{key}: is {value}, but {reason}")
+        refuse_options(
+            config,
+            self.checkpoint,
+            {
+                "ckpt_path": "trials do not continue a checkpoint",
+                "trainer.fast_dev_run": "that measures nothing",
+                "checkpoint.dirpath": "trials keep no checkpoint",
+            },
+        )
         if trainer.num_nodes != 1 or not _is_one_device(trainer.devices):
             raise ConfigError(
                 f"--trainer.devices: must be 1 for tune, got {trainer.devices} on {trainer.num_nodes} node(s); "
@@ -140,7 +157,7 @@ class TrialCLI(TrainingCLI):
                 "part (leave it out for a tenth)"
             )
         objective = resolve_objective(config)
-        goal = self.progress.goal = self.state.goal = RATINGS if predicts_ratings(objective) else RANKINGS
+        goal = self.state.goal = RATINGS if predicts_ratings(objective) else RANKINGS
         monitored = config.checkpoint.monitor, config.checkpoint.mode
         if monitored not in (RATINGS[:2], goal[:2]):  # the first one is the default
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""The trials of a search in Optuna's journal; the only module that uses Optuna's studies."""
+"""The trials of a search in Optuna's journal."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from cflightning.cli.tune.journal import JournalLock
 from cflightning.cli.tune.ranges import Choices, Range, Value
 
 JOURNAL = "journal.log"
-STAGES = 10
-"""Stages of a schedule: trials are compared at the same stage, whatever their number of epochs."""
+NUM_RUNGS = 10
+"""Rungs of a schedule of epochs; trials are compared at the same rung, whatever their number of epochs."""
 OUTCOME = "outcome"
 """Key of the outcome among the attributes of a trial of Optuna."""
 
@@ -39,7 +39,6 @@ class Outcome:
         note: Empty; or `pruned`, `diverged`, a failure, or the earlier trial with the same parameters.
         params: Option -> value; those of the defaults where they are known.
         settings: Configuration for `fit` with the same result.
-        stages: Stage of the schedule -> best value so far.
     """
 
     number: int
@@ -50,7 +49,6 @@ class Outcome:
     note: str = ""
     params: dict[str, Value] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
-    stages: dict[int, float] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -59,7 +57,7 @@ class Outcome:
 
 
 class Trials:
-    """The trials in a folder, shared by processes through a journal: no pickle, no server.
+    """The trials in a folder: a study of Optuna, which processes share through a journal.
 
     `Study.optimize` is not used: it draws from one random stream, so a continued search would draw other parameters
     than an uninterrupted one. Here every trial has its own stream, by the seed of the search and its number.
@@ -73,14 +71,14 @@ class Trials:
 
     def __init__(self, folder: Path, ranges: Mapping[str, Range], seed: int, goal: Goal = RATINGS) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.seed = seed
-        self.ranges = {name: _distribution(one) for name, one in ranges.items()}
+        self.folder, self.seed = folder, seed
+        self.distributions = {name: _distribution(one) for name, one in ranges.items()}
         journal = folder / JOURNAL
         # Trials of different length are compared at the same share of their schedule. With a learning rate that falls
         # to almost 0, the order at half of the schedule is that at its end (rank correlation above .9), before not.
         self.study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(journal), lock_obj=JournalLock(journal))),
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=STAGES // 2),
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=NUM_RUNGS // 2),
             study_name="tune",
             direction="minimize" if goal.mode == "min" else "maximize",
             load_if_exists=True,
@@ -88,79 +86,58 @@ class Trials:
 
     def outcomes(self) -> list[Outcome]:
         """Return all finished trials, by number."""
-        return sorted(
-            (
-                Outcome(**trial.user_attrs[OUTCOME], stages=dict(trial.intermediate_values))
-                for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-                if OUTCOME in trial.user_attrs
-            ),
-            key=lambda outcome: outcome.number,
-        )
+        finished = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+        outcomes = (Outcome(**trial.user_attrs[OUTCOME]) for trial in finished if OUTCOME in trial.user_attrs)
+        return sorted(outcomes, key=lambda outcome: outcome.number)
 
     def discard_running(self) -> None:
-        """Discard the trials of processes that are gone; to be called when no process is left."""
+        """Mark the trials of processes that are gone as failed; to be called when no process is left."""
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             self.study.tell(trial.number, state=TrialState.FAIL)
 
-    def add_defaults(self, outcome: Outcome) -> None:
-        """Add the trial without ranges, with those of its parameters that are inside their ranges."""
-        params = {name: outcome.params[name] for name in self.ranges if name in outcome.params}
-        inside = {name: value for name, value in params.items() if _contains(self.ranges[name], value)}
-        complete = outcome.complete
+    def add_defaults(self, outcome: Outcome, rungs: Mapping[int, float]) -> None:
+        """Add the trial without ranges, with those of its parameters that are inside their ranges.
+
+        Args:
+            outcome: Its outcome.
+            rungs: Rung -> best value so far.
+        """
+        inside = {
+            name: outcome.params[name]
+            for name, distribution in self.distributions.items()
+            if name in outcome.params and _contains(distribution, outcome.params[name])
+        }
         self.study.add_trial(
             create_trial(
-                state=TrialState.COMPLETE if complete else TrialState.PRUNED,
-                value=outcome.value if complete else None,
+                state=TrialState.COMPLETE if outcome.complete else TrialState.PRUNED,
+                value=outcome.value if outcome.complete else None,
                 params=inside,
-                distributions={name: self.ranges[name] for name in inside},
-                intermediate_values=outcome.stages,
-                user_attrs={OUTCOME: _attributes(outcome)},
+                distributions={name: self.distributions[name] for name in inside},
+                intermediate_values=dict(rungs),
+                user_attrs={OUTCOME: asdict(outcome)},
             )
         )
 
-    def start(self, number: int) -> Trial:
-        """Start a trial with parameters from the sampler."""
+    def ask(self, number: int) -> optuna.Trial:
+        """Start the trial of that number, with parameters from the sampler."""
         stream = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
         self.study.sampler = optuna.samplers.TPESampler(seed=stream)
-        return Trial(self, self.study.ask(fixed_distributions=self.ranges), number)
+        return self.study.ask(fixed_distributions=self.distributions)
 
-
-class Trial:
-    """A running trial.
-
-    Args:
-        trials: Trials of the search.
-        trial: Trial of Optuna.
-        number: Number of the trial in the search.
-    """
-
-    def __init__(self, trials: Trials, trial: optuna.Trial, number: int) -> None:
-        self.trials, self.trial = trials, trial
-        self.outcome = Outcome(number, params={name: trial.params[name] for name in trials.ranges})
-
-    def duplicate_of(self) -> Outcome | None:
-        """Return a finished trial with the same parameters, which need no second fit since fits are deterministic."""
-        for other in self.trials.outcomes():
-            if other.params == self.outcome.params and (other.complete or other.note == "diverged"):
-                return other
-        return None
-
-    def report(self, stage: int, value: float) -> bool:
-        """Report the best value up to a stage of the schedule; return whether to prune the trial."""
-        self.trial.report(value, stage)
-        return self.trial.should_prune()
-
-    def finish(self, outcome: Outcome) -> None:
-        """Add the outcome."""
-        self.trial.set_user_attr(OUTCOME, _attributes(outcome))
+    def tell(self, trial: optuna.Trial, outcome: Outcome) -> None:
+        """Finish a trial with its outcome."""
+        trial.set_user_attr(OUTCOME, asdict(outcome))
         if outcome.complete:
-            self.trials.study.tell(self.trial, outcome.value)
+            self.study.tell(trial, outcome.value)
         else:  # so that the sampler avoids these parameters
-            self.trials.study.tell(self.trial, state=TrialState.PRUNED)
+            self.study.tell(trial, state=TrialState.PRUNED)
 
-    def discard(self) -> None:
-        """Discard the trial, as if it had not been started."""
-        self.trials.study.tell(self.trial, state=TrialState.FAIL)
+    def find(self, params: Mapping[str, Value]) -> Outcome | None:
+        """Return a finished trial with these parameters, which need no second fit since fits are deterministic."""
+        for outcome in self.outcomes():
+            if outcome.params == params and (outcome.complete or outcome.note == "diverged"):
+                return outcome
+        return None
 
 
 def best_trial(outcomes: Iterable[Outcome], goal: Goal = RATINGS) -> Outcome | None:
@@ -178,17 +155,8 @@ def _distribution(one: Range) -> BaseDistribution:
 
 
 def _contains(distribution: BaseDistribution, value: Value) -> bool:
-    if isinstance(distribution, CategoricalDistribution):
-        return value in distribution.choices
-    if isinstance(value, bool | str) or not isinstance(
-        value, int if isinstance(distribution, IntDistribution) else float
-    ):
+    try:
+        create_trial(value=0.0, params={"": value}, distributions={"": distribution})
+    except ValueError:
         return False
-    assert isinstance(distribution, IntDistribution | FloatDistribution)
-    low, high, step = distribution.low, distribution.high, distribution.step
-    on_grid = step is None or abs((value - low) / step - round((value - low) / step)) < 1e-9
-    return bool(low <= value <= high and on_grid)
-
-
-def _attributes(outcome: Outcome) -> dict[str, object]:
-    return {name: value for name, value in asdict(outcome).items() if name != "stages"}
+    return True

@@ -2,112 +2,91 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import multiprocessing
+import os
 import signal
-import sys
+import threading
 from collections.abc import Iterator
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import torch
 
-from cflightning.cli.stopping import stop_status, stoppable
-from cflightning.cli.tune.goals import Goal
-from cflightning.cli.tune.parse import ParsedArgs
-from cflightning.cli.tune.quiet import quiet_library, quiet_lightning
-from cflightning.cli.tune.ranges import Range
+from cflightning.cli.stopping import stoppable
 from cflightning.cli.tune.run_trial import run_trial
 from cflightning.cli.tune.trial_cli import SearchState
 from cflightning.cli.tune.trials import Trials
 from cflightning.errors import TrainingError
 
+_search: tuple[SearchState, Trials]
+"""The search of a worker process, in which `_start_worker` sets it."""
 
-def run_trials_in_processes(
-    numbers: Iterator[int], state: SearchState, folder: Path, seed: int, jobs: int
-) -> Iterator[int]:
-    """Run trials in several processes.
 
-    Each process gets its next number through a pipe, and adds the outcome to the journal itself. A worker ends when its
-    pipe is closed, so a killed parent leaves none behind.
+def run_trials_in_processes(numbers: Iterator[int], state: SearchState, trials: Trials, jobs: int) -> Iterator[int]:
+    """Run trials in several processes, which add the outcomes to the journal.
 
     Args:
         numbers: Numbers of the trials.
         state: State of the search.
-        folder: Folder of the search.
-        seed: Seed of the search.
+        trials: Trials of the search.
         jobs: Number of processes.
 
     Yields:
         The number of each trial when it is finished.
 
     Raises:
-        TrainingError: A process ended with an error.
+        TrainingError: A process was killed.
     """
-    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     threads = max(torch.get_num_threads() // jobs, 1)
-    workers: dict[Connection, SpawnProcess] = {}
-    # Ctrl+C reaches all processes of a terminal; the parent handles it.
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    args = replace(state, table=None, split=None), trials.folder, trials.seed, threads
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    pool = ProcessPoolExecutor(jobs, context, _start_worker, args)
     try:
-        for _ in range(jobs):
-            ours, theirs = context.Pipe()
-            args = theirs, state.args, state.ranges, state.goal, folder, seed, threads
-            worker = context.Process(target=work, args=args)
-            worker.start()
-            theirs.close()
-            workers[ours] = worker
+        # Ctrl+C reaches all processes of a terminal; the parent handles it.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            running: set[Future[int]] = {pool.submit(_run_trial, number) for number in islice(numbers, jobs)}
+        finally:
+            signal.signal(signal.SIGINT, handler)
+        while running:
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            running |= {pool.submit(_run_trial, number) for number in islice(numbers, len(finished))}
+            for future in finished:
+                yield future.result()
+    except BrokenProcessPool as error:
+        raise TrainingError(
+            "tune: every process must live until its end, but one was killed, perhaps for lack of memory; the same "
+            "command continues the search, if needed with fewer --jobs"
+        ) from error
     finally:
-        signal.signal(signal.SIGINT, handler)
-    try:
-        for pipe in [*workers]:
-            with contextlib.suppress(BrokenPipeError):  # a dead worker is reported below
-                pipe.send(next(numbers, None))
-        while workers:
-            for pipe in [pipe for pipe in wait([*workers]) if isinstance(pipe, Connection)]:
-                try:
-                    number = pipe.recv()
-                except EOFError:
-                    worker = workers.pop(pipe)
-                    worker.join()
-                    if worker.exitcode:
-                        raise TrainingError(
-                            f"tune: process {worker.pid} must end with 0, but ended with {worker.exitcode}; its error "
-                            "is above, and the same command continues the search"
-                        ) from None
-                    continue
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.send(next(numbers, None))
-                yield number
-    finally:
-        for worker in workers.values():
-            worker.kill()  # its trial is discarded; journal and locks allow that
-            worker.join()
+        for process in multiprocessing.active_children():
+            process.kill()  # its trial is discarded; journal and locks allow that
+        pool.shutdown()
 
 
-def work(
-    pipe: Connection, args: ParsedArgs, ranges: dict[str, Range], goal: Goal, folder: Path, seed: int, threads: int
-) -> None:
-    """Run trials until the parent sends None.
-
-    Args:
-        pipe: Connection to the parent.
-        args: Arguments of the user.
-        ranges: Option -> range.
-        goal: Goal of the search.
-        folder: Folder of the search.
-        seed: Seed of the search.
-        threads: Number of torch's threads.
-    """
+def _start_worker(state: SearchState, folder: Path, seed: int, threads: int) -> None:
+    """Prepare a worker process, which ends as soon as its parent is gone."""
+    global _search
+    logging.disable(logging.INFO)
     torch.set_num_threads(threads)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    _search = state, Trials(folder, state.ranges, seed, state.goal)
+
+
+def _exit_with_parent() -> None:
+    """Wait for the end of the parent process, and end this one."""
     parent = multiprocessing.parent_process()
-    state, trials = SearchState(args, ranges, goal), Trials(folder, ranges, seed, goal)
-    try:
-        # The pipe breaks when the parent is gone.
-        with quiet_lightning(), quiet_library(), stoppable(), contextlib.suppress(EOFError, BrokenPipeError):
-            while (number := pipe.recv()) is not None:
-                run_trial(number, state, trials, folder, parent.is_alive if parent is not None else lambda: True)
-                pipe.send(number)
-    except KeyboardInterrupt as error:
-        sys.exit(stop_status(error))
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _run_trial(number: int) -> int:
+    """Run a trial in a worker process."""
+    with stoppable():
+        run_trial(number, *_search)
+    return number

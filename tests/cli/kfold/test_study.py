@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cflightning.cli.kfold.study import REPORT, Run, Study, fingerprint, format_line, summarise
-from cflightning.data.table import RatingTable
+from cflightning.cli.kfold.study import REPORT, Run, Study, format_line, summarise
+from cflightning.errors import ConfigError
 
 
 def run(fold, seed, **metrics):
@@ -48,24 +48,6 @@ def test_columns_are_aligned_with_the_heading():
     assert row.endswith("  kept")
 
 
-def table(**changes):
-    frame = pd.DataFrame({"user": [1, 1, 2], "item": [1, 2, 1], "rating": [3.0, 4.0, 5.0], "timestamp": [1, 2, 3]})
-    return RatingTable.from_frame(frame.assign(**changes), "table")
-
-
-def test_the_fingerprint_depends_on_options_and_ratings():
-    one = fingerprint({"a": 1, "b": (2, 3)}, table())
-    assert fingerprint({"b": (2, 3), "a": 1}, table()) == one
-    others = [
-        fingerprint({"a": 1, "b": (2, 4)}, table()),
-        fingerprint({"a": 1, "b": (2, 3)}, table(rating=[3.0, 4.0, 4.0])),
-        fingerprint({"a": 1, "b": (2, 3)}, table(user=[1, 2, 2])),
-        fingerprint({"a": 1, "b": (2, 3)}, table(user=[7, 7, 9])),  # numbered alike, but other users
-        fingerprint({"a": 1, "b": (2, 3)}, table(timestamp=[1, 2, 4])),
-    ]
-    assert len({one, *others}) == 6
-
-
 def finish(study, *runs):
     for one in runs:
         (study.folder / one.folder).mkdir(exist_ok=True)
@@ -73,17 +55,14 @@ def finish(study, *runs):
         study.add(one)
 
 
-def test_a_study_is_continued_by_its_fingerprint(tmp_path):
+def test_a_study_is_continued(tmp_path):
     first = Study(tmp_path, "aaa", "x")
-    assert first.folder == tmp_path / "kfold_0"
     finish(first, run(1, 0, rmse=0.9), run(2, 0, rmse=1.0))
-    content = json.loads((first.folder / REPORT).read_text())
-    assert content["data"] == "x"
+    content = json.loads((tmp_path / REPORT).read_text())
+    assert (content["fingerprint"], content["data"]) == ("aaa", "x")
     assert content["mean"]["test/rmse"] == pytest.approx(0.95)
     assert [one["fold"] for one in content["runs"]] == [1, 2]
-    assert Study(tmp_path, "bbb", "").folder == tmp_path / "kfold_1"
     again = Study(tmp_path, "aaa", "")
-    assert again.folder == first.folder
     assert again.find(2, 0) == run(2, 0, rmse=1.0)
     assert again.find(3, 0) is None and again.find(2, 1) is None
     finish(again, run(2, 0, rmse=2.0))
@@ -93,22 +72,20 @@ def test_a_study_is_continued_by_its_fingerprint(tmp_path):
 def test_a_run_without_folder_is_not_finished(tmp_path):
     study = Study(tmp_path, "aaa", "")
     finish(study, run(1, 0, rmse=0.9))
-    (study.folder / "1_0" / "metrics.json").unlink()
+    (tmp_path / "1_0" / "metrics.json").unlink()
     assert Study(tmp_path, "aaa", "").find(1, 0) is None
 
 
-@pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"fingerprint": "aaa"}', '{"fingerprint": "aaa", "runs": [{"x": 1}]}']
-)
-def test_other_files_are_not_changed(tmp_path, text):
-    (tmp_path / "kfold_0").mkdir()
-    (tmp_path / "kfold_0" / REPORT).write_text(text)
-    assert Study(tmp_path, "aaa", "").folder == tmp_path / "kfold_1"
-    assert (tmp_path / "kfold_0" / REPORT).read_text() == text
+@pytest.mark.parametrize("text", ["", "[]", '{"fingerprint": "aaa", "runs": [{"x": 1}]}'])
+def test_a_damaged_report_is_refused_and_not_changed(tmp_path, text):
+    (tmp_path / REPORT).write_text(text)
+    with pytest.raises(ConfigError, match=r"kfold.json: must list the finished runs, got .*; delete it"):
+        Study(tmp_path, "aaa", "")
+    assert (tmp_path / REPORT).read_text() == text
 
 
 def test_other_processes_write_nothing(tmp_path):
-    study = Study(tmp_path / "runs", "aaa", "", write=False)
+    study = Study(tmp_path / "runs", "aaa", "", writes=False)
     study.add(run(1, 0, rmse=0.9))
     assert not (tmp_path / "runs").exists()
     assert study.runs == [run(1, 0, rmse=0.9)]

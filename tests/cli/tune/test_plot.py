@@ -1,29 +1,48 @@
 """The picture of a search."""
 
+import math
+
 import numpy as np
 import pytest
 
-from cflightning.cli.tune.plot import draw_search
+from cflightning.cli.tune.goals import RANKINGS, RATINGS
+from cflightning.cli.tune.ranges import Choices, SearchRange
 
-SEARCH = (
-    np.array([0.93, np.nan, 0.95, 0.91, 9.0]),
-    np.array([True, False, False, True, True]),
-    {
-        "l2": [0.02, 0.1, 0.001, 0.03, 0.2],
-        "dim": [None, 16, 32, 64, 16],
-        "svdpp": ["both", "none", None, "both", "user"],
-    },
+pytest.importorskip("optuna", reason="tune needs the extra `tune`")
+from cflightning.cli.tune.plot import draw_search
+from cflightning.cli.tune.trials import Outcome
+
+RANGES = {
+    "model.l2": SearchRange(0.001, 0.2, log=True),
+    "model.dim": SearchRange(16, 64),
+    "model.svdpp": Choices(('"both"', '"none"', '"user"')),
+}
+TITLES = {name: name.removeprefix("model.") for name in RANGES}
+PARAMS = (
+    {"model.l2": 0.02, "model.svdpp": '"both"'},
+    {"model.l2": 0.1, "model.dim": 16, "model.svdpp": '"none"'},
+    {"model.l2": 0.001, "model.dim": 32},
+    {"model.l2": 0.03, "model.dim": 64, "model.svdpp": '"both"'},
+    {"model.l2": 0.2, "model.dim": 16, "model.svdpp": '"user"'},
 )
+
+
+def outcomes(*values):
+    notes = ["", "diverged", "pruned", "", ""]
+    return [Outcome(number, value, note=notes[number], params=PARAMS[number]) for number, value in enumerate(values)]
+
+
+SEARCH = outcomes(0.93, math.nan, 0.95, 0.91, 9.0), RANGES, TITLES
 
 
 def test_a_picture_of_a_search(tmp_path, monkeypatch):
     figures = pytest.importorskip("matplotlib.figure", reason="pictures need the extra `plots`")
-    assert draw_search(*SEARCH, {"l2"}, tmp_path / "history.svg")
+    draw_search(*SEARCH, RATINGS, tmp_path / "history.svg")
     assert (tmp_path / "history.svg").read_bytes().startswith(b"<?xml")
     assert [path.name for path in tmp_path.iterdir()] == ["history.svg"]
     made = []
     monkeypatch.setattr(figures.Figure, "savefig", lambda self, *args, **kwargs: made.append(self))
-    draw_search(*SEARCH, {"l2"}, tmp_path / "history.svg")
+    draw_search(*SEARCH, RATINGS, tmp_path / "history.svg")
     history, l2, dim, svdpp = made[0].axes
     np.testing.assert_array_equal(history.lines[0].get_ydata(), [0.93, 0.93, 0.93, 0.91, 0.91])  # the best so far
     finished, others, best = (dots.get_offsets() for dots in l2.collections)
@@ -39,8 +58,7 @@ def test_where_the_greatest_is_the_best_the_picture_is_upside_down(tmp_path, mon
     figures = pytest.importorskip("matplotlib.figure", reason="pictures need the extra `plots`")
     made = []
     monkeypatch.setattr(figures.Figure, "savefig", lambda self, *args, **kwargs: made.append(self))
-    values = np.array([0.4, np.nan, 0.3, 0.45, 0.01])
-    draw_search(values, *SEARCH[1:], {"l2"}, tmp_path / "history.svg", "val nDCG@10", lower_is_better=False)
+    draw_search(outcomes(0.4, math.nan, 0.3, 0.45, 0.01), RANGES, TITLES, RANKINGS, tmp_path / "history.svg")
     history, l2, *_ = made[0].axes
     assert history.get_ylabel() == "val nDCG@10"
     np.testing.assert_array_equal(history.lines[0].get_ydata(), [0.4, 0.4, 0.4, 0.45, 0.45])
@@ -51,7 +69,8 @@ def test_where_the_greatest_is_the_best_the_picture_is_upside_down(tmp_path, mon
 
 def test_a_search_of_one_trial_and_of_none(tmp_path):
     pytest.importorskip("matplotlib", reason="pictures need the extra `plots`")
-    one, none = np.array([0.9]), np.array([np.nan])
-    assert draw_search(one, np.array([True]), {"l2": [0.02]}, set(), tmp_path / "history.svg")
-    assert not draw_search(none, np.array([False]), {"l2": [0.02]}, set(), tmp_path / "none.svg")
+    draw_search(outcomes(0.9), RANGES, TITLES, RATINGS, tmp_path / "history.svg")
+    assert (tmp_path / "history.svg").is_file()
+    draw_search(outcomes(math.nan), RANGES, TITLES, RATINGS, tmp_path / "none.svg")
+    draw_search([], RANGES, TITLES, RATINGS, tmp_path / "none.svg")
     assert not (tmp_path / "none.svg").exists()

@@ -2,11 +2,13 @@
 
 import csv
 import json
+import multiprocessing
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -384,6 +386,23 @@ def test_processes_share_a_search(data, tmp_path, capsys):
     assert [row["trial"] for row in rows] == list("012345")
     assert len({row["model.l2"] for row in rows}) == 6  # no two draw the same
     assert report(tmp_path)["trials"] == 6
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_pictures")
+def test_a_killed_process_ends_the_search(data, tmp_path, capsys):
+    def kill_one():
+        while not (children := multiprocessing.active_children()):
+            time.sleep(0.1)
+        children[0].kill()
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    assert tune(tmp_path, *data, *L2, "--trials", 4, "--jobs", 2) == 2
+    killer.join()
+    assert "tune: every process must live until its end, but one was killed" in capsys.readouterr().err.splitlines()[-1]
+    assert not multiprocessing.active_children()
+    assert tune(tmp_path, *data, *L2, "--trials", 4) == 0
 
 
 @pytest.mark.slow
