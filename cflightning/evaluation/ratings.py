@@ -128,9 +128,9 @@ class RatingEvaluation(Callback):
             metrics[f"baseline_{name}"] = float(baseline_errors[column])
             metrics[f"{name}_gain"] = float(baseline_errors[column] - errors[column])
             if samples is not None:
-                own, other = rmse_and_mae(samples, 0)[:, column], rmse_and_mae(samples, 1)[:, column]
-                metrics[f"{name}_low"], metrics[f"{name}_high"] = percentile_interval(own)
-                metrics[f"{name}_gain_low"], metrics[f"{name}_gain_high"] = percentile_interval(other - own)
+                of_model, of_baseline = (rmse_and_mae(samples, model)[:, column] for model in (0, 1))
+                metrics[f"{name}_low"], metrics[f"{name}_high"] = percentile_interval(of_model)
+                metrics[f"{name}_gain_low"], metrics[f"{name}_gain_high"] = percentile_interval(of_baseline - of_model)
         return metrics, calibration
 
     def baseline(self, data: RatingsDataModule) -> BiasBaseline:
