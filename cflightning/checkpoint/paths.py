@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
 from cflightning.checkpoint.format import Content
 from cflightning.errors import CheckpointError
 from cflightning.utils.text import quote_untrusted
@@ -35,6 +38,15 @@ def is_inside(path: str, folder: str) -> bool:
     """Return whether a path is in a folder, after following all links."""
     home = os.path.realpath(folder)
     return os.path.commonpath([os.path.realpath(path), home]) == home
+
+
+def best_checkpoint(trainer: Trainer) -> str:
+    """Return the best checkpoint of a Trainer's first `ModelCheckpoint`: a path of this run or an address, or empty."""
+    callback = trainer.checkpoint_callback
+    if not isinstance(callback, ModelCheckpoint):
+        return ""
+    path = callback.best_model_path
+    return path if "://" in path or is_inside(path, str(callback.dirpath)) else ""  # else that of another run
 
 
 def confine_states(content: Content, folders: Iterable[str], source: str | None) -> None:

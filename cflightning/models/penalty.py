@@ -7,7 +7,7 @@ from torch import Tensor
 BIAS_L2 = 0.3
 """Default penalty on a squared bias, whatever the number of its ratings, in units of the squared rating range.
 
-It is in the middle of the estimates of `tasks.bias_penalty`."""
+It is in the middle of the estimates of `tasks.regularisation.initial_penalties`."""
 REFERENCE_COUNT = 50.0
 """Number of ratings at which a vector's penalty has weight 1."""
 

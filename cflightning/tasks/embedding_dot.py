@@ -30,7 +30,7 @@ from cflightning.tasks.head import Head
 from cflightning.tasks.objective_options import MULTITASK, check_ranking, default_objective, predicts_ratings
 from cflightning.tasks.ranking import RankingHead, SeparateRankingHead, table_size
 from cflightning.tasks.ranking_training import SampledRankingHead, SolverRankingHead
-from cflightning.tasks.rating import RatingHead, default_penalty
+from cflightning.tasks.rating import RatingHead, configured_penalty
 from cflightning.utils.arguments import Arguments
 
 MULTITASK_RANKING, MULTITASK_DIM = "ials", 48
@@ -272,7 +272,7 @@ class EmbeddingDotTask(NetworkTask):
     def search_space(self, data: RatingsDataModule) -> dict[str, SearchRange]:
         """Return the ranges in which `tune` searches by default: option without `--` -> range."""
         if self.predicts_ratings:
-            return Mse().search_space(default_penalty(self))
+            return Mse().search_space(configured_penalty(self))
         return self.ranking_objective.search_space(table_size(data), by_autograd=self._by_autograd)
 
     def resolved_options(self) -> dict[str, Any]:

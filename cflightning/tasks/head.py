@@ -70,6 +70,10 @@ class Head(ABC):
         """End training."""
         return
 
+    def on_fit_end(self) -> None:
+        """Finish the checkpoints of a fit."""
+        return
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add training state to a checkpoint."""
         return

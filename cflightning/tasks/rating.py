@@ -21,11 +21,13 @@ from cflightning.metrics.rating import RatingErrors
 from cflightning.models.network import RatingNetwork
 from cflightning.models.penalty import BIAS_L2, Penalty, count_weights
 from cflightning.objectives.mse import Mse
-from cflightning.tasks.adaptive_penalty import MAX_RATINGS, UPDATES_PER_EPOCH, AdaptivePenalty
 from cflightning.tasks.base import NetworkTask
-from cflightning.tasks.bias_penalty import find_bias_penalty
 from cflightning.tasks.head import BatchLoss, Head
 from cflightning.tasks.members import SVDPP_KEY
+from cflightning.tasks.regularisation.adaptive_penalty import MAX_RATINGS, UPDATES_PER_EPOCH, AdaptivePenalty
+from cflightning.tasks.regularisation.bias_blending import blend_best_checkpoint
+from cflightning.tasks.regularisation.initial_penalties import estimate_penalties
+from cflightning.utils.distributed import run_together
 
 log = logging.getLogger(__name__)
 ADAPTIVE_PENALTY_KEY = "cflightning_adaptive_penalty"
@@ -34,8 +36,8 @@ PRIOR_STEPS_PER_EPOCH = 8
 """Updates of the SVD++ terms per epoch by autograd; engines update them in every stage."""
 
 
-def default_penalty(task: NetworkTask) -> Penalty:
-    """Return the penalty that a task has before it is adapted: as given, else the default."""
+def configured_penalty(task: NetworkTask) -> Penalty:
+    """Return the penalty of a task's options, or the default for those that are not given."""
     known = task.vocabulary
     sizes = (None, None) if known is None else (len(known.users), len(known.items))
     l2, exponent = Mse().default_penalty(svdpp=task.svdpp != "none", users=sizes[0], items=sizes[1])
@@ -56,20 +58,20 @@ class RatingHead(Head):
         self.task = task
         self.objective = Mse()
         self.adaptive_penalty: AdaptivePenalty | None = None
-        self.l2_scale = 1.0
+        self.noise_scale = 1.0
         self.bias_l2: tuple[float, float] = (BIAS_L2, BIAS_L2)
         self._weights: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
         self._errors = RatingErrors()
 
     @property
-    def penalty(self) -> Penalty:
-        """The penalty of this training, without the multiple of the adaptive penalty."""
-        l2, exponent = default_penalty(self.task)
-        return Penalty(l2 * self.l2_scale if self.task.l2 is None else l2, exponent)
+    def base_penalty(self) -> Penalty:
+        """The configured penalty, with a default l2 times the noise scale; `AdaptivePenalty` multiplies it further."""
+        l2, exponent = configured_penalty(self.task)
+        return Penalty(l2 * self.noise_scale if self.task.l2 is None else l2, exponent)
 
     def settings_used(self) -> dict[str, Any]:
         """Return the settings that training used; l2 is the adapted one."""
-        task, (l2, exponent) = self.task, self.penalty
+        task, (l2, exponent) = self.task, self.base_penalty
         adapted = task.resume_state.get(ADAPTIVE_PENALTY_KEY, {}) if task.l2 is None else {}
         used = {"learning_rate": task.learning_rate, "l2": l2 * adapted.get("factors", 1.0), "l2_exponent": exponent,
                 "svdpp": task.svdpp, "members": task.members, "seed": task.seed}  # fmt: skip
@@ -78,7 +80,7 @@ class RatingHead(Head):
 
     def resolved_options(self) -> dict[str, Any]:
         """Return the penalty before it is adapted."""
-        l2, exponent = self.penalty
+        l2, exponent = self.base_penalty
         return {"model.l2": l2, "model.l2_exponent": exponent}
 
     # Training --------------------------------------------------------------------------------------------------------
@@ -104,9 +106,9 @@ class RatingHead(Head):
         """Estimate the penalties, attach SVD++ priors, and start the engine, if there is one."""
         task = self.task
         self._attach_priors(data)
-        estimate = find_bias_penalty(data, task.network.scale)
-        self.l2_scale = estimate.l2_scale
-        l2, exponent = self.penalty
+        estimate = estimate_penalties(data, task.network.scale)
+        self.noise_scale = estimate.noise_scale
+        l2, exponent = self.base_penalty
         self.bias_l2 = estimate.bias_l2 if l2 else (0.0, 0.0)
         if task.engine_spec is not None:
             assert task.engine_spec.make_engine is not None
@@ -123,7 +125,7 @@ class RatingHead(Head):
         task = self.task
         return EngineContext(
             task.ensemble.factorised, task.ensemble.priors, task.init_members, dim=task.training_dim,
-            penalty=self.penalty, bias_l2=self.bias_l2, svdpp=task.svdpp, seed=task.seed,
+            penalty=self.base_penalty, bias_l2=self.bias_l2, svdpp=task.svdpp, seed=task.seed,
             threads=torch.get_num_threads(), num_epochs=task.trainer.max_epochs,
         )  # fmt: skip
 
@@ -139,7 +141,7 @@ class RatingHead(Head):
             return
         user, item = (torch.from_numpy(column).to(task.device) for column in data.training_pairs())
         compiled = spec is not None and spec.compiled_svdpp
-        task.ensemble.attach_priors(user, item, task.svdpp, self.penalty.exponent, compiled=compiled)
+        task.ensemble.attach_priors(user, item, task.svdpp, self.base_penalty.exponent, compiled=compiled)
         task.ensemble.load_priors(task.resume_state.pop(SVDPP_KEY, []))
 
     def _start_adaptive_penalty(self, data: RatingsDataModule) -> None:
@@ -155,9 +157,9 @@ class RatingHead(Head):
 
     def _apply_adaptive_penalty(self, adaptive: AdaptivePenalty) -> None:
         for prior in self.task.ensemble.priors:
-            prior.scale_penalty(adaptive.svdpp)
+            prior.scale_penalty(adaptive.svdpp_scale)
         if self.task.running_engine is not None:
-            self.task.running_engine.penalty_scale = adaptive.factors
+            self.task.running_engine.penalty_scale = adaptive.factor_scale
 
     def on_train_batch_start(self, batch_idx: int) -> None:
         """Update the SVD++ terms, unless an engine does so, and the adaptive penalty."""
@@ -187,14 +189,14 @@ class RatingHead(Head):
         """Return the summed loss of a network, in squared rating ranges, and its squared error, in squared units."""
         assert self._weights is not None
         (user_weights, user_shares), (item_weights, item_shares) = self._weights
-        scale = 1.0 if self.adaptive_penalty is None else self.adaptive_penalty.factors
+        scale = 1.0 if self.adaptive_penalty is None else self.adaptive_penalty.factor_scale
         shares = user_shares[batch.user] / scale, item_shares[batch.item] / scale
         scores, users, items = network.scores_and_norms(batch.user, batch.item, prior.means if prior else None, shares)
         error = self.objective.loss(scores, batch.rating)
         assert self.task.metadata.rating_range is not None
         low, high = self.task.metadata.rating_range
         loss = error / (high - low) ** 2  # so that l2 and learning rate mean the same on every scale
-        if l2 := self.penalty.l2:
+        if l2 := self.base_penalty.l2:
             weights = user_weights[batch.user].to(users), item_weights[batch.item].to(items)
             loss = loss + l2 * scale * (weights[0] @ users + weights[1] @ items)
         return loss, error.detach()
@@ -203,9 +205,15 @@ class RatingHead(Head):
         """Release the priors and log what the adaptive penalty came to."""
         self.task.ensemble.priors = []
         adaptive, self.adaptive_penalty = self.adaptive_penalty, None
-        if adaptive is not None and (adaptive.factors, adaptive.svdpp) != (1.0, 1.0):
+        if adaptive is not None and (adaptive.factor_scale, adaptive.svdpp_scale) != (1.0, 1.0):
             log.info("adapted to the validation ratings: l2 %.2g, and %.2g times the default penalty on SVD++ terms",
-                     self.penalty.l2 * adaptive.factors, adaptive.svdpp)  # fmt: skip
+                     self.base_penalty.l2 * adaptive.factor_scale, adaptive.svdpp_scale)  # fmt: skip
+
+    def on_fit_end(self) -> None:
+        """Blend the best checkpoint with the bias-only model where that lowers the validation error."""
+        task = self.task
+        assert task.vocabulary is not None
+        run_together(partial(blend_best_checkpoint, task.trainer, task.network, task.vocabulary))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add SVD++ terms and the adaptive penalty."""

@@ -23,8 +23,8 @@ class TrainedTask(CheckpointedTask):
 
     Order in a fit: `configure_model` (`build`, `prepare_training`), `configure_optimizers`, `on_train_start` (the
     engine starts); per epoch `on_train_epoch_start`, per batch `on_train_batch_start` and `training_step`, the hooks of
-    validation, `on_train_epoch_end`; at the end `on_train_end` (the engine is shut down). Checkpoints are written by
-    `on_save_checkpoint`.
+    validation, `on_train_epoch_end`; at the end `on_train_end` (the engine is shut down) and `on_fit_end` (the best
+    checkpoint is blended with the biases). Checkpoints are written by `on_save_checkpoint`.
 
     Args:
         seed: Seed of the initial parameters.
@@ -136,6 +136,11 @@ class TrainedTask(CheckpointedTask):
         if self.running_engine is not None:
             self.running_engine.close()
         self.running_engine = None
+
+    def on_fit_end(self) -> None:
+        """Call the heads, which may change the best checkpoint."""
+        for head in self.heads:
+            head.on_fit_end()
 
     def sync_served_network(self) -> None:
         """Write the current result of training into the served network, once per step."""

@@ -12,7 +12,6 @@ import logging
 import statistics
 import tempfile
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,7 +21,6 @@ from cflightning import EmbeddingDotTask, RatingEvaluation, RatingsDataModule, T
 from cflightning.cli.training.defaults import PATIENCE
 from cflightning.data.splits.options import SplitOptions
 from cflightning.data.splits.split import TEST, VAL
-from cflightning.tasks.bias_blending import blend_with_biases
 
 LINEAR = {
     "users": 3000, "items": 1000, "rows": 90_000, "dim": 4, "factors": 0.5, "user": 0.4, "item": 0.4, "noise": 0.8,
@@ -88,18 +86,20 @@ def fit(data: RatingsDataModule, **options: object) -> tuple[dict[str, float], f
     """Fit and test as the command line does; return the metrics and the validation error."""
     with tempfile.TemporaryDirectory() as folder:
         best = ModelCheckpoint(folder, "best", "val/rmse", save_weights_only=True)
-        evaluation = RatingEvaluation(replicates=100)
         validated = bool(data.split.sizes[VAL])
         if not validated:
             best = ModelCheckpoint(folder, "best")
-        callbacks = [best, evaluation, *([EarlyStopping("val/rmse", patience=PATIENCE)] if validated else [])]
+        callbacks = [
+            best,
+            RatingEvaluation(replicates=100),
+            *([EarlyStopping("val/rmse", patience=PATIENCE)] if validated else []),
+        ]
         trainer = Trainer(
             max_epochs=10, callbacks=callbacks, accelerator="cpu", logger=False, enable_progress_bar=False,
             enable_model_summary=False, num_sanity_val_steps=0, default_root_dir=folder,
         )  # fmt: skip
         task = EmbeddingDotTask(objective="mse", **options)
         trainer.fit(task, data)
-        blend_with_biases(Path(best.best_model_path), data, evaluation.baseline(data))
         [figures] = trainer.test(task, data, best.best_model_path, verbose=False, weights_only=True)
         return figures, float(best.best_model_score or 0.0)
 

@@ -9,14 +9,13 @@ import warnings
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.trainer import Trainer
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from cflightning.checkpoint.format import KEY, read_checkpoint, unpack_metadata
-from cflightning.checkpoint.paths import is_inside
+from cflightning.checkpoint.paths import best_checkpoint
 from cflightning.cli.failures import advice_on_storage, exception_chain, resource_error
 from cflightning.cli.run_folders import claim_run, first_process, loggers, relative, sweep_runs
 from cflightning.cli.stopping import Stopped, stop_status
@@ -42,7 +41,6 @@ from cflightning.evaluation.baselines import RankingBaselines
 from cflightning.evaluation.ratings import RatingEvaluation
 from cflightning.tasks import embedding_dot, embedding_mlp  # noqa: F401  (the tasks that a checkpoint may name)
 from cflightning.tasks.base import NetworkTask
-from cflightning.tasks.bias_blending import blend_with_biases
 from cflightning.utils.distributed import check_launch, check_strategy, find_launch, shared_failures, shared_file
 from cflightning.utils.files import make_folder
 
@@ -238,17 +236,9 @@ class TrainingCLI(LightningCLI):
         """Test the best checkpoint and write the report."""
         if self.config_init[self.subcommand]["trainer"]["fast_dev_run"]:
             return
-        checkpointing = self.trainer.checkpoint_callback
-        best, folder = "", ""
-        if isinstance(checkpointing, ModelCheckpoint):
-            best, folder = checkpointing.best_model_path, str(checkpointing.dirpath)
-        if "://" not in best and not is_inside(best, folder):
-            best = ""  # a path from the checkpoint of another run
+        best = best_checkpoint(self.trainer)
         if not best:
             log.warning("no checkpoint was written: there was nothing left to train")
-        if best and getattr(self.model, "predicts_ratings", True) and self.trainer.is_global_zero and "://" not in best:
-            blend_with_biases(Path(best), self.datamodule, self.evaluation.baseline(self.datamodule))
-        self.trainer.strategy.barrier()
         with shared_file(Path(best)) if best and "://" not in best else nullcontext(best) as path:
             if self.datamodule.split.sizes[TEST]:
                 self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=str(path) or None, verbose=False)

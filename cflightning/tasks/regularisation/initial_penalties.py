@@ -22,19 +22,19 @@ OUTLIER_NOISE = 0.02
 """The same share below which a few outliers must have stretched the rating range."""
 
 
-class BiasPenalty(NamedTuple):
-    """Penalties that suit a training part.
+class InitialPenalties(NamedTuple):
+    """Penalties that suit the variances of a training part.
 
     Attributes:
         bias_l2: Penalty on squared user biases and on squared item biases, in units of the squared rating range.
-        l2_scale: Multiple of the default l2, at most 1.
+        noise_scale: Multiple of the default l2, at most 1.
     """
 
     bias_l2: tuple[float, float]
-    l2_scale: float
+    noise_scale: float
 
 
-def find_bias_penalty(data: RatingsDataModule, scale: RatingScale, max_rows: int = MAX_ROWS) -> BiasPenalty:
+def estimate_penalties(data: RatingsDataModule, scale: RatingScale, max_rows: int = MAX_ROWS) -> InitialPenalties:
     """Estimate the penalties from the variances of the bias-only model.
 
     *Biases.* A bias drawn from N(0, v) under noise of variance s has the penalty s / v relative to the squared error
@@ -73,4 +73,4 @@ def find_bias_penalty(data: RatingsDataModule, scale: RatingScale, max_rows: int
             "--model.sigmoid false",
             data.table.name, low, high, noise,
         )  # fmt: skip
-    return BiasPenalty((user, item), min(noise / (high - low) / NARROW_NOISE, 1.0))
+    return InitialPenalties((user, item), min(noise / (high - low) / NARROW_NOISE, 1.0))

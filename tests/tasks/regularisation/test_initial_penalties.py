@@ -7,7 +7,7 @@ import pytest
 from cflightning import RatingsDataModule
 from cflightning.data.splits.options import SplitOptions
 from cflightning.models.network import RatingScale
-from cflightning.tasks.bias_penalty import MAX_BIAS_L2, NARROW_NOISE, find_bias_penalty
+from cflightning.tasks.regularisation.initial_penalties import MAX_BIAS_L2, NARROW_NOISE, estimate_penalties
 
 USERS, ITEMS, N = 800, 600, 24_000
 
@@ -22,7 +22,7 @@ def frame(user_sd=0.6, item_sd=0.3, noise=0.8, centre=3.0, seed=0):
 
 def penalties(table, sigmoid=True, margin=0.125, **options):
     data = RatingsDataModule.from_frame(table)
-    return find_bias_penalty(data, RatingScale(data.rating_range, sigmoid, margin), **options).bias_l2, data
+    return estimate_penalties(data, RatingScale(data.rating_range, sigmoid, margin), **options).bias_l2, data
 
 
 def test_bias_penalties_are_noise_variance_over_bias_variance_in_logits():
@@ -73,21 +73,22 @@ def test_a_sample_of_the_rows_gives_similar_penalties():
 def test_a_handful_of_ratings_is_enough(rows):
     table = pd.DataFrame({"user": range(rows), "item": [0] * rows, "rating": np.arange(rows) % 2 + 1.0})
     data = RatingsDataModule.from_frame(table, split=SplitOptions(test_fraction=0.0, val_fraction=0.0))
-    found = find_bias_penalty(data, RatingScale(data.rating_range, True, 0.125))
+    found = estimate_penalties(data, RatingScale(data.rating_range, True, 0.125))
     assert all(0 <= value <= MAX_BIAS_L2 for value in found.bias_l2)
-    assert 0 <= found.l2_scale <= 1
+    assert 0 <= found.noise_scale <= 1
 
 
 def test_outliers_that_stretch_the_range_lower_l2_and_are_warned_of(caplog):
-    def l2_scale(table):
+    def noise_scale(table):
         data = RatingsDataModule.from_frame(table)
-        return find_bias_penalty(data, RatingScale(data.rating_range, True, 0.125)).l2_scale, np.ptp(data.rating_range)
+        found = estimate_penalties(data, RatingScale(data.rating_range, True, 0.125))
+        return found.noise_scale, np.ptp(data.rating_range)
 
     table = frame()
-    assert l2_scale(table.assign(rating=table.rating.clip(1, 5)))[0] == 1
+    assert noise_scale(table.assign(rating=table.rating.clip(1, 5)))[0] == 1
     far = table.assign(rating=table.rating.clip(1, 5).where(table.index != 7, 40.0))
-    found, width = l2_scale(far)
+    found, width = noise_scale(far)
     assert found == pytest.approx(0.75 / width / NARROW_NOISE, rel=0.1)
     assert "stretched the range" not in caplog.text
-    l2_scale(table.assign(rating=table.rating.clip(1, 5).where(table.index != 7, 400.0)))
+    noise_scale(table.assign(rating=table.rating.clip(1, 5).where(table.index != 7, 400.0)))
     assert "from 1 to 400, but the residuals of user and item biases have a standard deviation of only" in caplog.text

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cflightning.models.embedding_dot import EmbeddingDot
+from cflightning.tasks.regularisation.ridge import Slope, regression_slope
 
 MAX_RATINGS = 4096
 """Maximum number of validation ratings per update; an update takes about 1 ms."""
 UPDATES_PER_EPOCH = 2
 """Number of updates per epoch."""
-PRIOR_STD = 0.6
-"""Standard deviation of the prior of a slope, a normal distribution around 1: few ratings change nothing."""
+PRIOR = Slope(1.0, 0.6)
+"""Prior of a slope: few ratings change nothing."""
+SLOPE_RANGE = (0.2, 5.0)
+"""Range to which measured slopes are clipped."""
 LOG_LOW, LOG_HIGH = math.log(0.86), math.log(1.3)
 """Range of the logarithm of the slope in which a penalty stays; good fits have .87 to 1.25 while factors grow."""
 GAIN = 3.0
@@ -26,18 +28,6 @@ WARMUP, LOWERING_WARMUP = 0.2, 0.25
 """Shares of training before which no penalty changes, and before which none is lowered: factors have to grow first."""
 FACTOR_RANGE, SVDPP_RANGE = (0.1, 8.0), (1.0, 30.0)
 """Ranges of the multiples; the upper ends leave practically no factors and no SVD++ terms."""
-
-
-class Slope(NamedTuple):
-    """Regression slope of the ratings on a part of the scores.
-
-    Attributes:
-        value: Posterior mean, 0.2 to 5; below 1 the part overfits, above 1 it underfits.
-        std: Posterior standard deviation.
-    """
-
-    value: float
-    std: float
 
 
 class AdaptivePenalty:
@@ -55,41 +45,41 @@ class AdaptivePenalty:
         rating: float32 [n], rating units.
 
     Attributes:
-        factors: Multiple of the penalty on factors.
-        svdpp: Multiple of the penalty on the SVD++ terms of factors.
+        factor_scale: Multiple of the penalty on factors.
+        svdpp_scale: Multiple of the penalty on the SVD++ terms of factors.
     """
 
     def __init__(self, user: Tensor, item: Tensor, rating: Tensor) -> None:
         self.user, self.item, self.rating = user, item, rating
-        self.factors = self.svdpp = 1.0
+        self.factor_scale = self.svdpp_scale = 1.0
 
     @property
     def state(self) -> dict[str, float]:
         """State for a checkpoint."""
-        return {"factors": self.factors, "svdpp": self.svdpp}
+        return {"factors": self.factor_scale, "svdpp": self.svdpp_scale}
 
     def load(self, state: Mapping[str, float]) -> None:
         """Restore the state of a checkpoint."""
-        self.factors, self.svdpp = state.get("factors", 1.0), state.get("svdpp", 1.0)
+        self.factor_scale, self.svdpp_scale = state.get("factors", 1.0), state.get("svdpp", 1.0)
 
-    def update(self, network: EmbeddingDot, means: Mapping[str, Tensor] | None, share: float) -> None:
+    def update(self, network: EmbeddingDot, means: Mapping[str, Tensor] | None, progress: float) -> None:
         """Measure the slopes and adapt the multiples.
 
         Args:
             network: Network in training.
             means: Prior means of its tables by name; None without SVD++ terms.
-            share: Share of training that is done.
+            progress: Share of training that is done.
         """
-        if share < WARMUP:
+        if progress < WARMUP:
             return
         factors, svdpp = self.slopes(network, means)
-        excess = 0.0 if svdpp is None else min(math.log(svdpp.value) - LOG_LOW, 0.0)
-        if excess == 0 or self.svdpp >= SVDPP_RANGE[1]:
-            beyond = min(math.log(factors.value) - LOG_LOW, 0.0)
-            if share >= LOWERING_WARMUP:  # by the lower bound, as the slope of tiny factors is uncertain
-                beyond += max(math.log(max(factors.value - factors.std, 1.0)) - LOG_HIGH, 0.0)
-            self.factors = _clip(self.factors * math.exp(-GAIN * beyond), FACTOR_RANGE)
-        self.svdpp = _clip(self.svdpp * math.exp(-GAIN * excess), SVDPP_RANGE)
+        svdpp_overfit = 0.0 if svdpp is None else min(math.log(svdpp.value) - LOG_LOW, 0.0)
+        if svdpp_overfit == 0 or self.svdpp_scale >= SVDPP_RANGE[1]:
+            factor_misfit = min(math.log(factors.value) - LOG_LOW, 0.0)
+            if progress >= LOWERING_WARMUP:  # by the lower bound, as the slope of tiny factors is uncertain
+                factor_misfit += max(math.log(max(factors.value - factors.std, 1.0)) - LOG_HIGH, 0.0)
+            self.factor_scale = _clip(self.factor_scale * math.exp(-GAIN * factor_misfit), FACTOR_RANGE)
+        self.svdpp_scale = _clip(self.svdpp_scale * math.exp(-GAIN * svdpp_overfit), SVDPP_RANGE)
 
     def slopes(self, network: EmbeddingDot, means: Mapping[str, Tensor] | None) -> tuple[Slope, Slope | None]:
         """Return the slopes of the factor term and of the SVD++ terms' contribution to it; None without these."""
@@ -102,31 +92,18 @@ class AdaptivePenalty:
             error = _float64(self.rating - scores)
             term = (p * q).sum(-1)
             if means is None:
-                return regression_slope(_float64(term * derivative), error), None
+                return _measured_slope(term * derivative, error), None
             residuals = [
                 vectors - mean[index] if (mean := means.get(name)) is not None else vectors
                 for vectors, name, index in ((p, "user_factors", self.user), (q, "item_factors", self.item))
             ]
             contribution = term - (residuals[0] * residuals[1]).sum(-1)
-            factors, svdpp = (regression_slope(_float64(part * derivative), error) for part in (term, contribution))
-        return factors, svdpp
+            return _measured_slope(term * derivative, error), _measured_slope(contribution * derivative, error)
 
 
-def regression_slope(part: np.ndarray, error: np.ndarray) -> Slope:
-    """Return the slope of the ratings on a part of the scores by least squares, with a normal prior around 1.
-
-    Args:
-        part: float64 [n], rating units.
-        error: float64 [n], rating units, ratings minus scores.
-    """
-    # Sums by numpy: the same bits on any number of threads.
-    squares, noise = float((part * part).sum()), float((error * error).sum()) / max(error.size, 1)
-    if squares == 0 or noise == 0:
-        return Slope(1.0, PRIOR_STD)
-    precision, prior_precision = squares / noise, 1 / PRIOR_STD**2
-    estimate = 1 + float((part * error).sum()) / squares
-    mean = (estimate * precision + prior_precision) / (precision + prior_precision)
-    return Slope(_clip(mean, (0.2, 5.0)), (precision + prior_precision) ** -0.5)
+def _measured_slope(part: Tensor, error: np.ndarray) -> Slope:
+    slope = regression_slope(_float64(part), error, PRIOR)
+    return slope._replace(value=_clip(slope.value, SLOPE_RANGE))
 
 
 def _float64(values: Tensor) -> np.ndarray:

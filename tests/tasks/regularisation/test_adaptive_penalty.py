@@ -13,17 +13,16 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from cflightning import EmbeddingDotTask, RatingEvaluation, RatingsDataModule, Trainer
 from cflightning.data.splits.options import SplitOptions
 from cflightning.models.embedding_dot import EmbeddingDot
-from cflightning.tasks.adaptive_penalty import (
+from cflightning.tasks.regularisation.adaptive_penalty import (
     FACTOR_RANGE,
     GAIN,
     LOG_HIGH,
     LOG_LOW,
-    PRIOR_STD,
+    SLOPE_RANGE,
     SVDPP_RANGE,
     AdaptivePenalty,
-    Slope,
-    regression_slope,
 )
+from cflightning.tasks.regularisation.ridge import Slope
 
 USERS, ITEMS = 1000, 500
 
@@ -45,7 +44,7 @@ class Course(Callback):
 
     def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx):
         found = task.heads[0].adaptive_penalty
-        self.seen.append(None if found is None else (found.factors, found.svdpp))
+        self.seen.append(None if found is None else (found.factor_scale, found.svdpp_scale))
 
 
 def fit(table, tmp_path, epochs=10, callbacks=(), ckpt_path=None, val_fraction=0.1, **options):
@@ -69,28 +68,7 @@ def fit(table, tmp_path, epochs=10, callbacks=(), ckpt_path=None, val_fraction=0
     return task, figures, course.seen
 
 
-# Slopes -------------------------------------------------------------------------------------------------------
-
-
-def test_the_slope_is_that_of_least_squares():
-    rng = np.random.default_rng(0)
-    truth, noise = rng.normal(size=100_000), 0.5 * rng.normal(size=100_000)
-    for size in (0.5, 1.0, 2.0):  # multiple of the true part in the scores
-        part = size * truth
-        assert regression_slope(part, truth + noise - part).value == pytest.approx(1 / size, abs=0.01)
-    assert regression_slope(rng.normal(size=100_000), noise).value == pytest.approx(
-        1, abs=0.01
-    )  # the errors are those with the part
-    learnt = rng.normal(size=100_000)
-    assert regression_slope(learnt, noise - learnt).value == pytest.approx(0.2)  # 0, within bounds
-
-
-def test_few_ratings_leave_the_prior():
-    part = np.array([0.1, -0.1])
-    assert regression_slope(part, np.array([-1.0, 1.0])).value == pytest.approx(1, abs=0.1)
-    assert regression_slope(np.zeros(5), np.ones(5)) == (1, PRIOR_STD)
-    assert regression_slope(np.ones(5), np.zeros(5)) == (1, PRIOR_STD)
-    assert regression_slope(np.zeros(0), np.zeros(0)) == (1, PRIOR_STD)
+# Slopes -------------------------------------------------------------------------------------------------------------
 
 
 def network(user_mean=0.0):
@@ -124,6 +102,12 @@ def test_the_slopes_of_factors_and_of_svdpp_terms_are_measured_separately():
     assert 0.3 < factors.value < 0.7
 
 
+def test_slopes_have_a_range():
+    net = network()
+    own = net.user_factors.weight[1].detach().clone()
+    assert held(net, -own).slopes(net, None)[0].value == SLOPE_RANGE[0]
+
+
 # Updates -------------------------------------------------------------------------------------------------------------
 
 
@@ -132,7 +116,7 @@ class FixedSlopes(AdaptivePenalty):
 
     def __init__(self, factors, svdpp=None, std=0.0):
         self.measured = Slope(factors, std), None if svdpp is None else Slope(svdpp, std)
-        self.factors = self.svdpp = 1.0
+        self.factor_scale = self.svdpp_scale = 1.0
 
     def slopes(self, network, means):
         return self.measured
@@ -142,7 +126,7 @@ def updated(share, *slopes, times=1):
     penalty = FixedSlopes(*slopes)
     for _ in range(times):
         penalty.update(None, None, share)
-    return penalty.factors, penalty.svdpp
+    return penalty.factor_scale, penalty.svdpp_scale
 
 
 def test_penalties_stay_during_warmup_and_while_slopes_are_good():
