@@ -21,6 +21,8 @@ Content = dict[str, Any]
 """The content of a checkpoint file, as torch returns it."""
 KEY = "cflightning"
 FORMAT = 1
+SVDPP_KEY, ADAPTIVE_PENALTY_KEY, SOLVER_KEY = "cflightning_svdpp", "cflightning_adaptive_penalty", "cflightning_solver"
+"""Keys of training state, with which a run is resumed: SVD++ terms, multiples of the penalties, state of a solver."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class CheckpointMetadata:
         rating_range: Lowest and highest rating; None if the model does not predict ratings.
         mean_rating: Mean rating of the training part; None if the model does not predict ratings.
         train_rows: Number of training rows.
+        learning_rate: Peak learning rate of the training; None if unknown.
+        l2: Penalty on factors before it was adapted; None if unknown, or if the model does not predict ratings.
         ranking: Complete settings of the ranking objective.
         ranking_trained: Whether the ranking network of a multitask model is trained.
         data: Table and split of the training.
@@ -46,6 +50,8 @@ class CheckpointMetadata:
     rating_range: tuple[float, float] | None = None
     mean_rating: float | None = None
     train_rows: int | None = None
+    learning_rate: float | None = None
+    l2: float | None = None
     ranking: dict[str, Any] = field(default_factory=dict)
     ranking_trained: bool = False
     data: Provenance | None = None
@@ -54,7 +60,8 @@ class CheckpointMetadata:
 
 METADATA_TYPES: dict[str, tuple[type, ...]] = {
     "task": (str,), "objective": (str,), "engine": (str,), "rating_range": (list, tuple, NoneType),
-    "mean_rating": (float, int, NoneType), "train_rows": (int, NoneType), "ranking": (dict,),
+    "mean_rating": (float, int, NoneType), "train_rows": (int, NoneType),
+    "learning_rate": (float, int, NoneType), "l2": (float, int, NoneType), "ranking": (dict,),
     "ranking_trained": (bool,), "metrics": (dict,),
 }  # fmt: skip
 """Types of the metadata in a file, by field."""

@@ -1,19 +1,24 @@
-"""The base of all tasks: a network, heads that train and measure it, and the engine."""
+"""A network with its settings: built for data, or from a checkpoint alone."""
 
 from __future__ import annotations
 
+import multiprocessing
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, get_args
 
 import torch
-from lightning.pytorch import Callback
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from cflightning.checkpoint.format import CheckpointMetadata
+from cflightning.checkpoint import format as checkpoints
+from cflightning.checkpoint.format import ADAPTIVE_PENALTY_KEY, SOLVER_KEY, SVDPP_KEY, CheckpointMetadata
+from cflightning.checkpoint.loading import make_task
+from cflightning.checkpoint.paths import confine_states
+from cflightning.checkpoint.settings import plain_settings
 from cflightning.data.datamodule import RatingsDataModule
-from cflightning.data.splits.split import TRAIN
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.engines.select import EngineName
 from cflightning.engines.svdpp_prior import SvdppSides
@@ -21,18 +26,16 @@ from cflightning.errors import CheckpointError, ConfigError
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.network import RatingNetwork
 from cflightning.objectives.fold_in import LeastSquaresFoldIn, default_weight
-from cflightning.objectives.settings import SearchRange
-from cflightning.tasks.members import SVDPP_KEY, Ensemble
-from cflightning.tasks.optimizers import OptimizerOptions, make_optimizer_and_schedule
-from cflightning.tasks.process_watch import ProcessWatch
-from cflightning.tasks.trained import TrainedTask
+from cflightning.tasks.members import Ensemble
 from cflightning.utils.arguments import Arguments
-from cflightning.utils.distributed import check_launch, check_strategy, find_launch, run_together
-from cflightning.utils.seeds import member_seed
+from cflightning.utils.distributed import in_group
+from cflightning.utils.torch_threads import one_thread
 
 
-class NetworkTask(TrainedTask):
-    """A network that is trained and measured by heads; `RatingTask` is the base for networks that predict ratings.
+class NetworkTask(LightningModule, ABC):
+    """A network with its settings; `RatingTask` adds training and evaluation.
+
+    The network is built when the task meets data or a checkpoint; from a checkpoint it is the same whatever the data.
 
     Args:
         learning_rate: Peak of the one-cycle schedule; None for the engine's default (autograd 0.01; fused 0.075, with
@@ -61,6 +64,7 @@ class NetworkTask(TrainedTask):
             as some ten of fused.
     """
 
+    network: RatingNetwork
     ensemble: Ensemble
     svdpp: SvdppSides = "none"
     members = 1
@@ -94,16 +98,20 @@ class NetworkTask(TrainedTask):
                 isinstance(config, Mapping) and isinstance(config.get("class_path"), str)
             ):
                 raise check.refuse(name, "be a description, {'class_path': ..., 'init_args': {...}}")
-        super().__init__(seed)
+        super().__init__()
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.l2 = l2
         self.l2_exponent = l2_exponent
         self.margin = margin
         self.sigmoid = sigmoid
+        self.seed = seed
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.engine = engine
+        self.vocabulary: Vocabulary | None = None
+        self.metadata = CheckpointMetadata()
+        self.resume_state: dict[str, Any] = {}  # training state of the checkpoint, until training starts
 
     def __repr__(self) -> str:
         """Return the settings that were given, and the sizes if the network is built."""
@@ -112,28 +120,72 @@ class NetworkTask(TrainedTask):
         sizes = "" if known is None else f" of {len(known.users):,} users and {len(known.items):,} items"
         return f"{type(self).__name__}({', '.join(given)}){sizes}"
 
+    @property
+    def attached_trainer(self) -> Trainer | None:
+        """The Trainer that runs the task, or None."""
+        try:
+            return self.trainer
+        except RuntimeError:  # Lightning's way to say that there is none
+            return None
+
+    @property
+    def is_fitting(self) -> bool:
+        """True if a Trainer fits the task."""
+        trainer = self.attached_trainer
+        return trainer is not None and trainer.state.fn == TrainerFn.FITTING
+
+    @property
+    def datamodule(self) -> RatingsDataModule | None:
+        """The data of the Trainer, if it is a `RatingsDataModule`."""
+        data = getattr(self.attached_trainer, "datamodule", None)
+        return data if isinstance(data, RatingsDataModule) else None
+
+    # Network ---------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def build_network(
+        self, num_users: int, num_items: int, rating_range: tuple[float, float] | None, mean_rating: float | None
+    ) -> RatingNetwork:
+        """Make the network.
+
+        Args:
+            num_users: Number of user indices, the unknown user included.
+            num_items: Number of item indices, the unknown item included.
+            rating_range: Lowest and highest rating; None if no ratings are predicted.
+            mean_rating: Mean rating of the training part; likewise.
+        """
+
+    def build_members(self) -> list[EmbeddingDot]:
+        """Make the untrained members of an ensemble, each with its own initial parameters."""
+        raise ConfigError(f"--model: {type(self).__name__} has no ensemble")
+
+    def build(self, vocabulary: Vocabulary, metadata: CheckpointMetadata) -> None:
+        """Build all networks for a vocabulary, without a change of the global random state.
+
+        Args:
+            vocabulary: Vocabulary of the data or the checkpoint.
+            metadata: Metadata of the data or the checkpoint.
+        """
+        self.metadata, self.vocabulary = metadata, vocabulary
+        sizes = vocabulary.users.num_embeddings, vocabulary.items.num_embeddings
+        with torch.random.fork_rng(devices=[]):  # the same initial parameters on every device
+            torch.manual_seed(self.seed)
+            self.network = self.build_network(*sizes, metadata.rating_range, metadata.mean_rating)
+        self.ensemble = Ensemble(self.network)
+
+    def require_network(self) -> None:
+        """Raise a CheckpointError if there is no network."""
+        if self.vocabulary is None:
+            raise CheckpointError(
+                f"{type(self).__name__}: has no network yet; "
+                "fit it with a RatingsDataModule (Trainer.fit(task, data)), or load a checkpoint (ckpt_path=...)"
+            )
+
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
         """Score pairs: int64 [batch] user and item indices -> float32 [batch], rating units."""
         self.require_network()
         scores: Tensor = self.network(user, item)
         return scores
-
-    # Network ---------------------------------------------------------------------------------------------------------
-
-    def data_metadata(self, data: RatingsDataModule) -> CheckpointMetadata:
-        """Return the metadata of a data module."""
-        low, high = data.rating_range
-        return CheckpointMetadata(
-            rating_range=(float(low), float(high)), mean_rating=data.mean_rating, train_rows=data.split.sizes[TRAIN]
-        )
-
-    def search_space(self, data: RatingsDataModule) -> dict[str, SearchRange]:
-        """Return the ranges in which `tune` searches by default: option without `--` -> range."""
-        return {}
-
-    def resolved_options(self) -> dict[str, Any]:
-        """Return the values of options of the command line that training derived: option without `--` -> value."""
-        return {name: value for head in self.heads for name, value in head.resolved_options().items()}
 
     @property
     def training_dim(self) -> int:
@@ -153,95 +205,39 @@ class NetworkTask(TrainedTask):
         """
         return LeastSquaresFoldIn(default_weight(num_items))
 
-    @property
-    def ranking_options(self) -> dict[str, Any]:
-        """The options of `--model.ranking`."""
-        return {}
+    # Checkpoints -----------------------------------------------------------------------------------------------------
 
-    @property
-    def trains_separate_networks(self) -> bool:
-        """True if other networks are trained than the one that is served; `build_member` makes them."""
-        return False
-
-    def build_member(
-        self, num_users: int, num_items: int, rating_range: tuple[float, float] | None, mean_rating: float | None
-    ) -> EmbeddingDot:
-        """Make a member of the ensemble; see `build_network`."""
-        raise ConfigError(f"--model: {type(self).__name__} has no ensemble")
-
-    def init_members(self) -> list[EmbeddingDot]:
-        """Make the members, each with its own initial parameters; the first has those of a single network."""
-        assert self.vocabulary is not None
-        sizes = self.vocabulary.users.num_embeddings, self.vocabulary.items.num_embeddings
-        networks = []
-        for member in range(self.members):
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(member_seed(self.seed, member))
-                networks.append(self.build_member(*sizes, self.metadata.rating_range, self.metadata.mean_rating))
-        return networks
-
-    def build(self, vocabulary: Vocabulary, metadata: CheckpointMetadata) -> None:
-        """Build network, ensemble and heads; see `CheckpointedTask.build`."""
-        super().build(vocabulary, metadata)
-        self.heads = self.make_heads()
-        separate = self.is_fitting and self.trains_separate_networks
-        self.ensemble = Ensemble(self.network, self.init_members() if separate else ())
-
-    # Setup -----------------------------------------------------------------------------------------------------------
-
-    def configure_callbacks(self) -> list[Callback]:
-        """Refuse strategies and launchers that would train separate models; watch over several processes."""
-        check_strategy(self.trainer)
-        launch = find_launch()
-        if launch is not None and launch.launcher == "torchrun":  # other launchers may start separate trainings
-            check_launch(self.trainer, launch)
-        watched = any(isinstance(callback, ProcessWatch) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
-        return [] if watched or self.trainer.world_size == 1 else [ProcessWatch()]
-
-    def prepare_data(self) -> None:
-        """Hand the started processes over to the watch."""
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, ProcessWatch):
-                callback.adopt(self.trainer)
-
-    def configure_model(self) -> None:
-        """Build the network for the data at hand, unless it is built or a checkpoint will bring it."""
-        run_together(self._configure_model)
-
-    def _configure_model(self) -> None:
-        data = self.datamodule
-        if data is None:
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add vocabulary and metadata under the key `cflightning`."""
+        if self.vocabulary is None:
             return
-        if self.vocabulary is not None:
-            data.vocabulary = self.vocabulary
-            if self.is_fitting:
-                self.metadata = replace(self.metadata, data=None)  # the data at hand from here on
-            else:
-                self.check_data(self.metadata, data)
-        elif self.is_fitting:
-            data.vocabulary = None  # not one that another task has set
-            self.build(data.vocabulary, self.data_metadata(data))
-        if self.is_fitting:
-            self.prepare_training(data)
+        trainer, data = self.attached_trainer, self.datamodule
+        metrics = {} if trainer is None else {name: float(value) for name, value in trainer.callback_metrics.items()}
+        task = f"{type(self).__module__}.{type(self).__qualname__}"
+        self.metadata = replace(self.metadata, task=task, metrics=metrics)
+        if data is not None and self.is_fitting:
+            self.metadata = replace(self.metadata, data=data.provenance)
+        checkpoint[checkpoints.KEY] = checkpoints.pack_metadata(self.vocabulary, self.metadata)
+        checkpoint["state_dict"].pop(checkpoints.KEY, None)
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Return the engine's optimiser or fused AdamW with a one-cycle schedule, unless others are configured."""
-        self.require_network()
-        parameters = [parameter for network in self.ensemble.networks for parameter in network.parameters()]
-        data = self.datamodule
-        options = OptimizerOptions(self.learning_rate, self.weight_decay, self.optimizer, self.lr_scheduler, self.svdpp)
-        return make_optimizer_and_schedule(
-            options,
-            self.trainer,
-            self.engine_spec,
-            [parameter for parameter in parameters if parameter.requires_grad or self.engine_spec],
-            batch_ratio=1.0 if data is None else data.batch_ratio,
-        )
-
-    def take_priors(self) -> list[dict[str, Tensor]]:
-        """Return the SVD++ terms of each member that the checkpoint brought, which the task then releases."""
-        priors: list[dict[str, Tensor]] = self.resume_state.pop(SVDPP_KEY, [])
-        return priors
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take vocabulary and sizes from the checkpoint; the data at hand is read through that vocabulary."""
+        trainer = self.attached_trainer
+        callbacks = [] if trainer is None else trainer.checkpoint_callbacks
+        folders = [str(folder) for callback in callbacks if (folder := getattr(callback, "dirpath", None))]
+        path = None if trainer is None or not trainer.ckpt_path else str(trainer.ckpt_path)
+        confine_states(checkpoint, folders, path)
+        vocabulary, metadata = checkpoints.unpack_metadata(checkpoint)
+        if not self.is_fitting:
+            # To predict, the checkpoint's settings hold; to resume, those of the run.
+            for name, value in plain_settings(checkpoint, "checkpoint").items():
+                if name in self.hparams:
+                    setattr(self, name, value)
+        self.build(vocabulary, metadata)
+        # Export and reports read the state of ratings; the state of a solver, as large as the network, only trains.
+        kept = SVDPP_KEY, ADAPTIVE_PENALTY_KEY, *([SOLVER_KEY] if self.is_fitting else [])
+        self.resume_state = {name: checkpoint[name] for name in kept if name in checkpoint}
+        self.adapt_state_dict(checkpoint["state_dict"])
 
     def adapt_state_dict(self, state: dict[str, Any]) -> None:
         """Remove the members' parameters from a checkpoint that is not resumed; when resuming, check their number.
@@ -260,3 +256,45 @@ class NetworkTask(TrainedTask):
                 f"--model.members: must be {max(before, 1)}, as in the checkpoint, got {self.members}"
                 + (", and --model.compress likewise" if max(before, 1) == self.members else "")
             )
+
+    def pop_svdpp_terms(self) -> list[dict[str, Tensor]]:
+        """Return and forget the SVD++ terms of the checkpoint, one dict per member."""
+        terms: list[dict[str, Tensor]] = self.resume_state.pop(SVDPP_KEY, [])
+        return terms
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return the task of a checkpoint file, its network built and filled, in evaluation mode on the CPU.
+
+        Args:
+            checkpoint_path: A local file.
+            args: None; the checkpoint has all settings.
+            kwargs: Only `weights_only`, which changes nothing.
+
+        Raises:
+            CheckpointError: See `make_task`, or other arguments are given.
+        """
+        if args or set(kwargs) - {"weights_only"}:
+            raise CheckpointError(
+                f"load_from_checkpoint: takes the file alone, got {', '.join(kwargs) or 'more arguments'}; set "
+                "attributes of the task that it returns"
+            )
+        return make_task(checkpoint_path, NetworkTask, cls)
+
+    # Processes -------------------------------------------------------------------------------------------------------
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Return the tables; in a spawned or forked training process also vocabulary and metadata."""
+        state: dict[str, Any] = super().state_dict(*args, **kwargs)
+        if self.vocabulary is not None and in_group() and multiprocessing.parent_process() is not None:
+            state[checkpoints.KEY] = checkpoints.pack_metadata(self.vocabulary, self.metadata)
+        return state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load tables; those of a training process bring what their network is built from."""
+        if checkpoints.KEY in state_dict:
+            state_dict = dict(state_dict)
+            with one_thread():  # threads that are started here would be missing in the next fork
+                self.build(*checkpoints.unpack_metadata({checkpoints.KEY: state_dict.pop(checkpoints.KEY)}))
+                return super().load_state_dict(state_dict, strict, assign)
+        return super().load_state_dict(state_dict, strict, assign)

@@ -19,19 +19,19 @@ from cflightning.objectives.base import RankingObjective
 from cflightning.objectives.bce import INITIAL_STD
 from cflightning.objectives.fold_in import LeastSquaresFoldIn
 from cflightning.objectives.mse import Mse
-from cflightning.objectives.registry import (
-    find_ranking_objective,
-    objective_names,
-    solver_names,
-)
+from cflightning.objectives.registry import find_ranking_objective, objective_names, solver_names
 from cflightning.objectives.settings import SearchRange
-from cflightning.tasks.base import NetworkTask
+from cflightning.tasks.fit import Fit
 from cflightning.tasks.head import Head
+from cflightning.tasks.members import Ensemble
 from cflightning.tasks.objective_options import MULTITASK, check_ranking, default_objective, predicts_ratings
-from cflightning.tasks.ranking import RankingHead, SeparateRankingHead, table_size
-from cflightning.tasks.ranking_training import SampledRankingHead, SolverRankingHead
-from cflightning.tasks.rating import RatingHead, configured_penalty
+from cflightning.tasks.ranking_fit import SampledLossFit, SolverFit, table_size, train_separate_network
+from cflightning.tasks.ranking_head import RankingHead, SeparateRankingHead
+from cflightning.tasks.rating import RatingTask
+from cflightning.tasks.rating_fit import RatingFit
+from cflightning.tasks.rating_head import RatingHead, configured_penalty
 from cflightning.utils.arguments import Arguments
+from cflightning.utils.seeds import member_seed
 
 MULTITASK_RANKING, MULTITASK_DIM = "ials", 48
 """Default objective and dim of the separate factors: close to the best on slices of four data sets, and cheap."""
@@ -39,7 +39,7 @@ SMALL_ROWS = 500_000
 """Number of training rows below which the default dim of a rating model is 128."""
 
 
-class EmbeddingDotTask(NetworkTask):
+class EmbeddingDotTask(RatingTask):
     """Dot product of user and item factors plus biases, mapped into the rating range by a sigmoid.
 
     Args:
@@ -154,8 +154,8 @@ class EmbeddingDotTask(NetworkTask):
         return dict(self.ranking or {})
 
     @property
-    def _by_autograd(self) -> bool:
-        """True if a ranking objective is trained by autograd."""
+    def _trains_sampled_loss(self) -> bool:
+        """True if a ranking objective is trained by its sampled loss, instead of its solver."""
         trainer = self.attached_trainer
         device = "cpu" if trainer is None else trainer.strategy.root_device.type
         return not self.predicts_ratings and self.ranking_objective.trains_by_autograd(self.engine, device)
@@ -166,10 +166,21 @@ class EmbeddingDotTask(NetworkTask):
             return RatingHead(self), SeparateRankingHead(self, self.ranking_objective, self.ranking_network)
         if self.predicts_ratings:
             return (RatingHead(self),)
-        objective = self.ranking_objective
-        if not self.is_fitting:
-            return (RankingHead(self, objective),)
-        return ((SampledRankingHead if self._by_autograd else SolverRankingHead)(self, objective),)
+        return (RankingHead(self, self.ranking_objective, self.recommender),)
+
+    def make_fit(self, data: RatingsDataModule) -> Fit:
+        """Make the fit of ratings, or of rankings by a solver or by a sampled loss."""
+        if self.predicts_ratings:
+            return RatingFit(self, data)
+        if self._trains_sampled_loss:
+            return SampledLossFit(self, self.ranking_objective, data, self.ranking_options)
+        return SolverFit(self, self.ranking_objective, self.ranking_options)
+
+    def on_train_epoch_start(self) -> None:
+        """Train the ranking network of a multitask model before ratings are learned: every checkpoint has all of it."""
+        if self.objective == MULTITASK:
+            data = self.require_data()
+            train_separate_network(self, self.ranking_objective, data, self.ranking_network, self.ranking_options)
 
     # Networks --------------------------------------------------------------------------------------------------------
 
@@ -203,22 +214,22 @@ class EmbeddingDotTask(NetworkTask):
         return 128 if small and self.engine != "gibbs" else 64
 
     def build(self, vocabulary: Vocabulary, metadata: CheckpointMetadata) -> None:
-        """Build the networks and heads; see `CheckpointedTask.build`."""
+        """Build networks and heads; see `NetworkTask.build`."""
         self.metadata = metadata
         if self.objective == MULTITASK:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
                 objective = self.ranking_objective
-                dim = int(
-                    self.ranking_options.get("dim")
-                    or (objective.default_dim if objective.autoencoder else MULTITASK_DIM)
-                )
+                default = objective.default_dim if objective.autoencoder else MULTITASK_DIM
+                dim = int(self.ranking_options.get("dim") or default)
                 sizes = vocabulary.users.num_embeddings, vocabulary.items.num_embeddings
                 self.ranking_network = EmbeddingDot(*sizes, dim, std=INITIAL_STD, autoencoder=objective.autoencoder)
             self.ranking_network.requires_grad_(False)  # or several devices would wait for gradients that never come
         elif hasattr(self, "ranking_network"):  # created for the data before a checkpoint without one was loaded
             del self.ranking_network
         super().build(vocabulary, replace(metadata, objective=self.objective))
+        if self.is_fitting and self._trains_other_networks:
+            self.ensemble = Ensemble(self.network, self.build_members())
 
     def build_network(
         self, num_users: int, num_items: int, rating_range: tuple[float, float] | None, mean_rating: float | None
@@ -230,22 +241,32 @@ class EmbeddingDotTask(NetworkTask):
             dim = dim if self.compress is None else self.compress
             return EmbeddingDot(num_users, num_items, dim, std=std, autoencoder=self.ranking_objective.autoencoder)
         if self.compress is None:
-            return self.build_member(num_users, num_items, rating_range, mean_rating)
+            return self._build_member(num_users, num_items, rating_range, mean_rating)
         return EmbeddingDot(num_users, num_items, self.compress, rating_range, mean_rating, self.sigmoid, self.margin)
 
     @property
-    def trains_separate_networks(self) -> bool:
+    def _trains_other_networks(self) -> bool:
         """True if other networks are trained than the one that is served: members, or that of a sampled loss."""
         if self.predicts_ratings:
             return self.engine != "gibbs" and (self.members > 1 or self.compress not in (None, self.training_dim))
         loss = self.ranking_objective.sampled_loss
         smooth = self.ranking_options.get("smooth") or 0.0
-        return self._by_autograd and loss is not None and loss.serves_other_tables(smooth)
+        return self._trains_sampled_loss and loss is not None and loss.serves_other_tables(smooth)
 
-    def build_member(
+    def build_members(self) -> list[EmbeddingDot]:
+        """Make the untrained members of an ensemble; the first has the initial parameters of a single network."""
+        assert self.vocabulary is not None
+        sizes = self.vocabulary.users.num_embeddings, self.vocabulary.items.num_embeddings
+        networks = []
+        for member in range(self.members):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(member_seed(self.seed, member))
+                networks.append(self._build_member(*sizes, self.metadata.rating_range, self.metadata.mean_rating))
+        return networks
+
+    def _build_member(
         self, num_users: int, num_items: int, rating_range: tuple[float, float] | None, mean_rating: float | None
     ) -> EmbeddingDot:
-        """Make an `EmbeddingDot` of dim `training_dim`."""
         if not self.predicts_ratings:
             return self.build_network(num_users, num_items, rating_range, mean_rating)
         std = (0.01 if self.svdpp == "none" else 0.06) if self.std is None else self.std
@@ -263,8 +284,6 @@ class EmbeddingDotTask(NetworkTask):
                 f"got {self.objective}"
             )
 
-    # Settings --------------------------------------------------------------------------------------------------------
-
     def settings_used(self) -> dict[str, Any]:
         """Return the settings that training used, every default resolved, as plain data."""
         return super().settings_used() | {"objective": self.objective}
@@ -273,7 +292,7 @@ class EmbeddingDotTask(NetworkTask):
         """Return the ranges in which `tune` searches by default: option without `--` -> range."""
         if self.predicts_ratings:
             return Mse().search_space(configured_penalty(self))
-        return self.ranking_objective.search_space(table_size(data), by_autograd=self._by_autograd)
+        return self.ranking_objective.search_space(table_size(data), by_autograd=self._trains_sampled_loss)
 
     def resolved_options(self) -> dict[str, Any]:
         """Return the values of options of the command line that training derived: option without `--` -> value."""

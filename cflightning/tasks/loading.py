@@ -12,7 +12,7 @@ def load_task(path: Path | str) -> NetworkTask:
     """Return the task of a checkpoint, its network built and filled, in evaluation mode on the CPU.
 
     Raises:
-        CheckpointError: See `CheckpointedTask.load_from_checkpoint`.
+        CheckpointError: See `NetworkTask.load_from_checkpoint`.
     """
     task: NetworkTask = NetworkTask.load_from_checkpoint(path)
     return task

@@ -16,9 +16,6 @@ from cflightning.models.network import RatingNetwork
 from cflightning.models.svdpp import SvdppTerm
 from cflightning.utils.interactions import Interactions
 
-SVDPP_KEY = "cflightning_svdpp"
-"""Key of a checkpoint under which SVD++ terms are stored to resume training."""
-
 
 class Ensemble(nn.Module):
     """The networks that training updates, with their SVD++ priors.

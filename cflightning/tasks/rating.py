@@ -1,255 +1,289 @@
-"""Tasks that predict ratings."""
+"""Training and evaluation of a task by Lightning's hooks; by default of ratings."""
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
-from functools import partial
-from itertools import zip_longest
+from dataclasses import replace
 from typing import Any
 
-import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
+from cflightning.checkpoint.format import CheckpointMetadata
 from cflightning.data.datamodule import RatingsDataModule
+from cflightning.data.leakage import Use, check_rows
 from cflightning.data.loaders.ratings import RatingBatch
-from cflightning.engines.base import DEFAULT_EPOCHS, EngineContext, EngineSpec
-from cflightning.engines.select import EngineRequest, select_engine
-from cflightning.engines.svdpp_prior import SvdppPrior
-from cflightning.metrics.rating import RatingErrors
-from cflightning.models.network import RatingNetwork
-from cflightning.models.penalty import BIAS_L2, Penalty, count_weights
-from cflightning.objectives.mse import Mse
+from cflightning.data.splits.split import TRAIN
+from cflightning.data.vocabulary import Vocabulary
+from cflightning.errors import CheckpointError
+from cflightning.objectives.settings import SearchRange
 from cflightning.tasks.base import NetworkTask
-from cflightning.tasks.head import BatchLoss, Head
-from cflightning.tasks.members import SVDPP_KEY
-from cflightning.tasks.regularisation.adaptive_penalty import MAX_RATINGS, UPDATES_PER_EPOCH, AdaptivePenalty
-from cflightning.tasks.regularisation.bias_blending import blend_best_checkpoint
-from cflightning.tasks.regularisation.initial_penalties import estimate_penalties
-from cflightning.utils.distributed import run_together
+from cflightning.tasks.fit import Fit
+from cflightning.tasks.head import Head
+from cflightning.tasks.optimizers import OptimizerOptions, check_states, make_optimizer_and_schedule, step_schedules
+from cflightning.tasks.process_watch import ProcessWatch
+from cflightning.tasks.rating_fit import RatingFit
+from cflightning.tasks.rating_head import RatingHead
+from cflightning.utils.distributed import check_launch, check_strategy, find_launch, run_together
 
 log = logging.getLogger(__name__)
-ADAPTIVE_PENALTY_KEY = "cflightning_adaptive_penalty"
-"""Key of a checkpoint under which the multiples of the penalties are stored to resume training."""
-PRIOR_STEPS_PER_EPOCH = 8
-"""Updates of the SVD++ terms per epoch by autograd; engines update them in every stage."""
-
-
-def configured_penalty(task: NetworkTask) -> Penalty:
-    """Return the penalty of a task's options, or the default for those that are not given."""
-    known = task.vocabulary
-    sizes = (None, None) if known is None else (len(known.users), len(known.items))
-    l2, exponent = Mse().default_penalty(svdpp=task.svdpp != "none", users=sizes[0], items=sizes[1])
-    return Penalty(l2 if task.l2 is None else task.l2, exponent if task.l2_exponent is None else task.l2_exponent)
-
-
-class RatingHead(Head):
-    """Squared error of predicted ratings, by autograd or by an engine, and RMSE and MAE.
-
-    Args:
-        task: Task whose served network predicts ratings.
-    """
-
-    transient = ("adaptive_penalty", "_weights")
-    resume_keys = (SVDPP_KEY, ADAPTIVE_PENALTY_KEY)
-
-    def __init__(self, task: NetworkTask) -> None:
-        self.task = task
-        self.objective = Mse()
-        self.adaptive_penalty: AdaptivePenalty | None = None
-        self.noise_scale = 1.0
-        self.bias_l2: tuple[float, float] = (BIAS_L2, BIAS_L2)
-        self._weights: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
-        self._errors = RatingErrors()
-
-    @property
-    def base_penalty(self) -> Penalty:
-        """The configured penalty, with a default l2 times the noise scale; `AdaptivePenalty` multiplies it further."""
-        l2, exponent = configured_penalty(self.task)
-        return Penalty(l2 * self.noise_scale if self.task.l2 is None else l2, exponent)
-
-    def settings_used(self) -> dict[str, Any]:
-        """Return the settings that training used; l2 is the adapted one."""
-        task, (l2, exponent) = self.task, self.base_penalty
-        adapted = task.resume_state.get(ADAPTIVE_PENALTY_KEY, {}) if task.l2 is None else {}
-        used = {"learning_rate": task.learning_rate, "l2": l2 * adapted.get("factors", 1.0), "l2_exponent": exponent,
-                "svdpp": task.svdpp, "members": task.members, "seed": task.seed}  # fmt: skip
-        dim = getattr(task.network, "dim", None)
-        return used if dim is None else used | {"dim": int(dim)}
-
-    def resolved_options(self) -> dict[str, Any]:
-        """Return the penalty before it is adapted."""
-        l2, exponent = self.base_penalty
-        return {"model.l2": l2, "model.l2_exponent": exponent}
-
-    # Training --------------------------------------------------------------------------------------------------------
-
-    def select_engine(self, data: RatingsDataModule) -> EngineSpec | None:
-        """Return the engine that `--model.engine` requests, or None for autograd."""
-        task = self.task
-        custom, counts = bool(task.optimizer or task.weight_decay), "OneCycleLR" in str(task.lr_scheduler)
-        request = EngineRequest(task.engine, custom, counts, data.given_batch_size)
-        return select_engine(request, task.trainer, task.ensemble.networks)
-
-    def sync_served_network(self) -> None:
-        """Write the average of the members into the served network."""
-        self.task.ensemble.sync_served_network()
-
-    @property
-    def _has_svdpp_terms(self) -> bool:
-        """True if SVD++ terms are trained beside the engine, or by autograd."""
-        spec = self.task.engine_spec
-        return spec is None or spec.has_svdpp_terms
-
-    def on_train_start(self, data: RatingsDataModule) -> None:
-        """Estimate the penalties, attach SVD++ priors, and start the engine, if there is one."""
-        task = self.task
-        self._attach_priors(data)
-        estimate = estimate_penalties(data, task.network.scale)
-        self.noise_scale = estimate.noise_scale
-        l2, exponent = self.base_penalty
-        self.bias_l2 = estimate.bias_l2 if l2 else (0.0, 0.0)
-        if task.engine_spec is not None:
-            assert task.engine_spec.make_engine is not None
-            task.start_engine(partial(task.engine_spec.make_engine, self._engine_context()))
-        else:
-            user, item = (
-                self._count_weights(torch.from_numpy(counts), bias_l2, l2, exponent)
-                for counts, bias_l2 in zip(data.counts(), self.bias_l2, strict=True)
-            )
-            self._weights = user, item
-        self._start_adaptive_penalty(data)
-
-    def _engine_context(self) -> EngineContext:
-        task = self.task
-        return EngineContext(
-            task.ensemble.factorised, task.ensemble.priors, task.init_members, dim=task.training_dim,
-            penalty=self.base_penalty, bias_l2=self.bias_l2, svdpp=task.svdpp, seed=task.seed,
-            threads=torch.get_num_threads(), num_epochs=task.trainer.max_epochs,
-        )  # fmt: skip
-
-    def _count_weights(self, counts: Tensor, bias_l2: float, l2: float, exponent: float) -> tuple[Tensor, Tensor]:
-        """Return the weights of the penalties on vectors, and those on biases relative to them: float32 [n] twice."""
-        weights = count_weights(counts, exponent)
-        shares = bias_l2 / (counts.clamp(min=1) * weights * (l2 or 1.0))
-        return weights.float().to(self.task.device), shares.float().to(self.task.device)
-
-    def _attach_priors(self, data: RatingsDataModule) -> None:
-        task, spec = self.task, self.task.engine_spec
-        if task.svdpp == "none" or not self._has_svdpp_terms:
-            return
-        user, item = (torch.from_numpy(column).to(task.device) for column in data.training_pairs())
-        compiled = spec is not None and spec.compiled_svdpp
-        task.ensemble.attach_priors(user, item, task.svdpp, self.base_penalty.exponent, compiled=compiled)
-        task.ensemble.load_priors(task.resume_state.pop(SVDPP_KEY, []))
-
-    def _start_adaptive_penalty(self, data: RatingsDataModule) -> None:
-        """Adapt the penalty if l2 has its default, there are validation ratings, and the engine has a penalty."""
-        task, device = self.task, self.task.device
-        self.adaptive_penalty = None
-        state = task.resume_state.pop(ADAPTIVE_PENALTY_KEY, {})
-        user, item, rating = (torch.from_numpy(column).to(device) for column in data.validation_ratings(MAX_RATINGS))
-        if task.l2 is None and task.ensemble.factorised and len(user) and self._has_svdpp_terms:
-            self.adaptive_penalty = AdaptivePenalty(user.long(), item.long(), rating)
-            self.adaptive_penalty.load(state)
-            self._apply_adaptive_penalty(self.adaptive_penalty)
-
-    def _apply_adaptive_penalty(self, adaptive: AdaptivePenalty) -> None:
-        for prior in self.task.ensemble.priors:
-            prior.scale_penalty(adaptive.svdpp_scale)
-        if self.task.running_engine is not None:
-            self.task.running_engine.penalty_scale = adaptive.factor_scale
-
-    def on_train_batch_start(self, batch_idx: int) -> None:
-        """Update the SVD++ terms, unless an engine does so, and the adaptive penalty."""
-        task, trainer = self.task, self.task.trainer
-        batches = int(trainer.num_training_batches)
-        if task.running_engine is None and batch_idx % max(batches // PRIOR_STEPS_PER_EPOCH, 1) == 0:
-            task.ensemble.step_priors()
-        adaptive = self.adaptive_penalty
-        if adaptive is not None and batch_idx % max(batches // UPDATES_PER_EPOCH, 1) == 0:
-            steps = float(trainer.estimated_stepping_batches)
-            steps = steps if math.isfinite(steps) else float(DEFAULT_EPOCHS * batches)
-            priors = task.ensemble.priors
-            before = adaptive.state
-            means = priors[0].means if priors else None
-            adaptive.update(task.ensemble.factorised[0], means, trainer.global_step / steps)
-            if adaptive.state != before:
-                self._apply_adaptive_penalty(adaptive)
-
-    def batch_loss(self, batch: RatingBatch) -> BatchLoss:
-        """Return the loss of a batch, summed over the members; logged is the squared error without the penalty."""
-        ensemble = self.task.ensemble
-        losses = [self._loss(*member, batch) for member in zip_longest(ensemble.networks, ensemble.priors)]
-        totals, errors = zip(*losses, strict=True)
-        return BatchLoss(torch.stack(totals).sum(), sum(errors[1:], start=errors[0]), batch.total * len(losses))
-
-    def _loss(self, network: RatingNetwork, prior: SvdppPrior | None, batch: RatingBatch) -> tuple[Tensor, Tensor]:
-        """Return the summed loss of a network, in squared rating ranges, and its squared error, in squared units."""
-        assert self._weights is not None
-        (user_weights, user_shares), (item_weights, item_shares) = self._weights
-        scale = 1.0 if self.adaptive_penalty is None else self.adaptive_penalty.factor_scale
-        shares = user_shares[batch.user] / scale, item_shares[batch.item] / scale
-        scores, users, items = network.scores_and_norms(batch.user, batch.item, prior.means if prior else None, shares)
-        error = self.objective.loss(scores, batch.rating)
-        assert self.task.metadata.rating_range is not None
-        low, high = self.task.metadata.rating_range
-        loss = error / (high - low) ** 2  # so that l2 and learning rate mean the same on every scale
-        if l2 := self.base_penalty.l2:
-            weights = user_weights[batch.user].to(users), item_weights[batch.item].to(items)
-            loss = loss + l2 * scale * (weights[0] @ users + weights[1] @ items)
-        return loss, error.detach()
-
-    def on_train_end(self) -> None:
-        """Release the priors and log what the adaptive penalty came to."""
-        self.task.ensemble.priors = []
-        adaptive, self.adaptive_penalty = self.adaptive_penalty, None
-        if adaptive is not None and (adaptive.factor_scale, adaptive.svdpp_scale) != (1.0, 1.0):
-            log.info("adapted to the validation ratings: l2 %.2g, and %.2g times the default penalty on SVD++ terms",
-                     self.base_penalty.l2 * adaptive.factor_scale, adaptive.svdpp_scale)  # fmt: skip
-
-    def on_fit_end(self) -> None:
-        """Blend the best checkpoint with the bias-only model where that lowers the validation error."""
-        task = self.task
-        assert task.vocabulary is not None
-        run_together(partial(blend_best_checkpoint, task.trainer, task.network, task.vocabulary))
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add SVD++ terms and the adaptive penalty."""
-        if self.task.ensemble.priors:
-            checkpoint[SVDPP_KEY] = self.task.ensemble.prior_state()
-        if self.adaptive_penalty is not None:
-            checkpoint[ADAPTIVE_PENALTY_KEY] = self.adaptive_penalty.state
-
-    # Evaluation ------------------------------------------------------------------------------------------------------
-
-    def on_evaluation_start(self) -> None:
-        """Start new sums."""
-        self._errors = RatingErrors().to(self.task.device)
-
-    def evaluate_batch(self, batch: RatingBatch) -> Tensor:
-        """Add the errors of a batch, and return its scores: float32 [batch], rating units."""
-        scores: Tensor = self.task(batch.user, batch.item)
-        self._errors.update(scores, batch.rating)
-        return scores
-
-    def log_metrics(self, stage: str) -> None:
-        """Log RMSE and MAE."""
-        # Summed over devices already: sync_dist averages equal numbers, and Lightning requires it.
-        metrics = {f"{stage}/{name}": value for name, value in self._errors.compute().items()}
-        self.task.log_dict(metrics, prog_bar=True, sync_dist=True)
+USES: dict[Any, Use] = {TrainerFn.FITTING: "fit", TrainerFn.VALIDATING: "validate", TrainerFn.TESTING: "test"}
 
 
 class RatingTask(NetworkTask):
-    """The base of tasks whose network predicts ratings; a subclass makes the network in `build_network`.
+    """The base of tasks: it predicts ratings unless a subclass has other heads and another fit.
+
+    Order in a fit: `configure_model` (`build`, `make_fit`), `configure_optimizers`, `on_train_start` (the engine
+    starts); per epoch `on_train_epoch_start`, per batch `on_train_batch_start` and `training_step`, the hooks of
+    validation, `on_train_epoch_end`; at the end `on_train_end` (the engine is shut down) and `on_fit_end` (the best
+    checkpoint is blended with the biases). Checkpoints are written by `on_save_checkpoint`.
 
     Args:
         kwargs: As for `NetworkTask`.
+
+    Attributes:
+        heads: What the task is measured by; made with the network.
+        current_fit: The fit that runs, or has trained these networks; None in a task that was loaded or copied.
     """
 
     predicts_ratings, predicts_rankings = True, False
+    heads: Sequence[Head] = ()
+    current_fit: Fit | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is copied and pickled: everything but the fit."""
+        return {**super().__getstate__(), "current_fit": None}
 
     def make_heads(self) -> Sequence[Head]:
-        """Make the rating head."""
+        """Make the heads that measure the networks."""
         return (RatingHead(self),)
+
+    def make_fit(self, data: RatingsDataModule) -> Fit:
+        """Make what trains the networks in a fit.
+
+        Args:
+            data: Data of the fit.
+        """
+        return RatingFit(self, data)
+
+    def build(self, vocabulary: Vocabulary, metadata: CheckpointMetadata) -> None:
+        """Build networks and heads; see `NetworkTask.build`."""
+        super().build(vocabulary, metadata)
+        self.heads, self.current_fit = self.make_heads(), None
+
+    def data_metadata(self, data: RatingsDataModule) -> CheckpointMetadata:
+        """Return the metadata of a data module."""
+        low, high = data.rating_range
+        return CheckpointMetadata(
+            rating_range=(float(low), float(high)), mean_rating=data.mean_rating, train_rows=data.split.sizes[TRAIN]
+        )
+
+    @property
+    def engine_name(self) -> str:
+        """Name of the engine that trains, or has trained."""
+        return self.metadata.engine or "autograd"
+
+    def settings_used(self) -> dict[str, Any]:
+        """Return the settings that training used, every default resolved, as plain data."""
+        used: dict[str, Any] = {"task": type(self).__name__, "engine": self.engine_name}
+        if self.metadata.learning_rate is not None:
+            used["learning_rate"] = self.metadata.learning_rate
+        for head in self.heads:
+            used |= head.settings_used()
+        return used
+
+    def search_space(self, data: RatingsDataModule) -> dict[str, SearchRange]:
+        """Return the ranges in which `tune` searches by default: option without `--` -> range."""
+        return {}
+
+    def resolved_options(self) -> dict[str, Any]:
+        """Return the values of options of the command line that training derived: option without `--` -> value."""
+        return {name: value for head in self.heads for name, value in head.resolved_options().items()}
+
+    # Setup -----------------------------------------------------------------------------------------------------------
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Refuse strategies and launchers that would train separate models; watch over several processes."""
+        check_strategy(self.trainer)
+        launch = find_launch()
+        if launch is not None and launch.launcher == "torchrun":  # other launchers may start separate trainings
+            check_launch(self.trainer, launch)
+        watched = any(isinstance(callback, ProcessWatch) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
+        return [] if watched or self.trainer.world_size == 1 else [ProcessWatch()]
+
+    def prepare_data(self) -> None:
+        """Hand the started processes over to the watch."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, ProcessWatch):
+                callback.adopt(self.trainer)
+
+    def configure_model(self) -> None:
+        """Build the network for the data at hand, unless it is built, and prepare a fit."""
+        run_together(self._configure_model)
+
+    def _configure_model(self) -> None:
+        data = self.datamodule
+        if data is None:
+            return
+        if self.vocabulary is not None:
+            data.vocabulary = self.vocabulary
+            if self.is_fitting:
+                self.metadata = replace(self.metadata, data=None, learning_rate=None)  # the data at hand from here on
+            else:
+                self._check_data(data)
+        elif self.is_fitting:
+            data.vocabulary = None  # not one that another task has set
+            self.build(data.vocabulary, self.data_metadata(data))
+        if self.is_fitting:
+            self._start_fit(data)
+
+    def _start_fit(self, data: RatingsDataModule) -> None:
+        self.current_fit = fit = self.make_fit(data)
+        self.automatic_optimization = fit.engine_spec is None
+        data.train_loader = fit.make_loader
+        self.metadata = replace(self.metadata, engine=fit.engine_name)
+
+    def _check_data(self, data: RatingsDataModule) -> None:
+        """Raise if training rows of a checkpoint would test it, or training would continue with other data."""
+        use, metadata = USES.get(self.trainer.state.fn), self.metadata
+        if use is not None and metadata.data is not None:
+            check_rows(metadata.data, data, use)
+        elif use == "fit":  # a checkpoint without provenance
+            before, now = metadata.train_rows, data.split.sizes[TRAIN]
+            if before is not None and before != now:
+                log.warning(
+                    "the checkpoint was trained on %d rows, now there are %d: is it the right data?", before, now
+                )
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Return the engine's optimiser or fused AdamW with a one-cycle schedule, unless others are configured."""
+        self.require_network()
+        fit, data = self.current_fit, self.datamodule
+        spec = None if fit is None else fit.engine_spec
+        parameters = [parameter for network in self.ensemble.networks for parameter in network.parameters()]
+        options = OptimizerOptions(self.learning_rate, self.weight_decay, self.optimizer, self.lr_scheduler, self.svdpp)
+        return make_optimizer_and_schedule(
+            options,
+            self.trainer,
+            spec,
+            [parameter for parameter in parameters if parameter.requires_grad or spec],
+            batch_ratio=1.0 if data is None else data.batch_ratio,
+        )
+
+    # Training --------------------------------------------------------------------------------------------------------
+
+    def require_data(self) -> RatingsDataModule:
+        """Return the data of the Trainer; raise a CheckpointError without a `RatingsDataModule`."""
+        if (data := self.datamodule) is None:
+            raise CheckpointError(
+                f"{type(self).__name__}: must be trained with a RatingsDataModule; give it to Trainer.fit"
+            )
+        return data
+
+    def _require_fit(self) -> Fit:
+        assert self.current_fit is not None
+        return self.current_fit
+
+    def on_train_start(self) -> None:
+        """Check restored optimiser states, and start the fit."""
+        check_states(self.trainer.optimizers)
+        data = self.require_data()
+        self._require_fit().on_train_start(data)
+        if self.metadata.learning_rate is None:
+            group = self.trainer.optimizers[0].param_groups[0]
+            rate = float(group.get("initial_lr", group["lr"]))
+            self.metadata = replace(self.metadata, learning_rate=rate or None)  # 0: a solver has settings of its own
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Adapt penalties before a batch."""
+        # Not when a batch ends: checkpoints are written then, before or after.
+        if self.trainer.global_step:
+            self._require_fit().on_train_batch_start(batch_idx)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
+        """Return the mean loss of a batch over all devices (float32 []), or None if an engine did its step."""
+        loss = self._require_fit().train_batch(batch)
+        # DDP averages gradients over devices; shares of a batch may differ in size, so divide by the whole batch.
+        return None if loss is None else loss * (self.trainer.world_size / int(batch.total))
+
+    def on_train_epoch_end(self) -> None:
+        """Log the mean loss of the epoch."""
+        if not self.automatic_optimization:
+            step_schedules(self.trainer, "epoch")
+        if (loss := self._require_fit().pop_mean_loss()) is not None:
+            self.log("train/loss", loss, sync_dist=True, reduce_fx="sum", prog_bar=True)
+
+    def on_train_end(self) -> None:
+        """Finish the served network and shut down the engine."""
+        fit = self._require_fit()
+        fit.sync_served_network()
+        fit.on_train_end()
+
+    def on_fit_end(self) -> None:
+        """Finish the checkpoints of the fit."""
+        self._require_fit().on_fit_end()
+
+    # Checkpoints -----------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add vocabulary, metadata and training state."""
+        super().on_save_checkpoint(checkpoint)
+        if self.current_fit is not None:
+            checkpoint |= self.current_fit.state()
+            self.current_fit.sync_served_network()  # the tables that are already in the checkpoint
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Build the networks of the checkpoint, and prepare a fit that continues it."""
+        super().on_load_checkpoint(checkpoint)
+        if (data := self.datamodule) is None:
+            return
+        data.vocabulary = self.vocabulary
+        self._check_data(data)
+        if self.is_fitting:
+            before = self.metadata.engine
+            self._start_fit(data)  # again, for the network of the checkpoint
+            if before and before != self.engine_name:  # each engine has a state of its own
+                raise CheckpointError(
+                    f"--model.engine: must be {before} to resume a run of {before}, got {self.engine_name}"
+                )
+
+    # Evaluation ------------------------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        """Start the validation metrics of the served network."""
+        if self.is_fitting and self.current_fit is not None:
+            self.current_fit.sync_served_network()
+        self.on_test_epoch_start()
+
+    def validation_step(self, batch: RatingBatch, batch_idx: int) -> None:
+        """Add a batch to the validation metrics."""
+        for head in self.heads:
+            head.evaluate_batch(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation metrics."""
+        for head in self.heads:
+            head.log_metrics("val")
+
+    def on_test_epoch_start(self) -> None:
+        """Start the test metrics."""
+        self.require_network()
+        for head in self.heads:
+            head.on_evaluation_start()
+
+    def test_step(self, batch: RatingBatch, batch_idx: int) -> Tensor | None:
+        """Add a batch to the test metrics; returns the scores (float32 [batch]) for callbacks."""
+        scores = [head.evaluate_batch(batch) for head in self.heads]
+        return scores[0]
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test metrics."""
+        for head in self.heads:
+            head.log_metrics("test")
+
+    def predict_step(self, batch: RatingBatch, batch_idx: int) -> tuple[Tensor, Tensor]:
+        """Return positions in the table (int64 [batch]) and scores (float32 [batch], rating units)."""
+        return batch.position, self(batch.user, batch.item)

@@ -89,7 +89,7 @@ def export_bundle(
         rows = training_rows(data, vocabulary, rates=task.predicts_ratings)
         seen = None if with_history is False else seen_rows(data, vocabulary, rows)
     with atomic_folder(target, overwrite=overwrite) as scratch:
-        networks, metrics, terms = bundle_networks(task), _metrics(path, task.metadata), task.take_priors()
+        networks, metrics, terms = bundle_networks(task), _metrics(path, task.metadata), task.pop_svdpp_terms()
         # The terms of several ensemble members do not describe the average of their tables.
         svdpp_terms = terms[0] if len(terms) == 1 else None
         if refit_users and data is not None and rows is not None:

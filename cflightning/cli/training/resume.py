@@ -9,6 +9,7 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from cflightning.checkpoint.format import Content, locate_checkpoint, refuse_address
+from cflightning.checkpoint.loading import task_class
 from cflightning.checkpoint.settings import (
     DESCRIBED,
     check_names,
@@ -18,7 +19,7 @@ from cflightning.checkpoint.settings import (
 )
 from cflightning.data.provenance import DATA_MODULE_NAMES, Provenance, data_settings
 from cflightning.errors import CheckpointError, ConfigError
-from cflightning.tasks.checkpointed import task_class
+from cflightning.tasks.base import NetworkTask
 
 PATH_OPTIONS = (
     "--ckpt_path", "--data.path", "--data.test_path", "--data.init_args.path", "--data.init_args.test_path",
@@ -88,7 +89,7 @@ def task_config(content: Content, source: str, command: str, config: Namespace) 
     Raises:
         CheckpointError: A setting is not plain data, unknown to the task, or names a class that is not torch's.
     """
-    kind, settings = task_class(content, source), plain_settings(content, source)
+    kind, settings = task_class(content, source, NetworkTask), plain_settings(content, source)
     check_names(settings, kind, source)
     check_no_files(settings, kind, source)
     described: dict[str, object] = {}

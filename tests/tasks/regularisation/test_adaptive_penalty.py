@@ -43,7 +43,7 @@ class Course(Callback):
         self.seen = []
 
     def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx):
-        found = task.heads[0].adaptive_penalty
+        found = task.current_fit.adaptive_penalty
         self.seen.append(None if found is None else (found.factor_scale, found.svdpp_scale))
 
 

@@ -341,3 +341,33 @@ def test_the_penalty_shrinks_the_vectors():
         trainer(5).fit(task, data())
         sizes.append(float(task.network.item_factors.weight.detach().norm()))
     assert sizes[1] < 0.5 * sizes[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"engine": "autograd"}, 0.01),
+        ({"engine": "fused"}, 0.1 * math.sqrt(10)),  # with SVD++ terms, for one epoch instead of ten
+        ({"engine": "fused", "learning_rate": 0.03}, 0.03),
+        ({"optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.02}}}, 0.02),
+    ],
+)
+def test_the_settings_used_have_no_unresolved_default(tmp_path, options, expected):
+    if options.get("engine") == "fused":
+        pytest.importorskip("numba", reason="the fused engine needs the extra `fast`")
+    task, fit = EmbeddingDotTask(dim=4, objective="mse", **options), trainer(1)
+    fit.fit(task, data(batch_size=None))
+    used = task.settings_used()
+    assert used["learning_rate"] == pytest.approx(expected)
+    assert None not in used.values()
+    fit.save_checkpoint(tmp_path / "task.ckpt")
+    assert load_task(tmp_path / "task.ckpt").settings_used() == used
+
+
+def test_a_second_fit_of_as_many_steps_trains_the_served_network_of_an_ensemble():
+    task = EmbeddingDotTask(dim=4, objective="mse", members=2, engine="autograd")
+    served = []
+    for _ in range(2):
+        trainer(1, limit_val_batches=0).fit(task, data())
+        served.append(parameters(task))
+    assert not torch.equal(*served)

@@ -1,0 +1,252 @@
+"""Fits of rankings: by a solver, or by a sampled loss and autograd; and the training of a separate ranking network."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from cflightning.checkpoint.format import SOLVER_KEY
+from cflightning.data.datamodule import RatingsDataModule
+from cflightning.data.loaders.interactions import InteractionBatch
+from cflightning.data.splits.split import TRAIN
+from cflightning.engines.base import Engine, EngineSpec
+from cflightning.engines.full_batch import FullBatch, FullBatchLoader, StateOptimizer
+from cflightning.errors import ConfigError
+from cflightning.models.embedding_dot import EmbeddingDot
+from cflightning.models.network import FoldedTables
+from cflightning.objectives.base import RankingObjective
+from cflightning.objectives.registry import sampled_loss_names
+from cflightning.objectives.sampled_loss import SampledLoss
+from cflightning.objectives.settings import TableSize
+from cflightning.objectives.solver import InteractionColumns, RankingSolver
+from cflightning.tasks.base import NetworkTask
+from cflightning.tasks.fit import Fit
+from cflightning.tasks.objective_options import SEPARATE_OPTIONS
+
+
+def table_size(data: RatingsDataModule) -> TableSize:
+    """Return the size of the training part."""
+    return TableSize(data.split.sizes[TRAIN], data.num_users, data.num_items)
+
+
+def interaction_columns(data: RatingsDataModule) -> InteractionColumns:
+    """Return the interactions of the training part."""
+    user, item = (torch.from_numpy(column) for column in data.training_pairs())
+    weight = data.training_weights()
+    return InteractionColumns(user, item, None if weight is None else torch.from_numpy(weight))
+
+
+def make_solver(
+    task: NetworkTask,
+    objective: RankingObjective,
+    data: RatingsDataModule,
+    network: EmbeddingDot,
+    options: Mapping[str, float | None],
+    *,
+    dim: int,
+    members: int,
+) -> RankingSolver[Any]:
+    """Make the solver of an objective for the training part, and store its complete settings in the metadata.
+
+    Args:
+        task: Task of the network.
+        objective: Objective of the network.
+        data: Data with the training part.
+        network: Network whose tables the solver computes.
+        options: Settings of the solver by name.
+        dim: Latent factors in training.
+        members: Number of ensemble members.
+
+    Raises:
+        ConfigError: An option is not supported by the objective, or the interactions have weights that it ignores.
+    """
+    columns = interaction_columns(data)
+    assert objective.solver is not None
+    if objective.solver.refuses_weights and columns.weight is not None:
+        raise ConfigError(f"--data.table.weight: is known to --model.objective ials alone, got {objective.name}")
+    settings = objective.settings_class.make(options, objective.name).resolve(table_size(data))
+    task.metadata = replace(task.metadata, ranking=settings.values())
+    return objective.solver(
+        columns, network, settings, dim=dim, members=members, seed=task.seed, threads=torch.get_num_threads()
+    )
+
+
+def train_separate_network(
+    task: NetworkTask,
+    objective: RankingObjective,
+    data: RatingsDataModule,
+    separate: EmbeddingDot,
+    options: Mapping[str, Any],
+) -> None:
+    """Train the network that ranks beside one that predicts ratings, unless it is trained.
+
+    Args:
+        task: Task of the network.
+        objective: Objective of the network.
+        data: Data with the training part.
+        separate: Network that ranks.
+        options: The options of `--model.ranking`.
+    """
+    if task.metadata.ranking_trained:
+        return
+    in_place = task.device.type == "cpu" and separate.item_factors.weight.dtype == torch.float32
+    network = separate if in_place else copy.deepcopy(separate).cpu().float()
+    own = {name: value for name, value in options.items() if name not in SEPARATE_OPTIONS}
+    solver = make_solver(task, objective, data, network, own, dim=network.dim, members=1)
+    visible = task.trainer.progress_bar_callback is not None and task.trainer.is_global_zero
+    epochs = int(options.get("epochs") or solver.default_epochs)
+    with torch.no_grad():
+        for epoch in tqdm(range(epochs), "Ranking", leave=False, disable=not visible):
+            solver.train_epoch(epoch, epochs)
+    solver.close()
+    if network is not separate:
+        separate.set_tables(FoldedTables(*(table.to(task.device) for table in network.fold())))
+    task.metadata = replace(task.metadata, ranking_trained=True)
+
+
+class SolverEngine(Engine):
+    """Trains the served network by a solver; the batch is the training part.
+
+    Args:
+        solver: Solver of the objective.
+        num_epochs: Epochs of the run; None or -1 if their number is open.
+        world_size: Number of processes.
+    """
+
+    def __init__(self, solver: RankingSolver[Any], num_epochs: int | None, world_size: int) -> None:
+        self.solver, self.world_size = solver, world_size
+        self.num_epochs = num_epochs if num_epochs and num_epochs > 0 else solver.default_epochs
+
+    def train_batch(self, batch: FullBatch, learning_rate: float) -> float:
+        """Train for an epoch; returns this process's share of the loss, as if summed over interactions."""
+        self.solver.train_epoch(batch.epoch, self.num_epochs)
+        return self.solver.loss() * batch.total / self.world_size
+
+    def close(self) -> None:
+        """Shut down the solver's threads."""
+        self.solver.close()
+
+
+class SolverFit(Fit):
+    """Trains the served network by the objective's solver, an epoch of the Trainer for an epoch of the solver.
+
+    Args:
+        task: Task whose network ranks.
+        objective: Objective of the network.
+        options: The options of `--model.ranking`.
+
+    Raises:
+        ConfigError: An option has no meaning with the objective, or the device is not a CPU.
+    """
+
+    def __init__(self, task: NetworkTask, objective: RankingObjective, options: Mapping[str, Any]) -> None:
+        engines = ("auto",) if objective.sampled_loss is None else ("auto", "fused")
+        for option, value, allowed in (("engine", task.engine, engines), ("optimizer", task.optimizer, (None,)),
+                                       ("lr_scheduler", task.lr_scheduler, (None,))):  # fmt: skip
+            if value not in allowed:
+                raise ConfigError(
+                    f"--model.{option}: has no meaning with --model.objective {objective.name}, got {value}"
+                )
+        network = task.network
+        assert isinstance(network, EmbeddingDot)
+        network.requires_grad_(False)
+        network.global_bias.requires_grad_(True)  # DDP refuses a module without any; nothing ever goes backward
+        if task.trainer.strategy.root_device.type != "cpu":
+            raise ConfigError(
+                f"--model.objective {objective.name}: runs on the CPU; give --trainer.accelerator cpu, "
+                f"or choose one of {', '.join(sampled_loss_names())}"
+            )
+        optimizer = partial(StateOptimizer, network)
+        spec = EngineSpec(
+            objective.name, FullBatchLoader, optimizer, lambda *_: 0.0, has_svdpp_terms=False, scheduled=False
+        )
+        super().__init__(task, spec)
+        self.objective, self.network, self.options = objective, network, options
+        self.solver: RankingSolver[Any] | None = None
+
+    def on_train_start(self, data: RatingsDataModule) -> None:
+        """Start the solver."""
+        self.start_engine(partial(self._make_engine, data))
+
+    def _make_engine(self, data: RatingsDataModule, loader: FullBatchLoader, optimizer: StateOptimizer) -> SolverEngine:
+        task = self.task
+        known = self.objective.settings_class.defaults()
+        general = {"l2": task.l2, "learning_rate": task.learning_rate}
+        options = {name: value for name, value in general.items() if value is not None and name in known}
+        self.solver = make_solver(
+            task, self.objective, data, self.network, {**options, **self.options}, dim=task.training_dim,
+            members=task.members,
+        )  # fmt: skip
+        self.solver.load(task.resume_state.pop(SOLVER_KEY, {}))
+        return SolverEngine(self.solver, task.trainer.max_epochs, loader.world_size)
+
+    def train_batch(self, batch: FullBatch) -> None:
+        """Train for an epoch."""
+        assert self.engine is not None
+        self.step_engine(self.engine, batch)
+
+    def state(self) -> dict[str, Any]:
+        """Return the solver's state."""
+        return {} if self.solver is None else {SOLVER_KEY: self.solver.state}
+
+
+class SampledLossFit(Fit):
+    """Trains by the objective's sampled loss and autograd.
+
+    Args:
+        task: Task whose network ranks.
+        objective: Objective of the network.
+        data: Data of the fit.
+        options: The options of `--model.ranking`.
+
+    Raises:
+        ConfigError: An option is not supported by the objective.
+    """
+
+    def __init__(
+        self, task: NetworkTask, objective: RankingObjective, data: RatingsDataModule, options: Mapping[str, Any]
+    ) -> None:
+        name = objective.name
+        if task.engine not in ("auto", "autograd"):
+            raise ConfigError(f"--model.engine: must be autograd for --model.objective {name} here, got {task.engine}")
+        if task.members > 1 or data.training_weights() is not None:
+            option = "--model.members" if task.members > 1 else "--data.table.weight"
+            raise ConfigError(f"{option}: is not known to --model.objective {name} by autograd; leave it out")
+        general = {} if task.l2 is None else {"l2": task.l2}
+        assert objective.sampled_loss is not None
+        settings = objective.settings_class.make({**general, **options}, name, by_autograd=True)
+        settings = settings.resolve(table_size(data))
+        task.metadata = replace(task.metadata, ranking=settings.values(by_autograd=True))
+        loss: SampledLoss[Any] = objective.sampled_loss(settings, interaction_columns(data), table_size(data))
+        super().__init__(task, make_loader=loss.loader(torch.from_numpy(data.counts()[1])))
+        self.sampled_loss = loss
+        [self.network] = task.ensemble.factorised
+        for parameter in loss.unused_parameters:  # or several devices would wait for their gradients
+            self.network.get_parameter(parameter).requires_grad_(False)
+
+    def on_train_start(self, data: RatingsDataModule) -> None:
+        """Move the smoothing to the device."""
+        if self.sampled_loss.smoothing is not None:
+            self.sampled_loss.smoothing.to(self.task.device)
+
+    def train_batch(self, batch: InteractionBatch) -> Tensor:
+        """Return the loss of a batch of interactions."""
+        loss = self.sampled_loss.loss(self.network, batch)
+        self.add_loss(loss.detach(), batch.total)
+        return loss
+
+    def write_served_network(self) -> None:
+        """Write normalised and smoothed vectors into the served network."""
+        loss, served = self.sampled_loss, self.task.network
+        if not loss.serves_other_tables(loss.settings.smooth) or not isinstance(served, EmbeddingDot):
+            return
+        with torch.no_grad():
+            users, items = loss.tables(self.network)
+            served.set_tables(self.network.fold()._replace(user_vectors=users, item_vectors=items))

@@ -1,0 +1,94 @@
+"""Heads that measure rankings: recommendations from the whole catalogue against held-out interactions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cflightning.data.datamodule import RatingsDataModule
+from cflightning.data.splits.split import TEST, VAL
+from cflightning.evaluation.rankings import evaluate_tables, select_eval_users
+from cflightning.models.embedding_dot import EmbeddingDot
+from cflightning.objectives.base import RankingObjective
+from cflightning.tasks.head import Head
+from cflightning.tasks.rating import RatingTask
+
+VAL_USERS = 4096
+"""Maximum number of users, evenly spaced, on whom validation measures rankings."""
+
+
+class RankingHead(Head):
+    """Ranking metrics of a network.
+
+    Args:
+        task: Task of the head.
+        objective: Objective of the network.
+        network: Network whose scores rank.
+        skip_empty: Whether a part without known users and items is skipped instead of an error.
+    """
+
+    def __init__(
+        self, task: RatingTask, objective: RankingObjective, network: EmbeddingDot, *, skip_empty: bool = False
+    ) -> None:
+        self.task, self.objective, self.network, self.skip_empty = task, objective, network, skip_empty
+
+    def settings_used(self) -> dict[str, Any]:
+        """Return the settings that training used, every default resolved."""
+        task = self.task
+        return {"dim": self.network.dim, "members": task.members, "seed": task.seed, "objective": self.objective.name,
+                "ranking": dict(task.metadata.ranking)}  # fmt: skip
+
+    def log_metrics(self, prefix: str) -> None:
+        """Log nDCG and the other ranking metrics: of all users in a test, of at most `VAL_USERS` in validation."""
+        data = self.task.datamodule
+        if data is None or self.task.trainer.sanity_checking:
+            return
+        for name, value in self.measure(data, prefix).items():  # summed over devices already
+            self.task.log(f"{prefix}/{name}", value, prog_bar=name == "ndcg@10", sync_dist=True)
+
+    def measure(self, data: RatingsDataModule, prefix: str) -> dict[str, Tensor]:
+        """Return the ranking metrics of a part by name; empty if the part has no users."""
+        part, most = (VAL, VAL_USERS) if prefix == "val" else (TEST, None)
+        users = select_eval_users(data, part, self.task.trainer, most, skip_empty=self.skip_empty)
+        if users is None:
+            return {}
+        tables = self.network.fold()
+        if users.held_out:
+            encoder = self.network.encoder
+            if encoder is not None:
+                vectors = users.seen.sums(encoder.cpu())
+            else:
+                vectors = self.objective.fold_in_for_evaluation(
+                    self.task.metadata.ranking, tables, users.seen, torch.from_numpy(data.counts()[1]),
+                    torch.get_num_threads(),
+                )  # fmt: skip
+            tables = tables._replace(user_vectors=vectors.to(self.task.device))
+        return evaluate_tables(users, tables)
+
+
+class SeparateRankingHead(RankingHead):
+    """Ranking metrics of a network beside the one that predicts ratings; it is trained before the first epoch.
+
+    Args:
+        task: Task of the head.
+        objective: Objective of the network.
+        network: Network whose scores rank.
+    """
+
+    def __init__(self, task: RatingTask, objective: RankingObjective, network: EmbeddingDot) -> None:
+        super().__init__(task, objective, network, skip_empty=True)
+
+    def settings_used(self) -> dict[str, Any]:
+        """Return the settings that training used, every default resolved."""
+        own = {"objective": self.objective.name, "dim": self.network.dim}
+        return {"objective": "multitask", "ranking": own | self.task.metadata.ranking}
+
+    def measure(self, data: RatingsDataModule, prefix: str) -> dict[str, Tensor]:
+        """Return the ranking metrics; in a fit the validation metrics are computed once, as the network is complete."""
+        fit = self.task.current_fit
+        if prefix != "val" or not self.task.is_fitting or fit is None:
+            return super().measure(data, prefix)
+        fit.ranking_metrics = fit.ranking_metrics or super().measure(data, prefix)
+        return fit.ranking_metrics
