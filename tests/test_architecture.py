@@ -16,8 +16,8 @@ TRAINING = {  # subpackage -> subpackages that it may import, lowest first; `err
     "metrics": {"utils"},
     "data": {"utils"},
     "checkpoint": {"data", "utils"},
-    "engines": {"data", "kernels", "models", "sampling", "utils"},
     "objectives": {"data", "kernels", "models", "solvers", "utils"},
+    "engines": {"data", "kernels", "models", "objectives", "sampling", "utils"},
     "evaluation": {"data", "metrics", "models", "solvers", "utils"},
     "tasks": {
         "checkpoint", "data", "engines", "evaluation", "kernels", "metrics", "models", "objectives", "sampling",

@@ -1,4 +1,4 @@
-"""Loader and optimiser of engines that see the whole training part in every step, which is an epoch."""
+"""Engines that see the whole training part in every step, which is an epoch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from cflightning.data.loaders.batches import EpochLoader
-from cflightning.engines.base import EngineOptimizer
+from cflightning.engines.base import Engine, EngineOptimizer
 from cflightning.models.embedding_dot import EmbeddingDot
 
 
@@ -50,14 +50,38 @@ class FullBatchLoader(EpochLoader):
         yield FullBatch(self._epoch, len(self.columns[0]))
 
 
-class StateOptimizer(EngineOptimizer):
-    """Optimiser that holds the state of a full-batch engine under one key.
+class FullBatchOptimizer(EngineOptimizer):
+    """Optimiser that holds the state of a full-batch engine.
 
     Args:
         network: The served network.
         lr: Learning rate of the engine, if it has one.
+
+    Attributes:
+        state_owner: The parameter under which torch stores the state.
     """
 
     def __init__(self, network: EmbeddingDot, lr: float) -> None:
         super().__init__(network.parameters(), {"lr": lr})
-        self.state_key = network.user_factors.weight
+        self.state_owner = network.user_factors.weight
+
+
+class FullBatchEngine(Engine):
+    """An engine whose batch is the training part.
+
+    Args:
+        network: The served network.
+    """
+
+    scheduled = False
+
+    def __init__(self, network: EmbeddingDot) -> None:
+        self.network = network
+
+    def make_loader(self, user: Tensor, item: Tensor, rating: Tensor, **options: Any) -> FullBatchLoader:
+        """Make a dataloader of one batch per epoch."""
+        return FullBatchLoader(user, item, rating, **options)
+
+    def make_optimizer(self, learning_rate: float) -> FullBatchOptimizer:
+        """Make the optimiser that holds the engine's state."""
+        return FullBatchOptimizer(self.network, learning_rate)

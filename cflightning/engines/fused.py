@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cflightning.data.loaders.batches import EpochLoader
-from cflightning.engines.base import Engine, EngineContext, EngineGroup, EngineSpec
-from cflightning.engines.stage_engine import STAGES, RowwiseAdagrad, StageEngine, default_learning_rate
+from cflightning.engines.base import EngineInputs
+from cflightning.engines.stage_engine import STAGES, RowwiseAdagrad, StageDescent, StageEngine
 from cflightning.engines.svdpp_prior import SvdppPrior
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.penalty import BIAS_L2, Penalty
@@ -79,7 +78,7 @@ class StageLoader(EpochLoader):
         self.blocks = block_starts(self.layout.starts)
         self.seed = seed
         self.world_size = world_size
-        self.own_groups = np.arange(rank, STAGES, world_size)
+        self.group_numbers = np.arange(rank, STAGES, world_size)
 
     @property
     def num_ratings(self) -> int:
@@ -100,13 +99,13 @@ class StageLoader(EpochLoader):
         for number in range(start, STAGES):
             cells = stage_cells(STAGES, shifts[number])
             total = int((self.layout.starts[cells + 1] - self.layout.starts[cells]).sum())
-            own = cells[self.own_groups]
-            sizes = self.layout.starts[own + 1] - self.layout.starts[own]
+            own_cells = cells[self.group_numbers]
+            sizes = self.layout.starts[own_cells + 1] - self.layout.starts[own_cells]
             self._served = number + 1
-            yield Stage(own[np.argsort(-sizes)], order, total)  # a large cell at the end would delay the stage
+            yield Stage(own_cells[np.argsort(-sizes)], order, total)  # a large cell at the end would delay the stage
 
 
-class FusedEngine(StageEngine):
+class FusedDescent(StageDescent):
     """Trains a network by stages of the compiled CPU step.
 
     Any number of threads and of processes gives the same result, bit for bit.
@@ -141,7 +140,7 @@ class FusedEngine(StageEngine):
         super().__init__(network, counts, optimizer, penalty, bias_l2=bias_l2, prior=prior)
         self.layout, self.blocks = layout, loader.blocks
         self.single_process = loader.world_size == 1
-        self.own_users = torch.from_numpy(np.isin(layout.user_group, loader.own_groups))
+        self.is_own_user = torch.from_numpy(np.isin(layout.user_group, loader.group_numbers))
         self.step = step or fused_dot.kernel(network.dim)
         self.helpers = min(threads, STAGES) - 1
         self.pool = ThreadPoolExecutor(self.helpers) if self.helpers else None
@@ -168,20 +167,20 @@ class FusedEngine(StageEngine):
         cell_bias = np.zeros(STAGES, np.float32)
         cell_bias[stage.cells // STAGES] = biases
         if not self.single_process:
-            own_items = torch.from_numpy(np.isin(layout.item_group, stage.cells % STAGES))
-            self._exchange(own_items, torch.from_numpy(cell_bias))
+            is_own_item = torch.from_numpy(np.isin(layout.item_group, stage.cells % STAGES))
+            self._exchange(is_own_item, torch.from_numpy(cell_bias))
         self.global_bias[0] = cell_bias.mean()  # each cell has updated a copy by its own ratings
         self.finish_stage(learning_rate)
         return float(errors[np.argsort(stage.cells)].sum()) * self.squared_unit
 
-    def _exchange(self, own_items: Tensor, cell_bias: Tensor) -> None:
+    def _exchange(self, is_own_item: Tensor, cell_bias: Tensor) -> None:
         """Send every process the updates of the others.
 
         Every vector and every cell belongs to one process and the others add zeros, so the sums are exact.
         """
-        for own, factors, state in zip((self.own_users, own_items), self.factors, self.states, strict=True):
+        for is_own, factors, state in zip((self.is_own_user, is_own_item), self.factors, self.states, strict=True):
             for table in (factors, state):
-                table[~own] = 0
+                table[~is_own] = 0
                 torch.distributed.all_reduce(table)
         torch.distributed.all_reduce(cell_bias)
 
@@ -198,18 +197,27 @@ def compiled_svdpp_term() -> type[SvdppTerm]:
     return CompiledSvdppTerm
 
 
-def make_engine(context: EngineContext, loader: StageLoader, optimizer: RowwiseAdagrad) -> Engine:
-    """Start the fused engine on all networks of a training run."""
-    log.info("training by the fused engine on %d thread%s", context.threads, "s" if context.threads > 1 else "")
-    return EngineGroup([
-        FusedEngine(
-            network, loader, optimizer, context.penalty, threads=context.threads, prior=prior, bias_l2=context.bias_l2
-        )
-        for network, prior in zip_longest(context.networks, context.priors)
-    ])  # fmt: skip
+class FusedEngine(StageEngine):
+    """The fused engine on the CPU: trains networks by stages of the compiled step.
 
+    Args:
+        networks: Networks to train, at least one.
+    """
 
-def make_spec(networks: Sequence[EmbeddingDot]) -> EngineSpec:
-    """Describe the fused engine on the CPU for some networks."""
-    loader, optimizer = partial(StageLoader, network=networks[0]), partial(RowwiseAdagrad, networks)
-    return EngineSpec("fused", loader, optimizer, default_learning_rate, make_engine, compiled_svdpp=True)
+    def __init__(self, networks: Sequence[EmbeddingDot]) -> None:
+        super().__init__(networks)
+        self.svdpp_term_class = compiled_svdpp_term()
+
+    def make_loader(self, user: Tensor, item: Tensor, rating: Tensor, **options: Any) -> StageLoader:
+        """Make the dataloader of the stages."""
+        return StageLoader(user, item, rating, network=self.networks[0], **options)
+
+    def start(self, inputs: EngineInputs, loader: StageLoader, optimizer: RowwiseAdagrad) -> None:
+        """Make the gradient descent of each network, whose state may come from a checkpoint."""
+        log.info("training by the fused engine on %d thread%s", inputs.threads, "s" if inputs.threads > 1 else "")
+        self.descents = [
+            FusedDescent(
+                network, loader, optimizer, inputs.penalty, threads=inputs.threads, prior=prior, bias_l2=inputs.bias_l2
+            )
+            for network, prior in zip_longest(self.networks, inputs.priors)
+        ]

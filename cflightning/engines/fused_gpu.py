@@ -14,8 +14,7 @@ bound. All numbers are computed, none is measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,12 +23,13 @@ import torch
 from torch import Tensor
 
 from cflightning.data.loaders.batches import EpochLoader
-from cflightning.engines.base import Engine, EngineContext, EngineGroup, EngineSpec
-from cflightning.engines.stage_engine import STAGES, RowwiseAdagrad, StageEngine, default_learning_rate
+from cflightning.engines.base import EngineInputs
+from cflightning.engines.stage_engine import STAGES, RowwiseAdagrad, StageDescent, StageEngine
 from cflightning.engines.svdpp_prior import SvdppPrior
 from cflightning.kernels.adagrad import GPU_BLOCK
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.penalty import BIAS_L2, Penalty
+from cflightning.models.svdpp import SvdppTerm
 from cflightning.utils.seeds import SEED_FACTOR
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class GpuStageLoader(EpochLoader):
             yield GpuStage(order[low:high], (high - low) * GPU_BLOCK - missing)
 
 
-class FusedGpuEngine(StageEngine):
+class FusedGpuDescent(StageDescent):
     """Trains a network by stages of the Triton kernel.
 
     Args:
@@ -157,19 +157,19 @@ class FusedGpuEngine(StageEngine):
         self.finish_stage(learning_rate)
         return loss * self.squared_unit
 
-    def close(self) -> None:
-        """Do nothing: there is no thread pool."""
 
+class FusedGpuEngine(StageEngine):
+    """The fused engine on a CUDA GPU: trains networks by stages of the Triton kernel."""
 
-def make_engine(context: EngineContext, loader: GpuStageLoader, optimizer: RowwiseAdagrad) -> Engine:
-    """Start the fused engine on all networks of a training run."""
-    return EngineGroup([
-        FusedGpuEngine(network, loader, optimizer, context.penalty, prior=prior, bias_l2=context.bias_l2)
-        for network, prior in zip_longest(context.networks, context.priors)
-    ])  # fmt: skip
+    svdpp_term_class = SvdppTerm
 
+    def make_loader(self, user: Tensor, item: Tensor, rating: Tensor, **options: Any) -> GpuStageLoader:
+        """Make the dataloader of the stages."""
+        return GpuStageLoader(user, item, rating, network=self.networks[0], **options)
 
-def make_spec(networks: Sequence[EmbeddingDot]) -> EngineSpec:
-    """Describe the fused engine on a CUDA GPU for some networks."""
-    loader, optimizer = partial(GpuStageLoader, network=networks[0]), partial(RowwiseAdagrad, networks)
-    return EngineSpec("fused", loader, optimizer, default_learning_rate, make_engine)
+    def start(self, inputs: EngineInputs, loader: GpuStageLoader, optimizer: RowwiseAdagrad) -> None:
+        """Make the gradient descent of each network, whose state may come from a checkpoint."""
+        self.descents = [
+            FusedGpuDescent(network, loader, optimizer, inputs.penalty, prior=prior, bias_l2=inputs.bias_l2)
+            for network, prior in zip_longest(self.networks, inputs.priors)
+        ]

@@ -10,20 +10,17 @@ converged, do no harm.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from functools import partial
 from itertools import count
 
 import torch
 
-from cflightning.engines.base import DEFAULT_EPOCHS, DEFAULT_SWEEPS, Engine, EngineContext, EngineSpec
-from cflightning.engines.full_batch import FullBatch, FullBatchLoader, StateOptimizer
-from cflightning.engines.fused import FusedEngine, StageLoader, compiled_svdpp_term
+from cflightning.engines.base import DEFAULT_EPOCHS, DEFAULT_SWEEPS, EngineInputs
+from cflightning.engines.full_batch import FullBatch, FullBatchEngine, FullBatchLoader, FullBatchOptimizer
+from cflightning.engines.fused import FusedDescent, StageLoader, compiled_svdpp_term
 from cflightning.engines.schedule import one_cycle
 from cflightning.engines.stage_engine import RowwiseAdagrad, default_learning_rate
 from cflightning.engines.svdpp_prior import SvdppPrior, SvdppSides
 from cflightning.errors import TrainingError
-from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.ensemble import average, compress
 from cflightning.models.network import FoldedTables
 from cflightning.sampling.chain import Chain
@@ -35,35 +32,47 @@ RANK_FACTOR = 2
 """Rank of the stored average, as a multiple of the larger dim of chain and network: truncation errors accumulate."""
 
 
-class GibbsEngine(Engine):
-    """Runs sweeps of a chain, and sets the network to the average after each.
+class GibbsEngine(FullBatchEngine):
+    """Runs sweeps of a Markov chain, and sets the served network to the average after each.
 
     Args:
         network: The served network.
-        optimizer: Optimiser whose state is empty or comes from a checkpoint.
-        chain: Markov chain of the ratings.
-        train_members: Trains the ensemble members and returns their tables; called if the state is empty.
-        num_sweeps: Planned number of sweeps, the initial weight of the members.
     """
 
-    def __init__(
-        self,
-        network: EmbeddingDot,
-        optimizer: StateOptimizer,
-        chain: Chain,
-        train_members: Callable[[], list[FoldedTables]],
-        num_sweeps: int,
-    ) -> None:
-        self.network, self.chain, self.train_members, self.num_sweeps = network, chain, train_members, num_sweeps
-        self.rank = RANK_FACTOR * max(network.dim, chain.width - 1)
-        self.state = state = optimizer.state[optimizer.state_key]
+    name = "gibbs"
+
+    def default_learning_rate(self, num_epochs: int | None, svdpp: SvdppSides) -> float:
+        """Return the learning rate of the members, whatever the number of sweeps."""
+        return default_learning_rate(DEFAULT_EPOCHS, svdpp)
+
+    def start(self, inputs: EngineInputs, loader: FullBatchLoader, optimizer: FullBatchOptimizer) -> None:
+        """Make the chain, or restore it; the members are trained by the first batch.
+
+        Args:
+            inputs: Settings of the fit.
+            loader: The engine's dataloader.
+            optimizer: The engine's optimiser; its state may come from a checkpoint.
+        """
+        from cflightning.kernels.gibbs import draw_svdpp_vectors  # imports numba
+
+        log.info("Gibbs sampling on %d thread%s", inputs.threads, "s" * (inputs.threads > 1))
+        network = self.network
+        self.chain = Chain(
+            *loader.columns, num_users=network.num_users, num_items=network.num_items, dim=inputs.dim,
+            scale=network.scale, svdpp=inputs.svdpp, seed=inputs.seed, threads=inputs.threads,
+            draw_vectors=draw_svdpp_vectors, rank=loader.rank, world_size=loader.world_size,
+            all_reduce=torch.distributed.all_reduce if loader.world_size > 1 else None,
+        )  # fmt: skip
+        self.inputs, self.loader, self.learning_rate = inputs, loader, optimizer.param_groups[0]["lr"]
+        self.rank = RANK_FACTOR * max(network.dim, self.chain.width - 1)
+        self.state = state = optimizer.state[optimizer.state_owner]
         if state:
-            chain.load({name[6:]: value for name, value in state.items() if name.startswith("chain.")})
+            self.chain.load({name[6:]: value for name, value in state.items() if name.startswith("chain.")})
 
     def train_batch(self, batch: FullBatch, learning_rate: float) -> float:
         """Run a sweep; returns an equal share of the squared errors before it, which add up over all processes."""
-        if not self.state:  # not in the constructor, so that it counts as training time
-            self._start()
+        if not self.state:  # not in `start`, so that it counts as training time
+            self._start_chain()
         error = self.chain.sweep()
         draw, weight = self.chain.tables(), float(self.state["weight"])
         if not all(bool(table.isfinite().all()) for table in draw):
@@ -72,10 +81,12 @@ class GibbsEngine(Engine):
         self._store(compress(average([mean, draw], [weight, 1.0]), self.rank), weight + 1)
         return error / self.chain.processes
 
-    def _start(self) -> None:
-        members = self.train_members()
+    def _start_chain(self) -> None:
+        members = train_members(self.inputs, self.loader, self.learning_rate)
         self.chain.start(compress(members[0], self.chain.width - 1))
-        self._store(compress(average(members, [1.0] * len(members)), self.rank), float(self.num_sweeps))
+        sweeps = self.inputs.num_epochs
+        weight = float(sweeps if sweeps and sweeps > 0 else DEFAULT_SWEEPS)
+        self._store(compress(average(members, [1.0] * len(members)), self.rank), weight)
 
     def _store(self, mean: FoldedTables, weight: float) -> None:
         self.state |= {f"mean.{name}": table.contiguous() for name, table in mean._asdict().items()}
@@ -88,22 +99,23 @@ class GibbsEngine(Engine):
         )
 
     def close(self) -> None:
-        """Shut down the thread pool."""
+        """Shut down the thread pool, and release the ratings."""
         self.chain.close()
+        del self.chain, self.loader
 
 
-def train_members(context: EngineContext, loader: FullBatchLoader, learning_rate: float) -> list[FoldedTables]:
+def train_members(inputs: EngineInputs, loader: FullBatchLoader, learning_rate: float) -> list[FoldedTables]:
     """Train the ensemble members by the fused engine.
 
     Args:
-        context: Settings of the run.
+        inputs: Settings of the fit.
         loader: Loader with the training part; its seed decides the order of the ratings.
         learning_rate: Peak learning rate.
 
     Returns:
         The tables of each member.
     """
-    networks = context.init_members()
+    networks = inputs.build_members()
     log.info("the fused engine trains %d ensemble member%s first", len(networks), "s" * (len(networks) > 1))
     user, item, rating = loader.columns
     stages = StageLoader(user, item, rating.clone(), network=networks[0], seed=loader.seed)
@@ -111,47 +123,17 @@ def train_members(context: EngineContext, loader: FullBatchLoader, learning_rate
     members = []
     for network in networks:
         prior = None
-        if context.svdpp != "none":
-            prior = SvdppPrior(network, interactions, context.svdpp, context.penalty.exponent, compiled_svdpp_term())
+        if inputs.svdpp != "none":
+            prior = SvdppPrior(network, interactions, inputs.svdpp, inputs.penalty.exponent, compiled_svdpp_term())
         optimizer = RowwiseAdagrad([network], learning_rate)
-        engine = FusedEngine(
-            network, stages, optimizer, context.penalty, threads=context.threads, prior=prior, bias_l2=context.bias_l2
+        descent = FusedDescent(
+            network, stages, optimizer, inputs.penalty, threads=inputs.threads, prior=prior, bias_l2=inputs.bias_l2
         )
         step = count()
         for epoch in range(DEFAULT_EPOCHS):
             stages.set_epoch(epoch)
             for stage in stages:
-                engine.train_batch(stage, learning_rate * one_cycle(next(step), DEFAULT_EPOCHS * len(stages)))
-        engine.close()
+                descent.train_batch(stage, learning_rate * one_cycle(next(step), DEFAULT_EPOCHS * len(stages)))
+        descent.close()
         members.append(network.fold())
     return members
-
-
-def make_engine(
-    network: EmbeddingDot, context: EngineContext, loader: FullBatchLoader, optimizer: StateOptimizer
-) -> GibbsEngine:
-    """Start the Gibbs engine, whose average is written into a network."""
-    from cflightning.kernels.gibbs import draw_svdpp_vectors  # imports numba
-
-    log.info("Gibbs sampling on %d thread%s", context.threads, "s" * (context.threads > 1))
-    chain = Chain(
-        *loader.columns, num_users=network.num_users, num_items=network.num_items, dim=context.dim,
-        scale=network.scale, svdpp=context.svdpp, seed=context.seed, threads=context.threads,
-        draw_vectors=draw_svdpp_vectors, rank=loader.rank, world_size=loader.world_size,
-        all_reduce=torch.distributed.all_reduce if loader.world_size > 1 else None,
-    )  # fmt: skip
-    members = partial(train_members, context, loader, optimizer.param_groups[0]["lr"])
-    num_sweeps = context.num_epochs if context.num_epochs and context.num_epochs > 0 else DEFAULT_SWEEPS
-    return GibbsEngine(network, optimizer, chain, members, num_sweeps)
-
-
-def make_spec(network: EmbeddingDot) -> EngineSpec:
-    """Describe the Gibbs engine for a served network."""
-
-    def member_learning_rate(num_epochs: int | None, svdpp: SvdppSides) -> float:
-        return default_learning_rate(DEFAULT_EPOCHS, svdpp)
-
-    return EngineSpec(
-        "gibbs", FullBatchLoader, partial(StateOptimizer, network), member_learning_rate,
-        partial(make_engine, network), has_svdpp_terms=False, scheduled=False,
-    )  # fmt: skip

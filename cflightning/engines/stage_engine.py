@@ -1,4 +1,4 @@
-"""The common part of the fused engines on CPU and GPU: state tables, penalties and learning rates of a stage.
+"""The common part of the fused engines on CPU and GPU: state tables, penalties, learning rates, and ensembles.
 
 A stage is an eighth of an epoch and a batch of the Trainer.
 """
@@ -6,8 +6,9 @@ A stage is an eighth of an epoch and a batch of the Trainer.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -56,8 +57,8 @@ class StepSizes(NamedTuple):
     eps: float
 
 
-class StageEngine(Engine):
-    """A fused engine without its kernel.
+class StageDescent(ABC):
+    """Gradient descent of one network by stages, without its kernel.
 
     Args:
         network: Network to train in place; its tables lie on `device`.
@@ -69,6 +70,7 @@ class StageEngine(Engine):
         device: Device of the kernel.
 
     Attributes:
+        penalty_scale: Multiple of the penalty on factors from the next stage on.
         states: float32 [num_users, STATE_WIDTH] and [num_items, STATE_WIDTH], see `kernels.adagrad`.
     """
 
@@ -94,13 +96,25 @@ class StageEngine(Engine):
                 optimizer.state[table.weight]["sum"] = state[:, column]  # shared memory from here on
             self.states.append(state)
         self.penalties = [state[:, L2].clone() for state in self.states]
-        self._applied_scale = 1.0
+        self.penalty_scale = self._applied_scale = 1.0
         self.proximal_step: ProximalStep | None = None
         if prior is not None:
             numbers = [torch.from_numpy(count).to(device) for count in counts]
             self.proximal_step = ProximalStep(network, prior, self.states, numbers, STAGES)
         self.gradient_factor = 2 * (1 + 2 * network.scale.margin) ** 2
         self.squared_unit = (network.scale.high - network.scale.low) ** 2
+
+    @abstractmethod
+    def train_batch(self, stage: Any, learning_rate: float) -> float | Tensor:
+        """Train on this process's ratings of a stage.
+
+        Returns:
+            Sum of their squared errors, squared rating units: float64 [].
+        """
+
+    def close(self) -> None:
+        """Release threads."""
+        return
 
     def step_sizes(self, learning_rate: float) -> StepSizes:
         """Return the learning rates of all parameters of a stage."""
@@ -120,6 +134,43 @@ class StageEngine(Engine):
             self.proximal_step.step(learning_rate, self.penalty_scale)
         for bias, state in zip(self.biases, self.states, strict=True):
             bias.squeeze(-1).copy_(state[:, BIAS])
+
+
+class StageEngine(Engine):
+    """A fused engine: gradient descent of several networks on the same stages.
+
+    Args:
+        networks: Networks to train, at least one.
+
+    Attributes:
+        descents: The gradient descent of each network, once the engine has started.
+    """
+
+    name = "fused"
+
+    def __init__(self, networks: Sequence[EmbeddingDot]) -> None:
+        self.networks = networks
+        self.descents: Sequence[StageDescent] = ()
+
+    def make_optimizer(self, learning_rate: float) -> RowwiseAdagrad:
+        """Make row-wise AdaGrad for all networks."""
+        return RowwiseAdagrad(self.networks, learning_rate)
+
+    def default_learning_rate(self, num_epochs: int | None, svdpp: SvdppSides) -> float:
+        """Return the peak learning rate if none is given; see `default_learning_rate`."""
+        return default_learning_rate(num_epochs, svdpp)
+
+    def train_batch(self, stage: Any, learning_rate: float) -> float | Tensor:
+        """Train every network on the stage; returns the mean of their sums of squared errors, squared rating units."""
+        for descent in self.descents:
+            descent.penalty_scale = self.penalty_scale
+        return sum(descent.train_batch(stage, learning_rate) for descent in self.descents) / len(self.descents)
+
+    def close(self) -> None:
+        """Release threads and tables."""
+        for descent in self.descents:
+            descent.close()
+        self.descents = ()
 
 
 def default_learning_rate(num_epochs: int | None, svdpp: SvdppSides = "none") -> float:

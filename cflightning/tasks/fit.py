@@ -12,7 +12,7 @@ from torch import Tensor
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.loaders.batches import EpochLoader
 from cflightning.data.loaders.ratings import RatingLoader
-from cflightning.engines.base import Engine, EngineSpec
+from cflightning.engines.base import Engine
 from cflightning.tasks.base import NetworkTask
 from cflightning.tasks.optimizers import step_schedules
 
@@ -24,23 +24,21 @@ class Fit(ABC):
 
     Args:
         task: Task whose networks are trained.
-        engine_spec: Engine that trains; None for autograd.
-        make_loader: Makes the dataloader, with the arguments of `RatingLoader`.
+        engine: Engine that trains; None for autograd.
+        make_loader: Makes the dataloader for autograd, with the arguments of `RatingLoader`.
 
     Attributes:
-        engine: The engine while it runs.
         ranking_metrics: Validation metrics of a separate ranking network, which are computed once in a fit.
     """
 
     def __init__(
         self,
         task: NetworkTask,
-        engine_spec: EngineSpec | None = None,
+        engine: Engine | None = None,
         make_loader: Callable[..., EpochLoader] = RatingLoader,
     ) -> None:
-        self.task, self.engine_spec = task, engine_spec
-        self.make_loader = make_loader if engine_spec is None else engine_spec.make_loader
-        self.engine: Engine | None = None
+        self.task, self.engine = task, engine
+        self.make_loader = make_loader if engine is None else engine.make_loader
         self.ranking_metrics: dict[str, Tensor] = {}
         self._loss_sum: Tensor | None = None
         self._loss_count = 0
@@ -49,7 +47,7 @@ class Fit(ABC):
     @property
     def engine_name(self) -> str:
         """Name of the engine in checkpoints."""
-        return "autograd" if self.engine_spec is None else self.engine_spec.name
+        return "autograd" if self.engine is None else self.engine.name
 
     @abstractmethod
     def on_train_start(self, data: RatingsDataModule) -> None:
@@ -74,7 +72,6 @@ class Fit(ABC):
         """Shut down the engine."""
         if self.engine is not None:
             self.engine.close()
-        self.engine = None
 
     def on_fit_end(self) -> None:
         """Finish the checkpoints of the fit."""
@@ -89,10 +86,6 @@ class Fit(ABC):
         return {}
 
     # Steps -----------------------------------------------------------------------------------------------------------
-
-    def start_engine(self, make: Callable[[Any, Any], Engine]) -> None:
-        """Start an engine with the Trainer's dataloader and optimiser."""
-        self.engine = make(self.task.trainer.train_dataloader, self.task.optimizers(use_pl_optimizer=False))
 
     def step_engine(self, engine: Engine, batch: Any) -> None:
         """Train on a batch by an engine, with Lightning's counts of steps and the schedules."""

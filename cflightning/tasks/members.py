@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from cflightning.engines.fused import compiled_svdpp_term
 from cflightning.engines.svdpp_prior import SvdppPrior, SvdppSides
 from cflightning.errors import ConfigError
 from cflightning.models.embedding_dot import EmbeddingDot
@@ -58,7 +57,7 @@ class Ensemble(nn.Module):
             network.set_tables(compress(average(tables, [1.0] * len(tables)), network.dim))
 
     def attach_priors(
-        self, user: Tensor, item: Tensor, svdpp: SvdppSides, l2_exponent: float, *, compiled: bool
+        self, user: Tensor, item: Tensor, svdpp: SvdppSides, l2_exponent: float, term_class: type[SvdppTerm]
     ) -> None:
         """Give every trained network an SVD++ prior.
 
@@ -67,7 +66,7 @@ class Ensemble(nn.Module):
             item: int32 [n], item indices of the training part.
             svdpp: Sides with SVD++ terms, `user` or `both`.
             l2_exponent: See `NetworkTask`.
-            compiled: Whether the terms are the compiled ones.
+            term_class: Implementation of a term.
 
         Raises:
             ConfigError: A network has no factors.
@@ -77,7 +76,6 @@ class Ensemble(nn.Module):
             name = type(self.networks[0]).__name__
             raise ConfigError(f"--model.svdpp: must be none for {name}; EmbeddingDot alone has SVD++ terms")
         interactions = Interactions.from_pairs(user, item, networks[0].num_users, networks[0].num_items)
-        term_class = compiled_svdpp_term() if compiled else SvdppTerm
         self.priors = [SvdppPrior(network, interactions, svdpp, l2_exponent, term_class) for network in networks]
 
     def prior_state(self) -> list[dict[str, Tensor]]:

@@ -6,76 +6,56 @@ import logging
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 
-from cflightning.engines.base import EngineSpec
+from cflightning.engines.base import Engine
 from cflightning.engines.schedule import one_cycle_schedule
-from cflightning.engines.svdpp_prior import SvdppSides
 from cflightning.errors import CheckpointError, ConfigError
+from cflightning.tasks.base import NetworkTask
 
 log = logging.getLogger(__name__)
 MAX_BATCH_RATIO = 8.0
 """Batch size, as a multiple of the default, up to which AdamW is scaled; at 10 its averages would have no memory."""
 
 
-@dataclass(frozen=True)
-class OptimizerOptions:
-    """Options of a task that concern its optimiser; see `NetworkTask`.
-
-    Attributes:
-        learning_rate: Peak learning rate; None for a default.
-        weight_decay: Weight decay of AdamW.
-        optimizer: Configuration of another optimiser.
-        lr_scheduler: Configuration of another schedule.
-        svdpp: Sides with SVD++ terms.
-    """
-
-    learning_rate: float | None
-    weight_decay: float
-    optimizer: Mapping[str, Any] | None
-    lr_scheduler: Mapping[str, Any] | None
-    svdpp: SvdppSides = "none"
-
-
 def make_optimizer_and_schedule(
-    options: OptimizerOptions,
-    trainer: Trainer,
-    engine_spec: EngineSpec | None,
-    parameters: Sequence[torch.nn.Parameter],
-    batch_ratio: float,
+    task: NetworkTask, engine: Engine | None, batch_ratio: float
 ) -> OptimizerLRSchedulerConfig:
     """Return the optimiser and the schedule: fused AdamW or the engine's optimiser, with one cycle, by default.
 
     Args:
-        options: Options of the task.
-        trainer: Trainer of the fit.
-        engine_spec: Engine that trains; None for autograd.
-        parameters: Parameters to train.
+        task: Task whose networks are trained.
+        engine: Engine that trains; None for autograd.
         batch_ratio: Batch size as a multiple of the default.
     """
+    trainer = task.trainer
+    parameters = [
+        parameter for network in task.ensemble.networks for parameter in network.parameters()
+        if engine is not None or parameter.requires_grad
+    ]  # fmt: skip
     optimizer: torch.optim.Optimizer
-    if engine_spec is None:
-        optimizer = _fused_adamw(options, parameters, batch_ratio)
+    if engine is None:
+        optimizer = _fused_adamw(task, parameters, batch_ratio)
     else:
-        default = engine_spec.default_learning_rate(trainer.max_epochs, options.svdpp)
-        optimizer = engine_spec.make_optimizer(default if options.learning_rate is None else options.learning_rate)
-    if options.optimizer:
-        optimizer = instantiate_from_config(options.optimizer, "optimizer", torch.optim.Optimizer, parameters)
-    if options.lr_scheduler:
+        rate = task.learning_rate
+        default = engine.default_learning_rate(trainer.max_epochs, task.svdpp)
+        optimizer = engine.make_optimizer(default if rate is None else rate)
+    if task.optimizer:
+        optimizer = instantiate_from_config(task.optimizer, "optimizer", torch.optim.Optimizer, parameters)
+    if task.lr_scheduler:
         kinds = torch.optim.lr_scheduler.LRScheduler, torch.optim.lr_scheduler.ReduceLROnPlateau
-        scheduler = instantiate_from_config(options.lr_scheduler, "lr_scheduler", kinds, optimizer)
+        scheduler = instantiate_from_config(task.lr_scheduler, "lr_scheduler", kinds, optimizer)
         # Schedules that count steps (OneCycleLR) are stepped by them, others by epochs, as Lightning does.
         interval = "step" if hasattr(scheduler, "total_steps") else "epoch"
         config = {"scheduler": scheduler, "interval": interval}
-        if engine_spec is None:  # only in automatic optimisation
+        if engine is None:  # only in automatic optimisation
             config["monitor"] = _monitored_metric(scheduler)  # used by ReduceLROnPlateau alone
         return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[typeddict-item]
-    if options.optimizer or (engine_spec is not None and not engine_spec.scheduled):
+    if task.optimizer or (engine is not None and not engine.scheduled):
         return {"optimizer": optimizer}  # type: ignore[typeddict-item]
     if trainer.max_epochs == -1 and trainer.max_steps == -1:
         log.info("the number of epochs is open, so the learning rate stays at %g", optimizer.param_groups[0]["lr"])
@@ -162,7 +142,7 @@ def step_schedules(trainer: Trainer, interval: str) -> None:
 
 
 def _fused_adamw(
-    options: OptimizerOptions, parameters: Sequence[torch.nn.Parameter], batch_ratio: float
+    task: NetworkTask, parameters: Sequence[torch.nn.Parameter], batch_ratio: float
 ) -> torch.optim.Optimizer:
     """Make AdamW with a rate and averages that span the same number of ratings whatever the batch size.
 
@@ -173,11 +153,11 @@ def _fused_adamw(
     """
     tables = [parameter for parameter in parameters if parameter.ndim > 0]
     scalars = [parameter for parameter in parameters if parameter.ndim == 0]
-    groups = [{"params": tables, "weight_decay": options.weight_decay}, {"params": scalars, "weight_decay": 0.0}]
+    groups = [{"params": tables, "weight_decay": task.weight_decay}, {"params": scalars, "weight_decay": 0.0}]
     ratio = min(batch_ratio, MAX_BATCH_RATIO)
     return torch.optim.AdamW(
         [group for group in groups if group["params"]],
-        lr=0.01 * math.sqrt(ratio) if options.learning_rate is None else options.learning_rate,
+        lr=0.01 * math.sqrt(ratio) if task.learning_rate is None else task.learning_rate,
         betas=(1 - 0.1 * ratio, 1 - 0.05 * ratio),  # 0.999 lags behind sparse gradients: .003 to .009 RMSE worse
         fused=all(parameter.device.type in {"cpu", "cuda"} for parameter in parameters),
     )

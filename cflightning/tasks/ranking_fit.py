@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,8 +15,8 @@ from cflightning.checkpoint.format import SOLVER_KEY
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.loaders.interactions import InteractionBatch
 from cflightning.data.splits.split import TRAIN
-from cflightning.engines.base import Engine, EngineSpec
-from cflightning.engines.full_batch import FullBatch, FullBatchLoader, StateOptimizer
+from cflightning.engines.full_batch import FullBatch
+from cflightning.engines.solver import SolverEngine
 from cflightning.errors import ConfigError
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.network import FoldedTables
@@ -111,29 +110,6 @@ def train_separate_network(
     task.metadata = replace(task.metadata, ranking_trained=True)
 
 
-class SolverEngine(Engine):
-    """Trains the served network by a solver; the batch is the training part.
-
-    Args:
-        solver: Solver of the objective.
-        num_epochs: Epochs of the run; None or -1 if their number is open.
-        world_size: Number of processes.
-    """
-
-    def __init__(self, solver: RankingSolver[Any], num_epochs: int | None, world_size: int) -> None:
-        self.solver, self.world_size = solver, world_size
-        self.num_epochs = num_epochs if num_epochs and num_epochs > 0 else solver.default_epochs
-
-    def train_batch(self, batch: FullBatch, learning_rate: float) -> float:
-        """Train for an epoch; returns this process's share of the loss, as if summed over interactions."""
-        self.solver.train_epoch(batch.epoch, self.num_epochs)
-        return self.solver.loss() * batch.total / self.world_size
-
-    def close(self) -> None:
-        """Shut down the solver's threads."""
-        self.solver.close()
-
-
 class SolverFit(Fit):
     """Trains the served network by the objective's solver, an epoch of the Trainer for an epoch of the solver.
 
@@ -145,6 +121,8 @@ class SolverFit(Fit):
     Raises:
         ConfigError: An option has no meaning with the objective, or the device is not a CPU.
     """
+
+    engine: SolverEngine
 
     def __init__(self, task: NetworkTask, objective: RankingObjective, options: Mapping[str, Any]) -> None:
         engines = ("auto",) if objective.sampled_loss is None else ("auto", "fused")
@@ -163,19 +141,12 @@ class SolverFit(Fit):
                 f"--model.objective {objective.name}: runs on the CPU; give --trainer.accelerator cpu, "
                 f"or choose one of {', '.join(sampled_loss_names())}"
             )
-        optimizer = partial(StateOptimizer, network)
-        spec = EngineSpec(
-            objective.name, FullBatchLoader, optimizer, lambda *_: 0.0, has_svdpp_terms=False, scheduled=False
-        )
-        super().__init__(task, spec)
+        super().__init__(task, SolverEngine(objective.name, network))
         self.objective, self.network, self.options = objective, network, options
         self.solver: RankingSolver[Any] | None = None
 
     def on_train_start(self, data: RatingsDataModule) -> None:
-        """Start the solver."""
-        self.start_engine(partial(self._make_engine, data))
-
-    def _make_engine(self, data: RatingsDataModule, loader: FullBatchLoader, optimizer: StateOptimizer) -> SolverEngine:
+        """Make the solver, restore its state, and start the engine."""
         task = self.task
         known = self.objective.settings_class.defaults()
         general = {"l2": task.l2, "learning_rate": task.learning_rate}
@@ -185,11 +156,10 @@ class SolverFit(Fit):
             members=task.members,
         )  # fmt: skip
         self.solver.load(task.resume_state.pop(SOLVER_KEY, {}))
-        return SolverEngine(self.solver, task.trainer.max_epochs, loader.world_size)
+        self.engine.start(self.solver, task.trainer.max_epochs, task.trainer.world_size)
 
     def train_batch(self, batch: FullBatch) -> None:
         """Train for an epoch."""
-        assert self.engine is not None
         self.step_engine(self.engine, batch)
 
     def state(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from cflightning.objectives.settings import SearchRange
 from cflightning.tasks.base import NetworkTask
 from cflightning.tasks.fit import Fit
 from cflightning.tasks.head import Head
-from cflightning.tasks.optimizers import OptimizerOptions, check_states, make_optimizer_and_schedule, step_schedules
+from cflightning.tasks.optimizers import check_states, make_optimizer_and_schedule, step_schedules
 from cflightning.tasks.process_watch import ProcessWatch
 from cflightning.tasks.rating_fit import RatingFit
 from cflightning.tasks.rating_head import RatingHead
@@ -142,7 +142,7 @@ class RatingTask(NetworkTask):
 
     def _start_fit(self, data: RatingsDataModule) -> None:
         self.current_fit = fit = self.make_fit(data)
-        self.automatic_optimization = fit.engine_spec is None
+        self.automatic_optimization = fit.engine is None
         data.train_loader = fit.make_loader
         self.metadata = replace(self.metadata, engine=fit.engine_name)
 
@@ -162,16 +162,8 @@ class RatingTask(NetworkTask):
         """Return the engine's optimiser or fused AdamW with a one-cycle schedule, unless others are configured."""
         self.require_network()
         fit, data = self.current_fit, self.datamodule
-        spec = None if fit is None else fit.engine_spec
-        parameters = [parameter for network in self.ensemble.networks for parameter in network.parameters()]
-        options = OptimizerOptions(self.learning_rate, self.weight_decay, self.optimizer, self.lr_scheduler, self.svdpp)
-        return make_optimizer_and_schedule(
-            options,
-            self.trainer,
-            spec,
-            [parameter for parameter in parameters if parameter.requires_grad or spec],
-            batch_ratio=1.0 if data is None else data.batch_ratio,
-        )
+        engine, ratio = None if fit is None else fit.engine, 1.0 if data is None else data.batch_ratio
+        return make_optimizer_and_schedule(self, engine, batch_ratio=ratio)
 
     # Training --------------------------------------------------------------------------------------------------------
 

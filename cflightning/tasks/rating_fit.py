@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import replace
-from functools import partial
 from itertools import zip_longest
 from typing import Any
 
@@ -15,11 +14,12 @@ from torch import Tensor
 from cflightning.checkpoint.format import ADAPTIVE_PENALTY_KEY, SVDPP_KEY
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.loaders.ratings import RatingBatch
-from cflightning.engines.base import DEFAULT_EPOCHS, EngineContext
-from cflightning.engines.select import EngineRequest, select_engine
+from cflightning.engines.base import DEFAULT_EPOCHS, EngineInputs
+from cflightning.engines.select import RatingEngine, select_engine
 from cflightning.engines.svdpp_prior import SvdppPrior
 from cflightning.models.network import RatingNetwork
 from cflightning.models.penalty import BIAS_L2, Penalty, count_weights
+from cflightning.models.svdpp import SvdppTerm
 from cflightning.objectives.mse import Mse
 from cflightning.tasks.base import NetworkTask
 from cflightning.tasks.fit import Fit
@@ -47,10 +47,15 @@ class RatingFit(Fit):
         adaptive_penalty: The adaptive penalty while training lasts; None if l2 is given.
     """
 
+    engine: RatingEngine | None
+
     def __init__(self, task: NetworkTask, data: RatingsDataModule) -> None:
-        custom, counts = bool(task.optimizer or task.weight_decay), "OneCycleLR" in str(task.lr_scheduler)
-        request = EngineRequest(task.engine, custom, counts, data.given_batch_size)
-        super().__init__(task, select_engine(request, task.trainer, task.ensemble.networks))
+        engine = select_engine(
+            task.engine, task.trainer, task.ensemble.networks,
+            custom_optimizer=bool(task.optimizer or task.weight_decay),
+            counts_batches=data.given_batch_size is not None or "OneCycleLR" in str(task.lr_scheduler),
+        )  # fmt: skip
+        super().__init__(task, engine)
         self.objective = Mse()
         self.base_penalty: Penalty = configured_penalty(task)
         self.adaptive_penalty: AdaptivePenalty | None = None
@@ -59,7 +64,7 @@ class RatingFit(Fit):
 
     def on_train_start(self, data: RatingsDataModule) -> None:
         """Estimate the penalties, attach SVD++ priors, and start the engine, if there is one."""
-        task, spec = self.task, self.engine_spec
+        task = self.task
         self._attach_priors(data)
         estimate = estimate_penalties(data, task.network.scale)
         l2, exponent = configured_penalty(task)
@@ -67,9 +72,9 @@ class RatingFit(Fit):
         self.base_penalty = Penalty(l2, exponent)
         task.metadata = replace(task.metadata, l2=l2)
         self._bias_l2 = estimate.bias_l2 if l2 else (0.0, 0.0)
-        if spec is not None:
-            assert spec.make_engine is not None
-            self.start_engine(partial(spec.make_engine, self._engine_context()))
+        if self.engine is not None:
+            optimizer = task.optimizers(use_pl_optimizer=False)
+            self.engine.start(self._engine_inputs(), task.trainer.train_dataloader, optimizer)
         else:
             user, item = (
                 self._count_weights(torch.from_numpy(counts), bias_l2, l2, exponent)
@@ -83,14 +88,14 @@ class RatingFit(Fit):
         self.task.ensemble.sync_served_network()
 
     @property
-    def _has_svdpp_terms(self) -> bool:
-        """True if SVD++ terms are trained beside the engine, or by autograd."""
-        return self.engine_spec is None or self.engine_spec.has_svdpp_terms
+    def _svdpp_term_class(self) -> type[SvdppTerm] | None:
+        """Class of the SVD++ terms that are trained by autograd or beside the engine; None for Gibbs sampling."""
+        return SvdppTerm if self.engine is None else self.engine.svdpp_term_class
 
-    def _engine_context(self) -> EngineContext:
+    def _engine_inputs(self) -> EngineInputs:
         task = self.task
-        return EngineContext(
-            task.ensemble.factorised, task.ensemble.priors, task.build_members, dim=task.training_dim,
+        return EngineInputs(
+            task.ensemble.priors, task.build_members, dim=task.training_dim,
             penalty=self.base_penalty, bias_l2=self._bias_l2, svdpp=task.svdpp, seed=task.seed,
             threads=torch.get_num_threads(), num_epochs=task.trainer.max_epochs,
         )  # fmt: skip
@@ -102,12 +107,11 @@ class RatingFit(Fit):
         return weights.float().to(self.task.device), shares.float().to(self.task.device)
 
     def _attach_priors(self, data: RatingsDataModule) -> None:
-        task, spec = self.task, self.engine_spec
-        if task.svdpp == "none" or not self._has_svdpp_terms:
+        task, term_class = self.task, self._svdpp_term_class
+        if task.svdpp == "none" or term_class is None:
             return
         user, item = (torch.from_numpy(column).to(task.device) for column in data.training_pairs())
-        compiled = spec is not None and spec.compiled_svdpp
-        task.ensemble.attach_priors(user, item, task.svdpp, self.base_penalty.exponent, compiled=compiled)
+        task.ensemble.attach_priors(user, item, task.svdpp, self.base_penalty.exponent, term_class)
         task.ensemble.load_priors(task.resume_state.pop(SVDPP_KEY, []))
 
     def _start_adaptive_penalty(self, data: RatingsDataModule) -> None:
@@ -116,7 +120,7 @@ class RatingFit(Fit):
         self.adaptive_penalty = None
         state = task.resume_state.pop(ADAPTIVE_PENALTY_KEY, {})
         user, item, rating = (torch.from_numpy(column).to(device) for column in data.validation_ratings(MAX_RATINGS))
-        if task.l2 is None and task.ensemble.factorised and len(user) and self._has_svdpp_terms:
+        if task.l2 is None and task.ensemble.factorised and len(user) and self._svdpp_term_class is not None:
             self.adaptive_penalty = AdaptivePenalty(user.long(), item.long(), rating)
             self.adaptive_penalty.load(state)
             self._apply_adaptive_penalty(self.adaptive_penalty)

@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from cflightning.engines.fused_gpu import FusedGpuEngine, GpuStage, GpuStageLoader
+from cflightning.engines.fused_gpu import FusedGpuDescent, GpuStage, GpuStageLoader
 from cflightning.engines.stage_engine import RowwiseAdagrad
 from cflightning.kernels.adagrad import GPU_BLOCK, STATE_WIDTH
 from cflightning.models.embedding_dot import EmbeddingDot
@@ -81,11 +81,11 @@ def kernel_table(columns: tuple[Tensor, ...], device: torch.device, repeats: int
     for dim in (16, 32, 64, 128, 256):
         model = network(dim, device)
         loader = GpuStageLoader(*columns, network=model)
-        engine = FusedGpuEngine(
+        engine = FusedGpuDescent(
             model, loader, RowwiseAdagrad([model], 1e-3), Penalty(0.008, 0.5), programs=programs or None
         )
 
-        def epoch(number: int, loader: GpuStageLoader = loader, engine: FusedGpuEngine = engine) -> float:
+        def epoch(number: int, loader: GpuStageLoader = loader, engine: FusedGpuDescent = engine) -> float:
             loader.set_epoch(number)
             stages = list(loader)
             return seconds(lambda: [engine.train_batch(stage, 1e-3) for stage in stages], device)
@@ -120,7 +120,7 @@ class Fit(LightningModule):
     def on_train_start(self) -> None:
         optimizer: Any = self.optimizers(use_pl_optimizer=False)
         loader = self.trainer.train_dataloader
-        self.engine = FusedGpuEngine(
+        self.engine = FusedGpuDescent(
             self.network, loader, optimizer, Penalty(0.008, 0.5), programs=self.programs or None
         )
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numba import njit
 
-from cflightning.engines.fused import FusedEngine, StageLoader
+from cflightning.engines.fused import FusedDescent, StageLoader
 from cflightning.engines.stage_engine import RowwiseAdagrad
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.penalty import Penalty
@@ -64,7 +64,7 @@ def two_threads() -> float:
     return statistics.median(ratios)
 
 
-def epoch(engine: FusedEngine, loader: StageLoader, number: int) -> float:
+def epoch(engine: FusedDescent, loader: StageLoader, number: int) -> float:
     loader.set_epoch(number)
     start = time.perf_counter()
     for stage in loader:
@@ -88,7 +88,7 @@ def main() -> None:
         network = EmbeddingDot(USERS, ITEMS, dim, (1.0, 5.0), 3.0, margin=0.125)
         loader = StageLoader(user, item, rating.clone(), network=network)
         engines = [
-            FusedEngine(network, loader, RowwiseAdagrad([network], 1e-3), Penalty(0.008, 0.5), threads=threads)
+            FusedDescent(network, loader, RowwiseAdagrad([network], 1e-3), Penalty(0.008, 0.5), threads=threads)
             for threads in (1, 2)
         ]
         epoch(engines[0], loader, 0)

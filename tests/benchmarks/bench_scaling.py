@@ -25,7 +25,7 @@ import torch
 from bench_kernel import copy_speed
 from results import write_section
 
-from cflightning.engines.fused import FusedEngine, StageLoader
+from cflightning.engines.fused import FusedDescent, StageLoader
 from cflightning.engines.stage_engine import STAGES, RowwiseAdagrad
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.penalty import Penalty
@@ -68,7 +68,7 @@ def measure(ratings: int, users: int, items: int, dim: int) -> tuple[float, floa
     network = EmbeddingDot(users + 1, items + 1, dim, (1.0, 5.0), 3.0, margin=0.125)
     loader = StageLoader(*columns(ratings, users, items), network=network)
     engines = [
-        FusedEngine(network, loader, RowwiseAdagrad([network], 1e-3), Penalty(0.008, 0.5), threads=threads)
+        FusedDescent(network, loader, RowwiseAdagrad([network], 1e-3), Penalty(0.008, 0.5), threads=threads)
         for threads in (1, 2)
     ]
     seconds: list[list[float]] = [[], []]

@@ -14,7 +14,7 @@ from reference_fused_dot import reference_cells
 
 from cflightning import EmbeddingDotTask, RatingsDataModule
 from cflightning.data.splits.options import SplitOptions
-from cflightning.engines.fused import FusedEngine, StageLoader
+from cflightning.engines.fused import FusedDescent, StageLoader
 from cflightning.engines.stage_engine import STAGES, RowwiseAdagrad
 from cflightning.kernels.rating_layout import BLOCK, block_starts, shuffled_blocks
 from cflightning.models.embedding_dot import EmbeddingDot
@@ -35,7 +35,7 @@ def train(dim=8, threads=1, step=None, epochs=3, **options):
     network = EmbeddingDot(60, 90, dim, (1.0, 5.0), 3.2, margin=0.125, **{"std": 0.1, **options})
     loader = StageLoader(*columns(), network=network, seed=1)
     optimizer = RowwiseAdagrad([network], 0.1)
-    engine = FusedEngine(network, loader, optimizer, Penalty(0.008, 0.5), threads=threads, step=step)
+    engine = FusedDescent(network, loader, optimizer, Penalty(0.008, 0.5), threads=threads, step=step)
     losses = []
     for epoch in range(epochs):
         loader.set_epoch(epoch)
@@ -80,7 +80,7 @@ def test_a_small_first_step_descends_the_gradient_of_autograd():
     gradient = network.user_factors.weight.grad.clone()
     optimizer = RowwiseAdagrad([network], 1e-4)
     loader = StageLoader(user, item, rating, network=network)
-    engine = FusedEngine(network, loader, optimizer, Penalty(0.008, 0.5))
+    engine = FusedDescent(network, loader, optimizer, Penalty(0.008, 0.5))
     for stage in loader:
         engine.train_batch(stage, 1e-4)
     step = network.user_factors.weight.detach() - before
@@ -96,7 +96,7 @@ def test_only_biases_with_a_large_penalty_stay_near_zero(step):
         torch.manual_seed(0)
         network = EmbeddingDot(60, 90, 8, (1.0, 5.0), 3.2, margin=0.125, std=0.1)
         loader, optimizer = StageLoader(*columns(), network=network, seed=1), RowwiseAdagrad([network], 0.1)
-        engine = FusedEngine(network, loader, optimizer, Penalty(0.008, 0.5), step=step, bias_l2=bias_l2)
+        engine = FusedDescent(network, loader, optimizer, Penalty(0.008, 0.5), step=step, bias_l2=bias_l2)
         for epoch in range(2):
             loader.set_epoch(epoch)
             for stage in loader:

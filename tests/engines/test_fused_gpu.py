@@ -11,7 +11,7 @@ from reference_fused_dot_gpu import reference_stage
 
 from cflightning import RatingsDataModule
 from cflightning.data.splits.options import SplitOptions
-from cflightning.engines.fused_gpu import FusedGpuEngine, GpuStage, GpuStageLoader
+from cflightning.engines.fused_gpu import FusedGpuDescent, GpuStage, GpuStageLoader
 from cflightning.engines.schedule import one_cycle
 from cflightning.engines.stage_engine import STAGES, RowwiseAdagrad
 from cflightning.kernels.adagrad import GPU_BLOCK
@@ -43,7 +43,7 @@ def parameters(network):
 
 def test_it_learns_as_well_as_the_cpu_engine():
     pytest.importorskip("numba", reason="the CPU's engine needs the extra `fast`")
-    from cflightning.engines.fused import FusedEngine, StageLoader
+    from cflightning.engines.fused import FusedDescent, StageLoader
 
     made = {"num_users": 800, "num_items": 200, "num_ratings": 50_000, "dim": 2, "noise": 0.3}
     data = RatingsDataModule(source="synthetic", synthetic=made, split=SplitOptions(val_fraction=0.0))
@@ -61,10 +61,10 @@ def test_it_learns_as_well_as_the_cpu_engine():
         given = [column.clone() for column in parts[0]]  # the CPU's layout sorts them in place
         if name == "cpu":
             loader = StageLoader(*given, network=model)
-            engine = FusedEngine(model, loader, optimizer, Penalty(0.004, 0.5))
+            engine = FusedDescent(model, loader, optimizer, Penalty(0.004, 0.5))
         else:  # 512 ratings in flight
             loader = GpuStageLoader(*given, network=model)
-            engine = FusedGpuEngine(
+            engine = FusedGpuDescent(
                 model,
                 loader,
                 optimizer,
@@ -90,7 +90,7 @@ def test_the_reference_does_not_depend_on_the_unit_if_no_index_occurs_twice():
     for ratings in (1, 16, 64):
         model = network(users=60, items=60)
         loader = GpuStageLoader(user.long(), item.long(), torch.full((50,), 4.0), network=model)
-        engine = FusedGpuEngine(
+        engine = FusedGpuDescent(
             model, loader, RowwiseAdagrad([model], 0.1), Penalty(0.008, 0.5),
             # The learning rate of the global bias is 0.
             step=lambda *a, ratings=ratings, **_: reference_stage(*a[:12], 0.0, *a[13:], ratings=ratings),
@@ -106,7 +106,7 @@ def test_index_0_stays_zero_and_the_optimizer_holds_the_accumulators():
     model = network()
     optimizer = RowwiseAdagrad([model], 0.1)
     loader = GpuStageLoader(*columns(), network=model)
-    engine = FusedGpuEngine(model, loader, optimizer, Penalty(0.008, 0.5), step=reference_stage)
+    engine = FusedGpuDescent(model, loader, optimizer, Penalty(0.008, 0.5), step=reference_stage)
     for stage in loader:
         loss = engine.train_batch(stage, 0.1)
         assert loss.dtype == torch.float64
@@ -196,7 +196,7 @@ class Fit(LightningModule):
 
     def on_train_start(self):
         optimizer, loader = self.optimizers(use_pl_optimizer=False), self.trainer.train_dataloader
-        self.engine = FusedGpuEngine(self.network, loader, optimizer, Penalty(0.008, 0.5), step=reference_stage)
+        self.engine = FusedGpuDescent(self.network, loader, optimizer, Penalty(0.008, 0.5), step=reference_stage)
 
     def training_step(self, stage, index):
         assert isinstance(stage, GpuStage)
@@ -237,7 +237,7 @@ def test_engine_on_a_gpu_learns_like_the_reference():
         user, item = rng.integers(1, 600, 100_000), rng.integers(1, 900, 100_000)
         rating = (3 + 0.7 * (factors[0][user] * factors[1][item]).sum(1)).clip(1, 5).astype(np.float32)
         loader = GpuStageLoader(*map(torch.from_numpy, (user, item, rating)), network=model)
-        engine = FusedGpuEngine(model, loader, RowwiseAdagrad([model], 0.1), Penalty(0.001, 0.5), step=step)
+        engine = FusedGpuDescent(model, loader, RowwiseAdagrad([model], 0.1), Penalty(0.001, 0.5), step=step)
         for epoch in range(4):
             loader.set_epoch(epoch)
             stages = list(loader)

@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from cflightning import EmbeddingDotTask, EmbeddingMLPTask, RatingsDataModule
-from cflightning.engines.select import EngineRequest, unsupported_reason
+from cflightning.engines.select import unsupported_reason
 from cflightning.kernels import availability
 from cflightning.models.embedding_dot import EmbeddingDot
 
@@ -96,9 +96,7 @@ def test_reasons_against_a_gpu(monkeypatch):
         trainer = SimpleNamespace(strategy=strategy, world_size=world_size, precision="32-true", max_steps=-1,
                                   limit_train_batches=1.0, accumulate_grad_batches=1, gradient_clip_val=None,
                                   fast_dev_run=False)  # fmt: skip
-        return unsupported_reason(
-            EngineRequest(engine), trainer, EmbeddingDot(60, 90, 4, (1.0, 5.0), 3.2, margin=0.125)
-        )
+        return unsupported_reason(engine, trainer, EmbeddingDot(60, 90, 4, (1.0, 5.0), 3.2, margin=0.125))
 
     assert why() is None
     assert "--model.engine fused" in why("auto")

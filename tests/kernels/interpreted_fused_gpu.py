@@ -10,7 +10,7 @@ import triton
 from gpu_tables import CONSTANTS, ITEMS, USERS, make
 from reference_fused_dot_gpu import reference_stage
 
-from cflightning.engines.fused_gpu import FusedGpuEngine, GpuStageLoader
+from cflightning.engines.fused_gpu import FusedGpuDescent, GpuStageLoader
 from cflightning.engines.stage_engine import RowwiseAdagrad
 from cflightning.kernels import fused_dot_gpu
 from cflightning.kernels.adagrad import BIAS, GPU_BLOCK
@@ -117,7 +117,7 @@ def test_engine_learns_planted_factors_by_the_kernel_as_by_the_reference(program
         network = EmbeddingDot(USERS, ITEMS, 4, (1.0, 5.0), 3.0, margin=0.125, std=0.1)
         loader = GpuStageLoader(*columns, network=network)
         optimizer = RowwiseAdagrad([network], 0.1)
-        engine = FusedGpuEngine(network, loader, optimizer, Penalty(0.001, 0.5), programs=programs, step=step)
+        engine = FusedGpuDescent(network, loader, optimizer, Penalty(0.001, 0.5), programs=programs, step=step)
         for epoch in range(4):
             loader.set_epoch(epoch)
             losses = [engine.train_batch(stage, 0.1) for stage in loader]

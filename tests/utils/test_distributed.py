@@ -197,13 +197,13 @@ def test_strategies_derived_from_ddp_are_known_to_every_engine(monkeypatch):
     class OfACluster(DDPStrategy):
         pass
 
-    from cflightning.engines.select import EngineRequest, unsupported_reason
+    from cflightning.engines.select import unsupported_reason
 
     pytest.importorskip("numba", reason="the fused engine needs the extra `fast`")
     trainer = Trainer(accelerator="cpu", devices=2, strategy=OfACluster(), logger=False)
     check_strategy(trainer)
     network = EmbeddingDot(10, 10, 4, (1.0, 5.0), 3.0)
-    assert unsupported_reason(EngineRequest(), trainer, network) is None
+    assert unsupported_reason("auto", trainer, network) is None
 
 
 @pytest.mark.parametrize("given", ["0", "-1", "soon"])
