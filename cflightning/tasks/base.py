@@ -26,7 +26,7 @@ from cflightning.errors import CheckpointError, ConfigError
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.network import RatingNetwork
 from cflightning.objectives.fold_in import LeastSquaresFoldIn, default_weight
-from cflightning.tasks.members import Ensemble
+from cflightning.tasks.trained_networks import TrainedNetworks
 from cflightning.utils.arguments import Arguments
 from cflightning.utils.distributed import in_group
 from cflightning.utils.torch_threads import one_thread
@@ -65,7 +65,7 @@ class NetworkTask(LightningModule, ABC):
     """
 
     network: RatingNetwork
-    ensemble: Ensemble
+    ensemble: TrainedNetworks  # the name is part of the members' keys in checkpoints
     svdpp: SvdppSides = "none"
     members = 1
     predicts_ratings: bool
@@ -171,7 +171,7 @@ class NetworkTask(LightningModule, ABC):
         with torch.random.fork_rng(devices=[]):  # the same initial parameters on every device
             torch.manual_seed(self.seed)
             self.network = self.build_network(*sizes, metadata.rating_range, metadata.mean_rating)
-        self.ensemble = Ensemble(self.network)
+        self.ensemble = TrainedNetworks(self.network)
 
     def require_network(self) -> None:
         """Raise a CheckpointError if there is no network."""

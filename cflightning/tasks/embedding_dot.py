@@ -23,13 +23,13 @@ from cflightning.objectives.registry import find_ranking_objective, objective_na
 from cflightning.objectives.settings import SearchRange
 from cflightning.tasks.fit import Fit
 from cflightning.tasks.head import Head
-from cflightning.tasks.members import Ensemble
 from cflightning.tasks.objective_options import MULTITASK, check_ranking, default_objective, predicts_ratings
 from cflightning.tasks.ranking_fit import SampledLossFit, SolverFit, table_size, train_separate_network
 from cflightning.tasks.ranking_head import RankingHead, SeparateRankingHead
 from cflightning.tasks.rating import RatingTask
 from cflightning.tasks.rating_fit import RatingFit
 from cflightning.tasks.rating_head import RatingHead, configured_penalty
+from cflightning.tasks.trained_networks import TrainedNetworks
 from cflightning.utils.arguments import Arguments
 from cflightning.utils.seeds import member_seed
 
@@ -229,7 +229,7 @@ class EmbeddingDotTask(RatingTask):
             del self.ranking_network
         super().build(vocabulary, replace(metadata, objective=self.objective))
         if self.is_fitting and self._trains_other_networks:
-            self.ensemble = Ensemble(self.network, self.build_members())
+            self.ensemble = TrainedNetworks(self.network, self.build_members())
 
     def build_network(
         self, num_users: int, num_items: int, rating_range: tuple[float, float] | None, mean_rating: float | None

@@ -197,7 +197,7 @@ class SampledLossFit(Fit):
         loss: SampledLoss[Any] = objective.sampled_loss(settings, interaction_columns(data), table_size(data))
         super().__init__(task, make_loader=loss.loader(torch.from_numpy(data.counts()[1])))
         self.sampled_loss = loss
-        [self.network] = task.ensemble.factorised
+        [self.network] = task.ensemble.dot_products
         for parameter in loss.unused_parameters:  # or several devices would wait for their gradients
             self.network.get_parameter(parameter).requires_grad_(False)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import replace
+from functools import partial
 from itertools import zip_longest
 from typing import Any
 
@@ -120,7 +121,7 @@ class RatingFit(Fit):
         self.adaptive_penalty = None
         state = task.resume_state.pop(ADAPTIVE_PENALTY_KEY, {})
         user, item, rating = (torch.from_numpy(column).to(device) for column in data.validation_ratings(MAX_RATINGS))
-        if task.l2 is None and task.ensemble.factorised and len(user) and self._svdpp_term_class is not None:
+        if task.l2 is None and task.ensemble.dot_products and len(user) and self._svdpp_term_class is not None:
             self.adaptive_penalty = AdaptivePenalty(user.long(), item.long(), rating)
             self.adaptive_penalty.load(state)
             self._apply_adaptive_penalty(self.adaptive_penalty)
@@ -144,7 +145,7 @@ class RatingFit(Fit):
             priors = task.ensemble.priors
             before = adaptive.state
             means = priors[0].means if priors else None
-            adaptive.update(task.ensemble.factorised[0], means, trainer.global_step / steps)
+            adaptive.update(task.ensemble.dot_products[0], means, trainer.global_step / steps)
             if adaptive.state != before:
                 self._apply_adaptive_penalty(adaptive)
 

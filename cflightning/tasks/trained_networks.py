@@ -1,4 +1,4 @@
-"""The trained networks of a task: the served network itself, or the members of an ensemble."""
+"""The networks that training updates: the served network itself, or others, of which it is the average."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from cflightning.models.svdpp import SvdppTerm
 from cflightning.utils.interactions import Interactions
 
 
-class Ensemble(nn.Module):
+class TrainedNetworks(nn.Module):
     """The networks that training updates, with their SVD++ priors.
 
-    With members, the served network is their average (an average of dot products is a dot product), compressed to its
-    own dim.
+    Where there are members, as in an ensemble, the served network is their average (an average of dot products is a dot
+    product), compressed to its own dim.
 
     Args:
         network: The served network.
@@ -44,8 +44,8 @@ class Ensemble(nn.Module):
         return [*self.members] or [*self._served]
 
     @property
-    def factorised(self) -> list[EmbeddingDot]:
-        """The trained networks if all are dot products, else an empty list."""
+    def dot_products(self) -> list[EmbeddingDot]:
+        """The trained networks if all of them are dot products, else an empty list."""
         networks = [network for network in self.networks if isinstance(network, EmbeddingDot)]
         return networks if len(networks) == len(self.networks) else []
 
@@ -53,7 +53,7 @@ class Ensemble(nn.Module):
         """Write the average of the members into the served network."""
         [network] = self._served
         if len(self.members) and isinstance(network, EmbeddingDot):
-            tables = [member.fold() for member in self.factorised]
+            tables = [member.fold() for member in self.dot_products]
             network.set_tables(compress(average(tables, [1.0] * len(tables)), network.dim))
 
     def attach_priors(
@@ -71,7 +71,7 @@ class Ensemble(nn.Module):
         Raises:
             ConfigError: A network has no factors.
         """
-        networks = self.factorised
+        networks = self.dot_products
         if not networks:
             name = type(self.networks[0]).__name__
             raise ConfigError(f"--model.svdpp: must be none for {name}; EmbeddingDot alone has SVD++ terms")
