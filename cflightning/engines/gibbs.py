@@ -18,7 +18,7 @@ from cflightning.engines.base import DEFAULT_EPOCHS, DEFAULT_SWEEPS, EngineInput
 from cflightning.engines.full_batch import FullBatch, FullBatchEngine, FullBatchLoader, FullBatchOptimizer
 from cflightning.engines.fused import FusedDescent, StageLoader, compiled_svdpp_term
 from cflightning.engines.schedule import one_cycle
-from cflightning.engines.stage_engine import RowwiseAdagrad, default_learning_rate
+from cflightning.engines.stage_engine import RowwiseAdagrad, fused_learning_rate
 from cflightning.engines.svdpp_prior import SvdppPrior, SvdppSides
 from cflightning.errors import TrainingError
 from cflightning.models.ensemble import average, compress
@@ -43,7 +43,7 @@ class GibbsEngine(FullBatchEngine):
 
     def default_learning_rate(self, num_epochs: int | None, svdpp: SvdppSides) -> float:
         """Return the learning rate of the members, whatever the number of sweeps."""
-        return default_learning_rate(DEFAULT_EPOCHS, svdpp)
+        return fused_learning_rate(DEFAULT_EPOCHS, svdpp)
 
     def start(self, inputs: EngineInputs, loader: FullBatchLoader, optimizer: FullBatchOptimizer) -> None:
         """Make the chain, or restore it; the members are trained by the first batch.

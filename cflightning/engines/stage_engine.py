@@ -157,8 +157,8 @@ class StageEngine(Engine):
         return RowwiseAdagrad(self.networks, learning_rate)
 
     def default_learning_rate(self, num_epochs: int | None, svdpp: SvdppSides) -> float:
-        """Return the peak learning rate if none is given; see `default_learning_rate`."""
-        return default_learning_rate(num_epochs, svdpp)
+        """Return the peak learning rate if none is given."""
+        return fused_learning_rate(num_epochs, svdpp)
 
     def train_batch(self, stage: Any, learning_rate: float) -> float | Tensor:
         """Train every network on the stage; returns the mean of their sums of squared errors, squared rating units."""
@@ -173,7 +173,7 @@ class StageEngine(Engine):
         self.descents = ()
 
 
-def default_learning_rate(num_epochs: int | None, svdpp: SvdppSides = "none") -> float:
+def fused_learning_rate(num_epochs: int | None, svdpp: SvdppSides = "none") -> float:
     """Peak learning rate, lower for more epochs; chosen on validation parts at 8 and 10 epochs."""
     rate = 0.075 if svdpp == "none" else 0.1
     return rate * math.sqrt(10 / num_epochs) if num_epochs and num_epochs > 0 else rate

@@ -74,8 +74,9 @@ class RatingFit(Fit):
         task.metadata = replace(task.metadata, l2=l2)
         self._bias_l2 = estimate.bias_l2 if l2 else (0.0, 0.0)
         if self.engine is not None:
-            optimizer = task.optimizers(use_pl_optimizer=False)
-            self.engine.start(self._engine_inputs(), task.trainer.train_dataloader, optimizer)
+            loader: Any = task.trainer.train_dataloader
+            optimizer: Any = task.optimizers(use_pl_optimizer=False)
+            self.engine.start(self._engine_inputs(), loader, optimizer)
         else:
             user, item = (
                 self._count_weights(torch.from_numpy(counts), bias_l2, l2, exponent)
