@@ -36,8 +36,8 @@ def single_task(trainer: Mapping[str, object]) -> bool:
     Args:
         trainer: Options of the Trainer.
     """
-    one = trainer["devices"] in (1, "1", [0]) and trainer["num_nodes"] == 1 and trainer["strategy"] == "auto"
-    return one and os.environ.get("SLURM_NTASKS", "1") != "1"
+    one_device = trainer["devices"] in (1, "1", [0]) and trainer["num_nodes"] == 1 and trainer["strategy"] == "auto"
+    return one_device and os.environ.get("SLURM_NTASKS", "1") != "1"
 
 
 def first_process() -> bool:

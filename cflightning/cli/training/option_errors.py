@@ -109,14 +109,14 @@ def suggest(name: str, options: Sequence[str]) -> str | None:
 
 def _bad_value(path: str, value: str, expected: Sequence[str]) -> str:
     choices: list[str] = []
-    kinds: list[str] = []
-    for one in expected:
-        if "Literal" in one:
-            choices += [str(choice) for choice in ast.literal_eval(one[one.index("[") :])]
-        elif one != "<class 'NoneType'>" or len(expected) == 1:
-            name = one.removeprefix("<class '").removesuffix("'>").rpartition(".")[2]
-            kinds.append(TYPE_NAMES.get(name, name))
-    allowed = [*dict.fromkeys(choices), *dict.fromkeys(kinds)]
+    types: list[str] = []
+    for kind in expected:
+        if "Literal" in kind:
+            choices += [str(choice) for choice in ast.literal_eval(kind[kind.index("[") :])]
+        elif kind != "<class 'NoneType'>" or len(expected) == 1:
+            name = kind.removeprefix("<class '").removesuffix("'>").rpartition(".")[2]
+            types.append(TYPE_NAMES.get(name, name))
+    allowed = [*dict.fromkeys(choices), *dict.fromkeys(types)]
     listed = allowed[0] if len(allowed) == 1 else f"{', '.join(allowed[:-1])} or {allowed[-1]}"
     near = difflib.get_close_matches(value, choices, 1, 0.5)
     return f"--{path}: must be {listed}, got '{truncate(value, MAX_QUOTED)}'" + (

@@ -31,7 +31,7 @@ def default_ranges(task: LightningModule, data: RatingsDataModule, with_value: S
         ranges |= task.search_space(data)
     # A ranking objective without an l2 or learning rate of its own uses that of the task.
     with_value = with_value | {name.replace("model.", "model.ranking.") for name in with_value}
-    ranges = {name: one for name, one in ranges.items() if name not in with_value}
+    ranges = {name: option_range for name, option_range in ranges.items() if name not in with_value}
     if not ranges:
         raise ConfigError(
             f"tune: needs a range, since {type(task).__name__} has no default range without a value; "
@@ -59,14 +59,14 @@ def values_in_effect(
         group = trainer.optimizers[0].param_groups[0]
         derived = {"model.learning_rate": group.get("initial_lr", group["lr"])} | task.resolved_options()
     values: dict[str, Value] = {}
-    for name, one in ranges.items():
+    for name, option_range in ranges.items():
         value = _option(config, name)
-        if isinstance(one, Choices):
+        if isinstance(option_range, Choices):
             values[name] = json.dumps(value, ensure_ascii=False, default=str)
             continue
         value = derived.get(name) if value is None else value
         if isinstance(value, int | float):
-            values[name] = value if one.whole else float(value)
+            values[name] = value if option_range.whole else float(value)
     return values
 
 

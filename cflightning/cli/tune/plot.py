@@ -76,7 +76,7 @@ def draw_search(
     axes.set(xlabel="trial", ylabel=goal.title)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), fontsize=8, ncols=5, frameon=False)
-    for index, (name, one) in enumerate(ranges.items()):
+    for index, (name, option_range) in enumerate(ranges.items()):
         axes = figure.add_subplot(grid[1 + index // columns, index % columns])
         params = [outcome.params.get(name) for outcome in outcomes]
         words = sorted({display_choice(value) for value in params if isinstance(value, str)})
@@ -84,7 +84,7 @@ def draw_search(
         draw_trials(axes, np.array(x, dtype=float))
         if words:
             axes.set_xticks(range(len(words)), words)
-        elif isinstance(one, SearchRange) and one.log:
+        elif isinstance(option_range, SearchRange) and option_range.log:
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))

@@ -24,11 +24,13 @@ class ProbeCLI(TrialCLI):
         super().parse_arguments(parser, args)
         ranges = self.state.ranges
         if any(self._why_refused(parser, values) for values in samples(ranges)):
-            for name, one in ranges.items():
-                for values in samples({name: one}):
+            for name, option_range in ranges.items():
+                for values in samples({name: option_range}):
                     if reason := self._why_refused(parser, values):
                         reason = reason.removeprefix(f"--{name}: ")
-                        raise ConfigError(f"--{name}: fit refuses {as_argument(values[name])}, of {one}: {reason}")
+                        raise ConfigError(
+                            f"--{name}: fit refuses {as_argument(values[name])}, of {option_range}: {reason}"
+                        )
 
     def _why_refused(self, parser: LightningArgumentParser, values: Mapping[str, Value]) -> str:
         """Return why `fit` refuses the values; empty if it accepts them."""
@@ -66,7 +68,7 @@ def probe_search(state: SearchState, seed: int, started: float) -> tuple[Path, s
     data = cli.datamodule
     state.ranges = state.ranges or default_ranges(cli.model, data, state.args.with_value)
     options = {
-        "ranges": {name: [type(one).__name__, *one] for name, one in state.ranges.items()},
+        "ranges": {name: [type(option_range).__name__, *option_range] for name, option_range in state.ranges.items()},
         "rows": hashlib.sha256(data.split.parts.tobytes()).hexdigest(),
         "seed": seed,
         **cli.options,

@@ -101,7 +101,8 @@ def samples(ranges: Mapping[str, Range]) -> Iterator[dict[str, Value]]:
         Option -> value, for all options; each value at least once.
     """
     values: dict[str, Sequence[Value]] = {
-        name: one.texts if isinstance(one, Choices) else (one.low, one.high) for name, one in ranges.items()
+        name: option_range.texts if isinstance(option_range, Choices) else (option_range.low, option_range.high)
+        for name, option_range in ranges.items()
     }
     for index in range(max(map(len, values.values()), default=0)):
         yield {name: several[index % len(several)] for name, several in values.items()}

@@ -50,8 +50,8 @@ class Report:
         _show(
             f"\n{self.data}: {train:,} training rows, {val:,} validation rows{origin}; {test:,} test rows are not used"
         )
-        for name, one in self.ranges.items():
-            _show(f"  --{name}  {one}")
+        for name, option_range in self.ranges.items():
+            _show(f"  --{name}  {option_range}")
         finished = self.trials.outcomes()
         if finished:
             best = best_trial(finished, self.goal)
@@ -102,25 +102,25 @@ class Report:
         """Renew all files."""
         best = best_trial(outcomes, self.goal)
         columns: dict[str, list[object]] = {
-            "trial": [one.number for one in outcomes],
+            "trial": [outcome.number for outcome in outcomes],
             self.goal.metric.replace("/", "_"): [
-                repr(one.value) if math.isfinite(one.value) else "" for one in outcomes
+                repr(outcome.value) if math.isfinite(outcome.value) else "" for outcome in outcomes
             ],
-            "epochs": [one.epochs for one in outcomes],
-            "best_epoch": [one.best_epoch for one in outcomes],
-            "seconds": [f"{one.seconds:.2f}" for one in outcomes],
-            "note": ["defaults" if not one.number and not one.note else one.note for one in outcomes],
+            "epochs": [outcome.epochs for outcome in outcomes],
+            "best_epoch": [outcome.best_epoch for outcome in outcomes],
+            "seconds": [f"{outcome.seconds:.2f}" for outcome in outcomes],
+            "note": ["defaults" if not outcome.number and not outcome.note else outcome.note for outcome in outcomes],
         }
         for name in self.ranges:
-            columns[name] = [_format(one.params.get(name), exact=True, missing="") for one in outcomes]
+            columns[name] = [_format(outcome.params.get(name), exact=True, missing="") for outcome in outcomes]
         write_csv(self.table, columns)
         content: dict[str, object] = {
             "fingerprint": self.fingerprint,
             "data": self.data,
             "rows": dict(zip(("train", "val"), self.rows[:2], strict=True)),
-            "ranges": {name: str(one) for name, one in self.ranges.items()},
+            "ranges": {name: str(option_range) for name, option_range in self.ranges.items()},
             "trials": len(outcomes),
-            "pruned": sum(one.note == "pruned" for one in outcomes),
+            "pruned": sum(outcome.note == "pruned" for outcome in outcomes),
         }
         if best is not None:
             content["best"] = {"trial": best.number, self.goal.metric: best.value, "settings": best.settings}
@@ -140,14 +140,14 @@ class Report:
             f"  python -m cflightning fit --config {relative(self.config)}",
             "Searched options:",
         ]
-        for name, one in self.ranges.items():
+        for name, option_range in self.ranges.items():
             value = _format(best.params.get(name), missing="default of fit")
-            lines.append(f"  {name}: {value} of {one}{'' if best.number else ', by default'}")
+            lines.append(f"  {name}: {value} of {option_range}{'' if best.number else ', by default'}")
         return "".join(f"# {line}\n" for line in lines)
 
     def _gain(self, outcomes: Sequence[Outcome], best: Outcome) -> str:
         """Compare the best trial with the defaults."""
-        defaults = next((one for one in outcomes if one.number == 0), None)
+        defaults = next((outcome for outcome in outcomes if outcome.number == 0), None)
         if not best.number:
             return ", the defaults: no other trial was better" if len(outcomes) > 1 else ", the defaults"
         if defaults is None or not defaults.complete:

@@ -72,7 +72,7 @@ class Trials:
     def __init__(self, folder: Path, ranges: Mapping[str, Range], seed: int, goal: Goal = RATINGS) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.folder, self.seed = folder, seed
-        self.distributions = {name: _distribution(one) for name, one in ranges.items()}
+        self.distributions = {name: _distribution(option_range) for name, option_range in ranges.items()}
         journal = folder / JOURNAL
         # Trials of different length are compared at the same share of their schedule. With a learning rate that falls
         # to almost 0, the order at half of the schedule is that at its end (rank correlation above .9), before not.
@@ -146,12 +146,14 @@ def best_trial(outcomes: Iterable[Outcome], goal: Goal = RATINGS) -> Outcome | N
     return min(complete, key=lambda outcome: goal.cost(outcome.value), default=None)
 
 
-def _distribution(one: Range) -> BaseDistribution:
-    if isinstance(one, Choices):
-        return CategoricalDistribution(one.texts)
-    if one.whole:
-        return IntDistribution(int(one.low), int(one.high), log=one.log, step=int(one.step or 1))
-    return FloatDistribution(one.low, one.high, log=one.log, step=one.step)
+def _distribution(option_range: Range) -> BaseDistribution:
+    if isinstance(option_range, Choices):
+        return CategoricalDistribution(option_range.texts)
+    if option_range.whole:
+        return IntDistribution(
+            int(option_range.low), int(option_range.high), log=option_range.log, step=int(option_range.step or 1)
+        )
+    return FloatDistribution(option_range.low, option_range.high, log=option_range.log, step=option_range.step)
 
 
 def _contains(distribution: BaseDistribution, value: Value) -> bool:
