@@ -189,8 +189,8 @@ def _metrics(path: Path, metadata: CheckpointMetadata) -> dict[str, float]:
             metrics = read_metrics(report)
         except (OSError, ValueError) as error:
             log.warning("%s: cannot be read (%s); its metrics are left out", report, error)
-    kept = {name: float(value) for name, value in metrics.items() if re.fullmatch("(val|test)/[^/]+", name)}
-    return {name: value for name, value in kept.items() if math.isfinite(value)}  # JSON has no NaN
+    selected = {name: float(value) for name, value in metrics.items() if re.fullmatch("(val|test)/[^/]+", name)}
+    return {name: value for name, value in selected.items() if math.isfinite(value)}  # JSON has no NaN
 
 
 def _min_bytes(networks: BundleNetworks, rounding: Rounding | None) -> int:

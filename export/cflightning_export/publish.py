@@ -114,12 +114,12 @@ def export_errors(target: Path) -> Iterator[None]:
     except CFLightningError:  # some are OSErrors as well
         raise
     except OSError as error:
-        kept = "the existing folder is unchanged" if target.exists() else "nothing is left behind"
+        remains = "the existing folder is unchanged" if target.exists() else "nothing is left behind"
         free = ""
         if error.errno in _DISK_FULL:
             existing = next(parent for parent in target.parents if parent.exists())
             free = f" ({shutil.disk_usage(existing).free / 1e6:,.1f} MB are free)"
-        raise ExportError(f"{target}: cannot be written: {error.strerror}{free}; {kept}") from error
+        raise ExportError(f"{target}: cannot be written: {error.strerror}{free}; {remains}") from error
 
 
 def require_space(folder: Path, needed: int) -> None:

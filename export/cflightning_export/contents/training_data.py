@@ -64,7 +64,7 @@ def training_data(
         )
     data = data or _data_of_config(config, flag, otherwise)
     try:
-        found, split = data.vocabulary, data.split
+        actual, split = data.vocabulary, data.split
     except (CFLightningError, OSError) as error:
         raise ExportError(
             f"{flag}: the data that {config} names cannot be read ({error}); put it back where it was (a "
@@ -72,13 +72,13 @@ def training_data(
         ) from error
     same = (rows is None or rows == split.sizes[TRAIN]) and all(
         ours.kind == theirs.kind and np.array_equal(ours.values, theirs.values)
-        for ours, theirs in ((found.users, vocabulary.users), (found.items, vocabulary.items))
+        for ours, theirs in ((actual.users, vocabulary.users), (actual.items, vocabulary.items))
     )
     counts = vocabulary.counts
-    if not same or (counts is not None and found.counts is not None and not np.array_equal(found.counts, counts)):
+    if not same or (counts is not None and actual.counts is not None and not np.array_equal(actual.counts, counts)):
         raise ExportError(
             f"{flag}: {data.table.name}: must be the data that {checkpoint} was trained on, but its training "
-            f"part has {split.sizes[TRAIN]:,} rows of {len(found.users):,} users and {len(found.items):,} items, the "
+            f"part has {split.sizes[TRAIN]:,} rows of {len(actual.users):,} users and {len(actual.items):,} items, the "
             f"checkpoint's {'unknown' if rows is None else f'{rows:,}'} of {len(vocabulary.users):,} and "
             f"{len(vocabulary.items):,}, or others; train again, or {otherwise}"
         )

@@ -104,21 +104,21 @@ def estimate_prior(
     """
     low, high = scale.rating_range or (0.0, 1.0)
     noise = NOISE[side] * (high - low) ** 2
-    of_side, other = (_vectors(tables, one) for one in (side, OTHER[side]))
+    side_vectors, other_vectors = (_vectors(tables, name) for name in (side, OTHER[side]))
     ratings = 0 if counts is None else int(counts.sum())
     if trust is None:
-        mean_count = ratings / max(len(other) - 1, 1)
+        mean_count = ratings / max(len(other_vectors) - 1, 1)
         trust = mean_count / (mean_count + HALF_TRUST) if ratings else 0.5
     weights, projection = None, np.zeros((0, 0))
     names = [f"{side}_{table}.{part}" for part in ("vectors", "mean") for table in ("factors", "bias")]
     if svdpp_terms and set(names) <= set(svdpp_terms):
         learned = np.column_stack([svdpp_terms[name].double().numpy() for name in names[:2]])
-        fits = svdpp_terms[names[2]].shape == of_side.shape and len(svdpp_terms[names[3]]) == len(of_side)
+        fits = svdpp_terms[names[2]].shape == side_vectors.shape and len(svdpp_terms[names[3]]) == len(side_vectors)
         if fits and learned.any():
             left, strength, right = np.linalg.svd(learned, full_matrices=False)
-            kept = slice(min(RANK, int((strength > MIN_VARIANCE * strength[0]).sum())))
-            weights = PriorWeights((left * strength)[:, kept].astype(np.float32), trust * right[kept])
-            projection = trust * right[kept].T @ right[kept]
+            leading = slice(min(RANK, int((strength > MIN_VARIANCE * strength[0]).sum())))
+            weights = PriorWeights((left * strength)[:, leading].astype(np.float32), trust * right[leading])
+            projection = trust * right[leading].T @ right[leading]
 
     def trained() -> Iterator[Floats]:
         """Yield trained vectors, without the SVD++ term."""
@@ -129,7 +129,7 @@ def estimate_prior(
                 vectors -= terms @ projection
             yield vectors[known]
 
-    mean, covariance, number = moments(trained, of_side.shape[1] + 1)
+    mean, covariance, number = moments(trained, side_vectors.shape[1] + 1)
     if counts is not None and ratings and any(vectors.any() for _, vectors in _chunks(tables, OTHER[side])):
         median_count = MEDIAN_SHARE * ratings / max(number, 1) / noise
         covariance = unshrink(covariance, median_count * mean_information(tables, side, scale, counts))

@@ -106,13 +106,13 @@ def verify(folder: Path, source: BundleSource) -> None:
         graph = GraphSession(folder, name)
         for case, user in cases.items():
             answer = graph.run(case, user=ids_of(vocabulary.users, user))
-            found = [rows.of(index) for index in user.tolist()]
+            numbers = [rows.of(index) for index in user.tolist()]
             if name == "history":
-                found = [number[rows.trained[number]] for number in found]
-                rating = rows.rating[np.concatenate([*found, np.empty(0, np.int64)])]
+                numbers = [number[rows.trained[number]] for number in numbers]
+                rating = rows.rating[np.concatenate([*numbers, np.empty(0, np.int64)])]
                 graph.check_equal(case, "ratings", answer["rating"], rating)
-            number = np.concatenate([*found, np.empty(0, np.int64)])
-            position = np.repeat(np.arange(len(user)), list(map(len, found)))
+            number = np.concatenate([*numbers, np.empty(0, np.int64)])
+            position = np.repeat(np.arange(len(user)), list(map(len, numbers)))
             graph.check_equal(case, "users", answer["position"], position)
             graph.check_equal(case, "items", vocabulary.items.indices(answer["item"]), rows.item[number])
             graph.check_equal(case, "places", answer["place"] + 1, rows.item[number])

@@ -58,14 +58,14 @@ class Value:
     def __getitem__(self, key: Index | tuple[Index, ...]) -> Value:
         """Gather or slice along one axis: ``x[index]``, ``x[:, index]``, ``x[1:]``, ``x[:, start:end]``."""
         keys = key if isinstance(key, tuple) else (key,)
-        *whole, last = keys
-        if not all(one == slice(None) for one in whole):
+        *leading, last = keys
+        if not all(axis == slice(None) for axis in leading):
             raise NotImplementedError("only the last axis of an index may be other than ':'")
         if not isinstance(last, slice):
-            return self.graph.add("Gather", self, last, axis=len(whole))
+            return self.graph.add("Gather", self, last, axis=len(leading))
         bounds = (0 if last.start is None else last.start), (END if last.stop is None else last.stop)
         start, end = ([bound] if isinstance(bound, int) else bound for bound in bounds)
-        return self.graph.add("Slice", self, start, end, [len(whole)])
+        return self.graph.add("Slice", self, start, end, [len(leading)])
 
     def column(self) -> Value:
         """[n] as [n, 1]."""

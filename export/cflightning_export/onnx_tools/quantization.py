@@ -265,10 +265,10 @@ def _insert_decoding(graph: onnx.GraphProto, stored: Mapping[str, list[TensorPro
         if node.op_type == "Gather" and node.input[0] in stored:
             decoder.decode_gather(node)
             continue
-        kept = copy.deepcopy(node)
+        decoded = copy.deepcopy(node)
         for position, name in enumerate(node.input):
             if name in stored:
-                kept.input[position] = decoder.decode_table(name)
-        decoder.nodes.append(kept)
+                decoded.input[position] = decoder.decode_table(name)
+        decoder.nodes.append(decoded)
     del graph.node[:]
     graph.node.extend(decoder.nodes)

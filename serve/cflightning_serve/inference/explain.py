@@ -62,13 +62,13 @@ def explain(
             raise InputError("explain: ratings need the items that they belong to; give items, or leave ratings out")
         rated_items, rated = user_history(graphs, _one_id("user", user, manifest.user_ids)[0])
     target = _one_id("item", item, manifest.item_ids)
-    given = to_id_list(rated_items, manifest.item_ids, "rated item")
-    rating = to_rating_array(rated, len(given), manifest)
+    rated_ids = to_id_list(rated_items, manifest.item_ids, "rated item")
+    rating = to_rating_array(rated, len(rated_ids), manifest)
     weight = rating
     if has_mixed_units(manifest):  # for a known user, each interaction had the same weight in training
-        weight = ratings_to_weights(rating, manifest) if user is None else np.full(len(given), np.nan, np.float32)
+        weight = ratings_to_weights(rating, manifest) if user is None else np.full(len(rated_ids), np.nan, np.float32)
     inputs = {
-        "item": given,
+        "item": rated_ids,
         "rating": weight,
         "target": target,
         "user": to_id_array((), manifest.user_ids, "user")[0]
@@ -78,13 +78,13 @@ def explain(
     outputs = ("contribution", "base", "rest", "logit", "score", "similarity", "known")
     contribution, base, rest, logit, score, similarity, known = graphs.run("explain", outputs, inputs)
     return Explanation(
-        given,
+        rated_ids,
         contribution[0],
         float(base[0]),
         float(rest[0]),
         float(logit[0]),
         float(score[0]),
-        _nearest(given, rating, similarity[0], known),
+        _nearest(rated_ids, rating, similarity[0], known),
     )
 
 

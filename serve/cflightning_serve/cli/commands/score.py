@@ -24,8 +24,8 @@ def run(options: argparse.Namespace) -> Output:
     Raises:
         InputError: an option or an id is invalid, or the file cannot be read.
     """
-    given = [options.user is not None, options.item is not None]
-    if not all(given) if options.pairs is None else any(given):
+    named = [options.user is not None, options.item is not None]
+    if not all(named) if options.pairs is None else any(named):
         raise InputError("score: needs --user and --item, or only --pairs")
     scorer = load_scorer(options)
     manifest = scorer.manifest
