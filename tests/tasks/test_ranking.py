@@ -264,7 +264,7 @@ def test_bce_members_are_concatenated_and_compressed():
         ),
         (
             {"objective": "multitask", "ranking": {"objective": "mse"}},
-            "^ranking.objective: must be one of bce, softmax, ials, svd or None, got 'mse'",
+            "^ranking.objective: must be one of bce, softmax, ease, ials, svd or None, got 'mse'",
         ),
         ({"objective": "bce", "ranking": {"last_rate": 1.0}}, "--model.ranking.last_rate: must be above 0"),
         ({"objective": "bce", "engine": "gibbs"}, "--model.engine: has no meaning with --model.objective bce"),
