@@ -130,6 +130,11 @@ class EmbeddingDot(RatingNetwork):
                 table.copy_(new)
 
 
+def encoder_of(network: RatingNetwork) -> Tensor | None:
+    """Return the encoder of a linear autoencoder, float32 [num_items, dim]; None for any other network."""
+    return network.encoder if isinstance(network, EmbeddingDot) else None
+
+
 class _Context(FunctionCtx):
     saved_tensors: tuple[Tensor, ...]
     sizes: tuple[int, int]

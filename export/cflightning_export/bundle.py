@@ -195,6 +195,7 @@ def _metrics(path: Path, metadata: CheckpointMetadata) -> dict[str, float]:
 
 def _min_bytes(networks: BundleNetworks, rounding: Rounding | None) -> int:
     """Return the bytes that the tables of the networks take at least, each counted once."""
-    tables = (table for network in (networks.score, networks.recommend) for table in network.parameters())
+    used = (networks.score, networks.recommend)
+    tables = (table for network in used for table in (*network.parameters(), *network.buffers()))
     numbers = sum({table.data_ptr(): table.numel() for table in tables}.values())
     return numbers * (4 if rounding is None else 2 if rounding.precision == "fp16" else 1)

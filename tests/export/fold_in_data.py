@@ -6,6 +6,7 @@ import torch
 
 from cflightning.data.ids import Ids
 from cflightning.models.network import FoldedTables, RatingScale
+from cflightning_export.fold_in.autoencoder import AutoencoderFoldIn
 from cflightning_export.fold_in.implicit import ImplicitFoldIn
 
 USERS, ITEMS, DIM = 200, 90, 12
@@ -70,6 +71,13 @@ def cost(spec, x, index, rating):
         mean = mean + weights.vectors[index].astype(float).sum(0) @ weights.directions / (len(index) + 1) ** 0.5
     y = np.linalg.solve(spec.prior.root, x - mean)
     return ((scores[index] - rating) ** 2).sum() / (0.45 / 16 * (high - low) ** 2) + y @ y
+
+
+def autoencoder_spec(mean_user=None, user_bias=0.0):
+    tables, mean = make_tables(), np.zeros(DIM, np.float32) if mean_user is None else mean_user
+    encoder = make_tables(seed=1).item_vectors.numpy()
+    bias = tables.item_bias.numpy() + np.float32(0.4)
+    return AutoencoderFoldIn(item_ids(), tables.item_vectors.numpy(), bias, encoder, user_bias, mean)
 
 
 def implicit_spec(**more):

@@ -21,6 +21,8 @@ CASES = {
     "ratings": {"objective": "mse"},
     "multitask": {"objective": "multitask", "ranking": {"dim": 6, "weight": 0.05, "l2": 0.02, "exponent": 0.8}},
     "choices": {"objective": "svd"},
+    "autoencoder": {"objective": "ease", "ranking": {"l2": 3.0}},
+    "multitask autoencoder": {"objective": "multitask", "ranking": {"objective": "ease", "dim": 6, "l2": 3.0}},
 }
 
 
@@ -66,14 +68,18 @@ class Bundle:
 
     def choose(self, row, weight):
         """The vector of a new user from implicit feedback."""
-        q, all_items, l2, exponent, length = self.implicit_settings
         row, weight = row[row > 0], np.where(np.isnan(weight), 1, weight)[row > 0]
+        own_part = min(weight.sum(), 1)
+        encoder = self.task.recommender.encoder
+        if encoder is not None:
+            p = weight @ encoder.double().numpy()[row] + (1 - own_part) * self.lists.p[0, :-1]
+            return np.append(p, self.lists.p[1:, -1].mean())
+        q, all_items, l2, exponent, length = self.implicit_settings
         a = q[row].T @ (q[row] * weight[:, None]) + all_items * q[1:].T @ q[1:]
         p = np.linalg.solve(a + l2 * (len(row) + all_items * ITEMS) ** exponent * np.eye(len(a)), weight @ q[row])
-        said = min(weight.sum(), 1)
         if length is not None and len(row):
-            p *= said * length / np.linalg.norm(p)
-        return np.append(p + (1 - said) * self.lists.p[0, :-1], self.lists.p[1:, -1].mean())
+            p *= own_part * length / np.linalg.norm(p)
+        return np.append(p + (1 - own_part) * self.lists.p[0, :-1], self.lists.p[1:, -1].mean())
 
     def ids(self, rows, side="items"):
         known = getattr(self, side)
@@ -178,7 +184,7 @@ def explain(bundle, row, rating, target, user=()):
                       target=bundle.ids(target), user=bundle.ids(user, "users"))  # fmt: skip
 
 
-@pytest.mark.parametrize("bundle", ["multitask", "choices"], indirect=True)
+@pytest.mark.parametrize("bundle", [name for name in CASES if name != "ratings"], indirect=True)
 @pytest.mark.parametrize("given", CHOICES)
 def test_new_users_from_implicit_feedback(bundle, given):
     row, weight = (np.array(part, kind) for part, kind in zip(CHOICES[given], (int, float), strict=True))

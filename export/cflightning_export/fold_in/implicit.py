@@ -51,7 +51,7 @@ class ImplicitFoldIn(NamedTuple):
         values, axes = np.linalg.eigh(self.weight * vectors.T @ vectors)
         return np.maximum(values, 0.0), axes
 
-    def solve(self, index: NDArray[np.int64], weight: NDArray[np.float32]) -> NDArray[np.float64]:
+    def user_vector(self, index: NDArray[np.int64], weight: NDArray[np.float32]) -> NDArray[np.float64]:
         """Solve the normal equations for a user.
 
         Args:
@@ -59,7 +59,7 @@ class ImplicitFoldIn(NamedTuple):
             weight: float32 [n], their weights c, above 0; NaN stands for 1.
 
         Returns:
-            float64 [dim].
+            float64 [dim + 1], factors and then bias.
         """
         vectors = self.vectors.astype(np.float64) / self.unit
         chosen, c = vectors[index], np.where(np.isnan(weight), 1.0, weight.astype(np.float64))
@@ -71,7 +71,9 @@ class ImplicitFoldIn(NamedTuple):
         own_part = min(float(c.sum()), 1.0)
         if self.length is not None and factors.any():
             factors *= own_part * self.length / np.linalg.norm(factors)
-        return factors if self.mean_user is None else factors + (1.0 - own_part) * self.mean_user
+        if self.mean_user is not None:
+            factors += (1.0 - own_part) * self.mean_user
+        return np.append(factors, self.user_bias)
 
     def scores(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the scores by a user vector, float64 [dim + 1], of all items: float64 [1 + items]."""

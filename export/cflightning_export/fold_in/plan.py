@@ -8,9 +8,11 @@ from typing import NamedTuple
 from torch import Tensor
 
 from cflightning.data.vocabulary import Vocabulary
+from cflightning.models.embedding_dot import encoder_of
 from cflightning.models.network import FoldedTables
 from cflightning.tasks.base import NetworkTask
 from cflightning_export.contents.networks import BundleNetworks
+from cflightning_export.fold_in.autoencoder import AutoencoderFoldIn, autoencoder_fold_in
 from cflightning_export.fold_in.implicit import ImplicitFoldIn, implicit_fold_in_for
 from cflightning_export.fold_in.prior import Prior, estimate_prior
 from cflightning_export.fold_in.spec import LIKED_LEVEL_SCORES_ONLY, FoldInSpec, new_items, new_users
@@ -23,13 +25,14 @@ class FoldInSpecs(NamedTuple):
     Attributes:
         users: new users from ratings; None where no ratings are predicted.
         items: new items from ratings; None unless requested.
-        implicit_users: new users from implicit feedback; None where the recommendations are of ratings.
+        implicit_users: new users from implicit feedback, by the encoder of a linear autoencoder or by least squares;
+            None where the recommendations are of ratings.
         tables: tables of the network that recommends.
     """
 
     users: FoldInSpec | None
     items: FoldInSpec | None
-    implicit_users: ImplicitFoldIn | None
+    implicit_users: ImplicitFoldIn | AutoencoderFoldIn | None
     tables: FoldedTables
 
 
@@ -55,7 +58,8 @@ def fold_in_specs(
     rating, recommender = networks.score.fold(), networks.recommend.fold()
     if rating is None or recommender is None:
         return None
-    users = items = implicit_users = None
+    users = items = None
+    implicit_users: ImplicitFoldIn | AutoencoderFoldIn | None = None
     if networks.units["score"] == "rating":
         scale = networks.score.scale
         prior = _rounded(estimate_prior(rating, "user", scale, vocabulary.counts, svdpp_terms), rounding)
@@ -64,7 +68,11 @@ def fold_in_specs(
             prior = _rounded(estimate_prior(rating, "item", scale, vocabulary.counts, svdpp_terms), rounding)
             items = new_items(rating, vocabulary.users, scale, prior)
     if networks.units["recommend"] == "choice":
-        implicit_users = implicit_fold_in_for(task, recommender, vocabulary.items)
+        encoder = encoder_of(networks.recommend)
+        if encoder is None:
+            implicit_users = implicit_fold_in_for(task, recommender, vocabulary.items)
+        else:
+            implicit_users = autoencoder_fold_in(encoder.numpy(), recommender, vocabulary.items)
         users = None if users is None else users._replace(liked_level=LIKED_LEVEL_SCORES_ONLY)
     return FoldInSpecs(users, items, implicit_users, recommender)
 

@@ -5,6 +5,7 @@ step), so
 
     logit_t = base_t + sum_j <z_t, A^-1 z_j> v_j + rest_t
 
+In a linear autoencoder <z_t, e_j> takes the place of <z_t, A^-1 z_j>, with row j of the encoder, and v_j is a weight.
 The base is the logit of a new user without ratings (of implicit feedback, as far as the weights sum to less than 1).
 The rest is rounding; for a known user it is also the difference between the trained and the folded-in vector.
 """
@@ -20,13 +21,23 @@ import onnx
 
 from cflightning.data.ids import Ids
 from cflightning.models.network import FoldedTables, RatingScale
+from cflightning_export.fold_in.autoencoder import AutoencoderFoldIn
 from cflightning_export.fold_in.implicit import ImplicitFoldIn
 from cflightning_export.fold_in.newton import fold_in
 from cflightning_export.fold_in.spec import FoldInSpec
 from cflightning_export.graphs.base import BundleSource, GraphFamily, SignedGraph, to_scores
-from cflightning_export.graphs.fold_in import TOLERANCE, RatedSide, draw_indices, rated_side, whiten_ratings
+from cflightning_export.graphs.fold_in import (
+    TOLERANCE,
+    RatedSide,
+    draw_indices,
+    new_user,
+    rated_side,
+    whiten_ratings,
+)
+from cflightning_export.graphs.fold_in_autoencoder import TOLERANCE as AUTOENCODER_TOLERANCE
+from cflightning_export.graphs.fold_in_autoencoder import encode_items
 from cflightning_export.graphs.fold_in_implicit import TOLERANCE as IMPLICIT_TOLERANCE
-from cflightning_export.graphs.fold_in_implicit import item_tables, solve_implicit, with_bias
+from cflightning_export.graphs.fold_in_implicit import item_tables, solve_implicit
 from cflightning_export.graphs.newton_cg import TINY, conjugate_gradients, fold_in_with_curvature
 from cflightning_export.onnx_tools.builder import Value
 from cflightning_export.onnx_tools.session import GraphSession, ids_of
@@ -103,8 +114,24 @@ def explain_implicit_graph(spec: ImplicitFoldIn, users: Ids, tables: FoldedTable
     base = targets.bias + float(spec.user_bias)
     if solved.mean_part is not None:
         base = base + g.Gemm(targets.vectors, solved.mean_part, transB=1).flat()
-    vector = with_bias(spec, solved.factors)
+    vector = new_user(solved.factors, spec.user_bias).vector.row()
     return _finish(g, tables, targets, _Explanation(solved.vectors, solved.known, contribution, base, vector, None))
+
+
+def explain_autoencoder_graph(spec: AutoencoderFoldIn, users: Ids, tables: FoldedTables) -> onnx.ModelProto:
+    """Build `explain` of a linear autoencoder; arguments as for `explain_graph`.
+
+    The contribution of item i to target t is its weight times the dot product of row i of the encoder and vector t.
+    """
+    g = SignedGraph("explain", users=users, items=spec.ids, dim=spec.vectors.shape[1])
+    items, rated = item_tables(g, spec), encode_items(g, spec)
+    targets = _targets(g, items)
+    contribution = g.Gemm(targets.vectors, rated.encoded, transB=1) * rated.weight
+    base = targets.bias + g.Gemm(targets.vectors, rated.mean_part, transB=1).flat() + float(spec.user_bias)
+    vector = new_user(rated.sum(), spec.user_bias).vector.row()
+    return _finish(
+        g, tables, targets, _Explanation(items.vectors[rated.indices], rated.known, contribution, base, vector, None)
+    )
 
 
 def _targets(g: SignedGraph, items: RatedSide) -> _Targets:
@@ -140,8 +167,11 @@ def build(source: BundleSource) -> Iterator[tuple[str, onnx.ModelProto]]:
     """Yield `explain`, in the unit of the recommendations."""
     if source.fold_in is not None:
         users, tables = source.vocabulary.users, source.fold_in.tables
-        if source.fold_in.implicit_users is not None:
-            yield "explain", explain_implicit_graph(source.fold_in.implicit_users, users, tables)
+        implicit = source.fold_in.implicit_users
+        if isinstance(implicit, AutoencoderFoldIn):
+            yield "explain", explain_autoencoder_graph(implicit, users, tables)
+        elif implicit is not None:
+            yield "explain", explain_implicit_graph(implicit, users, tables)
         elif source.fold_in.users is not None:
             yield "explain", explain_graph(source.fold_in.users, users, tables)
 
@@ -155,11 +185,12 @@ def verify(folder: Path, source: BundleSource) -> None:
     assert spec is not None
     index, target = draw_indices(rng, spec.ids, VERIFIED_ITEMS), draw_indices(rng, spec.ids, VERIFIED_ITEMS)
     known = index > 0
-    if isinstance(spec, ImplicitFoldIn):
+    if not isinstance(spec, FoldInSpec):
         rating = rng.uniform(0.2, 2.0, VERIFIED_ITEMS).astype(np.float32)
         rating[::3] = np.nan
-        vector = np.append(spec.solve(index[known], rating[known]), spec.user_bias)
-        tolerance = IMPLICIT_TOLERANCE * max(float(abs(spec.scores(vector)).max()), 1e-30)
+        vector = spec.user_vector(index[known], rating[known])
+        tolerance = AUTOENCODER_TOLERANCE if isinstance(spec, AutoencoderFoldIn) else IMPLICIT_TOLERANCE
+        tolerance *= max(float(abs(spec.scores(vector)).max()), 1e-30)
     else:
         low, high = spec.scale.rating_range or (0.0, 1.0)
         rating = rng.uniform(low, high, VERIFIED_ITEMS).astype(np.float32)
@@ -176,6 +207,10 @@ def verify(folder: Path, source: BundleSource) -> None:
             user=ids_of(users, user),
         )
         graph.check_close(case, answer["score"], spec.scores(expected)[target], tolerance)
+        if isinstance(spec, AutoencoderFoldIn):
+            weight = np.where(known, np.nan_to_num(rating, nan=1.0), 0.0)
+            contribution = spec.vectors[target].astype(np.float64) @ spec.encoder[index].T * weight
+            graph.check_close(f"{case} (contributions)", answer["contribution"], contribution, tolerance)
         total = answer["contribution"].sum(1) + answer["base"] + answer["rest"]
         graph.check_close(f"{case} (sum)", total, answer["logit"], 1e-4 * max(1.0, float(abs(answer["logit"]).max())))
 

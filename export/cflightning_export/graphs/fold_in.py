@@ -37,6 +37,20 @@ class RatedSide(NamedTuple):
     bias: Value
 
 
+class NewUser(NamedTuple):
+    """The vector of a new user.
+
+    Attributes:
+        factors: float [1, dim].
+        bias: float [1], or a number.
+        vector: float [dim + 1], both.
+    """
+
+    factors: Value
+    bias: Value | float
+    vector: Value
+
+
 class WhitenedRatings(NamedTuple):
     """Values that the graph computes from the ratings of a new user or item.
 
@@ -65,7 +79,9 @@ def fold_in_graph(spec: FoldInSpec) -> onnx.ModelProto:
     tables = rated_side(g, spec)
     ratings = whiten_ratings(g, spec, tables, g.items, g["item"])
     vector = g.Gemm(fold_in_nodes(ratings.problem), ratings.prior_root, transB=1)
-    return finish_recommendation(g, tables, ratings.indices, ratings.known, vector, spec.scale)
+    flat = vector.flat()
+    user = NewUser(vector[:, : g.dim], flat[g.dim :], flat)
+    return finish_recommendation(g, tables, ratings.indices, ratings.known, user, spec.scale)
 
 
 def fold_in_item_graph(spec: FoldInSpec) -> onnx.ModelProto:
@@ -130,8 +146,14 @@ def logits_of(tables: RatedSide, index: Value, factors: Value) -> Value:
     return g.Gemm(factors, tables.vectors[index], tables.bias[:, index], transB=1).flat()
 
 
+def new_user(factors: Value, bias: float) -> NewUser:
+    """Return a user of factors, float [1, dim], and a constant bias."""
+    g = factors.graph
+    return NewUser(factors, bias, g.Concat(factors.flat(), g.constant("user_bias", [bias]), axis=0))
+
+
 def finish_recommendation(
-    g: SignedGraph, tables: RatedSide, rated: Value, known: Value, vector: Value, scale: RatingScale | None
+    g: SignedGraph, tables: RatedSide, rated: Value, known: Value, user: NewUser, scale: RatingScale | None
 ) -> onnx.ModelProto:
     """Finish `fold_in` or `fold_in_choice`: recommend by a user vector, and score the requested items.
 
@@ -140,25 +162,26 @@ def finish_recommendation(
         tables: tables of the items.
         rated: int64 [n], indices of the rated items, which are not recommended.
         known: bool [n], whether the rated items are known.
-        vector: float [1, dim + 1], the factors and the bias of the user.
+        user: vector of the user.
         scale: from logits to scores; None where scores are logits.
     """
-    flat, factors = vector.flat(), vector[:, : g.dim]
-    logits = g.Gemm(factors, *tables, transB=1).flat()
+    logits = g.Gemm(user.factors, *tables, transB=1).flat()
     # Index 0, the unknown item, is excluded as well.
     excluded = g.Concat([0], rated, g.items.index(g["exclude_item"]), axis=0)
     masked = g.ScatterElements(logits, excluded, g.Expand(-np.inf, excluded.shape()))
     count = g.Min(g["k"], [len(g.items.ids)])
     best, index = g.top_k(masked, count)
     # Best and requested items are scored together: a node costs more than some numbers more.
-    requested = logits_of(tables, g.items.index(g["score_item"]), factors)
-    scores = g.Concat(best, requested, axis=0) + flat[g.dim :]
+    requested = logits_of(tables, g.items.index(g["score_item"]), user.factors)
+    scores = g.Concat(best, requested, axis=0)
+    if user.bias != 0.0:
+        scores = scores + user.bias
     if scale is not None:
         scores = to_scores(scale, scores)
     return g.finish(
         best=g.items.id(index - 1),
         score=scores[:count],
-        vector=flat,
+        vector=user.vector,
         asked=scores[count:],
         known=known,
     )

@@ -6,7 +6,7 @@ diagonal; columns are divided by its root.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,9 +14,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
+from cflightning_export.fold_in.autoencoder import AutoencoderFoldIn
 from cflightning_export.fold_in.implicit import ImplicitFoldIn
 from cflightning_export.graphs.base import BundleSource, GraphFamily, SignedGraph
-from cflightning_export.graphs.fold_in import RatedSide, draw_indices, finish_recommendation
+from cflightning_export.graphs.fold_in import RatedSide, draw_indices, finish_recommendation, new_user
 from cflightning_export.graphs.newton_cg import TINY, conjugate_gradients
 from cflightning_export.onnx_tools.builder import Value
 from cflightning_export.onnx_tools.session import GraphSession, ids_of
@@ -70,17 +71,18 @@ def fold_in_implicit_graph(name: str, spec: ImplicitFoldIn) -> onnx.ModelProto:
     g = SignedGraph(name, items=spec.ids, dim=spec.vectors.shape[1])
     tables = item_tables(g, spec)
     solved = solve_implicit(g, spec, tables)
-    return finish_recommendation(g, tables, solved.indices, solved.known, with_bias(spec, solved.factors), None)
+    user = new_user(solved.factors, spec.user_bias)
+    return finish_recommendation(g, tables, solved.indices, solved.known, user, None)
 
 
-def item_tables(g: SignedGraph, spec: ImplicitFoldIn) -> RatedSide:
+def item_tables(g: SignedGraph, spec: ImplicitFoldIn | AutoencoderFoldIn) -> RatedSide:
     """Return the tables of the items."""
     return RatedSide(g.constant("vectors", spec.vectors), g.constant("bias", spec.bias[None]))
 
 
-def with_bias(spec: ImplicitFoldIn, factors: Value) -> Value:
-    """Return the vector of a user, float [1, dim + 1]: the factors and the bias."""
-    return factors.graph.Concat(factors, factors.graph.constant("user_bias", [[spec.user_bias]]), axis=1)
+def item_weights(g: SignedGraph) -> Value:
+    """Return the weights of the input `rating`, float [n], in which NaN stands for 1."""
+    return g.Where(g.IsNaN(g["rating"]), 1.0, g["rating"])
 
 
 def solve_implicit(g: SignedGraph, spec: ImplicitFoldIn, tables: RatedSide) -> ImplicitRatings:
@@ -95,7 +97,7 @@ def solve_implicit(g: SignedGraph, spec: ImplicitFoldIn, tables: RatedSide) -> I
     column_scale = g.Reciprocal(g.Sqrt(g.constant("eigenvalues", eigenvalues[None]) + ridge))
     axes_in = g.constant("axes", axes / spec.unit)
     z = g.Gemm(vectors, axes_in) * column_scale * counts.column()
-    weight = g.Where(g.IsNaN(g["rating"]), 1.0, g["rating"]).row()
+    weight = item_weights(g).row()
     weighted = z * g.Sqrt(weight).T
     solution = conjugate_gradients(weighted, g.Gemm(weight, z), STEPS)
     factors = g.Gemm(solution * column_scale, axes_in, transB=1)
@@ -115,33 +117,57 @@ def solve_implicit(g: SignedGraph, spec: ImplicitFoldIn, tables: RatedSide) -> I
 
 def build(source: BundleSource) -> Iterator[tuple[str, onnx.ModelProto]]:
     """Yield `fold_in_choice`, which is `fold_in` where no ratings are predicted."""
-    if source.fold_in is not None and source.fold_in.implicit_users is not None:
-        name = _name(source)
-        yield name, fold_in_implicit_graph(name, source.fold_in.implicit_users)
+    spec = source.fold_in and source.fold_in.implicit_users
+    if isinstance(spec, ImplicitFoldIn):
+        name = graph_name(source)
+        yield name, fold_in_implicit_graph(name, spec)
 
 
 def verify(folder: Path, source: BundleSource) -> None:
     """Fold in synthetic users, unknown ids among their items, and compare scores with the exact solution."""
-    if source.fold_in is None or source.fold_in.implicit_users is None:
-        return
-    spec, rng, graph = source.fold_in.implicit_users, np.random.default_rng(0), GraphSession(folder, _name(source))
+    spec = source.fold_in and source.fold_in.implicit_users
+    if isinstance(spec, ImplicitFoldIn):
+        verify_user_vectors(folder, graph_name(source), spec, VERIFIED_WEIGHTS, TOLERANCE)
+
+
+def verify_user_vectors(
+    folder: Path,
+    name: str,
+    spec: ImplicitFoldIn | AutoencoderFoldIn,
+    cases: Mapping[str, Sequence[float]],
+    tolerance: float,
+) -> None:
+    """Fold in synthetic users by a graph, and compare scores with those by their exact vectors.
+
+    Args:
+        folder: folder of the graph.
+        name: name of the graph.
+        spec: fold-in of new users.
+        cases: name of each user -> weights of the items, some of which are unknown.
+        tolerance: error of a score, as a share of the largest score.
+
+    Raises:
+        ExportError: scores differ.
+    """
+    rng, graph = np.random.default_rng(0), GraphSession(folder, name)
     every = ids_of(spec.ids, np.arange(len(spec.ids) + 1))
-    for case, weight in VERIFIED_WEIGHTS.items():
-        index, rating = draw_indices(rng, spec.ids, len(weight)), np.array(weight, np.float32)
+    for case, weights in cases.items():
+        index, weight = draw_indices(rng, spec.ids, len(weights)), np.array(weights, np.float32)
         answer = graph.run(
             case,
             item=ids_of(spec.ids, index),
-            rating=rating,
+            rating=weight,
             k=np.array([1]),
             exclude_item=spec.ids.values[:0],
             score_item=every,
         )
         known = index > 0
-        scores = spec.scores(np.append(spec.solve(index[known], rating[known]), spec.user_bias))
-        graph.check_close(case, answer["asked"], scores, TOLERANCE * max(float(abs(scores).max()), 1e-30))
+        scores = spec.scores(spec.user_vector(index[known], weight[known]))
+        graph.check_close(case, answer["asked"], scores, tolerance * max(float(abs(scores).max()), 1e-30))
 
 
-def _name(source: BundleSource) -> str:
+def graph_name(source: BundleSource) -> str:
+    """Return the name of the graph that folds in new users from implicit feedback."""
     return "fold_in" if source.fold_in is not None and source.fold_in.users is None else "fold_in_choice"
 
 

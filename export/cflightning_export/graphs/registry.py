@@ -7,7 +7,17 @@ from pathlib import Path
 
 import onnx
 
-from cflightning_export.graphs import catalogue, explain, fold_in, fold_in_implicit, history, score, similar, tables
+from cflightning_export.graphs import (
+    catalogue,
+    explain,
+    fold_in,
+    fold_in_autoencoder,
+    fold_in_implicit,
+    history,
+    score,
+    similar,
+    tables,
+)
 from cflightning_export.graphs.base import BundleSource, GraphFamily
 
 _families: list[GraphFamily] = [
@@ -18,6 +28,7 @@ _families: list[GraphFamily] = [
     history.GRAPHS,
     fold_in.GRAPHS,
     fold_in_implicit.GRAPHS,
+    fold_in_autoencoder.GRAPHS,
     explain.GRAPHS,
 ]
 

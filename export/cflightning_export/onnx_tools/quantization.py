@@ -16,9 +16,10 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from torch import nn
+from torch import Tensor, nn
 
 from cflightning.errors import ExportError
+from cflightning.models.embedding_dot import encoder_of
 from cflightning.models.network import RatingNetwork
 from cflightning_export.onnx_tools.id_table import MAX_WIDENED
 
@@ -40,7 +41,8 @@ class Change(NamedTuple):
     Attributes:
         rmse_change: root mean squared change of the scores of random known pairs, in rating units (of implicit
             feedback: in standard deviations of these scores). The RMSE on ratings of such pairs changes by no more.
-        overlap: share of the top-10 recommendations of random known users, at most 1,000, that stays.
+        overlap: share of the top-10 recommendations of random known users, at most 1,000, that stays. In a linear
+            autoencoder also of new users with these ten items each; the smaller share.
     """
 
     rmse_change: float
@@ -70,7 +72,7 @@ class Rounding(NamedTuple):
 
 
 def round_tables(networks: Mapping[str, RatingNetwork], precision: Precision) -> list[Table]:
-    """Round the embeddings of networks, in place, to values that the precision represents exactly.
+    """Round the embeddings and encoders of networks, in place, to values that the precision represents exactly.
 
     Args:
         networks: name -> network; a network may have several names.
@@ -84,12 +86,13 @@ def round_tables(networks: Mapping[str, RatingNetwork], precision: Precision) ->
     """
     tables: list[Table] = []
     for network in {id(network): network for network in networks.values()}.values():
-        for name, module in network.named_modules():
-            if isinstance(module, nn.Embedding):
-                rounded = round_table(name, module.weight.detach().numpy(), precision)
-                with torch.no_grad():
-                    module.weight.copy_(torch.from_numpy(rounded))
-                tables.append(rounded)
+        found = {name: module.weight for name, module in network.named_modules() if isinstance(module, nn.Embedding)}
+        encoder = encoder_of(network)
+        for name, table in (found if encoder is None else found | {"encoder": encoder}).items():
+            rounded = round_table(name, table.detach().numpy(), precision)
+            with torch.no_grad():
+                table.copy_(torch.from_numpy(rounded))
+            tables.append(rounded)
     return tables
 
 
@@ -125,11 +128,27 @@ def measure_change(before: Mapping[str, RatingNetwork], after: Mapping[str, Rati
         old, new = before["recommend"], after["recommend"]
         count = min(LIST_LENGTH, old.num_items - 1)
         users = rng.permutation(np.arange(1, old.num_users))[:NUM_USERS]
-        shared = 0
+        shared = [0, 0]
         for chunk in torch.split(torch.from_numpy(users), max(1, (1 << 23) // old.num_items)):
-            first, second = (network.catalogue(chunk)[:, 1:].topk(count).indices for network in (old, new))
-            shared += int((first[:, :, None] == second[:, None, :]).sum())
-    return Change(rmse_change, shared / (count * len(users)))
+            best, rounded = (network.catalogue(chunk)[:, 1:].topk(count).indices for network in (old, new))
+            shared[0] += _num_shared(best, rounded)
+            lists = [_fold_in_lists(network, best + 1) for network in (old, new) if encoder_of(network) is not None]
+            shared[1] += _num_shared(*(lists or (best, rounded)))
+    return Change(rmse_change, min(shared) / (count * len(users)))
+
+
+def _fold_in_lists(network: RatingNetwork, items: Tensor) -> Tensor:
+    """Return the best items of new users, folded in by the encoder from as many items each: int64 [n, count]."""
+    encoder, tables = encoder_of(network), network.fold()
+    assert encoder is not None
+    assert tables is not None
+    logits = encoder[items].sum(1) @ tables.item_vectors.T + tables.item_bias
+    return logits[:, 1:].topk(items.shape[1]).indices
+
+
+def _num_shared(first: Tensor, second: Tensor) -> int:
+    """Return the number of items that are in both lists of a user: int64 [n, count] each."""
+    return int((first[:, :, None] == second[:, None, :]).sum())
 
 
 def round_within(

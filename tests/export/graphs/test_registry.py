@@ -11,10 +11,19 @@ from cflightning_export.contents.networks import BundleNetworks
 from cflightning_export.fold_in.plan import FoldInSpecs
 from cflightning_export.fold_in.prior import estimate_prior
 from cflightning_export.fold_in.spec import new_items, new_users
-from cflightning_export.graphs import explain, fold_in, fold_in_implicit
+from cflightning_export.graphs import explain, fold_in, fold_in_autoencoder, fold_in_implicit
 from cflightning_export.graphs.base import BundleSource
 
-from ..fold_in_data import DIM, SCALES, USERS, implicit_spec, item_ids, make_svdpp_terms, make_tables
+from ..fold_in_data import (
+    DIM,
+    SCALES,
+    USERS,
+    autoencoder_spec,
+    implicit_spec,
+    item_ids,
+    make_svdpp_terms,
+    make_tables,
+)
 
 SIGMOID = SCALES["sigmoid"]
 
@@ -75,12 +84,31 @@ def test_graphs_that_are_wrong_for_liked_ids_alone_fail_the_verification(tmp_pat
 
 def test_graphs_that_are_wrong_for_weighted_items_alone_fail_the_verification(tmp_path):
     mean_user = np.linspace(-1, 1, DIM, dtype=np.float32)
-    for settings in ({}, {"length": 1.7, "unit": 2.0, "mean_user": mean_user}):
-        source = make_source(implicit=implicit_spec(**settings))
-        for module in (fold_in_implicit, explain):
+    for fold_in_users, spec in (
+        (fold_in_implicit, implicit_spec()),
+        (fold_in_implicit, implicit_spec(length=1.7, unit=2.0, mean_user=mean_user)),
+        (fold_in_autoencoder, autoencoder_spec(mean_user)),
+    ):
+        source = make_source(implicit=spec)
+        for module in (fold_in_users, explain):
             module.verify(save(tmp_path, module.build(source)), source)
             for name, model in module.build(source):
                 [isnan] = [node.output[0] for node in model.graph.node if node.op_type == "IsNaN"]
                 [where] = [node for node in model.graph.node if node.op_type == "Where" and isnan in node.input]
                 where.input[2] = where.input[1]  # every weight is 1
                 refuses(module, save(tmp_path, [(name, model)]), source)
+
+
+@pytest.mark.parametrize("table", ["encoder", "vectors", "mean_user"])
+def test_graphs_of_a_linear_autoencoder_with_other_tables_fail_the_verification(tmp_path, table):
+    source = make_source(implicit=autoencoder_spec(np.linspace(-1, 1, DIM, dtype=np.float32), user_bias=0.3))
+    for module in (fold_in_autoencoder, explain):
+        for name, model in module.build(source):
+            onnx.checker.check_model(model, full_check=True)
+            module.verify(save(tmp_path, [(name, model)]), source)
+            if module is explain and table == "mean_user":
+                continue  # the weights of the synthetic user sum to more than 1
+            [tensor] = [tensor for tensor in model.graph.initializer if tensor.name == table]
+            values = np.roll(onnx.numpy_helper.to_array(tensor), 1, axis=-1)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+            refuses(module, save(tmp_path, [(name, model)]), source)
