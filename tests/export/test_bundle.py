@@ -55,7 +55,13 @@ TASKS = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=list(TASKS))
+SLOW = {"dot, strings", "bce"}
+"""Tasks that other ones resemble in their graphs."""
+
+
+@pytest.fixture(scope="module", params=[
+    pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in TASKS
+])  # fmt: skip
 def exported(request, tmp_path_factory):
     make, strings = TASKS[request.param]
     folder = tmp_path_factory.mktemp("export")
@@ -126,7 +132,9 @@ def test_unknown_ids_have_the_scores_of_index_0(exported):
     assert len(scorer.recommend(unknown, k=3).items) == 3
 
 
-@pytest.mark.parametrize("exported", ["multitask, strings", "ials", "bce"], indirect=True)
+@pytest.mark.parametrize(
+    "exported", ["multitask, strings", "ials", pytest.param("bce", marks=pytest.mark.slow)], indirect=True
+)
 def test_an_unknown_user_is_the_mean_user_for_implicit_feedback(exported):
     task, scorer = exported
     network, users = recommender(task), task.vocabulary.users.num_embeddings

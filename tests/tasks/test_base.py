@@ -73,7 +73,8 @@ def run(strategy, folder):
     return torch.load(out, weights_only=True)
 
 
-@pytest.mark.parametrize("strategy", ["ddp_notebook", pytest.param("ddp_spawn", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp_notebook", "ddp_spawn"])
 def test_a_task_returns_from_the_processes_that_trained_it(tmp_path, strategy):
     pytest.importorskip("numba", reason="one process and two are compared by the fused engine")
     alone, several = run("auto", tmp_path), run(strategy, tmp_path)

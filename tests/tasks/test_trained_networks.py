@@ -27,6 +27,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 class TestMembers(TaskContract):
     def make(self):
         return EmbeddingDotTask(dim=4, learning_rate=0.03, members=2)
@@ -157,6 +158,7 @@ def test_resuming_with_another_engine_is_refused(tmp_path, before, now):
                        weights_only=True)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_posterior_draws_improve_on_the_members_for_noisy_ratings():
     made = {"num_users": 300, "num_items": 200, "num_ratings": 12_000, "dim": 4, "noise": 0.9}
     errors = []

@@ -1,5 +1,7 @@
 """The search in two passes, compared with sorting all scores."""
 
+import functools
+
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -34,6 +36,11 @@ def make(users=USERS, items=ITEMS, dim=DIM, seed=0, spread=None):
     return folded(*tables)
 
 
+shared = functools.cache(make)
+"""The same for tests that do not change the tables."""
+cached_search = functools.cache(find_search)
+
+
 def folded(*tables, global_bias=0.2):
     return FoldedTables(*(torch.tensor(table, dtype=torch.float32) for table in tables), torch.tensor(global_bias))
 
@@ -52,7 +59,7 @@ class TwoPass:
     def __init__(self, tables, scale=None, strings=False, filtered=False, rounds=tuple):
         self.tables, self.scale = tables, scale or RatingScale((1.0, 5.0))
         self.vocabulary, self.filtered = vocabulary(tables, strings), filtered
-        search = find_search(tables)
+        search = cached_search(tables)
         search = search._replace(rounds=rounds(search.rounds))
         self.only = len(search.rounds) == 1  # after which all items are scored
         model = two_pass_graph(
@@ -118,7 +125,7 @@ def hasty(found):
 
 @pytest.fixture(scope="module", params=[tuple, last, hasty])
 def graph(request):
-    return TwoPass(make(), rounds=request.param)
+    return TwoPass(shared(), rounds=request.param)
 
 
 def test_recommendations_are_those_of_sorting_all_scores(graph):
@@ -133,12 +140,12 @@ def test_recommendations_are_those_of_sorting_all_scores(graph):
 @pytest.mark.parametrize("scale", [None, RatingScale((1.0, 5.0), margin=0.1), RatingScale((0.5, 5.0), sigmoid=False),
                                    RatingScale(None)])  # fmt: skip
 def test_string_ids_and_scales(scale):
-    graph = TwoPass(make(seed=1), scale, strings=True, rounds=last)
+    graph = TwoPass(shared(seed=1), scale, strings=True, rounds=last)
     assert not graph.check([3, 0, 3, USERS], 10, [(0, 5), (3, 7)])
 
 
 def test_an_unproven_list_takes_a_second_round():
-    graph, careful = TwoPass(make(), rounds=hasty), TwoPass(make(), rounds=last)
+    graph, careful = TwoPass(shared(), rounds=hasty), TwoPass(shared(), rounds=last)
     unproven_users = [user for user in range(1, USERS + 1) if graph([user], 10)[2]]
     assert len(unproven_users) > USERS / 2
     for user in unproven_users:
@@ -267,7 +274,7 @@ def test_the_estimated_candidates_prove_the_lists():
 @pytest.mark.parametrize("rounds", [tuple, last, hasty])
 def test_only_allowed_items(share, proven, rounds):
     """If fewer items are allowed than the second round takes, all items are scored."""
-    graph, rng = TwoPass(make(), filtered=True, rounds=rounds), np.random.default_rng(3)
+    graph, rng = TwoPass(shared(), filtered=True, rounds=rounds), np.random.default_rng(3)
     allowed = rng.random(ITEMS) < share
     pairs = [(1, row) for row in rng.integers(0, ITEMS + 1, 5).tolist()]
     assert graph.check([4, 0, 9], 10, pairs, allowed) == (graph.only and not proven)

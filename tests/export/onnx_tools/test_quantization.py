@@ -50,7 +50,10 @@ def by_rows(values, precision):
     return np.array(rows)
 
 
-@pytest.fixture(scope="module", params=[("multitask, strings", "int8"), ("mlp, strings", "fp16")], ids=str)
+SLOW = pytest.param(("mlp, strings", "fp16"), marks=pytest.mark.slow, id="mlp, strings, fp16")
+
+
+@pytest.fixture(scope="module", params=[("multitask, strings", "int8"), SLOW], ids=str)
 def exported(request, tmp_path_factory):
     """The task as trained, the scorer of its bundle and the precision."""
     name, precision = request.param

@@ -207,6 +207,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, engine, steps):
         assert torch.equal(value, again.network.state_dict()[name]), name
 
 
+@pytest.mark.slow
 def test_members_share_one_adaptive_penalty(tmp_path):
     _, figures, course = fit(frame(), tmp_path, members=2)
     assert max(course[-1]) > 1.5
