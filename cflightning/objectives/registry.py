@@ -1,8 +1,9 @@
-"""The objectives by name. Another package adds its own by `register`."""
+"""The objectives by name, and the values of `--model.objective`. Another package adds objectives by `register`."""
 
 from __future__ import annotations
 
 from difflib import get_close_matches
+from typing import NamedTuple
 
 from cflightning.errors import ConfigError
 from cflightning.objectives.base import Objective, RankingObjective
@@ -15,7 +16,29 @@ from cflightning.objectives.mse import Mse
 from cflightning.objectives.softmax import Softmax
 from cflightning.objectives.svd import Svd
 
+MULTITASK = "multitask"
+"""Value of `--model.objective` for squared error of ratings and, by separate factors, a ranking objective."""
+MULTITASK_RANKING = "ials"
+"""Default ranking objective of multitask: close to the best on slices of four data sets, and cheap."""
+
 _objectives: dict[str, Objective] = {}
+
+
+class Objectives(NamedTuple):
+    """The objectives of a model, at least one.
+
+    Attributes:
+        rating: Objective of the network that predicts ratings; None if there is no such network.
+        ranking: Objective of the network that ranks; None if there is no such network.
+    """
+
+    rating: Mse | None
+    ranking: RankingObjective | None
+
+    @property
+    def ranking_alone(self) -> RankingObjective | None:
+        """The ranking objective of a model that predicts no ratings."""
+        return self.ranking if self.rating is None else None
 
 
 def register(objective: Objective) -> None:
@@ -35,6 +58,11 @@ for _class in (Mse, Bce, Bpr, Softmax, Ccl, Ease, Ials, Svd):
 def objective_names() -> list[str]:
     """Return the names of all objectives."""
     return list(_objectives)
+
+
+def option_values() -> list[str]:
+    """Return the values of `--model.objective`."""
+    return [*_objectives, MULTITASK]
 
 
 def solver_names() -> list[str]:
@@ -62,10 +90,9 @@ def find_objective(name: str) -> Objective:
         ConfigError: There is no such objective.
     """
     if name not in _objectives:
-        names = [*_objectives, *["multitask"] * (name != "multitask")]
-        near = get_close_matches(name, names, 1, 0.5)
+        near = get_close_matches(name, option_values(), 1, 0.5)
         suggestion = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"--model.objective: must be one of {', '.join(names)}, got {name!r}{suggestion}")
+        raise ConfigError(f"--model.objective: must be one of {', '.join(option_values())}, got {name!r}{suggestion}")
     return _objectives[name]
 
 
@@ -79,6 +106,25 @@ def find_ranking_objective(name: str) -> RankingObjective:
     if not isinstance(objective, RankingObjective):
         raise ConfigError(f"--model.objective: must rank, got {name}")
     return objective
+
+
+def find_objectives(option: str, ranking: str | None = None) -> Objectives:
+    """Return the objectives that a value of `--model.objective` stands for.
+
+    Args:
+        option: The value.
+        ranking: Ranking objective of multitask; None for the default.
+
+    Raises:
+        ConfigError: There is no such objective.
+    """
+    if option == MULTITASK:
+        return Objectives(Mse(), find_ranking_objective(ranking or MULTITASK_RANKING))
+    objective = find_objective(option)
+    if isinstance(objective, RankingObjective):
+        return Objectives(None, objective)
+    assert isinstance(objective, Mse)
+    return Objectives(objective, None)
 
 
 def setting_names_of(name: str | None) -> list[str]:

@@ -13,17 +13,15 @@ from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.splits.split import TRAIN
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.engines.svdpp_prior import SvdppSides
-from cflightning.errors import CheckpointError, ConfigError, DataError
+from cflightning.errors import CheckpointError, DataError
 from cflightning.models.embedding_dot import EmbeddingDot
-from cflightning.objectives.base import RankingObjective
 from cflightning.objectives.bce import INITIAL_STD
 from cflightning.objectives.fold_in import LeastSquaresFoldIn
-from cflightning.objectives.mse import Mse
-from cflightning.objectives.registry import find_ranking_objective, objective_names, solver_names
+from cflightning.objectives.registry import MULTITASK, Objectives, find_objectives, option_values, solver_names
 from cflightning.objectives.settings import SearchRange
 from cflightning.tasks.fit import Fit
 from cflightning.tasks.head import Head
-from cflightning.tasks.objective_options import MULTITASK, check_ranking, default_objective, predicts_ratings
+from cflightning.tasks.objective_options import check_ranking, default_objective
 from cflightning.tasks.ranking_fit import SampledLossFit, SolverFit, table_size, train_separate_network
 from cflightning.tasks.ranking_head import RankingHead, SeparateRankingHead
 from cflightning.tasks.rating import RatingTask
@@ -33,8 +31,8 @@ from cflightning.tasks.trained_networks import TrainedNetworks
 from cflightning.utils.arguments import Arguments
 from cflightning.utils.seeds import member_seed
 
-MULTITASK_RANKING, MULTITASK_DIM = "ials", 48
-"""Default objective and dim of the separate factors: close to the best on slices of four data sets, and cheap."""
+SEPARATE_DIM = 48
+"""Default dim of a separate ranking network: close to the best on slices of four data sets, and cheap."""
 SMALL_ROWS = 500_000
 """Number of training rows below which the default dim of a rating model is 128."""
 
@@ -76,8 +74,8 @@ class EmbeddingDotTask(RatingTask):
         kwargs: As for `NetworkTask`.
     """
 
-    ranking_network: EmbeddingDot
-    """The network that ranks in a multitask model."""
+    ranking_network: EmbeddingDot | None
+    """The network that ranks beside the one that predicts ratings; None if one network is all."""
 
     def __init__(
         self,
@@ -94,7 +92,7 @@ class EmbeddingDotTask(RatingTask):
         for name in ("dim", "compress"):
             check.whole(name, 1, optional=True)
         check.whole("members", 1)
-        check.choice("objective", [*objective_names(), MULTITASK], optional=True)
+        check.choice("objective", option_values(), optional=True)
         check.choice("svdpp", get_args(SvdppSides))
         check.number("std", 0, optional=True)
         check_ranking(check)
@@ -106,47 +104,38 @@ class EmbeddingDotTask(RatingTask):
         self.svdpp = svdpp
         self.members = members
         self.compress = compress
+        self.ranking_network = None
         self.save_hyperparameters()
 
     @property
-    def objective(self) -> str:
-        """The objective in effect: as given, else as derived from the data or the checkpoint, multitask before."""
-        return self._given_objective or self.metadata.objective or MULTITASK
-
-    @objective.setter
-    def objective(self, value: str | None) -> None:
-        self._given_objective = value
+    def objectives(self) -> Objectives:
+        """The objectives in effect; before `build` those of the option."""
+        return find_objectives(
+            self.metadata.objective or self.objective or MULTITASK, self.ranking_options.get("objective")
+        )
 
     @property
     def predicts_ratings(self) -> bool:  # type: ignore[override]
         """True if the model predicts ratings."""
-        return predicts_ratings(self.objective)
+        return self.objectives.rating is not None
 
     @property
     def predicts_rankings(self) -> bool:  # type: ignore[override]
         """True if the model ranks by interactions."""
-        return self.objective == MULTITASK or not self.predicts_ratings
+        return self.objectives.ranking is not None
 
     @property
     def recommender(self) -> EmbeddingDot:
-        """The network whose scores rank: a separate one in a multitask model."""
-        network = self.ranking_network if self.objective == MULTITASK else self.network
+        """The network whose scores rank."""
+        network = self.network if self.ranking_network is None else self.ranking_network
         assert isinstance(network, EmbeddingDot)
         return network
 
     def bundle_fold_in_settings(self, num_items: int) -> LeastSquaresFoldIn:
         """Return the weights by which a bundle folds in users; see `NetworkTask.bundle_fold_in_settings`."""
-        return self.ranking_objective.bundle_fold_in_settings(self.metadata.ranking, num_items)
-
-    @property
-    def ranking_objective(self) -> RankingObjective:
-        """The objective of the network that ranks."""
-        if self.objective != MULTITASK:
-            return find_ranking_objective(self.objective)
-        name = self.ranking_options.get("objective") or MULTITASK_RANKING
-        if name not in solver_names():
-            raise ConfigError(f"--model.ranking.objective: must be one of {', '.join(solver_names())}, got {name}")
-        return find_ranking_objective(name)
+        ranking = self.objectives.ranking
+        assert ranking is not None
+        return ranking.bundle_fold_in_settings(self.metadata.ranking, num_items)
 
     @property
     def ranking_options(self) -> dict[str, Any]:
@@ -158,39 +147,42 @@ class EmbeddingDotTask(RatingTask):
         """True if a ranking objective is trained by its sampled loss, instead of its solver."""
         trainer = self.attached_trainer
         device = "cpu" if trainer is None else trainer.strategy.root_device.type
-        return not self.predicts_ratings and self.ranking_objective.trains_by_autograd(self.engine, device)
+        ranking = self.objectives.ranking_alone
+        return ranking is not None and ranking.trains_by_autograd(self.engine, device)
 
     def make_heads(self) -> Sequence[Head]:
         """Make a rating head, a ranking head, or both."""
-        if self.objective == MULTITASK:
-            return RatingHead(self), SeparateRankingHead(self, self.ranking_objective, self.ranking_network)
-        if self.predicts_ratings:
-            return (RatingHead(self),)
-        return (RankingHead(self, self.ranking_objective, self.recommender),)
+        rating, ranking = self.objectives
+        heads: list[Head] = [] if rating is None else [RatingHead(self)]
+        if ranking is not None:
+            ranking_head = RankingHead if rating is None else SeparateRankingHead
+            heads.append(ranking_head(self, ranking, self.recommender))
+        return heads
 
     def make_fit(self, data: RatingsDataModule) -> Fit:
         """Make the fit of ratings, or of rankings by a solver or by a sampled loss."""
-        if self.predicts_ratings:
+        ranking = self.objectives.ranking_alone
+        if ranking is None:
             return RatingFit(self, data)
         if self._trains_sampled_loss:
-            return SampledLossFit(self, self.ranking_objective, data, self.ranking_options)
-        return SolverFit(self, self.ranking_objective, self.ranking_options)
+            return SampledLossFit(self, ranking, data, self.ranking_options)
+        return SolverFit(self, ranking, self.ranking_options)
 
     def on_train_epoch_start(self) -> None:
-        """Train the ranking network of a multitask model before ratings are learned: every checkpoint has all of it."""
-        if self.objective == MULTITASK:
-            data = self.require_data()
-            train_separate_network(self, self.ranking_objective, data, self.ranking_network, self.ranking_options)
+        """Train a separate ranking network before ratings are learned, so that every checkpoint has all of it."""
+        network, ranking = self.ranking_network, self.objectives.ranking
+        if network is not None and ranking is not None:
+            train_separate_network(self, ranking, self.require_data(), network, self.ranking_options)
 
     # Networks --------------------------------------------------------------------------------------------------------
 
     def data_metadata(self, data: RatingsDataModule) -> CheckpointMetadata:
         """Return the metadata of a data module, with the objective that suits it."""
-        implicit, name = data.table.rating is None, self._given_objective
+        implicit, name = data.table.rating is None, self.objective
         if name is None:
             autograd = self.engine == "autograd" or self.trainer.strategy.root_device.type != "cpu"
             name = default_objective(implicit, autograd)
-        if not predicts_ratings(name):
+        if find_objectives(name).rating is None:
             return CheckpointMetadata(objective=name, train_rows=data.split.sizes[TRAIN])
         if implicit:
             raise DataError(
@@ -208,26 +200,27 @@ class EmbeddingDotTask(RatingTask):
         """
         if self.dim is not None:
             return self.dim
-        if not self.predicts_ratings:
-            return self.ranking_objective.default_dim
+        ranking = self.objectives.ranking_alone
+        if ranking is not None:
+            return ranking.default_dim
         small = (self.metadata.train_rows or SMALL_ROWS) < SMALL_ROWS
         return 128 if small and self.engine != "gibbs" else 64
 
     def build(self, vocabulary: Vocabulary, metadata: CheckpointMetadata) -> None:
         """Build networks and heads; see `NetworkTask.build`."""
+        metadata = replace(metadata, objective=self.objective or metadata.objective or MULTITASK)
         self.metadata = metadata
-        if self.objective == MULTITASK:
+        rating, ranking = self.objectives
+        self.ranking_network = None
+        if rating is not None and ranking is not None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
-                objective = self.ranking_objective
-                default = objective.default_dim if objective.autoencoder else MULTITASK_DIM
+                default = ranking.default_dim if ranking.autoencoder else SEPARATE_DIM
                 dim = int(self.ranking_options.get("dim") or default)
                 sizes = vocabulary.users.num_embeddings, vocabulary.items.num_embeddings
-                self.ranking_network = EmbeddingDot(*sizes, dim, std=INITIAL_STD, autoencoder=objective.autoencoder)
+                self.ranking_network = EmbeddingDot(*sizes, dim, std=INITIAL_STD, autoencoder=ranking.autoencoder)
             self.ranking_network.requires_grad_(False)  # or several devices would wait for gradients that never come
-        elif hasattr(self, "ranking_network"):  # created for the data before a checkpoint without one was loaded
-            del self.ranking_network
-        super().build(vocabulary, replace(metadata, objective=self.objective))
+        super().build(vocabulary, metadata)
         if self.is_fitting and self._trains_other_networks:
             self.ensemble = TrainedNetworks(self.network, self.build_members())
 
@@ -235,11 +228,12 @@ class EmbeddingDotTask(RatingTask):
         self, num_users: int, num_items: int, rating_range: tuple[float, float] | None, mean_rating: float | None
     ) -> EmbeddingDot:
         """Make an `EmbeddingDot` of dim `compress`; without a rating range if no ratings are predicted."""
-        if not self.predicts_ratings:
-            dim = self.training_dim * (self.members if self.objective == "bce" else 1)
+        ranking = self.objectives.ranking_alone
+        if ranking is not None:
+            dim = self.training_dim * (self.members if ranking.name == "bce" else 1)
             std = INITIAL_STD if self.std is None else self.std
             dim = dim if self.compress is None else self.compress
-            return EmbeddingDot(num_users, num_items, dim, std=std, autoencoder=self.ranking_objective.autoencoder)
+            return EmbeddingDot(num_users, num_items, dim, std=std, autoencoder=ranking.autoencoder)
         if self.compress is None:
             return self._build_member(num_users, num_items, rating_range, mean_rating)
         return EmbeddingDot(num_users, num_items, self.compress, rating_range, mean_rating, self.sigmoid, self.margin)
@@ -247,10 +241,10 @@ class EmbeddingDotTask(RatingTask):
     @property
     def _trains_other_networks(self) -> bool:
         """True if other networks are trained than the one that is served: members, or that of a sampled loss."""
-        if self.predicts_ratings:
+        ranking = self.objectives.ranking_alone
+        if ranking is None:
             return self.engine != "gibbs" and (self.members > 1 or self.compress not in (None, self.training_dim))
-        loss = self.ranking_objective.sampled_loss
-        smooth = self.ranking_options.get("smooth") or 0.0
+        loss, smooth = ranking.sampled_loss, self.ranking_options.get("smooth") or 0.0
         return self._trains_sampled_loss and loss is not None and loss.serves_other_tables(smooth)
 
     def build_members(self) -> list[EmbeddingDot]:
@@ -278,21 +272,23 @@ class EmbeddingDotTask(RatingTask):
         """Refuse to resume a run of another objective; see `NetworkTask.adapt_state_dict`."""
         super().adapt_state_dict(state)
         before = "ranking_network.user_factors.weight" in state
-        if self.is_fitting and before != (self.objective == MULTITASK):
+        if self.is_fitting and before != (self.ranking_network is not None):
             raise CheckpointError(
                 f"--model.objective: must be {MULTITASK if before else 'that of the run'} to resume it, "
-                f"got {self.objective}"
+                f"got {self.metadata.objective}"
             )
 
     def settings_used(self) -> dict[str, Any]:
         """Return the settings that training used, every default resolved, as plain data."""
-        return super().settings_used() | {"objective": self.objective}
+        return super().settings_used() | {"objective": self.metadata.objective}
 
     def search_space(self, data: RatingsDataModule) -> dict[str, SearchRange]:
         """Return the ranges in which `tune` searches by default: option without `--` -> range."""
-        if self.predicts_ratings:
-            return Mse().search_space(configured_penalty(self))
-        return self.ranking_objective.search_space(table_size(data), by_autograd=self._trains_sampled_loss)
+        rating, ranking = self.objectives
+        if rating is not None:
+            return rating.search_space(configured_penalty(self))
+        assert ranking is not None
+        return ranking.search_space(table_size(data), by_autograd=self._trains_sampled_loss)
 
     def resolved_options(self) -> dict[str, Any]:
         """Return the values of options of the command line that training derived: option without `--` -> value."""

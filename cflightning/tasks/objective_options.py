@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cflightning.errors import ArgumentError
-from cflightning.objectives.base import RankingObjective
-from cflightning.objectives.registry import find_objective, objective_names, setting_names_of, solver_names
+from cflightning.objectives.registry import MULTITASK, objective_names, setting_names_of, solver_names
 from cflightning.utils.arguments import Arguments
 
-MULTITASK = "multitask"
-"""Objective of a model that predicts ratings and ranks by separate factors."""
 SEPARATE_OPTIONS = ("objective", "dim", "epochs")
 """Options of `--model.ranking` that are settings of a multitask model and not of its ranking objective."""
 
 
 def default_objective(implicit: bool, by_autograd: bool) -> str:
-    """Return the objective if none is given.
+    """Return the value of `--model.objective` if none is given.
 
     Args:
         implicit: Whether the data is implicit feedback.
@@ -25,22 +22,6 @@ def default_objective(implicit: bool, by_autograd: bool) -> str:
     if implicit:
         return "bce" if by_autograd else "ials"
     return MULTITASK
-
-
-def default_epochs(objective: str, by_autograd: bool) -> int | None:
-    """Return the number of epochs of a ranking objective if none is given; None for other objectives.
-
-    Args:
-        objective: Name of the objective.
-        by_autograd: Whether autograd is requested, by the engine or the device.
-    """
-    kind = None if objective == MULTITASK else find_objective(objective)
-    return kind.default_epochs(by_autograd=by_autograd) if isinstance(kind, RankingObjective) else None
-
-
-def predicts_ratings(objective: str) -> bool:
-    """Return whether a model of an objective predicts ratings."""
-    return objective == MULTITASK or not isinstance(find_objective(objective), RankingObjective)
 
 
 def check_ranking(check: Arguments) -> None:

@@ -60,7 +60,7 @@ class Bundle:
         """Item vectors, weight of all items, l2, exponent, and the length of solutions; None for the minimum's own."""
         q = self.lists.q[:, :-1]
         settings = asdict(IalsSettings())
-        if self.task.objective == "multitask":
+        if self.task.metadata.objective == "multitask":
             settings |= CASES["multitask"]["ranking"]
             return q, settings["weight"], settings["l2"], settings["exponent"], None
         unit, length = (np.linalg.norm(table[1:, :-1], axis=1).mean() for table in (self.lists.q, self.lists.p))

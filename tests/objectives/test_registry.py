@@ -83,7 +83,7 @@ def test_an_objective_of_another_package_trains_and_is_restored_from_its_checkpo
     assert "model.learning_rate" in task.search_space(module)
     trainer.save_checkpoint(tmp_path / "hinge.ckpt")
     loaded = load_task(tmp_path / "hinge.ckpt")
-    assert (loaded.objective, loaded.predicts_rankings) == ("hinge", True)
+    assert (loaded.metadata.objective, loaded.predicts_rankings) == ("hinge", True)
     assert loaded.bundle_fold_in_settings(30).rescale
 
 

@@ -185,19 +185,19 @@ def test_the_default_objective_is_multitask_for_ratings_and_ranks_implicit_feedb
     model, module = EmbeddingDotTask(dim=4), data()
     fit = trainer(1)
     fit.fit(model, module)
-    assert (model.hparams.objective, model.objective) == (None, "multitask")
+    assert (model.objective, model.metadata.objective) == (None, "multitask")
     assert {"val/rmse", "val/ndcg@10"} <= set(fit.callback_metrics)
     fit.save_checkpoint(tmp_path / "multitask.ckpt")
-    assert load_task(tmp_path / "multitask.ckpt").objective == "multitask"
+    assert load_task(tmp_path / "multitask.ckpt").metadata.objective == "multitask"
     for engine, expected in (("auto", "ials"), ("autograd", "bce")):
         model = EmbeddingDotTask(dim=4, engine=engine)
         fit = trainer(1)
         fit.fit(model, data(groups().drop(columns="rating"), feedback="implicit"))
-        assert model.objective == expected
+        assert model.metadata.objective == expected
         assert "val/rmse" not in fit.callback_metrics
         fit.save_checkpoint(tmp_path / "choices.ckpt")
         loaded = load_task(tmp_path / "choices.ckpt")
-        assert (loaded.objective, loaded.predicts_ratings) == (expected, False)
+        assert (loaded.metadata.objective, loaded.predicts_ratings) == (expected, False)
 
 
 @pytest.mark.parametrize("given", ["mse", "multitask", "svd"])
@@ -209,8 +209,8 @@ def test_a_run_resumes_with_its_own_objective_if_none_is_given(given, tmp_path):
     fit.save_checkpoint(tmp_path / "some.ckpt")
     model = EmbeddingDotTask(dim=8)
     trainer(2).fit(model, data(), ckpt_path=tmp_path / "some.ckpt", weights_only=True)
-    assert model.objective == given
-    assert hasattr(model, "ranking_network") == (given == "multitask")
+    assert model.metadata.objective == given
+    assert (model.ranking_network is not None) == (given == "multitask")
 
 
 @pytest.mark.parametrize("pairs", [[(1, 1), (2, 2)], [(1, 1), (1, 2), (2, 1)]], ids=["no pair shared", "three"])
@@ -423,7 +423,7 @@ def test_implicit_feedback_needs_no_other_option(tmp_path):
             "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu",
             "--trainer.default_root_dir", str(tmp_path)]  # fmt: skip
     cli = TrainingCLI(args)
-    assert cli.model.objective == "ials"
+    assert cli.model.metadata.objective == "ials"
     assert cli.trainer.max_epochs == default_epochs("ials")
     assert cli.trainer.checkpoint_callback.monitor == "val/ndcg@10"
 

@@ -10,7 +10,8 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LRSchedulerTypeTuple
 
 from cflightning.engines.base import DEFAULT_EPOCHS, DEFAULT_SWEEPS
-from cflightning.tasks.objective_options import default_epochs, default_objective
+from cflightning.objectives.registry import find_objectives
+from cflightning.tasks.objective_options import default_objective
 
 PATIENCE = 3
 """Epochs without improvement before training stops."""
@@ -83,13 +84,13 @@ def set_run_defaults(config: Namespace) -> None:
         config: Configuration of the subcommand; changed in place.
     """
     settings = config.model.init_args
-    objective, sampling = resolve_objective(config), settings.get("engine") == "gibbs"
-    ranking_epochs = default_epochs(objective, _requests_autograd(config))
+    ranking, sampling = find_objectives(resolve_objective(config)).ranking_alone, settings.get("engine") == "gibbs"
     if config.trainer.max_epochs is None:
-        config.trainer.max_epochs = DEFAULT_SWEEPS if sampling else ranking_epochs or DEFAULT_EPOCHS
+        epochs = ranking and ranking.default_epochs(by_autograd=_requests_autograd(config))
+        config.trainer.max_epochs = DEFAULT_SWEEPS if sampling else epochs or DEFAULT_EPOCHS
     if sampling and config.early_stopping.patience == PATIENCE:
         config.early_stopping.patience = DEFAULT_SWEEPS // 2  # the mean of the draws improves slowly
-    if ranking_epochs is not None:
+    if ranking is not None:
         for callback in (config.checkpoint, config.early_stopping):
             if callback.monitor == RATING_METRIC:
                 callback.monitor, callback.mode = RANKING_METRIC, "max"

@@ -22,8 +22,7 @@ from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.splits.split import Split
 from cflightning.data.table import RatingTable
 from cflightning.errors import ConfigError
-from cflightning.objectives.registry import solver_names
-from cflightning.tasks.objective_options import predicts_ratings
+from cflightning.objectives.registry import find_objectives, solver_names
 
 VAL_FRACTION = 0.1
 """Default validation share of a search; a twentieth, the default of `fit`, is too little to compare many trials."""
@@ -157,7 +156,7 @@ class TrialCLI(TrainingCLI):
                 "part (leave it out for a tenth)"
             )
         objective = resolve_objective(config)
-        goal = self.state.goal = RATINGS if predicts_ratings(objective) else RANKINGS
+        goal = self.state.goal = RANKINGS if find_objectives(objective).rating is None else RATINGS
         monitored = config.checkpoint.monitor, config.checkpoint.mode
         if monitored not in (RATINGS[:2], goal[:2]):  # the first one is the default
             raise ConfigError(
