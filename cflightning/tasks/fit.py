@@ -18,7 +18,7 @@ from cflightning.tasks.optimizers import step_schedules
 
 
 class Fit(ABC):
-    """What trains the networks of a task in one fit, by an engine or by autograd, with all that lasts as long.
+    """Trainer of the networks of a task in one fit, by an engine or by autograd, with all that lasts as long.
 
     Methods named after Lightning's hooks are called by them.
 

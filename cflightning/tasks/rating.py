@@ -45,7 +45,7 @@ class RatingTask(NetworkTask):
         kwargs: As for `NetworkTask`.
 
     Attributes:
-        heads: What the task is measured by; made with the network.
+        heads: Metrics of the task; made with the network.
         current_fit: The fit that runs, or has trained these networks; None in a task that was loaded or copied.
     """
 
