@@ -9,8 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cflightning.data.splits import split
-
 # Tiny tensors: a second thread only waits, and on a busy machine it waits long. (Read when torch is imported.)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Nothing may be looked for in, or written to, the user's own cache.
@@ -18,8 +16,6 @@ _cache = tempfile.TemporaryDirectory(prefix="cflightning-cache-")
 os.environ["CFLIGHTNING_CACHE"] = _cache.name
 
 REPOSITORY = Path(__file__).parents[1]
-MIN_VAL_ROWS, split.MIN_VAL_ROWS = split.MIN_VAL_ROWS, 1
-"""Tables of tests are tiny, and are to have a validation part by default all the same; `few` has the real bound."""
 
 
 @pytest.fixture(scope="session")
@@ -34,13 +30,6 @@ def real_data():
     if not (folder / "ml-100k" / "u.data").is_file():
         pytest.skip(f"no real rating data at {folder}: set CFLIGHTNING_DATA")
     return folder
-
-
-@pytest.fixture
-def few(monkeypatch):
-    """The real bound."""
-    monkeypatch.setattr(split, "MIN_VAL_ROWS", MIN_VAL_ROWS)
-    return MIN_VAL_ROWS
 
 
 @pytest.fixture(autouse=True)
@@ -102,8 +91,8 @@ def run(tmp_path_factory, movielens):
     root = tmp_path_factory.mktemp("runs")
     cli = TrainingCLI(
         ["fit", "--data.path", str(movielens("ml-latest-small", 60, 40)), "--trainer.default_root_dir", str(root),
-         "--model.objective", "mse", "--model.dim", "8", "--trainer.max_epochs", "3", "--trainer.accelerator", "cpu",
-         "--trainer.enable_progress_bar", "false"]
+         "--data.split.val_fraction", "0.05", "--model.objective", "mse", "--model.dim", "8",
+         "--trainer.max_epochs", "3", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
     )  # fmt: skip
     logging.getLogger("cflightning").handlers.clear()
     return Path(cli.trainer.log_dir)

@@ -65,7 +65,7 @@ def small_data():
     return RatingsDataModule(
         source="synthetic",
         synthetic={"num_users": 60, "num_items": 40, "num_ratings": 1200},
-        split=SplitOptions("per_user", test_fraction=0.2),
+        split=SplitOptions("per_user", test_fraction=0.2, val_fraction=0.05),
     )
 
 

@@ -21,6 +21,7 @@ from cflightning.checkpoint.format import FileCheckpointIO, locate_checkpoint, r
 from cflightning.checkpoint.paths import confine_states, file_in_run
 from cflightning.checkpoint.settings import TEXT_ARGUMENTS
 from cflightning.cli.training.cli import TrainingCLI
+from cflightning.data.splits.options import SplitOptions
 from cflightning.errors import CheckpointError, DataError
 from cflightning.evaluation.run_metrics import read_metrics
 from cflightning.tasks.loading import load_task
@@ -341,7 +342,12 @@ def test_states_of_another_size_never_reach_compiled_steps(tmp_path, name):
 
     def data():
         made = {"num_users": 40, "num_items": 30, "num_ratings": 600}
-        return RatingsDataModule(source="synthetic", synthetic=made, batch_size=100 if kind == "autograd" else None)
+        return RatingsDataModule(
+            source="synthetic",
+            synthetic=made,
+            batch_size=100 if kind == "autograd" else None,
+            split=SplitOptions(val_fraction=0.05),
+        )
 
     first = Trainer(max_epochs=1, enable_checkpointing=False, **quiet)
     first.fit(EmbeddingDotTask(dim=4, svdpp="none", **options), data())

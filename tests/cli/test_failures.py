@@ -11,7 +11,8 @@ from cflightning.cli.failures import resource_error
 from cflightning.cli.training.report import RunReport
 from cflightning.errors import ConfigError, ResourceError, StorageError
 
-QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--model.objective", "mse"]
+QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--model.objective", "mse",
+         "--data.split.val_fraction", "0.05"]  # fmt: skip
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from cflightning.utils.files import atomic_write
 from cflightning.utils.locks import lock_folder
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--trainer.max_epochs", "1",
-         "--model.objective", "mse", "--model.dim", "4"]  # fmt: skip
+         "--model.objective", "mse", "--model.dim", "4", "--data.split.val_fraction", "0.05"]  # fmt: skip
 TASKS = {"RANK": "3", "LOCAL_RANK": "3", "SLURM_PROCID": "3", "SLURM_LOCALID": "3", "SLURM_NODEID": "0",
          "SLURM_NTASKS": "4", "SLURM_NNODES": "1", "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "seeds"}  # fmt: skip
 

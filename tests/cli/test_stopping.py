@@ -12,7 +12,7 @@ from cflightning.cli.training.report import RunReport
 from cflightning.evaluation.baselines import RankingBaselines
 from cflightning.evaluation.run_metrics import read_metrics
 
-QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
+QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--data.split.val_fraction", "0.05"]
 
 
 @pytest.fixture

@@ -21,7 +21,12 @@ def frame(n=600, seed=0):
     return pd.DataFrame({"user": pairs // 30, "item": pairs % 30, "rating": rng.integers(1, 6, n).astype(float)})
 
 
+def split(method=None, **options):
+    return SplitOptions(method, **{"val_fraction": 0.05, **options})
+
+
 def data(rows=None, **options):
+    options.setdefault("split", split())
     return RatingsDataModule.from_frame(frame() if rows is None else rows, **options)
 
 
@@ -52,7 +57,7 @@ def test_provenance_follows_the_table_and_the_split():
     module.table = data(GROWN).table
     assert module.provenance.fingerprint != first.fingerprint
     module = data()
-    module.split = data(split=SplitOptions(seed=7)).split
+    module.split = data(split=split(seed=7)).split
     assert module.provenance.parts != first.parts
 
 
@@ -62,9 +67,9 @@ def test_the_same_rows_and_split_are_accepted(stage):
 
 
 @pytest.mark.parametrize("other", OTHERS)
-@pytest.mark.parametrize("split", ["random", "per_user", "kfold"])
-def test_rows_that_may_have_been_trained_on_are_refused(other, split):
-    options = {"split": SplitOptions(split, fold=1 if split == "kfold" else None)}
+@pytest.mark.parametrize("method", ["random", "per_user", "kfold"])
+def test_rows_that_may_have_been_trained_on_are_refused(other, method):
+    options = {"split": split(method, fold=1 if method == "kfold" else None)}
     kept, now = data(**options).provenance, data(OTHERS[other], **options)
     for stage, part in (("test", "test"), ("validate", "validation")):
         with pytest.raises(DataError, match=f"its {part} part may hold rows that the checkpoint was trained on"):
@@ -78,37 +83,37 @@ def test_rows_that_may_have_been_trained_on_are_refused(other, split):
 
 
 def test_another_split_is_refused_with_the_number_of_leaked_rows():
-    kept = data(split=SplitOptions(seed=1)).provenance
-    now = data(split=SplitOptions(seed=2))
-    before = data(split=SplitOptions(seed=1)).split
+    kept = data(split=split(seed=1)).provenance
+    now = data(split=split(seed=2))
+    before = data(split=split(seed=1)).split
     leaked = len(np.intersect1d(now.split.test, np.concatenate([before.train, before.val])))
     with pytest.raises(
         DataError, match=f"trained on {leaked} of 60 test rows.*random, seed 2; the checkpoint's: random, seed 1"
     ):
         check_rows(kept, now, "test")
     with pytest.raises(DataError, match="test rows"):
-        check_rows(kept, data(split=SplitOptions(method="hash")), "fit")
+        check_rows(kept, data(split=split(method="hash")), "fit")
     # The test rows are the same with and without a validation part.
-    check_rows(data().provenance, data(split=SplitOptions(val_fraction=0)), "test")
-    check_rows(data().provenance, data(split=SplitOptions(val_fraction=0)), "fit")
+    check_rows(data().provenance, data(split=split(val_fraction=0)), "test")
+    check_rows(data().provenance, data(split=split(val_fraction=0)), "fit")
     with pytest.raises(DataError, match="validation rows"):
-        check_rows(data(split=SplitOptions(val_fraction=0)).provenance, data(), "validate")
+        check_rows(data(split=split(val_fraction=0)).provenance, data(), "validate")
 
 
 @pytest.mark.parametrize("other", OTHERS)
 def test_a_hash_split_of_other_rows_is_accepted(other):
-    kept = data(split=SplitOptions(method="hash")).provenance
+    kept = data(split=split(method="hash")).provenance
     for stage in ("test", "validate"):
-        check_rows(kept, data(OTHERS[other], split=SplitOptions(method="hash")), stage)
+        check_rows(kept, data(OTHERS[other], split=split(method="hash")), stage)
     with pytest.raises(DataError, match="--data.other_data true"):
-        check_rows(kept, data(OTHERS[other], split=SplitOptions(method="hash")), "fit")
-    check_rows(kept, data(OTHERS[other], other_data=True, split=SplitOptions(method="hash")), "fit")
+        check_rows(kept, data(OTHERS[other], split=split(method="hash")), "fit")
+    check_rows(kept, data(OTHERS[other], other_data=True, split=split(method="hash")), "fit")
     for changed in ({"seed": 7}, {"test_fraction": 0.2}, {"method": "random"}):
         with pytest.raises(DataError, match="may hold rows"):
-            check_rows(kept, data(OTHERS[other], split=SplitOptions(**{"method": "hash", **changed})), "test")
+            check_rows(kept, data(OTHERS[other], split=split(**{"method": "hash", **changed})), "test")
 
 
-def test_rows_of_a_hash_split_without_validation_part_never_validate(few):
+def test_rows_of_a_hash_split_without_validation_part_never_validate():
     small = data(split=SplitOptions(method="hash"))  # too few rows for a validation part
     assert not small.split.sizes[1]
     assert small.provenance.settings["split"]["val_fraction"] == 0

@@ -22,6 +22,7 @@ from cflightning.models.penalty import Penalty
 from cflightning.tasks.loading import load_task
 
 SMALL = {"num_users": 300, "num_items": 200, "num_ratings": 6000}
+VALIDATED = SplitOptions(val_fraction=0.05)
 
 
 def columns(n=3000, users=60, items=90, seed=0):
@@ -136,7 +137,7 @@ def test_an_epoch_has_every_block_of_every_cell_once():
 
 
 def data(**options):
-    return RatingsDataModule(**{"source": "synthetic", "synthetic": SMALL, **options})
+    return RatingsDataModule(**{"source": "synthetic", "synthetic": SMALL, "split": VALIDATED, **options})
 
 
 def trainer(epochs=3, **options):
@@ -198,12 +199,12 @@ def test_checkpoints_of_both_engines_are_of_the_same_network(tmp_path):
 
 def test_resuming_on_other_data_uses_the_layout_of_the_checkpoints_network(tmp_path):
     fit, task = trainer(1), EmbeddingDotTask(dim=4, engine="fused")
-    fit.fit(task, data(split=SplitOptions(method="hash")))
+    fit.fit(task, data(split=SplitOptions(method="hash", val_fraction=0.05)))
     fit.save_checkpoint(tmp_path / "large.ckpt")
     frame = data().table.frame
     part = frame[(frame["user"] > 200) & frame["rating"].between(2.5, 3.5)]  # fewer ids, and a narrower range
     again, resumed = trainer(2), EmbeddingDotTask(dim=4, engine="fused")
-    other = RatingsDataModule.from_frame(part, other_data=True, split=SplitOptions(method="hash"))
+    other = RatingsDataModule.from_frame(part, other_data=True, split=SplitOptions(method="hash", val_fraction=0.05))
     again.fit(resumed, other, ckpt_path=tmp_path / "large.ckpt", weights_only=True)
     loader, scale = again.train_dataloader, resumed.network.scale
     assert len(loader.layout.user_counts) == resumed.network.num_users

@@ -14,6 +14,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from cflightning import EmbeddingDotTask, EmbeddingMLPTask, RatingsDataModule
+from cflightning.data.splits.options import SplitOptions
 from cflightning.engines.select import unsupported_reason
 from cflightning.kernels import availability
 from cflightning.models.embedding_dot import EmbeddingDot
@@ -21,7 +22,7 @@ from cflightning.models.embedding_dot import EmbeddingDot
 
 def data(**options):
     synthetic = {"num_users": 300, "num_items": 200, "num_ratings": 6000}
-    return RatingsDataModule(source="synthetic", synthetic=synthetic, **options)
+    return RatingsDataModule(source="synthetic", synthetic=synthetic, split=SplitOptions(val_fraction=0.05), **options)
 
 
 def trainer(epochs=1, **options):

@@ -9,6 +9,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from cflightning import EmbeddingDotTask, EmbeddingMLPTask, RatingsDataModule
+from cflightning.data.splits.options import SplitOptions
 from cflightning.errors import ConfigError
 from cflightning.kernels.svdpp import CompiledSvdppTerm
 from cflightning.models.svdpp import SvdppTerm
@@ -24,7 +25,7 @@ def trainer(epochs=3, **options):
 
 
 def data(**options):
-    return RatingsDataModule(source="synthetic", synthetic=SMALL, **options)
+    return RatingsDataModule(source="synthetic", synthetic=SMALL, split=SplitOptions(val_fraction=0.05), **options)
 
 
 @pytest.mark.parametrize("engine", ["fused", "autograd"])

@@ -15,7 +15,7 @@ def make_run():
         (folder / "checkpoints").mkdir(parents=True)
         path = folder.parent / "table.csv"
         frame.to_csv(path, index=False)
-        options |= {"path": str(path)}
+        options = {"split": {"val_fraction": 0.05}, **options, "path": str(path)}
         about = {"class_path": "cflightning.RatingsDataModule", "init_args": options}
         (folder / "config.yaml").write_text(yaml.safe_dump({"data": about}))
         data = RatingsDataModule(**options)

@@ -11,6 +11,7 @@ import pytest
 from lightning.pytorch import Trainer
 
 from cflightning import EmbeddingDotTask, RatingsDataModule
+from cflightning.data.splits.options import SplitOptions
 from cflightning.objectives.ials import IalsSettings
 from cflightning.tasks.loading import load_task
 from cflightning_export import export_bundle
@@ -100,7 +101,7 @@ def bundle(request, tmp_path_factory):
     pairs = rng.permutation(USERS * ITEMS)[: USERS * ITEMS // 3]
     frame = pd.DataFrame({"user": pairs // ITEMS, "item": pairs % ITEMS, "rating": rng.integers(0, 11, len(pairs))})
     frame = frame.assign(user="u" + frame["user"].astype(str), item=frame["item"].astype(str).str.zfill(3) + "é")
-    data = RatingsDataModule.from_frame(frame)
+    data = RatingsDataModule.from_frame(frame, split=SplitOptions(val_fraction=0.05))
     task = EmbeddingDotTask(dim=5, std=0.3, **CASES[request.param])
     trainer = Trainer(max_epochs=2, logger=False, enable_checkpointing=False, enable_progress_bar=False,
                       enable_model_summary=False, accelerator="cpu")  # fmt: skip

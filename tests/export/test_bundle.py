@@ -38,7 +38,7 @@ def checkpoint(folder, task, strings=False, users=300, items=120):
         frame = frame.assign(user="u" + frame["user"].astype(str), item=frame["item"].astype(str).str.zfill(4) + "é")
     fit = Trainer(max_epochs=3, logger=False, enable_checkpointing=False, enable_progress_bar=False,
                   enable_model_summary=False, accelerator="cpu")  # fmt: skip
-    fit.fit(task, RatingsDataModule.from_frame(frame))
+    fit.fit(task, RatingsDataModule.from_frame(frame, split=SplitOptions(val_fraction=0.05)))
     fit.save_checkpoint(folder / "task.ckpt")
     return folder / "task.ckpt"
 

@@ -67,7 +67,7 @@ def hinge():
 def data(**options):
     pairs = [(u, i) for u in range(40) for i in range(30) if u % 2 == i % 2 and (u * 7 + i * 3) % 5]
     frame = pd.DataFrame(pairs, columns=["user", "item"]).assign(rating=[1.0 + at % 5 for at in range(len(pairs))])
-    split = SplitOptions("per_user", test_fraction=0.2)
+    split = SplitOptions("per_user", test_fraction=0.2, val_fraction=0.05)
     return RatingsDataModule.from_frame(frame, batch_size=64, split=split, **options)
 
 

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from cflightning import EmbeddingDotTask, RatingsDataModule
+from cflightning.data.splits.options import SplitOptions
 
 KINDS = {
     "multitask": {},
@@ -41,7 +42,11 @@ if __name__ == "__main__":
 
 
 def fitted(**options):
-    data = RatingsDataModule(source="synthetic", synthetic={"num_users": 60, "num_items": 40, "num_ratings": 1111})
+    data = RatingsDataModule(
+        source="synthetic",
+        synthetic={"num_users": 60, "num_items": 40, "num_ratings": 1111},
+        split=SplitOptions(val_fraction=0.05),
+    )
     task = EmbeddingDotTask(dim=8, **options)
     trainer = Trainer(accelerator="cpu", devices=1, max_epochs=1, logger=False, enable_checkpointing=False,
                       enable_progress_bar=False, enable_model_summary=False)  # fmt: skip

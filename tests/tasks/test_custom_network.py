@@ -6,9 +6,13 @@ from lightning.pytorch import Trainer
 from torch import nn
 
 from cflightning import RatingsDataModule, RatingTask
+from cflightning.data.splits.options import SplitOptions
 from cflightning.models.network import RatingNetwork, RatingScale, embedding_table
 from cflightning.tasks.loading import load_task
 from cflightning.testing import NetworkContract, TaskContract
+
+SYNTHETIC = {"num_users": 60, "num_items": 40, "num_ratings": 1200}
+VALIDATED = SplitOptions(val_fraction=0.05)
 
 
 class Distance(RatingNetwork):
@@ -62,7 +66,7 @@ class TestDistanceTask(TaskContract):
 
 def test_a_custom_task_predicts_ratings_by_autograd_and_reports_its_settings(tmp_path):
     task = DistanceTask(dim=3, seed=5)
-    data = RatingsDataModule(source="synthetic", synthetic={"num_users": 60, "num_items": 40, "num_ratings": 1200})
+    data = RatingsDataModule(source="synthetic", synthetic=SYNTHETIC, split=VALIDATED)
     trainer = Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
                       enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
     trainer.fit(task, data)
@@ -79,7 +83,7 @@ def test_a_custom_task_predicts_ratings_by_autograd_and_reports_its_settings(tmp
 
 def test_ranking_a_custom_rating_network_is_by_its_ratings():
     task = DistanceTask()
-    data = RatingsDataModule(source="synthetic", synthetic={"num_users": 60, "num_items": 40, "num_ratings": 1200})
+    data = RatingsDataModule(source="synthetic", synthetic=SYNTHETIC, split=VALIDATED)
     trainer = Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
                       enable_progress_bar=False, enable_model_summary=False)  # fmt: skip
     trainer.fit(task, data)

@@ -421,7 +421,7 @@ def test_implicit_feedback_needs_no_other_option(tmp_path):
     groups().drop(columns="rating").to_csv(tmp_path / "table.csv", index=False)
     args = ["fit", "--data.path", str(tmp_path / "table.csv"), "--data.feedback", "implicit", "--model.dim", "4",
             "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu",
-            "--trainer.default_root_dir", str(tmp_path)]  # fmt: skip
+            "--data.split.val_fraction", "0.05", "--trainer.default_root_dir", str(tmp_path)]  # fmt: skip
     cli = TrainingCLI(args)
     assert cli.model.metadata.objective == "ials"
     assert cli.trainer.max_epochs == default_epochs("ials")
@@ -432,7 +432,7 @@ def test_the_best_epoch_is_kept_and_a_table_is_printed(tmp_path, capsys):
     groups().to_csv(tmp_path / "table.csv", index=False)
     args = ["fit", "--data.path", str(tmp_path / "table.csv"), "--model.objective", "multitask", "--model.dim", "4",
             "--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--trainer.max_epochs", "2",
-            "--trainer.default_root_dir", str(tmp_path)]  # fmt: skip
+            "--data.split.val_fraction", "0.05", "--trainer.default_root_dir", str(tmp_path)]  # fmt: skip
     cli = TrainingCLI(args)
     said = capsys.readouterr().out
     assert "test RMSE" in said

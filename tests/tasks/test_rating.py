@@ -31,7 +31,13 @@ class TestEmbeddingMLPTask(TaskContract):
 
 
 def data(**options):
-    options = {"source": "synthetic", "synthetic": SMALL, "batch_size": 100, **options}
+    options = {
+        "source": "synthetic",
+        "synthetic": SMALL,
+        "batch_size": 100,
+        "split": SplitOptions(val_fraction=0.05),
+        **options,
+    }
     return RatingsDataModule(**options)
 
 
@@ -164,7 +170,8 @@ def checkpoint(tmp_path_factory):
         user=lambda f: "u" + f["user"].astype(str).str.zfill(3), title=lambda f: "Film " + f["item"].astype(str)
     )
     task, fit = EmbeddingDotTask(dim=4), trainer()
-    fit.fit(task, RatingsDataModule.from_frame(frame, batch_size=100, table=TableFormat(title="title")))
+    options = {"table": TableFormat(title="title"), "split": SplitOptions(val_fraction=0.05)}
+    fit.fit(task, RatingsDataModule.from_frame(frame, batch_size=100, **options))
     path = tmp_path_factory.mktemp("checkpoint") / "strings.ckpt"
     fit.save_checkpoint(path)
     return path

@@ -39,7 +39,9 @@ class TestPosterior(TaskContract):
 
 
 def data(**options):
-    return RatingsDataModule(source="synthetic", synthetic=SMALL, **options)
+    return RatingsDataModule(
+        source="synthetic", synthetic=SMALL, **{"split": SplitOptions(val_fraction=0.05), **options}
+    )
 
 
 def trainer(epochs=2, **options):

@@ -17,7 +17,8 @@ from cflightning.data import load
 from cflightning.data.splits.options import SplitOptions
 from cflightning.evaluation.run_metrics import read_metrics
 
-QUICK = ["--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--model.dim", "4"]
+QUICK = ["--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--model.dim", "4",
+         "--data.split.val_fraction", "0.05"]  # fmt: skip
 
 
 def kfold(root, *args):

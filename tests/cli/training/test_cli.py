@@ -17,7 +17,7 @@ from cflightning.cli.training.cli import TrainingCLI
 from cflightning.errors import CheckpointError, TrainingError
 from cflightning.evaluation.run_metrics import read_metrics
 
-QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
+QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu", "--data.split.val_fraction", "0.05"]
 
 
 def command(*args, timeout=120, **options):
@@ -204,6 +204,7 @@ def test_without_validation_every_row_trains_and_the_last_epoch_is_kept(movielen
     cli = TrainingCLI(
         [
             "fit",
+            *QUIET,
             "--data.path",
             str(movielens("ml-1m")),
             "--data.split.val_fraction",
@@ -212,7 +213,6 @@ def test_without_validation_every_row_trains_and_the_last_epoch_is_kept(movielen
             "2",
             "--trainer.default_root_dir",
             str(tmp_path),
-            *QUIET,
         ]
     )
     assert len(cli.datamodule.split.train) == 135

@@ -15,7 +15,8 @@ from cflightning.cli.training.cli import TrainingCLI
 from cflightning.evaluation.run_metrics import read_metrics
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
-SMALL = ["--model.objective", "mse", "--model.dim", "4", "--trainer.max_epochs", "1"]
+SMALL = ["--model.objective", "mse", "--model.dim", "4", "--trainer.max_epochs", "1", "--data.split.val_fraction",
+         "0.05"]  # fmt: skip
 
 
 def rows(n=900, seed=0):
