@@ -143,7 +143,7 @@ def test_a_checkpoint_without_its_encoder_is_refused(exported, tmp_path, encoder
 
 def test_users_of_a_linear_autoencoder_are_not_refitted(exported, tmp_path):
     task, path = exported
-    if task.objective == "ease":
+    if task.metadata.objective == "ease":
         with pytest.raises(ExportError, match="--refit-users: must meet one network of ratings"):
             export_bundle(path, tmp_path / "bundle", refit_users=True)
     else:
