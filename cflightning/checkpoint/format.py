@@ -39,6 +39,9 @@ class CheckpointMetadata:
         learning_rate: Peak learning rate of the training; None if unknown.
         l2: Penalty on factors before it was adapted; None if unknown, or if the model does not predict ratings.
         ranking: Complete settings of the ranking objective.
+        ranking_objective: Ranking objective of a multitask model; empty before it is chosen.
+        ranking_dim: Latent factors of the ranking network of a multitask model; None before it is chosen.
+        ranking_trials: nDCG@10 on validation rows of the ranking models that were compared, by description.
         ranking_trained: Whether the ranking network of a multitask model is trained.
         data: Table and split of the training.
         metrics: Metrics of the saved epoch.
@@ -53,6 +56,9 @@ class CheckpointMetadata:
     learning_rate: float | None = None
     l2: float | None = None
     ranking: dict[str, Any] = field(default_factory=dict)
+    ranking_objective: str = ""
+    ranking_dim: int | None = None
+    ranking_trials: dict[str, float] = field(default_factory=dict)
     ranking_trained: bool = False
     data: Provenance | None = None
     metrics: dict[str, float] = field(default_factory=dict)
@@ -62,6 +68,7 @@ METADATA_TYPES: dict[str, tuple[type, ...]] = {
     "task": (str,), "objective": (str,), "engine": (str,), "rating_range": (list, tuple, NoneType),
     "mean_rating": (float, int, NoneType), "train_rows": (int, NoneType),
     "learning_rate": (float, int, NoneType), "l2": (float, int, NoneType), "ranking": (dict,),
+    "ranking_objective": (str,), "ranking_dim": (int, NoneType), "ranking_trials": (dict,),
     "ranking_trained": (bool,), "metrics": (dict,),
 }  # fmt: skip
 """Types of the metadata in a file, by field."""

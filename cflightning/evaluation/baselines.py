@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,14 +15,17 @@ from cflightning.data.splits.split import TEST
 from cflightning.evaluation.rankings import EvalUsers, evaluate_scores, evaluate_tables, select_eval_users
 from cflightning.models.network import FoldedTables
 from cflightning.solvers.ease import ease, item_scores
+from cflightning.solvers.low_rank_ease import LinearTables, LowRankEase
 from cflightning.solvers.neighbours import item_neighbours
 from cflightning.solvers.popularity import popularity
-from cflightning.utils.interactions import make_interactions
-
-log = logging.getLogger(__name__)
+from cflightning.utils.interactions import Interactions, make_interactions
 
 EASE_MAX_ITEMS = 4000
-"""Largest catalogue for EASE, whose time is cubic in the number of items: some seconds."""
+"""Largest catalogue for exact EASE, whose time is cubic in the number of items: some seconds."""
+EASE_RANK = 512
+"""Rank of EASE for larger catalogues."""
+MIN_DEFICIT = 0.01
+"""Share of the model's nDCG@10 by which a baseline must be better for a warning."""
 COLUMNS = {"HR@10": "hr@10", "nDCG@10": "ndcg@10", "nDCG@20": "ndcg@20", "recall@20": "recall@20",
            "coverage@10": "coverage@10"}  # fmt: skip
 """Columns of the printed table: title -> metric."""
@@ -42,7 +45,7 @@ class RankingBaselines(Callback):
 
     - `popularity`: the same items for every user;
     - `item-knn`: items of the same users (cosine similarity, 100 neighbours);
-    - `ease`: EASE (Steck 2019), for catalogues of at most `EASE_MAX_ITEMS` items;
+    - `ease`: EASE (Steck 2019); of rank `EASE_RANK` for catalogues of more than `EASE_MAX_ITEMS` items;
     - `ratings`: the items with the highest predicted ratings, if the model predicts ratings and the users are not held
       out.
 
@@ -85,9 +88,22 @@ class RankingBaselines(Callback):
             weights = ease(training, self.ease_l2, threads=threads)
             yield "ease", evaluate_scores(eval_users, item_scores(weights, seen, threads=threads))
         else:
-            log.info("no EASE baseline: the catalogue has more than %d items (%d)", EASE_MAX_ITEMS, data.num_items - 1)
+            of_users, encoder, vectors = _low_rank_ease(training, self.ease_l2, threads)
+            if eval_users.held_out:
+                of_users = seen.sums(encoder)
+            zeros = torch.zeros(len(of_users)), torch.zeros(len(vectors)), torch.zeros(())
+            yield "ease", evaluate_tables(eval_users, FoldedTables(of_users, vectors, *zeros))
         if rating_tables is not None:
             yield "ratings", evaluate_tables(eval_users, rating_tables)
+
+
+@torch.inference_mode(False)  # threads of solvers do not inherit it
+@torch.no_grad()
+def _low_rank_ease(training: Interactions, l2: float, threads: int) -> LinearTables:
+    solver = LowRankEase(training, EASE_RANK, l2=l2, user_power=0, dropout=0, threads=threads)
+    for _ in range(2):
+        solver.sweep()
+    return solver.tables()
 
 
 def comparison_lines(metrics: Mapping[str, float]) -> list[str]:
@@ -106,4 +122,13 @@ def comparison_lines(metrics: Mapping[str, float]) -> list[str]:
         if values[0] is not None:
             cells = "".join(f"{'' if value is None else f'{value:.4f}':>12}" for value in values)
             lines.append(f"  {title:<20}{cells}")
+    own = metrics["test/ndcg@10"]
+    better = {
+        title: value / own - 1 if own else math.inf
+        for name, title in BASELINES.items()
+        if (value := metrics.get(f"test/{name}/ndcg@10", 0.0)) > (1 + MIN_DEFICIT) * own
+    }
+    if better:
+        listed = " and ".join(f"{title} (by {share:.1%})" for title, share in better.items())
+        lines.append(f"recommendations of {listed} have a higher nDCG@10; docs/ranking.md lists other objectives")
     return lines

@@ -14,7 +14,7 @@ from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.splits.split import TEST, TRAIN, VAL
 from cflightning.errors import DataError
 from cflightning.metrics.exposure import ExposureMetrics
-from cflightning.metrics.ranking import RankingMetrics
+from cflightning.metrics.ranking import METRICS, RankingMetrics, is_relevant, user_metrics
 from cflightning.metrics.sampled import SampledMetrics
 from cflightning.metrics.top_k import TopK, rank_all, rank_scores
 from cflightning.models.network import FoldedTables
@@ -56,7 +56,7 @@ class EvalUsers(NamedTuple):
 
 
 def select_eval_users(
-    data: RatingsDataModule, part: int, trainer: Trainer, limit: int | None = None, *, skip_empty: bool = False
+    data: RatingsDataModule, part: int, trainer: Trainer | None, limit: int | None = None, *, skip_empty: bool = False
 ) -> EvalUsers | None:
     """Select the users of a part, each on one device.
 
@@ -67,7 +67,7 @@ def select_eval_users(
     Args:
         data: The data.
         part: VAL or TEST.
-        trainer: Its processes share the users.
+        trainer: Its processes share the users; None for all users.
         limit: Largest number of users, over all devices, evenly spaced; None for all.
         skip_empty: Whether to return None instead of raising the error.
 
@@ -96,7 +96,7 @@ def select_eval_users(
         users = users[torch.linspace(0, len(users) - 1, limit).long()]
     if not len(users):
         return None
-    local = users[trainer.global_rank :: trainer.world_size]
+    local = users if trainer is None else users[trainer.global_rank :: trainer.world_size]
     sampled = data.candidates if part == TEST else None
     candidates, share = None, 1.0
     if sampled is not None:
@@ -174,6 +174,21 @@ def evaluate_tables(eval_users: EvalUsers, tables: FoldedTables) -> dict[str, Te
             scores = (items[item] @ vectors[block, :, None]).squeeze(-1) + bias[item]
         evaluator.update(top, scores)
     return evaluator.compute()
+
+
+def user_ndcg(eval_users: EvalUsers, tables: FoldedTables, k: int = 10) -> Tensor:
+    """Return nDCG@k of every user by a dot product, whose user table has the indices of `EvalUsers.users`.
+
+    Returns:
+        float64 [users], on the CPU; 0 for a user without relevant items.
+    """
+    vectors, begin, values = tables.user_vectors[eval_users.users], 0, [torch.zeros(0, dtype=torch.float64)]
+    for top in rank_all(vectors, tables.item_vectors, tables.item_bias, eval_users.seen, k):
+        relevant = eval_users.relevant.part(begin, begin + len(top.item))
+        begin += len(top.item)
+        hit = is_relevant(top.item, relevant)
+        values.append(user_metrics(hit, relevant.counts, (k,))[[*METRICS].index("ndcg"), 0])
+    return torch.cat(values)
 
 
 def evaluate_scores(eval_users: EvalUsers, blocks: Iterable[Tensor]) -> dict[str, Tensor]:

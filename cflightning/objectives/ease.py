@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Self
 
 from torch import Tensor
 
@@ -19,23 +21,32 @@ class EaseSettings(RankingSettings):
     """Settings of low-rank EASE, see `solvers.low_rank_ease`.
 
     Attributes:
-        l2: Ridge, in interactions; about 200 for dense tables, less for sparse ones.
+        l2: Ridge, in interactions; None for a default that grows with the interactions per user.
         user_power: Power of a user's number of interactions by which the user's rows of the matrix are divided.
         item_power: Power of an item's number of interactions by which the item's column is divided; 0.5 suits large
             sparse catalogues, with an l2 of about 3.
         dropout: Share of the interactions that are hidden in effect; regularises popular items.
     """
 
-    l2: float = 200.0
+    l2: float | None = None
     user_power: float = 0.2
     item_power: float = 0.0
     dropout: float = 0.2
+
+    def resolve(self, size: TableSize) -> Self:
+        """Return the settings with the default ridge, if none is given."""
+        return replace(self, l2=default_l2(size)) if self.l2 is None else self
+
+
+def default_l2(size: TableSize) -> float:
+    """Return the default ridge: about 100 for users with 5 interactions, 300 for users with 150."""
+    return 55.0 * math.cbrt(size.interactions / max(size.users - 1, 1))
 
 
 class EaseSolver(RankingSolver[EaseSettings]):
     """The closed form in the first epoch; every epoch is one iteration of its truncated SVD."""
 
-    default_epochs = 2
+    default_epochs = 3
 
     def prepare(self) -> None:
         """Invert the regularised Gram matrix."""
@@ -76,12 +87,12 @@ class Ease(RankingObjective):
     settings_class = EaseSettings
     solver = EaseSolver
     autoencoder = True
-    default_dim = 256
+    default_dim = separate_dim = 256
 
     def search_space(self, size: TableSize, *, by_autograd: bool) -> dict[str, SearchRange]:
         """Return the ranges of `tune`: the ridge, the exponents, dropout and dim."""
         return {
-            "model.ranking.l2": log_range(EaseSettings.l2, 8),
+            "model.ranking.l2": log_range(default_l2(size), 8),
             "model.ranking.user_power": SearchRange(0.0, 0.5),
             "model.ranking.item_power": SearchRange(0.0, 0.6),
             "model.ranking.dropout": SearchRange(0.0, 0.5),

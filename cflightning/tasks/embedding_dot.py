@@ -22,7 +22,9 @@ from cflightning.objectives.settings import SearchRange
 from cflightning.tasks.fit import Fit
 from cflightning.tasks.head import Head
 from cflightning.tasks.objective_options import check_ranking, default_objective
-from cflightning.tasks.ranking_fit import SampledLossFit, SolverFit, table_size, train_separate_network
+from cflightning.tasks.ranking_choice import choose_ranking, train_separate_network
+from cflightning.tasks.ranking_data import table_size
+from cflightning.tasks.ranking_fit import SampledLossFit, SolverFit
 from cflightning.tasks.ranking_head import RankingHead, SeparateRankingHead
 from cflightning.tasks.rating import RatingTask
 from cflightning.tasks.rating_fit import RatingFit
@@ -31,10 +33,8 @@ from cflightning.tasks.trained_networks import TrainedNetworks
 from cflightning.utils.arguments import Arguments
 from cflightning.utils.seeds import member_seed
 
-SEPARATE_DIM = 48
-"""Default dim of a separate ranking network: close to the best on slices of four data sets, and cheap."""
 SMALL_ROWS = 500_000
-"""Number of training rows below which the default dim of a rating model is 128."""
+"""Number of training rows below which the default dim of a rating model is 128, which gains up to .002 RMSE."""
 
 
 class EmbeddingDotTask(RatingTask):
@@ -43,23 +43,23 @@ class EmbeddingDotTask(RatingTask):
     Args:
         dim: Latent factors; None for 64, or 128 for ratings by gradients of fewer than half a million, where they cost
             less than a second.
-        objective: Objective of training; None for multitask, or for implicit feedback ials (bce on GPUs and by
-            autograd). mse, squared error: predicts ratings, and is a poor ranker. The others rank by interactions,
-            whatever the ratings: bce (cross-entropy with negative samples), softmax (of cosines, with negative samples:
-            the best with few factors on large catalogues), ease (a linear autoencoder in closed form: seconds, and the
-            best lists on most tables), ials (implicit alternating least squares), svd (a degree-scaled SVD: takes
-            seconds, and the best with many factors), bpr and ccl (pairwise and cosine contrastive loss; by autograd
-            alone). multitask: ratings by mse and rankings by separate factors, for a bundle that does both.
+        objective: Objective of training; None for multitask, or for implicit feedback the better of ease and ials (bce
+            on GPUs and by autograd). mse, squared error: predicts ratings, and is a poor ranker. The others rank by
+            interactions, whatever the ratings: bce (cross-entropy with negative samples), softmax (of cosines, with
+            negative samples: the best with few factors on large catalogues), ease (a linear autoencoder in closed form:
+            seconds, and the best lists on most tables), ials (implicit alternating least squares), svd (a degree-scaled
+            SVD: takes seconds, and the best with many factors), bpr and ccl (pairwise and cosine contrastive loss; by
+            autograd alone). multitask: ratings by mse and rankings by separate factors, for a bundle that does both.
         ranking: Settings of the ranking objective, as `--model.ranking.weight 0.1`; here with their defaults, which
             depend on the table where no number is given. bce: negatives 8, l2, learning_rate 0.05, last_rate 0.003.
             softmax: negatives 256, temperature, learning_rate 0.1, last_rate 0.01, smooth_items 0.15 (one hop of
-            neighbours after training). ials: weight, l2 0.015, exponent 1, block 64. ease: l2 200, user_power 0.2,
+            neighbours after training). ials: weight, l2 0.015, exponent 1, block 64. ease: l2, user_power 0.2,
             item_power 0, dropout 0.2. svd: user_power 0.3, item_power 0.5, score_power 0.4. By autograd (--model.engine
             autograd, GPUs), with the task's learning rate and schedule, bce: negatives 8, l2; bpr: negatives 8, l2;
             softmax: negatives 1024, l2 0, temperature; ccl: negatives 1024, l2 0, margin 0.4, weight 150; all: in_batch
             false (true: negatives are the batch's other items), dropout 0, smooth 0 (one hop of neighbours in
-            training). With multitask also objective (bce, softmax, ease, ials or svd; ials by default), dim (48; 256
-            with ease) and epochs.
+            training). With multitask also objective (bce, softmax, ease, ials or svd; by default the better of ease and
+            ials), dim (48; 256 with ease) and epochs.
         std: Standard deviation of the initial factors; None for 0.01, with SVD++ terms 0.06.
         svdpp: Sides whose vectors have an SVD++ term (implicit feedback beside the ratings): `none`; `user`, by the
             items that a user has rated (Koren 2008); `both`, also for items by their users (Rendle, Zhang & Koren
@@ -110,9 +110,8 @@ class EmbeddingDotTask(RatingTask):
     @property
     def objectives(self) -> Objectives:
         """The objectives in effect; before `build` those of the option."""
-        return find_objectives(
-            self.metadata.objective or self.objective or MULTITASK, self.ranking_options.get("objective")
-        )
+        ranking = self.ranking_options.get("objective") or self.metadata.ranking_objective
+        return find_objectives(self.metadata.objective or self.objective or MULTITASK, ranking)
 
     @property
     def predicts_ratings(self) -> bool:  # type: ignore[override]
@@ -166,13 +165,17 @@ class EmbeddingDotTask(RatingTask):
             return RatingFit(self, data)
         if self._trains_sampled_loss:
             return SampledLossFit(self, ranking, data, self.ranking_options)
-        return SolverFit(self, ranking, self.ranking_options)
+        chosen = self.metadata.ranking if self.objective is None else {}
+        return SolverFit(self, ranking, chosen | self.ranking_options)
 
     def on_train_epoch_start(self) -> None:
         """Train a separate ranking network before ratings are learned, so that every checkpoint has all of it."""
-        network, ranking = self.ranking_network, self.objectives.ranking
-        if network is not None and ranking is not None:
-            train_separate_network(self, ranking, self.require_data(), network, self.ranking_options)
+        if self.ranking_network is None or self.metadata.ranking_trained:
+            return
+        choice = train_separate_network(self.trainer, self.require_data(), self.ranking_options, self.seed)
+        self.metadata = replace(self.metadata, **choice.metadata, ranking_trained=True)
+        self.ranking_network = choice.trial.network.to(self.ranking_network.item_factors.weight)
+        self.heads = self.make_heads()
 
     # Networks --------------------------------------------------------------------------------------------------------
 
@@ -182,6 +185,11 @@ class EmbeddingDotTask(RatingTask):
         if name is None:
             autograd = self.engine == "autograd" or self.trainer.strategy.root_device.type != "cpu"
             name = default_objective(implicit, autograd)
+            if implicit and not autograd and self.is_fitting:
+                options = self.ranking_options | ({} if self.l2 is None else {"l2": self.l2})
+                choice = choose_ranking(self.trainer, data, options, dim=self.dim, seed=self.seed)
+                objective, rows = choice.trial.candidate.objective, data.split.sizes[TRAIN]
+                return CheckpointMetadata(objective=objective, train_rows=rows, **choice.metadata)
         if find_objectives(name).rating is None:
             return CheckpointMetadata(objective=name, train_rows=data.split.sizes[TRAIN])
         if implicit:
@@ -193,11 +201,7 @@ class EmbeddingDotTask(RatingTask):
 
     @property
     def training_dim(self) -> int:
-        """Latent factors in training: `dim`, or a default by the size of the training part.
-
-        On slices of the training parts 128 instead of 64 gain .0018 RMSE on MovieLens latest small, .0008 on
-        MovieTweetings 100K, nothing on MovieLens 100K and .0016 on MovieLens 1M, where they cost a second and more.
-        """
+        """Latent factors in training: `dim`, or a default by the size of the training part, see `SMALL_ROWS`."""
         if self.dim is not None:
             return self.dim
         ranking = self.objectives.ranking_alone
@@ -215,8 +219,7 @@ class EmbeddingDotTask(RatingTask):
         if rating is not None and ranking is not None:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.seed)
-                default = ranking.default_dim if ranking.autoencoder else SEPARATE_DIM
-                dim = int(self.ranking_options.get("dim") or default)
+                dim = int(self.ranking_options.get("dim") or metadata.ranking_dim or ranking.separate_dim)
                 sizes = vocabulary.users.num_embeddings, vocabulary.items.num_embeddings
                 self.ranking_network = EmbeddingDot(*sizes, dim, std=INITIAL_STD, autoencoder=ranking.autoencoder)
             self.ranking_network.requires_grad_(False)  # or several devices would wait for gradients that never come

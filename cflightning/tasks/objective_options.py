@@ -20,7 +20,7 @@ def default_objective(implicit: bool, by_autograd: bool) -> str:
         by_autograd: Whether autograd trains, as on devices other than the CPU.
     """
     if implicit:
-        return "bce" if by_autograd else "ials"
+        return "bce" if by_autograd else "ease"
     return MULTITASK
 
 

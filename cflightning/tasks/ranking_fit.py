@@ -1,113 +1,28 @@
-"""Fits of rankings: by a solver, or by a sampled loss and autograd; and the training of a separate ranking network."""
+"""Fits of rankings: by a solver, or by a sampled loss and autograd."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from cflightning.checkpoint.format import SOLVER_KEY
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.loaders.interactions import InteractionBatch
-from cflightning.data.splits.split import TRAIN
 from cflightning.engines.full_batch import FullBatch
 from cflightning.engines.solver import SolverEngine
 from cflightning.errors import ConfigError
 from cflightning.models.embedding_dot import EmbeddingDot
-from cflightning.models.network import FoldedTables
 from cflightning.objectives.base import RankingObjective
 from cflightning.objectives.registry import sampled_loss_names
 from cflightning.objectives.sampled_loss import SampledLoss
-from cflightning.objectives.settings import TableSize
-from cflightning.objectives.solver import InteractionColumns, RankingSolver
+from cflightning.objectives.solver import RankingSolver
 from cflightning.tasks.base import NetworkTask
 from cflightning.tasks.fit import Fit
-from cflightning.tasks.objective_options import SEPARATE_OPTIONS
-
-
-def table_size(data: RatingsDataModule) -> TableSize:
-    """Return the size of the training part."""
-    return TableSize(data.split.sizes[TRAIN], data.num_users, data.num_items)
-
-
-def interaction_columns(data: RatingsDataModule) -> InteractionColumns:
-    """Return the interactions of the training part."""
-    user, item = (torch.from_numpy(column) for column in data.training_pairs())
-    weight = data.training_weights()
-    return InteractionColumns(user, item, None if weight is None else torch.from_numpy(weight))
-
-
-def make_solver(
-    task: NetworkTask,
-    objective: RankingObjective,
-    data: RatingsDataModule,
-    network: EmbeddingDot,
-    options: Mapping[str, float | None],
-    *,
-    dim: int,
-    members: int,
-) -> RankingSolver[Any]:
-    """Make the solver of an objective for the training part, and store its complete settings in the metadata.
-
-    Args:
-        task: Task of the network.
-        objective: Objective of the network.
-        data: Data with the training part.
-        network: Network whose tables the solver computes.
-        options: Settings of the solver by name.
-        dim: Latent factors in training.
-        members: Number of ensemble members.
-
-    Raises:
-        ConfigError: An option is not supported by the objective, or the interactions have weights that it ignores.
-    """
-    columns = interaction_columns(data)
-    assert objective.solver is not None
-    if objective.solver.refuses_weights and columns.weight is not None:
-        raise ConfigError(f"--data.table.weight: is known to --model.objective ials alone, got {objective.name}")
-    settings = objective.settings_class.make(options, objective.name).resolve(table_size(data))
-    task.metadata = replace(task.metadata, ranking=settings.values())
-    return objective.solver(
-        columns, network, settings, dim=dim, members=members, seed=task.seed, threads=torch.get_num_threads()
-    )
-
-
-def train_separate_network(
-    task: NetworkTask,
-    objective: RankingObjective,
-    data: RatingsDataModule,
-    separate: EmbeddingDot,
-    options: Mapping[str, Any],
-) -> None:
-    """Train the network that ranks beside one that predicts ratings, unless it is trained.
-
-    Args:
-        task: Task of the network.
-        objective: Objective of the network.
-        data: Data with the training part.
-        separate: Network that ranks.
-        options: The options of `--model.ranking`.
-    """
-    if task.metadata.ranking_trained:
-        return
-    in_place = task.device.type == "cpu" and separate.item_factors.weight.dtype == torch.float32
-    network = separate if in_place else copy.deepcopy(separate).cpu().float()
-    own = {name: value for name, value in options.items() if name not in SEPARATE_OPTIONS}
-    solver = make_solver(task, objective, data, network, own, dim=network.dim, members=1)
-    visible = task.trainer.progress_bar_callback is not None and task.trainer.is_global_zero
-    epochs = int(options.get("epochs") or solver.default_epochs)
-    with torch.no_grad():
-        for epoch in tqdm(range(epochs), "Ranking", leave=False, disable=not visible):
-            solver.train_epoch(epoch, epochs)
-    solver.close()
-    if network is not separate:
-        separate.set_tables(FoldedTables(*(table.to(task.device) for table in network.fold())))
-    task.metadata = replace(task.metadata, ranking_trained=True)
+from cflightning.tasks.ranking_data import interaction_columns, table_size
 
 
 class SolverFit(Fit):
@@ -151,10 +66,11 @@ class SolverFit(Fit):
         known = self.objective.settings_class.defaults()
         general = {"l2": task.l2, "learning_rate": task.learning_rate}
         options = {name: value for name, value in general.items() if value is not None and name in known}
-        self.solver = make_solver(
-            task, self.objective, data, self.network, {**options, **self.options}, dim=task.training_dim,
-            members=task.members,
+        self.solver = self.objective.make_solver(
+            interaction_columns(data), table_size(data), self.network, {**options, **self.options},
+            dim=task.training_dim, members=task.members, seed=task.seed,
         )  # fmt: skip
+        task.metadata = replace(task.metadata, ranking=self.solver.settings.values())
         self.solver.load(task.resume_state.pop(SOLVER_KEY, {}))
         self.engine.start(self.solver, task.trainer.max_epochs, task.trainer.world_size)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,14 +10,38 @@ from torch import Tensor
 
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.splits.split import TEST, VAL
-from cflightning.evaluation.rankings import evaluate_tables, select_eval_users
+from cflightning.evaluation.rankings import EvalUsers, evaluate_tables, select_eval_users
 from cflightning.models.embedding_dot import EmbeddingDot
+from cflightning.models.network import FoldedTables
 from cflightning.objectives.base import RankingObjective
 from cflightning.tasks.head import Head
 from cflightning.tasks.rating import RatingTask
 
 VAL_USERS = 4096
 """Maximum number of users, evenly spaced, on whom validation measures rankings."""
+
+
+def ranking_tables(
+    objective: RankingObjective, settings: Mapping[str, float], network: EmbeddingDot, users: EvalUsers
+) -> FoldedTables:
+    """Return the tables of a network whose users are those of an evaluation: held-out ones are folded in.
+
+    Args:
+        objective: Objective of the network.
+        settings: Complete settings of the objective.
+        network: The network.
+        users: Users of the evaluation.
+    """
+    tables = network.fold()
+    if not users.held_out:
+        return tables
+    if network.encoder is not None:
+        vectors = users.seen.sums(network.encoder.cpu())
+    else:
+        vectors = objective.fold_in_for_evaluation(
+            settings, tables, users.seen, users.popularity, torch.get_num_threads()
+        )
+    return tables._replace(user_vectors=vectors.to(tables.item_vectors.device))
 
 
 class RankingHead(Head):
@@ -54,17 +79,7 @@ class RankingHead(Head):
         users = select_eval_users(data, part, self.task.trainer, most, skip_empty=self.skip_empty)
         if users is None:
             return {}
-        tables = self.network.fold()
-        if users.held_out:
-            encoder = self.network.encoder
-            if encoder is not None:
-                vectors = users.seen.sums(encoder.cpu())
-            else:
-                vectors = self.objective.fold_in_for_evaluation(
-                    self.task.metadata.ranking, tables, users.seen, torch.from_numpy(data.counts()[1]),
-                    torch.get_num_threads(),
-                )  # fmt: skip
-            tables = tables._replace(user_vectors=vectors.to(self.task.device))
+        tables = ranking_tables(self.objective, self.task.metadata.ranking, self.network, users)
         return evaluate_tables(users, tables)
 
 
@@ -82,8 +97,10 @@ class SeparateRankingHead(RankingHead):
 
     def settings_used(self) -> dict[str, Any]:
         """Return the settings that training used, every default resolved."""
+        metadata = self.task.metadata
         own = {"objective": self.objective.name, "dim": self.network.dim}
-        return {"objective": "multitask", "ranking": own | self.task.metadata.ranking}
+        compared = {"compared": metadata.ranking_trials} if metadata.ranking_trials else {}
+        return {"objective": "multitask", "ranking": own | metadata.ranking | compared}
 
     def measure(self, data: RatingsDataModule, prefix: str) -> dict[str, Tensor]:
         """Return the ranking metrics; in a fit the validation metrics are computed once, as the network is complete."""

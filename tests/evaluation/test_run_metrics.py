@@ -65,5 +65,9 @@ def test_a_fit_reports_its_settings(tmp_path, movielens, objective):
     if objective != "ials":
         assert used["engine"] in ("fused", "autograd")
         assert used["l2"] > 0
-    if objective != "mse":
+    if objective == "ials":
         assert used["ranking"]["weight"] > 0
+    if objective == "multitask":
+        assert used["ranking"]["objective"] == "ease"
+        assert used["ranking"]["l2"] > 0
+        assert "compared" not in used["ranking"]  # without validation rows

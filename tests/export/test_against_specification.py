@@ -20,7 +20,10 @@ USERS, ITEMS = 60, 45
 UNKNOWN = "nobody"
 CASES = {
     "ratings": {"objective": "mse"},
-    "multitask": {"objective": "multitask", "ranking": {"dim": 6, "weight": 0.05, "l2": 0.02, "exponent": 0.8}},
+    "multitask": {
+        "objective": "multitask",
+        "ranking": {"objective": "ials", "dim": 6, "weight": 0.05, "l2": 0.02, "exponent": 0.8},
+    },
     "choices": {"objective": "svd"},
     "autoencoder": {"objective": "ease", "ranking": {"l2": 3.0}},
     "multitask autoencoder": {"objective": "multitask", "ranking": {"objective": "ease", "dim": 6, "l2": 3.0}},

@@ -6,6 +6,7 @@ from cflightning import EmbeddingDotTask
 from cflightning.errors import ConfigError
 from cflightning.objectives.bce import BceSettings
 from cflightning.objectives.ccl import CclSettings
+from cflightning.objectives.ease import EaseSettings
 from cflightning.objectives.ials import IalsSettings
 from cflightning.objectives.registry import find_objective, objective_names
 from cflightning.objectives.sampled_loss import SampledSettings
@@ -17,7 +18,7 @@ SOLVER = {
     "bce": {"negatives": 8, "l2": None, "learning_rate": 0.05, "last_rate": 0.003},
     "softmax": {"negatives": 256, "temperature": None, "learning_rate": 0.1, "last_rate": 0.01, "smooth_items": 0.15},
     "ials": {"weight": None, "l2": 0.015, "exponent": 1.0, "block": 64},
-    "ease": {"l2": 200.0, "user_power": 0.2, "item_power": 0.0, "dropout": 0.2},
+    "ease": {"l2": None, "user_power": 0.2, "item_power": 0.0, "dropout": 0.2},
     "svd": {"user_power": 0.3, "item_power": 0.5, "score_power": 0.4},
 }
 AUTOGRAD = {
@@ -65,6 +66,7 @@ def test_defaults_that_depend_on_the_training_part():
         (BceSettings(l2=0.1), (0.1, 0.1)),
         (CclSettings(), (0.0, 0.0)),
         (IalsSettings(), (0.015, 0.015)),
+        (EaseSettings(), (177.1, 188.1)),
     ):
         assert (settings.resolve(small).l2, settings.resolve(large).l2) == pytest.approx(values, rel=1e-3)
     assert [IalsSettings().resolve(size).weight for size in (small, large)] == [0.3, 300 / 40_000]

@@ -189,7 +189,7 @@ def test_the_default_objective_is_multitask_for_ratings_and_ranks_implicit_feedb
     assert {"val/rmse", "val/ndcg@10"} <= set(fit.callback_metrics)
     fit.save_checkpoint(tmp_path / "multitask.ckpt")
     assert load_task(tmp_path / "multitask.ckpt").metadata.objective == "multitask"
-    for engine, expected in (("auto", "ials"), ("autograd", "bce")):
+    for engine, expected in (("auto", "ease"), ("autograd", "bce")):
         model = EmbeddingDotTask(dim=4, engine=engine)
         fit = trainer(1)
         fit.fit(model, data(groups().drop(columns="rating"), feedback="implicit"))
@@ -309,7 +309,8 @@ def least_squares(items, rows, weight, l2):
     ("objective", "options"),
     [
         ("ials", {"ranking": {"weight": 0.2, "l2": 0.03}}),
-        ("multitask", {"ranking": {"weight": 0.2, "l2": 0.03}}),
+        ("multitask", {"ranking": {"objective": "ials", "weight": 0.2, "l2": 0.03}}),
+        ("ease", {"ranking": {"l2": 5.0}}),
         ("svd", {"ranking": {"score_power": 0.3}}),
         ("bce", {}),
         ("bpr", {"learning_rate": 0.05}),
@@ -331,6 +332,8 @@ def test_held_out_users_are_ranked_by_fold_in(objective, options, tmp_path):
         lists = [rows.long() for rows in torch.split(given.indices, given.counts.tolist())]
         if objective in ("ials", "multitask"):
             vectors = [least_squares(items, rows, 0.2, 0.03) for rows in lists]
+        elif objective == "ease":
+            vectors = [model.recommender.encoder[rows].sum(0) for rows in lists]
         elif objective == "svd":
             vectors = [(items[rows] / counts[rows, None] ** 0.8).sum(0) for rows in lists]
         else:
@@ -393,15 +396,16 @@ def test_ranking_needs_no_ratings_and_mse_does():
         trainer(1).fit(task("mse"), data(frame, feedback="implicit"))
 
 
-def test_weights_are_used_by_ials_and_refused_elsewhere():
+@pytest.mark.parametrize("objective", ["ials", "ease"])
+def test_weights_are_used_by_two_objectives_and_refused_by_others(objective):
     frame = groups().assign(times=np.arange(len(groups())) % 5 + 1)
     found = []
     for weight in (None, "times"):
-        model = task("ials")
+        model = task(objective)
         trainer(2).fit(model, data(frame, feedback="implicit", table=TableFormat(weight=weight)))
         found.append(tables(model.network))
     assert not torch.allclose(*found)
-    with pytest.raises(ConfigError, match="--data.table.weight: is known to --model.objective ials alone"):
+    with pytest.raises(ConfigError, match="--data.table.weight: is known to --model.objective ease and ials alone"):
         trainer(1).fit(task("bce"), data(frame, feedback="implicit", table=TableFormat(weight="times")))
 
 

@@ -103,7 +103,7 @@ def test_arguments_are_refused_by_the_constructor(kind, name, value):
 def test_messages_have_the_requirement_and_the_value():
     for kind, name, value, message in (
         (EmbeddingDotTask, "objective", "mes",
-         "objective: must be one of mse, bce, bpr, softmax, ccl, ials, svd, multitask or None, got 'mes'"),
+         "objective: must be one of mse, bce, bpr, softmax, ccl, ease, ials, svd, multitask or None, got 'mes'"),
         (EmbeddingDotTask, "dim", 0, "dim: must be at least 1, got 0"),
         (SplitOptions, "test_fraction", 1.5, "test_fraction: must be at least 0 and below 1, got 1.5"),
         (RatingsDataModule, "path", "", "path: must name a file or folder, got ''"),

@@ -23,7 +23,7 @@ data:
   --data.feedback ratings      or implicit: interactions without ratings
 model:
   --model.dim N                latent factors (default: by the size of the table)
-  --model.objective multitask  ratings and rankings; mse: ratings; bce, bpr, softmax, ccl, ials or svd: rankings
+  --model.objective multitask  ratings and rankings; mse: ratings; ease, bce, bpr, softmax, ccl, ials or svd: rankings
   --model.l2 X                 L2 penalty on factors (default: adapted to the validation error)
   --model.learning_rate X      (default: by the number of epochs)
   --model.seed 0               of the initial parameters; --data.split.seed is that of the split

@@ -44,8 +44,8 @@ def test_weights_of_items_and_the_length_of_the_solution():
 
 
 def test_only_implicit_als_keeps_the_length_of_the_minimum():
-    task = EmbeddingDotTask()
-    assert implicit_fold_in_for(task, make_tables(), item_ids()).length is None  # multitask ranks by implicit ALS
+    task = EmbeddingDotTask(ranking={"objective": "ials"})
+    assert implicit_fold_in_for(task, make_tables(), item_ids()).length is None
     task.metadata = replace(task.metadata, objective="bce")
     assert implicit_fold_in_for(task, make_tables(), item_ids()).length > 0
 
