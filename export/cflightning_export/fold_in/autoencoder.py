@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cflightning.data.ids import Ids
+from cflightning.errors import ExportError
 from cflightning.models.network import FoldedTables
 
 
@@ -21,7 +22,7 @@ class AutoencoderFoldIn(NamedTuple):
         ids: ids of the items.
         vectors: float32 [1 + items, dim], item vectors: the decoder.
         bias: float32 [1 + items], the global bias included.
-        encoder: float32 [1 + items, dim].
+        encoder: float32 [1 + items, dim]; zeros for the unknown item.
         user_bias: bias of every new user; no order depends on it.
         mean_user: float32 [dim], added as far as the weights sum to less than 1, so that users with next to no
             interactions get popular items.
@@ -56,7 +57,13 @@ class AutoencoderFoldIn(NamedTuple):
 
 
 def autoencoder_fold_in(encoder: NDArray[np.float32], tables: FoldedTables, ids: Ids) -> AutoencoderFoldIn:
-    """Return how the network that recommends folds in new users by its encoder, float32 [1 + items, dim]."""
+    """Return how the network that recommends folds in new users by its encoder, float32 [1 + items, dim].
+
+    Raises:
+        ExportError: the unknown item has a row other than zeros.
+    """
+    if encoder[0].any():
+        raise ExportError("encoder: row 0, that of the unknown item, must be zero, got other numbers; train again")
     return AutoencoderFoldIn(
         ids,
         tables.item_vectors.numpy(),

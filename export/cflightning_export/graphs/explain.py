@@ -127,7 +127,7 @@ def explain_autoencoder_graph(spec: AutoencoderFoldIn, users: Ids, tables: Folde
     items, rated = item_tables(g, spec), encode_items(g, spec)
     targets = _targets(g, items)
     contribution = g.Gemm(targets.vectors, rated.encoded, transB=1) * rated.weight
-    base = targets.bias + g.Gemm(targets.vectors, rated.mean_part, transB=1).flat() + float(spec.user_bias)
+    base = targets.bias + g.MatMul(targets.vectors, rated.mean_part) + float(spec.user_bias)
     vector = new_user(rated.sum(), spec.user_bias).vector.row()
     return _finish(
         g, tables, targets, _Explanation(items.vectors[rated.indices], rated.known, contribution, base, vector, None)
@@ -136,7 +136,9 @@ def explain_autoencoder_graph(spec: AutoencoderFoldIn, users: Ids, tables: Folde
 
 def _targets(g: SignedGraph, items: RatedSide) -> _Targets:
     index = g.items.index(g["target"])
-    return _Targets(items.vectors[index], items.bias[:, index].flat())
+    return _Targets(
+        items.vectors[index], g.Expand(0.0, index.shape()) if items.bias is None else items.bias[:, index].flat()
+    )
 
 
 def _finish(g: SignedGraph, tables: FoldedTables, targets: _Targets, explained: _Explanation) -> onnx.ModelProto:

@@ -31,10 +31,27 @@ VERIFIED_RATINGS = ((20, 0), (20, 10), (1, 0), (1, 1), (0, 0))
 
 
 class RatedSide(NamedTuple):
-    """Tables of the rated side: vectors, float [1 + ids, dim], and biases with the global one, float [1, 1 + ids]."""
+    """Tables of the rated side.
+
+    Attributes:
+        vectors: float [1 + ids, dim].
+        bias: float [1, 1 + ids], biases with the global one; None if all are zero.
+    """
 
     vectors: Value
-    bias: Value
+    bias: Value | None
+
+    def logits(self, factors: Value, index: Value | None = None) -> Value:
+        """Return logits of a new vector, without its bias: float [s], or [1 + ids].
+
+        Args:
+            factors: float [1, dim], factors of the new vector.
+            index: int64 [s], ids; None for all ids.
+        """
+        tables = [table for table in self if table is not None]
+        if index is not None:
+            tables = [table[:, index] if table is self.bias else table[index] for table in tables]
+        return factors.graph.Gemm(factors, *tables, transB=1).flat()
 
 
 class NewUser(NamedTuple):
@@ -42,12 +59,12 @@ class NewUser(NamedTuple):
 
     Attributes:
         factors: float [1, dim].
-        bias: float [1], or a number.
+        bias: float [1]; None for zero.
         vector: float [dim + 1], both.
     """
 
     factors: Value
-    bias: Value | float
+    bias: Value | None
     vector: Value
 
 
@@ -92,7 +109,7 @@ def fold_in_item_graph(spec: FoldInSpec) -> onnx.ModelProto:
     ratings = whiten_ratings(g, spec, tables, g.users, g["user"])
     vector = g.Gemm(fold_in_nodes(ratings.problem), ratings.prior_root, transB=1)
     flat = vector.flat()
-    logits = logits_of(tables, g.users.index(g["score_user"]), vector[:, :dim]) + flat[dim:]
+    logits = tables.logits(vector[:, :dim], g.users.index(g["score_user"])) + flat[dim:]
     return g.finish(vector=flat, asked=to_scores(spec.scale, logits), known=ratings.known)
 
 
@@ -135,21 +152,16 @@ def whiten_ratings(
     target = rating.row()
     if spec.scale.sigmoid:
         target = (target - float(spec.scale.low)) / float(spec.link_width)
+    assert tables.bias is not None
     start_logit = g.Gemm(start, z, tables.bias[:, index], transB=1)
     problem = Problem(z, start_logit, target, start, spec.scale.sigmoid)
     return WhitenedRatings(index, known, vectors, whitening, root, prior_shift, problem)
 
 
-def logits_of(tables: RatedSide, index: Value, factors: Value) -> Value:
-    """Return logits of some ids, int64 [s], with a vector's factors, float [1, dim], without its bias: float [s]."""
-    g = factors.graph
-    return g.Gemm(factors, tables.vectors[index], tables.bias[:, index], transB=1).flat()
-
-
 def new_user(factors: Value, bias: float) -> NewUser:
     """Return a user of factors, float [1, dim], and a constant bias."""
-    g = factors.graph
-    return NewUser(factors, bias, g.Concat(factors.flat(), g.constant("user_bias", [bias]), axis=0))
+    g, last = factors.graph, factors.graph.constant("user_bias", [bias])
+    return NewUser(factors, last if bias else None, g.Concat(factors.flat(), last, axis=0))
 
 
 def finish_recommendation(
@@ -165,26 +177,22 @@ def finish_recommendation(
         user: vector of the user.
         scale: from logits to scores; None where scores are logits.
     """
-    logits = g.Gemm(user.factors, *tables, transB=1).flat()
+    logits = tables.logits(user.factors)
     # Index 0, the unknown item, is excluded as well.
     excluded = g.Concat([0], rated, g.items.index(g["exclude_item"]), axis=0)
     masked = g.ScatterElements(logits, excluded, g.Expand(-np.inf, excluded.shape()))
     count = g.Min(g["k"], [len(g.items.ids)])
     best, index = g.top_k(masked, count)
-    # Best and requested items are scored together: a node costs more than some numbers more.
-    requested = logits_of(tables, g.items.index(g["score_item"]), user.factors)
-    scores = g.Concat(best, requested, axis=0)
-    if user.bias != 0.0:
-        scores = scores + user.bias
-    if scale is not None:
-        scores = to_scores(scale, scores)
-    return g.finish(
-        best=g.items.id(index - 1),
-        score=scores[:count],
-        vector=user.vector,
-        asked=scores[count:],
-        known=known,
-    )
+    requested = tables.logits(user.factors, g.items.index(g["score_item"]))
+    if user.bias is not None or scale is not None:
+        # Best and requested items are scored together: a node costs more than some numbers more.
+        scores = g.Concat(best, requested, axis=0)
+        if user.bias is not None:
+            scores = scores + user.bias
+        if scale is not None:
+            scores = to_scores(scale, scores)
+        best, requested = scores[:count], scores[count:]
+    return g.finish(best=g.items.id(index - 1), score=best, vector=user.vector, asked=requested, known=known)
 
 
 def build(source: BundleSource) -> Iterator[tuple[str, onnx.ModelProto]]:

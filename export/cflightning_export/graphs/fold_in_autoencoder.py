@@ -33,9 +33,9 @@ class EncodedItems(NamedTuple):
     Attributes:
         indices: int64 [n], indices of the items; 0 for unknown ones.
         known: bool [n], whether the items are known.
-        weight: float [1, n], weight of each item; 0 for unknown ones.
+        weight: float [n], weight of each item; those of unknown ones have no effect, as their rows are zero.
         encoded: float [n, dim], their rows of the encoder.
-        mean_part: float [1, dim], the part of the mean user in the factors.
+        mean_part: float [dim], the part of the mean user in the factors.
     """
 
     indices: Value
@@ -46,7 +46,7 @@ class EncodedItems(NamedTuple):
 
     def sum(self) -> Value:
         """Return the factors of the user, float [1, dim]."""
-        return self.weight.graph.Gemm(self.weight, self.encoded, self.mean_part)
+        return self.weight.graph.Gemm(self.weight.row(), self.encoded, self.mean_part)
 
 
 def fold_in_autoencoder_graph(name: str, spec: AutoencoderFoldIn) -> onnx.ModelProto:
@@ -61,9 +61,9 @@ def encode_items(g: SignedGraph, spec: AutoencoderFoldIn) -> EncodedItems:
     """Gather the encoder's rows of the input `item`, with the weights of the input `rating`."""
     index = g.items.index(g["item"])
     known = index > 0
-    weight = (item_weights(g) * known.cast(TensorProto.FLOAT)).row()
-    missing = 1.0 - g.Min(g.ReduceSum(weight, [1], keepdims=1), 1.0)
-    mean_part = missing * g.constant("mean_user", spec.mean_user[None])
+    weight = item_weights(g)
+    missing = g.Relu(1.0 - g.MatMul(weight, known.cast(TensorProto.FLOAT)))
+    mean_part = missing * g.constant("mean_user", spec.mean_user)
     return EncodedItems(index, known, weight, g.constant("encoder", spec.encoder)[index], mean_part)
 
 

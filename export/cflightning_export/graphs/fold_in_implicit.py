@@ -77,7 +77,8 @@ def fold_in_implicit_graph(name: str, spec: ImplicitFoldIn) -> onnx.ModelProto:
 
 def item_tables(g: SignedGraph, spec: ImplicitFoldIn | AutoencoderFoldIn) -> RatedSide:
     """Return the tables of the items."""
-    return RatedSide(g.constant("vectors", spec.vectors), g.constant("bias", spec.bias[None]))
+    bias = g.constant("bias", spec.bias[None]) if spec.bias.any() else None
+    return RatedSide(g.constant("vectors", spec.vectors), bias)
 
 
 def item_weights(g: SignedGraph) -> Value:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cflightning_serve.bundle.ids import IdArray, RawIds, SupportsArray, check_positive_integer, to_id_list
-from cflightning_serve.bundle.manifest import Manifest
+from cflightning_serve.bundle.manifest import IdType, Manifest
 from cflightning_serve.bundle.sessions import GraphSessions
 from cflightning_serve.errors import InputError
 from cflightning_serve.inference.results import drop_fillers
@@ -16,6 +16,11 @@ MIN_WEIGHT = 1e-3
 """Weight of an interaction with the lowest rating; the graph takes weights above 0."""
 WEIGHT_LIMITS = (1e-6, 1e6)
 """Smallest and largest weight of an interaction where the bundle predicts interactions only."""
+
+_LIKED: npt.NDArray[np.float32] = np.full(1024, np.nan, np.float32)
+_NO_IDS: dict[IdType, IdArray] = {"int64": np.empty(0, np.int64), "string": np.empty(0, object)}
+for _constant in (_LIKED, *_NO_IDS.values()):  # a new array costs 2 to 4 us of a call of 80
+    _constant.flags.writeable = False
 
 Ratings: TypeAlias = Sequence[float] | SupportsArray
 """One number for each id, in one dimension: list, tuple, numpy array, pandas Series."""
@@ -63,8 +68,8 @@ def fold_in(
         "item": item,
         "rating": rating,
         "k": np.array([min(check_positive_integer("k", k), manifest.num_items)]),
-        "exclude_item": to_id_list(() if exclude is None else exclude, manifest.item_ids, "excluded item"),
-        "score_item": to_id_list(() if score is None else score, manifest.item_ids, "scored item"),
+        "exclude_item": _to_optional_ids(exclude, manifest.item_ids, "excluded item"),
+        "score_item": _to_optional_ids(score, manifest.item_ids, "scored item"),
     }
     outputs = ("best", "score", "vector", "asked", "known")
     if has_mixed_units(manifest):
@@ -84,7 +89,7 @@ def fold_in_item(graphs: GraphSessions, users: RawIds, ratings: Ratings | None, 
     inputs = {
         "user": user,
         "rating": to_rating_array(ratings, len(user), manifest),
-        "score_user": to_id_list(() if score is None else score, manifest.user_ids, "scored user"),
+        "score_user": _to_optional_ids(score, manifest.user_ids, "scored user"),
     }
     return FoldInItem(*graphs.run("fold_in_item", ("vector", "asked", "known"), inputs))
 
@@ -118,7 +123,7 @@ def to_rating_array(ratings: Ratings | None, count: int, manifest: Manifest) -> 
         InputError: not one finite number for each id, or a number outside the rating range; for weights, not above 0.
     """
     if ratings is None:
-        return np.full(count, np.nan, np.float32)
+        return _LIKED[:count] if count <= len(_LIKED) else np.full(count, np.nan, np.float32)
     try:
         array = np.asarray(ratings)
         if array.dtype.kind not in "iuf" and array.size > 0:
@@ -141,3 +146,7 @@ def to_rating_array(ratings: Ratings | None, count: int, manifest: Manifest) -> 
             f"ratings: must {must}, got {values[position]:g} at position {position} ({int(invalid.sum())} of {count})"
         )
     return values.astype(np.float32)
+
+
+def _to_optional_ids(ids: RawIds | None, id_type: IdType, name: str) -> IdArray:
+    return _NO_IDS[id_type] if ids is None else to_id_list(ids, id_type, name)
