@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto
 
 from cflightning.data.vocabulary import Vocabulary
@@ -48,11 +49,19 @@ class Candidates(NamedTuple):
 
 
 class Search(NamedTuple):
-    """The tables and settings of a search in two passes."""
+    """The tables and settings of a search in two passes.
+
+    Attributes:
+        tables: exact tables.
+        vectors: quantised vectors.
+        rounds: candidates of each round.
+        provable: share of the short lists of sampled users that the largest number of candidates proves.
+    """
 
     tables: FoldedTables
     vectors: QuantizedVectors
     rounds: tuple[Candidates, ...]
+    provable: float
 
 
 class _Query(NamedTuple):
@@ -88,18 +97,24 @@ class _Query(NamedTuple):
 def find_search(tables: FoldedTables) -> Search:
     """Quantise tables, and estimate the candidates of each round."""
     vectors = quantize(tables)
-    return Search(tables, vectors, estimate_candidates(vectors, tables))
+    counts = sample_required_candidates(vectors, tables)
+    provable = float((counts[0] <= _max_candidates(vectors)).mean())
+    return Search(tables, vectors, estimate_candidates(counts), provable)
 
 
-def estimate_candidates(vectors: QuantizedVectors, tables: FoldedTables) -> tuple[Candidates, ...]:
-    """Return the fewest candidates of each round, linear in k, that prove the lists of sampled users.
+def sample_required_candidates(vectors: QuantizedVectors, tables: FoldedTables) -> NDArray[np.int64]:
+    """Return the candidates that the short and the long list of sampled users require: int64 [2, users].
 
     Args:
         vectors: quantised vectors of the tables.
         tables: with at least `LONG_LIST` known items and a known user.
     """
     users = np.random.default_rng(0).integers(1, len(vectors.user), SAMPLED_USERS)
-    counts = required_candidates(vectors, tables, users, (SHORT_LIST, LONG_LIST))
+    return required_candidates(vectors, tables, users, (SHORT_LIST, LONG_LIST))
+
+
+def estimate_candidates(counts: NDArray[np.int64]) -> tuple[Candidates, ...]:
+    """Return the fewest candidates of each round, linear in k, for the required ones of sampled lists."""
     rounds = []
     for share, factor in ROUNDS:
         short, long = np.quantile(counts, share, axis=1, method="higher").tolist()
@@ -124,7 +139,7 @@ def two_pass_graph(
 def _first_pass(g: SignedGraph, search: Search, user: Value, excluded_item: Value, allowed: Value | None) -> _Query:
     """Compute approximate scores of all items."""
     tables, vectors = search.tables, search.vectors
-    groups = _num_groups(search)
+    groups = _num_groups(search.vectors)
     padding = groups * GROUP - len(vectors.shift)
     vector = g.constant("user_vectors", tables.user_vectors.numpy())[user]
     excluded = g.Concat(g["exclude_user"].column(), excluded_item.column(), axis=1)
@@ -150,8 +165,12 @@ def _first_pass(g: SignedGraph, search: Search, user: Value, excluded_item: Valu
     )
 
 
-def _num_groups(search: Search) -> int:
-    return -(-len(search.vectors.shift) // GROUP)
+def _num_groups(vectors: QuantizedVectors) -> int:
+    return -(-len(vectors.shift) // GROUP)
+
+
+def _max_candidates(vectors: QuantizedVectors) -> int:
+    return min(MAX_CANDIDATES, _num_groups(vectors))
 
 
 def _round(g: SignedGraph, search: Search, query: _Query, number: int) -> list[Value]:
@@ -166,7 +185,7 @@ def _round(g: SignedGraph, search: Search, query: _Query, number: int) -> list[V
         g.constant(f"{name}_{number}", [value], np.int64)
         for name, value in (("slope", candidates.slope), ("base", candidates.base))
     )
-    examined = g.Min(query.depth * slope + base, [min(MAX_CANDIDATES, _num_groups(search))])
+    examined = g.Min(query.depth * slope + base, [_max_candidates(search.vectors)])
     _, group = g.top_k(query.best_of_groups, examined, sorted=0)
     members = g.Flatten(group.column() * GROUP + g.constant("within_group", np.arange(GROUP), np.int64))
     approximate, place = g.top_k(g.GatherElements(query.masked, members, axis=1), examined, sorted=0)

@@ -15,7 +15,14 @@ from cflightning.models.embedding_mlp import EmbeddingMLP
 from cflightning.models.network import FoldedTables, RatingScale
 from cflightning_export.graphs.catalogue import catalogue_logits, top_k_graphs
 from cflightning_export.graphs.quantized_vectors import ITEM_LIMIT, MASKED, USER_OFFSET, quantize, required_candidates
-from cflightning_export.graphs.two_pass import GROUP, Candidates, estimate_candidates, find_search, two_pass_graph
+from cflightning_export.graphs.two_pass import (
+    GROUP,
+    Candidates,
+    estimate_candidates,
+    find_search,
+    sample_required_candidates,
+    two_pass_graph,
+)
 
 USERS, ITEMS, DIM = 40, 3000, 12
 
@@ -258,7 +265,7 @@ def test_the_bound_holds_for_every_pair(seed):
 def test_the_estimated_candidates_prove_the_lists():
     tables = make(seed=6)
     codes, users = quantize(tables), np.arange(1, USERS + 1)
-    first, chosen = estimate_candidates(codes, tables)
+    first, chosen = estimate_candidates(sample_required_candidates(codes, tables))
     for k in (10, 100):
         assert first.base + first.slope * k <= chosen.base + chosen.slope * k
         exact = tables.user_vectors.numpy() @ tables.item_vectors.numpy().T + tables.item_bias.numpy()
@@ -283,14 +290,28 @@ def test_only_allowed_items(share, proven, rounds):
 
 @pytest.mark.slow
 def test_only_large_catalogues_are_searched_in_two_passes():
-    words, network = vocabulary(make(items=500)), EmbeddingDot(USERS + 1, 501, DIM, (1.0, 5.0))
-    mlp = EmbeddingMLP(USERS + 1, 501, DIM)
+    words, network = vocabulary(shared()), EmbeddingDot(USERS + 1, ITEMS + 1, DIM, (1.0, 5.0))
+    network.set_tables(shared())
+    mlp = EmbeddingMLP(USERS + 1, ITEMS + 1, DIM)
 
     def two_passes(network, min_items):
         graphs = dict(top_k_graphs(network, words, catalogue_logits(network), min_items))
         assert list(graphs) == ["recommend", "filtered"]
         return [any(node.op_type == "MatMulInteger" for node in model.graph.node) for model in graphs.values()]
 
-    assert two_passes(network, 501) == [True, True]
-    assert two_passes(mlp, 501) == [False, False]  # no dot product
-    assert two_passes(network, 502) == [False, False]
+    assert two_passes(network, ITEMS + 1) == [True, True]
+    assert two_passes(mlp, ITEMS + 1) == [False, False]  # no dot product
+    assert two_passes(network, ITEMS + 2) == [False, False]
+
+
+def test_a_catalogue_whose_lists_cannot_be_proven_is_searched_in_one_pass():
+    """One item far from all others in each factor leaves the others no bits."""
+    tables = make(users=30, items=2000, seed=8)
+    with torch.no_grad():
+        tables.item_vectors[1 : DIM + 1] = 500 * torch.eye(DIM)
+    assert find_search(tables).provable == 0
+    assert cached_search(shared()).provable > 0.9
+    network = EmbeddingDot(31, 2001, DIM)
+    network.set_tables(tables)
+    graphs = dict(top_k_graphs(network, vocabulary(tables), catalogue_logits(network), 1000))
+    assert all(node.op_type != "If" for model in graphs.values() for node in model.graph.node)
