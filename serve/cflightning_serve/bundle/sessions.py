@@ -133,7 +133,7 @@ class GraphSessions:
             with cancellation.on_cancel(lambda: setattr(options, "terminate", True)):
                 yield
         finally:
-            self._run_options = None
+            self._run_options = ort.RunOptions()
 
     def _require_finite(self, graph: str, outputs: Sequence[str], arrays: list[Array]) -> None:
         for output, array in zip(outputs, arrays, strict=True):
@@ -184,6 +184,7 @@ class GraphSessions:
                 raise BundleError(f"{path}: {side} must be {must}, are {got}; export the bundle again")
         self.tables += tables
         self._ort_values += values
+        self._run_options = self._run_options or ort.RunOptions()  # else each call makes its own, in 1 us
         return session
 
     def _table(self, tensor: ExternalTensor, cancellation: Cancellation) -> Array:

@@ -73,8 +73,8 @@ def fold_in(
     }
     outputs = ("best", "score", "vector", "asked", "known")
     if has_mixed_units(manifest):
-        weights = {"rating": ratings_to_weights(rating, manifest)}
-        best, scores, vector, requested, known = graphs.run("fold_in_choice", outputs, inputs | weights)
+        weights = rating if ratings is None else ratings_to_weights(rating, manifest)
+        best, scores, vector, requested, known = graphs.run("fold_in_choice", outputs, inputs | {"rating": weights})
         if len(inputs["score_item"]):
             [requested] = graphs.run("fold_in", ("asked",), inputs)
     else:
