@@ -15,6 +15,7 @@ from cflightning.data.splits.split import TEST, TRAIN, VAL
 from cflightning.errors import DataError
 from cflightning.metrics.exposure import ExposureMetrics
 from cflightning.metrics.ranking import METRICS, RankingMetrics, is_relevant, user_metrics
+from cflightning.metrics.sampled import METRICS as SAMPLED_METRICS
 from cflightning.metrics.sampled import SampledMetrics
 from cflightning.metrics.top_k import TopK, rank_all, rank_scores
 from cflightning.models.network import FoldedTables
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 KS = 10, 20
 """Cut-offs of all ranking metrics."""
+_NDCG, _SAMPLED_NDCG = [*METRICS].index("ndcg"), SAMPLED_METRICS.index("sampled_ndcg")
 
 
 class EvalUsers(NamedTuple):
@@ -117,6 +119,21 @@ def select_eval_users(
     )
 
 
+class RankingResult(NamedTuple):
+    """The evaluation of the recommendations of one model.
+
+    Attributes:
+        users: Users of this device.
+        metrics: Metrics over the users of all devices, name -> float64 [].
+        ndcg: float64 [users], on the CPU: the `ndcg@10` of every user of this device, among sampled candidates if the
+            data has these.
+    """
+
+    users: EvalUsers
+    metrics: dict[str, Tensor]
+    ndcg: Tensor
+
+
 class RankingEvaluator:
     """Accumulates the metrics of recommendations, block by block in the order of the users.
 
@@ -131,12 +148,14 @@ class RankingEvaluator:
         self.exposure = ExposureMetrics(eval_users.popularity, eval_users.training_users, KS).to(device)
         self.sampled = SampledMetrics(KS).to(device)
         self.begin = 0
+        self._ndcg = [torch.zeros(0, dtype=torch.float64)]
 
     def update(self, top: TopK, candidate_scores: Tensor | None) -> None:
         """Add the next users: their recommendations, and the scores of their candidates (float [users, candidates])."""
         eval_users, begin = self.eval_users, self.begin
         self.begin = end = begin + len(top.item)
         self.ranking.update(top.item, eval_users.relevant.take(torch.arange(begin, end)).to(self.device))
+        ndcg = self.ranking.user_values[_NDCG, 0]
         if eval_users.measures_exposure:
             self.exposure.update(top.item)
         if eval_users.candidates is not None and candidate_scores is not None:
@@ -144,24 +163,26 @@ class RankingEvaluator:
             known = item[:, 0] > 0
             item, score = item[known], candidate_scores[known]
             self.sampled.update(item[:, 0], score[:, 0], item[:, 1:], score[:, 1:])
+            ndcg = torch.zeros_like(ndcg).masked_scatter(known, self.sampled.user_values[_SAMPLED_NDCG, 0])
+        self._ndcg.append(ndcg.double().cpu())
 
-    def compute(self) -> dict[str, Tensor]:
-        """Return the metrics over the users of all devices, name -> float64 []: rankings and, for TEST, exposure.
+    def result(self) -> RankingResult:
+        """Return metrics of rankings and, for TEST, of exposure.
 
         If the data has sampled candidates, the plain names (`hr@10`, `ndcg@10`) are metrics of ranks among these, as in
         their protocol, and those of the whole catalogue are `full_hr@10` and so on. An item without training row then
         counts as a miss, so that the metrics are over all users like published ones.
         """
         metrics = self.ranking.compute() | (self.exposure.compute() if self.eval_users.measures_exposure else {})
-        if self.eval_users.candidates is None:
-            return metrics
-        share = self.eval_users.candidate_share
-        sampled = {name.removeprefix("sampled_"): value * share for name, value in self.sampled.compute().items()}
-        return {f"full_{name}": value for name, value in metrics.items()} | sampled
+        if self.eval_users.candidates is not None:
+            share = self.eval_users.candidate_share
+            sampled = {name.removeprefix("sampled_"): value * share for name, value in self.sampled.compute().items()}
+            metrics = {f"full_{name}": value for name, value in metrics.items()} | sampled
+        return RankingResult(self.eval_users, metrics, torch.cat(self._ndcg))
 
 
-def evaluate_tables(eval_users: EvalUsers, tables: FoldedTables) -> dict[str, Tensor]:
-    """Evaluate a dot product, whose user table has the indices of `EvalUsers.users`; see `RankingEvaluator.compute`."""
+def evaluate_tables(eval_users: EvalUsers, tables: FoldedTables) -> RankingResult:
+    """Evaluate a dot product, whose user table has the indices of `EvalUsers.users`; see `RankingEvaluator.result`."""
     users, items, bias = tables.user_vectors, tables.item_vectors, tables.item_bias
     device = items.device
     evaluator = RankingEvaluator(eval_users, device)
@@ -173,7 +194,7 @@ def evaluate_tables(eval_users: EvalUsers, tables: FoldedTables) -> dict[str, Te
             item = eval_users.candidates[block].to(device)
             scores = (items[item] @ vectors[block, :, None]).squeeze(-1) + bias[item]
         evaluator.update(top, scores)
-    return evaluator.compute()
+    return evaluator.result()
 
 
 def user_ndcg(eval_users: EvalUsers, tables: FoldedTables, k: int = 10) -> Tensor:
@@ -187,12 +208,12 @@ def user_ndcg(eval_users: EvalUsers, tables: FoldedTables, k: int = 10) -> Tenso
         relevant = eval_users.relevant.part(begin, begin + len(top.item))
         begin += len(top.item)
         hit = is_relevant(top.item, relevant)
-        values.append(user_metrics(hit, relevant.counts, (k,))[[*METRICS].index("ndcg"), 0])
+        values.append(user_metrics(hit, relevant.counts, (k,))[_NDCG, 0])
     return torch.cat(values)
 
 
-def evaluate_scores(eval_users: EvalUsers, blocks: Iterable[Tensor]) -> dict[str, Tensor]:
-    """Evaluate scores of the whole catalogue; see `RankingEvaluator.compute`.
+def evaluate_scores(eval_users: EvalUsers, blocks: Iterable[Tensor]) -> RankingResult:
+    """Evaluate scores of the whole catalogue; see `RankingEvaluator.result`.
 
     Args:
         eval_users: The users.
@@ -203,4 +224,4 @@ def evaluate_scores(eval_users: EvalUsers, blocks: Iterable[Tensor]) -> dict[str
         index = torch.arange(evaluator.begin, evaluator.begin + len(scores))
         candidates = None if eval_users.candidates is None else scores.gather(1, eval_users.candidates[index])
         evaluator.update(rank_scores(scores, eval_users.seen.take(index), max(KS)), candidates)
-    return evaluator.compute()
+    return evaluator.result()

@@ -16,8 +16,8 @@ from cflightning.data.splits.split import TEST, TRAIN
 from cflightning.errors import ConfigError
 from cflightning.evaluation.plots import draw_calibration
 from cflightning.metrics.baseline import BiasBaseline, fit_baseline
-from cflightning.metrics.bootstrap import error_sums, percentile_interval, resample, rmse_and_mae
 from cflightning.metrics.calibration import Calibration, calibrate
+from cflightning.metrics.intervals import error_sums, percentile_interval, resample, rmse_and_mae
 from cflightning.utils.files import write_csv
 
 log = logging.getLogger(__name__)

@@ -200,6 +200,9 @@ class UserMeans(Metric):
     Args:
         names: Names of the metrics.
         ks: Cut-offs.
+
+    Attributes:
+        user_values: float64 [metrics, ks, users], metrics of every user of the last update.
     """
 
     full_state_update = False
@@ -214,6 +217,7 @@ class UserMeans(Metric):
         double = torch.float32 if torch.backends.mps.is_available() else torch.float64
         self.add_state("sums", torch.zeros(len(self.names), len(ks), dtype=double), dist_reduce_fx="sum")
         self.add_state("users", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.user_values = torch.zeros(*self.sums.shape, 0, dtype=double)
 
     def compute(self) -> dict[str, Tensor]:
         """Return all metrics at all cut-offs, over all users so far."""
@@ -239,7 +243,8 @@ class RankingMetrics(UserMeans):
             relevant: Relevant items of the same users.
         """
         counts = relevant.counts
-        self.sums += user_metrics(is_relevant(top, relevant), counts, self.ks, self.sums.dtype).sum(-1)
+        self.user_values = user_metrics(is_relevant(top, relevant), counts, self.ks, self.sums.dtype)
+        self.sums += self.user_values.sum(-1)
         self.users += (counts > 0).sum()
 
 

@@ -72,5 +72,6 @@ class SampledMetrics(UserMeans):
         """Add users; see :func:`sampled_ranks`."""
         rank = sampled_ranks(item, score, negatives, negative_scores).to(self.sums.dtype)
         within = (rank < torch.tensor(self.ks, device=rank.device)[:, None]).to(rank.dtype)  # [ks, users]
-        self.sums += torch.stack([within.sum(1), within @ (1 / (rank + 2).log2()), within @ (1 / (rank + 1))])
+        self.user_values = torch.stack([within, within / (rank + 2).log2(), within / (rank + 1)])
+        self.sums += self.user_values.sum(-1)
         self.users += len(rank)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from cflightning.data.loaders.ratings import RatingBatch
+from cflightning.evaluation.rankings import RankingResult
 
 
 class Head(ABC):
@@ -27,6 +28,10 @@ class Head(ABC):
 
     def evaluate_batch(self, batch: RatingBatch) -> Tensor | None:
         """Add a batch to the metrics, and return its scores if it was scored: float32 [batch]."""
+        return None
+
+    def evaluate_rankings(self) -> RankingResult | None:
+        """Return the evaluation of recommendations in the test that runs; None if there are none."""
         return None
 
     @abstractmethod

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.splits.split import TEST, VAL
-from cflightning.evaluation.rankings import EvalUsers, evaluate_tables, select_eval_users
+from cflightning.evaluation.rankings import EvalUsers, RankingResult, evaluate_tables, select_eval_users
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.network import FoldedTables
 from cflightning.objectives.base import RankingObjective
@@ -58,12 +58,24 @@ class RankingHead(Head):
         self, task: RatingTask, objective: RankingObjective, network: EmbeddingDot, *, skip_empty: bool = False
     ) -> None:
         self.task, self.objective, self.network, self.skip_empty = task, objective, network, skip_empty
+        self._test: RankingResult | None = None
 
     def settings_used(self) -> dict[str, Any]:
         """Return the settings that training used, every default resolved."""
         task = self.task
         return {"dim": self.network.dim, "members": task.members, "seed": task.seed, "objective": self.objective.name,
                 "ranking": dict(task.metadata.ranking)}  # fmt: skip
+
+    def on_evaluation_start(self) -> None:
+        """Discard the result of a test that was interrupted."""
+        self._test = None
+
+    def evaluate_rankings(self) -> RankingResult | None:
+        """Return the evaluation of all test users, which is computed once in a test."""
+        data = self.task.datamodule
+        if self._test is None and data is not None:
+            self._test = self.evaluate(data, TEST)
+        return self._test
 
     def log_metrics(self, prefix: str) -> None:
         """Log nDCG and the other ranking metrics: of all users in a test, of at most `VAL_USERS` in validation."""
@@ -72,13 +84,27 @@ class RankingHead(Head):
             return
         for name, value in self.measure(data, prefix).items():  # summed over devices already
             self.task.log(f"{prefix}/{name}", value, prog_bar=name == "ndcg@10", sync_dist=True)
+        self._test = None  # its arrays are large
 
     def measure(self, data: RatingsDataModule, prefix: str) -> dict[str, Tensor]:
         """Return the ranking metrics of a part by name; empty if the part has no users."""
-        part, most = (VAL, VAL_USERS) if prefix == "val" else (TEST, None)
-        users = select_eval_users(data, part, self.task.trainer, most, skip_empty=self.skip_empty)
+        result = self.evaluate(data, VAL, VAL_USERS) if prefix == "val" else self.evaluate_rankings()
+        return {} if result is None else result.metrics
+
+    def evaluate(self, data: RatingsDataModule, part: int, limit: int | None = None) -> RankingResult | None:
+        """Evaluate the recommendations for the users of a part.
+
+        Args:
+            data: The data.
+            part: VAL or TEST.
+            limit: Largest number of users; None for all.
+
+        Returns:
+            The result; None if the part has no users.
+        """
+        users = select_eval_users(data, part, self.task.trainer, limit, skip_empty=self.skip_empty)
         if users is None:
-            return {}
+            return None
         tables = ranking_tables(self.objective, self.task.metadata.ranking, self.network, users)
         return evaluate_tables(users, tables)
 

@@ -19,6 +19,7 @@ from cflightning.data.loaders.ratings import RatingBatch
 from cflightning.data.splits.split import TRAIN
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CheckpointError
+from cflightning.evaluation.rankings import RankingResult
 from cflightning.objectives.settings import SearchRange
 from cflightning.tasks.base import NetworkTask
 from cflightning.tasks.fit import Fit
@@ -270,6 +271,10 @@ class RatingTask(NetworkTask):
         """Add a batch to the test metrics; returns the scores (float32 [batch]) for callbacks."""
         scores = [head.evaluate_batch(batch) for head in self.heads]
         return scores[0]
+
+    def evaluate_rankings(self) -> RankingResult | None:
+        """Return the evaluation of recommendations in the test that runs, for callbacks; None if there are none."""
+        return next((result for head in self.heads if (result := head.evaluate_rankings()) is not None), None)
 
     def on_test_epoch_end(self) -> None:
         """Log the test metrics."""

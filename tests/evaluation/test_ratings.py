@@ -16,7 +16,7 @@ from cflightning.data.splits.split import TEST, TRAIN, Split
 from cflightning.errors import ConfigError
 from cflightning.evaluation.run_metrics import read_metrics
 from cflightning.metrics.baseline import fit_baseline
-from cflightning.metrics.bootstrap import error_sums, percentile_interval, resample, rmse_and_mae
+from cflightning.metrics.intervals import error_sums, percentile_interval, resample, rmse_and_mae
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
 SYNTHETIC = {"num_users": 80, "num_items": 50, "num_ratings": 2000}

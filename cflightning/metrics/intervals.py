@@ -1,6 +1,9 @@
-"""Confidence intervals of RMSE and MAE, by a bootstrap over users."""
+"""Confidence intervals over users: of RMSE and MAE by a bootstrap, of means of users by the normal distribution."""
 
 from __future__ import annotations
+
+import math
+from statistics import NormalDist
 
 import numpy as np
 
@@ -74,3 +77,24 @@ def percentile_interval(replicates: np.ndarray) -> tuple[float, float]:
     """Return the percentile interval of a metric, from its values in the samples: float64 [replicates]."""
     low, high = np.quantile(replicates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
+
+
+def normal_interval(users: float, total: float, squares: float) -> tuple[float, float] | None:
+    """Return the interval of a mean over users, by the normal distribution: mean ± 1.96 standard errors.
+
+    A bootstrap of a mean has this distribution as its limit; sums suffice for it, and are added over devices.
+
+    Args:
+        users: Number of users.
+        total: Sum of their values.
+        squares: Sum of the squares of their values.
+
+    Returns:
+        Lower and upper end; None for fewer than two users.
+    """
+    if users < 2:
+        return None
+    mean = total / users
+    variance = max(squares - total * mean, 0.0) / (users - 1)  # rounding of equal values may make it negative
+    margin = NormalDist().inv_cdf((1 + LEVEL) / 2) * math.sqrt(variance / users)
+    return mean - margin, mean + margin

@@ -1,9 +1,9 @@
-"""The bootstrap over users against plain loops."""
+"""Intervals over users: the bootstrap against plain loops, the normal interval against the bootstrap."""
 
 import numpy as np
 import pytest
 
-from cflightning.metrics.bootstrap import error_sums, percentile_interval, resample, rmse_and_mae
+from cflightning.metrics.intervals import error_sums, normal_interval, percentile_interval, resample, rmse_and_mae
 
 
 def made_up(users=40, rows=900, seed=0):
@@ -84,3 +84,17 @@ def test_seeded_and_fine_with_one_user():
     assert (resample(sums, 20, 5) != resample(sums, 20, 6)).any()
     alone = resample(sums[:1], 10)
     assert (alone == sums[0]).all()
+
+
+def test_the_normal_interval_of_a_mean_is_that_of_the_bootstrap():
+    values = np.random.default_rng(0).beta(0.5, 1.5, 2000)
+    low, high = normal_interval(len(values), values.sum(), (values**2).sum())
+    drawn = resample(np.stack([np.ones(len(values)), values], axis=1), 4000)
+    assert (low, high) == pytest.approx(percentile_interval(drawn[:, 1] / drawn[:, 0]), abs=1e-3)
+    assert low + high == pytest.approx(2 * values.mean())
+
+
+def test_a_normal_interval_needs_two_users():
+    assert normal_interval(0, 0.0, 0.0) is None
+    assert normal_interval(1, 0.3, 0.09) is None
+    assert normal_interval(3, 0.3, 0.03) == pytest.approx((0.1, 0.1))
