@@ -14,7 +14,7 @@ from cflightning.models.ensemble import average, compress
 from cflightning.objectives.base import RankingObjective
 from cflightning.objectives.sampled_loss import SampledLoss, SampledSettings, default_l2
 from cflightning.objectives.settings import SearchRange, TableSize, log_range, setting
-from cflightning.objectives.solver import RankingSolver, geometric_rate
+from cflightning.objectives.solver import RankingSolver, geometric_rate, restore_tensor
 from cflightning.utils.seeds import member_seed
 
 INITIAL_STD = 0.1
@@ -105,7 +105,7 @@ class BceSolver(RankingSolver[BceSettings]):
         if state and self.members > 1:
             for member, network in enumerate(self.networks):
                 for name, table in network.fold()._asdict().items():
-                    table.copy_(state[f"{member}.{name}"])
+                    table.copy_(restore_tensor(state, f"{member}.{name}", table.shape))
 
     def close(self) -> None:
         """Shut down threads."""

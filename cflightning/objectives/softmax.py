@@ -14,7 +14,7 @@ from cflightning.errors import ConfigError
 from cflightning.objectives.base import RankingObjective
 from cflightning.objectives.sampled_loss import SampledLoss, SampledSettings
 from cflightning.objectives.settings import SearchRange, TableSize, log_range, setting
-from cflightning.objectives.solver import RankingSolver, geometric_rate, restore_table
+from cflightning.objectives.solver import RankingSolver, geometric_rate, restore_tensor
 from cflightning.solvers.lightgcn import smooth_items
 from cflightning.solvers.svd import DegreeScaledSVD
 from cflightning.utils.interactions import make_interactions
@@ -144,10 +144,10 @@ class SoftmaxSolver(RankingSolver[SoftmaxSettings]):
         """Restore tables and accumulators."""
         if state:
             sizes = {"users": self.network.num_users, "items": self.network.num_items}
-            users, items = (restore_table(state, name, rows, self.dim) for name, rows in sizes.items())
+            users, items = (restore_tensor(state, name, (rows, self.dim)) for name, rows in sizes.items())
             self.tables = users, items
             for squares, name in zip(self.steps.squares, ("user_squares", "item_squares"), strict=True):
-                squares[:] = state[name].numpy()
+                squares[:] = restore_tensor(state, name, squares.shape).numpy()
 
 
 class SampledSoftmaxLoss(SampledLoss[SoftmaxSettings]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Generic, NamedTuple
 
 import torch
@@ -96,25 +96,34 @@ class RankingSolver(ABC, Generic[SettingsT]):
 
 
 def restore_table(state: Mapping[str, Tensor], name: str, rows: int, dim: int | None = None) -> Tensor:
-    """Return a copy of a checkpoint's table after a check of its size, on which compiled code relies.
+    """Return a copy of a checkpoint's table of `rows` rows, float32 [rows, dim]; see `restore_tensor`."""
+    return restore_tensor(state, name, (rows, dim))
+
+
+def restore_tensor(state: Mapping[str, Tensor], name: str, shape: Sequence[int | None]) -> Tensor:
+    """Return a copy of a checkpoint's tensor after a check of its type and shape, on which compiled code relies.
 
     Args:
         state: State of the checkpoint.
-        name: Name of the table.
-        rows: Number of rows that it must have.
-        dim: Number of columns that it must have; None for any.
+        name: Name of the tensor.
+        shape: Lengths of its axes; None for any length.
 
     Returns:
-        float32 [rows, dim].
+        float32 of this shape.
 
     Raises:
-        CheckpointError: The table is missing or has another size or type.
+        CheckpointError: The tensor is missing or has another type or shape.
     """
-    table = state.get(name)
-    fits = isinstance(table, Tensor) and table.dtype == torch.float32 and table.ndim == 2 and len(table) == rows
-    if not fits or table is None or (dim is not None and table.shape[1] != dim):
-        raise CheckpointError(f"checkpoint: {name} must be float32 [{rows}, {dim or 'width'}]; was it edited?")
-    return table.contiguous().clone()
+    tensor = state.get(name)
+    if (
+        not isinstance(tensor, Tensor)
+        or tensor.dtype != torch.float32
+        or tensor.ndim != len(shape)
+        or any(wanted not in (None, length) for wanted, length in zip(shape, tensor.shape, strict=True))
+    ):
+        axes = ", ".join("width" if length is None else str(length) for length in shape)
+        raise CheckpointError(f"checkpoint: {name} must be float32 [{axes}]; was it edited?")
+    return tensor.contiguous().clone()
 
 
 def geometric_rate(first: float, last: float, epoch: int, num_epochs: int) -> float:

@@ -11,8 +11,8 @@ from torch import Tensor
 from cflightning.models.network import FoldedTables
 from cflightning.objectives.base import RankingObjective
 from cflightning.objectives.settings import RankingSettings, SearchRange, TableSize
-from cflightning.objectives.solver import RankingSolver, restore_table
-from cflightning.solvers import svd
+from cflightning.objectives.solver import RankingSolver, restore_tensor
+from cflightning.solvers import subspace, svd
 from cflightning.utils.csr import Csr
 from cflightning.utils.interactions import make_interactions
 
@@ -35,6 +35,7 @@ class SvdSettings(RankingSettings):
 class SvdSolver(RankingSolver[SvdSettings]):
     """Truncated SVD by subspace iteration; an epoch is one iteration."""
 
+    refuses_weights = True
     default_epochs = 2
 
     def prepare(self) -> None:
@@ -58,13 +59,13 @@ class SvdSolver(RankingSolver[SvdSettings]):
     def state(self) -> dict[str, Tensor]:
         """The subspace, which is wider than the vectors."""
         basis = self.iteration.basis
-        return {} if basis is None else {"basis": basis, "values": self.iteration.values}
+        return {} if basis is None else {"basis": basis}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Restore the subspace."""
         if state:
-            self.iteration.basis = restore_table(state, "basis", self.network.num_items)
-            self.iteration.values = state["values"].clone()
+            width = subspace.width(self.dim)
+            self.iteration.basis = restore_tensor(state, "basis", (self.network.num_items, width))
 
 
 class Svd(RankingObjective):

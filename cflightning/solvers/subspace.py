@@ -22,11 +22,15 @@ MIN_EIGENVALUE = 1e-7
 """Eigenvalues of the Gram matrix below this share of the largest are rounding errors."""
 
 
+def width(dim: int) -> int:
+    """Return the number of directions of an iteration for `dim` of them."""
+    return -(-(dim + OVERSAMPLING) // WIDTH_UNIT) * WIDTH_UNIT
+
+
 def random_directions(size: int, dim: int, seed: int) -> Tensor:
     """Draw the start of an iteration for `dim` directions: float32 [size, width], width above dim."""
     generator = torch.Generator().manual_seed(seed)
-    width = -(-(dim + OVERSAMPLING) // WIDTH_UNIT) * WIDTH_UNIT
-    return torch.randn(size, width, generator=generator)
+    return torch.randn(size, width(dim), generator=generator)
 
 
 def sweep(

@@ -1,7 +1,7 @@
 """Degree-scaled truncated SVD: vectors for ranking without gradient descent.
 
-With X the 0/1 matrix of interactions and D_u, D_i the numbers of interactions of its rows and columns, M is
-``D_u^-user_power X D_i^-item_power`` and V its leading right singular vectors. The vectors are::
+With X the matrix of interactions, 0/1 unless they have values, and D_u, D_i the numbers of interactions of its rows and
+columns, M is ``D_u^-user_power X D_i^-item_power`` and V its leading right singular vectors. The vectors are::
 
     P = X D_i^-item_power V          Q = D_i^score_power V
 
@@ -32,7 +32,7 @@ class DegreeScaledSVD:
     """The subspace iteration, one sweep at a time.
 
     Args:
-        interactions: Interactions of the training part; values are ignored.
+        interactions: Interactions of the training part; their values, if there are any, are the entries of X.
         dim: Latent factors.
         user_power: Exponent by which interactions of active users count less.
         item_power: Exponent by which interactions with popular items count less.
@@ -66,8 +66,11 @@ class DegreeScaledSVD:
         degrees = [matrix.counts.clamp(min=1).float() for matrix in interactions]
         self.user_scale, self.item_scale = degrees[0] ** -user_power, degrees[1] ** -item_power
         self.score_scale = degrees[1] ** score_power * (interactions.by_item.counts > 0)
-        user_squares = interactions.by_user.sums(self.item_scale.square()[:, None])[:, 0]
-        self.squared_norm = float(user_squares @ self.user_scale.square())
+        by_user = interactions.by_user
+        entries = self.item_scale[by_user.indices] * torch.repeat_interleave(self.user_scale, by_user.counts)
+        if by_user.values is not None:
+            entries *= by_user.values
+        self.squared_norm = float(entries.square().sum(dtype=torch.float64))
         self.dim, self.seed, self.threads = dim, seed, threads
         self.basis: Tensor | None = None
         self.values = torch.zeros(0, dtype=torch.float64)
@@ -125,7 +128,7 @@ def fold_in(
 
     Args:
         item_vectors: float32 [num_items, dim], trained.
-        users: The items of every user; values are ignored.
+        users: The items of every user; their values, if there are any, are multiplied in as in training.
         counts: int64 [num_items], interactions of each item in training.
         item_power: Exponent in training.
         score_power: Exponent in training; it is taken out of the item vectors.

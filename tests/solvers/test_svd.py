@@ -132,6 +132,14 @@ def test_fold_in_gives_the_vectors_of_training(powers):
     assert nobody.shape == (0, 8)
 
 
+def test_values_are_entries_of_the_matrix():
+    pairs = random_pairs()
+    plain = DegreeScaledSVD(make_interactions(*pairs), 6)
+    doubled = DegreeScaledSVD(make_interactions(*pairs, torch.full(pairs[0].shape, 2.0)), 6)
+    assert doubled.squared_norm == pytest.approx(4 * plain.squared_norm)
+    assert doubled.sweep() == pytest.approx(plain.sweep(), rel=1e-3)
+
+
 def test_empty_columns():
     empty = torch.empty(0, dtype=torch.int32)
     for table in vectors_after(2, empty, empty, 3, 4, 2):

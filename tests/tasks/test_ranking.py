@@ -10,13 +10,14 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from cflightning import EmbeddingDotTask, RatingsDataModule
+from cflightning.checkpoint.format import SOLVER_KEY
 from cflightning.cli.training.cli import TrainingCLI
 from cflightning.data.sources.table_format import TableFormat
 from cflightning.data.splits.options import SplitOptions
 from cflightning.data.splits.split import TEST, TRAIN, VAL
 from cflightning.errors import CheckpointError, ConfigError, DataError
 from cflightning.evaluation.baselines import RankingBaselines, comparison_lines
-from cflightning.objectives.registry import find_ranking_objective
+from cflightning.objectives.registry import find_ranking_objective, solver_names
 from cflightning.solvers.logistic import fold_in
 from cflightning.tasks.loading import load_task
 
@@ -130,6 +131,31 @@ def test_a_resumed_run_equals_an_uninterrupted_one(options, tmp_path):
     assert again.current_epoch == 4
     assert torch.equal(tables(second.recommender), tables(straight.recommender))
     assert torch.equal(tables(second.network), tables(straight.network))
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "edit"),
+    [
+        ({"objective": "svd"}, "basis", "shape"),
+        ({"objective": "svd"}, "basis", "type"),
+        ({"objective": "bce", "members": 2}, "1.user_bias", "shape"),
+        ({"objective": "bce", "members": 2}, "0.item_vectors", "missing"),
+        ({"objective": "softmax"}, "items", "type"),
+        ({"objective": "softmax"}, "item_squares", "shape"),
+    ],
+    ids=str,
+)
+def test_an_edited_solver_state_is_refused(options, name, edit, tmp_path):
+    fit = trainer(2)
+    fit.fit(task(**options), data())
+    fit.save_checkpoint(path := tmp_path / "some.ckpt")
+    content = torch.load(path, weights_only=True)
+    tensor = content[SOLVER_KEY].pop(name)
+    if edit != "missing":
+        content[SOLVER_KEY][name] = tensor[..., :-1] if edit == "shape" else tensor.double()
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=rf"checkpoint: {name} must be float32 \[[\d, ]+\]; was it edited"):
+        trainer(4).fit(task(**options), data(), ckpt_path=path, weights_only=True)
 
 
 @pytest.mark.slow
@@ -397,7 +423,7 @@ def test_ranking_needs_no_ratings_and_mse_does():
 
 
 @pytest.mark.parametrize("objective", ["ials", "ease"])
-def test_weights_are_used_by_two_objectives_and_refused_by_others(objective):
+def test_two_objectives_use_weights(objective):
     frame = groups().assign(times=np.arange(len(groups())) % 5 + 1)
     found = []
     for weight in (None, "times"):
@@ -405,8 +431,13 @@ def test_weights_are_used_by_two_objectives_and_refused_by_others(objective):
         trainer(2).fit(model, data(frame, feedback="implicit", table=TableFormat(weight=weight)))
         found.append(tables(model.network))
     assert not torch.allclose(*found)
+
+
+@pytest.mark.parametrize("objective", sorted({*solver_names()} - {"ease", "ials"}))
+def test_other_solvers_refuse_weights(objective):
+    frame = groups().assign(times=np.arange(len(groups())) % 5 + 1)
     with pytest.raises(ConfigError, match="--data.table.weight: is known to --model.objective ease and ials alone"):
-        trainer(1).fit(task("bce"), data(frame, feedback="implicit", table=TableFormat(weight="times")))
+        trainer(1).fit(task(objective), data(frame, feedback="implicit", table=TableFormat(weight="times")))
 
 
 def test_without_a_validation_part_the_last_epoch_is_kept(tmp_path):
