@@ -10,7 +10,7 @@ from cflightning_serve.errors import BundleError, InputError, ServeError, Unknow
 from cflightning_serve.inference.bulk import TopKLists
 from cflightning_serve.inference.explain import Explanation
 from cflightning_serve.inference.fold_in import FoldIn, FoldInItem
-from cflightning_serve.inference.results import TopK
+from cflightning_serve.inference.results import TopK, TopKUsers
 from cflightning_serve.scorer import Scorer
 
 __version__ = "0.1.0"
@@ -27,6 +27,7 @@ __all__ = [
     "ServeError",
     "TopK",
     "TopKLists",
+    "TopKUsers",
     "UnknownIdError",
     "UnsupportedError",
     "__version__",

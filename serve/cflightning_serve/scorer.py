@@ -8,11 +8,11 @@ import numpy.typing as npt
 
 from cflightning_serve.bundle.ids import IdArray, RawId, RawIds
 from cflightning_serve.bundle.opened_bundle import OpenedBundle
-from cflightning_serve.inference import bulk, explain, fold_in, history, recommend, score, similar
+from cflightning_serve.inference import bulk, explain, fold_in, history, recommend, score, similar, user_search
 from cflightning_serve.inference.bulk import TopKLists
 from cflightning_serve.inference.explain import Explanation
 from cflightning_serve.inference.fold_in import FoldIn, FoldInItem, Ratings
-from cflightning_serve.inference.results import TopK
+from cflightning_serve.inference.results import TopK, TopKUsers
 
 
 class Scorer(OpenedBundle):
@@ -137,6 +137,52 @@ class Scorer(OpenedBundle):
             UnknownIdError: an item was not seen in training, so it has no factors.
         """
         return similar.similar_items(self._graphs, items, k)
+
+    @overload
+    def similar_users(self, users: RawId, k: int = 10) -> TopKUsers: ...  # type: ignore[overload-overlap]  # as above
+    @overload
+    def similar_users(self, users: RawIds, k: int = 10) -> list[TopKUsers]: ...
+    def similar_users(self, users: RawId | RawIds, k: int = 10) -> TopKUsers | list[TopKUsers]:
+        """Return the ``k`` users with the largest cosine similarity of factors, without the user themselves.
+
+        Args:
+            users: one user id, or ids [n].
+            k: number of users, at least 1; fewer are returned if there are no more.
+
+        Returns:
+            One ``TopKUsers`` with cosines as scores for one user, a list of n for an array; users with equal cosines
+            are in the order of :meth:`users`.
+
+        Raises:
+            UnknownIdError: a user was not seen in training, so they have no factors.
+        """
+        return user_search.similar_users(self._graphs, users, k)
+
+    @overload
+    def audience(  # type: ignore[overload-overlap]  # as above
+        self, items: RawId, k: int = 10, *, exclude_seen: bool | None = None
+    ) -> TopKUsers: ...
+    @overload
+    def audience(self, items: RawIds, k: int = 10, *, exclude_seen: bool | None = None) -> list[TopKUsers]: ...
+    def audience(
+        self, items: RawId | RawIds, k: int = 10, *, exclude_seen: bool | None = None
+    ) -> TopKUsers | list[TopKUsers]:
+        """Return the ``k`` users for whom an item has the highest scores, those of :meth:`recommend`.
+
+        Args:
+            items: one item id, or ids [n].
+            k: number of users, at least 1; fewer are returned if there are no more.
+            exclude_seen: whether to leave out the users who have seen the item; None for yes if the bundle has the
+                seen items.
+
+        Returns:
+            One ``TopKUsers`` for one item, a list of n for an array; users with equal scores are in the order of
+            :meth:`users`.
+
+        Raises:
+            UnknownIdError: an item was not seen in training.
+        """
+        return user_search.audience(self._graphs, lambda: self.catalogue, items, k, exclude_seen=exclude_seen)
 
     def fold_in(
         self, items: RawIds, ratings: Ratings | None = None, k: int = 10, *, exclude: RawIds | None = None,

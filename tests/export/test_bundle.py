@@ -26,7 +26,7 @@ from cflightning_export.graphs import catalogue, registry, score, similar
 from cflightning_export.graphs.base import BundleSource, GraphFamily
 from cflightning_export.graphs.registry import verify_graphs
 from cflightning_export.graphs.similar import similar_graph
-from cflightning_serve import Scorer
+from cflightning_serve import Scorer, UnsupportedError
 
 
 def checkpoint(folder, task, strings=False, users=300, items=120):
@@ -158,6 +158,33 @@ def test_similar_items_are_sorted_by_cosine(exported):
     near = scorer.similar_items(items[5], k=4)
     assert near.items.tolist() == items[np.argsort(-cosine)[:4]].tolist()
     np.testing.assert_allclose(near.scores, np.sort(cosine)[::-1][:4], atol=1e-5)
+
+
+def test_similar_users_are_sorted_by_cosine(exported):
+    task, scorer = exported
+    users, tables = task.vocabulary.users.values, recommender(task).fold()
+    if tables is None:
+        with pytest.raises(UnsupportedError, match="has no graph 'similar_users'"):
+            scorer.similar_users(users[0])
+        return
+    vectors = tables.user_vectors.detach()[1:]
+    cosine = torch.cosine_similarity(vectors, vectors[5]).numpy()
+    cosine[5] = -np.inf
+    near = scorer.similar_users(users[5], k=4)
+    np.testing.assert_allclose(near.scores, np.sort(cosine)[::-1][:4], atol=1e-5)
+    np.testing.assert_allclose(cosine[task.vocabulary.users.indices(near.users) - 1], near.scores, atol=1e-5)
+    assert len(scorer.similar_users(users[5], k=1000).users) == len(users) - 1
+
+
+def test_the_audience_is_sorted_by_the_score_of_recommendations(exported):
+    task, scorer = exported
+    users, items, network = task.vocabulary.users.values, task.vocabulary.items.values, recommender(task)
+    for item in (1, len(items)):
+        with torch.no_grad():
+            scores = network(torch.arange(1, len(users) + 1), torch.full((len(users),), item)).numpy()
+        top = scorer.audience(items[item - 1], k=10)
+        np.testing.assert_allclose(top.scores, np.sort(scores)[::-1][:10], atol=1e-5)
+        np.testing.assert_allclose(scores[task.vocabulary.users.indices(top.users) - 1], top.scores, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -198,6 +198,62 @@ def users(tables):
     return g
 
 
+def similar_users(tables):
+    g = _user_range(tables)
+    g.input("user", g.user, "n")
+    g.output("similarity", TensorProto.FLOAT, "n", "m")
+    g.output("known", TensorProto.BOOL, "n")
+    g.to_rows("user", "row", tables.user_ids)
+    g.node("Gather", "user_vectors row", "v")
+    for vectors, unit in (("v", "unit"), ("others", "other_units")):
+        g.node("ReduceL2", f"{vectors} one", f"norm_of_{vectors}")
+        g.node("Max", f"norm_of_{vectors} tiny", f"length_of_{vectors}")
+        g.node("Div", f"{vectors} length_of_{vectors}", unit)
+    g.const("tiny", 1e-30, np.float32)
+    g.const("nothing", -np.inf, np.float32)
+    g.node("Gemm", "unit other_units", "cosines", transB=1)
+    g.node("Unsqueeze", "row one", "row_column")
+    g.node("Equal", "row_column rows", "itself")
+    g.node("Where", "itself nothing cosines", "similarity")
+    g.node("Greater", "row zero", "known")
+    return g
+
+
+def audience(tables):
+    g = _user_range(tables)
+    g.input("item", g.item, "n")
+    for name in ("order", "score"):
+        g.output(name, TensorProto.FLOAT, "n", "m")
+    g.output("known", TensorProto.BOOL, "n")
+    g.to_rows("item", "row", tables.item_ids)
+    g.node("Gather", "item_vectors row", "v")
+    g.node("Gemm", "v others", "products", transB=1)
+    g.node("Slice", "user_bias first last axis", "bias_column")
+    g.node("Transpose", "bias_column", "bu")
+    g.node("Gather", "item_bias row", "bi")
+    g.node("Unsqueeze", "bi one", "bi_column")
+    g.node("Sum", "products bu bi_column", "order")
+    g.scale("order", "score")
+    g.node("Greater", "row zero", "known")
+    return g
+
+
+def _user_range(tables):
+    """Begin a graph with the vectors ``others`` and the indices ``rows`` of a range of users."""
+    g = Graph(tables)
+    g.input("begin", TensorProto.INT64, 1)
+    g.input("end", TensorProto.INT64, 1)
+    g.const("one", [1], np.int64)
+    g.const("zero", 0, np.int64)
+    g.const("axis", [0], np.int64)
+    g.const("every_row", np.arange(len(tables.user_ids) + 1))
+    g.node("Add", "begin one", "first")
+    g.node("Add", "end one", "last")
+    g.node("Slice", "every_row first last", "rows")
+    g.node("Slice", "user_vectors first last axis", "others")
+    return g
+
+
 def history(tables, rated=True):
     """History by comparing the user of every rating with every requested user: slow, but short."""
     g = Graph(tables)

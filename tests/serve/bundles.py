@@ -22,6 +22,9 @@ graphs = importlib.util.module_from_spec(_spec)  # by its path, because the test
 _spec.loader.exec_module(graphs)
 
 
+USER_GRAPHS = (graphs.similar_users, graphs.audience)
+
+
 @dataclass(frozen=True)
 class Tables:
     """Factors and biases by index; index 0 is the unknown id and zero, and the ids have the indices from 1."""
@@ -103,6 +106,19 @@ class Tables:
         vector = vectors[self.rows([item], self.item_ids)[0]]
         return vectors[1:] @ vector / (np.linalg.norm(vectors[1:], axis=1) * np.linalg.norm(vector))
 
+    def user_cosines(self, user):
+        """Cosine similarities of a user with every known user, [users]."""
+        vectors = self.recommender.user_vectors.astype(float)
+        vector = vectors[self.rows([user], self.user_ids)[0]]
+        return vectors[1:] @ vector / (np.linalg.norm(vectors[1:], axis=1) * np.linalg.norm(vector))
+
+    def audience(self, item, exclude=()):
+        """Ids of the known users by the score of an item, best first, and these scores."""
+        tables = replace(self.recommender, user_ids=self.user_ids, item_ids=self.item_ids)
+        scores = tables.score(self.user_ids.tolist(), [item] * len(self.user_ids))
+        best = [n for n in np.argsort(-scores, kind="stable") if self.user_ids[n] not in set(exclude)]
+        return self.user_ids[best].tolist(), scores[best]
+
 
 def make_tables(users=7, items=11, dim=4, *, strings=False, titles=False, choices=False, seed=0) -> Tables:
     """Create random tables; integer ids have gaps and a negative value, string ids leading zeros and a letter ë."""
@@ -162,7 +178,7 @@ def write_bundle(folder: Path, tables: Tables) -> Path:
     graphs.save(graphs.similar(tables.recommender), recommending, folder / "similar.onnx")
     names = ["score", "recommend", "similar"]
     if tables.categories is not None:
-        for graph in (graphs.filtered, graphs.scores, graphs.factors, graphs.users):
+        for graph in (graphs.filtered, graphs.scores, graphs.factors, graphs.users, *USER_GRAPHS):
             graphs.save(graph(tables.recommender), recommending, folder / f"{graph.__name__}.onnx")
             names.append(graph.__name__)
         catalogue = {"item": tables.item_ids.tolist(), "count": tables.counts, "categories": tables.categories}

@@ -17,6 +17,7 @@ from cflightning_export.graphs import (
     score,
     similar,
     tables,
+    user_search,
 )
 from cflightning_export.graphs.base import BundleSource, GraphFamily
 
@@ -25,6 +26,7 @@ _families: list[GraphFamily] = [
     similar.GRAPHS,
     catalogue.GRAPHS,
     tables.GRAPHS,
+    user_search.GRAPHS,
     history.GRAPHS,
     fold_in.GRAPHS,
     fold_in_implicit.GRAPHS,

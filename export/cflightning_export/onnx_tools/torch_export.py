@@ -31,6 +31,18 @@ class PairScores(nn.Module):
         return scores
 
 
+class PairLogits(nn.Module):
+    """Logits of pairs."""
+
+    def __init__(self, network: RatingNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, user: Tensor, item: Tensor) -> Tensor:
+        """Return the logits, float32 [n], of indices, int64 [n] each."""
+        return self.network.logit(user, item)
+
+
 class CatalogueLogits(nn.Module):
     """Logits of users with every item."""
 

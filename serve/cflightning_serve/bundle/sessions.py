@@ -26,7 +26,12 @@ Array: TypeAlias = npt.NDArray[Any]
 """Input or output of a graph; its dtype is that of the signature."""
 BLOCK_SIZE = 1 << 23
 """Largest number of elements of an array in one call of a graph; float32 takes 32 MiB."""
-EXPORT_OPTIONS = {"seen": "the run's table available", "history": "--with-history", "fold_in_item": "--new-items"}
+EXPORT_OPTIONS = {
+    "seen": "the run's table available",
+    "history": "--with-history",
+    "fold_in_item": "--new-items",
+    "similar_users": "a model whose scores are dot products",
+}
 """Optional graph -> what its export needs."""
 NAN_BLOCK_SIZE = 1 << 20
 """Elements of a table that are tested for NaN between two polls of the cancellation."""

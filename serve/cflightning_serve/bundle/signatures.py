@@ -58,6 +58,15 @@ SIGNATURES = {
         {"similar": "item id [n, count]", "similarity": "float [n, count]", "known": "bool [n]"},
         padded=("similarity",),
     ),
+    "similar_users": Signature(
+        {"user": "user id [n]", "begin": "int64 [1]", "end": "int64 [1]"},
+        {"similarity": "float [n, m]", "known": "bool [n]"},
+        padded=("similarity",),
+    ),
+    "audience": Signature(
+        {"item": "item id [n]", "begin": "int64 [1]", "end": "int64 [1]"},
+        {"order": "float [n, m]", "score": "float [n, m]", "known": "bool [n]"},
+    ),
     "fold_in": _FOLD_IN,
     "fold_in_choice": _FOLD_IN,
     "fold_in_item": Signature(

@@ -73,9 +73,9 @@ def add_scorer_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", metavar="N", type=int, default=1, help="onnxruntime threads (default: 1)")
 
 
-def add_k_option(parser: argparse.ArgumentParser) -> None:
-    """Add ``--k``."""
-    parser.add_argument("--k", metavar="N", type=int, default=10, help="number of items (default: 10)")
+def add_k_option(parser: argparse.ArgumentParser, listed: str = "items") -> None:
+    """Add ``--k``, the length of lists of items or users."""
+    parser.add_argument("--k", metavar="N", type=int, default=10, help=f"number of {listed} (default: 10)")
 
 
 def add_exclude_seen_option(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from cflightning_serve.bundle.ids import IdArray
 from cflightning_serve.bundle.manifest import Unit
 from cflightning_serve.cli.parse import Ids
-from cflightning_serve.inference.results import shortest_float
+from cflightning_serve.inference.results import TopKUsers, shortest_float
 from cflightning_serve.scorer import Scorer
 
 MIN_DECIMALS = 3
@@ -85,6 +85,22 @@ def format_top_k(rows: Sequence[ItemRow], column: str) -> str:
 def format_titled_top_k(title: str, rows: Sequence[ItemRow], column: str) -> str:
     """Format a top-k list below a title."""
     return f"{title}\n{format_top_k(rows, column)}" if rows else f"{title}: {format_top_k(rows, column)}"
+
+
+def format_titled_top_k_users(title: str, top: TopKUsers, column: str) -> str:
+    """Format users below a title, their scores in the column ``column``."""
+    if not len(top.users):
+        return f"{title}: no users left"
+    rows = enumerate(zip(top.users.tolist(), map(shortest_float, top.scores), strict=True), 1)
+    return f"{title}\n{format_table(('#', 'user', column), [(rank, *row) for rank, row in rows])}"
+
+
+def user_rows_to_json(top: TopKUsers, measure: str) -> list[dict[str, object]]:
+    """Convert users to JSON objects with the score under the key ``measure``."""
+    return [
+        {"user": user, measure: shortest_float(score)}
+        for user, score in zip(top.users.tolist(), top.scores, strict=True)
+    ]
 
 
 def score_heading(unit: Unit) -> str:

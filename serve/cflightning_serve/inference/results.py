@@ -18,6 +18,15 @@ class TopK(NamedTuple):
     the unit ``manifest.units["recommend"]``: rating units, or none ("choice"), when only their order has a meaning."""
 
 
+class TopKUsers(NamedTuple):
+    """Users with the highest similarity to a user, or with the highest scores of an item, best first."""
+
+    users: IdArray
+    """int64 [k'] or object [k'] of str, raw ids; k' is smaller than k if there are no more users."""
+    scores: npt.NDArray[np.float32]
+    """float32 [k'], descending. For similar users cosines; for an audience scores as those of recommendations."""
+
+
 def drop_fillers(items: IdArray, scores: npt.NDArray[np.float32]) -> TopK:
     """Drop the fillers at the end of a top-k list, which have the score -inf."""
     if len(scores) and scores[-1] == -np.inf:

@@ -11,7 +11,10 @@ from cflightning_serve import Scorer, UnsupportedError
 
 from ..frames import make_frame
 
-ALWAYS = {"score", "recommend", "similar", "filtered", "scores", "factors", "users", "fold_in", "explain"}
+ALWAYS = {
+    "score", "recommend", "similar", "filtered", "scores", "factors", "users", "similar_users", "audience", "fold_in",
+    "explain",
+}  # fmt: skip
 
 
 def test_a_bundle_has_items_of_rows_by_default_and_no_ratings(bundle):

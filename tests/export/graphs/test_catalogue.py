@@ -106,11 +106,16 @@ def test_tables_of_lists_are_shared_with_the_other_graphs(bundle):
             entry = {e.key: e.value for e in tensor.external_data}
             if entry and int(entry["length"]) == 41 * 8 * 4:
                 places.setdefault(path.stem, set()).add(entry["offset"])
-    assert len({frozenset(places[name]) for name in ("recommend", "filtered", "scores", "factors", "similar")}) == 1
+    assert (
+        len({frozenset(places[name]) for name in ("recommend", "filtered", "scores", "factors", "similar", "audience")})
+        == 1
+    )
 
 
 @pytest.mark.parametrize("exported", ["multitask"], indirect=True)
-@pytest.mark.parametrize("graph", ["filtered", "scores", "factors", "users", "seen", "history"])
+@pytest.mark.parametrize(
+    "graph", ["filtered", "scores", "factors", "users", "similar_users", "audience", "seen", "history"]
+)
 def test_a_graph_of_other_tables_fails_the_verification(exported, tmp_path, graph):
     data, task, scorer = exported
     folder = shutil.copytree(scorer.manifest.folder, tmp_path / "copy")

@@ -79,11 +79,19 @@ def test_a_bundle_answers_by_the_rounded_tables(exported):
         logits = networks.recommend.catalogue(torch.tensor([3]))[0, 1:].numpy()
         vectors = networks.recommend.item_vectors()[1:]
         cosines = torch.cosine_similarity(vectors, vectors[4]).numpy()
+        every_user = torch.arange(1, len(users) + 1)
+        audience = networks.recommend(every_user, torch.full_like(every_user, 7)).numpy()
+        tables = networks.recommend.fold()
+        user_vectors = None if tables is None else tables.user_vectors[1:].clone()
     task.load_state_dict(kept)
     np.testing.assert_allclose(scorer.score(users[2], items), scores, atol=2e-5)
     top = task.vocabulary.items.indices(scorer.recommend(users[2], 10).items) - 1
     np.testing.assert_allclose(logits[top], np.sort(logits)[::-1][:10], atol=2e-5 * max(1, np.abs(logits).max()))
     np.testing.assert_allclose(scorer.similar_items(items[4], 3).scores, np.sort(cosines)[::-1][1:4], atol=2e-5)
+    np.testing.assert_allclose(scorer.audience(items[6], 9).scores, np.sort(audience)[::-1][:9], rtol=1e-5, atol=2e-5)
+    if user_vectors is not None:
+        cosines = torch.cosine_similarity(user_vectors, user_vectors[4]).numpy()
+        np.testing.assert_allclose(scorer.similar_users(users[4], 3).scores, np.sort(cosines)[::-1][1:4], atol=2e-5)
 
 
 def test_tables_are_stored_once_and_in_few_bytes(exported):
@@ -95,7 +103,9 @@ def test_tables_are_stored_once_and_in_few_bytes(exported):
         if "factors" in name and value.shape[1] >= MIN_INT8_COLUMNS
     }
     places = {}
-    for name in ("score", "recommend", "similar"):
+    for name in ("score", "recommend", "similar", "similar_users", "audience"):
+        if name not in scorer.manifest.graphs:
+            continue
         model = onnx.load(scorer.manifest.folder / f"{name}.onnx", load_external_data=False)
         onnx.checker.check_model(str(scorer.manifest.folder / f"{name}.onnx"))
         for tensor in model.graph.initializer:

@@ -29,6 +29,7 @@ UserId = TypeAliasType("UserId", _Id)
 ItemId = TypeAliasType("ItemId", _Id)
 Rating = TypeAliasType("Rating", Annotated[float, Field(ge=-1e9, le=1e9, allow_inf_nan=False)])
 Count = Annotated[int, Strict(), Field(ge=1, description="maximum number of items"), Whole]
+UserCount = Annotated[int, Strict(), Field(ge=1, description="maximum number of users"), Whole]
 # Validation stops at the first error: half a million of them would take seconds and a gigabyte.
 Many = Annotated[list[T], Field(fail_fast=True)]
 

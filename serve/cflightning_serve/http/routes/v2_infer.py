@@ -29,8 +29,8 @@ from cflightning_serve.http.settings import Limits
 
 log = logging.getLogger(__name__)
 
-PERSONAL_GRAPHS = ("history", "seen", "users")
-"""Graphs that the server does not offer: they list users, and the items that each has rated."""
+PERSONAL_GRAPHS = ("history", "seen", "users", "similar_users", "audience")
+"""Graphs that the server does not offer: they list users, compare them, or have the items that each has rated."""
 _BATCH_INPUTS = {"recommend": "user", "filtered": "user", "scores": "user", "similar": "item", "explain": "target"}
 """Graph -> input whose length is the batch size."""
 _PAIRED_INPUTS = (("exclude_user", "exclude_item"), ("item", "rating"))
