@@ -180,7 +180,8 @@ def _find_data(
 def _metrics(path: Path, metadata: CheckpointMetadata) -> dict[str, float]:
     """Return the metrics of the run, or those in the checkpoint if it lies in no run.
 
-    Metrics of the baseline rankers (`test/popularity/ndcg@10`, ...) are left out: they are of other models.
+    Metrics of the ranking baselines (`test/popularity/ndcg@10`, ...) are left out. Those of the bias-only baseline
+    (`test/baseline_rmse`) stay, as the scale of the model's own.
     """
     report = path.parent.parent / "metrics.json"
     metrics = metadata.metrics

@@ -33,7 +33,7 @@ def main(args: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("cflightning_export").setLevel(logging.INFO)
     source = locate_checkpoint(options.source)
-    user = unpack_metadata(read_checkpoint(source, mapped=True))[0].users.values[:1].tolist()[0]
+    first_users = unpack_metadata(read_checkpoint(source, mapped=True))[0].users.values[:1].tolist()
     wanted: BundleOptions = {
         "with_history": options.with_history,
         "new_items": options.new_items,
@@ -44,7 +44,7 @@ def main(args: Sequence[str] | None = None) -> int:
     }
     if options.layout == "bundle":
         folder = export_bundle(source, options.target, overwrite=options.overwrite, **wanted)
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        manifest, [user] = json.loads((folder / "manifest.json").read_text(encoding="utf-8")), first_users
         next_steps = [
             f"python -m cflightning_serve info {options.target}",
             f"python -m cflightning_serve recommend {options.target} --user {shlex.quote(str(user))} --k 10",
@@ -52,7 +52,7 @@ def main(args: Sequence[str] | None = None) -> int:
     else:
         folder = export_layout(source, options.target, options.layout, overwrite=options.overwrite, **wanted)
         manifest = json.loads((folder / "layout.json").read_text(encoding="utf-8"))["bundle"]
-        next_steps = LAYOUTS[options.layout].next_steps(options.target, manifest, user)
+        next_steps = LAYOUTS[options.layout].next_steps(options.target, manifest, first_users[0])
     for line in _summary(options.target, manifest):
         print(line)
     for number, line in enumerate(next_steps):

@@ -28,10 +28,11 @@ class ImplicitFoldIn(NamedTuple):
         l2: L2 penalty.
         exponent: exponent of the penalty's growth with the number of chosen items.
         unit: length by which item vectors are divided first.
-        length: length of every solution, shorter as far as the weights sum to less than 1; None for the minimum's own.
+        length: norm to which solutions are scaled, times the sum of the weights if that is below 1; None keeps the
+            norm of the minimum.
         user_bias: bias of every new user; no order depends on it.
-        mean_user: float32 [dim], added as far as the weights sum to less than 1, so that users with next to no
-            interactions get popular items; None for zeros.
+        mean_user: float32 [dim], added (1 - sum of the weights) times if that sum is below 1, so that users with next
+            to no interactions get popular items; None for zeros.
     """
 
     ids: Ids

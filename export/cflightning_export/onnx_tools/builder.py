@@ -180,9 +180,15 @@ class GraphBuilder:
         return value
 
     def constant(self, name: str, value: ArrayLike, dtype: DTypeLike = np.float32) -> Value:
-        """Return a named constant, float32 unless another dtype is given; one name stands for one value."""
-        if name not in self._constants:
-            self._constants[name] = np.asarray(value, dtype=dtype, order="C")
+        """Return a named constant, float32 unless another dtype is given; one name stands for one value.
+
+        Raises:
+            ValueError: the name has another value already.
+        """
+        array = np.asarray(value, dtype=dtype, order="C")
+        known = self._constants.setdefault(name, array)
+        if known is not array and (known.dtype != array.dtype or not np.array_equal(known, array)):
+            raise ValueError(f"{self.name}: constant {name!r} must have one value, got two")
         return Value(self, name, fixed=True)
 
     def literal(self, value: float | Sequence[int]) -> Value:

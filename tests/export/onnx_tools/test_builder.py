@@ -88,6 +88,14 @@ def test_a_loop_repeats_while_its_condition_holds(most):
     assert (value.tolist(), count) == ([2**turns, 3 * 2**turns], turns)
 
 
+def test_a_constant_has_one_value():
+    g = GraphBuilder("constants")
+    assert g.constant("half", [0.5]).name == g.constant("half", np.float64([0.5])).name
+    for value, dtype in (([0.25], np.float32), ([0.5], np.float64), ([0.5, 0.5], np.float32)):
+        with pytest.raises(ValueError, match="'half' must have one value"):
+            g.constant("half", value, dtype)
+
+
 def test_equal_graphs_are_equal_bytes():
     def build():
         g = GraphBuilder("same")
