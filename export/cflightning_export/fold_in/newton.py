@@ -79,16 +79,16 @@ def minimise(
     def cost(x: Floats, error: Floats) -> float:
         return float(error @ error + x @ penalty @ x - 2 * pull @ x)
 
-    x, (error, slope, bend) = start, ratings.errors_and_slopes(start)
+    x, (error, slope, second) = start, ratings.errors_and_slopes(start)
     value = cost(x, error)
     for _ in range(max_steps):
-        curvature = np.maximum(slope**2 + error * bend, slope**2 / 2)
+        curvature = np.maximum(slope**2 + error * second, slope**2 / 2)
         gradient = ratings.z.T @ (slope * error) + penalty @ x - pull
         step = np.linalg.solve((ratings.z * curvature[:, None]).T @ ratings.z + penalty, gradient)
-        before, place = value, x
+        before, point = value, x
         while True:
-            x = place - step
-            error, slope, bend = ratings.errors_and_slopes(x)
+            x = point - step
+            error, slope, second = ratings.errors_and_slopes(x)
             value = cost(x, error)
             if value <= before + ROUNDING * abs(before) or abs(step).max() < MIN_STEP_LENGTH:
                 break

@@ -62,7 +62,7 @@ class GraphFamily(NamedTuple):
     verify: Callable[[Path, BundleSource], None]
 
 
-class SignedGraph(GraphBuilder):
+class TypedGraph(GraphBuilder):
     """A graph under construction, with the inputs and outputs of its signature.
 
     Args:

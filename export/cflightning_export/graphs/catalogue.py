@@ -16,7 +16,7 @@ from cflightning_export.graphs.base import (
     MIN_TWO_PASS_ITEMS,
     BundleSource,
     GraphFamily,
-    SignedGraph,
+    TypedGraph,
     best_items,
     to_scores,
 )
@@ -64,7 +64,7 @@ def one_pass_graph(
     name: str, logits: onnx.ModelProto, scale: RatingScale, vocabulary: Vocabulary, *, filtered: bool
 ) -> onnx.ModelProto:
     """Build `recommend` or `filtered` of the logits of all items."""
-    g = SignedGraph(name, users=vocabulary.users, items=vocabulary.items)
+    g = TypedGraph(name, users=vocabulary.users, items=vocabulary.items)
     user, excluded = g.users.index(g["user"]), g.items.index(g["exclude_item"])
     every = g.splice(logits, {"user_index": user})
     allowed = g["allowed"] if filtered else None
@@ -74,7 +74,7 @@ def one_pass_graph(
 
 def scores_graph(logits: onnx.ModelProto, scale: RatingScale, vocabulary: Vocabulary) -> onnx.ModelProto:
     """Build `scores` of the logits of all items."""
-    g = SignedGraph("scores", users=vocabulary.users, items=vocabulary.items)
+    g = TypedGraph("scores", users=vocabulary.users, items=vocabulary.items)
     user = g.users.index(g["user"])
     order = g.splice(logits, {"user_index": user})[:, 1:]
     return g.finish(order=order, score=to_scores(scale, order, fillers=False), known=user > 0)

@@ -25,7 +25,7 @@ from cflightning_export.fold_in.autoencoder import AutoencoderFoldIn
 from cflightning_export.fold_in.implicit import ImplicitFoldIn
 from cflightning_export.fold_in.newton import fold_in
 from cflightning_export.fold_in.spec import FoldInSpec
-from cflightning_export.graphs.base import BundleSource, GraphFamily, SignedGraph, to_scores
+from cflightning_export.graphs.base import BundleSource, GraphFamily, TypedGraph, to_scores
 from cflightning_export.graphs.fold_in import (
     TOLERANCE,
     RatedSide,
@@ -83,7 +83,7 @@ def explain_graph(spec: FoldInSpec, users: Ids, tables: FoldedTables) -> onnx.Mo
         users: known users.
         tables: tables of the network that recommends.
     """
-    g = SignedGraph("explain", users=users, items=spec.ids, dim=spec.vectors.shape[1])
+    g = TypedGraph("explain", users=users, items=spec.ids, dim=spec.vectors.shape[1])
     items = rated_side(g, spec)
     ratings = whiten_ratings(g, spec, items, g.items, g["item"], shifts=True)
     y, curvature = fold_in_with_curvature(ratings.problem)
@@ -102,7 +102,7 @@ def explain_graph(spec: FoldInSpec, users: Ids, tables: FoldedTables) -> onnx.Mo
 
 def explain_implicit_graph(spec: ImplicitFoldIn, users: Ids, tables: FoldedTables) -> onnx.ModelProto:
     """Build `explain` of a network of implicit feedback; arguments as for `explain_graph`."""
-    g = SignedGraph("explain", users=users, items=spec.ids, dim=spec.vectors.shape[1])
+    g = TypedGraph("explain", users=users, items=spec.ids, dim=spec.vectors.shape[1])
     items = item_tables(g, spec)
     solved = solve_implicit(g, spec, items)
     targets = _targets(g, items)
@@ -123,7 +123,7 @@ def explain_autoencoder_graph(spec: AutoencoderFoldIn, users: Ids, tables: Folde
 
     The contribution of item i to target t is its weight times the dot product of row i of the encoder and vector t.
     """
-    g = SignedGraph("explain", users=users, items=spec.ids, dim=spec.vectors.shape[1])
+    g = TypedGraph("explain", users=users, items=spec.ids, dim=spec.vectors.shape[1])
     items, rated = item_tables(g, spec), encode_items(g, spec)
     targets = _targets(g, items)
     contribution = g.Gemm(targets.vectors, rated.encoded, transB=1) * rated.weight
@@ -134,14 +134,14 @@ def explain_autoencoder_graph(spec: AutoencoderFoldIn, users: Ids, tables: Folde
     )
 
 
-def _targets(g: SignedGraph, items: RatedSide) -> _Targets:
+def _targets(g: TypedGraph, items: RatedSide) -> _Targets:
     index = g.items.index(g["target"])
     return _Targets(
         items.vectors[index], g.Expand(0.0, index.shape()) if items.bias is None else items.bias[:, index].flat()
     )
 
 
-def _finish(g: SignedGraph, tables: FoldedTables, targets: _Targets, explained: _Explanation) -> onnx.ModelProto:
+def _finish(g: TypedGraph, tables: FoldedTables, targets: _Targets, explained: _Explanation) -> onnx.ModelProto:
     """Compute the outputs for the folded-in user, or for the trained one if a user is named."""
     user = g.users.index(g["user"])
     factors = g.constant("user_vectors", tables.user_vectors.numpy())[user]

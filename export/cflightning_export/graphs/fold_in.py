@@ -15,7 +15,7 @@ from cflightning.data.ids import Ids
 from cflightning.models.network import RatingScale
 from cflightning_export.fold_in.newton import fold_in
 from cflightning_export.fold_in.spec import FoldInSpec
-from cflightning_export.graphs.base import BundleSource, GraphFamily, SignedGraph, to_scores
+from cflightning_export.graphs.base import BundleSource, GraphFamily, TypedGraph, to_scores
 from cflightning_export.graphs.newton_cg import Problem
 from cflightning_export.graphs.newton_cg import fold_in as fold_in_nodes
 from cflightning_export.onnx_tools.builder import Value
@@ -92,7 +92,7 @@ class WhitenedRatings(NamedTuple):
 
 def fold_in_graph(spec: FoldInSpec) -> onnx.ModelProto:
     """Build the graph `fold_in` of a network that predicts ratings."""
-    g = SignedGraph("fold_in", items=spec.ids, dim=spec.vectors.shape[1])
+    g = TypedGraph("fold_in", items=spec.ids, dim=spec.vectors.shape[1])
     tables = rated_side(g, spec)
     ratings = whiten_ratings(g, spec, tables, g.items, g["item"])
     vector = g.Gemm(fold_in_nodes(ratings.problem), ratings.prior_root, transB=1)
@@ -104,7 +104,7 @@ def fold_in_graph(spec: FoldInSpec) -> onnx.ModelProto:
 def fold_in_item_graph(spec: FoldInSpec) -> onnx.ModelProto:
     """Build the graph `fold_in_item`."""
     dim = spec.vectors.shape[1]
-    g = SignedGraph("fold_in_item", users=spec.ids, dim=dim)
+    g = TypedGraph("fold_in_item", users=spec.ids, dim=dim)
     tables = rated_side(g, spec)
     ratings = whiten_ratings(g, spec, tables, g.users, g["user"])
     vector = g.Gemm(fold_in_nodes(ratings.problem), ratings.prior_root, transB=1)
@@ -113,14 +113,14 @@ def fold_in_item_graph(spec: FoldInSpec) -> onnx.ModelProto:
     return g.finish(vector=flat, asked=to_scores(spec.scale, logits), known=ratings.known)
 
 
-def rated_side(g: SignedGraph, spec: FoldInSpec) -> RatedSide:
+def rated_side(g: TypedGraph, spec: FoldInSpec) -> RatedSide:
     """Return the tables of the rated side; the sum of biases is computed when the graph is loaded."""
     vectors, bias = g.constant("vectors", spec.vectors), g.constant("bias", spec.bias)
     return RatedSide(vectors, bias.row() + g.constant("global_bias", spec.global_bias))
 
 
 def whiten_ratings(
-    g: SignedGraph, spec: FoldInSpec, tables: RatedSide, ids: IdTable, rated: Value, *, shifts: bool = False
+    g: TypedGraph, spec: FoldInSpec, tables: RatedSide, ids: IdTable, rated: Value, *, shifts: bool = False
 ) -> WhitenedRatings:
     """State the fold-in of the ratings in whitened coordinates.
 
@@ -165,7 +165,7 @@ def new_user(factors: Value, bias: float) -> NewUser:
 
 
 def finish_recommendation(
-    g: SignedGraph, tables: RatedSide, rated: Value, known: Value, user: NewUser, scale: RatingScale | None
+    g: TypedGraph, tables: RatedSide, rated: Value, known: Value, user: NewUser, scale: RatingScale | None
 ) -> onnx.ModelProto:
     """Finish `fold_in` or `fold_in_choice`: recommend by a user vector, and score the requested items.
 

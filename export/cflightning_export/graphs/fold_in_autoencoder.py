@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto
 
 from cflightning_export.fold_in.autoencoder import AutoencoderFoldIn
-from cflightning_export.graphs.base import BundleSource, GraphFamily, SignedGraph
+from cflightning_export.graphs.base import BundleSource, GraphFamily, TypedGraph
 from cflightning_export.graphs.fold_in import finish_recommendation, new_user
 from cflightning_export.graphs.fold_in_implicit import (
     VERIFIED_WEIGHTS,
@@ -51,13 +51,13 @@ class EncodedItems(NamedTuple):
 
 def fold_in_autoencoder_graph(name: str, spec: AutoencoderFoldIn) -> onnx.ModelProto:
     """Build the graph `fold_in` or `fold_in_choice` of a linear autoencoder."""
-    g = SignedGraph(name, items=spec.ids, dim=spec.vectors.shape[1])
+    g = TypedGraph(name, items=spec.ids, dim=spec.vectors.shape[1])
     items = encode_items(g, spec)
     user = new_user(items.sum(), spec.user_bias)
     return finish_recommendation(g, item_tables(g, spec), items.indices, items.known, user, None)
 
 
-def encode_items(g: SignedGraph, spec: AutoencoderFoldIn) -> EncodedItems:
+def encode_items(g: TypedGraph, spec: AutoencoderFoldIn) -> EncodedItems:
     """Gather the encoder's rows of the input `item`, with the weights of the input `rating`."""
     index = g.items.index(g["item"])
     known = index > 0

@@ -16,7 +16,7 @@ from onnx import TensorProto
 
 from cflightning_export.fold_in.autoencoder import AutoencoderFoldIn
 from cflightning_export.fold_in.implicit import ImplicitFoldIn
-from cflightning_export.graphs.base import BundleSource, GraphFamily, SignedGraph
+from cflightning_export.graphs.base import BundleSource, GraphFamily, TypedGraph
 from cflightning_export.graphs.fold_in import RatedSide, draw_indices, finish_recommendation, new_user
 from cflightning_export.graphs.newton_cg import TINY, conjugate_gradients
 from cflightning_export.onnx_tools.builder import Value
@@ -68,25 +68,25 @@ class ImplicitRatings(NamedTuple):
 
 def fold_in_implicit_graph(name: str, spec: ImplicitFoldIn) -> onnx.ModelProto:
     """Build the graph `fold_in` or `fold_in_choice` of a network of implicit feedback."""
-    g = SignedGraph(name, items=spec.ids, dim=spec.vectors.shape[1])
+    g = TypedGraph(name, items=spec.ids, dim=spec.vectors.shape[1])
     tables = item_tables(g, spec)
     solved = solve_implicit(g, spec, tables)
     user = new_user(solved.factors, spec.user_bias)
     return finish_recommendation(g, tables, solved.indices, solved.known, user, None)
 
 
-def item_tables(g: SignedGraph, spec: ImplicitFoldIn | AutoencoderFoldIn) -> RatedSide:
+def item_tables(g: TypedGraph, spec: ImplicitFoldIn | AutoencoderFoldIn) -> RatedSide:
     """Return the tables of the items."""
     bias = g.constant("bias", spec.bias[None]) if spec.bias.any() else None
     return RatedSide(g.constant("vectors", spec.vectors), bias)
 
 
-def item_weights(g: SignedGraph) -> Value:
+def item_weights(g: TypedGraph) -> Value:
     """Return the weights of the input `rating`, float [n], in which NaN stands for 1."""
     return g.Where(g.IsNaN(g["rating"]), 1.0, g["rating"])
 
 
-def solve_implicit(g: SignedGraph, spec: ImplicitFoldIn, tables: RatedSide) -> ImplicitRatings:
+def solve_implicit(g: TypedGraph, spec: ImplicitFoldIn, tables: RatedSide) -> ImplicitRatings:
     """Solve for the factors of the user of the inputs `item` and `rating`: weights, float [n]; NaN stands for 1."""
     index = g.items.index(g["item"])
     known = index > 0

@@ -11,14 +11,14 @@ from onnx import TensorProto
 
 from cflightning.data.vocabulary import Vocabulary
 from cflightning_export.contents.seen_items import SeenRows
-from cflightning_export.graphs.base import BundleSource, GraphFamily, SignedGraph
+from cflightning_export.graphs.base import BundleSource, GraphFamily, TypedGraph
 from cflightning_export.onnx_tools.builder import Value
 from cflightning_export.onnx_tools.session import GraphSession, ids_of
 
 
 def seen_graph(rows: SeenRows, vocabulary: Vocabulary) -> onnx.ModelProto:
     """Build the graph `seen`."""
-    g = SignedGraph("seen", users=vocabulary.users, items=vocabulary.items)
+    g = TypedGraph("seen", users=vocabulary.users, items=vocabulary.items)
     user = g.users.index(g["user"])
     begins = _begins(g, rows, vocabulary)
     begin, end = begins[user], begins[user + 1]
@@ -28,7 +28,7 @@ def seen_graph(rows: SeenRows, vocabulary: Vocabulary) -> onnx.ModelProto:
 
 def history_graph(rows: SeenRows, vocabulary: Vocabulary) -> onnx.ModelProto:
     """Build the graph `history`: the training rows are the first rows of each user."""
-    g = SignedGraph("history", users=vocabulary.users, items=vocabulary.items)
+    g = TypedGraph("history", users=vocabulary.users, items=vocabulary.items)
     user = g.users.index(g["user"])
     begins = np.searchsorted(rows.user, np.arange(vocabulary.users.num_embeddings))
     ends = begins + np.bincount(rows.user[rows.trained], minlength=len(begins))
@@ -43,7 +43,7 @@ def history_graph(rows: SeenRows, vocabulary: Vocabulary) -> onnx.ModelProto:
 
 
 def _gather_items(
-    g: SignedGraph, rows: SeenRows, vocabulary: Vocabulary, begin: Value, end: Value
+    g: TypedGraph, rows: SeenRows, vocabulary: Vocabulary, begin: Value, end: Value
 ) -> tuple[Value, dict[str, Value]]:
     """Gather the rows of several users from a matrix of compressed sparse rows.
 
@@ -72,7 +72,7 @@ def _gather_items(
     return row, {"item": g.items.id(place), "place": place, "position": position}
 
 
-def _begins(g: SignedGraph, rows: SeenRows, vocabulary: Vocabulary) -> Value:
+def _begins(g: TypedGraph, rows: SeenRows, vocabulary: Vocabulary) -> Value:
     """Return the first row of each user, and last the number of rows."""
     begins = np.searchsorted(rows.user, np.arange(vocabulary.users.num_embeddings + 1))
     return g.constant("begins", begins, _row_dtype(rows))

@@ -115,63 +115,63 @@ def fold_in(problem: Problem) -> Value:
     of MovieLens 1M's users by 20 ratings are those of the exact solution, and the median error of a score is 1e-5. If
     the last step is still a long one, damped steps follow.
     """
-    moved, last = _newton_steps(problem, INNER_STEPS[problem.sigmoid])
-    return problem.start + _damped_steps(problem, moved, last.step)
+    displacement, last = _newton_steps(problem, INNER_STEPS[problem.sigmoid])
+    return problem.start + _damped_steps(problem, displacement, last.step)
 
 
 def fold_in_with_curvature(problem: Problem) -> tuple[Value, Curvature]:
     """Minimise the sum precisely, and return the curvature at the minimum as well."""
     *inner, last_inner = PRECISE_INNER_STEPS[problem.sigmoid]
-    moved, last = _newton_steps(problem, inner)
-    moved = _damped_steps(problem, moved, last.step)
-    last = _newton_step(problem, moved, last_inner)
+    displacement, last = _newton_steps(problem, inner)
+    displacement = _damped_steps(problem, displacement, last.step)
+    last = _newton_step(problem, displacement, last_inner)
     # The step solves A y = Z'(H Z y_before - gradient), with y counted from the start.
-    logit = problem.z.graph.Gemm(moved, problem.z, transB=1)
+    logit = problem.z.graph.Gemm(displacement, problem.z, transB=1)
     weight = (logit if last.curvature is None else last.curvature * logit) - last.gradient
-    return problem.start + (moved + last.step), Curvature(last.scaled, weight)
+    return problem.start + (displacement + last.step), Curvature(last.scaled, weight)
 
 
 def _newton_steps(problem: Problem, inner_steps: Sequence[int]) -> tuple[Value, _Step]:
     """Take undamped steps; return their sum, float [1, E], and the last of them."""
     last = _newton_step(problem, None, inner_steps[0])
-    moved = last.step
+    displacement = last.step
     for steps in inner_steps[1:]:
-        last = _newton_step(problem, moved, steps)
-        moved = moved + last.step
-    return moved, last
+        last = _newton_step(problem, displacement, steps)
+        displacement = displacement + last.step
+    return displacement, last
 
 
-def _newton_step(problem: Problem, moved: Value | None, inner_steps: int, logit: Value | None = None) -> _Step:
+def _newton_step(problem: Problem, displacement: Value | None, inner_steps: int, logit: Value | None = None) -> _Step:
     """Compute Newton's step.
 
     Args:
         problem: the sum to be minimised.
-        moved: float [1, E], the way from the start to where the step begins; None for the start.
+        displacement: float [1, E], from the start to the point where the step begins; None for the start.
         inner_steps: steps of conjugate gradients.
-        logit: float [1, n], the logits there; computed if None.
+        logit: float [1, n], the logits at that point; computed if None.
     """
     g, z = problem.z.graph, problem.z
     if logit is None:
-        logit = problem.start_logit if moved is None else g.Gemm(moved, z, problem.start_logit, transB=1)
+        logit = problem.start_logit if displacement is None else g.Gemm(displacement, z, problem.start_logit, transB=1)
     curvature = None
     if problem.sigmoid:
         share = g.Sigmoid(logit)
         slope = share - share * share
         error = share - problem.target
-        bend = error * (1.0 - (share + share)) + slope
-        curvature = slope * g.Max(bend, slope * 0.5)
+        relative_curvature = error * (1.0 - (share + share)) + slope
+        curvature = slope * g.Max(relative_curvature, slope * 0.5)
         scaled = z * g.Sqrt(curvature).T
         gradient = slope * error
     else:
         gradient, scaled = logit - problem.target, z
-    if moved is None:  # at the mean of the prior its gradient is zero
+    if displacement is None:  # at the mean of the prior its gradient is zero
         right = g.Gemm(gradient, z, alpha=-1.0)
     else:
-        right = g.Gemm(gradient, z, moved, alpha=-1.0, beta=-1.0)
+        right = g.Gemm(gradient, z, displacement, alpha=-1.0, beta=-1.0)
     return _Step(conjugate_gradients(scaled, right, inner_steps), scaled, gradient, curvature)
 
 
-def _damped_steps(problem: Problem, moved: Value, step: Value) -> Value:
+def _damped_steps(problem: Problem, displacement: Value, step: Value) -> Value:
     """Take damped steps until they are short, if the last step was a long one.
 
     Full steps from the mean of the prior overshoot where most ratings lie at one end of the range, where the sigmoid is
@@ -180,32 +180,32 @@ def _damped_steps(problem: Problem, moved: Value, step: Value) -> Value:
 
     Args:
         problem: the sum to be minimised.
-        moved: float [1, E], the way of the rough steps.
+        displacement: float [1, E], the sum of the rough steps.
         step: float [1, E], the last of them.
 
     Returns:
-        The way to the minimum, float [1, E].
+        The displacement of the minimum from the start, float [1, E].
     """
-    g, z = moved.graph, problem.z
+    g, z = displacement.graph, problem.z
     lengths = g.constant("lengths", [*([0.5**halvings] for halvings in range(MAX_HALVINGS)), [0.0]])
     # The full step is taken unless another is better by more than rounding.
     handicaps = g.constant("handicaps", [[1.0], *[[1 + ROUNDING]] * MAX_HALVINGS])
 
-    def damped_step(place: Value, way: Value) -> tuple[Value, Value, Value]:
-        logits = g.Gemm(lengths, g.Gemm(way, z, transB=1), g.Gemm(place, z, problem.start_logit, transB=1))
+    def damped_step(point: Value, direction: Value) -> tuple[Value, Value, Value]:
+        logits = g.Gemm(lengths, g.Gemm(direction, z, transB=1), g.Gemm(point, z, problem.start_logit, transB=1))
         errors = (g.Sigmoid(logits) if problem.sigmoid else logits) - problem.target
-        places = g.Gemm(lengths, way, place)
-        costs = g.ReduceSumSquare(errors, [1]) + g.ReduceSumSquare(places, [1])
+        points = g.Gemm(lengths, direction, point)
+        costs = g.ReduceSumSquare(errors, [1]) + g.ReduceSumSquare(points, [1])
         best = g.ArgMin(costs * handicaps, axis=0, keepdims=0)
-        next_place = places[best]
-        next_step = _newton_step(problem, next_place, DAMPED_INNER_STEPS, logits[best]).step
-        return _is_longer(next_step, SHORT_STEP), next_place, next_step
+        next_point = points[best]
+        next_step = _newton_step(problem, next_point, DAMPED_INNER_STEPS, logits[best]).step
+        return _is_longer(next_step, SHORT_STEP), next_point, next_step
 
     row = (TensorProto.FLOAT, [1, None])
-    place, way = g.loop(
-        MAX_DAMPED_STEPS, _is_longer(step, LONG_STEP), [moved * 0.0, moved], damped_step, types=[row, row]
+    point, direction = g.loop(
+        MAX_DAMPED_STEPS, _is_longer(step, LONG_STEP), [displacement * 0.0, displacement], damped_step, types=[row, row]
     )
-    return place + way
+    return point + direction
 
 
 def _is_longer(step: Value, limit: float) -> Value:
@@ -218,9 +218,9 @@ def _dot(left: Value, right: Value) -> Value:
     return left.graph.Gemm(left, right, TINY, transB=1)
 
 
-def _add_scaled(place: Value | None, length: Value, direction: Value, sign: float = 1.0) -> Value:
-    """``place + sign * length * direction``, as one node."""
-    return direction.graph.Gemm(length, direction, *([] if place is None else [place]), alpha=sign)
+def _add_scaled(point: Value | None, length: Value, direction: Value, sign: float = 1.0) -> Value:
+    """``point + sign * length * direction``, as one node."""
+    return direction.graph.Gemm(length, direction, *([] if point is None else [point]), alpha=sign)
 
 
 def _dots(left: Value, right: Value) -> Value:
@@ -228,7 +228,7 @@ def _dots(left: Value, right: Value) -> Value:
     return left.graph.ReduceSum(left * right, [1], keepdims=1) + TINY
 
 
-def _add_each_scaled(place: Value | None, length: Value, direction: Value, sign: float = 1.0) -> Value:
+def _add_each_scaled(point: Value | None, length: Value, direction: Value, sign: float = 1.0) -> Value:
     """`_add_scaled` for each row: lengths are float [k, 1]."""
     step = length * direction
-    return step if place is None else place + step if sign > 0 else place - step
+    return step if point is None else point + step if sign > 0 else point - step

@@ -11,14 +11,14 @@ import torch
 
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.models.network import RatingNetwork
-from cflightning_export.graphs.base import BundleSource, GraphFamily, SignedGraph
+from cflightning_export.graphs.base import BundleSource, GraphFamily, TypedGraph
 from cflightning_export.onnx_tools.session import GraphSession, ids_of, score_tolerance
 from cflightning_export.onnx_tools.torch_export import PairScores, export_module
 
 
 def score_graph(network: RatingNetwork, vocabulary: Vocabulary) -> onnx.ModelProto:
     """Build the graph `score`."""
-    g = SignedGraph("score", users=vocabulary.users, items=vocabulary.items)
+    g = TypedGraph("score", users=vocabulary.users, items=vocabulary.items)
     user, item = g.users.index(g["user"]), g.items.index(g["item"])
     known = g.Concat(user.column(), item.column(), axis=1) > 0
     scores = export_module(PairScores(network), ["user_index", "item_index"], "score")

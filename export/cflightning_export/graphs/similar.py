@@ -11,7 +11,7 @@ import torch
 
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.models.network import RatingNetwork
-from cflightning_export.graphs.base import BundleSource, GraphFamily, SignedGraph, best_items
+from cflightning_export.graphs.base import BundleSource, GraphFamily, TypedGraph, best_items
 from cflightning_export.onnx_tools.session import TOLERANCE, GraphSession, ids_of
 from cflightning_export.onnx_tools.torch_export import MAX_COMPUTED_NORMS, CosineSimilarity, export_module
 
@@ -20,7 +20,7 @@ def similar_graph(
     network: RatingNetwork, vocabulary: Vocabulary, max_computed_norms: int = MAX_COMPUTED_NORMS
 ) -> onnx.ModelProto:
     """Build the graph `similar` of a network's item vectors."""
-    g = SignedGraph("similar", items=vocabulary.items)
+    g = TypedGraph("similar", items=vocabulary.items)
     item = g.items.index(g["item"])
     itself = g.Range(0, g.Squeeze(item.shape()), 1)
     cosines = export_module(CosineSimilarity(network, max_computed_norms), ["item_index"], "cosines")

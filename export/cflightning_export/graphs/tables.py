@@ -10,14 +10,14 @@ import onnx
 
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.models.network import RatingNetwork
-from cflightning_export.graphs.base import BundleSource, GraphFamily, SignedGraph
+from cflightning_export.graphs.base import BundleSource, GraphFamily, TypedGraph
 from cflightning_export.onnx_tools.session import GraphSession, ids_of
 
 
 def factors_graph(network: RatingNetwork, vocabulary: Vocabulary) -> onnx.ModelProto:
     """Build the graph `factors` of the network that recommends."""
     vectors, bias = _item_tables(network)
-    g = SignedGraph("factors", items=vocabulary.items, dim=vectors.shape[1])
+    g = TypedGraph("factors", items=vocabulary.items, dim=vectors.shape[1])
     item = g.items.index(g["item"])
     return g.finish(
         vector=g.constant("item_vectors", vectors)[item], bias=g.constant("item_bias", bias)[item], known=item > 0
@@ -26,7 +26,7 @@ def factors_graph(network: RatingNetwork, vocabulary: Vocabulary) -> onnx.ModelP
 
 def users_graph(vocabulary: Vocabulary) -> onnx.ModelProto:
     """Build the graph `users`."""
-    g = SignedGraph("users", users=vocabulary.users)
+    g = TypedGraph("users", users=vocabulary.users)
     return g.finish(user=g.users.between(g["begin"], g["end"]))
 
 

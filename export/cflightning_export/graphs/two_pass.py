@@ -18,7 +18,7 @@ from onnx import TensorProto
 
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.models.network import FoldedTables, RatingScale
-from cflightning_export.graphs.base import SignedGraph, to_scores
+from cflightning_export.graphs.base import TypedGraph, to_scores
 from cflightning_export.graphs.quantized_vectors import MASKED, QuantizedVectors, quantize, required_candidates
 from cflightning_export.onnx_tools.builder import TensorType, Value
 
@@ -128,7 +128,7 @@ def two_pass_graph(
 ) -> onnx.ModelProto:
     """Build `recommend` or `filtered`, with the same answers as of one pass."""
     tables = search.tables
-    g = SignedGraph(name, users=vocabulary.users, items=vocabulary.items)
+    g = TypedGraph(name, users=vocabulary.users, items=vocabulary.items)
     user, excluded_item = g.users.index(g["user"]), g.items.index(g["exclude_item"])
     query = _first_pass(g, search, user, excluded_item, g["allowed"] if filtered else None)
     score, item = _round(g, search, query, 0)
@@ -136,7 +136,7 @@ def two_pass_graph(
     return g.finish(item=g.items.id(item - 1), score=to_scores(scale, score + offset), known=user > 0)
 
 
-def _first_pass(g: SignedGraph, search: Search, user: Value, excluded_item: Value, allowed: Value | None) -> _Query:
+def _first_pass(g: TypedGraph, search: Search, user: Value, excluded_item: Value, allowed: Value | None) -> _Query:
     """Compute approximate scores of all items."""
     tables, vectors = search.tables, search.vectors
     groups = _num_groups(search.vectors)
@@ -173,7 +173,7 @@ def _max_candidates(vectors: QuantizedVectors) -> int:
     return min(MAX_CANDIDATES, _num_groups(vectors))
 
 
-def _round(g: SignedGraph, search: Search, query: _Query, number: int) -> list[Value]:
+def _round(g: TypedGraph, search: Search, query: _Query, number: int) -> list[Value]:
     """Score some candidates exactly; if these do not prove the lists, take the next round, or score all items.
 
     Returns:
@@ -226,7 +226,7 @@ def _is_unproven(query: _Query, score: Value, approximate: Value, returned: Valu
     return g.ReduceSum(unproven, keepdims=0).cast(TensorProto.BOOL)
 
 
-def _score_all(g: SignedGraph, query: _Query, vectors: Value, biases: Value) -> tuple[Value, Value]:
+def _score_all(g: TypedGraph, query: _Query, vectors: Value, biases: Value) -> tuple[Value, Value]:
     """Return the best of the exact scores of all items: the types `BEST`."""
     scores = g.Gemm(query.vector, vectors, biases, transB=1)
     scores = g.ScatterND(scores, query.excluded, g.Expand(-np.inf, query.exclusions))
