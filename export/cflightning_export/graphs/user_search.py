@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.models.network import FoldedTables, RatingNetwork
-from cflightning_export.graphs.base import BundleSource, GraphFamily, SignedGraph, to_scores
+from cflightning_export.graphs.base import BundleSource, GraphFamily, TypedGraph, to_scores
 from cflightning_export.onnx_tools.builder import Value
 from cflightning_export.onnx_tools.session import TOLERANCE, GraphSession, ids_of, score_tolerance
 from cflightning_export.onnx_tools.torch_export import PairLogits, export_module
@@ -20,7 +20,7 @@ from cflightning_export.onnx_tools.torch_export import PairLogits, export_module
 
 def similar_users_graph(tables: FoldedTables, vocabulary: Vocabulary) -> onnx.ModelProto:
     """Build the graph `similar_users` of a network's user vectors."""
-    g = SignedGraph("similar_users", users=vocabulary.users)
+    g = TypedGraph("similar_users", users=vocabulary.users)
     user, others = g.users.index(g["user"]), _indices(g, vocabulary)
     vectors = g.constant("user_vectors", tables.user_vectors.detach().numpy())
     cosines = g.Gemm(_unit(vectors[user]), _unit(vectors[others]), transB=1)
@@ -30,7 +30,7 @@ def similar_users_graph(tables: FoldedTables, vocabulary: Vocabulary) -> onnx.Mo
 
 def audience_graph(network: RatingNetwork, vocabulary: Vocabulary) -> onnx.ModelProto:
     """Build the graph `audience` of the network that recommends."""
-    g = SignedGraph("audience", items=vocabulary.items)
+    g = TypedGraph("audience", items=vocabulary.items)
     item, user, tables = g.items.index(g["item"]), _indices(g, vocabulary), network.fold()
     if tables is None:
         order = _pair_logits(network, user, item)
@@ -46,7 +46,7 @@ def audience_graph(network: RatingNetwork, vocabulary: Vocabulary) -> onnx.Model
     return g.finish(order=order, score=to_scores(network.scale, order, fillers=False), known=item > 0)
 
 
-def _indices(g: SignedGraph, vocabulary: Vocabulary) -> Value:
+def _indices(g: TypedGraph, vocabulary: Vocabulary) -> Value:
     """Return the indices of the users in the requested range: int64 [m]."""
     begin, end = (g.Min(g[name], [len(vocabulary.users)]) + 1 for name in ("begin", "end"))
     return g.Range(g.Squeeze(begin), g.Squeeze(end), 1)
