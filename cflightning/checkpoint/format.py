@@ -42,6 +42,7 @@ class CheckpointMetadata:
         ranking_objective: Ranking objective of a multitask model; empty before it is chosen.
         ranking_dim: Latent factors of the ranking network of a multitask model; None before it is chosen.
         ranking_trials: nDCG@10 on validation rows of the ranking models that were compared, by description.
+        ranking_chosen: Description of the one that was chosen; empty if there was no choice.
         ranking_trained: Whether the ranking network of a multitask model is trained.
         data: Table and split of the training.
         metrics: Metrics of the saved epoch.
@@ -59,6 +60,7 @@ class CheckpointMetadata:
     ranking_objective: str = ""
     ranking_dim: int | None = None
     ranking_trials: dict[str, float] = field(default_factory=dict)
+    ranking_chosen: str = ""
     ranking_trained: bool = False
     data: Provenance | None = None
     metrics: dict[str, float] = field(default_factory=dict)
@@ -69,7 +71,7 @@ METADATA_TYPES: dict[str, tuple[type, ...]] = {
     "mean_rating": (float, int, NoneType), "train_rows": (int, NoneType),
     "learning_rate": (float, int, NoneType), "l2": (float, int, NoneType), "ranking": (dict,),
     "ranking_objective": (str,), "ranking_dim": (int, NoneType), "ranking_trials": (dict,),
-    "ranking_trained": (bool,), "metrics": (dict,),
+    "ranking_chosen": (str,), "ranking_trained": (bool,), "metrics": (dict,),
 }  # fmt: skip
 """Types of the metadata in a file, by field."""
 

@@ -170,6 +170,7 @@ class Choice(NamedTuple):
             "ranking_objective": candidate.objective,
             "ranking_dim": candidate.dim,
             "ranking_trials": self.compared,
+            "ranking_chosen": str(candidate) if self.compared else "",
         }
 
 

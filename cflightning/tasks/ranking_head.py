@@ -64,7 +64,12 @@ class RankingHead(Head):
         """Return the settings that training used, every default resolved."""
         task = self.task
         return {"dim": self.network.dim, "members": task.members, "seed": task.seed, "objective": self.objective.name,
-                "ranking": dict(task.metadata.ranking)}  # fmt: skip
+                "ranking": task.metadata.ranking | self._compared()}  # fmt: skip
+
+    def _compared(self) -> dict[str, Any]:
+        """Return the models that were compared by validation rows, if there was a choice."""
+        metadata = self.task.metadata
+        return {"compared": metadata.ranking_trials} if metadata.ranking_trials else {}
 
     def on_evaluation_start(self) -> None:
         """Discard the result of a test that was interrupted."""
@@ -125,8 +130,7 @@ class SeparateRankingHead(RankingHead):
         """Return the settings that training used, every default resolved."""
         metadata = self.task.metadata
         own = {"objective": self.objective.name, "dim": self.network.dim}
-        compared = {"compared": metadata.ranking_trials} if metadata.ranking_trials else {}
-        return {"objective": "multitask", "ranking": own | metadata.ranking | compared}
+        return {"objective": "multitask", "ranking": own | metadata.ranking | self._compared()}
 
     def measure(self, data: RatingsDataModule, prefix: str) -> dict[str, Tensor]:
         """Return the ranking metrics; in a fit the validation metrics are computed once, as the network is complete."""

@@ -89,7 +89,9 @@ def export_bundle(
         rows = training_rows(data, vocabulary, rates=task.predicts_ratings)
         seen = None if with_history is False else seen_rows(data, vocabulary, rows)
     with atomic_folder(target, overwrite=overwrite) as scratch:
-        networks, metrics, terms = bundle_networks(task), _metrics(path, task.metadata), task.pop_svdpp_terms()
+        networks, terms = bundle_networks(task), task.pop_svdpp_terms()
+        measured = _run_metrics(path, task.metadata)
+        metrics, comparison = _model_metrics(measured), _comparison(measured, task.metadata)
         # The terms of several ensemble members do not describe the average of their tables.
         svdpp_terms = terms[0] if len(terms) == 1 else None
         if refit_users and data is not None and rows is not None:
@@ -100,14 +102,18 @@ def export_bundle(
         fold_in = fold_in_specs(task, networks, vocabulary, svdpp_terms, with_new_items=new_items, rounding=rounding)
         del svdpp_terms, terms  # large as well
         bundle = BundleSource(networks, vocabulary, seen, bool(with_history), fold_in)
-        write_bundle(scratch, bundle, metrics, rounding)
+        write_bundle(scratch, bundle, metrics, rounding, comparison)
         log.info("checking the graphs against torch")
         verify_graphs(scratch, bundle)
     return target
 
 
 def write_bundle(
-    folder: Path, source: BundleSource, metrics: Mapping[str, float], rounding: Rounding | None = None
+    folder: Path,
+    source: BundleSource,
+    metrics: Mapping[str, float],
+    rounding: Rounding | None = None,
+    comparison: Mapping[str, Json] | None = None,
 ) -> None:
     """Write all files of a bundle.
 
@@ -116,6 +122,7 @@ def write_bundle(
         source: source of the graphs.
         metrics: metrics of the networks, for the manifest.
         rounding: rounding of the networks' tables; None for float32.
+        comparison: other ranking models that were measured, for the manifest.
 
     Raises:
         OSError: the files cannot be written, or there is no space for them.
@@ -157,6 +164,8 @@ def write_bundle(
         manifest |= {"format_version": 2, "units": source.networks.units}
     if rounding is not None:
         manifest["precision"] = rounding.summary()
+    if comparison:
+        manifest["comparison"] = comparison
     write_manifest(folder, manifest)
 
 
@@ -177,12 +186,8 @@ def _find_data(
         return None
 
 
-def _metrics(path: Path, metadata: CheckpointMetadata) -> dict[str, float]:
-    """Return the metrics of the run, or those in the checkpoint if it lies in no run.
-
-    Metrics of the ranking baselines (`test/popularity/ndcg@10`, ...) are left out. Those of the bias-only baseline
-    (`test/baseline_rmse`) stay, as the scale of the model's own.
-    """
+def _run_metrics(path: Path, metadata: CheckpointMetadata) -> dict[str, float]:
+    """Return the finite validation and test metrics of the run, or of the checkpoint if it lies in no run."""
     report = path.parent.parent / "metrics.json"
     metrics = metadata.metrics
     if path.name == "best.ckpt" and report.is_file():
@@ -190,8 +195,29 @@ def _metrics(path: Path, metadata: CheckpointMetadata) -> dict[str, float]:
             metrics = read_metrics(report)
         except (OSError, ValueError) as error:
             log.warning("%s: cannot be read (%s); its metrics are left out", report, error)
-    selected = {name: float(value) for name, value in metrics.items() if re.fullmatch("(val|test)/[^/]+", name)}
+    selected = {name: float(value) for name, value in metrics.items() if name.startswith(("val/", "test/"))}
     return {name: value for name, value in selected.items() if math.isfinite(value)}  # JSON has no NaN
+
+
+def _model_metrics(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the metrics of the exported model, without those of ranking baselines (`test/popularity/ndcg@10`, ...).
+
+    Those of the bias-only baseline (`test/baseline_rmse`) stay, as the scale of the model's own.
+    """
+    return {name: value for name, value in metrics.items() if name.count("/") == 1}
+
+
+def _comparison(metrics: Mapping[str, float], metadata: CheckpointMetadata) -> dict[str, Json]:
+    """Return the key `comparison` of the manifest; empty if no other ranking model was measured."""
+    comparison: dict[str, Json] = {}
+    if metadata.ranking_trials:
+        trials = {name: value for name, value in metadata.ranking_trials.items() if math.isfinite(value)}
+        comparison |= {"validation": trials, "chosen": metadata.ranking_chosen}
+    baselines: dict[str, dict[str, float]] = {}
+    for name, value in metrics.items():
+        if match := re.fullmatch("test/([^/]+)/([^/]+)", name):
+            baselines.setdefault(match[1], {})[match[2]] = value
+    return comparison | ({"test": baselines} if baselines else {})
 
 
 def _min_bytes(networks: BundleNetworks, rounding: Rounding | None) -> int:

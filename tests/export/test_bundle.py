@@ -233,15 +233,23 @@ def test_manifest_and_shared_weights(bundle, run):
     assert all(len(offsets) == 1 for offsets in places.values())
 
 
-@pytest.mark.slow
-def test_metrics_of_baselines_are_left_out(tmp_path):
+@pytest.mark.parametrize("objective", ["mse", None])
+def test_the_comparison_with_other_models_is_kept(tmp_path, objective):
     folder = tmp_path / "checkpoints"
     folder.mkdir()
-    path = checkpoint(folder, EmbeddingDotTask(dim=2, objective="mse"), False).rename(folder / "best.ckpt")
+    path = checkpoint(folder, EmbeddingDotTask(dim=2, objective=objective), False).rename(folder / "best.ckpt")
     figures = {"test/rmse": 0.9, "test/ndcg@10": 0.4, "test/ease/ndcg@10": 0.5, "seconds/train": 1.0, "epochs": 3}
+    figures = {name: value for name, value in figures.items() if objective is None or "ndcg" not in name}
     (tmp_path / "metrics.json").write_text(json.dumps(group_metrics(figures, {})))
-    written = json.loads((export_bundle(path, tmp_path / "bundle") / "manifest.json").read_text())
-    assert written["metrics"] == {"test/rmse": 0.9, "test/ndcg@10": 0.4}
+    bundle = export_bundle(path, tmp_path / "bundle", with_history=False)
+    written, read = json.loads((bundle / "manifest.json").read_text()), Scorer.load(bundle).manifest
+    assert ("comparison" in written) == (objective is None)
+    if objective is None:
+        assert read.metrics == {"test/rmse": 0.9, "test/ndcg@10": 0.4}
+        assert read.comparison.test == {"ease": {"ndcg@10": 0.5}}
+        assert read.comparison.validation == load_task(path).metadata.ranking_trials
+        assert read.comparison.chosen == "ease (dim 256)"
+        assert [name.partition(" ")[0] for name in read.comparison.validation] == ["ease", "ials"]
 
 
 def test_titles_travel(bundle):

@@ -47,6 +47,7 @@ class Tables:
     seen_rows: list[tuple[int, int]] | None = None  # user and item of the rows of all parts
     beside: Tables | None = None  # tables that recommend, with the same ids; None for these tables
     reference: dict | None = None  # distribution of scores
+    comparison: dict | None = None  # other ranking models
 
     @property
     def unknown_id(self):
@@ -211,6 +212,7 @@ def write_bundle(folder: Path, tables: Tables) -> Path:
             **({} if tables.categories is None else {"catalogue": "catalogue.json"}),
             "titles": None if tables.titles is None else "titles.json",
             **({} if tables.reference is None else {"reference": tables.reference}),
+            **({} if tables.comparison is None else {"comparison": tables.comparison}),
         },
     )
     return folder

@@ -101,6 +101,8 @@ def test_a_fit_without_options_compares_models(feedback, tmp_path, caplog):
     trainer.save_checkpoint(tmp_path / "model.ckpt")
     loaded = load_task(tmp_path / "model.ckpt")
     assert loaded.metadata.ranking_trials == json.loads(json.dumps(trials))
+    assert loaded.metadata.ranking_chosen == next(iter(trials))
+    assert loaded.settings_used()["ranking"]["compared"] == trials
     assert loaded.objectives.ranking.name == "ease"
     for name, value in model.recommender.state_dict().items():
         assert torch.equal(value, loaded.recommender.state_dict()[name])
@@ -114,12 +116,14 @@ def test_another_model_that_is_better_replaces_the_first_one(monkeypatch, tmp_pa
     trainer.save_checkpoint(tmp_path / "model.ckpt")
     loaded = load_task(tmp_path / "model.ckpt")
     assert (loaded.objectives.ranking.name, loaded.recommender.dim) == ("ials", 48)
+    assert loaded.metadata.ranking_chosen == "ials (dim 48)"
     assert torch.equal(loaded.recommender.fold().item_vectors, model.recommender.fold().item_vectors)
 
 
 def test_without_validation_rows_there_is_no_choice():
     model, _ = fit(table(), val_fraction=0.0)
     assert (model.metadata.ranking_trials, model.objectives.ranking.name) == ({}, "ease")
+    assert model.metadata.ranking_chosen == ""
 
 
 def test_settings_leave_no_choice():

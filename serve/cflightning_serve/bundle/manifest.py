@@ -37,6 +37,18 @@ Unit = Literal["rating", "choice"]
 
 
 @dataclass(frozen=True)
+class Comparison:
+    """Ranking models that were measured beside the one in the bundle."""
+
+    validation: Mapping[str, float] = field(default_factory=dict)
+    """Description of each trained model -> its nDCG@10 on validation rows; empty if only one was trained."""
+    chosen: str = ""
+    """Description of the one in the bundle."""
+    test: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Baseline -> metric -> value on the test rows; the metrics of the bundle's model are in ``metrics``."""
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The contents of ``manifest.json``; ``serve/BUNDLE.md`` explains the keys."""
 
@@ -65,6 +77,7 @@ class Manifest:
     sha256: str
     """Digest of the contents, as listed in the manifest."""
     reference: Mapping[str, Reference] = field(default_factory=dict)
+    comparison: Comparison = field(default_factory=Comparison)
     file_sha256: str = ""
     """Digest of the file ``manifest.json``."""
 
@@ -104,7 +117,7 @@ class Manifest:
     def _from_json(
         cls, folder: Path, raw: Mapping[str, Json], reference: Mapping[str, Reference], file_sha256: str
     ) -> "Manifest":
-        limits = raw["rating_range"]
+        limits, comparison = raw["rating_range"], raw.get("comparison") or {}
         # Format 1 has no units; a key of this name is ignored there as any unknown key.
         units: Mapping[str, Unit] = raw["units"] if raw["format_version"] > 1 else {}
         return cls(
@@ -127,6 +140,9 @@ class Manifest:
             files={name: FileEntry(entry["bytes"], entry["sha256"]) for name, entry in raw["files"].items()},
             sha256=raw["sha256"],
             reference=reference,
+            comparison=Comparison(
+                comparison.get("validation", {}), comparison.get("chosen", ""), comparison.get("test", {})
+            ),
             file_sha256=file_sha256,
         )
 

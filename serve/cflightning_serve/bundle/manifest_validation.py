@@ -92,6 +92,13 @@ def validate_contents(path: Path, raw: Mapping[str, Json]) -> None:
         if not valid:
             raise BundleError(f"{path}: {key} must be {must}; {REMEDY}")
 
+    def check_metrics(key: str, metrics: Json) -> None:
+        check(type(metrics) is dict, key, f"object, is {json_type_name(metrics)}")
+        for name, value in metrics.items():
+            check(_is_line(name), key, f"an object with names of one line, has {_quote(name)}")
+            check(type(value) in (int, float), f'{key} -> "{name}"', f"a number, is {json_type_name(value)}")
+            check(_is_float32(value), f'{key} -> "{name}"', f"a finite number, is {_quote(value)}")
+
     is_version_1 = raw["format_version"] == 1
     for key, types in (_KEYS if is_version_1 else {**_KEYS, "units": (dict,)}).items():
         check(key in raw, f'"{key}"', "present, is missing")
@@ -114,10 +121,17 @@ def validate_contents(path: Path, raw: Mapping[str, Json]) -> None:
         unit = raw["units"].get(graph)
         valid = type(unit) is str and unit in ("rating", "choice")
         check(valid, f'"units" -> "{graph}"', f'"rating" or "choice", is {_quote(unit)}')
-    for key, value in raw["metrics"].items():
-        check(_is_line(key), '"metrics"', f"an object with names of one line, has {_quote(key)}")
-        check(type(value) in (int, float), f'"metrics" -> "{key}"', f"a number, is {json_type_name(value)}")
-        check(_is_float32(value), f'"metrics" -> "{key}"', f"a finite number, is {_quote(value)}")
+    check_metrics('"metrics"', raw["metrics"])
+    comparison = {} if raw.get("comparison") is None else raw["comparison"]
+    check(type(comparison) is dict, '"comparison"', f"object or null, is {json_type_name(comparison)}")
+    check_metrics('"comparison" -> "validation"', comparison.get("validation", {}))
+    must = f"one line of at most {MAX_TEXT_CHARACTERS} printable characters"
+    check(_is_line(comparison.get("chosen", "")), '"comparison" -> "chosen"', must)
+    baselines = comparison.get("test", {})
+    check(type(baselines) is dict, '"comparison" -> "test"', f"object, is {json_type_name(baselines)}")
+    for name, metrics in baselines.items():
+        check(_is_line(name), '"comparison" -> "test"', f"an object with names of one line, has {_quote(name)}")
+        check_metrics(f'"comparison" -> "test" -> "{name}"', metrics)
     for graph in REQUIRED_GRAPHS:
         check(graph in raw["graphs"], f'"graphs" -> "{graph}"', "present, is missing")
     for name, entry in raw["files"].items():

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from cflightning_serve import BundleError, Manifest, Scorer
-from cflightning_serve.bundle.manifest import describe_file, write_manifest
+from cflightning_serve.bundle.manifest import Comparison, describe_file, write_manifest
 
 EVERY_FILE = ["manifest.json", "score.onnx", "recommend.onnx", "similar.onnx", "weights.bin", "titles.json"]
 
@@ -32,6 +32,20 @@ def test_a_manifest_is_parsed(bundle, tables):
     with pytest.raises(AttributeError):
         manifest.dim = 5
     assert Scorer.load(str(bundle)).manifest == manifest
+
+
+def test_the_comparison_of_ranking_models_is_optional(bundles, bundle, tables, tmp_path):
+    assert Manifest.read(bundle).comparison == Comparison()
+    validation, test = {"ease (dim 8)": 0.25, "ials (dim 8)": 0.2}, {"popularity": {"ndcg@10": 0.125}}
+    for name, comparison, expected in (
+        ("all", {"validation": validation, "chosen": "ease (dim 8)", "test": test},
+         Comparison(validation, "ease (dim 8)", test)),
+        ("test", {"test": test, "note": 1}, Comparison(test=test)),
+        ("null", None, Comparison()),
+    ):  # fmt: skip
+        folder = bundles.write_bundle(tmp_path / name, bundles.replace(tables, comparison=comparison))
+        assert Manifest.read(folder).comparison == expected
+        assert Scorer.load(folder).recommend(10)
 
 
 def test_a_missing_folder_is_refused(tmp_path):

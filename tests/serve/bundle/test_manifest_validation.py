@@ -116,6 +116,25 @@ ENTRY = {"bytes": 1, "sha256": "0" * 64}
         ({"rating_range": "1-5"}, '"rating_range" must be array or null, is string'),
         ({"metrics": {"test/rmse": "0.9"}}, '"metrics" -> "test/rmse" must be a number, is string'),
         ({"metrics": []}, '"metrics" must be object, is array'),
+        ({"comparison": []}, '"comparison" must be object or null, is array'),
+        ({"comparison": {"validation": 1}}, '"comparison" -> "validation" must be object, is integer'),
+        (
+            {"comparison": {"validation": {"ease": None}}},
+            '"comparison" -> "validation" -> "ease" must be a number, is null',
+        ),
+        (
+            {"comparison": {"validation": {"a\nb": 1}}},
+            '"comparison" -> "validation" must be an object with names of one',
+        ),
+        ({"comparison": {"chosen": "a\nb"}}, '"comparison" -> "chosen" must be one line of at most 200 printable'),
+        ({"comparison": {"chosen": None}}, '"comparison" -> "chosen" must be one line'),
+        ({"comparison": {"test": []}}, '"comparison" -> "test" must be object, is array'),
+        ({"comparison": {"test": {"a\nb": {}}}}, '"comparison" -> "test" must be an object with names of one line'),
+        ({"comparison": {"test": {"ease": 0.5}}}, '"comparison" -> "test" -> "ease" must be object, is number'),
+        (
+            {"comparison": {"test": {"ease": {"ndcg@10": True}}}},
+            '"comparison" -> "test" -> "ease" -> "ndcg@10" must be a number, is boolean',
+        ),
         ({"graphs": {"score": "score.onnx", "similar": "similar.onnx"}}, '"graphs" -> "recommend" must be present'),
         (
             {"graphs": dict.fromkeys(("score", "recommend", "similar"), "gone.onnx")},
@@ -151,13 +170,14 @@ def test_rating_ranges_beyond_float32_are_refused(bundles, copy, limits):
     refused(copy, '"rating_range" must be two float32 numbers, the lower one first')
 
 
-@pytest.mark.parametrize("key", ["rating_range", "metrics", "reference"])
+@pytest.mark.parametrize("key", ["rating_range", "metrics", "reference", "comparison"])
 def test_numbers_beyond_float64_are_refused(bundles, copy, key):
     """1e999 is valid JSON, and is parsed as infinity."""
     valid = {
         "rating_range": [1, 777.25],
         "metrics": {"test/rmse": 777.25},
         "reference": {"score": {"edges": [1, 777.25], "shares": [0.2, 0.3, 0.5], "k": 1}},
+        "comparison": {"test": {"ease": {"novelty@10": 777.25}}},
     }[key]
     edit(bundles, copy, {key: valid})
     Scorer.load(copy)

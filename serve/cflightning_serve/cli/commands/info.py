@@ -3,6 +3,7 @@
 import argparse
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 
 from cflightning_serve.bundle.manifest import Manifest
 from cflightning_serve.cli.command import Command, Output, add_json_option, parse_trust
@@ -21,6 +22,15 @@ METRICS = {
     "novelty": "self-information of the recommended items; rarer items have more",
 }
 """Metric -> its description; the other metrics of a manifest are shown with ``--json`` only."""
+NDCG = "ndcg@10"
+"""Metric by which ranking models are compared."""
+BASELINES = {
+    "popularity": "popularity",
+    "item-knn": "item neighbours",
+    "ease": "EASE",
+    "ratings": "predicted ratings",
+}
+"""Baseline of recommendations -> its description."""
 OPTIONAL_GRAPHS = {
     "filtered": "filters of the catalogue",
     "fold_in": "new users",
@@ -79,6 +89,8 @@ def run(options: argparse.Namespace) -> Output:
         text += "\n\n" + format_table(("metric", "test", "validation", "meaning"), metrics)
     if num_others:
         text += f"\n{num_others} more metric{'s' if num_others > 1 else ''}: --json"
+    if models := _compared_models(manifest):
+        text += "\n\n" + format_table(("ranking model", "test nDCG@10", "validation nDCG@10"), models)
     document = {
         "format_version": manifest.format_version,
         "written_by": manifest.written_by,
@@ -95,6 +107,7 @@ def run(options: argparse.Namespace) -> Output:
         "rows": rows,
         "digest": manifest.file_sha256,
         "metrics": dict(manifest.metrics),
+        "comparison": asdict(manifest.comparison),
         "files": {name: entry.bytes for name, entry in manifest.files.items()},
     }
     return Output(text, document)
@@ -121,6 +134,22 @@ def _metric_rows(metrics: Mapping[str, float]) -> tuple[list[tuple[str, str | No
             has_interval = {f"test/{name}_low", f"test/{name}_high"} <= metrics.keys()
             num_shown += bool(test) + bool(val) + 2 * has_interval
     return rows, len(metrics) - num_shown
+
+
+def _compared_models(manifest: Manifest) -> list[tuple[str, str | None, str | None]]:
+    """Return description and nDCG@10 of the bundle's ranking model, the trained ones and the baselines, if any."""
+    comparison = manifest.comparison
+    validation = {name: f"{value:.4g}" for name, value in comparison.validation.items()}
+    chosen = validation.pop(comparison.chosen, None)
+    baselines = {name: metrics[NDCG] for name, metrics in comparison.test.items() if NDCG in metrics}
+    if not validation and not baselines:
+        return []
+    name = "this bundle" + (f": {comparison.chosen}" if comparison.chosen else "")
+    return [
+        (name, _format_metric(manifest.metrics, f"test/{NDCG}"), chosen),
+        *((f"trained: {name}", None, value) for name, value in validation.items()),
+        *((f"baseline: {BASELINES.get(name, name)}", f"{value:.4g}", None) for name, value in baselines.items()),
+    ]
 
 
 def _format_metric(metrics: Mapping[str, float], name: str) -> str | None:

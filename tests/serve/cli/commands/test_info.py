@@ -51,3 +51,26 @@ def test_units_are_printed(run, bundle, mixed_bundle):
     assert re.search(r"^recommend +without a unit: only the order", out, re.MULTILINE)
     assert json.loads(run("info", mixed_bundle, "--json")[1])["units"] == {"score": "rating", "recommend": "choice"}
     assert json.loads(run("info", bundle, "--json")[1])["units"] == {"score": "rating", "recommend": "rating"}
+
+
+def test_compared_ranking_models_are_printed(run, bundles, mixed_tables, bundle, tmp_path):
+    comparison = {
+        "validation": {"ials (dim 8)": 0.24, "ease (dim 8)": 0.25}, "chosen": "ease (dim 8)",
+        "test": {"item-knn": {"ndcg@10": 0.2, "hr@10": 0.5}, "own": {"ndcg@10": 0.1}, "other": {"hr@10": 0.4}},
+    }  # fmt: skip
+    metrics = {"test/ndcg@10": 0.225, "test/ndcg@10_low": 0.2, "test/ndcg@10_high": 0.25}
+    tables = bundles.replace(mixed_tables, comparison=comparison, metrics=metrics)
+    folder = bundles.write_bundle(tmp_path / "bundle", tables)
+    lines = run("info", folder)[1].splitlines()
+    begin = next(at for at, line in enumerate(lines) if line.startswith("ranking model"))
+    assert [re.split("  +", line) for line in lines[begin:]] == [
+        ["ranking model", "test nDCG@10", "validation nDCG@10"],
+        ["this bundle: ease (dim 8)", "0.225 [0.2, 0.25]", "0.25"],
+        ["trained: ials (dim 8)", "0.24"],
+        ["baseline: item neighbours", "0.2"],
+        ["baseline: own", "0.1"],
+    ]
+    assert json.loads(run("info", folder, "--json")[1])["comparison"] == comparison
+    assert "ranking model" not in run("info", bundle)[1]
+    empty = {"validation": {}, "chosen": "", "test": {}}
+    assert json.loads(run("info", bundle, "--json")[1])["comparison"] == empty
