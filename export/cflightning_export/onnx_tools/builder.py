@@ -180,11 +180,7 @@ class GraphBuilder:
         return value
 
     def constant(self, name: str, value: ArrayLike, dtype: DTypeLike = np.float32) -> Value:
-        """Return a named constant, float32 unless another dtype is given; one name stands for one value.
-
-        Raises:
-            ValueError: the name has another value already.
-        """
+        """Return a named constant, float32 unless another dtype is given; another value of the name is a ValueError."""
         array = np.asarray(value, dtype=dtype, order="C")
         known = self._constants.setdefault(name, array)
         if known is not array and (known.dtype != array.dtype or not np.array_equal(known, array)):
@@ -241,12 +237,8 @@ class GraphBuilder:
             types: types of the state.
         """
         boolean: TensorType = (TensorProto.BOOL, [])
-        inner = self._subgraph(
-            "body",
-            lambda _turn, _condition, *values: body(*values),
-            [(TensorProto.INT64, []), boolean, *types],
-            [boolean, *types],
-        )
+        inputs: list[TensorType] = [(TensorProto.INT64, []), boolean, *types]
+        inner = self._subgraph("body", lambda _turn, _condition, *values: body(*values), inputs, [boolean, *types])
         return self.add_node("Loop", [max_turns, condition, *state], len(types), {"body": inner})
 
     def _subgraph(
