@@ -23,8 +23,8 @@ EASE_MAX_ITEMS = 4000
 """Largest catalogue for exact EASE, whose time is cubic in the number of items: some seconds."""
 EASE_RANK = 512
 """Rank of EASE for larger catalogues."""
-MIN_DEFICIT = 0.01
-"""Share of the model's nDCG@10 by which a baseline must be better for a warning."""
+WARNING_MARGIN = 0.01
+"""Margin above the model's nDCG@10, as a share of it, at which a baseline is named in a warning."""
 NDCG = "ndcg@10"
 """Metric by which models are compared."""
 COLUMNS = {"HR@10": "hr@10", "nDCG@10": NDCG, "nDCG@20": "ndcg@20", "recall@20": "recall@20",
@@ -154,7 +154,7 @@ def comparison_lines(metrics: Mapping[str, float]) -> list[str]:
     baselines = {title: metrics.get(f"test/{name}/{NDCG}", 0.0) for name, title in BASELINES.items()}
     if f"test/{NDCG}_low" in metrics:
         lines.append(_interval_line(metrics, max(baselines, key=lambda title: baselines[title])))
-    better = {title: value for title, value in baselines.items() if value > (1 + MIN_DEFICIT) * ndcg}
+    better = {title: value for title, value in baselines.items() if value > (1 + WARNING_MARGIN) * ndcg}
     if better:
         listed = " and ".join(
             title + (f" (by {value / ndcg - 1:.1%})" if ndcg else "") for title, value in better.items()

@@ -198,7 +198,12 @@ def evaluate_tables(eval_users: EvalUsers, tables: FoldedTables) -> RankingResul
 
 
 def user_ndcg(eval_users: EvalUsers, tables: FoldedTables, k: int = 10) -> Tensor:
-    """Return nDCG@k of every user by a dot product, whose user table has the indices of `EvalUsers.users`.
+    """Return nDCG@k of each evaluated user, by the scores of a dot product.
+
+    Args:
+        eval_users: The users.
+        tables: The dot product; its user table has the indices of `EvalUsers.users`.
+        k: Cut-off.
 
     Returns:
         float64 [users], on the CPU; 0 for a user without relevant items.

@@ -18,7 +18,7 @@ from cflightning.tasks.optimizers import step_schedules
 
 
 class Fit(ABC):
-    """Trainer of the networks of a task in one fit, by an engine or by autograd, with all that lasts as long.
+    """The training of a task's networks during one `Trainer.fit`, by an engine or autograd, with penalties and priors.
 
     Methods named after Lightning's hooks are called by them.
 
@@ -42,7 +42,7 @@ class Fit(ABC):
         self.ranking_metrics: dict[str, Tensor] = {}
         self._loss_sum: Tensor | None = None
         self._loss_count = 0
-        self._synced_step = -1  # step of the last `sync_served_network`
+        self._updated_step = -1  # step of the last `update_served_network`
 
     @property
     def engine_name(self) -> str:
@@ -111,10 +111,10 @@ class Fit(ABC):
         self._loss_sum, self._loss_count = None, 0
         return mean
 
-    def sync_served_network(self) -> None:
+    def update_served_network(self) -> None:
         """Call `write_served_network` unless the networks are still those of the last call."""
         trainer = self.task.attached_trainer
         step = -1 if trainer is None else trainer.global_step
-        if step != self._synced_step:
+        if step != self._updated_step:
             self.write_served_network()
-            self._synced_step = step
+            self._updated_step = step

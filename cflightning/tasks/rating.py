@@ -212,7 +212,7 @@ class RatingTask(NetworkTask):
     def on_train_end(self) -> None:
         """Finish the served network and shut down the engine."""
         fit = self._require_fit()
-        fit.sync_served_network()
+        fit.update_served_network()
         fit.on_train_end()
 
     def on_fit_end(self) -> None:
@@ -226,7 +226,7 @@ class RatingTask(NetworkTask):
         super().on_save_checkpoint(checkpoint)
         if self.current_fit is not None:
             checkpoint |= self.current_fit.state()
-            self.current_fit.sync_served_network()  # the tables that are already in the checkpoint
+            self.current_fit.update_served_network()  # the tables that are already in the checkpoint
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Build the networks of the checkpoint, and prepare a fit that continues it."""
@@ -248,7 +248,7 @@ class RatingTask(NetworkTask):
     def on_validation_epoch_start(self) -> None:
         """Start the validation metrics of the served network."""
         if self.is_fitting and self.current_fit is not None:
-            self.current_fit.sync_served_network()
+            self.current_fit.update_served_network()
         self.on_test_epoch_start()
 
     def validation_step(self, batch: RatingBatch, batch_idx: int) -> None:

@@ -87,7 +87,7 @@ class RatingFit(Fit):
 
     def write_served_network(self) -> None:
         """Write the average of the members into the served network."""
-        self.task.ensemble.sync_served_network()
+        self.task.ensemble.average_members()
 
     @property
     def _svdpp_term_class(self) -> type[SvdppTerm] | None:

@@ -49,7 +49,7 @@ class TrainedNetworks(nn.Module):
         networks = [network for network in self.networks if isinstance(network, EmbeddingDot)]
         return networks if len(networks) == len(self.networks) else []
 
-    def sync_served_network(self) -> None:
+    def average_members(self) -> None:
         """Write the average of the members into the served network."""
         [network] = self._served
         if len(self.members) and isinstance(network, EmbeddingDot):

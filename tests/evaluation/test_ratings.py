@@ -11,7 +11,7 @@ import torch
 from cflightning import EmbeddingDotTask, RatingEvaluation, RatingsDataModule, Trainer
 from cflightning.__main__ import main as front_door
 from cflightning.cli.training.cli import TrainingCLI
-from cflightning.cli.training.report import test_summary as summary_of
+from cflightning.cli.training.report import summarise_test
 from cflightning.data.splits.split import TEST, TRAIN, Split
 from cflightning.errors import ConfigError
 from cflightning.evaluation.run_metrics import read_metrics
@@ -180,13 +180,13 @@ def test_a_model_worse_than_the_baseline_causes_a_warning(tmp_path, capsys):
 
 
 def test_summary_lines():
-    assert summary_of({}) == []
-    assert summary_of({"test/rmse": 1.0, "test/mae": 0.5}) == ["test RMSE 1.0000   MAE 0.5000"]
+    assert summarise_test({}) == []
+    assert summarise_test({"test/rmse": 1.0, "test/mae": 0.5}) == ["test RMSE 1.0000   MAE 0.5000"]
     figures = {"test/rmse": 0.888, "test/mae": 0.7, "test/baseline_rmse": 0.9437, "test/rmse_gain": 0.0557}
-    assert summary_of(figures)[0] == "test RMSE 0.8880   MAE 0.7000   baseline RMSE 0.9437"
-    assert summary_of(figures)[1].startswith("RMSE below the baseline of user and item biases alone by 0.0557")
+    assert summarise_test(figures)[0] == "test RMSE 0.8880   MAE 0.7000   baseline RMSE 0.9437"
+    assert summarise_test(figures)[1].startswith("RMSE below the baseline of user and item biases alone by 0.0557")
     figures |= {"test/rmse_gain": -0.02, "test/rmse_gain_low": -0.03, "test/rmse_gain_high": -0.01}
-    assert summary_of(figures)[1].startswith(
+    assert summarise_test(figures)[1].startswith(
         "warning: RMSE above the baseline of user and item biases alone by 0.0200 ["
     )
 

@@ -158,7 +158,7 @@ class RunReport(Callback):
         if not self.verbose:
             return
         print()
-        for line in [*test_summary(metrics), *comparison_lines(metrics)]:
+        for line in [*summarise_test(metrics), *comparison_lines(metrics)]:
             print(line)
         phases = [phase for phase in ("data", "train", "test") if phase in self.seconds]
         print(", ".join(f"{phase} {self.seconds[phase]:.1f} s" for phase in phases), end=", ")
@@ -185,7 +185,7 @@ def _settings(trainer: Trainer, best: str) -> dict[str, object]:
     return settings
 
 
-def test_summary(metrics: Mapping[str, float]) -> list[str]:
+def summarise_test(metrics: Mapping[str, float]) -> list[str]:
     """Format test RMSE and MAE with their intervals, beside those of the bias-only baseline.
 
     Args:
