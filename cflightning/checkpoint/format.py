@@ -39,8 +39,9 @@ class CheckpointMetadata:
         learning_rate: Peak learning rate of the training; None if unknown.
         l2: Penalty on factors before it was adapted; None if unknown, or if the model does not predict ratings.
         ranking: Complete settings of the ranking objective.
-        ranking_objective: Ranking objective of a multitask model; empty before it is chosen.
-        ranking_dim: Latent factors of the ranking network of a multitask model; None before it is chosen.
+        ranking_objective: Ranking objective that the fit has chosen; empty before, and if an option names it for a
+            model that only ranks.
+        ranking_dim: Latent factors of the network of that objective; None likewise.
         ranking_trials: nDCG@10 on validation rows of the ranking models that were compared, by description.
         ranking_chosen: Description of the one that was chosen; empty if there was no choice.
         ranking_trained: Whether the ranking network of a multitask model is trained.

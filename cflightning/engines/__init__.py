@@ -1,1 +1,1 @@
-"""Engines: how a network is trained (autograd, fused CPU and GPU steps, Gibbs sampling, full batches)."""
+"""Engines, which train networks in place of autograd: fused CPU and GPU steps, Gibbs sampling, solvers."""

@@ -78,7 +78,7 @@ class RatingScale(nn.Module):
 
 
 class RatingNetwork(nn.Module, ABC):
-    """A network that predicts ratings.
+    """A network that scores pairs of a user and an item, in rating units if its scale has a rating range.
 
     Index 0 stands for every unknown id; its vectors are zero and stay zero.
 

@@ -1,1 +1,1 @@
-"""LightningModules: a network, heads that train and measure it, checkpoints."""
+"""LightningModules: networks with their settings, fits that train them, heads that measure them, checkpoints."""

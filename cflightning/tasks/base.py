@@ -55,13 +55,13 @@ class NetworkTask(LightningModule, ABC):
         optimizer: Another optimiser, as `{"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}`; the command
             line's --optimizer. It keeps its own rate unless there is an lr_scheduler.
         lr_scheduler: Another learning-rate schedule, likewise; the command line's --lr_scheduler.
-        engine: autograd (any device, any network, batches of any size); fused, a compiled step for EmbeddingDot on
-            CPUs, as accurate and many times as fast (logs the reason and falls back to autograd where it is not
-            supported); auto, fused where it is supported and no option counts batches (--data.batch_size,
-            --trainer.max_steps, --trainer.limit_train_batches). Both give the same result on any number of processes.
-            gibbs, the most accurate and slowest: the posterior mean of EmbeddingDot by Gibbs sampling, one sweep per
-            epoch, averaged with solutions of the fused engine. It hardly depends on settings; an epoch costs as much
-            as some ten of fused.
+        engine: autograd (any device, any network, batches of any size); fused, a compiled step for EmbeddingDot on CPUs
+            and, with triton, on a CUDA GPU, as accurate and on CPUs many times as fast (logs the reason and falls back
+            to autograd where it is not supported); auto, fused on CPUs where it is supported and no option counts
+            batches (--data.batch_size, --trainer.max_steps, --trainer.limit_train_batches). The result of autograd and
+            of fused on CPUs does not depend on the number of processes. gibbs, the most accurate and slowest: the
+            posterior mean of EmbeddingDot by Gibbs sampling, one sweep per epoch, averaged with solutions of the fused
+            engine. It hardly depends on settings; an epoch costs as much as some ten of fused.
     """
 
     network: RatingNetwork

@@ -88,6 +88,10 @@ ERRORS = describe_errors(ErrorResponse)
 """Error responses of JSON routes."""
 UNKNOWN_ITEM: ResponseDescriptions = {404: {"model": ErrorResponse, "description": "Training has not seen the item"}}
 """Additional error response of routes about one item."""
+UNKNOWN_ID: ResponseDescriptions = {
+    404: {"model": ErrorResponse, "description": "Training has not seen the item or the user"}
+}
+"""Additional error response of routes about one item and one user."""
 
 
 def json_response(text: str) -> Response:

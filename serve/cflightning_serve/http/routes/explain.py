@@ -13,7 +13,7 @@ from cflightning_serve.http.errors import ApiError
 from cflightning_serve.http.json_encoding import encode_json, encode_list, finite_number, finite_numbers
 from cflightning_serve.http.routes.common import (
     ERRORS,
-    UNKNOWN_ITEM,
+    UNKNOWN_ID,
     ItemId,
     Many,
     Rating,
@@ -62,7 +62,7 @@ class Explanation(BaseModel):
     nearest: list[Neighbour]
 
 
-@router.post("/explain", response_model=Explanation, responses=UNKNOWN_ITEM)
+@router.post("/explain", response_model=Explanation, responses=UNKNOWN_ID)
 async def explain(body: Explain, state: State) -> Response:
     """Explain the score of an item by the contribution of each rated item."""
     body.check_limits(state.settings.limits)
