@@ -76,7 +76,7 @@ def recommender(task):
 @pytest.mark.slow
 def test_the_manifest_names_format_and_units(exported):
     task, scorer = exported
-    objective = getattr(task, "objective", "mse")
+    objective = getattr(task, "objective", "mse") or "multitask"
     manifest = json.loads((scorer.manifest.folder / "manifest.json").read_text())
     if objective == "mse":
         assert manifest["format_version"] == 1
