@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from cflightning_serve.bundle.catalogue import Catalogue
 from cflightning_serve.bundle.ids import IdArray, RawId, RawIds, check_positive_integer, to_id_array
+from cflightning_serve.bundle.manifest import IdType
 from cflightning_serve.bundle.sessions import Array, GraphSessions
 from cflightning_serve.errors import UnknownIdError
 from cflightning_serve.inference.history import run_seen, user_ids
@@ -17,8 +18,8 @@ CACHED_ELEMENTS = 1 << 19
 """Number of elements of the vectors and scores of one block of users: 2 MiB, which stay in the processor's cache."""
 USERS_PER_LOOKUP = 1024
 """Number of users whose seen items are read at once."""
-READ_ALL_SHARE = 1000
-"""One in so many users: from this share on, the ids of all users are read instead of one by one."""
+READ_ALL_FROM: dict[IdType, int] = {"int64": 1000, "string": 50}
+"""Id type -> one in so many users, from which on the ids of all users are read instead of one by one."""
 
 
 def similar_users(graphs: GraphSessions, users: RawId | RawIds, k: int) -> TopKUsers | list[TopKUsers]:
@@ -119,7 +120,7 @@ def _best_unseen(graphs: GraphSessions, order: npt.NDArray[np.float32], place: i
 
 def _ids_at(graphs: GraphSessions, indices: npt.NDArray[np.int64]) -> IdArray:
     """Return the ids of users by their index in :meth:`cflightning_serve.Scorer.users`."""
-    if len(indices) * READ_ALL_SHARE >= graphs.manifest.num_users:
+    if len(indices) * READ_ALL_FROM[graphs.manifest.user_ids] >= graphs.manifest.num_users:
         return user_ids(graphs)[indices]
     return np.concatenate(
         [user_ids(graphs, index, index + 1) for index in indices.tolist()] or [user_ids(graphs, 0, 0)]
