@@ -28,6 +28,10 @@ OTHER_PROGRAMS = re.compile(r"(chmod|cp|curl|docker|git|mlflow|pip|rsync|torchru
 UNLISTED = {"--ckpt_path", "--help=all", "--optimizer", "--lr_scheduler", "--write"}
 """Options that no help text of a command lists as such; the last is one of the benchmarks."""
 
+WALKS = ("architecture", "extending", "export", "ranking", "training")
+"""Pages that name modules, classes and functions."""
+PACKAGES = ("cflightning", "export", "serve")
+
 
 def name_of(page):
     return str(page.relative_to(REPOSITORY))
@@ -232,6 +236,17 @@ def test_named_files_exist(page):
         r"(?<![\w/.:-])(?:configs|serve|tests|docs|export|cflightning)/[\w./-]*\w", page.read_text("utf-8")
     ):
         assert (REPOSITORY / name).exists() or (page.parent / name).exists(), (name_of(page), name)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.stem in WALKS], ids=name_of)
+def test_named_code_exists(page):
+    code = subprocess.run(
+        ["git", "ls-files", *PACKAGES], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout.split()
+    sources = (path + (REPOSITORY / path).read_text("utf-8") for path in code if path.endswith(".py"))
+    words = {word for source in sources for word in re.findall(r"\w+", source)}
+    named = re.findall(r"`([A-Za-z_][\w.]*)(?:\(.*?\))?`", prose(page))
+    assert not [name for name in named if not {*name.split(".")} <= words]
 
 
 def test_every_page_is_listed():

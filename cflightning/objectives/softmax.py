@@ -10,7 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from cflightning.errors import ConfigError
+from cflightning.errors import CheckpointError, ConfigError
 from cflightning.objectives.base import RankingObjective
 from cflightning.objectives.sampled_loss import SampledLoss, SampledSettings
 from cflightning.objectives.settings import SearchRange, TableSize, log_range, setting
@@ -114,6 +114,8 @@ class SoftmaxSolver(RankingSolver[SoftmaxSettings]):
         """Train, then write the smoothed vectors into the network; the first epoch starts from the SVD."""
         if epoch == 0:
             self.tables = self._initial_tables()
+        elif not self.tables[0].numel():
+            raise CheckpointError("checkpoint: must have the state of the softmax solver, got none; was it edited?")
         rate = geometric_rate(self.settings.learning_rate, self.settings.last_rate, epoch, num_epochs)
         self._loss = self.steps.epoch(epoch, self.tables[0].numpy(), self.tables[1].numpy(), rate)
         users, items = self.tables

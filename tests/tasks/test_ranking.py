@@ -158,6 +158,16 @@ def test_an_edited_solver_state_is_refused(options, name, edit, tmp_path):
         trainer(4).fit(task(**options), data(), ckpt_path=path, weights_only=True)
 
 
+def test_softmax_does_not_resume_without_its_state(tmp_path):
+    fit = trainer(1)
+    fit.fit(task("softmax"), data())
+    fit.save_checkpoint(path := tmp_path / "some.ckpt")
+    content = torch.load(path, weights_only=True)
+    torch.save(content | {SOLVER_KEY: {}}, path)
+    with pytest.raises(CheckpointError, match="must have the state of the softmax solver, got none"):
+        trainer(2).fit(task("softmax"), data(), ckpt_path=path, weights_only=True)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
 @pytest.mark.parametrize("name", AUTOGRAD)
