@@ -35,7 +35,7 @@ def make_task(path: PathLike, base: type[LightningModule], expected: type[Lightn
     Args:
         path: A local file.
         base: Base class of all tasks.
-        expected: Class of which the task must be.
+        expected: Required class of the task.
 
     Raises:
         CheckpointError: The file cannot be read, is of another task, or has settings that do not fit.

@@ -159,7 +159,7 @@ class IdColumn:
         """Return the rows of both columns; if one has integers and the other strings, all become strings.
 
         Raises:
-            DataError: Integers and strings of which none are equal as text.
+            DataError: One column has integers and the other strings, and none are equal as text.
         """
         values = [self.ids.values, other.ids.values]
         if self.ids.kind != other.ids.kind:

@@ -147,7 +147,7 @@ class RankingObjective(Objective):
 
         Args:
             settings: Complete settings of the objective.
-            tables: Trained tables, of which the items' are used.
+            tables: Trained tables; only those of items are used.
             seen: Items of every user, without index 0.
             counts: int64 [num_items], training interactions of each item.
             threads: Number of threads of closed-form solvers, which does not change the result. Cross-entropy runs on

@@ -74,7 +74,7 @@ def instantiate_from_config(
     Args:
         config: `class_path` and `init_args`.
         option: Option of the configuration, for the message.
-        kinds: Classes of which the object must be an instance.
+        kinds: Permitted classes of the object.
         args: Positional arguments.
 
     Raises:

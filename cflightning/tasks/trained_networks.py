@@ -1,4 +1,4 @@
-"""The networks that training updates: the served network itself, or others, of which it is the average."""
+"""The networks that training updates: the served network itself, or members whose average it is."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class DataSet(NamedTuple):
         names: Names inside `Location.files` of all files that `read` opens, by which the cache recognises a change.
         read: Reads the ratings. Raises DataError if they are invalid.
         has_test_part: Whether the test rows are marked.
-        has_published_splits: Whether the data set has published splits, of which `Location.published_split` chose one.
+        has_published_splits: Whether the data set has published splits; `Location.published_split` is one of them.
         read_candidates: Reads the leave-one-out candidate lists; None if there are none.
     """
 

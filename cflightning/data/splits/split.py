@@ -18,7 +18,7 @@ from cflightning.errors import DataError
 
 TRAIN, VAL, TEST, FOLD_IN = range(4)
 CHUNK = 1 << 20
-"""Rows of which the positions are computed at a time."""
+"""Number of rows whose positions are computed at a time."""
 VAL_FRACTION = 0.05
 """Default share of the rows outside of the test part that validate."""
 MIN_VAL_ROWS = 500

@@ -24,8 +24,8 @@ class AutoencoderFoldIn(NamedTuple):
         bias: float32 [1 + items], the global bias included.
         encoder: float32 [1 + items, dim]; zeros for the unknown item.
         user_bias: bias of every new user; no order depends on it.
-        mean_user: float32 [dim], added as far as the weights sum to less than 1, so that users with next to no
-            interactions get popular items.
+        mean_user: float32 [dim], added (1 - sum of the weights) times if that sum is below 1, so that users with next
+            to no interactions get popular items.
     """
 
     ids: Ids

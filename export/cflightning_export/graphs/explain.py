@@ -6,7 +6,8 @@ step), so
     logit_t = base_t + sum_j <z_t, A^-1 z_j> v_j + rest_t
 
 In a linear autoencoder <z_t, e_j> takes the place of <z_t, A^-1 z_j>, with row j of the encoder, and v_j is a weight.
-The base is the logit of a new user without ratings (of implicit feedback, as far as the weights sum to less than 1).
+The base is the logit of a new user without ratings; for implicit feedback the vector of that user is multiplied by 1
+minus the sum of the weights, or by 0 if the sum is above 1.
 The rest is rounding; for a known user it is also the difference between the trained and the folded-in vector.
 """
 

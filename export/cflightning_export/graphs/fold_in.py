@@ -25,7 +25,7 @@ from cflightning_export.onnx_tools.session import GraphSession, ids_of
 TOLERANCE = 0.02
 """Error of a score, as a share of the rating range, that verification allows; the usual error is 1e-5.
 
-Contradicting ratings may have several minima, of which graph and reference may find different ones."""
+Contradicting ratings may have several minima, and graph and reference may find different ones."""
 VERIFIED_RATINGS = ((20, 0), (20, 10), (1, 0), (1, 1), (0, 0))
 """Ratings of the synthetic users that verification folds in: their number, and how many are NaN, which means liked."""
 

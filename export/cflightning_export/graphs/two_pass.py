@@ -23,7 +23,7 @@ from cflightning_export.graphs.quantized_vectors import MASKED, QuantizedVectors
 from cflightning_export.onnx_tools.builder import TensorType, Value
 
 GROUP = 16
-"""Neighbouring items of which the first TopK sees the best one.
+"""Number of neighbouring items that send their best one to the first TopK.
 
 The best of neighbours is found in a third of the time that the best of every sixteenth part of the table takes."""
 MAX_CANDIDATES = 4096

@@ -214,7 +214,7 @@ class GraphBuilder:
         otherwise: Callable[[], Sequence[Value]],
         types: Sequence[TensorType],
     ) -> list[Value]:
-        """Return the values of one of two functions, of which only the chosen one is computed."""
+        """Return the values of one of two functions; only the chosen one is computed."""
         builds = {"then_branch": then, "else_branch": otherwise}
         branches = {name: self._subgraph(name, build, [], types) for name, build in builds.items()}
         return self.add_node("If", [condition], len(types), branches)

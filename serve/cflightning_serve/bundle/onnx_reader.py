@@ -47,7 +47,7 @@ _ENTRY = {1: _TEXT, 2: _TEXT}
 _STRING_TAGS = {id(_TENSOR): 6 << 3 | _BYTES, id(_ATTRIBUTE): 9 << 3 | _BYTES}
 """Message -> tag of its strings, such as ids: there may be millions, and they are skipped."""
 _INTEGERS = re.compile(rb"(?:\x40[\x80-\xff]{0,9}+[\x00-\x7f])*+")
-"""Integers of an attribute, of which there may be millions: field 8, a varint each."""
+"""Integers of an attribute, possibly millions: field 8, a varint each."""
 
 
 class ExternalTensor(NamedTuple):

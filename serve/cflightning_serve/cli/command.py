@@ -88,7 +88,7 @@ def add_exclude_seen_option(parser: argparse.ArgumentParser) -> None:
 
 
 def add_rating_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    """Add ``--ratings`` and ``--liked``, of which one can be given."""
+    """Add ``--ratings`` and ``--liked``, which exclude each other."""
     group = parser.add_mutually_exclusive_group(required=required)
     group.add_argument("--ratings", metavar="ITEM:RATING,...", help="the user's ratings")
     group.add_argument(

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 GROUP_SIZE = 8
-"""Values of which only the largest is compared at first."""
+"""Size of the groups of values whose largest one alone is compared at first."""
 
 
 def top_k_indices(values: npt.NDArray[np.float32], k: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
