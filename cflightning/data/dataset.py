@@ -144,6 +144,17 @@ class RatingsDataset:
         weight = self.table.weight
         return None if weight is None else weight[self.split.parts == TRAIN]
 
+    def training_ratings(self) -> np.ndarray | None:
+        """Return the ratings of `training_pairs` as positions in the rating range: float32 [n], from 0 to 1.
+
+        None without ratings, or if all are equal.
+        """
+        if self.table.rating is None:
+            return None
+        ratings = self.table.ratings[self.split.parts == TRAIN]
+        low, high = self.load_options.given_rating_range or (float(ratings.min()), float(ratings.max()))
+        return ((ratings - low) / (high - low)).clip(0, 1).astype(np.float32) if low < high else None
+
     def validation_ratings(self, max_rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return user indices, item indices and ratings of the validation part: int32 [n] twice, float32 [n].
 

@@ -11,18 +11,21 @@ from cflightning.kernels.simd import FASTMATH, take_next
 
 @compiled(fastmath=FASTMATH, error_model="numpy", nogil=True)
 def cooccurrences(
-    taken: I64, users: I32, user_offsets: I64, items: I32, item_offsets: I64, weight: F32, first: int, out: F32
-) -> None:
-    """Sum, for each pair of items, the weights of the users who have both; take rows of `out` until none is left.
+    taken: I64, users: I32, user_offsets: I64, user_values: F32, items: I32, item_offsets: I64, item_values: F32,
+    weight: F32, first: int, out: F32,
+) -> None:  # fmt: skip
+    """Sum, for each pair of items, over the users who have both; take rows of `out` until none is left.
 
-    ``out[a, b]`` is the sum over the users who have item ``first + a`` and item b.
+    ``out[a, b]`` is the sum of the weight of a user times the values of the user with item ``first + a`` and item b.
 
     Args:
         taken: int64 [1], 0 at first.
         users: int32 [n], the users of every item, item by item.
         user_offsets: int64 [num_items + 1], first user of each item.
+        user_values: float32 [n], value of each user with the item.
         items: int32 [n], the items of every user, user by user.
         item_offsets: int64 [num_users + 1], first item of each user.
+        item_values: float32 [n], value of each item with the user.
         weight: float32 [num_users], weight of each user.
         first: Item of the first line.
         out: float32 [rows, num_items], overwritten.
@@ -35,8 +38,9 @@ def cooccurrences(
         row[:] = 0
         for at in range(user_offsets[first + a], user_offsets[first + a + 1]):
             user = users[at]
+            factor = weight[user] * user_values[at]
             for other in range(item_offsets[user], item_offsets[user + 1]):
-                row[items[other]] += weight[user]
+                row[items[other]] += factor * item_values[other]
 
 
 @compiled(fastmath=FASTMATH, error_model="numpy", nogil=True)

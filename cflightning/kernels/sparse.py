@@ -30,13 +30,15 @@ PREFETCH = 8
 
 
 @intrinsic
-def _weighted_sum(typing, table, at, width, indices, weight, begin, end, out, at_out):
-    """``out[at_out:][:STRIP] = sum of weight[i] * table[at + i * width:][:STRIP]``, i in ``indices[begin:end]``."""
+def _weighted_sum(typing, table, at, width, indices, values, weight, begin, end, out, at_out):
+    """``out[at_out:][:STRIP] = sum of values[n] * weight[i] * table[at + i * width:][:STRIP]``, i = indices[n]."""
 
     def generate(context, builder, signature, arguments):
         long, flags = ir.IntType(64), ("contract",)
-        table, indices, weights, out = (array_data(context, builder, signature, arguments, n) for n in (0, 3, 4, 7))
-        at, width, begin, end, at_out = (arguments[n] for n in (1, 2, 5, 6, 8))
+        table, indices, values, weights, out = (
+            array_data(context, builder, signature, arguments, n) for n in (0, 3, 4, 5, 8)
+        )
+        at, width, begin, end, at_out = (arguments[n] for n in (1, 2, 6, 7, 9))
         total = zero_vector(builder, STRIP)
 
         def locate(position):
@@ -49,20 +51,24 @@ def _weighted_sum(typing, table, at, width, indices, weight, begin, end, out, at
             for k in range(0, STRIP, 16):
                 prefetch_line(builder, builder.gep(ahead, [long(k)]), 0)
             index, here = locate(loop.index)
-            factor = broadcast(builder, builder.load(builder.gep(weights, [index])), STRIP)
+            value = builder.load(builder.gep(values, [loop.index]))
+            factor = builder.fmul(value, builder.load(builder.gep(weights, [index])), flags=flags)
+            factor = broadcast(builder, factor, STRIP)
             product = builder.fmul(factor, load(builder, vector_pointer(builder, here, long(0), STRIP)), flags=flags)
             builder.store(builder.fadd(builder.load(total), product, flags=flags), total)
         store(builder, builder.load(total), vector_pointer(builder, out, at_out, STRIP))
         return context.get_dummy_value()
 
-    return types.void(table, at, width, indices, weight, begin, end, out, at_out), generate
+    return types.void(table, at, width, indices, values, weight, begin, end, out, at_out), generate
 
 
 @compiled(fastmath=FASTMATH, error_model="numpy", nogil=True)
 def weighted_sums(
-    taken: I64, indices: I32, offsets: I64, out_scale: F32, table_scale: F32, table: F32, out: F32
+    taken: I64, indices: I32, offsets: I64, values: F32, out_scale: F32, table_scale: F32, table: F32, out: F32
 ) -> None:
-    """``out[a] = out_scale[a] * sum of table_scale[b] * table[b] over the b = indices[offsets[a] : offsets[a + 1]]``.
+    """``out[a] = out_scale[a] * sum of values[n] * table_scale[b] * table[b]``, n from offsets[a] to offsets[a + 1].
+
+    b is ``indices[n]``.
 
     Processes strips of columns of blocks of rows until none is left. It may run on any number of threads with the same
     arguments; the result does not depend on it, bit for bit.
@@ -71,6 +77,7 @@ def weighted_sums(
         taken: int64 [1], 0 at first.
         indices: int32 [n], rows of `table`.
         offsets: int64 [rows of out + 1].
+        values: float32 [n].
         out_scale: float32 [rows of out].
         table_scale: float32 [rows of table].
         table: float32 [rows, width].
@@ -88,7 +95,7 @@ def weighted_sums(
         for a in range(low, min(low + BLOCK_ROWS, count)):
             begin, end = offsets[a], offsets[a + 1]
             if left + STRIP <= width:
-                _weighted_sum(table, left, width, indices, table_scale, begin, end, out, a * width + left)
+                _weighted_sum(table, left, width, indices, values, table_scale, begin, end, out, a * width + left)
                 for k in range(STRIP):
                     out[a, left + k] *= out_scale[a]
             else:
@@ -96,7 +103,8 @@ def weighted_sums(
                     out[a, k] = 0
                 for at in range(begin, end):
                     b = indices[at]
+                    factor = values[at] * table_scale[b]
                     for k in range(left, width):
-                        out[a, k] += table_scale[b] * table[b, k]
+                        out[a, k] += factor * table[b, k]
                 for k in range(left, width):
                     out[a, k] *= out_scale[a]

@@ -68,7 +68,7 @@ class BceSolver(RankingSolver[BceSettings]):
             for member in range(self.members)
         ]
         self.tables = [
-            LogisticTables(*((table if table.dim() > 1 else table.view(-1)).numpy() for table in network.fold()))
+            LogisticTables(*(table.view(-1).numpy() if table.dim() < 2 else table.numpy() for table in network.fold()))
             for network in self.networks
         ]
         self._loss = 0.0

@@ -9,6 +9,7 @@ from typing import Self
 
 from torch import Tensor
 
+from cflightning.errors import ConfigError
 from cflightning.objectives.base import RankingObjective
 from cflightning.objectives.settings import RankingSettings, SearchRange, TableSize, log_range
 from cflightning.objectives.solver import RankingSolver, restore_table
@@ -26,12 +27,15 @@ class EaseSettings(RankingSettings):
         item_power: Power of an item's number of interactions by which the item's column is divided; 0.5 suits large
             sparse catalogues, with an l2 of about 3.
         dropout: Share of the interactions that are hidden in effect; regularises popular items.
+        rating_weight: Difference between the weights of an interaction with the highest and with the lowest rating,
+            whose mean is 1; 0 for weights that do not depend on ratings. Without effect beside a column of weights.
     """
 
     l2: float | None = None
     user_power: float = 0.2
     item_power: float = 0.0
     dropout: float = 0.2
+    rating_weight: float = 1.0
 
     def resolve(self, size: TableSize) -> Self:
         """Return the settings with the default ridge, if none is given."""
@@ -39,20 +43,26 @@ class EaseSettings(RankingSettings):
 
 
 def default_l2(size: TableSize) -> float:
-    """Return the default ridge: about 100 for users with 5 interactions, 300 for users with 150."""
-    return 55.0 * math.cbrt(size.interactions / max(size.users - 1, 1))
+    """Return the default ridge: 40 times the root of the (geometric) mean interactions of users and of items."""
+    return 40 * math.sqrt(size.interactions / math.sqrt(max(size.users - 1, 1) * max(size.items - 1, 1)))
 
 
 class EaseSolver(RankingSolver[EaseSettings]):
     """The closed form in the first epoch; every epoch is one iteration of its truncated SVD."""
 
-    default_epochs = 3
+    default_epochs = 2
 
     def prepare(self) -> None:
         """Invert the regularised Gram matrix."""
-        user, item, weight = self.interactions
+        user, item, weight, rating = self.interactions
+        if not 0 <= self.settings.rating_weight <= 2:
+            raise ConfigError(f"--model.ranking.rating_weight: must be 0 to 2, got {self.settings.rating_weight}")
+        if rating is None or weight is not None:
+            self.settings = replace(self.settings, rating_weight=0.0)
+        elif self.settings.rating_weight:
+            weight = 1 + self.settings.rating_weight * (rating - 0.5)
         matrix = make_interactions(user, item, self.network.num_users, self.network.num_items, weight)
-        options = asdict(self.settings)
+        options = {name: value for name, value in asdict(self.settings).items() if name != "rating_weight"}
         self.iteration = LowRankEase(matrix, self.dim, seed=self.seed, threads=self.threads, **options)
         self._loss = 0.0
 
@@ -96,5 +106,6 @@ class Ease(RankingObjective):
             "model.ranking.user_power": SearchRange(0.0, 0.5),
             "model.ranking.item_power": SearchRange(0.0, 0.6),
             "model.ranking.dropout": SearchRange(0.0, 0.5),
+            "model.ranking.rating_weight": SearchRange(0.0, 2.0),
             "model.dim": SearchRange(64, 512, step=64),
         }

@@ -48,7 +48,7 @@ class IalsSolver(RankingSolver[IalsSettings]):
     def prepare(self) -> None:
         """Set up the iteration."""
         network = self.network
-        user, item, weight = self.interactions
+        user, item, weight = self.interactions[:3]
         interactions = make_interactions(user, item, network.num_users, network.num_items, weight)
         self.iteration = AlternatingLeastSquares(interactions, threads=self.threads, **asdict(self.settings))
 

@@ -21,11 +21,13 @@ class InteractionColumns(NamedTuple):
         user: int32 [n], user indices.
         item: int32 [n], item indices.
         weight: float32 [n], weight of each interaction; None if all have weight 1.
+        rating: float32 [n], position of its rating in the rating range, from 0 to 1; None without ratings.
     """
 
     user: Tensor
     item: Tensor
     weight: Tensor | None = None
+    rating: Tensor | None = None
 
 
 class RankingSolver(ABC, Generic[SettingsT]):

@@ -31,13 +31,14 @@ def cooccurrences(
     """
     users, items = interactions
     weight = torch.ones(users.num_rows) if user_weight is None else user_weight
+    values = [torch.ones(len(matrix.indices)) if matrix.values is None else matrix.values for matrix in interactions]
     out = torch.empty(min(BLOCK_ROWS, items.num_rows), items.num_rows)
     for first in range(0, items.num_rows, BLOCK_ROWS):
         size = min(BLOCK_ROWS, items.num_rows - first)
-        if kernels_available() and items.values is None:
+        if kernels_available():
             from cflightning.kernels import cooccurrence
 
-            arrays = items.indices, items.offsets, users.indices, users.offsets, weight
+            arrays = items.indices, items.offsets, values[1], users.indices, users.offsets, values[0], weight
             pool.run_kernel(cooccurrence.cooccurrences, *(array.numpy() for array in arrays), first, out[:size].numpy())
             yield first, out[:size]
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
@@ -16,8 +17,12 @@ from cflightning.utils.interactions import Interactions
 from cflightning.utils.thread_pool import ThreadPool
 from cflightning.utils.torch_threads import one_thread
 
+log = logging.getLogger(__name__)
+
 EXACT_OPERATIONS = 2e11
 """Multiplications above which the inverse is approximated: about five seconds of two cores."""
+LARGE_BYTES = 1e9
+"""Memory beyond which it is logged beforehand."""
 MIN_SHARE = 1e-4
 """Lower limit of the share of an item's penalty in the diagonal of P, which rounding could turn negative."""
 
@@ -170,8 +175,17 @@ def invert_gram(
     matrix: ScaledInteractions, penalty: Tensor, pool: ThreadPool, *, rank: int, seed: int = 0
 ) -> InverseGram:
     """Invert the regularised Gram matrix: exactly if one of the two forms is cheap enough, else at the given rank."""
-    primal, dual = exact_operations(len(matrix.user_scale), len(matrix.item_scale))
-    if min(primal, dual) > EXACT_OPERATIONS:
+    users, items = len(matrix.user_scale), len(matrix.item_scale)
+    primal, dual = exact_operations(users, items)
+    exact = min(primal, dual) <= EXACT_OPERATIONS
+    # Two square matrices, or four tables of the width of the iteration for users and items.
+    size = 8 * min(users, items) ** 2 if exact else 16 * (users + items) * (rank + 2 * subspace.OVERSAMPLING)
+    how = "exact inverse" if exact else f"inverse of rank {rank}"
+    log.log(
+        logging.INFO if size > LARGE_BYTES else logging.DEBUG,
+        "Gram matrix of %d users and %d items: %s, about %.1f GB of memory", users, items, how, size / 1e9,
+    )  # fmt: skip
+    if not exact:
         return TruncatedInverse(matrix, penalty, pool, rank=rank, seed=seed)
     return (PrimalInverse if primal <= dual else DualInverse)(matrix, penalty, pool)
 

@@ -14,7 +14,7 @@ from cflightning.utils.thread_pool import ThreadPool
 def scaled_product(matrix: Csr, row_scale: Tensor, column_scale: Tensor, table: Tensor, pool: ThreadPool) -> Tensor:
     """``diag(row_scale) X diag(column_scale) table``, X the matrix of the interactions.
 
-    Compiled if kernels are available and all values are 1, which halves the time.
+    Compiled if kernels are available, which halves the time.
 
     Args:
         matrix: X.
@@ -26,7 +26,7 @@ def scaled_product(matrix: Csr, row_scale: Tensor, column_scale: Tensor, table: 
     Returns:
         float32 [num_rows, width].
     """
-    if not kernels_available() or matrix.values is not None:
+    if not kernels_available():
         weights = column_scale[matrix.indices]
         if matrix.values is not None:
             weights = weights * matrix.values
@@ -37,6 +37,7 @@ def scaled_product(matrix: Csr, row_scale: Tensor, column_scale: Tensor, table: 
     from cflightning.kernels.sparse import weighted_sums
 
     out = torch.empty(len(row_scale), table.shape[1])
-    arrays = matrix.indices, matrix.offsets, row_scale.float(), column_scale.float(), table.contiguous(), out
+    values = torch.ones(len(matrix.indices)) if matrix.values is None else matrix.values
+    arrays = matrix.indices, matrix.offsets, values, row_scale.float(), column_scale.float(), table.contiguous(), out
     pool.run_kernel(weighted_sums, *(array.numpy() for array in arrays))
     return out

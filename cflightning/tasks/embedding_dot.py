@@ -22,7 +22,7 @@ from cflightning.objectives.settings import SearchRange
 from cflightning.tasks.fit import Fit
 from cflightning.tasks.head import Head
 from cflightning.tasks.objective_options import check_ranking, default_objective
-from cflightning.tasks.ranking_choice import choose_ranking, train_separate_network
+from cflightning.tasks.ranking_choice import choose_ranking, make_candidates, train_ranking_network
 from cflightning.tasks.ranking_data import table_size
 from cflightning.tasks.ranking_fit import SampledLossFit, SolverFit
 from cflightning.tasks.ranking_head import RankingHead, SeparateRankingHead
@@ -41,8 +41,7 @@ class EmbeddingDotTask(RatingTask):
     """Dot product of user and item factors plus biases, mapped into the rating range by a sigmoid.
 
     Args:
-        dim: Latent factors; None for 64, or 128 for ratings by gradients of fewer than half a million, where they cost
-            less than a second.
+        dim: Latent factors; None for 128 with ratings of fewer than half a million, 256 with ease, else 64.
         objective: Objective of training; None for multitask, or for implicit feedback the better of ease and ials (bce
             on GPUs and by autograd). mse, squared error: predicts ratings, and is a poor ranker. The others rank by
             interactions, whatever the ratings: bce (cross-entropy with negative samples), softmax (of cosines, with
@@ -50,16 +49,16 @@ class EmbeddingDotTask(RatingTask):
             seconds, and the best lists on most tables), ials (implicit alternating least squares), svd (a degree-scaled
             SVD: takes seconds, and the best with many factors), bpr and ccl (pairwise and cosine contrastive loss; by
             autograd alone). multitask: ratings by mse and rankings by separate factors, for a bundle that does both.
-        ranking: Settings of the ranking objective, as `--model.ranking.weight 0.1`; here with their defaults, which
-            depend on the table where no number is given. bce: negatives 8, l2, learning_rate 0.05, last_rate 0.003.
-            softmax: negatives 256, temperature, learning_rate 0.1, last_rate 0.01, smooth_items 0.15 (one hop of
-            neighbours after training). ials: weight, l2 0.015, exponent 1, block 64. ease: l2, user_power 0.2,
-            item_power 0, dropout 0.2. svd: user_power 0.3, item_power 0.5, score_power 0.4. By autograd (--model.engine
-            autograd, GPUs), with the task's learning rate and schedule, bce: negatives 8, l2; bpr: negatives 8, l2;
-            softmax: negatives 1024, l2 0, temperature; ccl: negatives 1024, l2 0, margin 0.4, weight 150; all: in_batch
-            false (true: negatives are the batch's other items), dropout 0, smooth 0 (one hop of neighbours in
-            training). With multitask also objective (bce, softmax, ease, ials or svd; by default the better of ease and
-            ials), dim (48; 256 with ease) and epochs.
+        ranking: Settings of the ranking objective, as `--model.ranking.l2 300`; here with their defaults, which depend
+            on the table where no number is given. bce: negatives 8, l2, learning_rate 0.05, last_rate 0.003. softmax:
+            negatives 256, temperature, learning_rate 0.1, last_rate 0.01, smooth_items 0.15 (one hop of neighbours
+            after training). ials: weight, l2 0.015, exponent 1, block 64. ease: l2, user_power 0.2, item_power 0,
+            dropout 0.2, rating_weight 1. svd: user_power 0.3, item_power 0.5, score_power 0.4. By autograd
+            (--model.engine autograd, GPUs), with the task's learning rate and schedule, bce: negatives 8, l2; bpr:
+            negatives 8, l2; softmax: negatives 1024, l2 0, temperature; ccl: negatives 1024, l2 0, margin 0.4, weight
+            150; all: in_batch false (true: negatives are the batch's other items), dropout 0, smooth 0 (one hop of
+            neighbours in training). With multitask also objective (bce, softmax, ease, ials or svd; by default the
+            better of ease and ials), dim (48; 256 with ease) and epochs.
         std: Standard deviation of the initial factors; None for 0.01, with SVD++ terms 0.06.
         svdpp: Sides whose vectors have an SVD++ term (implicit feedback beside the ratings): `none`; `user`, by the
             items that a user has rated (Koren 2008); `both`, also for items by their users (Rendle, Zhang & Koren
@@ -172,9 +171,9 @@ class EmbeddingDotTask(RatingTask):
         """Train a separate ranking network before ratings are learned, so that every checkpoint has all of it."""
         if self.ranking_network is None or self.metadata.ranking_trained:
             return
-        choice = train_separate_network(self.trainer, self.require_data(), self.ranking_options, self.seed)
-        self.metadata = replace(self.metadata, **choice.metadata, ranking_trained=True)
-        self.ranking_network = choice.trial.network.to(self.ranking_network.item_factors.weight)
+        data, like = self.require_data(), self.ranking_network.item_factors.weight
+        network, metadata = train_ranking_network(self.trainer, data, self.ranking_options, self.seed)
+        self.ranking_network, self.metadata = network.to(like), replace(self.metadata, **metadata)
         self.heads = self.make_heads()
 
     # Networks --------------------------------------------------------------------------------------------------------
@@ -185,11 +184,13 @@ class EmbeddingDotTask(RatingTask):
         if name is None:
             autograd = self.engine == "autograd" or self.trainer.strategy.root_device.type != "cpu"
             name = default_objective(implicit, autograd)
-            if implicit and not autograd and self.is_fitting:
-                options = self.ranking_options | ({} if self.l2 is None else {"l2": self.l2})
-                choice = choose_ranking(self.trainer, data, options, dim=self.dim, seed=self.seed)
-                objective, rows = choice.trial.candidate.objective, data.split.sizes[TRAIN]
-                return CheckpointMetadata(objective=objective, train_rows=rows, **choice.metadata)
+            if implicit and not autograd and self.is_fitting and self.trainer.ckpt_path is None:
+                options = ({} if self.l2 is None else {"l2": self.l2}) | self.ranking_options
+                candidates = make_candidates(None, self.dim, options, table_size(data), separate=False)
+                choice = choose_ranking(self.trainer, data, candidates, seed=self.seed)
+                name, _, chosen = choice.candidate
+                rows = data.split.sizes[TRAIN]
+                return CheckpointMetadata(objective=name, train_rows=rows, ranking=dict(chosen), **choice.metadata)
         if find_objectives(name).rating is None:
             return CheckpointMetadata(objective=name, train_rows=data.split.sizes[TRAIN])
         if implicit:

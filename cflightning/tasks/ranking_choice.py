@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -32,8 +31,7 @@ MIN_ERRORS = 2.0
 """Standard errors of the difference by which a later candidate must be better than an earlier one."""
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A ranking objective with settings.
 
     Attributes:
@@ -151,72 +149,61 @@ def best_trial(ndcg: Sequence[Tensor]) -> int:
 
 
 class Choice(NamedTuple):
-    """The chosen ranking model.
+    """A chosen ranking model.
 
     Attributes:
-        trial: The model.
+        candidate: Objective and settings.
         compared: Mean nDCG@10 on validation users of all models, by description; empty if there was no choice.
+        trial: The trained model; None if there was no choice.
     """
 
-    trial: Trial
+    candidate: Candidate
     compared: dict[str, float]
+    trial: Trial | None
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Fields of the checkpoint's metadata."""
-        candidate = self.trial.candidate
-        return {
-            "ranking": self.trial.settings,
-            "ranking_objective": candidate.objective,
-            "ranking_dim": candidate.dim,
-            "ranking_trials": self.compared,
-            "ranking_chosen": str(candidate) if self.compared else "",
-        }
+        """Fields of the checkpoint's metadata about the comparison."""
+        return {"ranking_trials": self.compared, "ranking_chosen": str(self.candidate) if self.compared else ""}
 
 
 def choose_ranking(
     trainer: Trainer,
     data: RatingsDataModule,
-    options: Mapping[str, float],
-    objective: str | None = None,
+    candidates: Sequence[Candidate],
     *,
-    dim: int | None = None,
-    separate: bool = False,
     seed: int = 0,
     epochs: int | None = None,
 ) -> Choice:
-    """Train the candidates of a table and choose one by validation rows; without these, the first one.
+    """Train models and choose one by validation rows; without any, or of one model, take the first one untrained.
 
     Args:
         trainer: Trainer of the fit; all of its processes choose the same.
         data: Data with the training and the validation part.
-        options: Settings of the objective; see `make_candidates`.
-        objective: Ranking objective; None for any.
-        dim: Latent factors; None for the default of each objective.
-        separate: Whether the network ranks beside one that predicts ratings.
+        candidates: The models.
         seed: Seed of all random draws.
         epochs: Number of epochs; None for the default of each objective.
     """
+    users = select_eval_users(data, VAL, None, VAL_USERS, skip_empty=True) if len(candidates) > 1 else None
+    if users is None:
+        return Choice(candidates[0], {}, None)
     columns, size = interaction_columns(data), table_size(data)
-    candidates = make_candidates(objective, dim, options, size, separate=separate)
-    several = len(candidates) > 1
-    users = select_eval_users(data, VAL, None, VAL_USERS, skip_empty=True) if several else None
-    visible = several and trainer.progress_bar_callback is not None and trainer.is_global_zero
+    visible = trainer.progress_bar_callback is not None and trainer.is_global_zero
     trials = [
         train_candidate(candidate, columns, size, users, seed=seed, epochs=epochs)
-        for candidate in tqdm(candidates if users else candidates[:1], "Ranking", leave=False, disable=not visible)
+        for candidate in tqdm(candidates, "Ranking", leave=False, disable=not visible)
     ]
     # Rounding may differ between machines, the chosen model must not.
     best = trials[trainer.strategy.broadcast(best_trial([trial.ndcg for trial in trials]))]
-    if users is None:
-        return Choice(best, {})
     compared = {str(trial.candidate): float(trial.ndcg.mean()) for trial in trials}
     values = ", ".join(f"{name} {value:.4f}" for name, value in compared.items())
     log.info("recommendations by %s; val/ndcg@10 of the compared models: %s", best.candidate, values)
-    return Choice(best, compared)
+    return Choice(best.candidate, compared, best)
 
 
-def train_separate_network(trainer: Trainer, data: RatingsDataModule, options: Mapping[str, Any], seed: int) -> Choice:
+def train_ranking_network(
+    trainer: Trainer, data: RatingsDataModule, options: Mapping[str, Any], seed: int
+) -> tuple[EmbeddingDot, dict[str, Any]]:
     """Train a network that ranks beside one that predicts ratings.
 
     Args:
@@ -224,7 +211,22 @@ def train_separate_network(trainer: Trainer, data: RatingsDataModule, options: M
         data: Data with the training and the validation part.
         options: The options of `--model.ranking`.
         seed: Seed of all random draws.
+
+    Returns:
+        The network, on the CPU, and fields of the checkpoint's metadata.
     """
     objective, dim, epochs = (options.get(name) for name in SEPARATE_OPTIONS)
     settings = {name: value for name, value in options.items() if name not in SEPARATE_OPTIONS and value is not None}
-    return choose_ranking(trainer, data, settings, objective, dim=dim, separate=True, seed=seed, epochs=epochs)
+    size = table_size(data)
+    candidates = make_candidates(objective, dim, settings, size, separate=True)
+    choice = choose_ranking(trainer, data, candidates, seed=seed, epochs=epochs)
+    trial = choice.trial or train_candidate(
+        choice.candidate, interaction_columns(data), size, None, seed=seed, epochs=epochs
+    )
+    return trial.network, {
+        "ranking": trial.settings,
+        "ranking_objective": choice.candidate.objective,
+        "ranking_dim": choice.candidate.dim,
+        "ranking_trained": True,
+        **choice.metadata,
+    }

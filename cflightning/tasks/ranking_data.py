@@ -18,5 +18,8 @@ def table_size(data: RatingsDataModule) -> TableSize:
 def interaction_columns(data: RatingsDataModule) -> InteractionColumns:
     """Return the interactions of the training part."""
     user, item = (torch.from_numpy(column) for column in data.training_pairs())
-    weight = data.training_weights()
-    return InteractionColumns(user, item, None if weight is None else torch.from_numpy(weight))
+    weight, rating = (
+        None if column is None else torch.from_numpy(column)
+        for column in (data.training_weights(), data.training_ratings())
+    )
+    return InteractionColumns(user, item, weight, rating)

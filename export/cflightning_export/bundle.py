@@ -86,7 +86,8 @@ def export_bundle(
         log.info("reading the table of the run")
     data = _find_data(path, vocabulary, task.metadata, with_history, refit_users)
     if data is not None:
-        rows = training_rows(data, vocabulary, rates=task.predicts_ratings)
+        rating_weight = task.metadata.ranking.get("rating_weight", 0.0)
+        rows = training_rows(data, vocabulary, rates=task.predicts_ratings, rating_weight=rating_weight)
         seen = None if with_history is False else seen_rows(data, vocabulary, rows)
     with atomic_folder(target, overwrite=overwrite) as scratch:
         networks, terms = bundle_networks(task), task.pop_svdpp_terms()

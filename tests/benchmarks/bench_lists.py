@@ -66,6 +66,43 @@ ROWS = {
 }  # fmt: skip
 
 
+DEFAULTS = {
+    "movielens-small": ("", "≥ .265; stretch .275"),
+    "ml-latest-small": ("--data.path ml-latest-small", "≥ .288; stretch .295"),
+    "ml-1m": ("--data.path ml-1m", "≥ .328; stretch .335"),
+    "movietweetings": ("--data.path movietweetings-100k", "≥ .135; stretch .138"),
+    "held-out": ("--data.path ml-1m --data.split.method users", "≥ .456; stretch .4625 (dim 512)"),
+    "ml-100k-default": (
+        "--data.path ml-100k --data.split.method per_user --data.split.test_fraction 0.25", "≥ .488; stretch .495"
+    ),
+}  # fmt: skip
+"""Tables on which `fit` without further options is measured: options -> required nDCG@10."""
+
+
+def default_lists(scratch: Path, name: str, seeds: int = 3) -> str:
+    """Return a row of the table of default recommendations."""
+    options, bar = DEFAULTS[name]
+    runs = [fit(scratch, *typed(options), "--data.split.seed", seed)[0] for seed in range(seeds)]
+    ratings = [
+        fit(scratch, *typed(options), "--model.objective", "mse", "--data.split.seed", seed)[0]["seconds/train"]
+        for seed in range(seeds if "users" not in options else 0)
+    ]
+    means = {
+        title: statistics.mean(run[f"test/{key}ndcg@10"] for run in runs)
+        for key, title in {
+            "": "fit",
+            "popularity/": "popularity",
+            "item-knn/": "item neighbours",
+            "ease/": "EASE",
+        }.items()
+    }
+    best = max((title for title in means if title != "fit"), key=means.__getitem__)
+    seconds = statistics.median(run["seconds/train"] for run in runs)
+    ratio = f"{seconds / statistics.median(ratings):.2f}" if ratings else "–"
+    values = shown([run["test/ndcg@10"] for run in runs])
+    return f"| {name} | `fit {options}` | {values} | {bar} | {best} {shown([means[best]])} | {seconds:.2f} | {ratio} |"
+
+
 def shown(values: list[float]) -> str:
     spread = f" (sd {statistics.stdev(values):.4f})" if len(values) > 1 else ""
     return f"{statistics.mean(values):.4f}".removeprefix("0") + spread.replace("0.", ".")
@@ -73,7 +110,7 @@ def shown(values: list[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--only", nargs="+", choices=[*ROWS, *DEFAULTS], default=[*ROWS, *DEFAULTS])
     parser.add_argument("--dry", action="store_true", help="print only, without writing RESULTS.md")
     options = parser.parse_args()
     commit = subprocess.run(
@@ -81,7 +118,15 @@ def main() -> None:
     ).stdout.strip()
     lines = ["| what | command | seeds | metrics | training, s | bar |", "| --- | --- | --: | --- | --: | --- |"]
     with tempfile.TemporaryDirectory() as scratch:
+        defaults = [
+            "| table | command | nDCG@10, 3 splits | bar | best baseline | training, s | ratio to ratings alone |",
+            "| --- | --- | --- | --- | --- | --: | --: |",
+        ]
         for name in options.only:
+            if name in DEFAULTS:
+                defaults.append(default_lists(Path(scratch), name))
+                print(defaults[-1], flush=True)
+                continue
             row = ROWS[name]
             option, count = row.seeds
             runs = [fit(Path(scratch), *typed(row.options), f"--{option}", seed)[0] for seed in range(count)]
@@ -91,7 +136,11 @@ def main() -> None:
                 f"| {row.what} | `fit {row.options}` | {count} of {option} | {metrics} | {seconds:.2f} | {row.bar} |"
             )
             print(lines[-1], flush=True)
-    if not options.dry and len(options.only) == len(ROWS):
+    made = f"{time.strftime('%Y-%m-%d')}, commit {commit}, {os.cpu_count()} cores."
+    if not options.dry and set(DEFAULTS) <= set(options.only):
+        note = '`make bench-lists ARGS="--only ' + " ".join(DEFAULTS) + '"`. Seeds 0, 1 and 2 of the split.'
+        write_section("default lists", f"## Default recommendations\n\n{made} {note}\n\n" + "\n".join(defaults))
+    if not options.dry and set(ROWS) <= set(options.only):
         made = f"{time.strftime('%Y-%m-%d')}, commit {commit}, {os.cpu_count()} cores. `make bench-lists`."
         note = (
             "Ranking of the whole catalogue without the items of the training part, except for NCF, which ranks among "

@@ -76,6 +76,9 @@ class Bundle:
         own_part = min(weight.sum(), 1)
         encoder = self.task.recommender.encoder
         if encoder is not None:
+            if self.task.metadata.objective == "multitask":
+                weight = 1 + self.task.metadata.ranking["rating_weight"] / 2 * (weight - 1)
+                own_part = min(weight.sum(), 1)
             p = weight @ encoder.double().numpy()[row] + (1 - own_part) * self.lists.p[0, :-1]
             return np.append(p, self.lists.p[1:, -1].mean())
         q, all_items, l2, exponent, length = self.implicit_settings

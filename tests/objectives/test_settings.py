@@ -18,7 +18,7 @@ SOLVER = {
     "bce": {"negatives": 8, "l2": None, "learning_rate": 0.05, "last_rate": 0.003},
     "softmax": {"negatives": 256, "temperature": None, "learning_rate": 0.1, "last_rate": 0.01, "smooth_items": 0.15},
     "ials": {"weight": None, "l2": 0.015, "exponent": 1.0, "block": 64},
-    "ease": {"l2": None, "user_power": 0.2, "item_power": 0.0, "dropout": 0.2},
+    "ease": {"l2": None, "user_power": 0.2, "item_power": 0.0, "dropout": 0.2, "rating_weight": 1.0},
     "svd": {"user_power": 0.3, "item_power": 0.5, "score_power": 0.4},
 }
 AUTOGRAD = {
@@ -66,7 +66,7 @@ def test_defaults_that_depend_on_the_training_part():
         (BceSettings(l2=0.1), (0.1, 0.1)),
         (CclSettings(), (0.0, 0.0)),
         (IalsSettings(), (0.015, 0.015)),
-        (EaseSettings(), (177.1, 188.1)),
+        (EaseSettings(), (256.1, 267.5)),
     ):
         assert (settings.resolve(small).l2, settings.resolve(large).l2) == pytest.approx(values, rel=1e-3)
     assert [IalsSettings().resolve(size).weight for size in (small, large)] == [0.3, 300 / 40_000]

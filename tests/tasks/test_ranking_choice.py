@@ -129,5 +129,7 @@ def test_without_validation_rows_there_is_no_choice():
 def test_settings_leave_no_choice():
     model, _ = fit(table(), ranking={"l2": 9.0, "dim": 5})
     assert (model.metadata.ranking_trials, model.metadata.ranking["l2"], model.recommender.dim) == ({}, 9.0, 5)
-    with pytest.raises(ConfigError, match="has l2, user_power, item_power, dropout with ease, got weight"):
+    with pytest.raises(
+        ConfigError, match="has l2, user_power, item_power, dropout, rating_weight with ease, got weight"
+    ):
         fit(table(), ranking={"weight": 0.1})

@@ -16,6 +16,9 @@ from cflightning.data.splits.split import TRAIN
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import CFLightningError, ExportError
 
+MIN_WEIGHT = np.float32(1e-6)
+"""Least weight of an interaction in a bundle, where weights are above 0."""
+
 
 class TrainingRows(NamedTuple):
     """The training rows, sorted by user and then item.
@@ -85,17 +88,22 @@ def training_data(
     return data
 
 
-def training_rows(data: RatingsDataModule, vocabulary: Vocabulary, *, rates: bool = True) -> TrainingRows:
+def training_rows(
+    data: RatingsDataModule, vocabulary: Vocabulary, *, rates: bool = True, rating_weight: float = 0.0
+) -> TrainingRows:
     """Return the training part of `training_data`.
 
     Args:
         data: data of the run.
         vocabulary: ids of the checkpoint.
-        rates: whether the objective uses ratings; if not, rows have their weights instead.
+        rates: whether the objective predicts ratings; if not, rows have their weights instead.
+        rating_weight: setting of the objective `ease`, by which ratings are weights.
     """
     user, item, rating = encode(data.table, data.split, TRAIN, vocabulary)
     if data.table.rating is None or not rates:
-        weights = data.training_weights()
+        weights, position = data.training_weights(), data.training_ratings()
+        if weights is None and position is not None and rating_weight:
+            weights = np.maximum(1 + np.float32(rating_weight) * (position - np.float32(0.5)), MIN_WEIGHT)
         rating = np.ones(len(user), np.float32) if weights is None else weights
     order = np.lexsort((item, user))
     return TrainingRows(user[order], item[order], rating[order])

@@ -26,6 +26,8 @@ class AutoencoderFoldIn(NamedTuple):
         user_bias: bias of every new user; no order depends on it.
         mean_user: float32 [dim], added (1 - sum of the weights) times if that sum is below 1, so that users with next
             to no interactions get popular items.
+        weight_slope: difference of an item's weight in the sum from 1, by that of its input. Below 1 where the input is
+            twice the position of a rating in its range and ratings weighed less in training.
     """
 
     ids: Ids
@@ -34,21 +36,26 @@ class AutoencoderFoldIn(NamedTuple):
     encoder: NDArray[np.float32]
     user_bias: float
     mean_user: NDArray[np.float32]
+    weight_slope: float = 1.0
 
     def user_vector(self, index: NDArray[np.int64], weight: NDArray[np.float32]) -> NDArray[np.float64]:
         """Sum the encoder's rows.
 
         Args:
             index: int64 [n], chosen items.
-            weight: float32 [n], their weights, above 0; NaN stands for 1.
+            weight: float32 [n], inputs of their weights, above 0; NaN stands for 1.
 
         Returns:
             float64 [dim + 1], factors and then bias.
         """
-        weights = np.where(np.isnan(weight), 1.0, weight.astype(np.float64))
+        weights = self.weights(weight)
         missing = max(1.0 - float(weights.sum()), 0.0)
         factors = weights @ self.encoder[index].astype(np.float64) + missing * self.mean_user
         return np.append(factors, self.user_bias)
+
+    def weights(self, weight: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return the weights of items in the sum by their inputs; NaN stands for 1."""
+        return 1 + self.weight_slope * (np.where(np.isnan(weight), 1.0, weight.astype(np.float64)) - 1)
 
     def scores(self, vector: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the scores by a user vector, float64 [dim + 1], of all items: float64 [1 + items]."""
@@ -56,7 +63,9 @@ class AutoencoderFoldIn(NamedTuple):
         return scores
 
 
-def autoencoder_fold_in(encoder: NDArray[np.float32], tables: FoldedTables, ids: Ids) -> AutoencoderFoldIn:
+def autoencoder_fold_in(
+    encoder: NDArray[np.float32], tables: FoldedTables, ids: Ids, weight_slope: float = 1.0
+) -> AutoencoderFoldIn:
     """Return how the network that recommends folds in new users by its encoder, float32 [1 + items, dim].
 
     Raises:
@@ -71,4 +80,5 @@ def autoencoder_fold_in(encoder: NDArray[np.float32], tables: FoldedTables, ids:
         encoder,
         float(tables.user_bias[1:].mean()),
         tables.user_vectors[0].numpy(),  # the mean user, see `bundle_networks`
+        weight_slope,
     )

@@ -72,7 +72,9 @@ def fold_in_specs(
         if encoder is None:
             implicit_users = implicit_fold_in_for(task, recommender, vocabulary.items)
         else:
-            implicit_users = autoencoder_fold_in(encoder.numpy(), recommender, vocabulary.items)
+            # The inputs are twice the positions of ratings, see `ratings_to_weights` of the scorer, or else weights.
+            slope = task.metadata.ranking["rating_weight"] / 2 if networks.units["score"] == "rating" else 1.0
+            implicit_users = autoencoder_fold_in(encoder.numpy(), recommender, vocabulary.items, slope)
         users = None if users is None else users._replace(liked_level=LIKED_LEVEL_SCORES_ONLY)
     return FoldInSpecs(users, items, implicit_users, recommender)
 

@@ -211,7 +211,7 @@ def verify(folder: Path, source: BundleSource) -> None:
         )
         graph.check_close(case, answer["score"], spec.scores(expected)[target], tolerance)
         if isinstance(spec, AutoencoderFoldIn):
-            weight = np.where(known, np.nan_to_num(rating, nan=1.0), 0.0)
+            weight = np.where(known, spec.weights(rating), 0.0)
             contribution = spec.vectors[target].astype(np.float64) @ spec.encoder[index].T * weight
             graph.check_close(f"{case} (contributions)", answer["contribution"], contribution, tolerance)
         total = answer["contribution"].sum(1) + answer["base"] + answer["rest"]

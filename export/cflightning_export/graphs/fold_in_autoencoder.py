@@ -62,6 +62,8 @@ def encode_items(g: TypedGraph, spec: AutoencoderFoldIn) -> EncodedItems:
     index = g.items.index(g["item"])
     known = index > 0
     weight = item_weights(g)
+    if spec.weight_slope != 1:
+        weight = weight * float(spec.weight_slope) + float(1 - spec.weight_slope)
     missing = g.Relu(1.0 - g.MatMul(weight, known.cast(TensorProto.FLOAT)))
     mean_part = missing * g.constant("mean_user", spec.mean_user)
     return EncodedItems(index, known, weight, g.constant("encoder", spec.encoder)[index], mean_part)

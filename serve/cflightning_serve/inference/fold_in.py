@@ -12,7 +12,7 @@ from cflightning_serve.bundle.sessions import GraphSessions
 from cflightning_serve.errors import InputError
 from cflightning_serve.inference.results import drop_fillers
 
-MIN_WEIGHT = 1e-3
+MIN_WEIGHT = 1e-6
 """Weight of an interaction with the lowest rating; the graph takes weights above 0."""
 WEIGHT_LIMITS = (1e-6, 1e6)
 """Smallest and largest weight of an interaction where the bundle predicts interactions only."""

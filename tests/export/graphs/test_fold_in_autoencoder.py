@@ -90,13 +90,13 @@ def test_a_known_user_is_folded_in_to_the_trained_vector(exported, tmp_path):
     scorer = Scorer.load(export_bundle(path, tmp_path / "bundle", with_history=True))
     vectors, users = task.recommender.fold().user_vectors.numpy(), task.vocabulary.users.values
     for row in (1, 7, len(users)):
-        items = scorer.history(users[row - 1])[0]
-        new = scorer.fold_in(items, k=5)
+        items, ratings = scorer.history(users[row - 1])
+        new = scorer.fold_in(items, ratings, k=5)
         np.testing.assert_allclose(new.vector[:-1], vectors[row], atol=1e-6 * abs(vectors).max())
         known = scorer.recommend(users[row - 1], 5, exclude=items, exclude_seen=False)
         assert new.items.tolist() == known.items.tolist()
         np.testing.assert_allclose(new.scores, known.scores, atol=1e-6)
-        explained = scorer.explain(users[row - 1], known.items[0])
+        explained = scorer.explain(None, known.items[0], items=items, ratings=ratings)
         assert explained.rest == pytest.approx(0, abs=1e-5)
         assert explained.contributions.sum() + explained.base == pytest.approx(known.scores[0], abs=1e-5)
 

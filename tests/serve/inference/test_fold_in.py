@@ -119,9 +119,9 @@ def test_a_graph_with_another_signature_is_refused(bundles, fold_in_graphs, tabl
 @pytest.mark.parametrize(
     ("limits", "ratings", "weights"),
     [
-        ((1.0, 5.0), [5, 3, 1, 2], [2, 1, 1e-3, 0.5]),
-        ((0.5, 5.0), [5, 2.75, 0.5], [2, 1, 1e-3]),
-        ((-10.0, 10.0), [10, 0, -10, np.nan], [2, 1, 1e-3, np.nan]),
+        ((1.0, 5.0), [5, 3, 1, 2], [2, 1, 1e-6, 0.5]),
+        ((0.5, 5.0), [5, 2.75, 0.5], [2, 1, 1e-6]),
+        ((-10.0, 10.0), [10, 0, -10, np.nan], [2, 1, 1e-6, np.nan]),
         ((3.0, 3.0), [3, 3], [np.nan, np.nan]),
         (None, [4.0, np.nan], [4.0, np.nan]),
     ],
@@ -154,5 +154,5 @@ def test_low_ratings_have_low_weights_in_a_bundle_with_both_units(make_folded):
     recording.fold_in(items, [high, low], score=items)
     recording.explain(None, items[0], items=items, ratings=[high, low])
     ratings = {graph: inputs["rating"].tolist() for graph, inputs in graphs.calls if "rating" in inputs}
-    weights = [2, np.float32(1e-3)]
+    weights = [2, np.float32(1e-6)]
     assert ratings == {"fold_in_choice": weights, "fold_in": [high, low], "explain": weights}
