@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cflightning.tasks.base import NetworkTask
     from cflightning.tasks.embedding_dot import EmbeddingDotTask
     from cflightning.tasks.embedding_mlp import EmbeddingMLPTask
-    from cflightning.tasks.rating import RatingTask
+    from cflightning.tasks.rating import RecommenderTask
 
 _MODULES = {
     "Trainer": "lightning.pytorch",
@@ -36,7 +36,7 @@ _MODULES = {
     "EmbeddingDot": "cflightning.models.embedding_dot",
     "EmbeddingMLP": "cflightning.models.embedding_mlp",
     "NetworkTask": "cflightning.tasks.base",
-    "RatingTask": "cflightning.tasks.rating",
+    "RecommenderTask": "cflightning.tasks.rating",
     "EmbeddingDotTask": "cflightning.tasks.embedding_dot",
     "EmbeddingMLPTask": "cflightning.tasks.embedding_mlp",
 }
@@ -48,8 +48,8 @@ __all__ = [
     "EmbeddingMLPTask",
     "NetworkTask",
     "RatingEvaluation",
-    "RatingTask",
     "RatingsDataModule",
+    "RecommenderTask",
     "SplitOptions",
     "TableFormat",
     "Trainer",

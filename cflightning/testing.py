@@ -18,20 +18,20 @@ from torch import Tensor
 
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.splits.options import SplitOptions
-from cflightning.models.network import RatingNetwork
+from cflightning.models.network import ScoringNetwork
 from cflightning.tasks.base import NetworkTask
 
 
 class NetworkContract(ABC):
-    """Contract of `RatingNetwork`: shapes, range, the unknown index, and agreement of its methods of scoring."""
+    """Contract of `ScoringNetwork`: shapes, range, the unknown index, and agreement of its methods of scoring."""
 
     num_users, num_items = 7, 11
 
     @abstractmethod
-    def make(self, num_users: int, num_items: int, **kwargs: Any) -> RatingNetwork:
+    def make(self, num_users: int, num_items: int, **kwargs: Any) -> ScoringNetwork:
         """Return the network under test; `kwargs` are `rating_range`, `mean_rating`, `sigmoid`, `margin`, `std`."""
 
-    def _network(self, **kwargs: Any) -> RatingNetwork:
+    def _network(self, **kwargs: Any) -> ScoringNetwork:
         torch.manual_seed(0)
         kwargs = {"rating_range": (1.0, 5.0), "mean_rating": 3.5, "std": 0.5, **kwargs}
         network = self.make(self.num_users, self.num_items, **kwargs).eval()
@@ -80,7 +80,7 @@ class NetworkContract(ABC):
     def test_folded_tables_agree_with_pairs(self) -> None:
         """The tables of a dot-product model give the logits of its pairs."""
         network = self._network()
-        tables = network.fold()
+        tables = network.tables()
         if tables is None:
             return
         users, items = self._pairs()

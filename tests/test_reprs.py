@@ -69,10 +69,10 @@ def test_an_empty_vocabulary_and_a_made_table():
     assert "200 ratings" in short(made)
 
 
-@pytest.mark.parametrize("name", ["EmbeddingDotTask", "EmbeddingMLPTask", "RatingTask", "RatingEvaluation"])
+@pytest.mark.parametrize("name", ["EmbeddingDotTask", "EmbeddingMLPTask", "RecommenderTask", "RatingEvaluation"])
 def test_other_public_objects(name):
     thing = getattr(cflightning, name)
-    made = thing() if name != "RatingTask" else None
+    made = thing() if name != "RecommenderTask" else None
     assert name in repr(made if made is not None else thing)
     assert " object at 0x" not in repr(made)
 

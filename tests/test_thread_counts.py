@@ -8,7 +8,7 @@ from lightning.pytorch import Trainer
 from cflightning import EmbeddingDotTask, RatingsDataModule
 from cflightning.data.splits.options import SplitOptions
 from cflightning.models.ensemble import average, compress
-from cflightning.models.network import FoldedTables, RatingScale
+from cflightning.models.network import DotProductTables, RatingScale
 from cflightning.sampling.chain import Chain
 from cflightning.sampling.svdpp import draw_svdpp_vectors
 from cflightning.solvers.ease import ease
@@ -83,7 +83,7 @@ def test_ials(dim):
 def test_compressing_a_mean(width):
     generator = torch.Generator().manual_seed(0)
     sizes = (USERS, width), (ITEMS, width), (USERS,), (ITEMS,), ()
-    members = [FoldedTables(*(torch.randn(size, generator=generator) for size in sizes)) for _ in range(2)]
+    members = [DotProductTables(*(torch.randn(size, generator=generator) for size in sizes)) for _ in range(2)]
     assert_same_bits(lambda _: compress(average(members, [1.0, 2.0]), width))
 
 

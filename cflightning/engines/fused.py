@@ -22,7 +22,7 @@ from cflightning.models.penalty import BIAS_L2, Penalty
 from cflightning.models.svdpp import SvdppTerm
 
 if TYPE_CHECKING:
-    from cflightning.models.network import RatingNetwork
+    from cflightning.models.network import ScoringNetwork
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class StageLoader(EpochLoader):
         item: Tensor,
         rating: Tensor,
         *,
-        network: RatingNetwork,
+        network: ScoringNetwork,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,

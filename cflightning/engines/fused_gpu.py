@@ -25,7 +25,7 @@ from cflightning.models.svdpp import SvdppTerm
 from cflightning.utils.seeds import SEED_FACTOR
 
 if TYPE_CHECKING:
-    from cflightning.models.network import RatingNetwork
+    from cflightning.models.network import ScoringNetwork
 
 
 class GpuStage(NamedTuple):
@@ -54,7 +54,7 @@ class GpuStageLoader(EpochLoader):
     """
 
     def __init__(
-        self, user: Tensor, item: Tensor, rating: Tensor, *, network: RatingNetwork, seed: int = 0, **_: Any
+        self, user: Tensor, item: Tensor, rating: Tensor, *, network: ScoringNetwork, seed: int = 0, **_: Any
     ) -> None:
         self.device = next(network.parameters()).device
         self.seed = seed

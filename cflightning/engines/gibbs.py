@@ -22,7 +22,7 @@ from cflightning.engines.stage_engine import RowwiseAdagrad, fused_learning_rate
 from cflightning.engines.svdpp_prior import SvdppPrior, SvdppSides
 from cflightning.errors import TrainingError
 from cflightning.models.ensemble import average, compress
-from cflightning.models.network import FoldedTables
+from cflightning.models.network import DotProductTables
 from cflightning.sampling.chain import Chain
 from cflightning.utils.interactions import Interactions
 
@@ -77,7 +77,7 @@ class GibbsEngine(FullBatchEngine):
         draw, weight = self.chain.tables(), float(self.state["weight"])
         if not all(bool(table.isfinite().all()) for table in draw):
             raise TrainingError("--model.engine gibbs: must draw finite numbers; are there ratings far out of range?")
-        mean = FoldedTables(*(self.state[f"mean.{name}"] for name in FoldedTables._fields))
+        mean = DotProductTables(*(self.state[f"mean.{name}"] for name in DotProductTables._fields))
         self._store(compress(average([mean, draw], [weight, 1.0]), self.rank), weight + 1)
         return error / self.chain.processes
 
@@ -88,7 +88,7 @@ class GibbsEngine(FullBatchEngine):
         weight = float(sweeps if sweeps and sweeps > 0 else DEFAULT_SWEEPS)
         self._store(compress(average(members, [1.0] * len(members)), self.rank), weight)
 
-    def _store(self, mean: FoldedTables, weight: float) -> None:
+    def _store(self, mean: DotProductTables, weight: float) -> None:
         self.state |= {f"mean.{name}": table.contiguous() for name, table in mean._asdict().items()}
         self.state |= {f"chain.{name}": value for name, value in self.chain.state.items()}
         self.state["weight"] = torch.tensor(weight)
@@ -104,7 +104,7 @@ class GibbsEngine(FullBatchEngine):
         del self.chain, self.loader
 
 
-def train_members(inputs: EngineInputs, loader: FullBatchLoader, learning_rate: float) -> list[FoldedTables]:
+def train_members(inputs: EngineInputs, loader: FullBatchLoader, learning_rate: float) -> list[DotProductTables]:
     """Train the ensemble members by the fused engine.
 
     Args:
@@ -135,5 +135,5 @@ def train_members(inputs: EngineInputs, loader: FullBatchLoader, learning_rate: 
             for stage in stages:
                 descent.train_batch(stage, learning_rate * one_cycle(next(step), DEFAULT_EPOCHS * len(stages)))
         descent.close()
-        members.append(network.fold())
+        members.append(network.tables())
     return members

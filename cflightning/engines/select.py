@@ -20,7 +20,7 @@ from cflightning.models.embedding_dot import EmbeddingDot
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
-    from cflightning.models.network import RatingNetwork
+    from cflightning.models.network import ScoringNetwork
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ RatingEngine = FusedEngine | FusedGpuEngine | GibbsEngine
 def select_engine(
     name: EngineName,
     trainer: Trainer,
-    networks: Sequence[RatingNetwork],
+    networks: Sequence[ScoringNetwork],
     *,
     custom_optimizer: bool = False,
     counts_batches: bool = False,
@@ -76,7 +76,7 @@ def select_engine(
 def unsupported_reason(
     name: EngineName,
     trainer: Trainer,
-    network: RatingNetwork,
+    network: ScoringNetwork,
     *,
     custom_optimizer: bool = False,
     counts_batches: bool = False,

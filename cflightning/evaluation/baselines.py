@@ -12,7 +12,7 @@ from torch import Tensor
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.evaluation.rankings import EvalUsers, RankingResult, evaluate_scores, evaluate_tables
 from cflightning.metrics.intervals import normal_interval
-from cflightning.models.network import FoldedTables
+from cflightning.models.network import DotProductTables
 from cflightning.solvers.ease import ease, item_scores
 from cflightning.solvers.low_rank_ease import LinearTables, LowRankEase
 from cflightning.solvers.neighbours import item_neighbours
@@ -73,7 +73,7 @@ class RankingBaselines(Callback):
         model: RankingResult | None = pl_module.evaluate_rankings()
         if model is None:
             return
-        tables = pl_module.network.fold() if pl_module.predicts_ratings and not model.users.held_out else None
+        tables = pl_module.network.tables() if pl_module.predicts_ratings and not model.users.held_out else None
         logged: dict[str, Tensor] = {}
         baselines = []
         for name, baseline in self._evaluate(model.users, data, tables):
@@ -83,14 +83,14 @@ class RankingBaselines(Callback):
         pl_module.log_dict(logged, sync_dist=True)  # equal on all processes; Lightning requires sync_dist
 
     def _evaluate(
-        self, eval_users: EvalUsers, data: RatingsDataModule, rating_tables: FoldedTables | None
+        self, eval_users: EvalUsers, data: RatingsDataModule, rating_tables: DotProductTables | None
     ) -> Iterator[tuple[str, RankingResult]]:
         user, item = (torch.from_numpy(index) for index in data.training_pairs())
         training = make_interactions(user, item, data.num_users, data.num_items)
         threads, seen = torch.get_num_threads(), eval_users.seen
         users = len(eval_users.users) if eval_users.held_out else data.num_users
         no_vectors = torch.zeros(users, 0), torch.zeros(data.num_items, 0)
-        by_popularity = FoldedTables(*no_vectors, torch.zeros(users), popularity(training), torch.zeros(()))
+        by_popularity = DotProductTables(*no_vectors, torch.zeros(users), popularity(training), torch.zeros(()))
         yield "popularity", evaluate_tables(eval_users, by_popularity)
         neighbours = item_neighbours(training, self.neighbours, threads=threads)
         yield "item-knn", evaluate_scores(eval_users, neighbours.scores(seen, threads=threads))
@@ -102,7 +102,7 @@ class RankingBaselines(Callback):
             if eval_users.held_out:
                 of_users = seen.sums(encoder)
             zeros = torch.zeros(len(of_users)), torch.zeros(len(vectors)), torch.zeros(())
-            yield "ease", evaluate_tables(eval_users, FoldedTables(of_users, vectors, *zeros))
+            yield "ease", evaluate_tables(eval_users, DotProductTables(of_users, vectors, *zeros))
         if rating_tables is not None:
             yield "ratings", evaluate_tables(eval_users, rating_tables)
 

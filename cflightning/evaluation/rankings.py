@@ -18,7 +18,7 @@ from cflightning.metrics.ranking import METRICS, RankingMetrics, is_relevant, us
 from cflightning.metrics.sampled import METRICS as SAMPLED_METRICS
 from cflightning.metrics.sampled import SampledMetrics
 from cflightning.metrics.top_k import TopK, rank_all, rank_scores
-from cflightning.models.network import FoldedTables
+from cflightning.models.network import DotProductTables
 from cflightning.utils.csr import Csr
 
 log = logging.getLogger(__name__)
@@ -181,7 +181,7 @@ class RankingEvaluator:
         return RankingResult(self.eval_users, metrics, torch.cat(self._ndcg))
 
 
-def evaluate_tables(eval_users: EvalUsers, tables: FoldedTables) -> RankingResult:
+def evaluate_tables(eval_users: EvalUsers, tables: DotProductTables) -> RankingResult:
     """Evaluate a dot product, whose user table has the indices of `EvalUsers.users`; see `RankingEvaluator.result`."""
     users, items, bias = tables.user_vectors, tables.item_vectors, tables.item_bias
     device = items.device
@@ -197,7 +197,7 @@ def evaluate_tables(eval_users: EvalUsers, tables: FoldedTables) -> RankingResul
     return evaluator.result()
 
 
-def user_ndcg(eval_users: EvalUsers, tables: FoldedTables, k: int = 10) -> Tensor:
+def user_ndcg(eval_users: EvalUsers, tables: DotProductTables, k: int = 10) -> Tensor:
     """Return nDCG@k of each evaluated user, by the scores of a dot product.
 
     Args:

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 from cflightning.errors import ConfigError
-from cflightning.models.network import FoldedTables, RatingNetwork, RatingScale, embedding_table
+from cflightning.models.network import DotProductTables, RatingScale, ScoringNetwork, embedding_table
 
 BIAS_SHARE = 0.1
 """Default weight of a squared bias in the squared norms."""
 
 
-class EmbeddingDot(RatingNetwork):
+class EmbeddingDot(ScoringNetwork):
     """``scale(b + b_u + b_i + <p_u, q_i>)`` (Koren, Bell & Volinsky 2009, eq. 4; Howard & Gugger 2020, ch. 8).
 
     Args:
@@ -107,9 +107,9 @@ class EmbeddingDot(RatingNetwork):
         logits, users, items = LogitsAndNorms.apply(*tables, user, item, *shares, *looked_up)  # type: ignore[no-untyped-call]
         return self.scale(logits + self.global_bias), users, items
 
-    def fold(self) -> FoldedTables:
+    def tables(self) -> DotProductTables:
         """Return the network's own tables, without a copy."""
-        return FoldedTables(
+        return DotProductTables(
             self.user_factors.weight.detach(),
             self.item_factors.weight.detach(),
             self.user_bias.weight.detach().squeeze(-1),
@@ -117,20 +117,20 @@ class EmbeddingDot(RatingNetwork):
             self.global_bias.detach(),
         )
 
-    def set_tables(self, tables: FoldedTables) -> None:
+    def set_tables(self, tables: DotProductTables) -> None:
         """Copy tables into the network, so that it has their logits.
 
         Args:
             tables: Tables of as many users and items and of at most this dim; further factors become zero.
         """
         with torch.no_grad():
-            for table, new in zip(self.fold()[:2], tables[:2], strict=True):
+            for table, new in zip(self.tables()[:2], tables[:2], strict=True):
                 table.zero_()[:, : new.shape[1]] = new
-            for table, new in zip(self.fold()[2:], tables[2:], strict=True):
+            for table, new in zip(self.tables()[2:], tables[2:], strict=True):
                 table.copy_(new)
 
 
-def encoder_of(network: RatingNetwork) -> Tensor | None:
+def encoder_of(network: ScoringNetwork) -> Tensor | None:
     """Return the encoder of a linear autoencoder, float32 [num_items, dim]; None for any other network."""
     return network.encoder if isinstance(network, EmbeddingDot) else None
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from cflightning.errors import ConfigError
-from cflightning.models.network import RatingNetwork, RatingScale, embedding_table
+from cflightning.models.network import RatingScale, ScoringNetwork, embedding_table
 
 
-class EmbeddingMLP(RatingNetwork):
+class EmbeddingMLP(ScoringNetwork):
     """``scale(MLP([p_u, q_i]))`` with ReLU between the layers.
 
     A learned similarity instead of the dot product, for comparison: it is usually *less* accurate (Rendle et al. 2020,

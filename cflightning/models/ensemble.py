@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cflightning.models.network import FoldedTables
+from cflightning.models.network import DotProductTables
 from cflightning.utils.torch_threads import one_thread
 
 
-def average(tables: Sequence[FoldedTables], weights: Sequence[float]) -> FoldedTables:
+def average(tables: Sequence[DotProductTables], weights: Sequence[float]) -> DotProductTables:
     """Return tables whose logits are the weighted mean of the logits of all, by concatenation.
 
     Args:
@@ -33,12 +33,12 @@ def average(tables: Sequence[FoldedTables], weights: Sequence[float]) -> FoldedT
             start=torch.tensor(0.0),
         )
 
-    return FoldedTables(
+    return DotProductTables(
         factors("user_vectors"), factors("item_vectors"), mean("user_bias"), mean("item_bias"), mean("global_bias")
     )
 
 
-def compress(tables: FoldedTables, dim: int) -> FoldedTables:
+def compress(tables: DotProductTables, dim: int) -> DotProductTables:
     """Return the closest tables of a smaller dim, by the squared difference of all products (Eckart & Young 1936).
 
     This is the singular value decomposition of the product of both tables, computed from the QR decompositions of the
@@ -56,7 +56,7 @@ def compress(tables: FoldedTables, dim: int) -> FoldedTables:
         return _compress(tables, dim)
 
 
-def _compress(tables: FoldedTables, dim: int) -> FoldedTables:
+def _compress(tables: DotProductTables, dim: int) -> DotProductTables:
     users, items = tables.user_vectors, tables.item_vectors
     user_basis, user_core = torch.linalg.qr(users)
     item_basis, item_core = torch.linalg.qr(items)
@@ -67,4 +67,4 @@ def _compress(tables: FoldedTables, dim: int) -> FoldedTables:
     for basis, side, table in ((user_basis, left, users), (item_basis, right.mT, items)):
         compressed = basis @ (side[:, :dim] * root).to(basis)
         vectors.append(compressed * (table != 0).any(1, keepdim=True))  # zero rows stay zero in spite of rounding
-    return FoldedTables(vectors[0], vectors[1], *tables[2:])
+    return DotProductTables(vectors[0], vectors[1], *tables[2:])

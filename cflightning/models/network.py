@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cflightning.errors import ConfigError
 
 
-class FoldedTables(NamedTuple):
+class DotProductTables(NamedTuple):
     """A dot-product network as plain tables: ``logit = global_bias + user_bias + item_bias + <user, item>``.
 
     Attributes:
@@ -77,7 +77,7 @@ class RatingScale(nn.Module):
         return math.log(share / (1 - share))
 
 
-class RatingNetwork(nn.Module, ABC):
+class ScoringNetwork(nn.Module, ABC):
     """A network that scores pairs of a user and an item, in rating units if its scale has a rating range.
 
     Index 0 stands for every unknown id; its vectors are zero and stay zero.
@@ -164,7 +164,7 @@ class RatingNetwork(nn.Module, ABC):
             raise NotImplementedError(f"{type(self).__name__} has no prior means")
         return self(user, item), *self.squared_norms(user, item)
 
-    def fold(self) -> FoldedTables | None:
+    def tables(self) -> DotProductTables | None:
         """Return the network as plain tables, or None if it is not a dot product."""
         return None
 

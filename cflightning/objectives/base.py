@@ -13,7 +13,7 @@ from torch import Tensor
 from cflightning.errors import ConfigError
 from cflightning.kernels.availability import kernels_available
 from cflightning.models.embedding_dot import EmbeddingDot
-from cflightning.models.network import FoldedTables
+from cflightning.models.network import DotProductTables
 from cflightning.objectives.fold_in import LeastSquaresFoldIn, default_weight
 from cflightning.objectives.sampled_loss import SampledLoss
 from cflightning.objectives.settings import RankingSettings, SearchRange, TableSize, log_range
@@ -137,7 +137,7 @@ class RankingObjective(Objective):
     @torch.inference_mode(False)  # threads of solvers do not inherit it
     @torch.no_grad()
     def fold_in_for_evaluation(
-        self, settings: Mapping[str, float], tables: FoldedTables, seen: Csr, counts: Tensor, threads: int = 1
+        self, settings: Mapping[str, float], tables: DotProductTables, seen: Csr, counts: Tensor, threads: int = 1
     ) -> Tensor:
         """Return the vectors by which held-out users are measured, from their items, with all item vectors fixed.
 

@@ -68,7 +68,9 @@ class BceSolver(RankingSolver[BceSettings]):
             for member in range(self.members)
         ]
         self.tables = [
-            LogisticTables(*(table.view(-1).numpy() if table.dim() < 2 else table.numpy() for table in network.fold()))
+            LogisticTables(
+                *(table.view(-1).numpy() if table.dim() < 2 else table.numpy() for table in network.tables())
+            )
             for network in self.networks
         ]
         self._loss = 0.0
@@ -81,7 +83,7 @@ class BceSolver(RankingSolver[BceSettings]):
         total = sum(step.epoch(epoch, tables, rate, l2) for step, tables in zip(self.steps, self.tables, strict=True))
         self._loss = total / max(sum(step.samples for step in self.steps), 1)
         if self.members > 1:
-            mean = average([network.fold() for network in self.networks], [1.0] * self.members)
+            mean = average([network.tables() for network in self.networks], [1.0] * self.members)
             dim = self.network.dim
             self.network.set_tables(mean if dim >= mean.user_vectors.shape[1] else compress(mean, dim))
 
@@ -97,14 +99,14 @@ class BceSolver(RankingSolver[BceSettings]):
         return {
             f"{member}.{name}": table
             for member, network in enumerate(self.networks)
-            for name, table in network.fold()._asdict().items()
+            for name, table in network.tables()._asdict().items()
         }
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Restore the members."""
         if state and self.members > 1:
             for member, network in enumerate(self.networks):
-                for name, table in network.fold()._asdict().items():
+                for name, table in network.tables()._asdict().items():
                     table.copy_(restore_tensor(state, f"{member}.{name}", table.shape))
 
     def close(self) -> None:

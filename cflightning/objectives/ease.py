@@ -71,7 +71,7 @@ class EaseSolver(RankingSolver[EaseSettings]):
         self._loss = self.iteration.sweep()
         users, encoder, items = self.iteration.tables()
         assert self.network.encoder is not None
-        for table, new in zip((*self.network.fold()[:2], self.network.encoder), (users, items, encoder), strict=True):
+        for table, new in zip((*self.network.tables()[:2], self.network.encoder), (users, items, encoder), strict=True):
             table.copy_(new)
 
     def loss(self) -> float:

@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from cflightning.models.network import FoldedTables
+from cflightning.models.network import DotProductTables
 from cflightning.objectives.base import DIM_RANGE, RankingObjective
 from cflightning.objectives.fold_in import DEFAULT_EXPONENT, DEFAULT_L2, LeastSquaresFoldIn, default_weight
 from cflightning.objectives.settings import RankingSettings, SearchRange, TableSize, log_range
@@ -54,7 +54,7 @@ class IalsSolver(RankingSolver[IalsSettings]):
 
     def train_epoch(self, epoch: int, num_epochs: int) -> None:
         """Solve for all users, then for all items; the first epoch starts from the SVD."""
-        users, items = self.network.fold()[:2]
+        users, items = self.network.tables()[:2]
         if epoch == 0:
             for table, start in zip((users, items), self.iteration.start(self.dim, self.seed), strict=True):
                 table.copy_(start)
@@ -62,7 +62,7 @@ class IalsSolver(RankingSolver[IalsSettings]):
 
     def loss(self) -> float:
         """Return the objective per interaction."""
-        return self.iteration.loss(*self.network.fold()[:2]) / max(len(self.interactions.user), 1)
+        return self.iteration.loss(*self.network.tables()[:2]) / max(len(self.interactions.user), 1)
 
 
 class Ials(RankingObjective):
@@ -84,7 +84,7 @@ class Ials(RankingObjective):
     @torch.inference_mode(False)  # threads of solvers do not inherit it
     @torch.no_grad()
     def fold_in_for_evaluation(
-        self, settings: Mapping[str, float], tables: FoldedTables, seen: Csr, counts: Tensor, threads: int = 1
+        self, settings: Mapping[str, float], tables: DotProductTables, seen: Csr, counts: Tensor, threads: int = 1
     ) -> Tensor:
         """Return a user's vector of the last epoch, solved exactly; see `RankingObjective`."""
         items = tables.item_vectors.detach().cpu().float()

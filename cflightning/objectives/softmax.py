@@ -120,7 +120,7 @@ class SoftmaxSolver(RankingSolver[SoftmaxSettings]):
         self._loss = self.steps.epoch(epoch, self.tables[0].numpy(), self.tables[1].numpy(), rate)
         users, items = self.tables
         smoothed = smooth_items(users, items, self.matrix, self.settings.smooth_items, threads=self.threads)
-        for table, vectors in zip(self.network.fold()[:2], (users, smoothed), strict=True):
+        for table, vectors in zip(self.network.tables()[:2], (users, smoothed), strict=True):
             table.copy_(vectors)
 
     def _initial_tables(self) -> tuple[Tensor, Tensor]:

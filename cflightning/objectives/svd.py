@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from cflightning.models.network import FoldedTables
+from cflightning.models.network import DotProductTables
 from cflightning.objectives.base import RankingObjective
 from cflightning.objectives.settings import RankingSettings, SearchRange, TableSize
 from cflightning.objectives.solver import RankingSolver, restore_tensor
@@ -48,7 +48,7 @@ class SvdSolver(RankingSolver[SvdSettings]):
     def train_epoch(self, epoch: int, num_epochs: int) -> None:
         """Iterate once and write the vectors into the network."""
         self._captured = self.iteration.sweep()
-        for table, vectors in zip(self.network.fold()[:2], self.iteration.vectors(), strict=True):
+        for table, vectors in zip(self.network.tables()[:2], self.iteration.vectors(), strict=True):
             table.copy_(vectors)
 
     def loss(self) -> float:
@@ -87,7 +87,7 @@ class Svd(RankingObjective):
     @torch.inference_mode(False)  # threads of solvers do not inherit it
     @torch.no_grad()
     def fold_in_for_evaluation(
-        self, settings: Mapping[str, float], tables: FoldedTables, seen: Csr, counts: Tensor, threads: int = 1
+        self, settings: Mapping[str, float], tables: DotProductTables, seen: Csr, counts: Tensor, threads: int = 1
     ) -> Tensor:
         """Return the projection of a user's interactions, exactly as in training; see `RankingObjective`."""
         complete = SvdSettings.make(settings, self.name)

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cflightning.models.network import FoldedTables, RatingScale
+from cflightning.models.network import DotProductTables, RatingScale
 from cflightning.sampling.conditional import Conditional, draw_chunk
 from cflightning.sampling.normal_wishart import normal_wishart
 from cflightning.sampling.padded_rows import PaddedRows
@@ -126,7 +126,7 @@ class Chain:
             factors[:, :-1] = 0.3 * factors.shape[1] ** -0.5 * _normal(rng, (len(factors), factors.shape[1] - 1))
             factors *= side.rated[:, None]
 
-    def start(self, tables: FoldedTables) -> None:
+    def start(self, tables: DotProductTables) -> None:
         """Set the state to a trained model.
 
         Args:
@@ -238,7 +238,7 @@ class Chain:
                 part[~mine] = 0
                 self.all_reduce(part)
 
-    def tables(self) -> FoldedTables:
+    def tables(self) -> DotProductTables:
         """Return the last draw as tables; index 0, the unknown one, has the prior mean m."""
         centred = []
         for at, side in enumerate(self.sides):
@@ -246,7 +246,7 @@ class Chain:
         users, items = centred
         user_mean, item_mean = self.state["prior_mean_0"], self.state["prior_mean_1"]
         global_bias = self.state["global_bias"] + user_mean[:-1] @ item_mean[:-1] + user_mean[-1] + item_mean[-1]
-        return FoldedTables(
+        return DotProductTables(
             users[:, :-1],
             items[:, :-1],
             users[:, -1] + users[:, :-1] @ item_mean[:-1],

@@ -24,7 +24,7 @@ from cflightning.engines.select import EngineName
 from cflightning.engines.svdpp_prior import SvdppSides
 from cflightning.errors import CheckpointError, ConfigError
 from cflightning.models.embedding_dot import EmbeddingDot
-from cflightning.models.network import RatingNetwork
+from cflightning.models.network import ScoringNetwork
 from cflightning.objectives.fold_in import LeastSquaresFoldIn, default_weight
 from cflightning.tasks.trained_networks import TrainedNetworks
 from cflightning.utils.arguments import Arguments
@@ -33,7 +33,7 @@ from cflightning.utils.torch_threads import one_thread
 
 
 class NetworkTask(LightningModule, ABC):
-    """A network with its settings; `RatingTask` adds training and evaluation.
+    """A network with its settings; `RecommenderTask` adds training and evaluation.
 
     The network is built when the task meets data or a checkpoint; from a checkpoint it is the same whatever the data.
 
@@ -64,7 +64,7 @@ class NetworkTask(LightningModule, ABC):
             engine. It hardly depends on settings; an epoch costs as much as some ten of fused.
     """
 
-    network: RatingNetwork
+    network: ScoringNetwork
     ensemble: TrainedNetworks  # the name is part of the members' keys in checkpoints
     svdpp: SvdppSides = "none"
     members = 1
@@ -145,7 +145,7 @@ class NetworkTask(LightningModule, ABC):
     @abstractmethod
     def build_network(
         self, num_users: int, num_items: int, rating_range: tuple[float, float] | None, mean_rating: float | None
-    ) -> RatingNetwork:
+    ) -> ScoringNetwork:
         """Make the network.
 
         Args:
@@ -193,7 +193,7 @@ class NetworkTask(LightningModule, ABC):
         return int(getattr(self.network, "dim", 0))
 
     @property
-    def recommender(self) -> RatingNetwork:
+    def recommender(self) -> ScoringNetwork:
         """The network whose scores rank."""
         return self.network
 

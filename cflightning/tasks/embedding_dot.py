@@ -26,7 +26,7 @@ from cflightning.tasks.ranking_choice import choose_ranking, make_candidates, tr
 from cflightning.tasks.ranking_data import table_size
 from cflightning.tasks.ranking_fit import SampledLossFit, SolverFit
 from cflightning.tasks.ranking_head import RankingHead, SeparateRankingHead
-from cflightning.tasks.rating import RatingTask
+from cflightning.tasks.rating import RecommenderTask
 from cflightning.tasks.rating_fit import RatingFit
 from cflightning.tasks.rating_head import RatingHead, configured_penalty
 from cflightning.tasks.trained_networks import TrainedNetworks
@@ -37,7 +37,7 @@ SMALL_ROWS = 500_000
 """Number of training rows below which the default dim of a rating model is 128, which gains up to .002 RMSE."""
 
 
-class EmbeddingDotTask(RatingTask):
+class EmbeddingDotTask(RecommenderTask):
     """Dot product of user and item factors plus biases, mapped into the rating range by a sigmoid.
 
     Args:

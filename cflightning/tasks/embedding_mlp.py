@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from cflightning.models.embedding_mlp import EmbeddingMLP
-from cflightning.tasks.rating import RatingTask
+from cflightning.tasks.rating import RecommenderTask
 from cflightning.utils.arguments import Arguments
 
 
-class EmbeddingMLPTask(RatingTask):
+class EmbeddingMLPTask(RecommenderTask):
     """Concatenated user and item embeddings through a small multi-layer perceptron (fastai's `EmbeddingNN`).
 
     For comparison: it was less accurate than the dot product on every table that was tried (Rendle et al. 2020, "Neural

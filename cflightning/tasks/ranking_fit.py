@@ -135,4 +135,4 @@ class SampledLossFit(Fit):
             return
         with torch.no_grad():
             users, items = loss.tables(self.network)
-            served.set_tables(self.network.fold()._replace(user_vectors=users, item_vectors=items))
+            served.set_tables(self.network.tables()._replace(user_vectors=users, item_vectors=items))

@@ -12,10 +12,10 @@ from cflightning.data.datamodule import RatingsDataModule
 from cflightning.data.splits.split import TEST, VAL
 from cflightning.evaluation.rankings import EvalUsers, RankingResult, evaluate_tables, select_eval_users
 from cflightning.models.embedding_dot import EmbeddingDot
-from cflightning.models.network import FoldedTables
+from cflightning.models.network import DotProductTables
 from cflightning.objectives.base import RankingObjective
 from cflightning.tasks.head import Head
-from cflightning.tasks.rating import RatingTask
+from cflightning.tasks.rating import RecommenderTask
 
 VAL_USERS = 4096
 """Maximum number of users, evenly spaced, on whom validation measures rankings."""
@@ -23,7 +23,7 @@ VAL_USERS = 4096
 
 def ranking_tables(
     objective: RankingObjective, settings: Mapping[str, float], network: EmbeddingDot, users: EvalUsers
-) -> FoldedTables:
+) -> DotProductTables:
     """Return the tables of a network whose users are those of an evaluation: held-out ones are folded in.
 
     Args:
@@ -32,7 +32,7 @@ def ranking_tables(
         network: The network.
         users: Users of the evaluation.
     """
-    tables = network.fold()
+    tables = network.tables()
     if not users.held_out:
         return tables
     if network.encoder is not None:
@@ -55,7 +55,7 @@ class RankingHead(Head):
     """
 
     def __init__(
-        self, task: RatingTask, objective: RankingObjective, network: EmbeddingDot, *, skip_empty: bool = False
+        self, task: RecommenderTask, objective: RankingObjective, network: EmbeddingDot, *, skip_empty: bool = False
     ) -> None:
         self.task, self.objective, self.network, self.skip_empty = task, objective, network, skip_empty
         self._test: RankingResult | None = None
@@ -123,7 +123,7 @@ class SeparateRankingHead(RankingHead):
         network: Network whose scores rank.
     """
 
-    def __init__(self, task: RatingTask, objective: RankingObjective, network: EmbeddingDot) -> None:
+    def __init__(self, task: RecommenderTask, objective: RankingObjective, network: EmbeddingDot) -> None:
         super().__init__(task, objective, network, skip_empty=True)
 
     def settings_used(self) -> dict[str, Any]:

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 USES: dict[Any, Use] = {TrainerFn.FITTING: "fit", TrainerFn.VALIDATING: "validate", TrainerFn.TESTING: "test"}
 
 
-class RatingTask(NetworkTask):
+class RecommenderTask(NetworkTask):
     """The base of tasks: it predicts ratings unless a subclass has other heads and another fit.
 
     Order in a fit: `configure_model` (`build`, `make_fit`), `configure_optimizers`, `on_train_start` (the engine

@@ -18,7 +18,7 @@ from cflightning.data.loaders.ratings import RatingBatch
 from cflightning.engines.base import DEFAULT_EPOCHS, EngineInputs
 from cflightning.engines.select import RatingEngine, select_engine
 from cflightning.engines.svdpp_prior import SvdppPrior
-from cflightning.models.network import RatingNetwork
+from cflightning.models.network import ScoringNetwork
 from cflightning.models.penalty import BIAS_L2, Penalty, count_weights
 from cflightning.models.svdpp import SvdppTerm
 from cflightning.objectives.mse import Mse
@@ -161,7 +161,7 @@ class RatingFit(Fit):
         self.add_loss(sum(errors[1:], start=errors[0]), batch.total * len(losses))
         return torch.stack(totals).sum()
 
-    def _loss(self, network: RatingNetwork, prior: SvdppPrior | None, batch: RatingBatch) -> tuple[Tensor, Tensor]:
+    def _loss(self, network: ScoringNetwork, prior: SvdppPrior | None, batch: RatingBatch) -> tuple[Tensor, Tensor]:
         """Return the summed loss of a network, in squared rating ranges, and its squared error, in squared units."""
         assert self._weights is not None
         (user_weights, user_shares), (item_weights, item_shares) = self._weights

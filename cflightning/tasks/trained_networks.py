@@ -11,7 +11,7 @@ from cflightning.engines.svdpp_prior import SvdppPrior, SvdppSides
 from cflightning.errors import ConfigError
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.ensemble import average, compress
-from cflightning.models.network import RatingNetwork
+from cflightning.models.network import ScoringNetwork
 from cflightning.models.svdpp import SvdppTerm
 from cflightning.utils.interactions import Interactions
 
@@ -30,7 +30,7 @@ class TrainedNetworks(nn.Module):
         priors: SVD++ priors of the trained networks while training lasts; empty without SVD++ terms.
     """
 
-    def __init__(self, network: RatingNetwork, members: Sequence[EmbeddingDot] = ()) -> None:
+    def __init__(self, network: ScoringNetwork, members: Sequence[EmbeddingDot] = ()) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
         self._served = (network,)  # in a tuple, since it is a submodule of the task
@@ -39,7 +39,7 @@ class TrainedNetworks(nn.Module):
             network.requires_grad_(False)  # or several devices would wait for gradients that never come
 
     @property
-    def networks(self) -> list[RatingNetwork]:
+    def networks(self) -> list[ScoringNetwork]:
         """The networks that are trained."""
         return [*self.members] or [*self._served]
 
@@ -53,7 +53,7 @@ class TrainedNetworks(nn.Module):
         """Write the average of the members into the served network."""
         [network] = self._served
         if len(self.members) and isinstance(network, EmbeddingDot):
-            tables = [member.fold() for member in self.dot_products]
+            tables = [member.tables() for member in self.dot_products]
             network.set_tables(compress(average(tables, [1.0] * len(tables)), network.dim))
 
     def attach_priors(

@@ -96,7 +96,7 @@ class HeldOut:
 def bias_alone(held: HeldOut, checkpoint: Path, most: int | None) -> float:
     """Predict with the model's item biases and a user bias from the same prior and noise, without factors."""
     task = load_task(checkpoint)
-    tables, scale, known = task.network.fold(), task.network.scale, task.vocabulary.items
+    tables, scale, known = task.network.tables(), task.network.scale, task.vocabulary.items
     logits = (tables.item_bias + tables.global_bias).double().numpy()
     bias = tables.user_bias[1:].double().numpy()
     mean, weight = bias.mean(), 0.3 / bias.var()
@@ -257,7 +257,7 @@ def in_numpy(checkpoint: Path):
     from cflightning_export.fold_in.spec import new_users
 
     task = load_task(checkpoint)
-    tables, known = task.network.fold(), task.vocabulary.items
+    tables, known = task.network.tables(), task.vocabulary.items
     bags = torch.load(checkpoint, weights_only=True)["cflightning_svdpp"][0]
     spec = new_users(
         tables,

@@ -43,7 +43,7 @@ def test_terms_are_learned_and_dropped_when_training_ends(engine, svdpp, monkeyp
     assert len(seen) == {"user": 2, "both": 4}[svdpp]
     assert min(seen.values()) > 0
     assert not task.ensemble.priors
-    tables = task.network.fold()
+    tables = task.network.tables()
     assert tables.user_vectors.shape == (task.network.num_users, 4)
     assert not any(table[0].any() for table in tables[:4])
 

@@ -130,7 +130,7 @@ def test_intervals_are_those_of_the_mean_over_users(held_out):
     assert metrics["test/ndcg@10_low"] < metrics["test/ndcg@10"] < metrics["test/ndcg@10_high"]
     assert metrics["test/ndcg@10_gain_low"] <= metrics["test/ndcg@10_gain"] <= metrics["test/ndcg@10_gain_high"]
     if not held_out:
-        values = user_ndcg(users, model.network.fold())
+        values = user_ndcg(users, model.network.tables())
         assert interval(metrics) == expected_interval(values.numpy())
         if max(named, key=named.get) == "ease":
             assert interval(metrics, "_gain") == expected_interval((values - of_ease).numpy())
@@ -151,7 +151,7 @@ def test_a_process_without_users_has_no_values():
     model, _ = measure(data)
     users, none = select_eval_users(data, TEST, None), torch.zeros(0, dtype=torch.int64)
     empty = users._replace(users=none, seen=users.seen.take(none), relevant=users.relevant.take(none))
-    assert evaluate_tables(empty, model.network.fold()).ndcg.shape == (0,)
+    assert evaluate_tables(empty, model.network.tables()).ndcg.shape == (0,)
 
 
 def test_sampled_candidates_have_intervals_of_ranks_among_them(tmp_path):
@@ -169,7 +169,7 @@ def test_sampled_candidates_have_intervals_of_ranks_among_them(tmp_path):
             out.write(f"({user},{item})\t" + "\t".join(map(str, negatives)) + "\n")
     data = RatingsDataModule(str(tmp_path), split=SplitOptions(val_fraction=0))
     model, metrics = measure(data)
-    values = evaluate_tables(select_eval_users(data, TEST, None), model.network.fold()).ndcg
+    values = evaluate_tables(select_eval_users(data, TEST, None), model.network.tables()).ndcg
     assert len(values) == users - 1
     assert metrics["test/ndcg@10"] == pytest.approx(float(values.sum()) / users, abs=1e-7)
     assert interval(metrics) == expected_interval(values.numpy(), users)

@@ -5,7 +5,7 @@ import onnxruntime as ort
 import torch
 
 from cflightning.data.ids import Ids
-from cflightning.models.network import FoldedTables, RatingScale
+from cflightning.models.network import DotProductTables, RatingScale
 from cflightning_export.fold_in.autoencoder import AutoencoderFoldIn
 from cflightning_export.fold_in.implicit import ImplicitFoldIn
 
@@ -26,7 +26,7 @@ def make_tables(seed=0, scale=0.35):
         table[0] = 0
         return table
 
-    return FoldedTables(draw(USERS, DIM), draw(ITEMS, DIM), draw(USERS), draw(ITEMS), torch.tensor(0.4))
+    return DotProductTables(draw(USERS, DIM), draw(ITEMS, DIM), draw(USERS), draw(ITEMS), torch.tensor(0.4))
 
 
 def make_svdpp_terms(seed=3):

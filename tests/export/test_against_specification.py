@@ -34,7 +34,7 @@ class Tables:
     """Tables of a network; for implicit feedback the unknown user is the mean user."""
 
     def __init__(self, network, unit):
-        p, q, bu, bi, b = (table.double().numpy().copy() for table in network.fold())
+        p, q, bu, bi, b = (table.double().numpy().copy() for table in network.tables())
         if unit == "choice":
             p[0], bu[0] = p[1:].mean(0), bu[1:].mean()
         self.p, self.q, self.scale = np.column_stack([p, bu]), np.column_stack([q, np.ones(len(q))]), network.scale

@@ -162,7 +162,7 @@ def test_similar_items_are_sorted_by_cosine(exported):
 
 def test_similar_users_are_sorted_by_cosine(exported):
     task, scorer = exported
-    users, tables = task.vocabulary.users.values, recommender(task).fold()
+    users, tables = task.vocabulary.users.values, recommender(task).tables()
     if tables is None:
         with pytest.raises(UnsupportedError, match="has no graph 'similar_users'"):
             scorer.similar_users(users[0])

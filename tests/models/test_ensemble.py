@@ -6,7 +6,7 @@ import torch
 
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.ensemble import average, compress
-from cflightning.models.network import FoldedTables
+from cflightning.models.network import DotProductTables
 
 USERS, ITEMS = 30, 20
 
@@ -17,7 +17,7 @@ def tables(dim, seed):
     found = [torch.randn(shape, generator=generator) for shape in shapes]
     for table in found[:4]:
         table[0] = 0
-    return FoldedTables(*found)
+    return DotProductTables(*found)
 
 
 def logits(one):
@@ -42,19 +42,19 @@ def test_compression_is_the_truncated_svd_of_numpy(dim):
     for side in found[:2]:  # sorted by strength, and of equal norm on both sides
         np.testing.assert_allclose(side.norm(dim=0) ** 2, strength[:dim], rtol=1e-5)
         assert not side[0].any()  # exactly
-    for name in FoldedTables._fields[2:]:
+    for name in DotProductTables._fields[2:]:
         assert torch.equal(getattr(found, name), getattr(given, name))
 
 
 def test_a_product_has_no_more_factors_than_items():
     found = compress(average([tables(15, 1), tables(15, 2)], [1, 1]), 30)
     assert found.user_vectors.shape[1] == ITEMS
-    empty = FoldedTables(torch.zeros(5, 3), torch.zeros(4, 3), torch.zeros(5), torch.zeros(4), torch.tensor(0.0))
+    empty = DotProductTables(torch.zeros(5, 3), torch.zeros(4, 3), torch.zeros(5), torch.zeros(4), torch.tensor(0.0))
     assert all(torch.isfinite(table).all() for table in compress(empty, 2))
 
 
 def test_one_row_and_one_factor():
-    one = FoldedTables(torch.zeros(1, 1), torch.ones(1, 1), torch.zeros(1), torch.zeros(1), torch.tensor(2.0))
+    one = DotProductTables(torch.zeros(1, 1), torch.ones(1, 1), torch.zeros(1), torch.zeros(1), torch.tensor(2.0))
     assert logits(compress(average([one], [3.0]), 1)) == [[2.0]]
 
 

@@ -26,7 +26,7 @@ def solver(epochs=0, state=None, weight=None, rating=None, **settings):
 
 def test_users_are_sums_of_the_encoder():
     trained = solver(2)
-    users, items = trained.network.fold()[:2]
+    users, items = trained.network.tables()[:2]
     by_user = make_interactions(*trained.interactions[:2], 40, 30).by_user
     assert users.any()
     assert items.any()
@@ -52,7 +52,7 @@ RATING = torch.linspace(0, 1, 400)
 def test_ratings_weigh_the_interactions():
     by_rating = solver(2, rating=RATING, rating_weight=0.8)
     by_weight = solver(2, weight=1 + 0.8 * (RATING - 0.5))
-    for one, other in zip(by_rating.network.fold()[:2], by_weight.network.fold()[:2], strict=True):
+    for one, other in zip(by_rating.network.tables()[:2], by_weight.network.tables()[:2], strict=True):
         assert torch.equal(one, other)
     assert by_rating.settings.rating_weight == 0.8
 

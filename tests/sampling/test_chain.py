@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cflightning.models.network import FoldedTables, RatingScale
+from cflightning.models.network import DotProductTables, RatingScale
 from cflightning.sampling.chain import Chain
 from cflightning.sampling.padded_rows import CHUNK_SIZE, PaddedRows
 from cflightning.sampling.svdpp import draw_svdpp_vectors
@@ -196,7 +196,7 @@ def test_a_chain_starts_from_given_tables():
     chain = make()
     generator = torch.Generator().manual_seed(0)
     shapes = (40, 3), (30, 3), (40,), (30,), ()
-    chain.start(FoldedTables(*(torch.randn(shape, generator=generator) for shape in shapes)))
+    chain.start(DotProductTables(*(torch.randn(shape, generator=generator) for shape in shapes)))
     assert not chain.state["factors_0"][3].any() and not chain.state["factors_1"][0].any()
     assert chain.state["factors_0"][1].all()
     chain.close()

@@ -5,9 +5,9 @@ import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
-from cflightning import RatingsDataModule, RatingTask
+from cflightning import RatingsDataModule, RecommenderTask
 from cflightning.data.splits.options import SplitOptions
-from cflightning.models.network import RatingNetwork, RatingScale, embedding_table
+from cflightning.models.network import RatingScale, ScoringNetwork, embedding_table
 from cflightning.tasks.loading import load_task
 from cflightning.testing import NetworkContract, TaskContract
 
@@ -15,7 +15,7 @@ SYNTHETIC = {"num_users": 60, "num_items": 40, "num_ratings": 1200}
 VALIDATED = SplitOptions(val_fraction=0.05)
 
 
-class Distance(RatingNetwork):
+class Distance(ScoringNetwork):
     """Scores by the negative squared distance of a user's and an item's point."""
 
     def __init__(self, num_users, num_items, dim=4, rating_range=None, mean_rating=None, sigmoid=True, margin=0.0,
@@ -37,7 +37,7 @@ class Distance(RatingNetwork):
         return self.user_points(user).square().sum(-1), self.item_points(item).square().sum(-1)
 
 
-class DistanceTask(RatingTask):
+class DistanceTask(RecommenderTask):
     """Task of `Distance`.
 
     Args:

@@ -60,12 +60,12 @@ def default_epochs(objective):
 
 
 def tables(network):
-    return torch.cat([table.reshape(-1) for table in network.fold()])
+    return torch.cat([table.reshape(-1) for table in network.tables()])
 
 
 def by_hand(network, module, part, k=10):
     """Return hr, recall and ndcg at k, computed user by user."""
-    found = network.fold()
+    found = network.tables()
     seen = module.interactions(TRAIN, VAL) if part == TEST else module.interactions(TRAIN)
     wanted, rows = module.interactions(part), []
     for user in range(1, module.num_users):
@@ -285,7 +285,7 @@ def test_bce_members_are_concatenated_and_compressed():
         trainer(3).fit(model, module)
     assert (several.network.dim, one.network.dim, cut.network.dim) == (24, 8, 5)
     several_scores, cut_scores = (
-        tables.user_vectors @ tables.item_vectors.T for tables in (several.network.fold(), cut.network.fold())
+        tables.user_vectors @ tables.item_vectors.T for tables in (several.network.tables(), cut.network.tables())
     )
     assert torch.linalg.matrix_rank(cut_scores) <= 5
     assert not torch.allclose(several_scores, cut_scores)
@@ -323,7 +323,7 @@ def held_out(**options):
 
 def by_hand_of_new_users(network, vectors, module, part, k=10):
     """Compute `by_hand` for users in the order of `held_out_users`."""
-    found, (_, given, wanted), gains = network.fold(), module.held_out_users(part), []
+    found, (_, given, wanted), gains = network.tables(), module.held_out_users(part), []
     for user, vector in enumerate(vectors):
         relevant = set(wanted.indices[wanted.offsets[user] : wanted.offsets[user + 1]].tolist())
         scores = found.item_vectors @ vector + found.item_bias
@@ -362,7 +362,7 @@ def test_held_out_users_are_ranked_by_fold_in(objective, options, tmp_path):
         EmbeddingDotTask(), held_out(), str(tmp_path / "some.ckpt"), verbose=False, weights_only=True
     )
     measured[TEST] = figures["test/ndcg@10"]
-    items, counts = model.recommender.fold().item_vectors, torch.from_numpy(module.counts()[1])
+    items, counts = model.recommender.tables().item_vectors, torch.from_numpy(module.counts()[1])
     for part, value in measured.items():
         given = module.held_out_users(part).fold_in_items
         lists = [rows.long() for rows in torch.split(given.indices, given.counts.tolist())]
@@ -373,7 +373,7 @@ def test_held_out_users_are_ranked_by_fold_in(objective, options, tmp_path):
         elif objective == "svd":
             vectors = [(items[rows] / counts[rows, None] ** 0.8).sum(0) for rows in lists]
         else:
-            vectors = fold_in(items, model.network.fold().item_bias, given)
+            vectors = fold_in(items, model.network.tables().item_bias, given)
         assert value == pytest.approx(by_hand_of_new_users(model.recommender, vectors, module, part), abs=1e-6)
     assert figures["test/ndcg@10"] > 0.5  # items of both halves in any order give .3
     for other in ("popularity", "item-knn", "ease"):

@@ -117,7 +117,7 @@ def test_another_model_that_is_better_replaces_the_first_one(monkeypatch, tmp_pa
     loaded = load_task(tmp_path / "model.ckpt")
     assert (loaded.objectives.ranking.name, loaded.recommender.dim) == ("ials", 48)
     assert loaded.metadata.ranking_chosen == "ials (dim 48)"
-    assert torch.equal(loaded.recommender.fold().item_vectors, model.recommender.fold().item_vectors)
+    assert torch.equal(loaded.recommender.tables().item_vectors, model.recommender.tables().item_vectors)
 
 
 def test_without_validation_rows_there_is_no_choice():

@@ -66,9 +66,9 @@ def test_the_served_network_is_the_average_of_networks_trained_alone(engine):
     for number in range(3):
         task = EmbeddingDotTask(dim=3, engine=engine, seed=number * 1_000_003)
         trainer(limit_val_batches=0).fit(task, data(split=SplitOptions(val_fraction=0)))
-        alone.append(task.network.fold())
+        alone.append(task.network.tables())
     mean = average(alone, [1, 1, 1])
-    torch.testing.assert_close(product(together.network.fold()), product(mean), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(product(together.network.tables()), product(mean), atol=2e-5, rtol=1e-4)
     assert float(together.network.global_bias.detach()) == pytest.approx(float(mean.global_bias), abs=1e-6)
 
 
@@ -77,9 +77,9 @@ def test_compression_is_the_truncated_svd_of_the_network_trained_alone():
     cut, whole = EmbeddingDotTask(dim=6, compress=2, seed=5), EmbeddingDotTask(dim=6, seed=5)
     for task in (cut, whole):
         trainer().fit(task, data())
-    nearest = compress(whole.network.fold(), 2)
+    nearest = compress(whole.network.tables(), 2)
     assert cut.network.dim == 2
-    torch.testing.assert_close(product(cut.network.fold()), product(nearest), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(product(cut.network.tables()), product(nearest), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.slow
@@ -114,7 +114,7 @@ def test_a_checkpoint_restores_the_served_network_without_members(tmp_path, kind
     [after] = trainer().test(EmbeddingDotTask(), data(), ckpt_path=tmp_path / "last.ckpt", verbose=False,
                              weights_only=True)  # fmt: skip
     assert before["test/rmse"] == after["test/rmse"]
-    for table in task.network.fold()[:4]:
+    for table in task.network.tables()[:4]:
         assert not table[0].any()  # index 0
 
 

@@ -17,7 +17,7 @@ from cflightning.errors import TrainingError
 from cflightning.evaluation.baselines import comparison_lines
 from cflightning.evaluation.ratings import RatingEvaluation
 from cflightning.evaluation.run_metrics import group_metrics
-from cflightning.tasks.rating import RatingTask
+from cflightning.tasks.rating import RecommenderTask
 from cflightning.utils.files import make_folder, write_json
 
 
@@ -174,7 +174,7 @@ class RunReport(Callback):
 def _settings(trainer: Trainer, best: str) -> dict[str, object]:
     """Return the settings of task and data and the tested checkpoint, as plain data."""
     task, data = trainer.lightning_module, getattr(trainer, "datamodule", None)
-    settings: dict[str, object] = task.settings_used() if isinstance(task, RatingTask) else {}
+    settings: dict[str, object] = task.settings_used() if isinstance(task, RecommenderTask) else {}
     if isinstance(data, RatingsDataModule):
         rows = dict(zip(("train", "validation", "test"), data.split.sizes, strict=True))
         sizes = {"users": len(data.vocabulary.users), "items": len(data.vocabulary.items)}

@@ -12,7 +12,7 @@ from lightning.pytorch.trainer import Trainer
 from cflightning.cli.tune.ranges import Choices, Range, Value
 from cflightning.data.datamodule import RatingsDataModule
 from cflightning.errors import ConfigError
-from cflightning.tasks.rating import RatingTask
+from cflightning.tasks.rating import RecommenderTask
 
 
 def default_ranges(task: LightningModule, data: RatingsDataModule, with_value: Set[str]) -> dict[str, Range]:
@@ -27,7 +27,7 @@ def default_ranges(task: LightningModule, data: RatingsDataModule, with_value: S
         ConfigError: No range is left.
     """
     ranges: dict[str, Range] = {}
-    if isinstance(task, RatingTask):
+    if isinstance(task, RecommenderTask):
         ranges |= task.search_space(data)
     # A ranking objective without an l2 or learning rate of its own uses that of the task.
     with_value = with_value | {name.replace("model.", "model.ranking.") for name in with_value}
@@ -55,7 +55,7 @@ def values_in_effect(
         Option -> value as in a trial, where the value is known.
     """
     derived: dict[str, object] = {}
-    if isinstance(task, RatingTask):
+    if isinstance(task, RecommenderTask):
         group = trainer.optimizers[0].param_groups[0]
         derived = {"model.learning_rate": group.get("initial_lr", group["lr"])} | task.resolved_options()
     values: dict[str, Value] = {}

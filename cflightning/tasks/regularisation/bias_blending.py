@@ -19,7 +19,7 @@ from cflightning.data.vocabulary import Vocabulary
 from cflightning.evaluation.ratings import RatingEvaluation
 from cflightning.metrics.baseline import BiasBaseline
 from cflightning.models.embedding_dot import EmbeddingDot
-from cflightning.models.network import RatingNetwork
+from cflightning.models.network import ScoringNetwork
 from cflightning.tasks.regularisation.ridge import Slope, regression_slope
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ PREFIX = "network."
 """Prefix of the served network's tables in a checkpoint."""
 
 
-def blend_best_checkpoint(trainer: Trainer, network: RatingNetwork, vocabulary: Vocabulary) -> None:
+def blend_best_checkpoint(trainer: Trainer, network: ScoringNetwork, vocabulary: Vocabulary) -> None:
     """Blend the best checkpoint of a fit with the biases, if it is a local file of this run; the first process does so.
 
     The network in memory stays that of the last epoch, and other checkpoints stay as they are, to be resumed exactly.
@@ -102,7 +102,7 @@ def blend_checkpoint(
         if share < MIN_SHARE:
             return 0.0
         error = (network.scale(logit + share * difference) - truth).double()
-    tables = network.fold()
+    tables = network.tables()
     tables.user_vectors.mul_(1 - share)
     tables.user_bias.mul_(1 - share).add_(user_bias, alpha=share)
     tables.item_bias.mul_(1 - share).add_(item_bias, alpha=share)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from cflightning.models.embedding_dot import EmbeddingDot
-from cflightning.models.network import RatingNetwork
+from cflightning.models.network import ScoringNetwork
 from cflightning.tasks.base import NetworkTask
 from cflightning_serve.bundle.manifest import Unit
 
@@ -21,8 +21,8 @@ class BundleNetworks(NamedTuple):
         units: units of both, by name.
     """
 
-    score: RatingNetwork
-    recommend: RatingNetwork
+    score: ScoringNetwork
+    recommend: ScoringNetwork
     units: dict[str, Unit]
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cflightning.data.ids import Ids
 from cflightning.errors import ExportError
-from cflightning.models.network import FoldedTables
+from cflightning.models.network import DotProductTables
 
 
 class AutoencoderFoldIn(NamedTuple):
@@ -64,7 +64,7 @@ class AutoencoderFoldIn(NamedTuple):
 
 
 def autoencoder_fold_in(
-    encoder: NDArray[np.float32], tables: FoldedTables, ids: Ids, weight_slope: float = 1.0
+    encoder: NDArray[np.float32], tables: DotProductTables, ids: Ids, weight_slope: float = 1.0
 ) -> AutoencoderFoldIn:
     """Return how the network that recommends folds in new users by its encoder, float32 [1 + items, dim].
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cflightning.data.ids import Ids
-from cflightning.models.network import FoldedTables
+from cflightning.models.network import DotProductTables
 from cflightning.tasks.base import NetworkTask
 
 
@@ -82,7 +82,7 @@ class ImplicitFoldIn(NamedTuple):
         return scores
 
 
-def implicit_fold_in_for(task: NetworkTask, tables: FoldedTables, ids: Ids) -> ImplicitFoldIn:
+def implicit_fold_in_for(task: NetworkTask, tables: DotProductTables, ids: Ids) -> ImplicitFoldIn:
     """Return how the network that recommends folds in new users.
 
     A network of implicit ALS uses its own settings. For any other, item vectors are scaled to a mean length of 1, as in

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.models.embedding_dot import encoder_of
-from cflightning.models.network import FoldedTables
+from cflightning.models.network import DotProductTables
 from cflightning.tasks.base import NetworkTask
 from cflightning_export.contents.networks import BundleNetworks
 from cflightning_export.fold_in.autoencoder import AutoencoderFoldIn, autoencoder_fold_in
@@ -33,7 +33,7 @@ class FoldInSpecs(NamedTuple):
     users: FoldInSpec | None
     items: FoldInSpec | None
     implicit_users: ImplicitFoldIn | AutoencoderFoldIn | None
-    tables: FoldedTables
+    tables: DotProductTables
 
 
 def fold_in_specs(
@@ -55,7 +55,7 @@ def fold_in_specs(
         with_new_items: whether items are folded in, too.
         rounding: rounding of the networks' tables, which is applied to SVD++ terms as well.
     """
-    rating, recommender = networks.score.fold(), networks.recommend.fold()
+    rating, recommender = networks.score.tables(), networks.recommend.tables()
     if rating is None or recommender is None:
         return None
     users = items = None

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cflightning.models.network import FoldedTables, RatingScale
+from cflightning.models.network import DotProductTables, RatingScale
 
 Side = Literal["user", "item"]
 OTHER: dict[Side, Side] = {"user": "item", "item": "user"}
@@ -82,7 +82,7 @@ class Prior(NamedTuple):
 
 
 def estimate_prior(
-    tables: FoldedTables,
+    tables: DotProductTables,
     side: Side,
     scale: RatingScale,
     counts: NDArray[np.int64] | None = None,
@@ -138,15 +138,15 @@ def estimate_prior(
     return Prior(mean, axes * np.sqrt(np.maximum(variances, floor)), weights, noise)
 
 
-def _vectors(tables: FoldedTables, side: Side) -> Tensor:
+def _vectors(tables: DotProductTables, side: Side) -> Tensor:
     return tables.user_vectors if side == "user" else tables.item_vectors
 
 
-def _biases(tables: FoldedTables, side: Side) -> Tensor:
+def _biases(tables: DotProductTables, side: Side) -> Tensor:
     return tables.user_bias if side == "user" else tables.item_bias
 
 
-def _chunks(tables: FoldedTables, side: Side) -> Iterator[tuple[slice, Floats]]:
+def _chunks(tables: DotProductTables, side: Side) -> Iterator[tuple[slice, Floats]]:
     """Yield indices of a side without the unknown one, and their factors and biases: float64 [n, dim + 1].
 
     As float64, a whole table of millions of vectors would take twice its memory again.
@@ -157,7 +157,7 @@ def _chunks(tables: FoldedTables, side: Side) -> Iterator[tuple[slice, Floats]]:
         yield chunk, np.column_stack([vectors[chunk].double().numpy(), bias[chunk].double().numpy()])
 
 
-def mean_information(tables: FoldedTables, side: Side, scale: RatingScale, counts: NDArray[np.int64]) -> Floats:
+def mean_information(tables: DotProductTables, side: Side, scale: RatingScale, counts: NDArray[np.int64]) -> Floats:
     """Return the mean Fisher information of a rating of noise 1 about a vector of a side: float64 [dim + 1, dim + 1].
 
     Args:

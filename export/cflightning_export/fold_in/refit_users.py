@@ -19,7 +19,7 @@ from cflightning.data.vocabulary import Vocabulary
 from cflightning.errors import ExportError
 from cflightning.metrics.rating import RatingErrors
 from cflightning.models.embedding_dot import EmbeddingDot
-from cflightning.models.network import RatingNetwork
+from cflightning.models.network import ScoringNetwork
 from cflightning.tasks.base import NetworkTask
 from cflightning_export.contents.networks import BundleNetworks
 from cflightning_export.contents.training_data import TrainingRows
@@ -35,7 +35,7 @@ MAX_STEP_LENGTH = 1e-4
 CHUNK = 1 << 16
 """Pairs that are scored at once."""
 
-Errors = Callable[[RatingNetwork, RatingsDataModule, int, Vocabulary], dict[str, float]]
+Errors = Callable[[ScoringNetwork, RatingsDataModule, int, Vocabulary], dict[str, float]]
 
 
 class PosteriorVariance:
@@ -70,7 +70,7 @@ class PosteriorVariance:
 
 
 def rating_errors(
-    network: RatingNetwork, data: RatingsDataModule, part: int, vocabulary: Vocabulary
+    network: ScoringNetwork, data: RatingsDataModule, part: int, vocabulary: Vocabulary
 ) -> dict[str, float]:
     """Return RMSE and MAE on a part of the data, rating units; empty if the part is empty."""
     user, item, rating = (torch.from_numpy(column) for column in encode(data.table, data.split, part, vocabulary))
@@ -156,7 +156,7 @@ def refit_users(
         counts: int64 [items], training ratings of each.
         svdpp_terms: SVD++ terms of the checkpoint.
     """
-    tables, scale = network.fold(), network.scale
+    tables, scale = network.tables(), network.scale
     prior = estimate_prior(tables, "user", scale, counts, svdpp_terms, trust=1.0)
     item_prior = estimate_prior(tables, "item", scale, counts, svdpp_terms, trust=1.0)
     information = mean_information(tables, "item", scale, counts) / prior.noise

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cflightning.data.ids import Ids
-from cflightning.models.network import FoldedTables, RatingScale
+from cflightning.models.network import DotProductTables, RatingScale
 from cflightning_export.fold_in.prior import Prior
 
 LIKED_LEVEL = 0.9
@@ -78,14 +78,14 @@ class FoldInSpec(NamedTuple):
         return scores.clip(*(self.scale.rating_range or (0.0, 1.0)))
 
 
-def new_users(tables: FoldedTables, items: Ids, scale: RatingScale, prior: Prior) -> FoldInSpec:
+def new_users(tables: DotProductTables, items: Ids, scale: RatingScale, prior: Prior) -> FoldInSpec:
     """Return how new users are folded in from the items that they rated."""
     return FoldInSpec(
         items, tables.item_vectors.numpy(), tables.item_bias.numpy(), float(tables.global_bias), scale, prior
     )
 
 
-def new_items(tables: FoldedTables, users: Ids, scale: RatingScale, prior: Prior) -> FoldInSpec:
+def new_items(tables: DotProductTables, users: Ids, scale: RatingScale, prior: Prior) -> FoldInSpec:
     """Return how new items are folded in from the users who rated them."""
     return FoldInSpec(
         users, tables.user_vectors.numpy(), tables.user_bias.numpy(), float(tables.global_bias), scale, prior

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cflightning.data.vocabulary import Vocabulary
-from cflightning.models.network import RatingNetwork, RatingScale
+from cflightning.models.network import RatingScale, ScoringNetwork
 from cflightning_export.graphs.base import (
     MIN_TWO_PASS_ITEMS,
     BundleSource,
@@ -31,13 +31,13 @@ MIN_PROVABLE = 0.5
 """Smallest `Search.provable` of a search in two passes: a list takes .4 times as long as in one pass, 1.65 unproven."""
 
 
-def catalogue_logits(network: RatingNetwork) -> onnx.ModelProto:
+def catalogue_logits(network: ScoringNetwork) -> onnx.ModelProto:
     """Let torch export the logits of every item: `user_index` int64 [n] -> `logits` float [n, 1 + items]."""
     return export_module(CatalogueLogits(network), ["user_index"], "logits")
 
 
 def top_k_graphs(
-    network: RatingNetwork, vocabulary: Vocabulary, logits: onnx.ModelProto, min_items: int = MIN_TWO_PASS_ITEMS
+    network: ScoringNetwork, vocabulary: Vocabulary, logits: onnx.ModelProto, min_items: int = MIN_TWO_PASS_ITEMS
 ) -> Iterator[tuple[str, onnx.ModelProto]]:
     """Yield `recommend` and `filtered`: one pass over a small catalogue, two passes over a large one.
 
@@ -50,7 +50,7 @@ def top_k_graphs(
         logits: its `catalogue_logits`.
         min_items: smallest catalogue that is searched in two passes, the unknown item included.
     """
-    tables = network.fold()
+    tables = network.tables()
     search = None if tables is None or network.num_items < min_items else find_search(tables)
     if search is None or search.provable < MIN_PROVABLE:
         for name, filtered in TOP_K_GRAPHS.items():

@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 
 from cflightning.data.ids import Ids
-from cflightning.models.network import FoldedTables, RatingScale
+from cflightning.models.network import DotProductTables, RatingScale
 from cflightning_export.fold_in.autoencoder import AutoencoderFoldIn
 from cflightning_export.fold_in.implicit import ImplicitFoldIn
 from cflightning_export.fold_in.newton import fold_in
@@ -76,7 +76,7 @@ class _Explanation(NamedTuple):
     scale: RatingScale | None
 
 
-def explain_graph(spec: FoldInSpec, users: Ids, tables: FoldedTables) -> onnx.ModelProto:
+def explain_graph(spec: FoldInSpec, users: Ids, tables: DotProductTables) -> onnx.ModelProto:
     """Build `explain` of a network that predicts ratings.
 
     Args:
@@ -101,7 +101,7 @@ def explain_graph(spec: FoldInSpec, users: Ids, tables: FoldedTables) -> onnx.Mo
     )
 
 
-def explain_implicit_graph(spec: ImplicitFoldIn, users: Ids, tables: FoldedTables) -> onnx.ModelProto:
+def explain_implicit_graph(spec: ImplicitFoldIn, users: Ids, tables: DotProductTables) -> onnx.ModelProto:
     """Build `explain` of a network of implicit feedback; arguments as for `explain_graph`."""
     g = TypedGraph("explain", users=users, items=spec.ids, dim=spec.vectors.shape[1])
     items = item_tables(g, spec)
@@ -119,7 +119,7 @@ def explain_implicit_graph(spec: ImplicitFoldIn, users: Ids, tables: FoldedTable
     return _finish(g, tables, targets, _Explanation(solved.vectors, solved.known, contribution, base, vector, None))
 
 
-def explain_autoencoder_graph(spec: AutoencoderFoldIn, users: Ids, tables: FoldedTables) -> onnx.ModelProto:
+def explain_autoencoder_graph(spec: AutoencoderFoldIn, users: Ids, tables: DotProductTables) -> onnx.ModelProto:
     """Build `explain` of a linear autoencoder; arguments as for `explain_graph`.
 
     The contribution of item i to target t is its weight times the dot product of row i of the encoder and vector t.
@@ -142,7 +142,7 @@ def _targets(g: TypedGraph, items: RatedSide) -> _Targets:
     )
 
 
-def _finish(g: TypedGraph, tables: FoldedTables, targets: _Targets, explained: _Explanation) -> onnx.ModelProto:
+def _finish(g: TypedGraph, tables: DotProductTables, targets: _Targets, explained: _Explanation) -> onnx.ModelProto:
     """Compute the outputs for the folded-in user, or for the trained one if a user is named."""
     user = g.users.index(g["user"])
     factors = g.constant("user_vectors", tables.user_vectors.numpy())[user]

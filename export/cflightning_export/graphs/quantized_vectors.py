@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cflightning.models.network import FoldedTables
+from cflightning.models.network import DotProductTables
 
 ITEM_LIMIT = 63
 """Largest item code. Two products of a 7-bit and an 8-bit code fit into the 16 bits in which AVX2 adds them."""
@@ -46,7 +46,7 @@ class QuantizedVectors(NamedTuple):
     slack: NDArray[np.float32]
 
 
-def quantize(tables: FoldedTables) -> QuantizedVectors:
+def quantize(tables: DotProductTables) -> QuantizedVectors:
     """Round each coordinate of the items by a step of its own, and each user, in these steps, by a step of the user's.
 
     The bound is the Cauchy-Schwarz inequality twice: on the rounding errors of the items, weighted by the mean error of
@@ -90,7 +90,7 @@ def quantize(tables: FoldedTables) -> QuantizedVectors:
 
 
 def required_candidates(
-    vectors: QuantizedVectors, tables: FoldedTables, users: NDArray[np.int64], lengths: tuple[int, ...]
+    vectors: QuantizedVectors, tables: DotProductTables, users: NDArray[np.int64], lengths: tuple[int, ...]
 ) -> NDArray[np.int64]:
     """Return the number of best approximate scores that prove the k best exact ones.
 

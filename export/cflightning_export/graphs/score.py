@@ -10,13 +10,13 @@ import onnx
 import torch
 
 from cflightning.data.vocabulary import Vocabulary
-from cflightning.models.network import RatingNetwork
+from cflightning.models.network import ScoringNetwork
 from cflightning_export.graphs.base import BundleSource, GraphFamily, TypedGraph
 from cflightning_export.onnx_tools.session import GraphSession, ids_of, score_tolerance
 from cflightning_export.onnx_tools.torch_export import PairScores, export_module
 
 
-def score_graph(network: RatingNetwork, vocabulary: Vocabulary) -> onnx.ModelProto:
+def score_graph(network: ScoringNetwork, vocabulary: Vocabulary) -> onnx.ModelProto:
     """Build the graph `score`."""
     g = TypedGraph("score", users=vocabulary.users, items=vocabulary.items)
     user, item = g.users.index(g["user"]), g.items.index(g["item"])

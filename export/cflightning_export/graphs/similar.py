@@ -10,14 +10,14 @@ import onnx
 import torch
 
 from cflightning.data.vocabulary import Vocabulary
-from cflightning.models.network import RatingNetwork
+from cflightning.models.network import ScoringNetwork
 from cflightning_export.graphs.base import BundleSource, GraphFamily, TypedGraph, best_items
 from cflightning_export.onnx_tools.session import TOLERANCE, GraphSession, ids_of
 from cflightning_export.onnx_tools.torch_export import MAX_COMPUTED_NORMS, CosineSimilarity, export_module
 
 
 def similar_graph(
-    network: RatingNetwork, vocabulary: Vocabulary, max_computed_norms: int = MAX_COMPUTED_NORMS
+    network: ScoringNetwork, vocabulary: Vocabulary, max_computed_norms: int = MAX_COMPUTED_NORMS
 ) -> onnx.ModelProto:
     """Build the graph `similar` of a network's item vectors."""
     g = TypedGraph("similar", items=vocabulary.items)

@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 
 from cflightning.data.vocabulary import Vocabulary
-from cflightning.models.network import RatingNetwork
+from cflightning.models.network import ScoringNetwork
 from cflightning_export.graphs.base import BundleSource, GraphFamily, TypedGraph
 from cflightning_export.onnx_tools.session import GraphSession, ids_of
 
 
-def factors_graph(network: RatingNetwork, vocabulary: Vocabulary) -> onnx.ModelProto:
+def factors_graph(network: ScoringNetwork, vocabulary: Vocabulary) -> onnx.ModelProto:
     """Build the graph `factors` of the network that recommends."""
     vectors, bias = _item_tables(network)
     g = TypedGraph("factors", items=vocabulary.items, dim=vectors.shape[1])
@@ -52,9 +52,9 @@ def verify(folder: Path, source: BundleSource) -> None:
         graph.check_equal(f"{begin} to {end}", "ids", answer["user"], users[begin:end])
 
 
-def _item_tables(network: RatingNetwork) -> tuple[np.ndarray, np.ndarray]:
+def _item_tables(network: ScoringNetwork) -> tuple[np.ndarray, np.ndarray]:
     """Return item vectors, float32 [1 + items, dim], and biases, float32 [1 + items]; zeros for a network without."""
-    folded = network.fold()
+    folded = network.tables()
     if folded is None:
         vectors = network.item_vectors().detach().numpy()
         return vectors, np.zeros(len(vectors), np.float32)

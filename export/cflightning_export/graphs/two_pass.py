@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from cflightning.data.vocabulary import Vocabulary
-from cflightning.models.network import FoldedTables, RatingScale
+from cflightning.models.network import DotProductTables, RatingScale
 from cflightning_export.graphs.base import TypedGraph, to_scores
 from cflightning_export.graphs.quantized_vectors import MASKED, QuantizedVectors, quantize, required_candidates
 from cflightning_export.onnx_tools.builder import TensorType, Value
@@ -58,7 +58,7 @@ class Search(NamedTuple):
         provable: share of the short lists of sampled users that the largest number of candidates proves.
     """
 
-    tables: FoldedTables
+    tables: DotProductTables
     vectors: QuantizedVectors
     rounds: tuple[Candidates, ...]
     provable: float
@@ -94,7 +94,7 @@ class _Query(NamedTuple):
     allowed: Value | None
 
 
-def find_search(tables: FoldedTables) -> Search:
+def find_search(tables: DotProductTables) -> Search:
     """Quantise tables, and estimate the candidates of each round."""
     vectors = quantize(tables)
     counts = sample_required_candidates(vectors, tables)
@@ -102,7 +102,7 @@ def find_search(tables: FoldedTables) -> Search:
     return Search(tables, vectors, estimate_candidates(counts), provable)
 
 
-def sample_required_candidates(vectors: QuantizedVectors, tables: FoldedTables) -> NDArray[np.int64]:
+def sample_required_candidates(vectors: QuantizedVectors, tables: DotProductTables) -> NDArray[np.int64]:
     """Return the candidates that the short and the long list of sampled users require: int64 [2, users].
 
     Args:

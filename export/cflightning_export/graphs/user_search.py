@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from cflightning.data.vocabulary import Vocabulary
-from cflightning.models.network import FoldedTables, RatingNetwork
+from cflightning.models.network import DotProductTables, ScoringNetwork
 from cflightning_export.graphs.base import BundleSource, GraphFamily, TypedGraph, to_scores
 from cflightning_export.onnx_tools.builder import Value
 from cflightning_export.onnx_tools.session import TOLERANCE, GraphSession, ids_of, score_tolerance
 from cflightning_export.onnx_tools.torch_export import PairLogits, export_module
 
 
-def similar_users_graph(tables: FoldedTables, vocabulary: Vocabulary) -> onnx.ModelProto:
+def similar_users_graph(tables: DotProductTables, vocabulary: Vocabulary) -> onnx.ModelProto:
     """Build the graph `similar_users` of a network's user vectors."""
     g = TypedGraph("similar_users", users=vocabulary.users)
     user, others = g.users.index(g["user"]), _indices(g, vocabulary)
@@ -31,10 +31,10 @@ def similar_users_graph(tables: FoldedTables, vocabulary: Vocabulary) -> onnx.Mo
     return g.finish(similarity=g.Where(itself, -np.inf, g.Clip(cosines, -1.0, 1.0)), known=user > 0)
 
 
-def audience_graph(network: RatingNetwork, vocabulary: Vocabulary) -> onnx.ModelProto:
+def audience_graph(network: ScoringNetwork, vocabulary: Vocabulary) -> onnx.ModelProto:
     """Build the graph `audience` of the network that recommends."""
     g = TypedGraph("audience", items=vocabulary.items)
-    item, user, tables = g.items.index(g["item"]), _indices(g, vocabulary), network.fold()
+    item, user, tables = g.items.index(g["item"]), _indices(g, vocabulary), network.tables()
     if tables is None:
         order = _pair_logits(network, user, item)
     else:
@@ -67,7 +67,7 @@ def _length(vectors: Value, ones: Value) -> Value:
     return g.Where(length > 0.0, length, 1.0)
 
 
-def _pair_logits(network: RatingNetwork, user: Value, item: Value) -> Value:
+def _pair_logits(network: ScoringNetwork, user: Value, item: Value) -> Value:
     """Return the logits of items with users, float [n, m], of a network that is not a dot product."""
     g = user.graph
     shape = g.Concat(item.shape(), user.shape(), axis=0)
@@ -80,7 +80,7 @@ def build(source: BundleSource) -> Iterator[tuple[str, onnx.ModelProto]]:
     """Yield `audience` and, where the network is a dot product, `similar_users`."""
     network = source.networks.recommend
     yield "audience", audience_graph(network, source.vocabulary)
-    if (tables := network.fold()) is not None:
+    if (tables := network.tables()) is not None:
         yield "similar_users", similar_users_graph(tables, source.vocabulary)
 
 
@@ -88,7 +88,7 @@ def verify(folder: Path, source: BundleSource) -> None:
     """Compare the results for several ranges of users with those of torch."""
     with torch.inference_mode():
         _verify_audience(folder, source)
-        if (tables := source.networks.recommend.fold()) is not None:
+        if (tables := source.networks.recommend.tables()) is not None:
             _verify_similar_users(folder, source, tables.user_vectors)
 
 

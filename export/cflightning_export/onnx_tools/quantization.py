@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from cflightning.errors import ExportError
 from cflightning.models.embedding_dot import encoder_of
-from cflightning.models.network import RatingNetwork
+from cflightning.models.network import ScoringNetwork
 from cflightning_export.onnx_tools.id_table import MAX_WIDENED
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -71,7 +71,7 @@ class Rounding(NamedTuple):
         return {"tables": self.precision, **change}
 
 
-def round_tables(networks: Mapping[str, RatingNetwork], precision: Precision) -> list[Table]:
+def round_tables(networks: Mapping[str, ScoringNetwork], precision: Precision) -> list[Table]:
     """Round the embeddings and encoders of networks, in place, to values that the precision represents exactly.
 
     Args:
@@ -110,7 +110,7 @@ def round_table(name: str, values: Table, precision: Precision) -> Table:
     return values.astype(np.float16).astype(np.float32)
 
 
-def measure_change(before: Mapping[str, RatingNetwork], after: Mapping[str, RatingNetwork]) -> Change:
+def measure_change(before: Mapping[str, ScoringNetwork], after: Mapping[str, ScoringNetwork]) -> Change:
     """Compare the scores of random known pairs and the recommendations of random known users.
 
     Args:
@@ -137,9 +137,9 @@ def measure_change(before: Mapping[str, RatingNetwork], after: Mapping[str, Rati
     return Change(rmse_change, min(shared) / (count * len(users)))
 
 
-def _fold_in_lists(network: RatingNetwork, items: Tensor) -> Tensor:
+def _fold_in_lists(network: ScoringNetwork, items: Tensor) -> Tensor:
     """Return the best items of new users, folded in by the encoder from as many items each: int64 [n, count]."""
-    encoder, tables = encoder_of(network), network.fold()
+    encoder, tables = encoder_of(network), network.tables()
     assert encoder is not None
     assert tables is not None
     logits = encoder[items].sum(1) @ tables.item_vectors.T + tables.item_bias
@@ -152,7 +152,7 @@ def _num_shared(first: Tensor, second: Tensor) -> int:
 
 
 def round_within(
-    networks: Mapping[str, RatingNetwork], precision: Precision, max_change: float | None, min_overlap: float
+    networks: Mapping[str, ScoringNetwork], precision: Precision, max_change: float | None, min_overlap: float
 ) -> Rounding | None:
     """Round the tables of networks in place, unless they stay fp32, and compare the change with limits.
 

@@ -10,7 +10,7 @@ import torch
 
 from cflightning.data.ids import Ids
 from cflightning.errors import ExportError
-from cflightning.models.network import RatingNetwork
+from cflightning.models.network import ScoringNetwork
 
 TOLERANCE = 1e-5
 """Largest error, as a share of the rating range, of the largest score if there is no range, or of 1 for cosines."""
@@ -93,7 +93,7 @@ def unknown_id(known: Ids) -> int | str:
     return int(values[gaps[-1]]) + 1 if len(gaps) else int(values[0]) - 1
 
 
-def score_tolerance(network: RatingNetwork) -> float:
+def score_tolerance(network: ScoringNetwork) -> float:
     """Return the error that a score of a network may have."""
     if network.rating_range is not None:
         low, high = network.rating_range

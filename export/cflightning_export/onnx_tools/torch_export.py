@@ -11,7 +11,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from cflightning.models.network import RatingNetwork
+from cflightning.models.network import ScoringNetwork
 from cflightning_export.onnx_tools.builder import OPSET
 
 MAX_COMPUTED_NORMS = 1 << 14
@@ -21,7 +21,7 @@ MAX_COMPUTED_NORMS = 1 << 14
 class PairScores(nn.Module):
     """Scores of pairs."""
 
-    def __init__(self, network: RatingNetwork) -> None:
+    def __init__(self, network: ScoringNetwork) -> None:
         super().__init__()
         self.network = network
 
@@ -34,7 +34,7 @@ class PairScores(nn.Module):
 class PairLogits(nn.Module):
     """Logits of pairs."""
 
-    def __init__(self, network: RatingNetwork) -> None:
+    def __init__(self, network: ScoringNetwork) -> None:
         super().__init__()
         self.network = network
 
@@ -46,7 +46,7 @@ class PairLogits(nn.Module):
 class CatalogueLogits(nn.Module):
     """Logits of users with every item."""
 
-    def __init__(self, network: RatingNetwork) -> None:
+    def __init__(self, network: ScoringNetwork) -> None:
         super().__init__()
         self.network = network
 
@@ -66,7 +66,7 @@ class CosineSimilarity(nn.Module):
 
     inverse_norm: Tensor | None
 
-    def __init__(self, network: RatingNetwork, max_computed_norms: int = MAX_COMPUTED_NORMS) -> None:
+    def __init__(self, network: ScoringNetwork, max_computed_norms: int = MAX_COMPUTED_NORMS) -> None:
         super().__init__()
         self.network = network
         large = network.num_items > max_computed_norms

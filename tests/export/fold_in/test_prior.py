@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cflightning.models.network import FoldedTables
+from cflightning.models.network import DotProductTables
 from cflightning_export.fold_in.prior import estimate_prior, information, moments, unshrink
 
 from ..fold_in_data import ITEMS, SCALES, make_svdpp_terms, make_tables
@@ -105,7 +105,7 @@ def test_few_vectors_shrink_correlations():
 
 @pytest.mark.parametrize("rows", [0, 1, 2])
 def test_a_prior_from_two_users_or_fewer(rows):
-    tables = FoldedTables(
+    tables = DotProductTables(
         torch.randn(rows + 1, 3), torch.randn(5, 3), torch.zeros(rows + 1), torch.zeros(5), torch.zeros(())
     )
     prior = estimate_prior(tables, "user", SIGMOID, np.full(4, 2))

@@ -83,7 +83,7 @@ def test_users_are_the_minimum_of_the_expected_error(sigmoid, with_svdpp):
     network, rows = make_network(sigmoid), make_rows()
     bags = make_svdpp_terms(rows) if with_svdpp else None
     counts = np.bincount(rows.item, minlength=ITEMS + 1)[1:]
-    before = network.fold()._replace(user_vectors=network.user_factors.weight.clone().detach(),
+    before = network.tables()._replace(user_vectors=network.user_factors.weight.clone().detach(),
                                      user_bias=network.user_bias.weight[:, 0].clone().detach())  # fmt: skip
     users, items = (estimate_prior(before, side, network.scale, counts, bags, trust=1.0) for side in ("user", "item"))
     said = mean_information(before, "item", network.scale, counts) / 0.45
@@ -123,7 +123,7 @@ def test_users_are_the_minimum_of_the_expected_error(sigmoid, with_svdpp):
 
 def test_items_with_many_ratings_have_no_variance():
     network, rows = make_network(True), make_rows()
-    tables, counts = network.fold(), np.bincount(rows.item, minlength=ITEMS + 1)[1:]
+    tables, counts = network.tables(), np.bincount(rows.item, minlength=ITEMS + 1)[1:]
     prior, said = estimate_prior(tables, "item", network.scale), mean_information(tables, "item", network.scale, counts)
     every = np.arange(3)
     few, many = (PosteriorVariance(prior, said, np.full(3, n)).sum(every, np.ones(3)) for n in (0.0, 1e9))

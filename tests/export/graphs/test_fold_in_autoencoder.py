@@ -88,7 +88,7 @@ def exported(request, tmp_path_factory, make_run):
 def test_a_known_user_is_folded_in_to_the_trained_vector(exported, tmp_path):
     task, path = exported
     scorer = Scorer.load(export_bundle(path, tmp_path / "bundle", with_history=True))
-    vectors, users = task.recommender.fold().user_vectors.numpy(), task.vocabulary.users.values
+    vectors, users = task.recommender.tables().user_vectors.numpy(), task.vocabulary.users.values
     for row in (1, 7, len(users)):
         items, ratings = scorer.history(users[row - 1])
         new = scorer.fold_in(items, ratings, k=5)

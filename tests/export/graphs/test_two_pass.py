@@ -12,7 +12,7 @@ from cflightning.data.ids import Ids
 from cflightning.data.vocabulary import Vocabulary
 from cflightning.models.embedding_dot import EmbeddingDot
 from cflightning.models.embedding_mlp import EmbeddingMLP
-from cflightning.models.network import FoldedTables, RatingScale
+from cflightning.models.network import DotProductTables, RatingScale
 from cflightning_export.graphs.catalogue import catalogue_logits, top_k_graphs
 from cflightning_export.graphs.quantized_vectors import ITEM_LIMIT, MASKED, USER_OFFSET, quantize, required_candidates
 from cflightning_export.graphs.two_pass import (
@@ -49,7 +49,7 @@ cached_search = functools.cache(find_search)
 
 
 def folded(*tables, global_bias=0.2):
-    return FoldedTables(*(torch.tensor(table, dtype=torch.float32) for table in tables), torch.tensor(global_bias))
+    return DotProductTables(*(torch.tensor(table, dtype=torch.float32) for table in tables), torch.tensor(global_bias))
 
 
 def vocabulary(tables, strings=False):

@@ -81,7 +81,7 @@ def test_a_bundle_answers_by_the_rounded_tables(exported):
         cosines = torch.cosine_similarity(vectors, vectors[4]).numpy()
         every_user = torch.arange(1, len(users) + 1)
         audience = networks.recommend(every_user, torch.full_like(every_user, 7)).numpy()
-        tables = networks.recommend.fold()
+        tables = networks.recommend.tables()
         user_vectors = None if tables is None else tables.user_vectors[1:].clone()
     task.load_state_dict(kept)
     np.testing.assert_allclose(scorer.score(users[2], items), scores, atol=2e-5)
@@ -196,7 +196,7 @@ def test_two_passes_over_rounded_tables(precision):
         network.item_bias.weight[1:] = 0.2 * torch.randn(900, 1, generator=torch.Generator().manual_seed(0))
     tables = round_tables({"recommend": network}, precision)
     words = Vocabulary(Ids(np.arange(1, 30)), Ids(np.arange(1, 901)))
-    model = two_pass_graph("recommend", find_search(network.fold()), network.scale, words)
+    model = two_pass_graph("recommend", find_search(network.tables()), network.scale, words)
     size = len(model.SerializeToString())
     store_rounded(model, Rounding(precision, tables, Change(0.0, 1.0)))
     assert len(model.SerializeToString()) < size - 900 * 16
