@@ -30,7 +30,7 @@ def test_a_bundle_has_items_of_rows_by_default_and_no_ratings(bundle):
 @pytest.mark.parametrize(
     "options",
     [
-        {"split": {"method": "leave_last"}},
+        {"split": {"method": "leave_last", "val_fraction": 0.05}},
         {"split": {"val_method": "per_user", "val_fraction": 0.3}},
         {"min_rating": 4, "feedback": "implicit"},
     ],
