@@ -35,7 +35,7 @@ class EaseSettings(RankingSettings):
     user_power: float = 0.2
     item_power: float = 0.0
     dropout: float = 0.2
-    rating_weight: float = 1.0
+    rating_weight: float = 0.5
 
     def resolve(self, size: TableSize) -> Self:
         """Return the settings with the default ridge, if none is given."""

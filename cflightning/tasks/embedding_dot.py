@@ -53,7 +53,7 @@ class EmbeddingDotTask(RecommenderTask):
             on the table where no number is given. bce: negatives 8, l2, learning_rate 0.05, last_rate 0.003. softmax:
             negatives 256, temperature, learning_rate 0.1, last_rate 0.01, smooth_items 0.15 (one hop of neighbours
             after training). ials: weight, l2 0.015, exponent 1, block 64. ease: l2, user_power 0.2, item_power 0,
-            dropout 0.2, rating_weight 1. svd: user_power 0.3, item_power 0.5, score_power 0.4. By autograd
+            dropout 0.2, rating_weight 0.5. svd: user_power 0.3, item_power 0.5, score_power 0.4. By autograd
             (--model.engine autograd, GPUs), with the task's learning rate and schedule, bce: negatives 8, l2; bpr:
             negatives 8, l2; softmax: negatives 1024, l2 0, temperature; ccl: negatives 1024, l2 0, margin 0.4, weight
             150; all: in_batch false (true: negatives are the batch's other items), dropout 0, smooth 0 (one hop of

@@ -18,7 +18,7 @@ SOLVER = {
     "bce": {"negatives": 8, "l2": None, "learning_rate": 0.05, "last_rate": 0.003},
     "softmax": {"negatives": 256, "temperature": None, "learning_rate": 0.1, "last_rate": 0.01, "smooth_items": 0.15},
     "ials": {"weight": None, "l2": 0.015, "exponent": 1.0, "block": 64},
-    "ease": {"l2": None, "user_power": 0.2, "item_power": 0.0, "dropout": 0.2, "rating_weight": 1.0},
+    "ease": {"l2": None, "user_power": 0.2, "item_power": 0.0, "dropout": 0.2, "rating_weight": 0.5},
     "svd": {"user_power": 0.3, "item_power": 0.5, "score_power": 0.4},
 }
 AUTOGRAD = {
