@@ -22,7 +22,7 @@ class EaseSettings(RankingSettings):
     """Settings of low-rank EASE, see `solvers.low_rank_ease`.
 
     Attributes:
-        l2: Ridge, in interactions; None for a default that grows with the interactions per user.
+        l2: Ridge, in interactions; None for a default that grows with the interactions per user and item.
         user_power: Power of a user's number of interactions by which the user's rows of the matrix are divided.
         item_power: Power of an item's number of interactions by which the item's column is divided; 0.5 suits large
             sparse catalogues, with an l2 of about 3.

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from cflightning.errors import ConfigError
 from cflightning.solvers import subspace
+from cflightning.solvers.inverse_gram import ScaledInteractions
 from cflightning.solvers.sparse import scaled_product
 from cflightning.utils.csr import Csr
 from cflightning.utils.interactions import Interactions
@@ -84,7 +85,8 @@ class DegreeScaledSVD:
         with ThreadPool(self.threads) as pool:
             if self.basis is None:
                 self.basis = subspace.random_directions(len(self.item_scale), self.dim, self.seed)
-            products = partial(self._apply, pool=pool), partial(self._apply_transposed, pool=pool)
+            matrix = ScaledInteractions(self.interactions, self.user_scale, self.item_scale)
+            products = partial(matrix.apply, pool=pool), partial(matrix.apply_transposed, pool=pool)
             self.basis, self.values = subspace.sweep(self.basis, *products, pool)
         return float(self.values[: self.dim].sum()) / max(self.squared_norm, subspace.MIN_EIGENVALUE)
 
@@ -105,14 +107,6 @@ class DegreeScaledSVD:
             ones = torch.ones_like(self.user_scale)
             users = scaled_product(self.interactions.by_user, ones, self.item_scale, directions, pool)
         return users, self.score_scale[:, None] * directions
-
-    def _apply(self, table: Tensor, pool: ThreadPool) -> Tensor:
-        """``M table``: float32 [num_items, width] -> float32 [num_users, width]."""
-        return scaled_product(self.interactions.by_user, self.user_scale, self.item_scale, table, pool)
-
-    def _apply_transposed(self, table: Tensor, pool: ThreadPool) -> Tensor:
-        """``M^T table``: float32 [num_users, width] -> float32 [num_items, width]."""
-        return scaled_product(self.interactions.by_item, self.item_scale, self.user_scale, table, pool)
 
 
 def fold_in(
